@@ -1,0 +1,1 @@
+"""CHAPPS-TW: a policy service for Postfix."""

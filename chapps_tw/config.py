@@ -1,0 +1,345 @@
+"""chapps.ini -> :class:`Settings`.
+
+Every option is one field of one section class below: name, type, default, help. The sample
+configuration, the documentation and the file that the service writes are made from them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from chapps_tw.config_values import (
+    Margin,
+    Secret,
+    action,
+    addresses,
+    boolean,
+    choice,
+    encoding,
+    message,
+    parse_margin,
+    policies,
+    required,
+    seconds,
+    spf_action,
+    text,
+    whole,
+)
+
+
+class ConfigError(Exception):
+    """Everything that is wrong with a configuration.
+
+    :ivar problems: one sentence each, naming file, section, option, value and remedy.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def option(default: Any, help: str, parse: Callable[[str], Any] = text) -> Any:
+    """One option: its default as text, one line of help, and how its text becomes a value."""
+    return field(default_factory=lambda: parse(default), metadata={"default": default, "help": help, "parse": parse})
+
+
+@dataclass(frozen=True)
+class Chapps:
+    section: ClassVar[str] = "CHAPPS"
+    payload_encoding: str = option("utf-8", "Encoding of Postfix requests; undecodable bytes are kept.", encoding)
+    user_key: str = option("sasl_username", "Request attribute that names the user.")
+    require_user_key: bool = option("True", "No other attribute may stand in for user_key.", boolean)
+    no_user_key_response: str = option(
+        "REJECT Rejected - Authentication failed", "Answer to mail whose user cannot be told.", action
+    )
+    password: Secret = option(
+        "", "Passcode hash for writing the configuration over HTTP (chapps-cli admin passcode).", Secret
+    )
+    listener_backlog: int = option("100", "Connections that may wait to be accepted.", whole(1, 65535))
+    helo_whitelist: str = option("", "name[:address][;...]: clients that skip greylisting and SPF; IPv6 in brackets.")
+    data_dir: str = option("/var/lib/chapps", "Where the embedded files and the API token are.", required)
+    request_timeout: float = option("2", "Seconds until a request is answered by on_failure.", seconds(0.1, 60))
+
+
+@dataclass(frozen=True)
+class PolicyConfigAdapter:
+    section: ClassVar[str] = "PolicyConfigAdapter"
+    adapter: str = option(
+        "sqlite", "sqlite, postgresql or mariadb (mysql).", choice("sqlite", "postgresql", "mariadb", "mysql")
+    )
+    db_host: str = option("localhost", "Name, address or unix socket of the database server.")
+    db_port: int = option("0", "Its port; 0 is the server's usual one.", whole(0, 65535))
+    db_name: str = option(
+        "chapps", "Name of the database; for sqlite an absolute path, else data_dir/NAME.sqlite3.", required
+    )
+    db_user: str = option("chapps", "User of the database.")
+    db_pass: Secret = option("", "Password of the database user.", Secret)
+    db_pass_file: str = option("", "File that holds the password instead.")
+    db_url: Secret = option("", "SQLAlchemy URL; wins over the options above.", Secret)
+    pool_size: int = option("8", "Database connections.", whole(1, 100))
+
+
+@dataclass(frozen=True)
+class Redis:
+    section: ClassVar[str] = "Redis"
+    server: str = option("", "Redis server. With none, and no Sentinel, the state is an embedded file.")
+    port: int = option("6379", "Its port.", whole(1, 65535))
+    unix_socket: str = option("", "Path of the server's unix socket; wins over server and port.")
+    username: str = option("", "ACL user.")
+    password: Secret = option("", "Password.", Secret)
+    password_file: str = option("", "File that holds the password instead.")
+    db: int = option("0", "Database number.", whole(0, 65535))
+    tls: bool = option("False", "Speak TLS, and verify the server's certificate.", boolean)
+    ca_file: str = option("", "PEM file of the certificate authority; the system's ones when empty.")
+    sentinel_servers: str = option("", "host:port host:port ...")
+    sentinel_dataset: str = option("", "Name of the master that the Sentinels watch.")
+    pool_size: int = option("4", "Connections for commands.", whole(1, 64))
+    key_prefix: str = option("chapps", "First part of every key.", required)
+
+
+@dataclass(frozen=True)
+class State:
+    section: ClassVar[str] = "State"
+    path: str = option("", "File of the embedded state; empty is data_dir/state.sqlite3.")
+
+
+@dataclass(frozen=True)
+class API:
+    section: ClassVar[str] = "API"
+    listen: str = option("tcp:8080:interface=127.0.0.1", "Twisted endpoint of the HTTP API; empty turns it off.")
+    auth: str = option(
+        "token", "token or none; none only on a loopback address or unix socket.", choice("token", "none")
+    )
+    token_file: str = option("", "File of the API token; empty is data_dir/api-token.")
+    hosts: tuple[str, ...] = option(
+        "localhost 127.0.0.1 [::1]", "Names accepted in the Host header, without port.", addresses
+    )
+
+
+@dataclass(frozen=True)
+class Log:
+    section: ClassVar[str] = "Log"
+    format: str = option(
+        "text", "Form of the line that each decision is logged as: text or json.", choice("text", "json")
+    )
+    file: str = option("-", "File that decisions are appended to; - is standard output, empty is none.")
+
+
+class _PolicySection:
+    """What the four policy sections have in common."""
+
+    section: ClassVar[str]
+    listen_address: str
+    listen_port: int
+    listen: str
+
+    @property
+    def endpoint(self) -> str:
+        """Twisted endpoint description, from ``listen`` or from address and port; empty is none."""
+        if self.listen != "auto":
+            return self.listen
+        address = "127.0.0.1" if self.listen_address == "localhost" else self.listen_address.strip("[]")
+        family = "tcp6" if ":" in address else "tcp"
+        interface = address.replace(":", r"\:")
+        return f"{family}:{self.listen_port}" + (f":interface={interface}" if interface else "")
+
+
+_LISTEN = "Twisted endpoint; auto is address and port as above, empty is no such listener."
+_MODE = ("enforce, or shadow: decide, log and count, but let through.", choice("enforce", "shadow"))
+_ON_FAILURE = ("defer or accept, when the state or the database cannot be asked.", choice("defer", "accept"))
+_TTL = seconds(1, 31536000)
+
+
+@dataclass(frozen=True)
+class OutboundQuotaPolicy(_PolicySection):
+    section: ClassVar[str] = "OutboundQuotaPolicy"
+    listen_address: str = option("localhost", "Address of the outbound listener (sender authorization, then quota).")
+    listen_port: int = option("10225", "Its port.", whole(1, 65535))
+    listen: str = option("auto", _LISTEN)
+    acceptance_message: str = option("DUNNO", "Answer to what is within the quota.", action)
+    rejection_message: str = option(
+        "REJECT Rejected - outbound quota fulfilled",
+        "Answer to the rest. {limit} {used} {remaining} {retry_after} {user} {sender} are filled in.",
+        message,
+    )
+    null_sender_ok: bool = option("False", "Let the null sender through without counting.", boolean)
+    mode: str = option("enforce", *_MODE)
+    on_failure: str = option("defer", *_ON_FAILURE)
+    cache_ttl: float = option("86400", "Seconds that a user's limit stays in the state store.", _TTL)
+    interval: float = option("86400", "Seconds of the rolling interval.", seconds(1, 31536000))
+    margin: Margin = option("0.10", "How far a message that begins below the limit may run over it.", parse_margin)
+    min_delta: float = option(
+        "0", "Seconds that must pass between two messages of a user; 0 is off.", seconds(0, 86400)
+    )
+    counting_recipients: bool = option("True", "Count each recipient, not each message.", boolean)
+
+
+@dataclass(frozen=True)
+class SenderDomainAuthPolicy(_PolicySection):
+    section: ClassVar[str] = "SenderDomainAuthPolicy"
+    listen_address: str = option(
+        "localhost", "Address of a listener of its own, when it differs from the quota policy's."
+    )
+    listen_port: int = option("10225", "Its port.", whole(1, 65535))
+    listen: str = option("auto", _LISTEN)
+    acceptance_message: str = option("DUNNO", "Answer to an authorized sender.", action)
+    rejection_message: str = option(
+        "REJECT Rejected - not allowed to send mail from this domain",
+        "Answer to any other. {user} {sender} are filled in.",
+        message,
+    )
+    null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
+    mode: str = option("enforce", *_MODE)
+    on_failure: str = option("defer", *_ON_FAILURE)
+    cache_ttl: float = option("86400", "Seconds that a verdict stays in the state store.", _TTL)
+
+
+@dataclass(frozen=True)
+class GreylistingPolicy(_PolicySection):
+    section: ClassVar[str] = "GreylistingPolicy"
+    listen_address: str = option("localhost", "Address of the greylisting listener.")
+    listen_port: int = option("10226", "Its port.", whole(1, 65535))
+    listen: str = option("auto", _LISTEN)
+    acceptance_message: str = option("DUNNO", "Answer to mail that may pass.", action)
+    rejection_message: str = option(
+        "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in {retry_after} s",
+        "Answer to mail that must come back. {retry_after} {sender} are filled in.",
+        message,
+    )
+    null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
+    mode: str = option("enforce", *_MODE)
+    on_failure: str = option("accept", *_ON_FAILURE)
+    cache_ttl: float = option("86400", "Seconds that a tuple, a tally and a domain's flag are remembered.", _TTL)
+    minimum_deferral: float = option("60", "Seconds that a new tuple must wait.", seconds(0, 86400))
+    whitelist_threshold: int = option("10", "Messages after which a client passes at once; 0 is off.", whole(0, 10000))
+    ipv4_prefix: int = option("24", "Bits of an IPv4 address that make one client.", whole(0, 32))
+    ipv6_prefix: int = option("64", "Bits of an IPv6 address that make one client.", whole(0, 128))
+    spf_identity: bool = option(
+        "True", "Where SPF passed, the domain that passed is the client, so that a pool waits once.", boolean
+    )
+
+
+@dataclass(frozen=True)
+class SPFEnforcementPolicy(_PolicySection):
+    section: ClassVar[str] = "SPFEnforcementPolicy"
+    listen_address: str = option("localhost", "Address of the inbound listener (SPF, then greylisting).")
+    listen_port: int = option("10227", "Its port.", whole(1, 65535))
+    listen: str = option("auto", _LISTEN)
+    null_sender_ok: bool = option("False", "Let the null sender through without a check.", boolean)
+    mode: str = option("enforce", *_MODE)
+    on_failure: str = option("accept", *_ON_FAILURE)
+    cache_ttl: float = option("86400", "Seconds that a domain's flag stays in the state store.", _TTL)
+    spf_query_timeout: float = option("20", "Seconds for the whole check.", seconds(0.1, 100))
+    nameservers: tuple[str, ...] = option("", "address[:port] ...; empty is the system's.", addresses)
+
+
+@dataclass(frozen=True)
+class PostfixSPFActions:
+    section: ClassVar[str] = "PostfixSPFActions"
+    passing: str = option("prepend", "SPF pass. prepend, greylist, dunno, okay, or a Postfix reply.", spf_action)
+    fail: str = option("550 5.7.1 SPF check failed: {reason}", "SPF fail.", spf_action)
+    softfail: str = option("greylist", "SPF softfail.", spf_action)
+    none_neutral: str = option("greylist", "SPF none or neutral.", spf_action)
+    temperror: str = option("451 4.4.3 SPF record(s) temporarily unavailable: {reason}", "SPF temperror.", spf_action)
+    permerror: str = option("550 5.5.2 SPF record(s) are malformed: {reason}", "SPF permerror.", spf_action)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One policy listener: ``[Listener NAME]``."""
+
+    section: ClassVar[str] = "Listener"
+    name: str = ""
+    listen: str = option("", "Twisted endpoint.", required)
+    policies: tuple[str, ...] = option("OutboundQuotaPolicy", "Policies, in the order they are asked.", policies)
+
+
+# Options of CHAPPS 0.5 files that mean nothing here; read without complaint.
+OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "config_file", "version", "docpath")} | {
+    ("SPFEnforcementPolicy", "whitelist")
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The effective configuration. Frozen; every value is of its option's type.
+
+    :ivar db_password, redis_password: from the options or the files they name.
+    :ivar path: the file it came from, ``""`` for the built-in defaults.
+    :ivar warnings: sentences for the log.
+    """
+
+    chapps: Chapps = field(default_factory=Chapps)
+    adapter: PolicyConfigAdapter = field(default_factory=PolicyConfigAdapter)
+    redis: Redis = field(default_factory=Redis)
+    state: State = field(default_factory=State)
+    api: API = field(default_factory=API)
+    log: Log = field(default_factory=Log)
+    oqp: OutboundQuotaPolicy = field(default_factory=OutboundQuotaPolicy)
+    sda: SenderDomainAuthPolicy = field(default_factory=SenderDomainAuthPolicy)
+    grl: GreylistingPolicy = field(default_factory=GreylistingPolicy)
+    spf: SPFEnforcementPolicy = field(default_factory=SPFEnforcementPolicy)
+    spf_actions: PostfixSPFActions = field(default_factory=PostfixSPFActions)
+    own_listeners: tuple[Listener, ...] = ()
+    db_password: Secret = Secret("")
+    redis_password: Secret = Secret("")
+    path: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """The listeners to open: those of ``[Listener NAME]``, else the default ones."""
+        if self.own_listeners:
+            return self.own_listeners
+        both = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy")
+        found = [
+            Listener("outbound", self.oqp.endpoint, both),
+            Listener("greylisting", self.grl.endpoint, ("GreylistingPolicy",)),
+            Listener("inbound", self.spf.endpoint, ("SPFEnforcementPolicy", "GreylistingPolicy")),
+        ]
+        if self.sda.endpoint not in (self.oqp.endpoint, SenderDomainAuthPolicy().endpoint):
+            found.append(Listener("sender-auth", self.sda.endpoint, both[:1]))
+        return tuple(listener for listener in found if listener.listen)
+
+    @property
+    def state_path(self) -> str:
+        """File of the embedded state store."""
+        return self.state.path or str(Path(self.chapps.data_dir, "state.sqlite3"))
+
+    @property
+    def token_path(self) -> str:
+        """File of the API token."""
+        return self.api.token_file or str(Path(self.chapps.data_dir, "api-token"))
+
+    @property
+    def uses_redis(self) -> bool:
+        """Whether live state is kept in Redis rather than in the embedded file."""
+        return bool(self.redis.server or self.redis.unix_socket or self.redis.sentinel_servers)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "chapps": Chapps,
+    "adapter": PolicyConfigAdapter,
+    "redis": Redis,
+    "state": State,
+    "api": API,
+    "log": Log,
+    "oqp": OutboundQuotaPolicy,
+    "sda": SenderDomainAuthPolicy,
+    "grl": GreylistingPolicy,
+    "spf": SPFEnforcementPolicy,
+    "spf_actions": PostfixSPFActions,
+}
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether a Twisted endpoint description can be reached from this machine only."""
+    if endpoint.startswith("unix:"):
+        return True
+    match = re.search(r"interface=((?:\\:|[^:])+)", endpoint)
+    interface = match[1].replace("\\:", ":") if match else ""
+    return interface in ("localhost", "::1") or interface.startswith("127.")

@@ -1,0 +1,105 @@
+"""Outbound requests: who is sending."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
+
+from chapps_tw.config import ConfigError, Settings
+from chapps_tw.request import PostfixPolicyRequest
+
+FALLBACK_KEYS = ("sasl_username", "ccert_subject", "sender", "client_address")
+
+_DEFAULTS = Settings()
+_XTEXT = re.compile(r"\+([0-9A-F]{2})")
+
+
+class AuthenticationFailureException(Exception):
+    """The request carries no user, and the configuration wants one."""
+
+
+class OutboundPPR(PostfixPolicyRequest):
+    """A policy request of somebody who sends.
+
+    :param payload: as for :class:`~chapps_tw.request.PostfixPolicyRequest`.
+    :param cfg: the settings; ``None`` means the built-in defaults.
+    """
+
+    __slots__ = ("_config", "_user")
+
+    _config: Settings
+    _user: str
+    _memoized_routines: ClassVar[dict[tuple[str, ...], Callable[[OutboundPPR], str]]] = {}
+
+    def __init__(
+        self, payload: bytes | str | Iterable[str] | Mapping[str, str], *, cfg: Settings | None = None
+    ) -> None:
+        super().__init__(payload)
+        object.__setattr__(self, "_config", cfg or _DEFAULTS)
+
+    @classmethod
+    def clear_memoized_routines(cls) -> None:
+        """Forget the search functions that were built."""
+        cls._memoized_routines.clear()
+
+    @property
+    def user(self) -> str:
+        """Who is sending; found once and remembered.
+
+        :raises AuthenticationFailureException: when nobody is named and ``require_user_key`` is on.
+        :raises ValueError: when nobody is named and it is off.
+        :raises ConfigError: when ``require_user_key`` is on and ``user_key`` is empty.
+        """
+        try:
+            return self._user
+        except AttributeError:
+            pass
+        try:
+            user = self._search_function()(self)
+        except ValueError as error:
+            if self._config.chapps.require_user_key:
+                raise AuthenticationFailureException(str(error)) from None
+            raise
+        object.__setattr__(self, "_user", user)
+        return user
+
+    def _search_function(self) -> Callable[[OutboundPPR], str]:
+        path = search_path(self._config)
+        found = self._memoized_routines.get(path)
+        if found is None:
+            found = self._memoized_routines[path] = _searcher(path)
+        return found
+
+
+def search_path(settings: Settings) -> tuple[str, ...]:
+    """The attributes that may name the user, in the order they are tried.
+
+    :raises ConfigError: when ``require_user_key`` is on and ``user_key`` is empty.
+    """
+    key = settings.chapps.user_key
+    if settings.chapps.require_user_key:
+        if not key:
+            raise ConfigError(["[CHAPPS] user_key = '': must name a request attribute while require_user_key is True"])
+        return (key,)
+    return (key, *(each for each in FALLBACK_KEYS if each != key)) if key else FALLBACK_KEYS
+
+
+def _searcher(path: tuple[str, ...]) -> Callable[[OutboundPPR], str]:
+    def search(request: OutboundPPR) -> str:
+        for key in path:
+            value = request.get(key)
+            if value and value != "None":
+                return decode_xtext(value) if key == "ccert_subject" else value
+        raise ValueError("none of these attributes has a value: " + ", ".join(path))
+
+    return search
+
+
+def decode_xtext(value: str) -> str:
+    """Undo the xtext encoding (RFC 3461, section 4) that Postfix gives certificate names."""
+    if "+" not in value:
+        return value
+    raw = value.encode("utf-8", "surrogateescape").decode("latin-1")
+    decoded = _XTEXT.sub(lambda match: chr(int(match[1], 16)), raw)
+    return decoded.encode("latin-1").decode("utf-8", "surrogateescape")

@@ -1,0 +1,98 @@
+"""Postfix policy requests: bytes in, a frozen request out.
+
+The format is that of https://www.postfix.org/SMTPD_POLICY_README.html: ``name=value`` lines and
+one empty line. Attributes may come in any order, be missing or be unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MAX_REQUEST_BYTES = 65536
+MAX_ATTRIBUTES = 256
+
+
+class RequestError(ValueError):
+    """A request that is no Postfix policy request, or is larger than one can be."""
+
+
+def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
+    """Read the attributes of one request, given without its closing empty line.
+
+    :param payload: ``name=value`` lines, each ending in LF but for the last.
+    :param encoding: of the values. Bytes that do not decode are kept as surrogate escapes.
+    :returns: name to value; of a name that comes twice, the last value.
+    :raises RequestError: when a line has no ``=``, or a bound is exceeded.
+    """
+    if len(payload) > MAX_REQUEST_BYTES:
+        raise RequestError(f"a request of more than {MAX_REQUEST_BYTES} bytes")
+    lines = payload.decode(encoding, "surrogateescape").split("\n")
+    if len(lines) > MAX_ATTRIBUTES:
+        raise RequestError(f"a request of more than {MAX_ATTRIBUTES} attributes")
+    try:
+        return dict([line.split("=", 1) for line in lines])
+    except ValueError:
+        raise RequestError("a line that is not name=value") from None
+
+
+class PostfixPolicyRequest:
+    """One policy request. Its attributes are Postfix's; an unknown or empty one is ``None``.
+
+    :param payload: the request as Postfix sends it (bytes or str), its ``name=value`` lines, or a
+        mapping of names to values.
+    :raises RequestError: when that is no policy request.
+    """
+
+    __slots__ = ("_attributes",)
+
+    _attributes: Mapping[str, str]
+
+    def __init__(self, payload: bytes | str | Iterable[str] | Mapping[str, str]) -> None:
+        object.__setattr__(self, "_attributes", _attributes_of(payload))
+
+    def __getattr__(self, name: str) -> str | None:
+        if name[0] == "_":
+            raise AttributeError(name)
+        return self._attributes.get(name) or None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a policy request cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a policy request cannot be changed: {name}")
+
+    def get(self, name: str, default: str = "") -> str:
+        """The value of an attribute, or ``default`` where it is missing or empty."""
+        return self._attributes.get(name) or default
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """All attributes as they came. Not to be changed."""
+        return self._attributes
+
+    @property
+    def recipients(self) -> int:
+        """``recipient_count``, 0 when it is not available."""
+        count = self._attributes.get("recipient_count", "")
+        return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PostfixPolicyRequest) and self._attributes == other._attributes
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._attributes.items()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self._attributes)!r})"
+
+
+def _attributes_of(payload: bytes | str | Iterable[str] | Mapping[str, str]) -> Mapping[str, str]:
+    if type(payload) is dict:
+        return payload
+    if isinstance(payload, Mapping):
+        return dict(payload)
+    if isinstance(payload, (bytes, bytearray)):
+        return parse_attributes(bytes(payload).rstrip(b"\n"))
+    text = payload if isinstance(payload, str) else "\n".join(payload)
+    return parse_attributes(text.rstrip("\n").encode("utf-8", "surrogateescape"))

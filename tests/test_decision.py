@@ -1,0 +1,39 @@
+"""Answers as Postfix reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chapps_tw.decision import Decision, Reason, fill, stops, wire
+
+
+@pytest.mark.parametrize(
+    "action", ["REJECT x", "reject x", "DEFER_IF_PERMIT x", "450 4.7.1 x", "554 x", "DISCARD", "DEFER"]
+)
+def test_actions_that_stop_the_mail(action: str) -> None:
+    assert stops(action) and Decision(action, Reason.NO_USER, "P").stops
+
+
+@pytest.mark.parametrize("action", ["DUNNO", "OK", "PREPEND X: y", "HOLD x", "250 x", "4 x", "WARN x"])
+def test_actions_that_let_it_go_on(action: str) -> None:
+    assert not stops(action)
+
+
+def test_the_wire_form_is_one_line_and_an_empty_one() -> None:
+    assert Decision("REJECT no", Reason.NO_USER, "P").wire == b"action=REJECT no\n\n"
+
+
+@given(st.text(max_size=2000))
+def test_nothing_breaks_the_wire_form(text: str) -> None:
+    sent = wire("REJECT " + text)
+    assert sent.startswith(b"action=REJECT") and sent.endswith(b"\n\n")
+    assert sent.count(b"\n") == 2 and b"\r" not in sent and b"\0" not in sent
+    assert len(sent.decode("utf-8")) <= 520
+
+
+def test_figures_are_filled_in_and_cannot_add_more() -> None:
+    text = fill("REJECT {user} used {used} of {limit} {unknown}", {"user": "{limit}", "used": 3, "limit": 12})
+    assert text == "REJECT {limit} used 3 of 12 {unknown}"
+    assert len(fill("REJECT {user}", {"user": "x" * 5000})) < 300

@@ -1,0 +1,71 @@
+"""Names in the one form that is compared."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chapps_tw.names import normal_domain, normal_email, split_address, unicode_domain
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Example.COM", "example.com"),
+        ("example.com.", "example.com"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER.example", "xn--bcher-kva.example"),
+        ("straße.example", "xn--strae-oqa.example"),
+        ("_dmarc.example.com", "_dmarc.example.com"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_domains_are_a_labels_in_lower_case(text: str, name: str) -> None:
+    assert normal_domain(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*". .. a..b .a -a.b a-.b [192.0.2.1] a@b a/b".split(), "", "a b", "x" * 64 + ".com", "a." * 127 + "b"],
+)
+def test_what_is_no_domain_is_empty(text: str) -> None:
+    assert normal_domain(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "email"),
+    [
+        ("Bob+x@Example.com", "Bob+x@example.com"),
+        ("böb@bücher.example", "böb@xn--bcher-kva.example"),
+        ("a b@c.example", "a b@c.example"),
+        ("a%b!c@d.example.", "a%b!c@d.example"),
+    ],
+)
+def test_the_local_part_stays_as_it_is(text: str, email: str) -> None:
+    assert normal_email(text) == email
+
+
+@pytest.mark.parametrize(
+    "text", ["", "root", "@d", "a@", "a@b@d", "@", "a@[192.0.2.1]", "a\nb@c", "\udce9@c", "x" * 320 + "@c"]
+)
+def test_an_address_that_is_none_or_two_is_empty(text: str) -> None:
+    assert split_address(text) == ("", "")
+
+
+@pytest.mark.parametrize("text", ["\udce9.example", "a\n.b", "a\0b", "☃" * 70])
+def test_characters_that_no_name_has_make_it_empty(text: str) -> None:
+    assert normal_domain(text) == ""
+
+
+@given(st.text(max_size=300))
+def test_normal_names_stay_what_they_are(text: str) -> None:
+    name = normal_domain(text)
+    assert normal_domain(name) == name or name == ""
+    assert len(name) <= 253 and name.isascii()
+
+
+def test_u_labels_come_back() -> None:
+    assert unicode_domain("xn--bcher-kva.example") == "bücher.example"
+    assert unicode_domain("example.com") == "example.com"
+    assert unicode_domain("xn--zzzzzzzzzz99999.example") == "xn--zzzzzzzzzz99999.example"

@@ -1,0 +1,99 @@
+"""Who is sending."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from chapps_tw.config import Chapps, ConfigError, Settings
+from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR, decode_xtext
+
+
+def settings(**options: object) -> Settings:
+    return Settings(chapps=dataclasses.replace(Chapps(), **options))
+
+
+LENIENT = settings(require_user_key=False)
+FULL = {
+    "sasl_username": "sasl",
+    "ccert_subject": "cert",
+    "sender": "a@b",
+    "client_address": "192.0.2.1",
+}
+
+
+def without(*names: str) -> dict[str, str]:
+    return {name: value for name, value in FULL.items() if name not in names}
+
+
+def test_the_built_in_default_is_the_sasl_user() -> None:
+    assert OutboundPPR(FULL).user == "sasl"
+    assert OutboundPPR(["sasl_username=x", "sender=y@z"]).user == "x"
+
+
+def test_only_the_user_key_counts_when_it_is_required() -> None:
+    with pytest.raises(AuthenticationFailureException):
+        _ = OutboundPPR(without("sasl_username")).user
+    assert OutboundPPR(FULL, cfg=settings(user_key="ccert_subject")).user == "cert"
+
+
+def test_the_text_none_is_no_user() -> None:
+    with pytest.raises(AuthenticationFailureException):
+        _ = OutboundPPR({**FULL, "sasl_username": "None"}).user
+
+
+@pytest.mark.parametrize(
+    ("missing", "user"),
+    [
+        ((), "sasl"),
+        (("sasl_username",), "cert"),
+        (("sasl_username", "ccert_subject"), "a@b"),
+        (("sasl_username", "ccert_subject", "sender"), "192.0.2.1"),
+    ],
+)
+def test_without_it_the_search_path_is_followed(missing: tuple[str, ...], user: str) -> None:
+    assert OutboundPPR(without(*missing), cfg=LENIENT).user == user
+
+
+def test_the_user_key_is_tried_first_on_the_path() -> None:
+    cfg = settings(require_user_key=False, user_key="sender")
+    assert OutboundPPR(FULL, cfg=cfg).user == "a@b"
+    assert OutboundPPR(without("sender"), cfg=cfg).user == "sasl"
+
+
+def test_nobody_at_all_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="client_address"):
+        _ = OutboundPPR({"helo_name": "x"}, cfg=LENIENT).user
+
+
+def test_a_required_key_without_a_name_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="user_key"):
+        _ = OutboundPPR(FULL, cfg=settings(user_key="")).user
+
+
+def test_the_user_is_found_once_and_remembered() -> None:
+    attributes = dict(FULL)
+    request = OutboundPPR(attributes)
+    assert request.user == "sasl"
+    attributes["sasl_username"] = "other"
+    assert request.user == "sasl"
+
+
+def test_search_functions_are_shared_by_path_and_can_be_forgotten() -> None:
+    OutboundPPR.clear_memoized_routines()
+    for _ in range(3):
+        assert OutboundPPR(FULL).user and OutboundPPR(FULL, cfg=LENIENT).user
+    assert len(OutboundPPR._memoized_routines) == 2
+    OutboundPPR.clear_memoized_routines()
+    assert not OutboundPPR._memoized_routines
+    assert OutboundPPR(FULL).user == "sasl"
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [("lapt+C3+B6p+20user", "laptöp user"), ("plain", "plain"), ("a+2Bb", "a+b"), ("a+zz", "a+zz"), ("+", "+")],
+)
+def test_certificate_names_are_decoded_from_xtext(text: str, plain: str) -> None:
+    assert decode_xtext(text) == plain
+    assert OutboundPPR({"ccert_subject": text}, cfg=settings(user_key="ccert_subject")).user == plain
