@@ -22,7 +22,6 @@ from chapps_tw.config_values import (
     encoding,
     message,
     parse_margin,
-    policies,
     required,
     seconds,
     spf_action,
@@ -166,7 +165,7 @@ class OutboundQuotaPolicy(_PolicySection):
         "Answer to the rest. {limit} {used} {remaining} {retry_after} {user} {sender} are filled in.",
         message,
     )
-    null_sender_ok: bool = option("False", "Let the null sender through without counting.", boolean)
+    null_sender_ok: bool = option("False", "Let the null sender through where no user is named.", boolean)
     mode: str = option("enforce", *_MODE)
     on_failure: str = option("defer", *_ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a user's limit stays in the state store.", _TTL)
@@ -246,6 +245,15 @@ class PostfixSPFActions:
     none_neutral: str = option("greylist", "SPF none or neutral.", spf_action)
     temperror: str = option("451 4.4.3 SPF record(s) temporarily unavailable: {reason}", "SPF temperror.", spf_action)
     permerror: str = option("550 5.5.2 SPF record(s) are malformed: {reason}", "SPF permerror.", spf_action)
+
+
+def policies(value: str) -> tuple[str, ...]:
+    """Names of policies, in the order they are asked."""
+    known = [kind.section for kind in SECTIONS.values() if issubclass(kind, _PolicySection)]
+    names = addresses(value)
+    if not names or not set(names) <= set(known) or len(set(names)) < len(names):
+        raise ValueError("different ones of " + ", ".join(known))
+    return names
 
 
 @dataclass(frozen=True)

@@ -149,14 +149,3 @@ def spf_action(value: str) -> str:
 
 def addresses(value: str) -> tuple[str, ...]:
     return tuple(value.replace(",", " ").split())
-
-
-POLICY_SECTIONS = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy", "GreylistingPolicy", "SPFEnforcementPolicy")
-
-
-def policies(value: str) -> tuple[str, ...]:
-    """Names of policies, in the order they are asked."""
-    names = tuple(value.replace(",", " ").split())
-    if not names or any(name not in POLICY_SECTIONS for name in names) or len(set(names)) < len(names):
-        raise ValueError("different ones of " + ", ".join(POLICY_SECTIONS))
-    return names

@@ -64,6 +64,11 @@ class OutboundPPR(PostfixPolicyRequest):
         object.__setattr__(self, "_user", user)
         return user
 
+    @property
+    def known_user(self) -> str:
+        """The user if one was found so far, else ``""``. Never searches, never raises."""
+        return getattr(self, "_user", "")
+
     def _search_function(self) -> Callable[[OutboundPPR], str]:
         path = search_path(self._config)
         found = self._memoized_routines.get(path)

@@ -1,0 +1,163 @@
+"""The line that is logged for each answer, and the last of them for whoever asks why."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from time import gmtime, strftime
+from typing import NamedTuple
+
+from chapps_tw.decision import Decision
+from chapps_tw.request import PostfixPolicyRequest
+
+RECENT = 5_000
+FLUSH_SECONDS = 0.1
+MAX_VALUE = 320
+
+
+class Record(NamedTuple):
+    """One decision, as it is logged and shown.
+
+    :ivar time: epoch seconds.
+    :ivar stage: the protocol state that the request came at.
+    :ivar shadow: the action that would have been, in shadow mode.
+    """
+
+    time: float
+    listener: str
+    policy: str
+    action: str
+    reason: str
+    figures: Mapping[str, int | float]
+    user: str
+    sender: str
+    recipient: str
+    client: str
+    instance: str
+    queue_id: str
+    stage: str
+    shadow: str
+    detail: str
+
+    def as_dict(self) -> dict[str, object]:
+        """The record with its figures beside the rest, for JSON."""
+        found: dict[str, object] = self._asdict()
+        return found
+
+
+def record_of(listener: str, user: str, request: PostfixPolicyRequest, decision: Decision, now: float) -> Record:
+    """Make the record of a decision. What comes from the client is shortened."""
+    get = request.attributes.get
+    return Record(
+        now,
+        listener,
+        decision.policy,
+        decision.action,
+        decision.reason.value,
+        decision.figures,
+        user[:MAX_VALUE],
+        get("sender", "")[:MAX_VALUE],
+        get("recipient", "")[:MAX_VALUE],
+        get("client_address", "")[:MAX_VALUE],
+        get("instance", "")[:MAX_VALUE],
+        get("queue_id", "")[:MAX_VALUE],
+        get("protocol_state", "")[:MAX_VALUE],
+        decision.shadow,
+        decision.detail,
+    )
+
+
+def as_json(record: Record) -> str:
+    """One record as a JSON object on one line."""
+    return json.dumps(record._replace(time=round(record.time, 3)).as_dict())
+
+
+def as_text(record: Record) -> str:
+    """One record as ``name=value`` pairs on one line; a value that needs it is quoted as in JSON."""
+    seconds = int(record.time)
+    when = f"{_second(seconds)}.{int((record.time - seconds) * 1000):03d}Z"
+    figures = "".join([f" {name}={value}" for name, value in record.figures.items()])
+    (
+        _,
+        listener,
+        policy,
+        action,
+        reason,
+        _,
+        user,
+        sender,
+        recipient,
+        client,
+        instance,
+        queue_id,
+        stage,
+        shadow,
+        detail,
+    ) = record
+    line = (
+        f"{when} listener={listener} policy={policy} action={_plain(action)} reason={reason}{figures}"
+        f" user={_plain(user)} sender={_plain(sender)} recipient={_plain(recipient)} client={_plain(client)}"
+        f" instance={_plain(instance)} queue_id={_plain(queue_id)} stage={_plain(stage)}"
+    )
+    if shadow:
+        line += f" shadow={_plain(shadow)}"
+    if detail:
+        line += f" detail={_plain(detail)}"
+    return line
+
+
+def _plain(value: str) -> str:
+    if value.isalnum() or (value.isascii() and value.isprintable() and not (" " in value or '"' in value)):
+        return value
+    return json.dumps(value) if value else value
+
+
+@lru_cache(1)
+def _second(seconds: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
+
+
+class DecisionLog:
+    """Formats records, hands their lines on in batches, and remembers the last ones.
+
+    :param form: :func:`as_text` or :func:`as_json`.
+    :param write: takes a batch of lines as bytes; does not block. ``None``: nothing is written.
+    :param later: calls a function after some seconds.
+    """
+
+    def __init__(
+        self,
+        form: Callable[[Record], str],
+        write: Callable[[bytes], None] | None,
+        later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self._form = form
+        self._write = write
+        self._later = later
+        self._lines: list[str] = []
+        self.recent: deque[Record] = deque(maxlen=RECENT)
+
+    def add(self, record: Record) -> None:
+        """Log one record."""
+        self.recent.append(record)
+        if self._write is None:
+            return
+        if not self._lines:
+            self._later(FLUSH_SECONDS, self.flush)
+        self._lines.append(self._form(record))
+
+    def flush(self) -> None:
+        """Hand on what was logged since the last time."""
+        lines, self._lines = self._lines, []
+        if lines and self._write is not None:
+            self._write(("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
+
+    def find(self, wanted: Mapping[str, str], limit: int) -> Iterator[Record]:
+        """The newest records first, whose fields have the values that are wanted."""
+        found = 0
+        for record in reversed(self.recent):
+            if found < limit and all(getattr(record, name) == value for name, value in wanted.items()):
+                found += 1
+                yield record

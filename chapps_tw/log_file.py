@@ -1,0 +1,85 @@
+"""A file that lines are appended to without ever holding up the reactor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from queue import SimpleQueue
+from threading import Lock, Thread
+
+# What may wait while the file cannot be written; more is dropped, and its amount told.
+MAX_BEHIND = 16 * 1024 * 1024
+
+
+class LogFile:
+    """Appends batches of lines to a file, in a thread of its own.
+
+    A file that is moved away (logrotate) is opened anew. What cannot be written is dropped once
+    more than :data:`MAX_BEHIND` bytes wait; a line that says how much was lost takes its place.
+
+    :param path: the file, made with mode 0640 when it is not there; ``-`` is standard output.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = os.dup(1) if path == "-" else self._open()
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._lock = Lock()
+        self._behind = 0
+        self._lost = 0
+        self._thread = Thread(target=self._run, name="decision log", daemon=True)
+        self._thread.start()
+
+    def write(self, batch: bytes) -> None:
+        """Append some lines, soon. Never blocks, never raises."""
+        with self._lock:
+            if self._behind + len(batch) > MAX_BEHIND:
+                self._lost += batch.count(b"\n")
+                return
+            self._behind += len(batch)
+            if self._lost:
+                batch = b"%d lines of the decision log were lost\n" % self._lost + batch
+                self._lost = 0
+        self._queue.put(batch)
+
+    def close(self) -> None:
+        """Write what waits, and close. Gives up after two seconds."""
+        self._queue.put(None)
+        self._thread.join(2)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _run(self) -> None:
+        failing = False
+        while (batch := self._queue.get()) is not None:
+            try:
+                self._reopen_if_moved()
+                _write_all(self._file, batch)
+                failing = False
+            except OSError as error:
+                with self._lock:
+                    self._lost += batch.count(b"\n")
+                if not failing:
+                    print(f"the decision log {self._path} cannot be written: {error}", file=sys.stderr)
+                failing = True
+            with self._lock:
+                self._behind -= min(len(batch), self._behind)
+        os.close(self._file)
+
+    def _reopen_if_moved(self) -> None:
+        if self._path == "-":
+            return
+        try:
+            if os.path.sameopenfile(self._file, there := self._open()):
+                os.close(there)
+                return
+        except OSError:
+            return
+        os.close(self._file)
+        self._file = there
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

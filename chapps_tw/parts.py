@@ -1,0 +1,295 @@
+"""The parts of the process: made of the settings, and joined."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread, deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from chapps_tw import __version__
+from chapps_tw.config import ConfigError, Listener, Settings
+from chapps_tw.config_file import DEFAULT_PATH
+from chapps_tw.config_write import write
+from chapps_tw.database.engine import make_engine
+from chapps_tw.database.keeper import Keeper
+from chapps_tw.database.schema import SchemaError, prepare
+from chapps_tw.database.threads import Threads
+from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, record_of
+from chapps_tw.helo_whitelist import HeloWhitelist, parse_helo_whitelist
+from chapps_tw.interfaces import LiveState, StateUnavailable
+from chapps_tw.log_file import LogFile
+from chapps_tw.metrics import Gauge, Metrics
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.passcode import verify
+from chapps_tw.policies.greylisting import GreylistingPolicy
+from chapps_tw.policies.quota import OutboundQuotaPolicy
+from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
+from chapps_tw.policies.spf import SPFEnforcementPolicy
+from chapps_tw.postfix import PolicyFactory
+from chapps_tw.request import parse_attributes
+from chapps_tw.rest.app import API
+from chapps_tw.rest.insight import WrongPasscode
+from chapps_tw.spf_check import SpfChecker
+from chapps_tw.spf_dns import Resolver, nameservers
+from chapps_tw.state.redis import RedisState
+from chapps_tw.state.redis_pool import pool_from
+from chapps_tw.state.sqlite import SqliteState
+from chapps_tw.switchboard import INBOUND_POLICIES, Answer, Policy, Seat, Switchboard
+from chapps_tw.tokens import TokenError, TokenStore
+
+VERSION = f"CHAPPS-TW v{__version__}"
+
+# pyspf computes in these; its DNS questions are asked on the reactor.
+SPF_THREADS = 2
+
+WHITELIST_SECONDS = 3600.0
+FAILURE_SECONDS = 60.0
+
+
+class StartError(Exception):
+    """Something that the process needs cannot be opened. Says what, and what would help."""
+
+
+class Store(Protocol):
+    """What keeps the live state, to be opened and closed.
+
+    :ivar problem: a sentence while it cannot be used, else ``""``.
+    """
+
+    @property
+    def problem(self) -> str: ...
+    def start(self) -> None: ...
+    def stop(self) -> Awaitable[None]: ...
+
+
+class Reporter:
+    """Tells what happened: counts, logs, remembers."""
+
+    log = Logger()
+
+    def __init__(self, metrics: Metrics, decisions: DecisionLog, now: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._decisions = decisions
+        self._now = now
+        self._told: dict[str, float] = {}
+
+    def answered(self, board: Switchboard, request: OutboundPPR, answer: Answer, started: float) -> None:
+        """Report an answer that was sent."""
+        listener = board.listener
+        self._metrics.answered(listener, answer.decisions, time.monotonic() - started)
+        now, user, sent = self._now(), request.known_user, answer.decision
+        for decision in answer.decisions:
+            if decision.shadow and decision is not sent:
+                self._decisions.add(record_of(listener, user, request, decision, now))
+        self._decisions.add(record_of(listener, user, request, sent, now))
+
+    def failed(self, policy: str, error: Exception) -> None:
+        """Log what a policy did not foresee; the same again only after a while."""
+        place = f"{policy} {type(error).__name__}"
+        now = self._now()
+        if now - self._told.get(place, 0.0) >= FAILURE_SECONDS:
+            self._told[place] = now
+            self.log.failure("{policy} failed", Failure(error), policy=policy)
+
+
+class Parts:
+    """Everything in the process, made and joined but not opened.
+
+    :param settings: the configuration.
+    :param reactor: the reactor.
+    :raises ConfigError: for options whose meaning only the parts themselves know.
+    """
+
+    log = Logger()
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self.settings = settings
+        self.reactor = reactor
+        self.metrics = Metrics(VERSION)
+        self.log_file = LogFile(settings.log.file) if settings.log.file else None
+        form = as_json if settings.log.format == "json" else as_text
+        write_lines = self.log_file.write if self.log_file else None
+        self.decisions = DecisionLog(form, write_lines, reactor.callLater)
+        self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)
+        self._make_state()
+        self._make_book()
+        self._make_spf()
+        self._make_listeners()
+        self._make_api()
+        self._add_gauges()
+
+    def _make_state(self) -> None:
+        settings, timeout = self.settings, self.settings.chapps.request_timeout
+        self.state: LiveState
+        self.store: Store
+        if settings.uses_redis:
+            self.store = pool = pool_from(settings.redis, settings.redis_password, self.reactor, timeout)
+            self.state = RedisState(pool, settings.redis.key_prefix)
+        else:
+            self.store = self.state = SqliteState(settings.state_path, time.time, self.reactor)
+
+    def _make_book(self) -> None:
+        adapter = self.settings.adapter
+        self.engine = make_engine(adapter, self.settings.db_password, self.settings.chapps.data_dir)
+        self.threads = Threads(self.reactor, adapter.pool_size)
+        self.book = Keeper(self.engine, self.reactor, self.threads.run, adapter.pool_size)
+
+    def _make_spf(self) -> None:
+        options = self.settings.spf
+        self.resolver = Resolver(self.reactor, nameservers(options.nameservers), options.spf_query_timeout)
+        self.spf_threads = ThreadPool(0, SPF_THREADS, "spf")
+        run = partial(deferToThreadPool, self.reactor, self.spf_threads)
+        self.checker = SpfChecker(self.reactor, run, self.resolver, options.spf_query_timeout)
+        try:
+            entries = parse_helo_whitelist(self.settings.chapps.helo_whitelist)
+        except ValueError as error:
+            where = f"{self.settings.path}: [CHAPPS] helo_whitelist = {self.settings.chapps.helo_whitelist!r}"
+            raise ConfigError([f"{where}: must be {error}"]) from None
+        self.whitelist = HeloWhitelist(entries, self.resolver.ask, lambda text: self.log.warn("{text}", text=text))
+        self.verifying = LoopingCall(self._verify_whitelist)
+        self.verifying.clock = self.reactor
+
+    async def _verify_whitelist(self) -> None:
+        await self.whitelist.verify()
+
+    def _make_policy(self, name: str) -> Seat:
+        """A policy by its name."""
+        settings, state, book = self.settings, self.state, self.book
+        if name == "SenderDomainAuthPolicy":
+            return _seat(SenderDomainAuthPolicy(settings, state, book), settings.sda)
+        if name == "OutboundQuotaPolicy":
+            return _seat(OutboundQuotaPolicy(settings, state, book), settings.oqp)
+        if name == "GreylistingPolicy":
+            return _seat(GreylistingPolicy(settings, state, book), settings.grl)
+        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.getfqdn())
+        return _seat(policy, settings.spf)._replace(settle=policy.settle)
+
+    def _make_listeners(self) -> None:
+        self.switchboards = {each.name: self._make_switchboard(each) for each in self.settings.listeners}
+        self.factories = {name: self._make_factory(board) for name, board in self.switchboards.items()}
+
+    def _make_switchboard(self, listener: Listener) -> Switchboard:
+        seats = [self._make_policy(name) for name in listener.policies]
+        return Switchboard(listener.name, seats, self.whitelist.matches, self.reporter.failed, CancelledError)
+
+    def _make_factory(self, board: Switchboard) -> PolicyFactory:
+        patience = self.settings.chapps.request_timeout
+        if any(name == SPFEnforcementPolicy.name for name in board.policies):
+            patience += self.settings.spf.spf_query_timeout
+        return PolicyFactory(board, self._read, self.reporter.answered, time.monotonic, patience)
+
+    def _read(self, payload: bytes) -> OutboundPPR:
+        return OutboundPPR(parse_attributes(payload, self.settings.chapps.payload_encoding), cfg=self.settings)
+
+    def _make_api(self) -> None:
+        settings = self.settings
+        self.tokens = TokenStore(settings.token_path)
+        self.api = API(
+            settings,
+            self.state,
+            self.book,
+            scope_of=self.tokens.scope_of,
+            explain=self._explain,
+            find=self.decisions.find,
+            metrics=self.metrics.text,
+            write_config=self._write_config,
+            clock=time.time,
+            reactor=self.reactor,
+            version=__version__,
+        )
+
+    async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Sequence[Record]:
+        """What each policy of a listener would answer.
+
+        :raises KeyError: when there is no listener of this name.
+        """
+        request = OutboundPPR(dict(attributes), cfg=self.settings)
+        board = self.switchboards[listener] if listener else self._fitting(request)
+        decisions = await board.explain(request)
+        now = self.reactor.seconds()
+        return [record_of(board.listener, request.known_user, request, each, now) for each in decisions]
+
+    def _fitting(self, request: OutboundPPR) -> Switchboard:
+        """The listener that a request would be sent to: who logged in sends, anybody else brings us mail."""
+        boards = list(self.switchboards.values())
+        inbound = not request.sasl_username
+        fitting = [board for board in boards if inbound == INBOUND_POLICIES.issuperset(board.policies)]
+        return (fitting or boards)[-1 if inbound else 0]
+
+    async def _write_config(self, passcode: str) -> str:
+        stored = self.settings.chapps.password
+        # scrypt takes a while, on purpose.
+        if not stored or not await deferToThread(verify, passcode, stored):
+            raise WrongPasscode
+        return str(await deferToThread(write, self.settings, self.settings.path or DEFAULT_PATH))
+
+    def _add_gauges(self) -> None:
+        def in_flight() -> Iterator[tuple[tuple[str, ...], float]]:
+            return (((name,), factory.in_flight) for name, factory in self.factories.items())
+
+        def connections() -> Iterator[tuple[tuple[str, ...], float]]:
+            return (((name,), len(factory.connections)) for name, factory in self.factories.items())
+
+        parts: tuple[tuple[str, Store | Keeper], ...] = (("state", self.store), ("database", self.book))
+
+        def up() -> Iterator[tuple[tuple[str, ...], float]]:
+            return (((name,), not part.problem) for name, part in parts)
+
+        self.metrics.add_gauge(Gauge("chapps_up", "Whether a dependency answers.", ("part",), up))
+        self.metrics.add_gauge(Gauge("chapps_in_flight", "Questions that wait.", ("listener",), in_flight))
+        self.metrics.add_gauge(Gauge("chapps_connections", "Connections of Postfix.", ("listener",), connections))
+
+    def open(self) -> None:
+        """Open the files and check the database, before the reactor runs.
+
+        :raises StartError: when one of them cannot be used.
+        """
+        try:
+            prepare(self.engine)
+        except SchemaError as error:
+            raise StartError(str(error)) from None
+        except SQLAlchemyError as error:
+            if self.engine.dialect.name == "sqlite":
+                raise StartError(f"the database cannot be opened: {error}") from None
+            # What is known from the cache can be answered while the server is away.
+            self.log.warn("the database cannot be asked: {why}", why=" ".join(str(error).split())[:300])
+        try:
+            if self.settings.api.auth == "token" and self.settings.api.listen:
+                self.tokens.make_first()
+            self.store.start()
+        except (TokenError, StateUnavailable) as error:
+            raise StartError(str(error)) from None
+
+    def start(self) -> None:
+        """Begin to work."""
+        self.threads.start()
+        self.spf_threads.start()
+        self.verifying.start(WHITELIST_SECONDS)
+
+    async def stop(self) -> None:
+        """Close everything; nothing is lost that was answered."""
+        self.verifying.stop()
+        self.api.stop()
+        self.checker.close()
+        self.resolver.close()
+        await self.store.stop()
+        self.book.stop()
+        self.threads.stop()
+        self.spf_threads.stop()
+        self.decisions.flush()
+        if self.log_file is not None:
+            self.log_file.close()
+
+
+def _seat(policy: Policy, options: Any) -> Seat:
+    return Seat(policy, options.mode == "shadow", options.on_failure == "accept")

@@ -1,0 +1,101 @@
+"""Outbound quota: has this user sent too much?"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
+
+from chapps_tw.config import Settings
+from chapps_tw.decision import Decision, Reason, fill
+from chapps_tw.interfaces import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, PolicyBook, Rules, Spend, Spent
+from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
+
+# Only here does a message have an instance that its count can hang on (SMTPD_POLICY_README).
+STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
+
+# How long it is remembered that a user is not there or has no quota.
+UNKNOWN_TTL = 60.0
+
+_REASONS = {
+    Outcome.ACCEPTED: Reason.WITHIN_QUOTA,
+    Outcome.REPEATED: Reason.COUNTED_BEFORE,
+    Outcome.EXCEEDED: Reason.QUOTA_EXCEEDED,
+    Outcome.TOO_SOON: Reason.TOO_SOON,
+    Outcome.UNKNOWN_USER: Reason.UNKNOWN_USER,
+    Outcome.NO_QUOTA: Reason.NO_QUOTA,
+}
+
+
+class OutboundQuotaPolicy:
+    """Lets a user send a number of transmissions in a rolling interval."""
+
+    name = "OutboundQuotaPolicy"
+
+    def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
+        self._settings = settings.oqp
+        self._no_user = settings.chapps.no_user_key_response
+        self._rules = rules(settings)
+        self._state = state
+        self._book = book
+
+    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+        """Count a request against its user's quota.
+
+        :raises StateUnavailable, BookUnavailable: when they cannot be asked.
+        """
+        return await self._judge(request, self._state.spend)
+
+    async def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+        """What :meth:`decide` would answer, counting nothing. Raises the same."""
+        return await self._judge(request, self._state.peek_spend)
+
+    async def _judge(self, request: OutboundPPR, ask: Callable[..., Awaitable[Spent]]) -> Decision:
+        stage = request.get("protocol_state")
+        if stage not in STAGES:
+            return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
+        try:
+            user = request.user
+        except (AuthenticationFailureException, ValueError):
+            return self._nobody(request)
+        spend = self._spend(request, user, stage)
+        spent = await ask(spend, self._rules)
+        if spent.outcome is Outcome.MISSING:
+            spent = await ask(spend, self._rules, await self._look_up(user, spent.token))
+        return self._decision(spent, user, request)
+
+    def _nobody(self, request: OutboundPPR) -> Decision:
+        if not request.sender and self._settings.null_sender_ok:
+            return Decision(self._settings.acceptance_message, Reason.NULL_SENDER_ACCEPTED, self.name)
+        return Decision(self._no_user, Reason.NO_USER, self.name)
+
+    def _spend(self, request: OutboundPPR, user: str, stage: str) -> Spend:
+        instance = request.get("instance")
+        if not self._settings.counting_recipients:
+            return Spend(user, instance, "", 1)
+        if stage == "RCPT":
+            return Spend(user, instance, request.get("recipient"), 0)
+        return Spend(user, instance, "", request.recipients)
+
+    async def _look_up(self, user: str, token: str) -> Fill:
+        grant = await self._book.quota_of(user)
+        if grant.limit is not None:
+            return Fill(token, grant.limit, self._settings.cache_ttl)
+        ttl = min(UNKNOWN_TTL, self._settings.cache_ttl)
+        return Fill(token, NO_QUOTA if grant.known else UNKNOWN_USER, ttl)
+
+    def _decision(self, spent: Spent, user: str, request: OutboundPPR) -> Decision:
+        reason = _REASONS[spent.outcome]
+        remaining = max(0, spent.limit - spent.used)
+        figures = {"limit": spent.limit, "used": spent.used, "remaining": remaining}
+        if spent.outcome is Outcome.ACCEPTED or spent.outcome is Outcome.REPEATED:
+            return Decision(self._settings.acceptance_message, reason, self.name, figures)
+        wait = ceil(spent.wait)
+        shown = figures | {"retry_after": wait, "user": user, "sender": request.get("sender")}
+        text = fill(self._settings.rejection_message, shown)
+        return Decision(text, reason, self.name, figures | {"wait": wait})
+
+
+def rules(settings: Settings) -> Rules:
+    """The counting rules of the settings."""
+    margin = settings.oqp.margin
+    return Rules(settings.oqp.interval, margin.count, margin.ratio, settings.oqp.min_delta)

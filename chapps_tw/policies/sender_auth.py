@@ -1,0 +1,84 @@
+"""Sender domain authorization: may this user send as this sender?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chapps_tw.config import Settings
+from chapps_tw.decision import Decision, Reason, fill
+from chapps_tw.interfaces import LiveState, PolicyBook, Verdict
+from chapps_tw.names import split_address
+from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
+
+SPACE = "sda"
+
+# Before MAIL FROM there is no sender to judge; VRFY and ETRN carry none (SMTPD_POLICY_README).
+STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
+
+# How long it is remembered that there is no such user: short, since users are also made in the database directly.
+UNKNOWN_TTL = 60.0
+
+
+class SenderDomainAuthPolicy:
+    """Lets a user send from the domains and the addresses that are linked to the user."""
+
+    name = "SenderDomainAuthPolicy"
+
+    def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
+        self._settings = settings.sda
+        self._no_user = settings.chapps.no_user_key_response
+        self._state = state
+        self._book = book
+
+    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+        """Judge the sender of a request.
+
+        :raises StateUnavailable, BookUnavailable: when they cannot be asked.
+        """
+        return await self._judge(request, keep=True)
+
+    async def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+        """What :meth:`decide` would answer, keeping nothing. Raises the same."""
+        return await self._judge(request, keep=False)
+
+    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
+        if request.protocol_state not in STAGES:
+            return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
+        sender = request.get("sender")
+        if not sender and self._settings.null_sender_ok:
+            return self._accept(Reason.NULL_SENDER_ACCEPTED)
+        try:
+            user = request.user
+        except (AuthenticationFailureException, ValueError):
+            return Decision(self._no_user, Reason.NO_USER, self.name)
+        if not sender:
+            return self._refuse(Reason.NULL_SENDER_REFUSED, user, sender)
+        email, domain = split_address(sender)
+        if not domain:
+            return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
+        by_domain, by_email = await self._state.verdicts(SPACE, user, (domain, email))
+        if by_domain.allowed is None or (not by_domain.allowed and by_email.allowed is None):
+            by_domain, by_email = await self._look_up(user, domain, email, by_domain, by_email, keep)
+        if by_domain.allowed:
+            return self._accept(Reason.AUTHORIZED_DOMAIN)
+        if by_email.allowed:
+            return self._accept(Reason.AUTHORIZED_EMAIL)
+        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender)
+
+    async def _look_up(
+        self, user: str, domain: str, email: str, by_domain: Verdict, by_email: Verdict, keep: bool
+    ) -> tuple[Verdict, Verdict]:
+        """Ask the book, and keep what it says for the next time."""
+        grant = await self._book.senders_of(user, domain, email)
+        if keep:
+            verdicts = [(domain, grant.domain, by_domain.token), (email, grant.email, by_email.token)]
+            ttl = self._settings.cache_ttl if grant.known else min(UNKNOWN_TTL, self._settings.cache_ttl)
+            await self._state.keep_verdicts(SPACE, user, verdicts, ttl)
+        return by_domain._replace(allowed=grant.domain), by_email._replace(allowed=grant.email)
+
+    def _accept(self, reason: Reason) -> Decision:
+        return Decision(self._settings.acceptance_message, reason, self.name)
+
+    def _refuse(self, reason: Reason, user: str, sender: str) -> Decision:
+        text = fill(self._settings.rejection_message, {"user": user, "sender": sender})
+        return Decision(text, reason, self.name)

@@ -1,0 +1,217 @@
+"""The policy delegation protocol of Postfix (https://www.postfix.org/SMTPD_POLICY_README.html).
+
+A connection stays open and carries one question at a time; the answers come in the order of the
+questions. A connection that is closed after an answer costs Postfix a second, so none ever is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.request import MAX_REQUEST_BYTES, RequestError
+from chapps_tw.switchboard import Answer, Switchboard
+
+_END = b"\n\n"
+
+Report = Callable[[Switchboard, OutboundPPR, Answer, float], None]
+
+
+class Transport(Interface):
+    """What the protocol needs of a TCP or unix connection."""
+
+    def write(self, data: bytes) -> None: ...
+    def getPeer(self) -> object: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+
+
+@implementer(IHalfCloseableProtocol)
+class PolicyProtocol(Protocol):
+    """One connection of Postfix."""
+
+    factory: PolicyFactory
+    transport: Transport  # type: ignore[assignment]
+
+    _log = Logger()
+
+    def __init__(self, factory: PolicyFactory) -> None:
+        self.factory = factory
+        self._buffer = b""
+        self._running: Deferred[None] | None = None
+        self._started = 0.0
+        self._no_more = False
+        self._paused = False
+
+    def connectionMade(self) -> None:
+        self.factory.connections.add(self)
+        if hasattr(self.transport, "setTcpKeepAlive"):  # a unix socket has none
+            self.transport.setTcpKeepAlive(True)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.connections.discard(self)
+        self.factory.check_drained()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._running is None:
+            self._next()
+        elif len(self._buffer) > MAX_REQUEST_BYTES:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def readConnectionLost(self) -> None:
+        """The client has asked all it wants to ask, and still reads."""
+        self._no_more = True
+        self._close_if_done()
+
+    def writeConnectionLost(self) -> None:
+        """The client no longer reads."""
+        self.transport.loseConnection()
+
+    def overdue(self, before: float) -> None:
+        """Take its time from a question that was asked before a moment."""
+        if self._running is not None and self._started < before:
+            self._running.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a question waits for its answer."""
+        return self._running is not None
+
+    def finish(self) -> None:
+        """Answer what was asked, and close."""
+        self._no_more = True
+        self._buffer = b""
+        self.transport.pauseProducing()
+        self._close_if_done()
+
+    def _next(self) -> None:
+        """Take up the questions that are there, until one has to wait."""
+        while self._running is None:
+            end = self._buffer.find(_END, 0, MAX_REQUEST_BYTES + 2)
+            if end < 0:
+                break
+            payload = self._buffer[:end]
+            self._buffer = self._buffer[end + 2 :]
+            self._ask(payload)
+        else:
+            return
+        if len(self._buffer) > MAX_REQUEST_BYTES:
+            self._give_up()
+
+    def _ask(self, payload: bytes) -> None:
+        self._started = self.factory.seconds()
+        try:
+            request = self.factory.read(payload)
+        except RequestError as error:
+            self._log.warn("{peer} sent {error}", peer=self.transport.getPeer(), error=str(error))
+            self.transport.write(self.factory.switchboard.unreadable(str(error)).wire)
+            return
+        running = Deferred.fromCoroutine(self._answer(request))
+        running.addErrback(self._broken)
+        self._running = None if running.called else running
+
+    async def _answer(self, request: OutboundPPR) -> None:
+        started = self._started
+        answer = await self.factory.switchboard.decide(request)
+        self.transport.write(answer.decision.wire)
+        self.factory.report(self.factory.switchboard, request, answer, started)
+        if self._running is not None:
+            self._running = None
+            self._resume()
+
+    def _broken(self, failure: Failure) -> None:
+        """An answer that could not be given: Postfix asks again on a new connection."""
+        self._log.failure("no answer to {peer}", failure, peer=self.transport.getPeer())
+        self.transport.abortConnection()
+
+    def _resume(self) -> None:
+        if self._buffer:
+            self._next()
+        if self._paused and not self._no_more and len(self._buffer) <= MAX_REQUEST_BYTES:
+            self._paused = False
+            self.transport.resumeProducing()
+        if self._no_more:
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._running is None:
+            self.transport.loseConnection()
+
+    def _give_up(self) -> None:
+        self._log.warn(
+            "{peer} sent {bytes} bytes and no end of a request; connection closed",
+            peer=self.transport.getPeer(),
+            bytes=len(self._buffer),
+        )
+        self._buffer = b""
+        self.transport.abortConnection()
+
+
+class PolicyFactory(Factory):
+    """The connections of one listener.
+
+    :param read: makes a request of its bytes; raises :class:`~chapps_tw.request.RequestError`.
+    :param report: told of every answer that was sent: switchboard, request, answer, and the moment
+        when the request arrived.
+    :param seconds: the clock.
+    :param patience: seconds that one question may take.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        switchboard: Switchboard,
+        read: Callable[[bytes], OutboundPPR],
+        report: Report,
+        seconds: Callable[[], float],
+        patience: float,
+    ) -> None:
+        self.switchboard = switchboard
+        self.read = read
+        self.report = report
+        self.seconds = seconds
+        self.connections: set[PolicyProtocol] = set()
+        self._patience = patience
+        self._drained: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        return PolicyProtocol(self)
+
+    def sweep(self) -> None:
+        """End the questions that take too long. To be called several times a second."""
+        before = self.seconds() - self._patience
+        for connection in tuple(self.connections):
+            connection.overdue(before)
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions wait for their answer."""
+        return sum(connection.busy for connection in self.connections)
+
+    def drain(self) -> Deferred[None]:
+        """Answer what was asked, take no more; fires when the last connection is closed."""
+        drained = self._drained = Deferred[None]()
+        for connection in tuple(self.connections):
+            connection.finish()
+        self.check_drained()
+        return drained
+
+    def check_drained(self) -> None:
+        """Tell whoever waits for the last connection to close."""
+        if self._drained is not None and not self.connections:
+            drained, self._drained = self._drained, None
+            drained.callback(None)

@@ -1,0 +1,158 @@
+"""Asks the policies of one listener, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.interfaces import BookUnavailable, StateUnavailable
+from chapps_tw.outbound import OutboundPPR
+
+DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
+PASS = "DUNNO"
+
+# What a client of the HELO whitelist is not asked about.
+INBOUND_POLICIES = frozenset(("GreylistingPolicy", "SPFEnforcementPolicy"))
+
+
+class Policy(Protocol):
+    """One question about a request."""
+
+    name: str
+
+    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+        """Answer a request, given the decisions of the policies before this one."""
+
+    async def explain(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+        """Answer the same, and change nothing."""
+
+
+class Seat(NamedTuple):
+    """A policy at a listener.
+
+    :ivar shadow: it decides, but what it decides does not count.
+    :ivar accept_on_failure: when it cannot decide, the mail passes; else it is deferred.
+    :ivar settle: has the last word on a decision of the policy that is going to be the answer.
+    """
+
+    policy: Policy
+    shadow: bool = False
+    accept_on_failure: bool = False
+    settle: Callable[[OutboundPPR, Decision], Awaitable[Decision]] | None = None
+
+
+class Answer(NamedTuple):
+    """What a listener answers.
+
+    :ivar decision: the one that is sent.
+    :ivar decisions: of every policy that was asked, in order.
+    """
+
+    decision: Decision
+    decisions: Sequence[Decision]
+
+
+class Switchboard:
+    """The policies of one listener.
+
+    :param whitelisted: tells whether a request's client skips the inbound policies.
+    :param failed: told of every exception that a policy did not foresee, with the policy's name.
+    :param timeout: the exception that a policy sees when its time is up.
+    """
+
+    def __init__(
+        self,
+        listener: str,
+        seats: Sequence[Seat],
+        whitelisted: Callable[[OutboundPPR], bool],
+        failed: Callable[[str, Exception], None],
+        timeout: type[Exception],
+    ) -> None:
+        self.listener = listener
+        self._seats = tuple(seats)
+        self._guarded = any(seat.policy.name in INBOUND_POLICIES for seat in seats)
+        self._whitelisted = whitelisted
+        self._failed = failed
+        self._timeout = timeout
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The names of the policies, in the order they are asked."""
+        return tuple(seat.policy.name for seat in self._seats)
+
+    async def decide(self, request: OutboundPPR) -> Answer:
+        """Answer a request. Never raises: a policy that fails is answered for by its ``on_failure``.
+
+        The first decision that stops the mail is the answer; of the others, the last that is not
+        DUNNO.
+        """
+        decisions: list[Decision] = []
+        answer = answering = None
+        for seat in self._asked(request, decisions):
+            decision = await self._ask(seat, request, decisions)
+            decisions.append(decision)
+            if decision.stops:
+                return Answer(decision, decisions)
+            if answer is None or decision.action != PASS or answer.action == PASS:
+                answer, answering = decision, seat
+        if answer is None or answering is None:
+            return Answer(decisions[-1], decisions)
+        if answering.settle is not None and answer.action != PASS:
+            answer = await self._settle(answering, request, answer)
+        return Answer(answer, decisions)
+
+    async def _ask(self, seat: Seat, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+        try:
+            decision = await seat.policy.decide(request, earlier)
+        except Exception as error:
+            decision = self._failure(seat, error)
+        return _shadowed(decision) if seat.shadow else decision
+
+    async def _settle(self, seat: Seat, request: OutboundPPR, answer: Decision) -> Decision:
+        try:
+            return await seat.settle(request, answer) if seat.settle else answer
+        except Exception as error:
+            return self._failure(seat, error)
+
+    async def explain(self, request: OutboundPPR) -> list[Decision]:
+        """What every policy would answer now, also after one that stops the mail. Changes nothing."""
+        decisions: list[Decision] = []
+        for seat in self._asked(request, decisions):
+            try:
+                decision = await seat.policy.explain(request, decisions)
+            except Exception as error:
+                decision = self._failure(seat, error)
+            decisions.append(_shadowed(decision) if seat.shadow else decision)
+        return decisions
+
+    def unreadable(self, why: str) -> Decision:
+        """The answer to something that is no policy request."""
+        first = self._seats[0]
+        action = PASS if first.accept_on_failure or first.shadow else DEFER
+        return Decision(action, Reason.REQUEST_UNREADABLE, first.policy.name, detail=why)
+
+    def _asked(self, request: OutboundPPR, decisions: list[Decision]) -> Sequence[Seat]:
+        if not self._guarded or not self._whitelisted(request):
+            return self._seats
+        decisions.append(Decision(PASS, Reason.HELO_WHITELISTED, "HeloWhitelist"))
+        return [seat for seat in self._seats if seat.policy.name not in INBOUND_POLICIES]
+
+    def _failure(self, seat: Seat, error: Exception) -> Decision:
+        if isinstance(error, StateUnavailable):
+            reason = Reason.STATE_UNAVAILABLE
+        elif isinstance(error, BookUnavailable):
+            reason = Reason.BOOK_UNAVAILABLE
+        elif isinstance(error, self._timeout):
+            reason = Reason.TIMED_OUT
+        else:
+            reason = Reason.POLICY_FAILED
+            self._failed(seat.policy.name, error)
+        action = PASS if seat.accept_on_failure else DEFER
+        return Decision(action, reason, seat.policy.name, detail=str(error))
+
+
+def _shadowed(decision: Decision) -> Decision:
+    if decision.action == PASS:
+        return decision
+    return decision._replace(action=PASS, shadow=decision.action)

@@ -1,0 +1,120 @@
+"""The line that is logged for each answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, record_of
+from chapps_tw.log_file import LogFile
+from chapps_tw.request import PostfixPolicyRequest
+
+DECISION = Decision(
+    "REJECT quota fulfilled", Reason.QUOTA_EXCEEDED, "OutboundQuotaPolicy", {"limit": 12, "used": 12, "wait": 60}
+)
+ATTRIBUTES = {
+    "protocol_state": "RCPT",
+    "sender": "bob@example.org",
+    "recipient": "x@example.net",
+    "client_address": "192.0.2.1",
+    "instance": "1.2.3",
+    "queue_id": "ABC",
+}
+
+
+def record(**attributes: str) -> Record:
+    return record_of("outbound", "bob", PostfixPolicyRequest(ATTRIBUTES | attributes), DECISION, 1763636645.1234)
+
+
+def test_a_line_tells_what_was_decided_why_and_for_whom() -> None:
+    assert as_text(record()) == (
+        "2025-11-20T11:04:05.123Z listener=outbound policy=OutboundQuotaPolicy"
+        ' action="REJECT quota fulfilled" reason=quota_exceeded limit=12 used=12 wait=60 user=bob'
+        " sender=bob@example.org recipient=x@example.net client=192.0.2.1 instance=1.2.3 queue_id=ABC stage=RCPT"
+    )
+
+
+def test_the_json_form_says_the_same() -> None:
+    found = json.loads(as_json(record()))
+    assert found["figures"] == {"limit": 12, "used": 12, "wait": 60}
+    assert (found["reason"], found["user"], found["time"]) == ("quota_exceeded", "bob", 1763636645.123)
+
+
+@pytest.mark.parametrize("value", ["a b", 'a"b', "a\nuser=root", "\udce9", "a\u2028b", "x" * 9000])
+def test_what_a_client_sends_cannot_forge_a_line(value: str) -> None:
+    line = as_text(record(sender=value))
+    assert len(line.splitlines()) == 1 and len(line) < 3000
+    assert line.count(" user=") == 1
+    line.encode()
+    assert len(as_json(record(sender=value)).splitlines()) == 1
+
+
+@given(st.text(max_size=100))
+def test_every_line_can_be_taken_apart_again(value: str) -> None:
+    line = as_text(record(sender=value))
+    shown = line.split(" sender=", 1)[1].rsplit(" recipient=", 1)[0]
+    assert (json.loads(shown) if shown.startswith('"') else shown) == value
+
+
+def test_lines_are_written_in_batches() -> None:
+    clock = Clock()
+    written: list[bytes] = []
+    log = DecisionLog(as_text, written.append, clock.callLater)
+    log.add(record())
+    log.add(record(sender="two@example.org"))
+    assert written == []
+    clock.advance(0.1)
+    assert len(written) == 1 and written[0].count(b"\n") == 2
+    clock.advance(1)
+    log.add(record())
+    clock.advance(0.1)
+    assert len(written) == 2
+
+
+def test_the_last_decisions_can_be_asked_for_newest_first() -> None:
+    log = DecisionLog(as_text, None, Clock().callLater)
+    for number in range(6000):
+        log.add(record(sender=f"{number % 2}@x", instance=str(number)))
+    assert len(log.recent) == 5000
+    assert [each.instance for each in log.find({"sender": "1@x"}, 2)] == ["5999", "5997"]
+    assert list(log.find({"user": "nobody"}, 10)) == []
+
+
+def test_a_log_file_is_appended_to_and_follows_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.log"
+    path.write_bytes(b"before\n")
+    log = LogFile(str(path))
+    log.write(b"one\n")
+    while path.read_bytes() != b"before\none\n":
+        pass
+    os.rename(path, tmp_path / "old")
+    log.write(b"two\n")
+    log.close()
+    assert path.read_bytes() == b"two\n"
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = LogFile(str(path))
+    for _ in range(20):
+        log.write(b"x" * (1024 * 1024 - 1) + b"\n")
+    os.set_blocking(reader, True)
+    found = b""
+    while found.count(b"\n") < 16:
+        found += os.read(reader, 65536)
+    log.write(b"last\n")
+    while not found.endswith(b"last\n"):
+        found += os.read(reader, 65536)
+    log.close()
+    os.close(reader)
+    assert b"\n4 lines of the decision log were lost\nlast\n" in found

@@ -1,0 +1,170 @@
+"""The line protocol: framing, order, bounds, deadlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.postfix import PolicyFactory, PolicyProtocol
+from chapps_tw.request import MAX_REQUEST_BYTES
+from chapps_tw.switchboard import DEFER, Answer, Seat, Switchboard
+
+
+class Echo:
+    """A policy that answers with the sender, at once or when it is let."""
+
+    name = "Echo"
+
+    def __init__(self) -> None:
+        self.hold = False
+        self.waiting: list[Deferred[None]] = []
+
+    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+        if self.hold:
+            self.waiting.append(Deferred())
+            await self.waiting[-1]
+        return Decision("REJECT " + request.get("sender"), Reason.NO_USER, self.name)
+
+    explain = decide
+
+
+def question(sender: str) -> bytes:
+    return f"request=smtpd_access_policy\nprotocol_state=RCPT\nsender={sender}\n\n".encode("utf-8", "surrogateescape")
+
+
+def answers(*senders: str) -> bytes:
+    return b"".join(b"action=REJECT %s\n\n" % sender.encode() for sender in senders)
+
+
+class ProtocolTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.echo = Echo()
+        self.reported: list[tuple[str, float]] = []
+        self.board = Switchboard("test", [Seat(self.echo)], lambda _: False, lambda *_: None, CancelledError)
+        self.factory = PolicyFactory(self.board, OutboundPPR, self.report, self.clock.seconds, 2.0)
+        self.protocol, self.transport = self.connect()
+
+    def report(self, board: Switchboard, request: OutboundPPR, answer: Answer, started: float) -> None:
+        self.reported.append((answer.decision.action, started))
+
+    def connect(self) -> tuple[PolicyProtocol, StringTransport]:
+        protocol = self.factory.buildProtocol(None)
+        assert isinstance(protocol, PolicyProtocol)
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def test_a_question_is_answered_and_the_connection_stays(self) -> None:
+        self.protocol.dataReceived(question("a"))
+        self.assertEqual(self.transport.value(), answers("a"))
+        self.assertFalse(self.transport.disconnecting)
+        self.assertEqual(self.reported, [("REJECT a", 0.0)])
+
+    def test_bytes_may_come_one_at_a_time(self) -> None:
+        for byte in question("a") + question("b"):
+            self.protocol.dataReceived(bytes([byte]))
+        self.assertEqual(self.transport.value(), answers("a", "b"))
+
+    def test_eight_questions_in_one_write_are_answered_in_order(self) -> None:
+        senders = [str(number) for number in range(8)]
+        self.protocol.dataReceived(b"".join(map(question, senders)))
+        self.assertEqual(self.transport.value(), answers(*senders))
+
+    def test_a_question_waits_for_the_answer_before_it(self) -> None:
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a") + question("b"))
+        self.assertEqual(len(self.echo.waiting), 1)
+        self.echo.waiting[0].callback(None)
+        self.assertEqual(self.transport.value(), answers("a"))
+        self.echo.waiting[1].callback(None)
+        self.assertEqual(self.transport.value(), answers("a", "b"))
+
+    def test_very_many_questions_in_one_write_do_not_exhaust_the_stack(self) -> None:
+        self.protocol.dataReceived(question("x") * 5000)
+        self.assertEqual(self.transport.value().count(b"\n\n"), 5000)
+
+    def test_bytes_that_are_not_utf_8_are_answered(self) -> None:
+        self.protocol.dataReceived(question("\udce9"))
+        self.assertEqual(self.transport.value(), b"action=REJECT ?\n\n")
+
+    def test_what_has_no_end_closes_the_connection(self) -> None:
+        self.protocol.dataReceived(b"a=" + b"x" * MAX_REQUEST_BYTES)
+        self.assertTrue(self.transport.disconnected or self.transport.disconnecting)
+        self.assertEqual(self.protocol._buffer, b"")
+
+    def test_a_client_that_pushes_while_it_waits_is_held_back_and_then_served(self) -> None:
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a"))
+        self.protocol.dataReceived(question("b") * 2000)
+        self.assertEqual(self.transport.producerState, "paused")
+        self.echo.hold = False
+        self.echo.waiting[0].callback(None)
+        self.assertEqual(self.transport.value().count(b"action="), 2001)
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_what_is_no_question_gets_a_temporary_failure_and_no_traceback(self) -> None:
+        self.protocol.dataReceived(b"hello\n\n" + question("a"))
+        self.assertEqual(self.transport.value(), f"action={DEFER}\n\n".encode() + answers("a"))
+
+    def test_a_question_that_takes_too_long_is_answered_by_on_failure(self) -> None:
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a"))
+        self.clock.advance(2.0)
+        self.factory.sweep()
+        self.assertEqual(self.transport.value(), b"")
+        self.clock.advance(0.1)
+        self.factory.sweep()
+        self.assertEqual(self.transport.value(), f"action={DEFER}\n\n".encode())
+        self.protocol.dataReceived(question("b"))
+        self.assertEqual(self.factory.in_flight, 1)
+
+    def test_a_client_that_stops_writing_still_gets_its_answers(self) -> None:
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a"))
+        self.protocol.readConnectionLost()
+        self.assertFalse(self.transport.disconnecting)
+        self.echo.waiting[0].callback(None)
+        self.assertEqual(self.transport.value(), answers("a"))
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_draining_answers_what_was_asked_and_closes_the_rest_at_once(self) -> None:
+        idle, idle_transport = self.connect()
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a"))
+        drained = self.factory.drain()
+        self.assertTrue(idle_transport.disconnecting)
+        self.assertFalse(self.transport.disconnecting)
+        self.echo.waiting[0].callback(None)
+        self.assertEqual(self.transport.value(), answers("a"))
+        self.assertTrue(self.transport.disconnecting)
+        self.assertNoResult(drained)
+        for protocol in (idle, self.protocol):
+            protocol.connectionLost()
+        self.successResultOf(drained)
+
+    def test_a_client_that_vanishes_while_it_waits_disturbs_nobody(self) -> None:
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a"))
+        self.protocol.connectionLost()
+        self.echo.waiting[0].callback(None)
+        self.assertEqual(self.factory.connections, set())
+
+    @settings(max_examples=50)
+    @given(st.lists(st.integers(1, 90), max_size=40))
+    def test_the_answers_do_not_depend_on_how_the_bytes_are_cut(self, cuts: list[int]) -> None:
+        self.setUp()
+        stream = question("a") + question("b") + question("c")
+        for cut in cuts:
+            self.protocol.dataReceived(stream[:cut]) if stream[:cut] else None
+            stream = stream[cut:]
+        self.protocol.dataReceived(stream or b"")
+        self.assertEqual(self.transport.value(), answers("a", "b", "c"))

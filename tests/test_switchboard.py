@@ -1,0 +1,106 @@
+"""Asking policies in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.interfaces import BookUnavailable, StateUnavailable
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.switchboard import DEFER, Answer, Seat, Switchboard
+
+REQUEST = OutboundPPR("protocol_state=RCPT\nsender=a@b")
+
+
+class Says:
+    """A policy that says what it is told to, and remembers what it saw."""
+
+    def __init__(self, name: str, say: str | Exception) -> None:
+        self.name = name
+        self.say = say
+        self.earlier: list[str] | None = None
+
+    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+        self.earlier = [decision.action for decision in earlier]
+        if isinstance(self.say, Exception):
+            raise self.say
+        return Decision(self.say, Reason.WITHIN_QUOTA, self.name)
+
+    explain = decide
+
+
+class SwitchboardTests(SynchronousTestCase):
+    def ask(self, *seats: Seat | Says, whitelisted: Callable[[OutboundPPR], bool] = lambda _: False) -> Answer:
+        self.failures: list[tuple[str, Exception]] = []
+        board = Switchboard(
+            "test",
+            [seat if isinstance(seat, Seat) else Seat(seat) for seat in seats],
+            whitelisted,
+            lambda name, error: self.failures.append((name, error)),
+            CancelledError,
+        )
+        self.board = board
+        return self.successResultOf(Deferred.fromCoroutine(board.decide(REQUEST)))
+
+    def test_the_first_that_stops_the_mail_is_the_answer_and_the_last_to_be_asked(self) -> None:
+        never = Says("C", "REJECT c")
+        answer = self.ask(Says("A", "PREPEND X: 1"), Says("B", "DEFER b"), never)
+        self.assertEqual(answer.decision.action, "DEFER b")
+        self.assertEqual([decision.policy for decision in answer.decisions], ["A", "B"])
+        self.assertIsNone(never.earlier)
+
+    def test_else_the_last_that_is_not_dunno_is(self) -> None:
+        answer = self.ask(Says("A", "OK"), Says("B", "PREPEND X: 1"), Says("C", "DUNNO"))
+        self.assertEqual(answer.decision.action, "PREPEND X: 1")
+
+    def test_when_all_say_dunno_the_last_of_them_is_told(self) -> None:
+        self.assertEqual(self.ask(Says("A", "DUNNO"), Says("B", "DUNNO")).decision.policy, "B")
+
+    def test_a_policy_sees_what_was_decided_before_it(self) -> None:
+        second = Says("B", "DUNNO")
+        self.ask(Says("A", "PREPEND X: 1"), second)
+        self.assertEqual(second.earlier, ["PREPEND X: 1"])
+
+    def test_a_shadow_policy_decides_and_lets_through(self) -> None:
+        answer = self.ask(Seat(Says("A", "REJECT a"), shadow=True), Says("B", "DUNNO"))
+        self.assertEqual(answer.decision.action, "DUNNO")
+        self.assertEqual((answer.decisions[0].action, answer.decisions[0].shadow), ("DUNNO", "REJECT a"))
+
+    def test_a_policy_that_cannot_ask_defers_or_accepts(self) -> None:
+        for error, reason in (
+            (StateUnavailable("x"), Reason.STATE_UNAVAILABLE),
+            (BookUnavailable("x"), Reason.BOOK_UNAVAILABLE),
+            (CancelledError("x"), Reason.TIMED_OUT),
+        ):
+            deferred = self.ask(Seat(Says("A", error)), Says("B", "DUNNO")).decision
+            self.assertEqual((deferred.action, deferred.reason), (DEFER, reason))
+            accepted = self.ask(Seat(Says("A", error), accept_on_failure=True), Says("B", "DUNNO"))
+            self.assertEqual([each.action for each in accepted.decisions], ["DUNNO", "DUNNO"])
+            self.assertEqual(self.failures, [])
+
+    def test_a_bug_in_a_policy_is_that_policys_failure_and_is_told(self) -> None:
+        answer = self.ask(Says("A", ZeroDivisionError("oops")), Says("B", "DUNNO"))
+        self.assertEqual((answer.decision.action, answer.decision.reason), (DEFER, Reason.POLICY_FAILED))
+        self.assertEqual([(name, str(error)) for name, error in self.failures], [("A", "oops")])
+
+    def test_a_whitelisted_client_skips_the_inbound_policies_alone(self) -> None:
+        inbound, other = Says("GreylistingPolicy", "DEFER x"), Says("B", "PREPEND X: 1")
+        answer = self.ask(inbound, other, whitelisted=lambda _: True)
+        self.assertEqual(answer.decision.action, "PREPEND X: 1")
+        self.assertIsNone(inbound.earlier)
+        answer = self.ask(inbound, whitelisted=lambda _: True)
+        self.assertEqual((answer.decision.action, answer.decision.reason), ("DUNNO", Reason.HELO_WHITELISTED))
+
+    def test_explaining_asks_every_policy_also_after_one_that_stops_the_mail(self) -> None:
+        self.ask(Says("A", "REJECT a"), Says("B", "DUNNO"))
+        decisions = self.successResultOf(Deferred.fromCoroutine(self.board.explain(REQUEST)))
+        self.assertEqual([each.action for each in decisions], ["REJECT a", "DUNNO"])
+
+    def test_what_cannot_be_read_is_answered_for_by_on_failure(self) -> None:
+        self.ask(Says("A", "DUNNO"))
+        self.assertEqual(self.board.unreadable("why").action, DEFER)
+        self.ask(Seat(Says("A", "DUNNO"), accept_on_failure=True))
+        self.assertEqual(self.board.unreadable("why").action, "DUNNO")
