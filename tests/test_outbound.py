@@ -10,8 +10,9 @@ from chapps_tw.config import Chapps, ConfigError, Settings
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR, decode_xtext
 
 
-def settings(**options: object) -> Settings:
-    return Settings(chapps=dataclasses.replace(Chapps(), **options))
+def settings(user_key: str = "sasl_username", require_user_key: bool = True) -> Settings:
+    chapps = dataclasses.replace(Chapps(), user_key=user_key, require_user_key=require_user_key)
+    return Settings(chapps=chapps)
 
 
 LENIENT = settings(require_user_key=False)

@@ -1,0 +1,39 @@
+# make setup | run | test | lint | bench | conf | clean
+#
+# PYTHON=...       the Python to make .venv with, 3.11 or later
+# PYTEST_ARGS=...  more arguments for pytest
+
+BIN := .venv/bin
+STAMP := .venv/.made
+
+.PHONY: setup run test lint bench conf clean
+
+setup: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml
+	@tools/make-venv .venv $(PYTHON)
+	@touch $@
+
+run: $(STAMP)
+	@$(BIN)/python tools/run.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+# The sample configuration, from the settings.
+conf: $(STAMP)
+	CHAPPS_CONFIG= $(BIN)/chapps-cli --config '' admin flush-config --to conf/chapps.ini
+	chmod 644 conf/chapps.ini
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info var twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,71 @@
+"""The program ``chapps-cli``: joins its commands to the database and the clock."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from chapps_tw import cli
+from chapps_tw.config import Settings
+from chapps_tw.database import examples, schema
+from chapps_tw.database.engine import make_engine
+
+
+def main() -> int:
+    """Run the command that the program was called with; returns its exit code."""
+    return cli.run(sys.argv[1:], cli.World(set_up, add_examples, time.time))
+
+
+def set_up(settings: Settings) -> str:
+    """Make the database's tables, or bring them up to date.
+
+    :returns: a sentence that says what was done.
+    :raises ConfigError: when the database's URL is wrong.
+    :raises CommandError: when the database cannot be used.
+    """
+    with _engine(settings) as engine:
+        before, after = schema.upgrade(engine), schema.head()
+        if before == after:
+            return f"{engine.url}: is up to date (revision {after})"
+        return f"{engine.url}: {'brought up to' if before else 'set up at'} revision {after}"
+
+
+def add_examples(settings: Settings) -> str:
+    """Set the database up, and add the example users to one that is empty.
+
+    :returns: a sentence that says what was done.
+    :raises ConfigError: when the database's URL is wrong.
+    :raises CommandError: when the database cannot be used.
+    """
+    with _engine(settings) as engine:
+        schema.upgrade(engine)
+        if examples.add_examples(engine):
+            return f"{engine.url}: alice@example.com and bob@example.org added"
+        return f"{engine.url}: holds something already, and is left as it is"
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[Engine]:
+    try:
+        engine = make_engine(settings.adapter, settings.db_password, settings.chapps.data_dir)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+    except schema.SchemaError as error:
+        raise cli.CommandError(str(error)) from None
+    except SQLAlchemyError as error:
+        # The statement and its parameters are no business of the admin's.
+        why = " ".join(str(getattr(error, "orig", error)).split())
+        raise cli.CommandError(f"the database cannot be used: {why}") from None
+    except OSError as error:
+        raise cli.CommandError(f"the database's file cannot be made: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

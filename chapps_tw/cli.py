@@ -1,0 +1,158 @@
+"""``chapps-cli``: what an admin does beside the running service."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import gmtime, strftime
+from typing import NamedTuple
+
+import chapps_tw
+from chapps_tw.cli_ask import AskError, ask, request
+from chapps_tw.cli_parser import make_parser
+from chapps_tw.config import ConfigError, Settings
+from chapps_tw.config_file import DEFAULT_PATH, load
+from chapps_tw.config_write import write
+from chapps_tw.interfaces import BookConflict, BookUnavailable
+from chapps_tw.passcode import make_hash
+from chapps_tw.tokens import TokenError, TokenStore
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked to. Says why in one sentence."""
+
+
+class World(NamedTuple):
+    """What the commands work with, besides files.
+
+    :ivar set_up: makes the database's tables, or brings them up to date; returns a sentence.
+    :ivar add_examples: adds the example users that are not there; returns a sentence. Both raise
+        :class:`BookUnavailable`, :class:`BookConflict` and :class:`CommandError`.
+    :ivar clock: the time in epoch seconds.
+    """
+
+    set_up: Callable[[Settings], str]
+    add_examples: Callable[[Settings], str]
+    clock: Callable[[], float]
+
+
+def run(arguments: Sequence[str], world: World) -> int:
+    """Run one command.
+
+    :returns: 0, or 1 after a sentence for each problem on standard error.
+    :raises SystemExit: with 2, when the arguments make no command.
+    """
+    options = make_parser(_COMMANDS).parse_args(arguments)
+    try:
+        options.command(options, world)
+    except ConfigError as error:
+        return _failed(error.problems)
+    except (AskError, BookConflict, BookUnavailable, CommandError, TokenError) as error:
+        return _failed([str(error)])
+    return 0
+
+
+def _failed(problems: Sequence[str]) -> int:
+    for problem in problems:
+        print(f"chapps-cli: {problem}", file=sys.stderr)
+    return 1
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    return load(options.config, os.environ)
+
+
+def _version(options: argparse.Namespace, world: World) -> None:
+    print(f"CHAPPS-TW v{chapps_tw.__version__}")
+
+
+def _check_config(options: argparse.Namespace, world: World) -> None:
+    settings = _settings(options)
+    for warning in settings.warnings:
+        print(f"chapps-cli: {warning}", file=sys.stderr)
+    print(f"{settings.path or 'built-in defaults'}: ok")
+    for listener in settings.listeners:
+        print(f"  {listener.name}: {listener.listen}: {', '.join(listener.policies)}")
+    if settings.api.listen:
+        print(f"  HTTP API: {settings.api.listen}")
+
+
+def _db_setup(options: argparse.Namespace, world: World) -> None:
+    print(world.set_up(_settings(options)))
+
+
+def _add_examples(options: argparse.Namespace, world: World) -> None:
+    print(world.add_examples(_settings(options)))
+
+
+def _flush_config(options: argparse.Namespace, world: World) -> None:
+    settings = _settings(options)
+    target = write(settings, options.to or settings.path or DEFAULT_PATH)
+    found = target.stat()
+    print(f"{target} written, mode {found.st_mode & 0o7777:04o}, owner {found.st_uid}:{found.st_gid}")
+
+
+def _passcode(options: argparse.Namespace, world: World) -> None:
+    """Ask on a terminal, twice; else take the first line of standard input."""
+    if sys.stdin.isatty():
+        passcode = getpass.getpass("Passcode: ")
+        if getpass.getpass("Again: ") != passcode:
+            raise CommandError("the two passcodes differ")
+    else:
+        passcode = sys.stdin.readline().rstrip("\r\n")
+    if not passcode:
+        raise CommandError("the passcode is empty")
+    print(f"password = {make_hash(passcode)}")
+
+
+def _token_show(options: argparse.Namespace, world: World) -> None:
+    path = Path(_settings(options).token_path)
+    try:
+        token = path.read_text("utf-8").strip()
+    except FileNotFoundError:
+        raise CommandError(f"{path}: is not there; the service makes it at its first start") from None
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be read ({error.strerror})") from error
+    if not token:
+        raise CommandError(f"{path}: the first token was revoked; make another with chapps-cli token create")
+    print(token)
+
+
+def _token_list(options: argparse.Namespace, world: World) -> None:
+    for token in TokenStore(_settings(options).token_path).list():
+        print(f"{strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(token.created))}  {token.scope:4}  {token.name}")
+
+
+def _token_create(options: argparse.Namespace, world: World) -> None:
+    scope = "read" if options.read_only else "full"
+    print(TokenStore(_settings(options).token_path).create(options.name, scope, world.clock()))
+
+
+def _token_revoke(options: argparse.Namespace, world: World) -> None:
+    if not TokenStore(_settings(options).token_path).revoke(options.name):
+        raise CommandError(f"there is no token named {options.name!r}")
+
+
+def _ask(options: argparse.Namespace, world: World) -> None:
+    others = dict(each.partition("=")[::2] for each in options.others)
+    question = request(options.user, options.sender, options.recipient, options.client, others)
+    print(ask(options.socket or (options.host, options.port), question, options.timeout))
+
+
+_COMMANDS = {
+    "check-config": _check_config,
+    "version": _version,
+    "admin db-setup": _db_setup,
+    "admin add-examples": _add_examples,
+    "admin flush-config": _flush_config,
+    "admin passcode": _passcode,
+    "token show": _token_show,
+    "token list": _token_list,
+    "token create": _token_create,
+    "token revoke": _token_revoke,
+    "ask": _ask,
+}

@@ -1,0 +1,130 @@
+"""``make run``: the service on the embedded files, in ./var, with two example users."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from chapps_tw.config import Settings
+from chapps_tw.config_file import load
+
+ROOT = Path(__file__).resolve().parents[1]
+VAR = ROOT / "var"
+CONFIG = VAR / "chapps.ini"
+ALICE = "--user alice@example.com --recipient friend@example.net"
+
+HINTS = """
+CHAPPS-TW is running, with its files in {var}. Ctrl-C ends it. It listens on:
+{listeners}
+
+To try in another terminal, in {root}:
+
+1. Ask as Postfix does. Alice may send as example.com, and not as example.org:
+   {cli} ask {alice} --sender alice@example.com --port {port}
+   {cli} ask {alice} --sender alice@example.org --port {port}
+   or: printf 'request=smtpd_access_policy\\nprotocol_state=RCPT\\nsasl_username=alice@example.com\\nsender=alice@example.com\\nrecipient=friend@example.net\\ninstance=%s\\n\\n' $(date +%s) | nc -w 1 127.0.0.1 {port}
+
+2. Look at what alice has left:
+   curl -H "Authorization: Bearer $({cli} token show)" '{api}/live/quota/0?name=alice@example.com'
+
+3. In Postfix's main.cf:
+   smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:{port}, permit_sasl_authenticated, reject
+"""  # noqa: E501
+
+
+def main() -> int:
+    VAR.mkdir(mode=0o700, exist_ok=True)
+    if not CONFIG.exists():
+        defaults = {**os.environ, "CHAPPS_CHAPPS_DATA_DIR": str(VAR)}
+        cli("--config", "", "admin", "flush-config", "--to", str(CONFIG), env=defaults)
+    settings = load(str(CONFIG), os.environ)
+    taken = [endpoint for endpoint in endpoints(settings).values() if is_taken(endpoint)]
+    if taken:
+        print("Another program listens there already:", *taken, sep="\n  ", file=sys.stderr)
+        print(f"End it, or choose other ports in {CONFIG}.", file=sys.stderr)
+        return 1
+    cli("--config", str(CONFIG), "admin", "add-examples")
+    return serve(settings)
+
+
+def cli(*arguments: str, env: dict[str, str] | None = None) -> None:
+    command = [sys.executable, "-m", "chapps_tw.admin", *arguments]
+    if subprocess.run(command, env=env, stdout=subprocess.DEVNULL).returncode:
+        sys.exit(1)
+
+
+def endpoints(settings: Settings) -> dict[str, str]:
+    """What listens where, as Twisted endpoints."""
+    found = {listener.name: listener.listen for listener in settings.listeners}
+    return {**found, "HTTP API": settings.api.listen} if settings.api.listen else found
+
+
+def is_taken(endpoint: str) -> bool:
+    """Whether somebody else has the port of a TCP endpoint."""
+    if port_of(endpoint) == "PORT":
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(port_of(endpoint))))
+        except OSError:
+            return True
+    return False
+
+
+def serve(settings: Settings) -> int:
+    """Run the service until it ends; say what to try as soon as it is ready."""
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(f"{directory}/notify")
+        service = subprocess.Popen(
+            [twistd, "-n", "--pidfile=", "chapps", "--config", str(CONFIG)],
+            env={**os.environ, "NOTIFY_SOCKET": f"{directory}/notify"},
+        )
+        # Ctrl-C reaches the service by itself; this waits for its end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: service.terminate())
+        if is_ready(service, told):
+            print(hints(settings), flush=True)
+        code = service.wait()
+    return 0 if code in (-signal.SIGINT, -signal.SIGTERM) else code
+
+
+def is_ready(service: subprocess.Popen[bytes], told: socket.socket) -> bool:
+    """Wait until the service says so (sd_notify), or has ended."""
+    told.settimeout(0.1)
+    while service.poll() is None:
+        try:
+            if b"READY=1" in told.recv(4096):
+                return True
+        except TimeoutError:
+            continue
+    return False
+
+
+def hints(settings: Settings) -> str:
+    """Where it listens, and what to try."""
+    return HINTS.format(
+        var=VAR.relative_to(ROOT),
+        listeners="\n".join(f"   {name}: {endpoint}" for name, endpoint in endpoints(settings).items()),
+        root=ROOT,
+        cli=f".venv/bin/chapps-cli --config {CONFIG.relative_to(ROOT)}",
+        alice=ALICE,
+        port=port_of(settings.listeners[0].listen),
+        api=f"http://127.0.0.1:{port_of(settings.api.listen)}",
+    )
+
+
+def port_of(endpoint: str) -> str:
+    match = re.match(r"tcp6?:(\d+)", endpoint)
+    return match[1] if match else "PORT"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
