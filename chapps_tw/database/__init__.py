@@ -1,0 +1,1 @@
+"""The policy book in an SQL database: SQLite, PostgreSQL or MariaDB, through SQLAlchemy."""

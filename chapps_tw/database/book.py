@@ -1,0 +1,85 @@
+"""The policy book, open for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, select
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from chapps_tw.database import lookups
+from chapps_tw.database.breaker import Breaker, Run
+from chapps_tw.database.engine import Lifelines
+from chapps_tw.database.flights import Flights
+from chapps_tw.database.models import MAX_USER
+from chapps_tw.database.text import storable
+from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL
+
+T = TypeVar("T")
+
+
+class Book:
+    """Answers policies from the database (:class:`~chapps_tw.interfaces.PolicyBook`).
+
+    :param engine: a new engine of :func:`~chapps_tw.database.engine.make_engine`, not connected yet.
+    :param clock: times the deadlines.
+    :param run: calls a function in a thread, such as :meth:`~chapps_tw.database.threads.Threads.run`.
+    :param size: connections of the engine.
+    :param deadline: seconds until a lookup fails with :exc:`~chapps_tw.interfaces.BookUnavailable`.
+    """
+
+    def __init__(self, engine: Engine, clock: IReactorTime, run: Run, size: int = 8, deadline: float = 1.5) -> None:
+        self._engine = engine
+        self._deadline = deadline
+        self._flights = Flights(clock)
+        self._breaker = Breaker(clock, run, self._probe, Lifelines(engine).cut, size)
+
+    @property
+    def problem(self) -> str:
+        """One sentence while the database is away, else ``""``."""
+        return self._breaker.problem
+
+    def stop(self) -> None:
+        """Close all connections and look for the database no more."""
+        self._breaker.stop()
+        self._engine.dispose()
+
+    async def quota_of(self, user: str) -> QuotaGrant:
+        """The quota of a user, by the user's exact name."""
+        if not storable(user, MAX_USER):
+            return lookups.UNKNOWN_QUOTA
+        return await self._look_up(("quota", user), partial(lookups.quota_of, user=user))
+
+    async def senders_of(self, user: str, domain: str, email: str) -> SenderGrant:
+        """Whether a domain (A-labels, lower case) and an address are linked to a user."""
+        if not storable(user, MAX_USER):
+            return lookups.UNKNOWN_SENDER
+        domain = domain if storable(domain, MAX_DOMAIN) else ""
+        email = email if storable(email, MAX_EMAIL) else ""
+        work = partial(lookups.senders_of, user=user, domain=domain, email=email)
+        return await self._look_up(("senders", user, domain, email), work)
+
+    async def flags_of(self, domain: str) -> DomainFlags:
+        """The flags of a recipient domain (A-labels, lower case)."""
+        if not storable(domain, MAX_DOMAIN):
+            return lookups.UNKNOWN_DOMAIN
+        return await self._look_up(("flags", domain), partial(lookups.flags_of, domain=domain))
+
+    async def ping(self) -> None:
+        """Return when the database answers."""
+        await self._flights.join("ping", lambda: self._breaker.ask(self._probe, self._deadline))
+
+    def _look_up(self, key: Hashable, work: Callable[[Connection], T]) -> Deferred[T]:
+        return self._flights.join(key, lambda: self._breaker.ask(partial(self._read, work), self._deadline))
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with self._engine.connect() as connection:
+            return work(connection)
+
+    def _probe(self) -> None:
+        with self._engine.connect() as connection:
+            connection.execute(select(1))

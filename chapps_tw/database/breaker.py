@@ -1,0 +1,196 @@
+"""A circuit breaker: while the database does not answer, nobody waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chapps_tw.interfaces import BookUnavailable
+
+T = TypeVar("T")
+
+# The hop to a thread and back: calls a function there, once.
+Run: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+FAILURES: Final = 3
+PROBE_SECONDS: Final = 0.5
+PROBE_DEADLINE: Final = 2.0
+
+
+def reason(error: BaseException) -> str:
+    """Why the database did not do something: one line, bounded."""
+    if isinstance(error, TimeoutError):
+        return "all connections are in use"
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    # PyMySQL puts a number before the text.
+    text = str(cause.args[-1] if cause is not None and cause.args else cause).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:200]
+
+
+def always() -> bool:
+    """A waiter that may go at any time."""
+    return True
+
+
+class Breaker:
+    """Runs work with a deadline, and stops doing so while it is no use.
+
+    It opens after three failures in a row, or when as many threads are overdue as there are
+    connections. Then a probe runs twice a second, until one succeeds.
+
+    :ivar problem: one sentence while it is open, else ``""``.
+    :param run: the hop to a thread.
+    :param probe: asks the database something small, and raises when it does not answer.
+    :param discard: throws all connections away. Called from the reactor's thread; must not block.
+    :param size: connections of the engine.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, run: Run, probe: Callable[[], None], discard: Callable[[], None], size: int
+    ) -> None:
+        self.problem = ""
+        self.clock = clock
+        self.run = run
+        self._probe = probe
+        self._discard = discard
+        self._size = size
+        self._failures = 0
+        self._overdue = 0
+        self._next_probe: IDelayedCall | None = None
+        self._stopped = False
+
+    def ask(self, work: Callable[[], T], deadline: float, give_up: Callable[[], bool] = always) -> Deferred[T]:
+        """Do some work in a thread.
+
+        :param deadline: seconds until the result fails although the thread goes on.
+        :param give_up: asked at the deadline. When it says no, the result waits for the thread, and
+            after another deadline the connections are thrown away, which ends the thread's wait.
+        :returns: the result, or a failure: :exc:`BookUnavailable`, or what the work raised that is
+            not the database's fault.
+        """
+        if self.problem:
+            return fail(BookUnavailable(self.problem))
+        return _Job[T](self, deadline, give_up).start(work)
+
+    def stop(self) -> None:
+        """No more probes."""
+        self._stopped = True
+        if self._next_probe and self._next_probe.active():
+            self._next_probe.cancel()
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def failed(self, why: str) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES or self._overdue >= self._size:
+            self.open(why)
+
+    def overdue(self, change: int) -> None:
+        self._overdue += change
+
+    def open(self, why: str) -> None:
+        """Let nobody wait any more."""
+        if self.problem or self._stopped:
+            return
+        self.problem = f"The database is away: {why}"
+        self._log.error("{problem}", problem=self.problem)
+        self._discard()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._stopped:
+            self._next_probe = self.clock.callLater(PROBE_SECONDS, self._try)
+
+    def _try(self) -> None:
+        if self._overdue >= 2 * self._size:
+            # Not one thread is left to try with; one that comes back makes room.
+            self._schedule()
+            return
+        answer = _Job[None](self, PROBE_DEADLINE, always).start(self._probe)
+        answer.addCallbacks(self._close, self._still_away)
+
+    def _close(self, _answer: None) -> None:
+        self.problem = ""
+        self._failures = 0
+        self._log.info("The database is back.")
+
+    def _still_away(self, _failure: Failure) -> None:
+        self._discard()
+        self._schedule()
+
+
+class _Job(Generic[T]):
+    """One piece of work, and the one who waits for it."""
+
+    def __init__(self, breaker: Breaker, deadline: float, give_up: Callable[[], bool]) -> None:
+        self._breaker = breaker
+        self._deadline = deadline
+        self._give_up = give_up
+        self._answer: Deferred[T] | None = Deferred()
+        self._timer: IDelayedCall | None = None
+        self._late = False
+
+    def start(self, work: Callable[[], T]) -> Deferred[T]:
+        answer = self._answer
+        assert answer is not None
+        self._timer = self._breaker.clock.callLater(self._deadline, self._expired)
+        done = Deferred.fromCoroutine(self._go(work))
+        done.addCallbacks(self._done, self._failed)
+        return answer
+
+    async def _go(self, work: Callable[[], T]) -> T:
+        result: T = await self._breaker.run(work)
+        return result
+
+    def _expired(self) -> None:
+        why = f"it did not answer in {self._deadline:g} s"
+        if self._late:
+            self._breaker.open(why)
+            return
+        self._late = True
+        self._breaker.overdue(+1)
+        self._breaker.failed(why)
+        if self._give_up():
+            self._fail(BookUnavailable(f"The database cannot be asked: {why}"))
+        else:
+            self._timer = self._breaker.clock.callLater(self._deadline, self._expired)
+
+    def _returned(self) -> None:
+        if self._timer and self._timer.active():
+            self._timer.cancel()
+        if self._late:
+            self._breaker.overdue(-1)
+
+    def _done(self, result: T) -> None:
+        self._returned()
+        if not self._late:
+            self._breaker.succeeded()
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.callback(result)
+
+    def _failed(self, failure: Failure) -> None:
+        self._returned()
+        error = failure.value
+        if isinstance(error, (SQLAlchemyError, OSError)):
+            if not self._late:
+                self._breaker.failed(reason(error))
+            self._fail(BookUnavailable(f"The database cannot be asked: {reason(error)}"))
+            return
+        if not self._late:
+            self._breaker.succeeded()
+        self._fail(error)
+
+    def _fail(self, error: BaseException | None) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.errback(error)

@@ -1,0 +1,209 @@
+"""The one engine of the process, set up so that no database can keep a thread for ever."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from chapps_tw.config import ConfigError, PolicyConfigAdapter
+
+CONNECT_SECONDS: Final = 2
+STATEMENT_SECONDS: Final = 5
+# Less than a statement may take, so that waiting for another writer is not taken for a failure.
+LOCK_SECONDS: Final = 3
+# A server or a firewall in between may drop what is idle for longer.
+RECYCLE_SECONDS: Final = 1800
+
+# An execution option: the transaction is going to write.
+WRITES: Final = "chapps_writes"
+
+_DRIVERS: Final = {
+    "sqlite": "sqlite+pysqlite",
+    "postgresql": "postgresql+psycopg",
+    "mariadb": "mysql+pymysql",
+    "mysql": "mysql+pymysql",
+}
+_POOL_LOG: Final = "chapps"
+_PORTS: Final = {"postgresql": 5432, "mariadb": 3306, "mysql": 3306}
+
+
+def database_url(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> URL:
+    """Where the database is. The text of the result hides the password.
+
+    :param data_dir: where the file of SQLite is when ``db_name`` is no absolute path.
+    :raises ConfigError: when ``db_url`` cannot be read, or names another kind of database.
+    """
+    if adapter.db_url:
+        return _own_url(adapter.db_url)
+    driver = _DRIVERS[adapter.adapter]
+    if adapter.adapter == "sqlite":
+        return URL.create(driver, database=str(Path(data_dir, _file_name(adapter.db_name)).absolute()))
+    where: dict[str, Any] = {"host": adapter.db_host, "port": adapter.db_port or _PORTS[adapter.adapter]}
+    if adapter.db_host.startswith("/"):
+        where = {"query": _socket(adapter)}
+    return URL.create(
+        driver, username=adapter.db_user or None, password=password or None, database=adapter.db_name, **where
+    )
+
+
+def _file_name(name: str) -> str:
+    return name if Path(name).is_absolute() else f"{name}.sqlite3"
+
+
+def _socket(adapter: PolicyConfigAdapter) -> dict[str, str]:
+    if adapter.adapter != "postgresql":
+        return {"unix_socket": adapter.db_host}
+    # libpq wants the directory, and makes the name of the socket from the port.
+    directory, _, port = adapter.db_host.partition("/.s.PGSQL.")
+    return {"host": directory, "port": port or str(adapter.db_port or _PORTS["postgresql"])}
+
+
+def _own_url(text: str) -> URL:
+    remedy = "must be an SQLAlchemy URL that begins with sqlite://, postgresql:// or mariadb://"
+    try:
+        url = make_url(str(text))
+        driver = _DRIVERS[url.get_backend_name()]
+    except (ArgumentError, ValueError, KeyError):
+        # The cause may show the password.
+        raise ConfigError([f"[PolicyConfigAdapter] db_url {remedy}."]) from None
+    if driver == _DRIVERS["sqlite"] and url.database in (None, "", ":memory:"):
+        raise ConfigError(["[PolicyConfigAdapter] db_url must name a file: sqlite:////var/lib/chapps/chapps.sqlite3."])
+    return url.set(drivername=driver)
+
+
+def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> Engine:
+    """The engine: at most ``pool_size`` connections, each call on them bounded in time.
+
+    The file of SQLite is created, readable by its owner alone. A server is not connected to yet.
+
+    :raises ConfigError: see :func:`database_url`.
+    :raises OSError: when the file of SQLite cannot be created.
+    """
+    url = database_url(adapter, password, data_dir)
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        _create_file(Path(str(url.database)))
+    # What the administrator put into db_url wins.
+    arguments = {name: value for name, value in _connect_arguments(backend).items() if name not in url.query}
+    engine = create_engine(
+        url,
+        pool_size=adapter.pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+        pool_pre_ping=backend != "sqlite",
+        pool_recycle=-1 if backend == "sqlite" else RECYCLE_SECONDS,
+        connect_args=arguments,
+        hide_parameters=True,
+        pool_logging_name=_POOL_LOG,
+    )
+    # A connection that broke is reported to whoever used it; the pool would print a traceback as well.
+    logging.getLogger(f"sqlalchemy.pool.impl.QueuePool.{_POOL_LOG}").setLevel(logging.CRITICAL)
+    if backend == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _connect_arguments(backend: str) -> dict[str, Any]:
+    if backend == "sqlite":
+        return {"check_same_thread": False}
+    if backend == "postgresql":
+        milliseconds = STATEMENT_SECONDS * 1000
+        return {
+            "connect_timeout": CONNECT_SECONDS,
+            "tcp_user_timeout": milliseconds,
+            "keepalives_idle": STATEMENT_SECONDS,
+            "keepalives_interval": 1,
+            "keepalives_count": 3,
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={LOCK_SECONDS * 1000}",
+            "application_name": "chapps-tw",
+            # Connection poolers give a statement to another connection than prepared it.
+            "prepare_threshold": None,
+        }
+    return {
+        "charset": "utf8mb4",
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": STATEMENT_SECONDS,
+        "write_timeout": STATEMENT_SECONDS,
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}",
+    }
+
+
+def _create_file(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    # Otherwise the driver begins a transaction late, as a reader, and writers lose updates.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {STATEMENT_SECONDS * 1000}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    _write_ahead(connection)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Set the journal mode. SQLite does not wait for its turn there, so this does."""
+    for _ in range(100):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            time.sleep(0.02)
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class Lifelines:
+    """Frees threads that wait for an answer of PostgreSQL that will not come.
+
+    PyMySQL and SQLite give up by themselves; libpq waits for ever when the server hangs but its
+    kernel acknowledges. Shutting the socket down from another thread ends that wait. Each connection's
+    socket is held a second time here, so that its number cannot be anybody else's by then.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sockets: dict[int, socket.socket] = {}
+        if engine.dialect.name == "postgresql":
+            event.listen(engine, "connect", self._hold)
+            event.listen(engine, "close", self._let_go)
+            event.listen(engine, "close_detached", self._let_go_detached)
+
+    def _hold(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
+        self._sockets[id(connection)] = socket.socket(fileno=os.dup(connection.fileno()))
+
+    def _let_go_detached(self, connection: Any) -> None:
+        held = self._sockets.pop(id(connection), None)
+        if held:
+            held.close()
+
+    def _let_go(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
+        self._let_go_detached(connection)
+
+    def cut(self) -> None:
+        """End every wait and throw every connection away; the next ones are new."""
+        sockets, self._sockets = self._sockets, {}
+        for held in sockets.values():
+            with suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
+            held.close()
+        self._engine.dispose()

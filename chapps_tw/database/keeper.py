@@ -1,0 +1,107 @@
+"""The policy book, open for changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.interfaces import IReactorTime
+
+from chapps_tw.database import changes, entries
+from chapps_tw.database.book import Book
+from chapps_tw.database.breaker import Run
+from chapps_tw.database.transaction import Permit, transact
+from chapps_tw.interfaces import Entry, Touched
+
+T = TypeVar("T")
+
+
+class Keeper(Book):
+    """Lets the HTTP API read and change the database (:class:`~chapps_tw.interfaces.BookKeeper`).
+
+    Only half of the connections serve it, so that lists and bulk changes never keep a policy waiting.
+
+    :param keeping_deadline: seconds until a list or a change fails with
+        :exc:`~chapps_tw.interfaces.BookUnavailable`. A change that has failed so is not in force, unless it
+        is :exc:`~chapps_tw.database.transaction.ChangeUncertain`, which says what it may have touched.
+
+    Besides what the protocol names, values and links that the schema has no room for raise
+    :exc:`ValueError` with a sentence.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: IReactorTime,
+        run: Run,
+        size: int = 8,
+        deadline: float = 1.5,
+        keeping_deadline: float = 10.0,
+    ) -> None:
+        super().__init__(engine, clock, run, size, deadline)
+        self._keeping_deadline = keeping_deadline
+        self._turns = DeferredSemaphore(max(1, size // 2))
+
+    async def entries(
+        self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
+    ) -> list[Entry]:
+        """Entries by id whose name contains ``q``, letter case aside; with ``linked`` only those linked to that one."""
+        return await self._fetch(partial(entries.entries, kind=kind, q=q, skip=skip, limit=limit, linked=linked))
+
+    async def by_ids(self, kind: str, ids: Sequence[int]) -> list[Entry]:
+        """The entries with these ids that exist, in the order of their ids."""
+        return await self._fetch(partial(entries.by_ids, kind=kind, ids=ids))
+
+    async def by_name(self, kind: str, name: str) -> Entry | None:
+        """The entry of exactly this name."""
+        return await self._fetch(partial(entries.by_name, kind=kind, name=name))
+
+    async def links(self, kind: str, ids: Sequence[int], other: str) -> dict[int, list[Entry]]:
+        """For each id, the entries of kind ``other`` that are linked to it, by id."""
+        return await self._fetch(partial(entries.links, kind=kind, ids=ids, other=other))
+
+    async def create(
+        self, kind: str, fields: dict[str, str | int | bool], links: dict[str, list[int]]
+    ) -> tuple[Entry, Touched]:
+        """Add an entry with its links."""
+        work = partial(changes.create, kind=kind, fields=fields, links=links)
+        return await self._change(work, partial(_taken, kind, fields))
+
+    async def update(
+        self, kind: str, id: int, fields: dict[str, str | int | bool], links: dict[str, list[int]]
+    ) -> tuple[Entry, Touched]:
+        """Change fields; a kind of link that is given replaces those there."""
+        work = partial(changes.change, kind=kind, id=id, fields=fields, links=links)
+        return await self._change(work, partial(_taken, kind, fields))
+
+    async def delete(self, kind: str, ids: Sequence[int]) -> tuple[int, Touched]:
+        """Remove the entries with these ids that exist; returns how many."""
+        return await self._change(partial(changes.remove, kind=kind, ids=ids))
+
+    async def link(self, kind: str, id: int, other: str, ids: Sequence[int]) -> tuple[None, Touched]:
+        """Add links; those already there are left alone. A user's quota is replaced."""
+        return await self._change(partial(changes.link, kind=kind, id=id, other=other, ids=ids))
+
+    async def unlink(self, kind: str, id: int, other: str, ids: Sequence[int]) -> tuple[None, Touched]:
+        """Remove links; those not there are left alone."""
+        return await self._change(partial(changes.unlink, kind=kind, id=id, other=other, ids=ids))
+
+    async def _fetch(self, work: Callable[[Connection], T]) -> T:
+        return await self._turns.run(self._breaker.ask, partial(self._read, work), self._keeping_deadline)
+
+    async def _change(
+        self, work: Callable[[Connection], tuple[T, Touched]], taken: Callable[[str], str] = str
+    ) -> tuple[T, Touched]:
+        permit = Permit()
+        transaction = partial(transact, self._engine, work, permit, taken)
+        return await self._turns.run(self._breaker.ask, transaction, self._keeping_deadline, permit.give_up)
+
+
+def _taken(kind: str, fields: dict[str, str | int | bool], report: str) -> str:
+    """Which unique key is taken, as the driver reports it."""
+    if "ix_quotas_quota" in report or "quotas.quota" in report:
+        return f"There is a quota of {fields.get('quota')} already."
+    return f"There is one in {kind} with the name {fields.get('name')} already."

@@ -1,0 +1,76 @@
+"""What the policies ask of the book, each in one transaction on one connection.
+
+Names are looked up by their unique index. Only what is not found that way is looked for in other
+spellings, which no index helps with.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from chapps_tw.database.models import domain_user, domains, email_user, emails, quota_user, quotas, users
+from chapps_tw.database.text import domain_spellings, email_spellings, folded
+from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.names import normal_domain, normal_email
+
+UNKNOWN_QUOTA = QuotaGrant(False, None)
+UNKNOWN_SENDER = SenderGrant(False, False, False)
+UNKNOWN_DOMAIN = DomainFlags(False, False, False)
+
+
+def quota_of(connection: Connection, user: str) -> QuotaGrant:
+    """The quota of the user of exactly this name."""
+    query = (
+        select(users.c.name, quotas.c.quota)
+        .select_from(users.outerjoin(quota_user).outerjoin(quotas))
+        .where(users.c.name == user)
+    )
+    # A collation may take other names for the same: compare again.
+    found = [quota for name, quota in connection.execute(query) if name == user]
+    return QuotaGrant(True, found[0]) if found else UNKNOWN_QUOTA
+
+
+def flags_of(connection: Connection, domain: str) -> DomainFlags:
+    """The flags of a domain; of several spellings the normal one's."""
+    for condition in _conditions(domains.c.name, domain_spellings(domain)):
+        query = select(domains.c.name, domains.c.greylist, domains.c.check_spf).where(condition).order_by(domains.c.id)
+        rows = [row for row in connection.execute(query) if normal_domain(row.name) == domain]
+        if rows:
+            best = min(rows, key=lambda row: bool(row.name != domain))
+            return DomainFlags(True, bool(best.greylist), bool(best.check_spf))
+    return UNKNOWN_DOMAIN
+
+
+def senders_of(connection: Connection, user: str, domain: str, email: str) -> SenderGrant:
+    """Whether a user is linked to a domain and to an address. ``""`` is neither."""
+    query = select(users.c.id, users.c.name).where(users.c.name == user)
+    found = [id for id, name in connection.execute(query) if name == user]
+    if not found:
+        return UNKNOWN_SENDER
+    return SenderGrant(
+        True,
+        bool(domain) and _has_domain(connection, found[0], domain),
+        bool(email) and _has_email(connection, found[0], email),
+    )
+
+
+def _has_domain(connection: Connection, user_id: int, domain: str) -> bool:
+    joined = select(domains.c.name).join(domain_user).where(domain_user.c.user_id == user_id)
+    return any(
+        normal_domain(name) == domain
+        for condition in _conditions(domains.c.name, domain_spellings(domain))
+        for name in connection.scalars(joined.where(condition))
+    )
+
+
+def _has_email(connection: Connection, user_id: int, email: str) -> bool:
+    joined = select(emails.c.name).join(email_user).where(email_user.c.user_id == user_id)
+    return any(
+        normal_email(name) == email
+        for condition in _conditions(emails.c.name, email_spellings(email))
+        for name in connection.scalars(joined.where(condition))
+    )
+
+
+def _conditions(column: ColumnElement[str], spellings: list[str]) -> list[ColumnElement[bool]]:
+    return [column.in_(spellings), func.lower(column).in_(folded(spellings))]

@@ -1,0 +1,182 @@
+"""The schema of the database: which revision it is at, and how it comes to the newest.
+
+An existing CHAPPS database is continued: its revisions are the first two of ours. One that CHAPPS
+made without Alembic is recognised by its tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, text
+
+from chapps_tw.database.engine import WRITES
+from chapps_tw.database.models import metadata
+
+TABLES_REVISION: Final = "ce81767cec26"
+FLAGS_REVISION: Final = "0b5ef72836bd"
+_FLAGS: Final = frozenset({"greylist", "check_spf"})
+# Any number that nothing else in the database locks.
+_LOCK: Final = 0x43484150
+
+
+class SchemaError(Exception):
+    """The database cannot be used as it is. Says why in one sentence."""
+
+
+class SchemaBehind(SchemaError):
+    """The database has to be set up, or brought up to date."""
+
+
+class SchemaForeign(SchemaError):
+    """The database belongs to a newer version, or to something else."""
+
+
+def head() -> str:
+    """The newest revision that this version knows."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def current(engine: Engine) -> str:
+    """The revision that a database is at, ``""`` for one without our tables.
+
+    :raises SchemaForeign: when it is none that we know.
+    """
+    with engine.connect() as connection:
+        return _revision(connection)
+
+
+def check(engine: Engine) -> None:
+    """Make sure that the schema is the one that this version works with.
+
+    :raises SchemaBehind: when ``chapps-cli admin db-setup`` has to be run first.
+    :raises SchemaForeign: when the database belongs to a newer version, or to something else.
+    """
+    found = current(engine)
+    if found != head():
+        state = f"is at revision {found}, and this version needs {head()}" if found else "has no tables yet"
+        raise SchemaBehind(f"The database {state}: run 'chapps-cli admin db-setup'.")
+
+
+def upgrade(engine: Engine) -> str:
+    """Create the tables, or bring them up to date; what they hold is kept. Two may do so at once.
+
+    :returns: the revision that the database was at.
+    :raises SchemaForeign: when the database belongs to a newer version, or to something else.
+    """
+    with _exclusive(engine) as connection:
+        found = _revision(connection)
+        if found == head():
+            return found
+        config = _config()
+        config.attributes["connection"] = connection
+        if found and not _versions(connection):
+            command.stamp(config, found)
+        command.upgrade(config, "head")
+        return found
+
+
+def prepare(engine: Engine) -> None:
+    """At the start: SQLite's own file is set up, a server's database only checked.
+
+    :raises SchemaError: see :func:`check`.
+    """
+    if engine.dialect.name == "sqlite":
+        upgrade(engine)
+    else:
+        check(engine)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("chapps_tw.migrations")).replace("%", "%%"))
+    return config
+
+
+@contextmanager
+def _exclusive(engine: Engine) -> Iterator[Connection]:
+    """A connection in a transaction of its own, with nobody else changing the schema."""
+    lock = {"sqlite": _lock_sqlite, "postgresql": _lock_postgresql}.get(engine.dialect.name, _lock_mariadb)
+    with lock(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def _lock_sqlite(engine: Engine) -> Iterator[Connection]:
+    with engine.connect().execution_options(**{WRITES: True}) as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        # A column is changed by making its table anew; the links must survive that the old one is dropped.
+        driver.execute("PRAGMA foreign_keys = OFF")
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            driver.execute("PRAGMA foreign_keys = ON")
+
+
+@contextmanager
+def _lock_postgresql(engine: Engine) -> Iterator[Connection]:
+    with engine.begin() as connection:
+        # Big tables take longer than a question of a policy may.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        yield connection
+
+
+@contextmanager
+def _lock_mariadb(engine: Engine) -> Iterator[Connection]:
+    # The engine's own connections do not wait for a statement as long as big tables take.
+    patient = create_engine(engine.url, poolclass=NullPool, hide_parameters=True)
+    with patient.begin() as connection:
+        connection.execute(text("SELECT GET_LOCK('chapps', -1)"))
+        # The lock ends with the connection.
+        yield connection
+
+
+def _versions(connection: Connection) -> tuple[str, ...]:
+    return MigrationContext.configure(connection).get_current_heads()
+
+
+def _revision(connection: Connection) -> str:
+    versions = _versions(connection)
+    if not versions:
+        return _recognised(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if len(versions) > 1 or versions[0] not in known:
+        raise SchemaForeign(
+            f"The database is at revision {', '.join(versions)}, which this version does not know: it was set up by a"
+            " newer version or by another program. Install that version, or name another database."
+        )
+    return versions[0]
+
+
+def _recognised(connection: Connection) -> str:
+    """Which revision tables without a version are at."""
+    inspector = inspect(connection)
+    there = set(inspector.get_table_names()) & set(metadata.tables)
+    if not there:
+        return ""
+    columns = {table: {column["name"] for column in inspector.get_columns(table)} for table in there}
+    lacking = [
+        f"{table.name}.{column.name}"
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if column.name not in columns.get(table.name, ())
+    ]
+    if not lacking:
+        return FLAGS_REVISION
+    if lacking == [f"domains.{name}" for name in ("greylist", "check_spf")]:
+        return TABLES_REVISION
+    raise SchemaForeign(
+        f"The database has tables named {', '.join(sorted(there))}, but lacks {', '.join(lacking)}: they are not"
+        " those of CHAPPS. Name another database."
+    )

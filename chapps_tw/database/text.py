@@ -1,0 +1,38 @@
+"""What can be asked of a database at all, and under which spellings a name may stand there."""
+
+from __future__ import annotations
+
+from chapps_tw.names import unicode_domain
+
+
+def storable(name: str, length: int) -> bool:
+    """Whether a name could be in a column of so many characters: UTF-8 without NUL, not empty."""
+    if not 0 < len(name) <= length or "\0" in name:
+        return False
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def domain_spellings(domain: str) -> list[str]:
+    """How a normal domain name may have been stored: as A-labels or U-labels."""
+    return list(dict.fromkeys((domain, unicode_domain(domain))))
+
+
+def email_spellings(email: str) -> list[str]:
+    """The same for a normal address."""
+    local, _, domain = email.rpartition("@")
+    return [f"{local}@{spelling}" for spelling in domain_spellings(domain)]
+
+
+def folded(spellings: list[str]) -> list[str]:
+    """The spellings as SQL's ``lower()`` gives them.
+
+    SQLite folds only ASCII, others all letters; a label in capitals or with a capital first letter is
+    found on each.
+    """
+    cases = (case for text in spellings for case in (text, text.upper(), text.title()))
+    lower = (folding for case in cases for folding in (case.lower(), _lower_ascii(case)))
+    return list(dict.fromkeys(lower))
+
+
+def _lower_ascii(text: str) -> str:
+    return "".join(character.lower() if character.isascii() else character for character in text)

@@ -1,0 +1,117 @@
+"""Which cached copies hang on what stands in the book now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection, Table, select
+
+from chapps_tw.database.models import LINKS, TABLES, domains, quota_user, users
+from chapps_tw.interfaces import Touched
+from chapps_tw.names import normal_domain, normal_email
+
+CHUNK: Final = 500
+
+# What a change of a field, or of a kind of link, makes wrong: limits, flags, or verdicts about a user
+# and a kind of sender.
+_REACH: Final[dict[tuple[str, str], tuple[str, ...]]] = {
+    ("users", "name"): ("limits", "domains", "emails"),
+    ("users", "quotas"): ("limits",),
+    ("users", "domains"): ("domains",),
+    ("users", "emails"): ("emails",),
+    ("domains", "name"): ("flags", "domains"),
+    ("domains", "greylist"): ("flags",),
+    ("domains", "check_spf"): ("flags",),
+    ("domains", "users"): ("domains",),
+    ("emails", "name"): ("emails",),
+    ("emails", "users"): ("emails",),
+    ("quotas", "name"): (),
+    ("quotas", "quota"): ("limits",),
+    ("quotas", "users"): ("limits",),
+}
+_NORMAL: Final[dict[str, Callable[[str], str]]] = {"domains": normal_domain, "emails": normal_email}
+
+
+def reached(kind: str, changed: Collection[str]) -> frozenset[str]:
+    """What changes of some fields and links of an entry reach."""
+    return frozenset(what for name in changed for what in _REACH[kind, name])
+
+
+def everything(kind: str) -> frozenset[str]:
+    """What coming or going of an entry reaches."""
+    return frozenset(what for (owner, _), whats in _REACH.items() if owner == kind for what in whats)
+
+
+def chunks(ids: Collection[int]) -> Iterator[Sequence[int]]:
+    """The ids in order, each once, in lists that every database takes in one statement."""
+    ordered = sorted(set(ids))
+    for start in range(0, len(ordered), CHUNK):
+        yield ordered[start : start + CHUNK]
+
+
+def sides(kind: str, other: str) -> tuple[Table, Column[Any], Column[Any]]:
+    """The table that links two kinds, its column for the first and that for the second.
+
+    :raises ValueError: when they cannot be linked.
+    """
+    if kind == "users" and other in LINKS:
+        table, column = LINKS[other]
+        return table, table.c.user_id, column
+    if other == "users" and kind in LINKS:
+        table, column = LINKS[kind]
+        return table, column, table.c.user_id
+    raise ValueError(f"{kind} are not linked to {other}.")
+
+
+def union(*parts: Touched) -> Touched:
+    return Touched(
+        frozenset().union(*(part.limits for part in parts)),
+        frozenset().union(*(part.senders for part in parts)),
+        frozenset().union(*(part.flags for part in parts)),
+    )
+
+
+def touched(connection: Connection, kind: str, ids: Collection[int], reach: Collection[str]) -> Touched:
+    """The copies that hang on some entries, as far as ``reach`` goes."""
+    limits: set[str] = set()
+    senders: set[tuple[str, str]] = set()
+    flags: set[str] = set()
+    for chunk in chunks(ids):
+        if "limits" in reach:
+            limits.update(_limits(connection, kind, chunk))
+        for other in ("domains", "emails"):
+            if other in reach:
+                senders.update(linked_senders(connection, kind, chunk, other))
+        if "flags" in reach:
+            flags.update(map(normal_domain, connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))))
+    flags.discard("")
+    return Touched(frozenset(limits), frozenset(senders), frozenset(flags))
+
+
+def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[str]:
+    if kind == "users":
+        yield from connection.scalars(select(users.c.name).where(users.c.id.in_(ids)))
+    else:
+        yield from connection.scalars(select(users.c.name).join(quota_user).where(quota_user.c.quota_id.in_(ids)))
+
+
+def linked_senders(
+    connection: Connection, kind: str, ids: Sequence[int], other: str, only: Sequence[int] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Users and what they are linked to: pairs as :meth:`PolicyBook.senders_of` takes them.
+
+    :param kind: ``users``, or the same as ``other``.
+    :param other: ``domains`` or ``emails``.
+    :param only: of what is at the far end of the links, only these.
+    """
+    link, column = LINKS[other]
+    thing = TABLES[other]
+    near, far = (link.c.user_id, column) if kind == "users" else (column, link.c.user_id)
+    query = select(users.c.name, thing.c.name).select_from(link.join(users).join(thing)).where(near.in_(ids))
+    if only is not None:
+        query = query.where(far.in_(only))
+    for user, name in connection.execute(query):
+        normal = _NORMAL[other](name)
+        if normal:
+            yield user, normal

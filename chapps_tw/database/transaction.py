@@ -1,0 +1,135 @@
+"""One change of the book: one transaction, one writer at a time, and an outcome that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from chapps_tw.database.breaker import reason
+from chapps_tw.database.engine import WRITES
+from chapps_tw.interfaces import BookConflict, BookUnavailable, Touched
+
+R = TypeVar("R")
+
+ATTEMPTS: Final = 3
+
+# SQLite has waited long enough by then.
+_BUSY: Final = "SQLITE_BUSY"
+
+# PostgreSQL: serialization failure, deadlock, lock not available. MariaDB: lock wait timeout, deadlock,
+# record changed since it was read. SQLite: another writer was not done in time.
+_CONTENTION: Final = frozenset(("40001", "40P01", "55P03", 1205, 1213, 1020, _BUSY))
+_UNIQUE: Final = frozenset(("23505", 1062, "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"))
+_FOREIGN_KEY: Final = frozenset(("23503", 1452, "SQLITE_CONSTRAINT_FOREIGNKEY"))
+
+
+class ChangeUncertain(BookUnavailable):
+    """The database was lost while it was committing.
+
+    :ivar touched: the copies that are wrong if the change is in force after all.
+    """
+
+    def __init__(self, why: str, touched: Touched) -> None:
+        super().__init__(f"The database was lost while it was committing; look whether the change is in force: {why}")
+        self.touched = touched
+
+
+class Permit:
+    """Decides between the thread that wants to commit and the waiter that wants to give up.
+
+    Whoever is first has its way, so a change that its waiter was told had failed is never in force.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._committing = False
+        self._given_up = False
+
+    def commit(self) -> None:
+        """From here on the outcome is waited for.
+
+        :raises BookUnavailable: when the waiter has gone.
+        """
+        with self._lock:
+            if self._given_up:
+                raise BookUnavailable("The change took too long and was taken back")
+            self._committing = True
+
+    def give_up(self) -> bool:
+        """Whether the waiter may go: the change will not come into force."""
+        with self._lock:
+            self._given_up = self._given_up or not self._committing
+            return self._given_up
+
+
+def code(error: DBAPIError) -> str | int:
+    """What kind of error the driver reports: SQLSTATE, MariaDB's number, or SQLite's name."""
+    cause = error.orig
+    number = cause.args[0] if cause is not None and cause.args else ""
+    if isinstance(number, int):
+        return number
+    return str(getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", ""))
+
+
+def transact(
+    engine: Engine, work: Callable[[Connection], tuple[R, Touched]], permit: Permit, taken: Callable[[str], str]
+) -> tuple[R, Touched]:
+    """Do a change in a transaction; again when another writer was in the way.
+
+    :param taken: makes a sentence from the driver's text about a unique key.
+    :raises BookConflict: for a unique key that is taken, or a value that does not fit.
+    :raises BookUnavailable: when other writers do not make room, or the waiter has gone.
+    :raises ChangeUncertain: when the database was lost while it was committing.
+    :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _once(engine, work, permit)
+        except DBAPIError as error:
+            kind = code(error)
+            if kind in _UNIQUE and not _of_link(error):
+                raise BookConflict(taken(str(error.orig))) from None
+            if isinstance(error.orig, engine.dialect.loaded_dbapi.DataError):
+                raise BookConflict(f"The database does not take this value: {reason(error)}") from None
+            if kind not in _CONTENTION | _UNIQUE | _FOREIGN_KEY:
+                raise
+            last = reason(error)
+            if kind == _BUSY:
+                break
+            if attempt == ATTEMPTS and kind in _UNIQUE | _FOREIGN_KEY:
+                raise BookConflict(f"Somebody else is changing the same links: {last}") from None
+    raise BookUnavailable(f"Somebody else is changing the database: {last}")
+
+
+def _once(engine: Engine, work: Callable[[Connection], tuple[R, Touched]], permit: Permit) -> tuple[R, Touched]:
+    with engine.connect().execution_options(**{WRITES: True}) as connection:
+        connection.begin()
+        lock(connection)
+        result = work(connection)
+        permit.commit()
+        try:
+            connection.commit()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise ChangeUncertain(reason(error), result[1]) from None
+            raise
+        return result
+
+
+def lock(connection: Connection) -> None:
+    """Wait until no other change is under way, on any node.
+
+    What a change touches depends on links that another may be changing. SQLite has let in only one
+    writer already; elsewhere they queue for a row that is always there.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("SELECT version_num FROM alembic_version FOR UPDATE"))
+
+
+def _of_link(error: DBAPIError) -> bool:
+    """Whether it is a link that is there already: somebody else's, since ours look first."""
+    return any(table in str(error.orig) for table in ("domain_user", "email_user", "quota_user"))
