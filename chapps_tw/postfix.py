@@ -6,8 +6,8 @@ questions. A connection that is closed after an answer costs Postfix a second, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.request import MAX_REQUEST_BYTES, RequestError
+from chapps_tw.sending import sender
 from chapps_tw.switchboard import Answer, Switchboard
 
 _END = b"\n\n"
@@ -49,13 +50,16 @@ class PolicyProtocol(Protocol):
     def __init__(self, factory: PolicyFactory) -> None:
         self.factory = factory
         self._buffer = b""
-        self._running: Deferred[None] | None = None
+        self._deciding: Coroutine[Deferred[object], None, Answer] | None = None
+        self._awaited: Deferred[Any] | None = None
+        self._request: OutboundPPR
         self._started = 0.0
         self._no_more = False
         self._paused = False
 
     def connectionMade(self) -> None:
         self.factory.connections.add(self)
+        self._send = sender(self.transport)
         if hasattr(self.transport, "setTcpKeepAlive"):  # a unix socket has none
             self.transport.setTcpKeepAlive(True)
 
@@ -65,7 +69,7 @@ class PolicyProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
-        if self._running is None:
+        if self._deciding is None:
             self._next()
         elif len(self._buffer) > MAX_REQUEST_BYTES:
             self._paused = True
@@ -82,13 +86,13 @@ class PolicyProtocol(Protocol):
 
     def overdue(self, before: float) -> None:
         """Take its time from a question that was asked before a moment."""
-        if self._running is not None and self._started < before:
-            self._running.cancel()
+        if self._deciding is not None and self._awaited is not None and self._started < before:
+            self._awaited.cancel()
 
     @property
     def busy(self) -> bool:
         """Whether a question waits for its answer."""
-        return self._running is not None
+        return self._deciding is not None
 
     def finish(self) -> None:
         """Answer what was asked, and close."""
@@ -99,42 +103,61 @@ class PolicyProtocol(Protocol):
 
     def _next(self) -> None:
         """Take up the questions that are there, until one has to wait."""
-        while self._running is None:
+        while self._deciding is None:
             end = self._buffer.find(_END, 0, MAX_REQUEST_BYTES + 2)
             if end < 0:
-                break
+                if len(self._buffer) > MAX_REQUEST_BYTES:
+                    self._give_up()
+                return
             payload = self._buffer[:end]
             self._buffer = self._buffer[end + 2 :]
             self._ask(payload)
-        else:
-            return
-        if len(self._buffer) > MAX_REQUEST_BYTES:
-            self._give_up()
 
     def _ask(self, payload: bytes) -> None:
         self._started = self.factory.seconds()
         try:
-            request = self.factory.read(payload)
+            self._request = self.factory.read(payload)
         except RequestError as error:
             self._log.warn("{peer} sent {error}", peer=self.transport.getPeer(), error=str(error))
-            self.transport.write(self.factory.switchboard.unreadable(str(error)).wire)
+            self._send(self.factory.switchboard.unreadable(str(error)).wire)
             return
-        running = Deferred.fromCoroutine(self._answer(request))
-        running.addErrback(self._broken)
-        self._running = None if running.called else running
+        self._deciding = self.factory.switchboard.decide(self._request)
+        self._step(None)
 
-    async def _answer(self, request: OutboundPPR) -> None:
-        started = self._started
-        answer = await self.factory.switchboard.decide(request)
-        self.transport.write(answer.decision.wire)
-        self.factory.report(self.factory.switchboard, request, answer, started)
-        if self._running is not None:
-            self._running = None
+    def _step(self, result: object) -> None:
+        """Run the decision until it waits for something.
+
+        This is what ``Deferred.fromCoroutine`` does, without what makes that serve every purpose: it
+        runs for every request, twice at least.
+        """
+        deciding = self._deciding
+        assert deciding is not None
+        try:
+            if isinstance(result, Failure):
+                awaited: Any = deciding.throw(cast(BaseException, result.value))
+            else:
+                awaited = deciding.send(None)
+        except StopIteration as done:
+            self._answered(done.value)
+        except Exception:
+            self._broken(Failure())
+        else:
+            self._awaited = awaited
+            awaited.addBoth(self._step)
+
+    def _answered(self, answer: Answer) -> None:
+        had_to_wait = self._awaited is not None
+        self._deciding = self._awaited = None
+        self._send(answer.decision.wire)
+        self.factory.report(self.factory.switchboard, self._request, answer, self._started)
+        if had_to_wait:
             self._resume()
 
     def _broken(self, failure: Failure) -> None:
         """An answer that could not be given: Postfix asks again on a new connection."""
         self._log.failure("no answer to {peer}", failure, peer=self.transport.getPeer())
+        self._deciding = self._awaited = None
+        self._buffer = b""
         self.transport.abortConnection()
 
     def _resume(self) -> None:
@@ -147,7 +170,7 @@ class PolicyProtocol(Protocol):
             self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._running is None:
+        if self._deciding is None:
             self.transport.loseConnection()
 
     def _give_up(self) -> None:

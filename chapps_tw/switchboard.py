@@ -90,7 +90,12 @@ class Switchboard:
         decisions: list[Decision] = []
         answer = answering = None
         for seat in self._asked(request, decisions):
-            decision = await self._ask(seat, request, decisions)
+            try:
+                decision = await seat.policy.decide(request, decisions)
+            except Exception as error:
+                decision = self._failure(seat, error)
+            if seat.shadow:
+                decision = _shadowed(decision)
             decisions.append(decision)
             if decision.stops:
                 return Answer(decision, decisions)
@@ -101,13 +106,6 @@ class Switchboard:
         if answering.settle is not None and answer.action != PASS:
             answer = await self._settle(answering, request, answer)
         return Answer(answer, decisions)
-
-    async def _ask(self, seat: Seat, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
-        try:
-            decision = await seat.policy.decide(request, earlier)
-        except Exception as error:
-            decision = self._failure(seat, error)
-        return _shadowed(decision) if seat.shadow else decision
 
     async def _settle(self, seat: Seat, request: OutboundPPR, answer: Decision) -> Decision:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from math import ceil
+from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import Decision, Reason, fill
@@ -38,16 +39,16 @@ class OutboundQuotaPolicy:
         self._state = state
         self._book = book
 
-    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Count a request against its user's quota.
 
         :raises StateUnavailable, BookUnavailable: when they cannot be asked.
         """
-        return await self._judge(request, self._state.spend)
+        return self._judge(request, self._state.spend)
 
-    async def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, counting nothing. Raises the same."""
-        return await self._judge(request, self._state.peek_spend)
+        return self._judge(request, self._state.peek_spend)
 
     async def _judge(self, request: OutboundPPR, ask: Callable[..., Awaitable[Spent]]) -> Decision:
         stage = request.get("protocol_state")

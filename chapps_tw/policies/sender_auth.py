@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import Decision, Reason, fill
@@ -30,16 +31,16 @@ class SenderDomainAuthPolicy:
         self._state = state
         self._book = book
 
-    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Judge the sender of a request.
 
         :raises StateUnavailable, BookUnavailable: when they cannot be asked.
         """
-        return await self._judge(request, keep=True)
+        return self._judge(request, keep=True)
 
-    async def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, keeping nothing. Raises the same."""
-        return await self._judge(request, keep=False)
+        return self._judge(request, keep=False)
 
     async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
         if request.protocol_state not in STAGES:
