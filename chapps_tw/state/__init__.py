@@ -1,0 +1,1 @@
+"""Live state: an SQLite file inside this process, or Redis."""

@@ -1,0 +1,2 @@
+-- Delete keys. ARGV: when.
+return redis.call('DEL', unpack(KEYS))

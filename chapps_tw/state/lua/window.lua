@@ -1,0 +1,53 @@
+-- The rolling window of a user. KEYS[1]: hash with "used" and "last". KEYS[2]: list of
+-- "time instance", in the order of counting. KEYS[3]: hash of instance -> "time cost recipient ...".
+local function time_of(entry)
+  return tonumber(string.match(entry, '^%d+'))
+end
+
+-- Takes off what was counted at "from" or before. Returns what is used, and how many of the list
+-- are to be passed over: those that a dry run leaves there.
+local function slide(used, from, dry)
+  local oldest = redis.call('LINDEX', KEYS[2], 0)
+  if not oldest then
+    return 0, 0
+  end
+  if time_of(oldest) > from then
+    return used, 0
+  end
+  local gone, size = 0, redis.call('LLEN', KEYS[2])
+  if time_of(redis.call('LINDEX', KEYS[2], -1)) <= from then
+    used, gone = 0, size
+    if not dry then
+      redis.call('DEL', KEYS[2], KEYS[3])
+    end
+  else
+    local old
+    repeat
+      old = {}
+      for _, entry in ipairs(redis.call('LRANGE', KEYS[2], gone, gone + 99)) do
+        if time_of(entry) > from then
+          break
+        end
+        old[#old + 1] = string.sub(entry, string.find(entry, ' ', 1, true) + 1)
+      end
+      if #old > 0 then
+        for _, message in ipairs(redis.call('HMGET', KEYS[3], unpack(old))) do
+          used = used - (message and tonumber(string.match(message, '^%d+ (%d+)')) or 0)
+        end
+        if not dry then
+          redis.call('HDEL', KEYS[3], unpack(old))
+        end
+      end
+      gone = gone + #old
+    until #old < 100
+    used = math.max(used, 0)
+    if not dry then
+      redis.call('LTRIM', KEYS[2], gone, -1)
+    end
+  end
+  if dry then
+    return used, gone
+  end
+  redis.call('HSET', KEYS[1], 'used', digits(used))
+  return used, 0
+end

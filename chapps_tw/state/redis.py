@@ -1,0 +1,299 @@
+"""Live state in Redis. One Lua script for each operation that changes something.
+
+Keys are ``PREFIX:oqp:{user}``, ``PREFIX:sda:{owner}:name`` and ``PREFIX:grl:{grl}:...``: what stands in
+braces decides where a sharded Redis keeps them, and each script touches one such tag.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_hex
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from itertools import count
+from os import urandom
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+
+from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, Spent, Usage, Verdict
+from chapps_tw.state.redis_pool import RedisPool
+from chapps_tw.state.redis_script import Script, strings
+
+TOMBSTONE = 60.0
+"""Seconds that a dropped verdict is not brought back by what was asked before."""
+
+LONGEST = 512
+"""Bytes of a name in a key; a digest stands for a longer one."""
+
+MOST = 2**53
+"""Limits and costs above this, where a script's numbers get holes, are taken for this."""
+
+_BATCH = 500
+_OUTCOMES = tuple(Outcome(number) for number in range(len(Outcome)))
+_VERDICTS = {b"1": Verdict(True, "1"), b"0": Verdict(False, "0"), None: Verdict(None, "")}
+
+
+class RedisState:
+    """:class:`~chapps_tw.interfaces.LiveState` in Redis.
+
+    :param prefix: how every key begins.
+    :param clock: epoch seconds to use in place of the server's clock, in tests.
+    """
+
+    def __init__(self, pool: RedisPool, prefix: str, clock: Callable[[], float] | None = None) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._prefix = _tag(prefix)
+        self._oqp = self._prefix + b":oqp:{%b}"
+        self._grl = self._prefix + b":grl:{grl}:"
+        self._unique, self._number = b2a_hex(urandom(12)), count()
+        self._rules: tuple[Rules, bytes] | None = None
+        self._patience: tuple[Patience, bytes] | None = None
+        self._load()
+
+    def _load(self) -> None:
+        spend, meet = Script("copy", "window", "spend"), Script("copy", "meet")
+        self._spend, self._spend_filled = spend.shape(3, 8), spend.shape(3, 11)
+        self._meet, self._meet_filled = meet.shape(3, 6), meet.shape(3, 9)
+        self._usage = Script("copy", "window", "usage").shape(3, 1)
+        self._reset = Script("window", "reset_usage").shape(3, 1)
+        self._drop_copy = Script("drop_copy").shape(1, 1)
+        self._tally = Script("tally").shape(1, 0)
+        self._forget = Script("forget").shape(1, 0)
+        self._first_time = Script("first_time").shape(1, 1)
+        self._keep_verdicts, self._drop_verdicts = Script("keep_verdicts"), Script("drop_verdicts")
+
+    # --- quota ---
+
+    def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        if self._rules is None or self._rules[0] is not rules:
+            self._rules = (rules, _rules(b"0", rules))
+        return self._ask_spend(spend, self._rules[1], fill)
+
+    def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._ask_spend(spend, _rules(b"1", rules), fill)
+
+    def _ask_spend(self, spend: Spend, rules: bytes, fill: Fill | None) -> Deferred[Spent]:
+        user, instance, recipient, cost = spend
+        message = _short(instance) if instance else self._new()
+        who = blake2b(_bytes(recipient), digest_size=8).hexdigest().encode() if recipient else b""
+        body = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
+            self._user_keys(user), rules, len(message), message, len(who), who, strings(b"%d" % min(cost, MOST)),
+        )  # fmt: skip
+        if fill is None:
+            return self._pool.run(self._spend, body, self._when()).addCallback(_spent)
+        return self._pool.run(self._spend_filled, body + _fill(fill), self._when()).addCallback(_spent)
+
+    async def usage(self, users: Sequence[str], interval: float) -> list[Usage]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        window = strings(_microseconds(interval))
+        return [
+            Usage(limit, used, last / 1e6)
+            for limit, used, last in await self._for_each(
+                users, lambda user: self._aside(self._usage, self._user_keys(user) + window)
+            )
+        ]
+
+    async def reset_usage(self, user: str, interval: float) -> int:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        used: int = await self._aside(self._reset, self._user_keys(user) + strings(_microseconds(interval)))
+        return used
+
+    async def drop_limits(self, users: Iterable[str]) -> None:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        await self._drop([self._oqp % _tag(user) for user in users])
+
+    def _user_keys(self, user: str) -> bytes:
+        key = self._oqp % _tag(user)
+        size = len(key)
+        return b"$%d\r\n%b\r\n$%d\r\n%b:log\r\n$%d\r\n%b:msg\r\n" % (size, key, size + 4, key, size + 4, key)
+
+    # --- verdicts ---
+
+    def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        if not names:
+            return succeed([])
+        return self._pool.call(b"MGET", *self._verdict_keys(space, owner, names)).addCallback(_verdicts)
+
+    async def keep_verdicts(
+        self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
+    ) -> None:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        keys = self._verdict_keys(space, owner, [name for name, _, _ in verdicts])
+        arguments = [_milliseconds(ttl)]
+        for _, allowed, token in verdicts:
+            arguments += [token.encode(), b"1" if allowed else b"0"]
+        if keys:
+            await self._run(self._keep_verdicts.shape(len(keys), len(arguments)), strings(*keys, *arguments))
+
+    async def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> list[bool | None]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        keys = self._verdict_keys(space, owner, names)
+        if not keys:
+            return []
+        body = strings(*keys, b"-" + self._new(), _milliseconds(TOMBSTONE))
+        were: list[bytes | None] = await self._run(self._drop_verdicts.shape(len(keys), 2), body)
+        return [verdict.allowed for verdict in _verdicts(were)]
+
+    def _verdict_keys(self, space: str, owner: str, names: Sequence[str]) -> list[bytes]:
+        begin = b"%b:%b:{%b}:" % (self._prefix, _tag(space), _tag(owner))
+        return [begin + _short(name) for name in names]
+
+    # --- greylisting ---
+
+    def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        if self._patience is None or self._patience[0] is not patience:
+            self._patience = (patience, _patience(b"0", patience))
+        return self._ask_meet(meeting, self._patience[1], fill)
+
+    def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._ask_meet(meeting, _patience(b"1", patience), fill)
+
+    def _ask_meet(self, meeting: Meeting, patience: bytes, fill: Fill | None) -> Deferred[Met]:
+        body = b"%b%b%b" % (
+            strings(
+                self._flag_key(meeting.domain),
+                self._tuple_key(meeting.client, meeting.sender, meeting.recipient),
+                self._tally_key(meeting.client),
+            ),
+            patience,
+            strings(b"1" if meeting.forced else b"0", _short(meeting.instance)),
+        )
+        if fill is None:
+            return self._pool.run(self._meet, body, self._when()).addCallback(_met)
+        return self._pool.run(self._meet_filled, body + _fill(fill), self._when()).addCallback(_met)
+
+    async def last_met(self, client: str, sender: str, recipient: str) -> float:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        times: bytes | None = await self._pool.call(b"GET", self._tuple_key(client, sender, recipient))
+        return int(times.split()[1]) / 1e6 if times else 0.0
+
+    async def tally(self, client: str) -> list[tuple[str, float]]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        found: list[bytes] = await self._aside(self._tally, strings(self._tally_key(client)))
+        times = [float(time) / 1e6 for time in found[1::2]]
+        return [(each.decode("utf-8", "surrogatepass"), time) for each, time in zip(found[::2], times, strict=True)]
+
+    async def clear_tally(self, client: str) -> None:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        await self._run(self._forget, strings(self._tally_key(client)))
+
+    async def drop_flags(self, domains: Iterable[str]) -> None:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        await self._drop([self._flag_key(domain) for domain in domains])
+
+    def _flag_key(self, domain: str) -> bytes:
+        return self._grl + b"flag:" + _short(domain)
+
+    def _tuple_key(self, client: str, sender: str, recipient: str) -> bytes:
+        names = strings(_bytes(client), _bytes(sender), _bytes(recipient))
+        return self._grl + b"tuple:" + blake2b(names, digest_size=16).hexdigest().encode()
+
+    def _tally_key(self, client: str) -> bytes:
+        return self._grl + b"tally:" + _short(client)
+
+    # --- the rest ---
+
+    async def first_time(self, space: str, name: str, ttl: float) -> bool:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        key = b"%b:%b:{%b}" % (self._prefix, _tag(space), _tag(name))
+        return bool(await self._run(self._first_time, strings(key, _milliseconds(ttl))))
+
+    async def ping(self) -> None:
+        """See :class:`~chapps_tw.interfaces.LiveState`. Writes, since a store that only answers is of no use."""
+        await self._pool.call(*self._pool.login.write)
+
+    def _when(self) -> bytes:
+        return b"" if self._clock is None else b"@" + _microseconds(self._clock())
+
+    def _run(self, shape: Any, body: bytes) -> Deferred[Any]:
+        return self._pool.run(shape, body, self._when())
+
+    def _aside(self, shape: Any, body: bytes) -> Deferred[Any]:
+        return self._pool.run(shape, body, self._when(), aside=True)
+
+    def _new(self) -> bytes:
+        """A word that nobody used before."""
+        return b"%b.%d" % (self._unique, next(self._number))
+
+    async def _drop(self, keys: list[bytes]) -> None:
+        await self._for_each(keys, lambda key: self._aside(self._drop_copy, strings(key, self._new())))
+
+    async def _for_each(self, items: Sequence[Any], ask: Callable[[Any], Deferred[Any]]) -> list[Any]:
+        """Ask something for each item, many at once; fails if any fails, when all are done."""
+        answers = []
+        for start in range(0, len(items), _BATCH):
+            asked = [ask(item) for item in items[start : start + _BATCH]]
+            for success, answer in await DeferredList(asked, consumeErrors=True):
+                if not success:
+                    raise answer.value
+                answers.append(answer)
+        return answers
+
+
+def _spent(reply: list[Any]) -> Spent:
+    outcome, limit, used, wait = reply[:4]
+    return Spent(_OUTCOMES[outcome], limit, used, wait / 1e6, reply[4].decode() if outcome == 0 else "")
+
+
+def _met(reply: list[Any]) -> Met:
+    outcome, wait, tally = reply[:3]
+    return Met(_OUTCOMES[outcome], wait / 1e6, tally, reply[3].decode() if outcome == 0 else "")
+
+
+def _verdicts(values: list[bytes | None]) -> list[Verdict]:
+    return [_VERDICTS.get(value) or Verdict(None, (value or b"").decode()) for value in values]
+
+
+def _rules(dry: bytes, rules: Rules) -> bytes:
+    return strings(
+        dry,
+        _microseconds(rules.interval),
+        b"%d" % rules.margin_count,
+        repr(float(rules.margin_ratio)).encode(),
+        _microseconds(rules.min_delta),
+    )
+
+
+def _patience(dry: bytes, patience: Patience) -> bytes:
+    return strings(dry, _microseconds(patience.deferral), _microseconds(patience.lifetime), b"%d" % patience.threshold)
+
+
+def _fill(fill: Fill) -> bytes:
+    return strings(fill.token.encode(), b"%d" % min(fill.value, MOST), _microseconds(fill.ttl))
+
+
+def _microseconds(seconds: float) -> bytes:
+    return b"%d" % round(seconds * 1e6)
+
+
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % max(1, round(seconds * 1e3))
+
+
+def _bytes(text: str) -> bytes:
+    """Every str as bytes of its own: undecodable bytes, and surrogates that came in JSON, too."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _short(text: str) -> bytes:
+    """A name as it stands in a key."""
+    name = text.encode("utf-8", "surrogatepass")
+    return name if len(name) <= LONGEST and not name.startswith(b"%~") else _digest(name)
+
+
+def _tag(text: str) -> bytes:
+    """A name as it stands in braces: it has none itself, and is not empty, which would be no tag."""
+    name = text.encode("utf-8", "surrogatepass")
+    if b"%" in name or b"{" in name or b"}" in name:
+        name = name.replace(b"%", b"%25").replace(b"{", b"%7B").replace(b"}", b"%7D")
+    return name if 0 < len(name) <= LONGEST else _digest(name)
+
+
+def _digest(name: bytes) -> bytes:
+    return b"%~" + blake2b(name, digest_size=16).hexdigest().encode()

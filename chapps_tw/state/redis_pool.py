@@ -1,0 +1,263 @@
+"""The connections to Redis, kept open and made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import txredisapi
+from twisted.application.internet import ClientService
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import deferLater
+from twisted.logger import Logger, LogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chapps_tw.config import Redis
+from chapps_tw.interfaces import StateUnavailable
+from chapps_tw.state.redis_connection import RedisConnection, Unusable
+from chapps_tw.state.redis_script import Shape
+from chapps_tw.state.redis_server import Login, RedisServer, server_from
+
+LEARN_AGAIN = 10.0
+"""Seconds after which the server's clock is compared with ours again."""
+
+
+class RedisPool:
+    """Some connections to one server, which log in and are made anew by themselves.
+
+    Commands go over the first connection that is ready, since the commands of one reactor turn then
+    share system calls. While none is ready they fail at once.
+
+    :param server: where to connect.
+    :param deadline: seconds until a command that is not answered fails.
+    :param size: how many connections.
+    :param monotonic: seconds on a clock that is never set.
+    :ivar problem: why nothing can be asked now, ``""`` when it can.
+    :ivar lost: connections that were ready and were lost.
+    :ivar timeouts: commands that were not answered in time.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        server: RedisServer,
+        login: Login,
+        reactor: Any,
+        deadline: float,
+        size: int,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.server = server
+        self.login = login
+        self.clock = reactor
+        self.deadline = deadline
+        self.monotonic = monotonic
+        self.tick = min(0.1, deadline / 4)
+        self.problem = f"{server.name} is not connected yet"
+        self.lost = 0
+        self.timeouts = 0
+        self._ready: list[RedisConnection] = []
+        self._open: set[RedisConnection] = set()
+        self._silent = False
+        self._sweeping: IDelayedCall | None = None
+        self._swept = 0.0
+        self._factory = _Factory(self, size)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are ready."""
+        return len(self._ready)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._factory.startConnecting(self.server)
+
+    async def stop(self) -> None:
+        """Close all connections; what waits for an answer fails."""
+        self._silent = True
+        self.problem = f"{self.server.name} is not connected any more"
+        # A turn before and after: whoever calls, or goes on, from what a lost connection caused is inside a
+        # ClientService that cannot be stopped then.
+        await deferLater(self.clock, 0)
+        stopped = self._factory.disconnect()
+        for connection in list(self._open):
+            connection.transport.abortConnection()
+        await stopped
+        await deferLater(self.clock, 0)
+        if self._sweeping:
+            self._sweeping.cancel()
+            self._sweeping = None
+
+    # --- commands ---
+
+    def call(self, *words: bytes) -> Deferred[Any]:
+        """Send a command; returns the answer as hiredis reads it, bulk strings as bytes.
+
+        :raises StateUnavailable: (the Deferred) when it is not answered in time, or with an error.
+        """
+        if not self._ready:
+            return fail(StateUnavailable(self.problem))
+        return self._ready[0].call(self.monotonic() + self.deadline, *words)
+
+    def run(self, shape: Shape, body: bytes, when: bytes = b"", aside: bool = False) -> Deferred[Any]:
+        """Run a script: its answer. One that times out has not run, and does not run later.
+
+        :param body: keys and arguments, encoded.
+        :param when: see ``clock.lua``; ``b""`` is the deadline.
+        :param aside: not on the connection for what is in a hurry, if there is another.
+        :raises StateUnavailable: (the Deferred) likewise.
+        """
+        if not self._ready:
+            return fail(StateUnavailable(self.problem))
+        connection = self._ready[-1 if aside else 0]
+        return connection.run(self.monotonic() + self.deadline, shape, body, when)
+
+    # --- what connections tell ---
+
+    def opened(self, connection: RedisConnection) -> None:
+        """There is a connection; it still has to log in."""
+        self._open.add(connection)
+
+    def closed(self, connection: RedisConnection) -> None:
+        """A connection is gone."""
+        self._open.discard(connection)
+
+    def joined(self, connection: RedisConnection) -> None:
+        """A connection is ready for commands."""
+        if self.login.master:
+            self._leave_others(connection)
+        self._ready.append(connection)
+        if self.problem:
+            self.problem = ""
+            self._silent = False
+            self.log.info("{name} is connected.", name=self.server.name)
+
+    def _leave_others(self, newest: RedisConnection) -> None:
+        """Where the Sentinels sent the newest connection, there is the master."""
+        for connection in list(self._ready):
+            if connection.transport.getPeer() != newest.transport.getPeer():
+                connection.abandon("it is not the master any more")
+
+    def left(self, connection: RedisConnection, why: str) -> None:
+        """A connection is not to be used any more, or could not be made ready."""
+        if connection in self._ready:
+            self._ready.remove(connection)
+            self.lost += 1
+        self.unconnected(why)
+
+    def unconnected(self, why: str) -> None:
+        """Say so, once, if now there is no connection."""
+        if self._ready or self._factory.disconnectCalled:
+            return
+        self.problem = str(Unusable(self.server.name, why))
+        if not self._silent:
+            self._silent = True
+            self.log.error("{problem}.", problem=self.problem)
+
+    def distrust(self, connection: RedisConnection, why: str) -> None:
+        """What a ready connection saw holds for the server: make all connections anew."""
+        if connection in self._ready:
+            for each in list(self._ready):
+                each.abandon(why)
+
+    def watch(self) -> None:
+        """See to the deadlines of what waits."""
+        if self._sweeping is None:
+            self._swept = self.monotonic()
+            self._sweeping = self.clock.callLater(self.tick, self._sweep)
+
+    def _sweep(self) -> None:
+        now, self._sweeping = self.monotonic(), None
+        overslept, self._swept = now - self._swept > 3 * self.tick, now
+        if overslept:
+            # Nothing ran for a while here: answers may be there that were not read yet.
+            self._sweeping = self.clock.callLater(0, self._sweep)
+            return
+        for connection in self._ready:
+            if now - connection.learned > LEARN_AGAIN:
+                connection.learned = now
+                connection.learn(now + self.deadline).addErrback(lambda _: None)
+        still = [connection.sweep(now) for connection in list(self._open)]
+        if any(still):
+            self.watch()
+
+
+class _Factory(txredisapi.RedisFactory):  # type: ignore[misc]
+    """Makes a pool's connections. Logging in is their own business: it gets no password and no dbid."""
+
+    protocol = RedisConnection
+    initialDelay = 0.1
+    maxDelay = 0.5
+
+    def __init__(self, owner: RedisPool, size: int) -> None:
+        super().__init__(uuid=owner.server.name, dbid=None, poolsize=size, isLazy=True, charset=None)
+        self.owner = owner
+
+    def startConnecting(self, endpoint: RedisServer) -> None:
+        """Open the connections, and keep them open."""
+        self.slots = [_Slot(self, endpoint) for _ in range(self.poolsize)]
+        for slot in self.slots:
+            slot.start()
+
+    def addConnection(self, connection: RedisConnection) -> None:
+        """A connection is logged in."""
+        if connection.connected and not self.disconnectCalled:
+            self.owner.joined(connection)
+
+
+class _Service(ClientService):
+    """Without a line in the log for every attempt."""
+
+    _log = Logger(observer=LogPublisher())
+
+
+@implementer(IStreamClientEndpoint)
+class _Slot:
+    """One connection of the pool."""
+
+    def __init__(self, factory: _Factory, endpoint: RedisServer) -> None:
+        self._factory = factory
+        self._endpoint = endpoint
+        self._rejected = 0
+        self._service = _Service(self, factory, self._delay, factory.owner.clock, self._made)
+
+    def start(self) -> None:
+        self._service.startService()
+
+    def stop(self) -> Deferred[None]:
+        return self._service.stopService()
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect, and report why not."""
+        return self._endpoint.connect(protocolFactory).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Failure:
+        self._factory.owner.unconnected(self._endpoint.explain(failure))
+        return failure
+
+    def _made(self, connection: Any) -> None:
+        # A connection counts as a failed attempt until it is logged in, so that the delay grows.
+        self._rejected += 1
+        connection.whenConnected().addCallback(self._usable)
+
+    def _usable(self, connection: object) -> None:
+        self._rejected = 0
+
+    def _delay(self, attempt: int) -> float:
+        delay: float = self._factory.retryDelay(max(attempt, self._rejected))
+        return delay
+
+
+def pool_from(redis: Redis, password: str, reactor: Any, monotonic: Callable[[], float], deadline: float) -> RedisPool:
+    """The pool that a configuration asks for; it is not started.
+
+    :param monotonic: seconds on a clock that is never set.
+    :param deadline: seconds until a command that is not answered fails.
+    :raises ConfigError: when the file of the certificate authority cannot be used.
+    """
+    probe = redis.key_prefix.encode() + b":probe"
+    login = Login(redis.username, password, redis.db, probe, bool(redis.sentinel_servers))
+    return RedisPool(server_from(redis, reactor), login, reactor, deadline, redis.pool_size, monotonic)

@@ -1,0 +1,45 @@
+"""The Lua scripts, and how commands look on the wire (RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib.resources import files
+from typing import NamedTuple
+
+
+def strings(*values: bytes) -> bytes:
+    """Bulk strings, one after the other."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in values])
+
+
+def command(*words: bytes) -> bytes:
+    """A whole command."""
+    return b"*%d\r\n%b" % (len(words), strings(*words))
+
+
+class Shape(NamedTuple):
+    """How a call of a script begins, for one number of keys and arguments.
+
+    :ivar by_sha: with EVALSHA.
+    :ivar whole: with EVAL, for a server that does not know the script.
+    """
+
+    by_sha: bytes
+    whole: bytes
+
+
+class Script:
+    """A Lua script: some preludes and a body, each a file of this package."""
+
+    def __init__(self, *names: str) -> None:
+        folder = files(__package__) / "lua"
+        self.source = "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in ("clock", *names)).encode()
+        self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+    def shape(self, keys: int, arguments: int) -> Shape:
+        """How a call with so many keys and arguments begins; the clock's argument comes on top."""
+        count, number = b"*%d\r\n" % (keys + arguments + 4), strings(b"%d" % keys)
+        return Shape(
+            count + strings(b"EVALSHA", self.sha) + number,
+            count + strings(b"EVAL", self.source) + number,
+        )

@@ -1,0 +1,200 @@
+"""Live state in one SQLite file, inside this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorThreads, IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chapps_tw.interfaces import Fill, Meeting, Met, Patience, Rules, Spend, Spent, StateUnavailable, Usage, Verdict
+from chapps_tw.state import sqlite_greylist, sqlite_quota, sqlite_verdicts
+from chapps_tw.state.sqlite_file import MEMORY
+from chapps_tw.state.sqlite_turns import Turns
+from chapps_tw.state.sqlite_upkeep import Cleaner, checkpoint
+
+# Areas of the file: what is written in one does not make who reads another wait.
+_QUOTA, _VERDICTS, _FLAGS, _GREYLIST, _ONCE = 1, 2, 4, 8, 16
+_EVERYTHING = 31
+
+# Seconds between steps of cleaning: at rest, and while there is much to remove.
+_REST, _HURRY = 1.0, 0.02
+_MUCH = 100
+_CHECKPOINT_EVERY = 5.0
+
+
+def _still_unavailable(failure: Failure) -> None:
+    failure.trap(StateUnavailable)
+
+
+class SqliteState:
+    """Live state on SQLite's write-ahead log.
+
+    What arrives in one turn of the reactor is one transaction, and is answered when that is
+    committed: what was answered outlives the process, however it ends. (It outlives the machine but
+    for the last seconds: the log is synced with each checkpoint.)
+
+    Opens its file when it is first asked, unless it was started before. All methods but :meth:`start`
+    and :meth:`stop` are those of :class:`chapps_tw.interfaces.LiveState`.
+
+    :param path: of the file, or ``:memory:``.
+    :param clock: the time, epoch seconds.
+    :param reactor: gives turns and timers; for a file that is started, threads too.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: str, clock: Callable[[], float], reactor: IReactorTime) -> None:
+        self._path = path
+        self._clock = clock
+        self._reactor = reactor
+        self._turns = Turns(path, reactor)
+        self._cleaner = Cleaner()
+        self._timers: dict[Callable[[], None], IDelayedCall] = {}
+        self._checkpoint: Deferred[None] | None = None
+
+    @property
+    def problem(self) -> str:
+        """A sentence while the file cannot be used, else ``""``."""
+        return self._turns.problem
+
+    def start(self) -> None:
+        """Open the file, and begin to look after it.
+
+        :raises chapps_tw.interfaces.StateUnavailable: when it cannot be opened;
+            :class:`~chapps_tw.state.sqlite_file.StateTooNew` when a later version has written it.
+        """
+        self._turns.open()
+        self._later(_REST, self._clean)
+        if self._path != MEMORY:
+            self._later(_CHECKPOINT_EVERY, self._begin_checkpoint)
+
+    def stop(self) -> Deferred[None]:
+        """Commit what is open, write the log into the file and close it. Fires when that is done."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        opened = self._turns.finish()
+        return Deferred.fromCoroutine(self._close(opened))
+
+    async def _close(self, opened: bool) -> None:
+        if self._checkpoint is not None:
+            await self._checkpoint
+        if opened and self._path != MEMORY:
+            await self._in_thread()
+        self._turns.close()
+
+    def _later(self, delay: float, work: Callable[[], None]) -> None:
+        self._timers[work] = self._reactor.callLater(delay, work)
+
+    def _clean(self) -> None:
+        del self._timers[self._clean]
+        if self.problem:
+            # Nobody may be asking: this tells when the file can be written again.
+            self.ping().addErrback(_still_unavailable)
+            self._later(_REST, self._clean)
+            return
+        removed = self._turns.change(_EVERYTHING, self._cleaner.step, self._clock())
+        removed.addCallbacks(lambda rows: _HURRY if rows >= _MUCH else _REST, lambda failure: _REST)
+        removed.addCallback(self._clean_again)
+
+    def _clean_again(self, delay: float) -> None:
+        if not self._turns.finished:
+            self._later(delay, self._clean)
+
+    def _begin_checkpoint(self) -> None:
+        del self._timers[self._begin_checkpoint]
+        self._checkpoint = self._in_thread().addCallback(self._checkpoint_done)
+
+    def _checkpoint_done(self, result: None) -> None:
+        self._checkpoint = None
+        if not self._turns.finished:
+            self._later(_CHECKPOINT_EVERY, self._begin_checkpoint)
+
+    def _in_thread(self) -> Deferred[None]:
+        reactor = IReactorThreads(self._reactor)
+        done = deferToThreadPool(reactor, reactor.getThreadPool(), checkpoint, self._path)
+        return done.addErrback(self._not_written)
+
+    def _not_written(self, failure: Failure) -> None:
+        # Nothing is lost: it stays in the log, and the next time takes it along.
+        self.log.warn("The log of {path} was not written into it: {why}.", path=self._path, why=failure.value)
+
+    # --- transmissions ---
+
+    def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.change(_QUOTA, sqlite_quota.spend, self._clock(), spend, rules, fill)
+
+    def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.look(_QUOTA, sqlite_quota.peek, self._clock(), spend, rules, fill)
+
+    def usage(self, users: Sequence[str], interval: float) -> Deferred[list[Usage]]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.look(_QUOTA, sqlite_quota.usage, self._clock(), users, interval)
+
+    def reset_usage(self, user: str, interval: float) -> Deferred[int]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.change(_QUOTA, sqlite_quota.reset, self._clock(), user, interval)
+
+    def drop_limits(self, users: Iterable[str]) -> Deferred[None]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.change(_QUOTA, sqlite_quota.drop_limits, self._clock(), users)
+
+    # --- verdicts ---
+
+    def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.look(_VERDICTS, sqlite_verdicts.find, self._clock(), space, owner, names)
+
+    def keep_verdicts(
+        self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
+    ) -> Deferred[None]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.change(_VERDICTS, sqlite_verdicts.keep, self._clock(), space, owner, verdicts, ttl)
+
+    def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[bool | None]]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.change(_VERDICTS, sqlite_verdicts.drop, self._clock(), space, owner, names)
+
+    # --- greylisting ---
+
+    def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        area = _FLAGS | _GREYLIST
+        return self._turns.change(area, sqlite_greylist.meet, self._clock(), meeting, patience, fill)
+
+    def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        area = _FLAGS | _GREYLIST
+        return self._turns.look(area, sqlite_greylist.peek, self._clock(), meeting, patience, fill)
+
+    def last_met(self, client: str, sender: str, recipient: str) -> Deferred[float]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.look(_GREYLIST, sqlite_greylist.last_met, self._clock(), client, sender, recipient)
+
+    def tally(self, client: str) -> Deferred[list[tuple[str, float]]]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.look(_GREYLIST, sqlite_greylist.tally, self._clock(), client)
+
+    def clear_tally(self, client: str) -> Deferred[None]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.change(_GREYLIST, sqlite_greylist.clear, client)
+
+    def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.change(_FLAGS, sqlite_greylist.drop_flags, self._clock(), domains)
+
+    # --- the rest ---
+
+    def first_time(self, space: str, name: str, ttl: float) -> Deferred[bool]:
+        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        return self._turns.change(_ONCE, sqlite_verdicts.first_time, self._clock(), space, name, ttl)
+
+    def ping(self) -> Deferred[None]:
+        """See :class:`~chapps_tw.interfaces.LiveState`. Writes, since a file that can only be read is of no use."""
+        return self._turns.change(_EVERYTHING, sqlite_verdicts.touch)

@@ -1,0 +1,168 @@
+"""The file of the embedded live state: where it lies, its tables, and how names are written in it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from hashlib import blake2b
+from pathlib import Path
+
+from chapps_tw.interfaces import StateUnavailable
+
+MEMORY = ":memory:"
+
+_VERSION = 1
+# "CHTW": tells this file from any other of SQLite's.
+_APPLICATION = 0x43485457
+_LONGEST_KEY = 512
+# Small pages: a turn writes every page that it touched, and most users' rows lie on pages of their own.
+_PAGE = 2048
+# How long a turn waits for another process, milliseconds. The reactor stands still meanwhile.
+_PATIENCE = 200
+
+# Expiring rows have no index on their end: each would cost a page more per message. They are found
+# by walking the tables (see sqlite_upkeep).
+_SCHEMA = """
+CREATE TABLE meta (
+    counter INTEGER NOT NULL,           -- given out: tokens and runs, each higher than all before
+    floor INTEGER NOT NULL              -- highest "dropped" of a row that was cleaned away
+);
+INSERT INTO meta VALUES (0, 0);
+CREATE TABLE account (
+    name BLOB PRIMARY KEY,
+    run INTEGER,                        -- whose messages are this account's; a new one forgets them all
+    used INTEGER NOT NULL DEFAULT 0,    -- sum of the cost of the run's messages
+    last REAL,                          -- when a message was last newly counted
+    quota INTEGER,                      -- copy of the book's
+    fresh REAL NOT NULL DEFAULT 0,      -- until when the copy may be used
+    dropped INTEGER NOT NULL,           -- counter when the copy was last dropped
+    until REAL NOT NULL                 -- when the row is of no more use
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX account_run ON account (run);
+CREATE TABLE message (
+    run INTEGER NOT NULL,
+    instance BLOB NOT NULL,
+    first REAL NOT NULL,                -- when it was first counted
+    until REAL NOT NULL,
+    cost INTEGER NOT NULL,
+    seen BLOB NOT NULL,                 -- digests of the recipients counted, 8 bytes each
+    PRIMARY KEY (run, instance)
+) WITHOUT ROWID;
+CREATE INDEX message_first ON message (run, first);
+CREATE TABLE verdict (
+    name BLOB PRIMARY KEY,              -- of space, owner and name; one column is found in half the time of three
+    allowed INTEGER,
+    fresh REAL NOT NULL,
+    dropped INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE meeting (
+    tuple BLOB PRIMARY KEY,             -- digest of client, sender and recipient
+    first REAL NOT NULL,
+    last REAL NOT NULL,
+    until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tally (
+    client BLOB NOT NULL,
+    instance BLOB NOT NULL,
+    at REAL NOT NULL,
+    until REAL NOT NULL,                -- the client's tally ends with the latest of its rows
+    PRIMARY KEY (client, instance)
+) WITHOUT ROWID;
+CREATE TABLE once (
+    space BLOB NOT NULL,
+    name BLOB NOT NULL,
+    until REAL NOT NULL,
+    PRIMARY KEY (space, name)
+) WITHOUT ROWID;
+"""
+
+
+class StateTooNew(StateUnavailable):
+    """The file was written by a later version of this program."""
+
+
+def key(name: str) -> bytes:
+    """The bytes that stand for a name: different for different names, any text, 512 at most."""
+    # surrogatepass keeps all strings apart; surrogateescape would join "\udcc3\udca9" and "é".
+    encoded = name.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _LONGEST_KEY:
+        return encoded
+    return b"\xff" + blake2b(encoded, digest_size=32).digest()
+
+
+def readable(stored: bytes) -> str:
+    """The name that a key stands for; of one too long to be kept, its digest."""
+    return stored[1:].hex() if stored[:1] == b"\xff" else stored.decode("utf-8", "surrogatepass")
+
+
+def unavailable(path: str, error: sqlite3.Error) -> StateUnavailable:
+    """The error to raise in place of SQLite's."""
+    return StateUnavailable(f"The live state in {path} cannot be used: {error}.")
+
+
+def open_file(path: str) -> sqlite3.Connection:
+    """Open the file, making it (mode 0600) and its directory (mode 0700) when they are not there.
+
+    :raises StateTooNew: when a later version has written the file.
+    :raises StateUnavailable: when it cannot be opened, or is something else.
+    """
+    try:
+        if path != MEMORY:
+            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # SQLite gives its -wal and -shm files the mode of the main one.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        db = connect(path, _PATIENCE)
+    except OSError as error:
+        raise StateUnavailable(f"The live state in {path} cannot be opened: {error.strerror}.") from error
+    except sqlite3.Error as error:
+        raise unavailable(path, error) from error
+    try:
+        _prepare(db, path)
+    except sqlite3.Error as error:
+        db.close()
+        raise unavailable(path, error) from error
+    except StateUnavailable:
+        db.close()
+        raise
+    return db
+
+
+def connect(path: str, patience: int) -> sqlite3.Connection:
+    """A bare connection that waits ``patience`` milliseconds for locks of others."""
+    # Transactions are begun by hand; close() may come from another thread than the reactor's.
+    return sqlite3.connect(path, patience / 1000, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(db: sqlite3.Connection, path: str) -> None:
+    _check(db, path)
+    for pragma in (
+        f"page_size = {_PAGE}",
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        "wal_autocheckpoint = 0",
+        "cache_size = -32000",
+    ):
+        db.execute(f"PRAGMA {pragma}").fetchall()
+    db.execute("BEGIN IMMEDIATE")
+    # Again, now that no other process can be making the tables.
+    if not _check(db, path):
+        for statement in _SCHEMA.split(";\n"):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {_APPLICATION}")
+        db.execute(f"PRAGMA user_version = {_VERSION}")
+    db.execute("COMMIT")
+
+
+def _check(db: sqlite3.Connection, path: str) -> bool:
+    """Whether the tables are there."""
+    if not db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+        return False
+    if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
+        raise StateUnavailable(f"{path} is a database of something else: give the live state a file of its own.")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > _VERSION:
+        raise StateTooNew(
+            f"The live state in {path} is of version {version}, and this program knows version {_VERSION}: "
+            "run the program that wrote it, or move the file away to begin afresh."
+        )
+    return True

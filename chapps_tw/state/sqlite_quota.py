@@ -1,0 +1,201 @@
+"""Transmissions counted in SQLite: an exact rolling window with a running sum for each user."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import NamedTuple
+
+from chapps_tw.interfaces import UNKNOWN_USER, Fill, Outcome, Rules, Spend, Spent, Usage
+from chapps_tw.state.sqlite_file import key
+from chapps_tw.state.sqlite_verdicts import GRACE, advance, counter, floor, is_current
+
+# Limits and costs above this are taken for this: sums of them stay far inside SQLite's 64 bits.
+_MOST = 2**53
+
+_FIND = """
+    SELECT a.run, a.used, a.last, a.quota, a.fresh, a.dropped, a.until, m.first, m.cost, m.seen,
+        (SELECT MIN(first) FROM message WHERE run = a.run)
+    FROM account a LEFT JOIN message m ON m.run = a.run AND m.instance = ?
+    WHERE a.name = ?"""
+_ADD_MESSAGE = "INSERT INTO message (run, instance, first, until, cost, seen) VALUES (?, ?, ?, ?, ?, ?)"
+_CHANGE_MESSAGE = "UPDATE message SET cost = ?, seen = ? WHERE run = ? AND instance = ?"
+_COUNT_NEW = "UPDATE account SET used = ?, last = ?, until = ? WHERE name = ?"
+_COUNT_MORE = "UPDATE account SET used = ? WHERE name = ?"
+_BEGIN_RUN = """
+    INSERT INTO account (name, run, dropped, until) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET run = excluded.run"""
+_COPY = """
+    INSERT INTO account (name, quota, fresh, dropped, until) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET quota = excluded.quota, fresh = excluded.fresh, dropped = excluded.dropped,
+        until = MAX(until, excluded.until)"""
+
+
+class _Found(NamedTuple):
+    """An account, what is known of the message that is asked about, and the account's oldest message."""
+
+    run: int | None = None
+    used: int = 0
+    last: float | None = None
+    quota: int | None = None
+    fresh: float = 0.0
+    dropped: int | None = None
+    until: float = 0.0
+    first: float | None = None
+    own: int | None = None
+    seen: bytes | None = None
+    oldest: float | None = None
+
+
+class _Question(NamedTuple):
+    """What is asked, with the names as they are stored."""
+
+    wanted: Spend
+    rules: Rules
+    now: float
+    name: bytes
+    instance: bytes
+    dry: bool
+
+
+def spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill: Fill | None) -> Spent:
+    """Count a message, or one more recipient of it, if there is room."""
+    return _spend(db, now, wanted, rules, fill, False)
+
+
+def peek(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill: Fill | None) -> Spent:
+    """What :func:`spend` would answer; writes nothing."""
+    return _spend(db, now, wanted, rules, fill, True)
+
+
+def _spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill: Fill | None, dry: bool) -> Spent:
+    name = key(wanted.user)
+    # No name's key begins with this byte: a message of its own.
+    instance = key(wanted.instance) if wanted.instance else b"\xfe" + os.urandom(15)
+    found = _find(db, name, instance)
+    limit = found.quota if found.fresh > now else None
+    if fill is not None:
+        limit = min(fill.value, _MOST)
+        if not dry:
+            _copy(db, now, name, found, limit, fill)
+    if limit is None:
+        return Spent(Outcome.MISSING, 0, 0, 0.0, str(counter(db)))
+    if limit < 0:
+        return Spent(Outcome.UNKNOWN_USER if limit == UNKNOWN_USER else Outcome.NO_QUOTA, 0, 0, 0.0, "")
+    if found.oldest is not None and found.oldest <= now - rules.interval:
+        found = _slide(db, name, found, now - rules.interval, dry)
+    return _judge(db, _Question(wanted, rules, now, name, instance, dry), found, limit)
+
+
+def _judge(db: sqlite3.Connection, asked: _Question, found: _Found, limit: int) -> Spent:
+    now, rules, used, own = asked.now, asked.rules, found.used, found.own or 0
+    mark, target = _target(asked.wanted, own, found.seen or b"")
+    if target == own:
+        return Spent(Outcome.REPEATED, limit, used, 0.0, "")
+    # A last message in the future: the clock was set back, and nobody is made to wait for that.
+    if own == 0 and found.last is not None and 0 <= now - found.last < rules.min_delta:
+        return Spent(Outcome.TOO_SOON, limit, used, found.last + rules.min_delta - now, "")
+    total = used - own + target
+    most = limit + rules.margin_count + math.floor(limit * rules.margin_ratio)
+    if target > own and not ((own > 0 or used < limit) and total <= most):
+        return _exceeded(db, asked, found, limit)
+    if not asked.dry:
+        _count(db, asked, found, target, total, mark)
+    return Spent(Outcome.ACCEPTED, limit, total, 0.0, "")
+
+
+def _find(db: sqlite3.Connection, name: bytes, instance: bytes) -> _Found:
+    row = db.execute(_FIND, (instance, name)).fetchone()
+    return _Found._make(row) if row else _Found()
+
+
+def _target(wanted: Spend, own: int, seen: bytes) -> tuple[bytes, int]:
+    """What to remember of the recipient, and what the message is to cost."""
+    if not wanted.recipient:
+        return b"", min(wanted.cost, _MOST) if wanted.cost > 0 else own or 1
+    mark = blake2b(wanted.recipient.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    # A match across two marks is as unlikely as two recipients with one mark.
+    return mark, own if own > 0 and mark in seen else own + 1
+
+
+def _copy(db: sqlite3.Connection, now: float, name: bytes, found: _Found, limit: int, fill: Fill) -> None:
+    dropped = floor(db) if found.dropped is None else found.dropped
+    if is_current(fill.token, dropped):
+        fresh = now + fill.ttl
+        db.execute(_COPY, (name, limit, fresh, dropped, fresh + GRACE))
+
+
+def _slide(db: sqlite3.Connection, name: bytes, found: _Found, end: float, dry: bool) -> _Found:
+    """Take off what was counted at ``end`` or before."""
+    if found.last is not None and found.last <= end:
+        if not dry:
+            # The messages stay behind, nobody's, until they are cleaned away: any number at one price.
+            db.execute("UPDATE account SET run = NULL, used = 0 WHERE name = ?", (name,))
+        return found._replace(run=None, used=0, first=None, own=None, seen=None, oldest=None)
+    gone = db.execute("SELECT SUM(cost) FROM message WHERE run = ? AND first <= ?", (found.run, end)).fetchone()[0]
+    used = found.used - (gone or 0)
+    oldest = db.execute("SELECT MIN(first) FROM message WHERE run = ? AND first > ?", (found.run, end)).fetchone()[0]
+    if not dry:
+        db.execute("DELETE FROM message WHERE run = ? AND first <= ?", (found.run, end))
+        db.execute(_COUNT_MORE, (used, name))
+    if found.first is not None and found.first <= end:
+        return found._replace(used=used, first=None, own=None, seen=None, oldest=oldest)
+    return found._replace(used=used, oldest=oldest)
+
+
+def _exceeded(db: sqlite3.Connection, asked: _Question, found: _Found, limit: int) -> Spent:
+    """Refuse; a message that is refused as a whole gives back what it had cost."""
+    interval, used, oldest = asked.rules.interval, found.used, found.oldest
+    if found.own and not asked.wanted.recipient:
+        used -= found.own
+        oldest = db.execute(
+            "SELECT MIN(first) FROM message WHERE run = ? AND first > ? AND instance <> ?",
+            (found.run, asked.now - interval, asked.instance),
+        ).fetchone()[0]
+        if not asked.dry:
+            db.execute("DELETE FROM message WHERE run = ? AND instance = ?", (found.run, asked.instance))
+            db.execute(_COUNT_MORE, (used, asked.name))
+    wait = oldest + interval - asked.now if oldest is not None else 0.0
+    return Spent(Outcome.EXCEEDED, limit, used, wait, "")
+
+
+def _count(db: sqlite3.Connection, asked: _Question, found: _Found, target: int, total: int, mark: bytes) -> None:
+    if found.own:
+        db.execute(_CHANGE_MESSAGE, (target, (found.seen or b"") + mark, found.run, asked.instance))
+        db.execute(_COUNT_MORE, (total, asked.name))
+        return
+    run, now, until = found.run, asked.now, asked.now + asked.rules.interval
+    if run is None:
+        run = advance(db)
+        db.execute(_BEGIN_RUN, (asked.name, run, floor(db) if found.dropped is None else found.dropped, until))
+    db.execute(_ADD_MESSAGE, (run, asked.instance, now, until, target, mark))
+    db.execute(_COUNT_NEW, (total, now, max(found.until, until + asked.rules.min_delta), asked.name))
+
+
+def usage(db: sqlite3.Connection, now: float, users: Iterable[str], interval: float) -> list[Usage]:
+    """What is counted for some users."""
+    answer = []
+    for user in users:
+        name = key(user)
+        found = _find(db, name, b"")
+        limit = found.quota if found.fresh > now else None
+        if found.oldest is not None:
+            found = _slide(db, name, found, now - interval, True)
+        answer.append(Usage(limit, found.used, found.last or 0.0))
+    return answer
+
+
+def reset(db: sqlite3.Connection, now: float, user: str, interval: float) -> int:
+    """Forget what was counted for a user; returns how much."""
+    used = usage(db, now, [user], interval)[0].used
+    db.execute("UPDATE account SET run = NULL, used = 0, last = NULL WHERE name = ?", (key(user),))
+    return used
+
+
+def drop_limits(db: sqlite3.Connection, now: float, users: Iterable[str]) -> None:
+    """Forget the cached limits of some users."""
+    dropped = advance(db)
+    db.executemany(_COPY, [(key(user), None, now, dropped, now + GRACE) for user in users])

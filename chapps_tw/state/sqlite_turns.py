@@ -1,0 +1,197 @@
+"""Group commit: what arrives in one turn of the reactor shares one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+
+from chapps_tw.interfaces import StateUnavailable
+from chapps_tw.state.sqlite_file import open_file, unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# After these the connection is as good as before.
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+
+
+class Later(Protocol):
+    """The part of the reactor that is needed here."""
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> object: ...
+
+
+class Turns:
+    """Runs operations at once, and lets their results out when what they saw and did is committed.
+
+    An *area* is a set of bits: the rows that an operation reads or writes. One that has seen nothing
+    uncommitted in its area need not wait.
+
+    :ivar problem: a sentence while the file cannot be used, else ``""``.
+    :ivar finished: whether everything is refused from now on.
+    :param path: of the file.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: str, reactor: Later) -> None:
+        self.problem = ""
+        self.finished = False
+        self._path = path
+        self._reactor = reactor
+        self._db: sqlite3.Connection | None = None
+        self._begun = False
+        self._dirty = 0
+        self._waiting: list[tuple[Deferred[Any], Any]] = []
+        self._refusal = ""
+
+    def open(self) -> None:
+        """Open the file now. Raises what :func:`open_file` does."""
+        self._connection()
+
+    def finish(self) -> bool:
+        """Commit what is open, and refuse what comes later; returns whether the file was open."""
+        self._commit()
+        self.finished = True
+        return self._db is not None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._db is not None:
+            self._drop_connection(self._db)
+
+    def look(
+        self, area: int, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        """Run an operation that only reads. It opens no transaction of its own."""
+        try:
+            result = operation(self._connection(), *args, **kwargs)
+        except sqlite3.Error as error:
+            return fail(unavailable(self._path, error))
+        except Exception as error:
+            return fail(error)
+        return self._let_out(area, result)
+
+    def change(
+        self, area: int, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        """Run an operation that may write."""
+        try:
+            if not self._begun:
+                self._begin()
+            db = self._connection()
+        except StateUnavailable as error:
+            return fail(error)
+        before = db.total_changes
+        try:
+            result = operation(db, *args, **kwargs)
+        except sqlite3.Error as error:
+            reason = unavailable(self._path, error)
+            self._report(reason)
+            self._undo(db, before, reason)
+            return fail(reason)
+        except Exception as error:
+            self._undo(
+                db, before, StateUnavailable("A change to the live state failed half way, with all of its turn.")
+            )
+            return fail(error)
+        if db.total_changes != before:
+            self._dirty |= area
+        return self._let_out(area, result)
+
+    def _let_out(self, area: int, result: T) -> Deferred[T]:
+        if not self._dirty & area:
+            return succeed(result)
+        waiting: Deferred[T] = Deferred()
+        self._waiting.append((waiting, result))
+        return waiting
+
+    def _connection(self) -> sqlite3.Connection:
+        if self.finished:
+            raise StateUnavailable("The live state is closed.")
+        if self._db is None:
+            self._db = open_file(self._path)
+        return self._db
+
+    def _begin(self) -> None:
+        # One question has waited for the lock in vain: the others of this turn need not.
+        if self._refusal:
+            raise StateUnavailable(self._refusal)
+        try:
+            self._connection().execute("BEGIN IMMEDIATE")
+        except (sqlite3.Error, StateUnavailable) as error:
+            reason = self._give_up(error) if isinstance(error, sqlite3.Error) else error
+            self._report(reason)
+            self._refusal = str(reason)
+            self._reactor.callLater(0, self._try_again)
+            raise reason from error
+        self._begun = True
+        self._reactor.callLater(0, self._commit)
+
+    def _try_again(self) -> None:
+        self._refusal = ""
+
+    def _commit(self) -> None:
+        if not self._begun or self._db is None:
+            return
+        try:
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            reason = self._give_up(error)
+            self._report(reason)
+            self._fail(self._end_turn(), str(reason))
+            return
+        if self._dirty and self.problem:
+            self.log.info("The live state in {path} can be used again.", path=self._path)
+            self.problem = ""
+        for waiting, result in self._end_turn():
+            waiting.callback(result)
+
+    def _end_turn(self) -> list[tuple[Deferred[Any], Any]]:
+        ended, self._waiting = self._waiting, []
+        self._begun = False
+        self._dirty = 0
+        return ended
+
+    def _undo(self, db: sqlite3.Connection, before: int, reason: StateUnavailable) -> None:
+        """After a failed operation: nothing if it had changed nothing, else the whole turn is taken back."""
+        if db.total_changes == before and db.in_transaction:
+            return
+        self._roll_back(db)
+        # Not at once: whoever waits would be called in the middle of somebody else's question.
+        self._reactor.callLater(0, self._fail, self._end_turn(), str(reason))
+
+    def _fail(self, lost: list[tuple[Deferred[Any], Any]], reason: str) -> None:
+        for waiting, _ in lost:
+            waiting.errback(StateUnavailable(reason))
+
+    def _report(self, reason: StateUnavailable) -> None:
+        if not self.problem:
+            self.log.error("{why}", why=str(reason))
+        self.problem = str(reason)
+
+    def _give_up(self, error: sqlite3.Error) -> StateUnavailable:
+        if self._db is not None:
+            self._roll_back(self._db)
+            if self._db is not None and error.sqlite_errorcode & 0xFF not in _PASSING:
+                self._drop_connection(self._db)
+        return unavailable(self._path, error)
+
+    def _roll_back(self, db: sqlite3.Connection) -> None:
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._drop_connection(db)
+
+    def _drop_connection(self, db: sqlite3.Connection) -> None:
+        self._db = None
+        try:
+            db.close()
+        except sqlite3.Error:
+            # What it held open is given back with the process; the next turn takes a new one.
+            return

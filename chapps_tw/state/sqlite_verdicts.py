@@ -1,0 +1,115 @@
+"""Cached verdicts in SQLite, and the counter by which a copy knows that it was dropped.
+
+A token is the counter's value when it was given; each drop raises the counter and leaves its value
+with the name. What comes with a token below that was decided before the drop. A name with no row has
+not been dropped since the *floor*.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from chapps_tw.interfaces import Verdict
+from chapps_tw.state.sqlite_file import key
+
+# A row is kept so long after it has expired, for whoever still holds a token; seconds.
+GRACE = 3600.0
+
+_ONE = "SELECT allowed, fresh, dropped FROM verdict WHERE name = ?"
+# Half the time of two questions, or of one with IN.
+_TWO = """
+    SELECT a.allowed, a.fresh, a.dropped, b.allowed, b.fresh, b.dropped
+    FROM (SELECT 1) LEFT JOIN verdict a ON a.name = ? LEFT JOIN verdict b ON b.name = ?"""
+_KEEP = """
+    INSERT INTO verdict (name, allowed, fresh, dropped) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET allowed = excluded.allowed, fresh = excluded.fresh, dropped = excluded.dropped"""
+
+
+def counter(db: sqlite3.Connection) -> int:
+    """The counter, to be given out as a token."""
+    return int(db.execute("SELECT counter FROM meta").fetchone()[0])
+
+
+def advance(db: sqlite3.Connection) -> int:
+    """Raise the counter; returns a number that was never given before."""
+    db.execute("UPDATE meta SET counter = counter + 1")
+    return counter(db)
+
+
+def floor(db: sqlite3.Connection) -> int:
+    """What a name with no row counts as dropped at."""
+    return int(db.execute("SELECT floor FROM meta").fetchone()[0])
+
+
+def touch(db: sqlite3.Connection) -> None:
+    """Write something that changes nothing."""
+    db.execute("UPDATE meta SET floor = floor")
+
+
+def is_current(token: str, dropped: int) -> bool:
+    """Whether nothing was dropped since a token was given."""
+    return token.isascii() and token.isdigit() and len(token) < 20 and int(token) >= dropped
+
+
+def find(db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequence[str]) -> list[Verdict]:
+    """The cached verdicts about some names, in their order."""
+    whose = _whose(space, owner)
+    wanted = [whose + key(name) for name in names]
+    if len(wanted) == 2:
+        row = db.execute(_TWO, wanted).fetchone()
+        rows = [row[:3], row[3:]]
+    else:
+        rows = [db.execute(_ONE, (name,)).fetchone() or (None, None, None) for name in wanted]
+    answer, token = [], ""
+    for allowed, fresh, dropped in rows:
+        if allowed is None or fresh <= now:
+            token = token or str(counter(db))
+            answer.append(Verdict(None, token))
+        else:
+            answer.append(Verdict(allowed == 1, str(dropped)))
+    return answer
+
+
+def _whose(space: str, owner: str) -> bytes:
+    """How the names of an owner's verdicts begin; the lengths keep any two apart."""
+    space_key, owner_key = key(space), key(owner)
+    return b"%d:%d:%b%b" % (len(space_key), len(owner_key), space_key, owner_key)
+
+
+def keep(
+    db: sqlite3.Connection,
+    now: float,
+    space: str,
+    owner: str,
+    verdicts: Iterable[tuple[str, bool, str]],
+    ttl: float,
+) -> None:
+    """Cache those verdicts whose token is current."""
+    whose = _whose(space, owner)
+    for name, allowed, token in verdicts:
+        row = db.execute(_ONE, (whose + key(name),)).fetchone()
+        dropped = row[2] if row else floor(db)
+        if is_current(token, dropped):
+            db.execute(_KEEP, (whose + key(name), int(allowed), now + ttl, dropped))
+
+
+def drop(db: sqlite3.Connection, now: float, space: str, owner: str, names: Iterable[str]) -> list[bool | None]:
+    """Forget cached verdicts; returns what each was."""
+    dropped, whose = advance(db), _whose(space, owner)
+    were = []
+    for name in names:
+        row = db.execute(_ONE, (whose + key(name),)).fetchone()
+        were.append(row[0] == 1 if row and row[0] is not None and row[1] > now else None)
+        db.execute(_KEEP, (whose + key(name), None, now, dropped))
+    return were
+
+
+def first_time(db: sqlite3.Connection, now: float, space: str, name: str, ttl: float) -> bool:
+    """Whether a name was not brought here in the last ``ttl`` seconds; it is now."""
+    where = (key(space), key(name))
+    row = db.execute("SELECT until FROM once WHERE space = ? AND name = ?", where).fetchone()
+    if row and row[0] > now:
+        return False
+    db.execute("INSERT OR REPLACE INTO once (space, name, until) VALUES (?, ?, ?)", (*where, now + ttl))
+    return True
