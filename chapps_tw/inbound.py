@@ -1,0 +1,96 @@
+"""Inbound requests: whom the mail is for, and who brings it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from chapps_tw.config import Settings
+from chapps_tw.names import normal_domain
+from chapps_tw.request import PostfixPolicyRequest
+
+_DEFAULTS = Settings()
+_MAX_UNREADABLE_ADDRESS = 64
+_UNKNOWN = "unknown"
+_UNPRINTABLE = re.compile(r"[^!-~]")
+
+
+class InboundPPR(PostfixPolicyRequest):
+    """A policy request about mail to somebody here.
+
+    :param payload: as for :class:`~chapps_tw.request.PostfixPolicyRequest`, or such a request.
+    :param cfg: the settings; ``None`` means the built-in defaults.
+    """
+
+    __slots__ = ("_config",)
+
+    _config: Settings
+
+    def __init__(
+        self,
+        payload: PostfixPolicyRequest | bytes | str | Iterable[str] | Mapping[str, str],
+        *,
+        cfg: Settings | None = None,
+    ) -> None:
+        super().__init__(payload.attributes if isinstance(payload, PostfixPolicyRequest) else payload)
+        object.__setattr__(self, "_config", cfg or _DEFAULTS)
+
+    @property
+    def recipient_domain(self) -> str:
+        """The recipient's domain as lower-case A-labels; ``""`` when there is none.
+
+        It is what stands after the last ``@``: Postfix hands addresses over without their quotes.
+        """
+        return domain_of(self.get("recipient"))
+
+    @property
+    def client_network(self) -> str:
+        """The network that stands for the client, such as ``192.0.2.0/24``."""
+        return client_network(
+            self.get("client_address", _UNKNOWN), self._config.grl.ipv4_prefix, self._config.grl.ipv6_prefix
+        )
+
+    @property
+    def spf_identities(self) -> tuple[str, str, str]:
+        """What SPF is checked for: client address, HELO name, MAIL FROM (``""`` is the null sender)."""
+        return self.get("client_address"), self.get("helo_name"), self.get("sender")
+
+
+def domain_of(address: str) -> str:
+    """The domain of a mail address as lower-case A-labels; ``""`` when there is none."""
+    _, at, domain = address.rpartition("@")
+    return normal_domain(domain) if at else ""
+
+
+def mail_address(text: str) -> str:
+    """An address in the form that greylisting compares and stores.
+
+    All of it is lower case: a sender that changes the case of a local part between two attempts
+    is the same sender. Nothing else is folded: every VERP or BATV variation is a sender of its own.
+    Bytes that are no UTF-8 become escapes, so that every store takes them.
+    """
+    return text.lower().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def client_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address as Postfix gives it: a v4-mapped one is IPv4, a zone is left out; ``None`` for ``unknown``."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+@lru_cache(8192)
+def client_network(text: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
+    """The network that an address is in, as ``192.0.2.0/24`` or ``2001:db8::/64``.
+
+    :returns: for what is no address, that text, in printable ASCII and shortened.
+    """
+    address = client_address(text)
+    if address is None:
+        return _UNPRINTABLE.sub("?", text[:_MAX_UNREADABLE_ADDRESS].lower()) or _UNKNOWN
+    prefix = ipv4_prefix if address.version == 4 else ipv6_prefix
+    return str(ip_network((address, prefix), strict=False))

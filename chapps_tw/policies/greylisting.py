@@ -1,0 +1,98 @@
+"""Greylisting: has this client come back with this message?"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
+
+from chapps_tw.config import Settings
+from chapps_tw.decision import Decision, Reason, fill
+from chapps_tw.inbound import InboundPPR, mail_address
+from chapps_tw.interfaces import Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
+from chapps_tw.request import PostfixPolicyRequest
+
+# At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
+STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
+
+_REASONS = {
+    Outcome.NOT_GREYLISTED: Reason.NOT_GREYLISTED,
+    Outcome.FIRST: Reason.GREYLIST_FIRST,
+    Outcome.EARLY: Reason.GREYLIST_EARLY,
+    Outcome.PASSED: Reason.GREYLIST_PASSED,
+    Outcome.KNOWN_CLIENT: Reason.KNOWN_CLIENT,
+}
+
+
+class GreylistingPolicy:
+    """Defers what it has not met before; who comes back after a while passes (RFC 6647)."""
+
+    name = "GreylistingPolicy"
+
+    def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
+        self._all = settings
+        self._settings = settings.grl
+        self._patience = patience(settings)
+        self._state = state
+        self._book = book
+
+    async def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Decision:
+        """Meet a message to one recipient.
+
+        :param earlier: where one of them asks for greylisting, the domain's flag does not matter;
+            where one names a client, that one is met instead of the network.
+        :raises StateUnavailable, BookUnavailable: when they cannot be asked.
+        """
+        return await self._judge(request, earlier, self._state.meet)
+
+    async def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Decision:
+        """What :meth:`decide` would answer, remembering nothing. Raises the same."""
+        return await self._judge(request, earlier, self._state.peek_meet)
+
+    async def _judge(
+        self, request: PostfixPolicyRequest, earlier: Sequence[Decision], ask: Callable[..., Awaitable[Met]]
+    ) -> Decision:
+        recipient = request.get("recipient")
+        if not recipient or request.protocol_state not in STAGES:
+            return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
+        if not request.sender and self._settings.null_sender_ok:
+            return Decision(self._settings.acceptance_message, Reason.NULL_SENDER_ACCEPTED, self.name)
+        meeting = self._meeting(InboundPPR(request, cfg=self._all), earlier)
+        if not meeting.domain and not meeting.forced:
+            return Decision(self._settings.acceptance_message, Reason.NOT_GREYLISTED, self.name)
+        met = await ask(meeting, self._patience)
+        if met.outcome is Outcome.MISSING:
+            met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
+        return self._decision(met, request)
+
+    def _meeting(self, request: InboundPPR, earlier: Sequence[Decision]) -> Meeting:
+        passed = ""
+        if self._settings.spf_identity:
+            passed = next((decision.client for decision in earlier if decision.client), "")
+        return Meeting(
+            client=passed or request.client_network,
+            sender=mail_address(request.get("sender")),
+            recipient=mail_address(request.get("recipient")),
+            domain=request.recipient_domain,
+            instance=request.get("instance"),
+            forced=any(decision.greylist for decision in earlier),
+        )
+
+    async def _look_up(self, domain: str, token: str) -> Fill:
+        flags = await self._book.flags_of(domain)
+        return Fill(token, int(flags.greylist), self._settings.cache_ttl)
+
+    def _decision(self, met: Met, request: PostfixPolicyRequest) -> Decision:
+        wait = ceil(met.wait)
+        figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
+        if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
+            shown = {"retry_after": wait, "sender": request.get("sender"), "recipient": request.get("recipient")}
+            action = fill(self._settings.rejection_message, shown)
+        else:
+            action = self._settings.acceptance_message
+        return Decision(action, _REASONS[met.outcome], self.name, figures)
+
+
+def patience(settings: Settings) -> Patience:
+    """How greylisting waits, by the settings."""
+    grl = settings.grl
+    return Patience(grl.minimum_deferral, grl.cache_ttl, grl.whitelist_threshold)

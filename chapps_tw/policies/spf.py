@@ -1,0 +1,147 @@
+"""SPF: may this client send mail of this domain?"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from chapps_tw.config import PostfixSPFActions, Settings
+from chapps_tw.decision import Decision, Reason, fill
+from chapps_tw.inbound import InboundPPR
+from chapps_tw.interfaces import LiveState, PolicyBook
+from chapps_tw.received_spf import SpfResult, received_spf
+from chapps_tw.request import PostfixPolicyRequest
+
+SPACE = "spf"
+FLAG = "check_spf"
+
+# At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
+STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
+
+# A transaction does not last longer; Postfix closes a session after 1000 s.
+_HEADER_TTL = 3600.0
+
+_PASS_ON = "DUNNO"
+
+
+class SPFEnforcementPolicy:
+    """Checks SPF (RFC 7208), and for domains that want it acts on the result.
+
+    :param check: takes client address, HELO name and MAIL FROM.
+    :param receiver: name of this host, for the header.
+    """
+
+    name = "SPFEnforcementPolicy"
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: LiveState,
+        book: PolicyBook,
+        check: Callable[[str, str, str], Awaitable[SpfResult]],
+        receiver: str = "",
+    ) -> None:
+        self._settings = settings.spf
+        self._actions = actions(settings.spf_actions)
+        self._state = state
+        self._book = book
+        self._check = check
+        self._receiver = receiver
+
+    async def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Decision:
+        """Check the sender of a message to one recipient.
+
+        A header is answered for each recipient; :meth:`settle` sees to it that the message has one.
+
+        :raises StateUnavailable, BookUnavailable: when they cannot be asked.
+        """
+        return await self._judge(request, keep=True)
+
+    async def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Decision:
+        """What :meth:`decide` would answer, keeping nothing. Raises the same."""
+        return await self._judge(request, keep=False)
+
+    async def settle(self, request: PostfixPolicyRequest, decision: Decision) -> Decision:
+        """Last word on a decision of this policy that is about to be the listener's answer.
+
+        Postfix adds a header each time it is answered. Only here is it known that the answer is not
+        replaced by a later policy's, which would lose the header for all the other recipients.
+
+        :returns: the decision; or it as DUNNO, where the message has its header already.
+        :raises StateUnavailable: when that cannot be asked.
+        """
+        instance = request.get("instance")
+        if decision.verb != "PREPEND" or not instance:
+            return decision
+        if await self._state.first_time("spf-header", instance, _HEADER_TTL):
+            return decision
+        return decision._replace(action=_PASS_ON)
+
+    async def _judge(self, plain: PostfixPolicyRequest, keep: bool) -> Decision:
+        request = InboundPPR(plain)
+        if not request.recipient or request.protocol_state not in STAGES:
+            return Decision(_PASS_ON, Reason.STAGE_NOT_JUDGED, self.name)
+        if not request.sender and self._settings.null_sender_ok:
+            return Decision(_PASS_ON, Reason.NULL_SENDER_ACCEPTED, self.name)
+        enforced = await self._enforced(request.recipient_domain, keep)
+        found = await self._check(*request.spf_identities)
+        return self._decision(found, request, enforced)
+
+    async def _enforced(self, domain: str, keep: bool) -> bool:
+        if not domain:
+            return False
+        [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
+        if cached.allowed is not None:
+            return cached.allowed
+        flags = await self._book.flags_of(domain)
+        if keep:
+            verdict = (FLAG, flags.check_spf, cached.token)
+            await self._state.keep_verdicts(SPACE, domain, (verdict,), self._settings.cache_ttl)
+        return flags.check_spf
+
+    def _decision(self, found: SpfResult, request: InboundPPR, enforced: bool) -> Decision:
+        wanted = self._actions[found.result] if enforced else "prepend"
+        greylist = wanted == "greylist"
+        if greylist or wanted == "prepend":
+            action = self._header(found, request)
+        elif wanted in ("dunno", "okay"):
+            # OK would let the mail past reject_unauth_destination, where that comes later.
+            action = _PASS_ON
+        else:
+            action = fill(wanted, {"reason": reason(found, request.get("client_address"))})
+        return Decision(
+            action,
+            Reason(f"spf_{found.result}"),
+            self.name,
+            detail=f"{found.identity} {found.domain} {found.mechanism or found.problem}".strip(),
+            greylist=greylist,
+            client=found.domain if found.result == "pass" else "",
+        )
+
+    def _header(self, found: SpfResult, request: InboundPPR) -> str:
+        # Postfix takes no header at the end of the message.
+        if request.protocol_state == "END-OF-MESSAGE":
+            return _PASS_ON
+        return "PREPEND " + received_spf(found, *request.spf_identities, self._receiver)
+
+
+def reason(found: SpfResult, client: str) -> str:
+    """Why, for the sender: what the domain's owner says about it, else in our words."""
+    domain = found.domain or "the sender"
+    if found.explanation:
+        return f"{domain} explains: {found.explanation}"
+    if found.result in ("temperror", "permerror"):
+        return f"{domain}: {found.problem}" if found.problem else domain
+    return f"{domain} says {found.result} for {client or 'this client'}"
+
+
+def actions(options: PostfixSPFActions) -> Mapping[str, str]:
+    """The configured action for each result of RFC 7208, section 2.6."""
+    return {
+        "pass": options.passing,
+        "fail": options.fail,
+        "softfail": options.softfail,
+        "none": options.none_neutral,
+        "neutral": options.none_neutral,
+        "temperror": options.temperror,
+        "permerror": options.permerror,
+    }

@@ -1,0 +1,355 @@
+"""DNS questions on the reactor, each asked once and remembered for its TTL.
+
+dnspython writes and reads the messages; sockets and timers are Twisted's, so that a name server
+that never answers costs a socket and a timer, and no thread.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.resolver
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
+from twisted.internet.error import CannotListenError, ConnectError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import DatagramProtocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import Int16StringReceiver
+from twisted.python.failure import Failure
+
+MAX_QUESTIONS = 512
+MAX_CACHED = 16384
+MAX_TTL = 86400.0
+
+# RFC 9520: a failure is remembered for at least 1 s and at most 5 minutes.
+FAILURE_TTL = 5.0
+
+# Seconds that a server has for its first answer; doubled each time all of them were asked.
+FIRST_PATIENCE = 1.0
+
+# Questions that are sent in one turn of the reactor; each takes about half a millisecond.
+TURN_SIZE = 8
+
+# Of one message: reading 256 records takes some ten milliseconds, in the reactor's thread.
+MAX_RECORDS = 256
+MAX_TCP_BYTES = 16384
+_MAX_UDP_BYTES = 4096
+_UDP_PAYLOAD = 1232
+
+Value = str | tuple[bytes, ...] | tuple[int, str]
+Answer = tuple[Value, ...]
+Server = tuple[str, int]
+
+log = Logger()
+
+
+class DnsFailure(OSError):
+    """DNS gave no answer, neither yes nor no. Says why in one sentence."""
+
+
+class _Unusable(Exception):
+    """What a server answered is of no use; another one may know better."""
+
+
+class _Found(NamedTuple):
+    answer: Answer | DnsFailure
+    ttl: float
+
+
+class Resolver:
+    """Asks recursive name servers.
+
+    :param reactor: provides IReactorTime, IReactorUDP and IReactorTCP.
+    :param servers: addresses and ports, asked in this order.
+    :param timeout: seconds until a question is given up.
+    """
+
+    def __init__(self, reactor: Any, servers: Sequence[Server], timeout: float) -> None:
+        self._reactor = reactor
+        self._servers = tuple(servers)
+        self._timeout = timeout
+        self._cache: OrderedDict[tuple[str, str], tuple[float, Answer | DnsFailure]] = OrderedDict()
+        self._waiting: dict[tuple[str, str], list[Deferred[Answer]]] = {}
+        self._tasks: set[Deferred[None]] = set()
+        self._turns = Turns(reactor)
+        self._closed = False
+
+    @property
+    def questions(self) -> int:
+        """How many questions are in flight."""
+        return len(self._waiting)
+
+    def ask(self, name: str, rdtype: str) -> Deferred[Answer]:
+        """The records of a name: ``A AAAA PTR`` as text, ``MX`` as (preference, name), ``TXT`` as its strings.
+
+        Cancelling it ends the waiting, not the question, which others may wait for too.
+
+        :returns: an empty tuple when the name, or a record of that type, does not exist.
+        :raises DnsFailure: when that cannot be told.
+        """
+        key = (name.lower().removesuffix("."), rdtype)
+        until, answer = self._cache.get(key, (0.0, ()))
+        if until > self._reactor.seconds():
+            return fail(DnsFailure(*answer.args)) if isinstance(answer, DnsFailure) else succeed(answer)
+        if key not in self._waiting and (self._closed or len(self._waiting) >= MAX_QUESTIONS):
+            return fail(DnsFailure("too many DNS questions at once" if not self._closed else "the process ends"))
+        waiter: Deferred[Answer] = Deferred()
+        if key in self._waiting:
+            self._waiting[key].append(waiter)
+            return waiter
+        self._waiting[key] = [waiter]
+        task = Deferred.fromCoroutine(self._answer(key))
+        self._tasks.add(task)
+        task.addErrback(lambda failure: log.failure("a DNS question ended unexpectedly", failure))
+        task.addBoth(lambda _: self._tasks.discard(task))
+        return waiter
+
+    def close(self) -> None:
+        """Give up every question, and take no more."""
+        self._closed = True
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def _answer(self, key: tuple[str, str]) -> None:
+        found = _Found(DnsFailure("the look-up was given up"), 0.0)
+        try:
+            found = await self._look_up(*key)
+        except DnsFailure as error:
+            found = _Found(error, FAILURE_TTL)
+        except CancelledError:
+            pass
+        finally:
+            self._keep(key, found)
+            for waiter in self._waiting.pop(key):
+                if isinstance(found.answer, DnsFailure):
+                    # One for each: an exception keeps hold of everything that it was raised through.
+                    waiter.errback(DnsFailure(*found.answer.args))
+                else:
+                    waiter.callback(found.answer)
+
+    def _keep(self, key: tuple[str, str], found: _Found) -> None:
+        self._cache.pop(key, None)
+        if found.ttl > 0:
+            self._cache[key] = (self._reactor.seconds() + min(found.ttl, MAX_TTL), found.answer)
+            if len(self._cache) > MAX_CACHED:
+                self._cache.popitem(last=False)
+
+    async def _look_up(self, name: str, rdtype: str) -> _Found:
+        end = self._reactor.seconds() + self._timeout
+        await self._turns.mine()
+        try:
+            query = dns.message.make_query(_dns_name(name), rdtype, use_edns=0, payload=_UDP_PAYLOAD)
+        except dns.exception.DNSException:
+            return _Found((), MAX_TTL)  # what cannot be a name has no records
+        servers, patience = list(self._servers), FIRST_PATIENCE
+        while servers:
+            for server in tuple(servers):
+                if self._reactor.seconds() >= end:
+                    raise DnsFailure("no answer from DNS in time")
+                try:
+                    return await self._ask_server(query, server, patience, end)
+                except TimeoutError:
+                    await self._turns.mine()
+                except _Unusable:
+                    servers.remove(server)
+            patience *= 2
+        raise DnsFailure("no DNS server has an answer")
+
+    async def _ask_server(self, query: dns.message.Message, server: Server, patience: float, end: float) -> _Found:
+        left = end - self._reactor.seconds()
+        response = await self._over_udp(query, server).addTimeout(min(patience, left), self._reactor)
+        if response.flags & dns.flags.TC:
+            left = max(0.0, end - self._reactor.seconds())
+            response = await self._over_tcp(query, server).addTimeout(left, self._reactor)
+        return _read(response)
+
+    def _over_udp(self, query: dns.message.Message, server: Server) -> Deferred[dns.message.Message]:
+        exchange = _Datagrams(query, server)
+        try:
+            self._reactor.listenUDP(0, exchange, "::" if ":" in server[0] else "", _MAX_UDP_BYTES)
+        except (CannotListenError, OSError):
+            return fail(_Unusable())
+        return exchange.response
+
+    def _over_tcp(self, query: dns.message.Message, server: Server) -> Deferred[dns.message.Message]:
+        endpoint = TCP6ClientEndpoint if ":" in server[0] else TCP4ClientEndpoint
+        return Deferred.fromCoroutine(_converse(endpoint(self._reactor, *server), query))
+
+
+class Turns:
+    """Lets a few go on in each turn of the reactor, so that a burst of questions is no standstill."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._free = TURN_SIZE
+        self._queue: deque[Deferred[None]] = deque()
+        self._renewing = False
+
+    def mine(self) -> Deferred[None]:
+        """Fires when it is the caller's turn."""
+        turn: Deferred[None] = Deferred()
+        self._queue.append(turn)
+        self._go_on()
+        return turn
+
+    def _go_on(self) -> None:
+        while self._free and self._queue:
+            self._free -= 1
+            self._queue.popleft().callback(None)
+        if not self._renewing:
+            self._renewing = True
+            self._clock.callLater(0, self._renew)
+
+    def _renew(self) -> None:
+        self._renewing = False
+        self._free = TURN_SIZE
+        if self._queue:
+            self._go_on()
+
+
+class _Datagrams(DatagramProtocol):
+    """One question over UDP, from a port of its own: its number makes forged answers harder (RFC 5452)."""
+
+    noisy = False
+
+    def __init__(self, query: dns.message.Message, server: Server) -> None:
+        self._query = query
+        self._server = server
+        self.response: Deferred[dns.message.Message] = Deferred(lambda _: self._close())
+
+    def startProtocol(self) -> None:
+        transport: Any = self.transport
+        transport.connect(*self._server)
+        transport.write(self._query.to_wire())
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        try:
+            response = _parse(self._query, datagram)
+        except _Unusable:
+            return  # from somebody else, or damaged: the right one may still come
+        if not self.response.called:
+            self._close()
+            self.response.callback(response)
+
+    def stopProtocol(self) -> None:
+        # The epoll reactor closes a port whose server refused the datagram.
+        if not self.response.called:
+            self.response.errback(_Unusable())
+
+    def connectionRefused(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self.transport.stopListening()
+
+
+class _Stream(Int16StringReceiver):
+    """One question over TCP (RFC 7766)."""
+
+    MAX_LENGTH = MAX_TCP_BYTES
+
+    def __init__(self) -> None:
+        self.received: Deferred[bytes] = Deferred()
+
+    def stringReceived(self, string: bytes) -> None:
+        if not self.received.called:
+            self.received.callback(string)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.received.called:
+            self.received.errback(_Unusable())
+
+
+async def _converse(endpoint: Any, query: dns.message.Message) -> dns.message.Message:
+    try:
+        stream = await connectProtocol(endpoint, _Stream())
+    except ConnectError:
+        raise _Unusable from None
+    try:
+        stream.sendString(query.to_wire())
+        return _parse(query, await stream.received)
+    finally:
+        stream.transport.abortConnection()
+
+
+def _dns_name(text: str) -> dns.name.Name:
+    labels = [label.encode("utf-8", "surrogateescape") for label in text.split(".")]
+    return dns.name.Name([*labels, b""])
+
+
+def _parse(query: dns.message.Message, wire: bytes) -> dns.message.Message:
+    try:
+        if sum(struct.unpack_from("!3H", wire, 6)) > MAX_RECORDS:
+            raise _Unusable
+        response = dns.message.from_wire(wire, ignore_trailing=True)
+        if query.is_response(response):
+            return response
+    except (dns.exception.DNSException, ValueError, struct.error):
+        pass
+    raise _Unusable
+
+
+def _read(response: dns.message.Message) -> _Found:
+    if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) or response.flags & dns.flags.TC:
+        raise _Unusable
+    try:
+        chain = response.resolve_chaining()  # type: ignore[attr-defined]
+    except dns.message.ChainTooLong:
+        return _Found((), MAX_TTL)
+    except dns.exception.DNSException:
+        raise _Unusable from None
+    return _Found(tuple(_value(rdata) for rdata in chain.answer or ()), chain.minimum_ttl)
+
+
+def _value(rdata: Any) -> Value:
+    match rdata.rdtype:
+        case dns.rdatatype.TXT:
+            return tuple(rdata.strings)
+        case dns.rdatatype.MX:
+            return rdata.preference, rdata.exchange.to_text(omit_final_dot=True)
+        case dns.rdatatype.PTR:
+            return str(rdata.target.to_text(omit_final_dot=True))
+    return str(rdata.address)
+
+
+def nameservers(texts: Sequence[str]) -> list[Server]:
+    """Read ``address[:port]`` texts, IPv6 in brackets when a port follows; the system's servers when there is none.
+
+    :raises ValueError: with what is wrong.
+    """
+    return [_nameserver(text) for text in texts] or _system_nameservers()
+
+
+def _nameserver(text: str) -> Server:
+    match = re.fullmatch(r"\[([^]]+)\](?::(\d{1,5}))?|([^:]+)(?::(\d{1,5}))?|(.+)", text)
+    if match:
+        host = match[1] or match[3] or match[5]
+        port = int(match[2] or match[4] or 53)
+        try:
+            ip_address(host)
+        except ValueError:
+            port = 0
+        if 0 < port < 65536:
+            return host, port
+    raise ValueError(f"address[:port] ... with an IPv6 address in brackets, which {text!r} is not")
+
+
+def _system_nameservers() -> list[Server]:
+    try:
+        system = dns.resolver.Resolver()
+    except dns.resolver.NoResolverConfiguration:
+        return [("127.0.0.1", 53)]
+    return [(str(server), system.port) for server in system.nameservers]

@@ -1,0 +1,196 @@
+"""A DNS server on loopback, UDP and TCP, whose answers and moods a test decides."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import struct
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.rdtypes.ANY.TXT
+import dns.rrset
+
+# Moods. A number of seconds is one as well: the answer comes that late.
+NEVER = "never"
+SERVFAIL = "servfail"
+TRUNCATED = "truncated"
+FORGED = "forged"
+
+Zones = Mapping[str, Sequence[dns.rdata.Rdata]]
+
+
+def record(rdtype: str, text: str) -> dns.rdata.Rdata:
+    """A record in the form of zone files."""
+    return dns.rdata.from_text("IN", rdtype, text, origin=dns.name.root, relativize=False)
+
+
+def txt(*strings: str | bytes) -> dns.rdata.Rdata:
+    """A TXT record of strings that need no quoting."""
+    octets = [string.encode() if isinstance(string, str) else string for string in strings]
+    return dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, dns.rdatatype.TXT, octets)
+
+
+def addresses(*texts: str) -> list[dns.rdata.Rdata]:
+    """A and AAAA records."""
+    return [record("AAAA" if ":" in text else "A", text) for text in texts]
+
+
+def _text(name: dns.name.Name) -> str:
+    return b".".join(name.labels[:-1]).decode("latin-1").lower()
+
+
+class DnsServer:
+    """Answers from ``zones`` (names in lower case, without final dot), NXDOMAIN for all others.
+
+    :ivar moods: what the server does instead of answering, by name, ``(name, type)`` or ``.suffix``.
+    :ivar questions: ``(name, type, protocol)`` of everything that was asked, in order.
+    :ivar ttl: of every record, and of a negative answer.
+    """
+
+    def __init__(self, zones: Zones, moods: Mapping[Any, str | float] | None = None, ttl: int = 300) -> None:
+        self.zones = dict(zones)
+        self.moods: dict[Any, str | float] = dict(moods or {})
+        self.ttl = ttl
+        self.questions: list[tuple[str, str, str]] = []
+        self._open()
+        self._stopping = False
+        self._timers: set[threading.Timer] = set()
+        self._thread = threading.Thread(target=self._serve, name="dns server", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> None:
+        for _ in range(50):
+            self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            self._udp.bind(("127.0.0.1", 0))
+            self.port = int(self._udp.getsockname()[1])
+            self._tcp = socket.socket()
+            with contextlib.suppress(OSError):
+                self._tcp.bind(("127.0.0.1", self.port))
+                self._tcp.listen(64)
+                return
+            self._udp.close()
+            self._tcp.close()
+        raise OSError("no port is free for UDP and TCP both")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    def asked(self, name: str, rdtype: str) -> int:
+        """How often a question was asked over UDP."""
+        return self.questions.count((name, rdtype, "udp"))
+
+    def stop(self) -> None:
+        self._stopping = True
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"", self.address)
+        self._thread.join(5)
+        for timer in tuple(self._timers):
+            timer.cancel()
+        self._udp.close()
+        self._tcp.close()
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._udp, selectors.EVENT_READ)
+            selector.register(self._tcp, selectors.EVENT_READ)
+            while not self._stopping:
+                for key, _ in selector.select():
+                    if key.fileobj is self._udp:
+                        self._answer_datagram()
+                    else:
+                        threading.Thread(target=self._answer_stream, args=self._tcp.accept(), daemon=True).start()
+
+    def _answer_datagram(self) -> None:
+        wire, client = self._udp.recvfrom(65535)
+        with contextlib.suppress(dns.exception.DNSException):
+            query = dns.message.from_wire(wire)
+            mood = self._mood(query, "udp")
+            if mood == FORGED:
+                self._udp.sendto(self._forgery(query), client)
+            if mood == NEVER:
+                return
+            answer = self._answer(query, mood, max(query.payload, 512))
+            if isinstance(mood, (int, float)):
+                self._later(mood, answer, client)
+            else:
+                self._udp.sendto(answer, client)
+
+    def _later(self, seconds: float, answer: bytes, client: Any) -> None:
+        def send() -> None:
+            self._timers.discard(timer)
+            with contextlib.suppress(OSError):
+                self._udp.sendto(answer, client)
+
+        timer = threading.Timer(seconds, send)
+        timer.daemon = True
+        self._timers.add(timer)
+        timer.start()
+
+    def _answer_stream(self, connection: socket.socket, _: Any) -> None:
+        with connection, contextlib.suppress(OSError, struct.error, dns.exception.DNSException):
+            connection.settimeout(10)
+            [length] = struct.unpack("!H", connection.recv(2, socket.MSG_WAITALL))
+            query = dns.message.from_wire(connection.recv(length, socket.MSG_WAITALL))
+            mood = self._mood(query, "tcp")
+            if mood == NEVER:
+                return
+            answer = self._answer(query, "" if mood == TRUNCATED else mood, 65535)
+            connection.sendall(struct.pack("!H", len(answer)) + answer)
+
+    def _mood(self, query: dns.message.Message, protocol: str) -> str | float:
+        [question] = query.question
+        name = _text(question.name)
+        rdtype = dns.rdatatype.to_text(question.rdtype)
+        self.questions.append((name, rdtype, protocol))
+        keys = [(name, rdtype), name, "." + name.partition(".")[2], "." + ".".join(name.rsplit(".", 2)[-2:])]
+        return next((self.moods[key] for key in keys if key in self.moods), "")
+
+    def _answer(self, query: dns.message.Message, mood: str | float, most: int) -> bytes:
+        response = dns.message.make_response(query, recursion_available=True)
+        if mood == SERVFAIL:
+            response.set_rcode(dns.rcode.SERVFAIL)
+        elif mood == TRUNCATED:
+            response.flags |= dns.flags.TC
+        else:
+            self._fill(response, query.question[0])
+        try:
+            return response.to_wire(max_size=most)
+        except dns.exception.TooBig:
+            return self._answer(query, TRUNCATED, most)
+
+    def _fill(self, response: dns.message.Message, question: dns.rrset.RRset) -> None:
+        name = question.name
+        for _ in range(20):
+            there = self.zones.get(_text(name))
+            wanted = [rdata for rdata in there or () if rdata.rdtype == question.rdtype]
+            aliases: list[Any] = [rdata for rdata in there or () if rdata.rdtype == dns.rdatatype.CNAME]
+            if wanted or not aliases:
+                break
+            response.answer.append(dns.rrset.from_rdata(name, self.ttl, aliases[0]))
+            name = aliases[0].target
+        if wanted:
+            response.answer.append(dns.rrset.from_rdata_list(name, self.ttl, wanted))
+            return
+        soa = record("SOA", f". . 1 1 1 1 {self.ttl}")
+        response.authority.append(dns.rrset.from_rdata(dns.name.root, self.ttl, soa))
+        if there is None:
+            response.set_rcode(dns.rcode.NXDOMAIN)
+
+    def _forgery(self, query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query)
+        response.id = (query.id + 1) % 65536
+        response.answer.append(dns.rrset.from_rdata_list(query.question[0].name, 300, [txt("v=spf1 +all")]))
+        return response.to_wire()

@@ -1,0 +1,240 @@
+"""Greylisting: the policy over the embedded store. How a store remembers is tested with the stores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from chapps_tw.config import GreylistingPolicy as Section
+from chapps_tw.config import Settings
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.interfaces import BookUnavailable, StateUnavailable
+from chapps_tw.policies.greylisting import GreylistingPolicy
+from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.state.sqlite import SqliteState
+from tests.fake_book import DictBook
+
+T = TypeVar("T")
+
+RECORDED = Path(__file__).with_name("data") / "postfix-requests"
+FORCING = Decision("DUNNO", Reason.SPF_SOFTFAIL, "SPFEnforcementPolicy", greylist=True)
+PASSING = Decision("DUNNO", Reason.SPF_PASS, "SPFEnforcementPolicy", client="example.com")
+
+
+def request(instance: str = "i1", **attributes: str) -> PostfixPolicyRequest:
+    return PostfixPolicyRequest(
+        {
+            "protocol_state": "RCPT",
+            "client_address": "192.0.2.1",
+            "sender": "alice@example.com",
+            "recipient": "bob@grey.example",
+            "instance": instance,
+        }
+        | attributes
+    )
+
+
+class GreylistingCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_700_000_000)
+        self.state = SqliteState(":memory:", self.clock.seconds, self.clock)
+        self.addCleanup(self.state.stop)
+        self.book = DictBook()
+        self.book.flags = {"grey.example": (True, False), "open.example": (False, True)}
+        self.policy = self.make()
+
+    def make(self, **options: object) -> GreylistingPolicy:
+        section = dataclasses.replace(Section(), **options)  # type: ignore[arg-type]
+        return GreylistingPolicy(Settings(grl=section), self.state, self.book)
+
+    def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        running = Deferred.fromCoroutine(coroutine)
+        for _ in range(4):
+            self.clock.advance(0)
+        return self.successResultOf(running)
+
+    def decide(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> Decision:
+        return self.run_now(self.policy.decide(request(instance, **attributes), earlier))
+
+    def reason(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> Reason:
+        return self.decide(instance, *earlier, **attributes).reason
+
+
+class Waiting(GreylistingCase):
+    def test_the_first_time_is_deferred_and_told_when_to_come_back(self) -> None:
+        decision = self.decide()
+        self.assertEqual(decision.reason, Reason.GREYLIST_FIRST)
+        self.assertEqual(decision.action, "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in 60 s")
+        self.assertEqual(decision.figures, {"wait": 60, "tally": 0, "threshold": 10})
+
+    def test_seconds_are_whole_and_rounded_up(self) -> None:
+        self.decide()
+        self.clock.advance(10.25)
+        self.assertTrue(self.decide("i2").action.endswith("retry in 50 s"))
+
+    def test_coming_back_early_does_not_start_the_wait_again(self) -> None:
+        self.decide()
+        for attempt in range(2):
+            self.clock.advance(20)
+            self.assertEqual(self.reason(f"e{attempt}"), Reason.GREYLIST_EARLY)
+        self.clock.advance(20)
+        decision = self.decide("i3")
+        self.assertEqual((decision.action, decision.reason), ("DUNNO", Reason.GREYLIST_PASSED))
+        self.assertEqual(decision.figures, {"wait": 0, "tally": 1, "threshold": 10})
+
+    def test_another_address_of_the_network_is_the_same_client(self) -> None:
+        self.decide()
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", client_address="192.0.2.200"), Reason.GREYLIST_PASSED)
+        self.assertEqual(self.reason("i2", client_address="198.51.100.1"), Reason.GREYLIST_FIRST)
+
+    def test_sender_and_recipient_belong_to_it_whatever_their_case(self) -> None:
+        self.decide()
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", sender="ALICE@Example.COM", recipient="Bob@GREY.example"), "greylist_passed")
+        self.assertEqual(self.reason("i2", sender="carol@example.com"), Reason.GREYLIST_FIRST)
+        self.assertEqual(self.reason("i2", recipient="dave@grey.example"), Reason.GREYLIST_FIRST)
+
+    def test_a_client_that_passed_often_enough_is_known(self) -> None:
+        self.policy = self.make(whitelist_threshold=2)
+        for number in range(2):
+            self.decide(f"a{number}", sender=f"s{number}@example.com")
+            self.clock.advance(60)
+            self.assertEqual(self.reason(f"b{number}", sender=f"s{number}@example.com"), Reason.GREYLIST_PASSED)
+        decision = self.decide("new", sender="new@example.com")
+        self.assertEqual((decision.action, decision.reason), ("DUNNO", Reason.KNOWN_CLIENT))
+        self.assertEqual(decision.figures, {"wait": 0, "tally": 2, "threshold": 2})
+
+    def test_messages_are_templates(self) -> None:
+        self.policy = self.make(
+            acceptance_message="PREPEND X-Greylist: passed",
+            rejection_message="450 4.7.1 {recipient}: {sender} back in {retry_after}",
+        )
+        self.assertEqual(self.decide().action, "450 4.7.1 bob@grey.example: alice@example.com back in 60")
+        self.clock.advance(60)
+        self.assertEqual(self.decide("i2").action, "PREPEND X-Greylist: passed")
+
+    def test_bytes_that_are_no_text_are_a_sender_like_any_other(self) -> None:
+        odd = {"sender": "\udce4@example.com", "recipient": "\udcff@grey.example", "client_address": "\udcff"}
+        self.assertEqual(self.reason("i1", **odd), Reason.GREYLIST_FIRST)
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", **odd), Reason.GREYLIST_PASSED)
+
+    def test_explaining_changes_nothing(self) -> None:
+        for _ in range(2):
+            self.assertEqual(self.run_now(self.policy.explain(request())).reason, Reason.GREYLIST_FIRST)
+        self.decide()
+        self.clock.advance(60)
+        self.assertEqual(self.run_now(self.policy.explain(request("i2"))).reason, Reason.GREYLIST_PASSED)
+        self.assertEqual(self.run_now(self.policy.explain(request("i3"))).figures["tally"], 1)
+
+
+class WhatIsJudged(GreylistingCase):
+    def test_each_recipient_by_its_own_domain(self) -> None:
+        self.assertEqual(self.reason(recipient="bob@open.example"), Reason.NOT_GREYLISTED)
+        self.assertEqual(self.reason(recipient="bob@elsewhere.example"), Reason.NOT_GREYLISTED)
+        self.assertEqual(self.reason(recipient="postmaster"), Reason.NOT_GREYLISTED)
+        self.assertEqual(self.reason(recipient="bob@GREY.example."), Reason.GREYLIST_FIRST)
+
+    def test_the_book_is_asked_once(self) -> None:
+        for number in range(5):
+            self.decide(recipient=f"r{number}@grey.example")
+            self.decide(recipient=f"r{number}@open.example")
+        self.assertEqual(self.book.asked, 2)
+
+    def test_what_an_earlier_policy_wants_greylisted_is(self) -> None:
+        self.assertEqual(self.reason("i1", FORCING, recipient="bob@open.example"), Reason.GREYLIST_FIRST)
+        self.assertEqual(self.reason("i1", FORCING, recipient="postmaster"), Reason.GREYLIST_FIRST)
+
+    def test_a_domain_that_spf_passed_is_the_client(self) -> None:
+        self.decide("i1", PASSING)
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_PASSED)
+        self.policy = self.make(spf_identity=False)
+        self.assertEqual(self.reason("i3", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_FIRST)
+
+    def test_the_null_sender_is_greylisted_like_any_other(self) -> None:
+        self.assertEqual(self.reason(sender=""), Reason.GREYLIST_FIRST)
+        self.policy = self.make(null_sender_ok=True)
+        self.assertEqual(self.reason(sender=""), Reason.NULL_SENDER_ACCEPTED)
+
+    def test_later_stages_repeat_the_verdict_of_the_only_recipient(self) -> None:
+        self.decide()
+        self.clock.advance(60)
+        for stage in ("RCPT", "DATA", "END-OF-MESSAGE"):
+            decision = self.decide("i2", protocol_state=stage)
+            self.assertEqual((decision.reason, decision.figures["tally"]), (Reason.GREYLIST_PASSED, 1))
+
+    def test_other_stages_are_not_judged(self) -> None:
+        for name in ("in-three-rcpt-04-DATA", "in-three-rcpt-05-END-OF-MESSAGE", "in-vrfy-01-VRFY", "in-etrn-01-ETRN"):
+            recorded = PostfixPolicyRequest((RECORDED / f"{name}.req").read_bytes())
+            self.assertEqual(self.run_now(self.policy.decide(recorded)).reason, Reason.STAGE_NOT_JUDGED, name)
+
+    def test_a_book_that_is_away_is_told_until_the_flag_is_known(self) -> None:
+        self.book.away = True
+        failed = Deferred.fromCoroutine(self.policy.decide(request()))
+        self.clock.advance(0)
+        self.failureResultOf(failed, BookUnavailable)
+        self.book.away = False
+        self.decide()
+        self.book.away = True
+        self.assertEqual(self.reason("i2"), Reason.GREYLIST_EARLY)
+
+    def test_a_state_that_is_away_is_told(self) -> None:
+        self.state = SqliteState("/dev/null/state.sqlite3", self.clock.seconds, self.clock)
+        self.policy = self.make()
+        failed = Deferred.fromCoroutine(self.policy.decide(request()))
+        self.clock.advance(0)
+        self.failureResultOf(failed, StateUnavailable)
+
+
+class Model(GreylistingCase):
+    """The policy against ten lines that say what greylisting is."""
+
+    attempts = st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 1.0, 20.0, 59.0, 60.0, 61.0, 3599.0, 3601.0]),
+            st.sampled_from(["192.0.2.1", "192.0.2.9", "198.51.100.1"]),
+            st.sampled_from(["a@example.com", "B@example.com", "b@example.com", ""]),
+            st.integers(0, 5),
+        ),
+        max_size=40,
+    )
+
+    @profile(max_examples=60, deadline=None)
+    @given(attempts)
+    def test_random_attempts_agree_with_the_model(self, attempts: list[tuple[float, str, str, int]]) -> None:
+        self.setUp()
+        self.policy = self.make(cache_ttl=3600.0, whitelist_threshold=3)
+        first: dict[Any, float] = {}
+        last: dict[Any, float] = {}
+        tallies: dict[str, set[str]] = {}
+        counted: dict[str, float] = {}
+        for pause, address, sender, number in attempts:
+            self.clock.advance(pause)
+            now, client, instance = self.clock.seconds(), address.rpartition(".")[0], f"m{number}"
+            where = (client, sender.lower())
+            if now - counted.get(client, now) >= 3600:
+                tallies.pop(client, None)
+            tally = tallies.setdefault(client, set())
+            known = len(tally) >= 3
+            if not known:
+                if where not in last or now - last[where] > 3600:
+                    first[where] = now
+                last[where] = now
+            passes = known or now - first[where] >= 60
+            if passes and instance not in tally:
+                tally.add(instance)
+                counted[client] = now
+            decision = self.decide(instance, client_address=address, sender=sender)
+            self.assertEqual(decision.stops, not passes, decision)

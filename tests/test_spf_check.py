@@ -1,0 +1,383 @@
+"""SPF checks over a real DNS server: what they say, how long they take, what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import partial
+from typing import Any
+
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import blockingCallFromThread, deferToThread, deferToThreadPool
+from twisted.trial.unittest import TestCase
+
+from chapps_tw import spf_check, spf_dns
+from chapps_tw.received_spf import SpfResult
+from chapps_tw.spf_check import SpfChecker
+from chapps_tw.spf_dns import DnsFailure, Resolver, nameservers
+from tests.servers.dns import FORGED, NEVER, SERVFAIL, TRUNCATED, DnsServer, addresses, record, txt
+from tests.spf_tools import checker, dns_server, reactor, resolver, thread_pool
+
+CLIENT = "192.0.2.1"
+RESULTS = {"pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"}
+
+ZONES = {
+    "good.example": [txt("v=spf1 ip4:192.0.2.0/24 -all")],
+    "bad.example": [txt("v=spf1 -all exp=why.bad.example")],
+    "why.bad.example": [txt("%{i} is none of ours\r\nX-Header: injected\x00")],
+    "plain.example": [txt("v=spf1 -all")],
+    "hung-exp.example": [txt("v=spf1 -all exp=why.hung.example")],
+    "passing-hung-exp.example": [txt("v=spf1 +all exp=why.hung.example")],
+    "broken.example": [txt("v=spf1 ip4:nonsense -all")],
+    "norecord.example": addresses("192.0.2.1"),
+    "mx.example": [txt("v=spf1 mx -all"), record("MX", "10 a.mx.example."), record("MX", "20 b.mx.example.")],
+    "a.mx.example": addresses("198.51.100.1"),
+    "b.mx.example": addresses("192.0.2.1"),
+    "xn--bcher-kva.example": [txt("v=spf1 ip4:192.0.2.1 -all")],
+    "long.example": [txt("v=spf1 ", *["ip4:198.51.100.1 " * 14] * 10, "ip4:192.0.2.1 -all")],
+    "endless.example": [txt("v=spf1 ", *["ip4:198.51.100.1 " * 14] * 20, "ip4:192.0.2.1 -all")],
+    "dotted.example": [txt("v=spf1 x=%{d}" + "." * 128 + " ip4:192.0.2.1 -all")],
+    "eleven.example": [txt("v=spf1 " + " ".join(f"a:h{n}.eleven.example" for n in range(11)) + " -all")],
+    **{f"h{n}.eleven.example": addresses("198.51.100.1") for n in range(11)},
+    "voids.example": [txt("v=spf1 a:v1.example a:v2.example a:v3.example ip4:192.0.2.1 -all")],
+    "mxes.example": [txt("v=spf1 mx -all"), *[record("MX", f"10 m{n}.mxes.example.") for n in range(11)]],
+    "helo.example": [txt("v=spf1 ip4:192.0.2.1 -all")],
+}
+
+
+class Results(TestCase):
+    def setUp(self) -> None:
+        self.server = dns_server(self, ZONES, {".hung.example": NEVER, "sick.example": SERVFAIL})
+        self.spf = checker(self, self.server)
+
+    async def test_mail_from_is_checked_after_helo(self) -> None:
+        found = await self.spf.check(CLIENT, "norecord.example", "alice@good.example")
+        self.assertEqual(found, SpfResult("pass", "mailfrom", "good.example", mechanism="ip4:192.0.2.0/24"))
+        asked = [name for name, _, _ in self.server.questions]
+        self.assertEqual(asked, ["norecord.example", "good.example"])
+
+    async def test_a_fail_of_helo_is_final(self) -> None:
+        found = await self.spf.check(CLIENT, "plain.example", "alice@good.example")
+        self.assertEqual(found, SpfResult("fail", "helo", "plain.example", mechanism="-all"))
+        self.assertEqual(self.server.asked("good.example", "TXT"), 0)
+
+    async def test_anything_else_of_helo_is_not(self) -> None:
+        for helo in ("broken.example", "sick.example", "good.example"):
+            found = await self.spf.check(CLIENT, helo, "alice@plain.example")
+            self.assertEqual((found.result, found.domain), ("fail", "plain.example"), helo)
+
+    async def test_helo_stands_in_for_the_null_sender(self) -> None:
+        found = await self.spf.check(CLIENT, "helo.example", "")
+        self.assertEqual(found, SpfResult("pass", "helo", "helo.example", mechanism="ip4:192.0.2.1"))
+        self.assertEqual((await self.spf.check(CLIENT, "[192.0.2.1]", "")).result, "none")
+
+    async def test_helo_that_is_no_domain_name_is_not_looked_up(self) -> None:
+        for helo in ("", "localhost", "[192.0.2.1]", "192.0.2.1", "a..example", "x" * 1000, "\udcff.example", "a b.c"):
+            found = await self.spf.check(CLIENT, helo, "alice@good.example")
+            self.assertEqual(found.result, "pass", helo)
+        self.assertEqual({name for name, _, _ in self.server.questions}, {"good.example"})
+
+    async def test_every_result_of_the_rfc(self) -> None:
+        for domain, result in [
+            ("norecord.example", "none"),
+            ("nowhere.example", "none"),
+            ("sick.example", "temperror"),
+            ("broken.example", "permerror"),
+            ("mx.example", "pass"),
+            ("bücher.example", "pass"),
+            ("long.example", "pass"),
+            ("endless.example", "permerror"),
+            ("dotted.example", "permerror"),
+        ]:
+            found = await self.spf.check(CLIENT, "", f"alice@{domain}")
+            self.assertEqual(found.result, result, found)
+
+    async def test_the_limits_of_the_rfc_hold(self) -> None:
+        for domain, problem in [
+            ("eleven.example", "Too many DNS lookups"),
+            ("voids.example", "Void lookup limit of 2 exceeded"),
+            ("mxes.example", "More than 10 MX records returned"),
+        ]:
+            found = await self.spf.check(CLIENT, "", f"alice@{domain}")
+            self.assertEqual((found.result, found.problem), ("permerror", problem))
+
+    async def test_the_domain_is_what_follows_the_last_at(self) -> None:
+        self.assertEqual((await self.spf.check(CLIENT, "", "a@plain.example@good.example")).domain, "good.example")
+
+    async def test_a_strangers_explanation_is_one_line_of_printable_ascii(self) -> None:
+        found = await self.spf.check(CLIENT, "", "alice@bad.example")
+        self.assertEqual(found.explanation, "192.0.2.1 is none of ours  X-Header: injected?")
+
+    async def test_an_explanation_is_only_waited_for_when_it_is_needed(self) -> None:
+        found = await self.spf.check(CLIENT, "", "alice@passing-hung-exp.example")
+        self.assertEqual(found.result, "pass")
+        self.assertEqual(self.server.asked("why.hung.example", "TXT"), 0)
+
+    async def test_clients_without_an_address_have_no_result(self) -> None:
+        for client in ("unknown", "", "192.0.2", "\udcff", "list", "list6"):
+            self.assertEqual((await self.spf.check(client, "plain.example", "a@plain.example")).result, "none")
+        self.assertEqual(self.server.questions, [])
+
+    async def test_addresses_with_zone_or_mapped_are_read(self) -> None:
+        self.assertEqual((await self.spf.check("::ffff:192.0.2.1", "", "a@good.example")).result, "pass")
+        self.assertEqual((await self.spf.check("fe80::1%eth0", "", "a@good.example")).result, "fail")
+
+    async def test_nothing_that_a_client_says_is_an_error(self) -> None:
+        text = st.one_of(
+            st.text(max_size=80),
+            st.sampled_from(["x" * 1000, "a..b@good.example", "@", "@good.example", "a@", "\udce4@g\udce4.example"]),
+            st.builds(lambda local: local + "@good.example", st.text(max_size=300)),
+        )
+
+        check: Any = self.spf.check
+
+        @profile(max_examples=60, deadline=None)
+        @given(text, text, text)
+        def anything(client: str, helo: str, sender: str) -> None:
+            for address in (client, CLIENT):
+                found: SpfResult = blockingCallFromThread(reactor, check, address, helo, sender)
+                assert found.result in RESULTS
+                assert "ended unexpectedly" not in found.problem and "while the record" not in found.problem
+
+        await deferToThread(anything)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+
+class Deadlines(TestCase):
+    def setUp(self) -> None:
+        self.server = dns_server(self, ZONES, {".hung.example": NEVER, "late.example": 0.6})
+        self.server.zones["late.example"] = [txt("v=spf1 +all")]
+
+    async def test_dns_that_never_answers_is_a_temperror_at_the_deadline(self) -> None:
+        found, seconds = await timed(checker(self, self.server, 0.5), "b.hung.example", "alice@a.hung.example")
+        self.assertEqual((found.result, found.identity), ("temperror", "mailfrom"))
+        self.assertTrue(0.4 < seconds < 1.5, seconds)
+
+    async def test_a_helo_name_that_hangs_leaves_time_for_mail_from(self) -> None:
+        found, seconds = await timed(checker(self, self.server, 1.0), "b.hung.example", "alice@good.example")
+        self.assertEqual(found.result, "pass")
+        self.assertTrue(0.4 < seconds < 1.0, seconds)
+
+    async def test_a_late_answer_within_the_deadline_counts(self) -> None:
+        found, _ = await timed(checker(self, self.server, 3.0), "", "alice@late.example")
+        self.assertEqual(found.result, "pass")
+
+    async def test_a_fail_stays_one_when_its_explanation_hangs(self) -> None:
+        found, seconds = await timed(checker(self, self.server, 0.5), "", "alice@hung-exp.example")
+        self.assertEqual((found.result, found.explanation), ("fail", ""))
+        self.assertLess(seconds, 1.5)
+
+    async def test_threads_that_are_stuck_do_not_hold_the_answer(self) -> None:
+        dns = resolver(self, self.server)
+        never: Deferred[Any] = Deferred()
+        spf = SpfChecker(reactor, lambda *_: never, dns, 0.3)
+        found, seconds = await timed(spf, "", "alice@good.example")
+        self.assertEqual((found.result, found.problem), ("temperror", "the check took too long"))
+        self.assertLess(seconds, 1.3)
+
+    async def test_when_too_many_are_checked_the_next_is_answered_at_once(self) -> None:
+        self.patch(spf_check, "MAX_CHECKS", 2)
+        spf = checker(self, self.server, 1.0)
+        hung = [spf.check(CLIENT, "", f"a@{n}.hung.example") for n in range(2)]
+        found, seconds = await timed(spf, "", "alice@good.example")
+        self.assertEqual((found.result, found.problem), ("temperror", "too many SPF checks at once"))
+        self.assertLess(seconds, 0.1)
+        await gatherResults(hung)
+        self.assertEqual((await spf.check(CLIENT, "", "alice@good.example")).result, "pass")
+
+    async def test_closing_answers_whoever_waits(self) -> None:
+        spf = checker(self, self.server, 30.0)
+        waiting = spf.check(CLIENT, "", "a@a.hung.example")
+        spf.close()
+        self.assertEqual((await waiting).result, "temperror")
+        self.assertEqual(spf.checks, 0)
+
+    async def test_who_stops_waiting_does_not_stop_the_check_for_others(self) -> None:
+        spf = checker(self, self.server)
+        one, other = (spf.check(CLIENT, "", "alice@late.example") for _ in range(2))
+        one.cancel()
+        self.assertEqual((await other).result, "pass")
+        await DeferredList([one], consumeErrors=True)
+
+
+class Flood(TestCase):
+    async def test_150_that_hang_hold_up_nothing_and_leave_nothing_behind(self) -> None:
+        server = dns_server(self, ZONES, {".hung.example": NEVER})
+        pool = thread_pool(self, 2)
+        dns = resolver(self, server, 2.0)
+        spf = SpfChecker(reactor, partial(deferToThreadPool, reactor, pool), dns, 2.0)
+        await spf.check(CLIENT, "", "warm@good.example")
+        files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+        for turn in range(3):
+            lags = Lags()
+            hung = [timed(spf, f"h{n}-{turn}.hung.example", f"a@m{n}-{turn}.hung.example") for n in range(150)]
+            for n in range(20):
+                found, seconds = await timed(spf, f"{n}.{turn}.example", "alice@mx.example")
+                self.assertEqual(found.result, "pass")
+                self.assertLess(seconds, 0.5)
+            outcomes = await gatherResults(hung)
+            self.assertEqual({found.result for found, _ in outcomes}, {"temperror"})
+            self.assertLess(max(seconds for _, seconds in outcomes), 3.0)
+            self.assertLess(lags.p99(), 0.05)
+            self.assertEqual(spf.checks, 0)
+            await wait_until(lambda: dns.questions == 0)
+        self.assertLessEqual(threading.active_count(), threads + 1)
+        await wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files + 1)
+
+
+def timed(spf: SpfChecker, helo: str, sender: str) -> Deferred[tuple[SpfResult, float]]:
+    start = time.monotonic()
+    return spf.check(CLIENT, helo, sender).addCallback(lambda found: (found, time.monotonic() - start))
+
+
+def down() -> DnsServer:
+    """A server that is no more."""
+    server = DnsServer({})
+    server.stop()
+    return server
+
+
+class Lags:
+    """How late the reactor runs what is due every 5 ms."""
+
+    def __init__(self) -> None:
+        self.late: list[float] = []
+        self._due = reactor.seconds() + 0.005
+        self._loop = LoopingCall(self._tick)
+        self._loop.start(0.005, now=False)
+
+    def _tick(self) -> None:
+        now = reactor.seconds()
+        self.late.append(max(0.0, now - self._due))
+        self._due = now + 0.005
+
+    def p99(self) -> float:
+        self._loop.stop()
+        return sorted(self.late)[int(len(self.late) * 0.99)]
+
+
+async def wait_until(true: Any) -> None:
+    end = reactor.seconds() + 10
+    while not true():
+        assert reactor.seconds() < end
+        await deferLater(reactor, 0.05, lambda: None)
+
+
+class Asking(TestCase):
+    """What reaches the name server."""
+
+    async def test_identical_checks_in_flight_are_one(self) -> None:
+        server = dns_server(self, ZONES, {"good.example": 0.2})
+        spf = checker(self, server)
+        waiting = [spf.check(CLIENT, "", "alice@good.example") for _ in range(30)]
+        self.assertEqual(spf.checks, 1)
+        self.assertEqual({found.result for found in await gatherResults(waiting)}, {"pass"})
+        self.assertEqual(server.asked("good.example", "TXT"), 1)
+
+    async def test_identical_questions_in_flight_are_one(self) -> None:
+        server = dns_server(self, ZONES, {"good.example": 0.2})
+        spf = checker(self, server)
+        await gatherResults([spf.check(f"192.0.2.{n}", "", f"user{n}@good.example") for n in range(30)])
+        self.assertEqual(server.asked("good.example", "TXT"), 1)
+
+    async def test_answers_are_kept_for_their_ttl_negative_ones_too(self) -> None:
+        server = dns_server(self, ZONES)
+        server.ttl = 1
+        dns = resolver(self, server)
+        for _ in range(3):
+            await dns.ask("good.example", "TXT")
+            self.assertEqual(await dns.ask("nowhere.example", "TXT"), ())
+            self.assertEqual(await dns.ask("good.example", "A"), ())
+        self.assertEqual(len(server.questions), 3)
+        end = reactor.seconds() + 1.05
+        await wait_until(lambda: reactor.seconds() > end)
+        await dns.ask("Good.Example.", "TXT")
+        await dns.ask("nowhere.example", "TXT")
+        self.assertEqual(len(server.questions), 5)
+
+    async def test_a_failure_is_kept_for_a_moment(self) -> None:
+        server = dns_server(self, ZONES, {"good.example": SERVFAIL})
+        dns = resolver(self, server)
+        for _ in range(3):
+            await self.assertFailure(dns.ask("good.example", "TXT"), DnsFailure)
+        self.assertEqual(server.asked("good.example", "TXT"), 1)
+
+    async def test_a_truncated_answer_is_asked_for_over_tcp(self) -> None:
+        server = dns_server(self, ZONES, {"good.example": TRUNCATED})
+        dns = resolver(self, server)
+        self.assertEqual(await dns.ask("good.example", "TXT"), ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
+        self.assertEqual([protocol for _, _, protocol in server.questions], ["udp", "tcp"])
+
+    async def test_more_records_than_spf_needs_are_not_read(self) -> None:
+        many = {"many.example": addresses(*[f"192.0.2.{n}" for n in range(256)], "198.51.100.1")}
+        dns = resolver(self, dns_server(self, many))
+        await self.assertFailure(dns.ask("many.example", "A"), DnsFailure)
+
+    async def test_a_datagram_that_is_lost_is_sent_again(self) -> None:
+        server = dns_server(self, ZONES, {"good.example": NEVER})
+        waiting = resolver(self, server).ask("good.example", "TXT")
+        await wait_until(lambda: server.questions)
+        server.moods.clear()
+        self.assertEqual(len(await waiting), 1)
+        self.assertEqual(server.asked("good.example", "TXT"), 2)
+
+    async def test_an_answer_to_another_question_is_not_taken(self) -> None:
+        server = dns_server(self, ZONES, {"good.example": FORGED})
+        answer = await resolver(self, server).ask("good.example", "TXT")
+        self.assertEqual(answer, ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
+
+    async def test_another_server_is_asked_where_one_is_down_sick_or_silent(self) -> None:
+        good = dns_server(self, ZONES)
+        sick = dns_server(self, ZONES, {"good.example": SERVFAIL})
+        silent = dns_server(self, ZONES, {"good.example": NEVER})
+        for bad in (down().address, sick.address, silent.address):
+            dns = Resolver(reactor, [bad, good.address], 5.0)
+            self.addCleanup(dns.close)
+            self.assertEqual(len(await dns.ask("good.example", "TXT")), 1)
+
+    async def test_no_server_at_all_is_a_failure_at_once(self) -> None:
+        dns = Resolver(reactor, [down().address, ("::1", down().port)], 30.0)
+        self.addCleanup(dns.close)
+        await self.assertFailure(dns.ask("good.example", "TXT"), DnsFailure)
+
+    async def test_names_that_cannot_be_asked_have_no_records(self) -> None:
+        server = dns_server(self, ZONES)
+        dns = resolver(self, server)
+        for name in ("a" * 64 + ".example", ".".join(["a" * 60] * 5), "a..example", ""):
+            self.assertEqual(await dns.ask(name, "A"), (), name)
+
+    async def test_the_memory_is_bounded(self) -> None:
+        self.patch(spf_dns, "MAX_CACHED", 3)
+        server = dns_server(self, ZONES)
+        dns = resolver(self, server)
+        for name in ("a.example", "b.example", "c.example", "d.example", "a.example", "d.example"):
+            await dns.ask(name, "A")
+        self.assertEqual(len(server.questions), 5)
+
+
+class Servers(TestCase):
+    def test_name_servers_have_addresses_and_ports(self) -> None:
+        read = nameservers(("192.0.2.53", "192.0.2.53:5353", "[2001:db8::53]", "[2001:db8::53]:5353", "2001:db8::53"))
+        self.assertEqual(
+            read,
+            [
+                ("192.0.2.53", 53),
+                ("192.0.2.53", 5353),
+                ("2001:db8::53", 53),
+                ("2001:db8::53", 5353),
+                ("2001:db8::53", 53),
+            ],
+        )
+
+    def test_anything_else_is_refused(self) -> None:
+        for text in ("dns.example", "192.0.2.53:0", "192.0.2.53:70000", "[192.0.2.53", "192.0.2.53:x", "[]:53"):
+            error = self.assertRaises(ValueError, nameservers, (text,))
+            self.assertIn(repr(text), str(error))
+
+    def test_without_any_the_systems_are_asked(self) -> None:
+        self.assertTrue(nameservers(()))
