@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError
@@ -52,8 +52,14 @@ VERSION = f"CHAPPS-TW v{__version__}"
 # pyspf computes in these; its DNS questions are asked on the reactor.
 SPF_THREADS = 2
 
+# How often the HELO whitelist is looked up, and how soon again when DNS did not answer.
 WHITELIST_SECONDS = 3600.0
+WHITELIST_RETRY_SECONDS = 60.0
+
+# A bug is logged once in so many seconds.
 FAILURE_SECONDS = 60.0
+
+T = TypeVar("T")
 
 
 class StartError(Exception):
@@ -129,11 +135,15 @@ class Parts:
         self._add_gauges()
 
     def _make_state(self) -> None:
-        settings, timeout = self.settings, self.settings.chapps.request_timeout
+        settings = self.settings
+        # What a command that timed out was answered with must be sent before the whole question times out.
+        timeout = 0.75 * settings.chapps.request_timeout
         self.state: LiveState
         self.store: Store
         if settings.uses_redis:
-            self.store = pool = pool_from(settings.redis, settings.redis_password, self.reactor, timeout)
+            self.store = pool = pool_from(
+                settings.redis, settings.redis_password, self.reactor, time.monotonic, timeout
+            )
             self.state = RedisState(pool, settings.redis.key_prefix)
         else:
             self.store = self.state = SqliteState(settings.state_path, time.time, self.reactor)
@@ -146,21 +156,28 @@ class Parts:
 
     def _make_spf(self) -> None:
         options = self.settings.spf
-        self.resolver = Resolver(self.reactor, nameservers(options.nameservers), options.spf_query_timeout)
+        servers = self._option(options, "nameservers", nameservers)
+        self.resolver = Resolver(self.reactor, servers, options.spf_query_timeout)
         self.spf_threads = ThreadPool(0, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, self.reactor, self.spf_threads)
         self.checker = SpfChecker(self.reactor, run, self.resolver, options.spf_query_timeout)
-        try:
-            entries = parse_helo_whitelist(self.settings.chapps.helo_whitelist)
-        except ValueError as error:
-            where = f"{self.settings.path}: [CHAPPS] helo_whitelist = {self.settings.chapps.helo_whitelist!r}"
-            raise ConfigError([f"{where}: must be {error}"]) from None
+        entries = self._option(self.settings.chapps, "helo_whitelist", parse_helo_whitelist)
         self.whitelist = HeloWhitelist(entries, self.resolver.ask, lambda text: self.log.warn("{text}", text=text))
         self.verifying = LoopingCall(self._verify_whitelist)
         self.verifying.clock = self.reactor
 
+    def _option(self, section: Any, name: str, read: Callable[[Any], T]) -> T:
+        """The meaning of an option that only its part can tell."""
+        value = getattr(section, name)
+        try:
+            return read(value)
+        except ValueError as error:
+            where = f"{self.settings.path or 'built-in configuration'}: [{section.section}] {name} = {value!r}"
+            raise ConfigError([f"{where}: must be {error}"]) from None
+
     async def _verify_whitelist(self) -> None:
-        await self.whitelist.verify()
+        answered = await self.whitelist.verify()
+        self.verifying.interval = WHITELIST_SECONDS if answered else WHITELIST_RETRY_SECONDS
 
     def _make_policy(self, name: str) -> Seat:
         """A policy by its name."""
@@ -171,7 +188,7 @@ class Parts:
             return _seat(OutboundQuotaPolicy(settings, state, book), settings.oqp)
         if name == "GreylistingPolicy":
             return _seat(GreylistingPolicy(settings, state, book), settings.grl)
-        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.getfqdn())
+        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.gethostname())
         return _seat(policy, settings.spf)._replace(settle=policy.settle)
 
     def _make_listeners(self) -> None:

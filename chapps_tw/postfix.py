@@ -65,6 +65,10 @@ class PolicyProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
+        if self._deciding is not None:
+            # Postfix asks again on another connection; what this question would still change is that one's to do.
+            deciding, self._deciding = self._deciding, None
+            deciding.close()
         self.factory.check_drained()
 
     def dataReceived(self, data: bytes) -> None:
@@ -131,7 +135,8 @@ class PolicyProtocol(Protocol):
         runs for every request, twice at least.
         """
         deciding = self._deciding
-        assert deciding is not None
+        if deciding is None:
+            return
         try:
             if isinstance(result, Failure):
                 awaited: Any = deciding.throw(cast(BaseException, result.value))

@@ -151,6 +151,6 @@ class Switchboard:
 
 
 def _shadowed(decision: Decision) -> Decision:
-    if decision.action == PASS:
-        return decision
-    return decision._replace(action=PASS, shadow=decision.action)
+    """A decision without its consequences."""
+    shadow = "" if decision.action == PASS else decision.action
+    return decision._replace(action=PASS, shadow=shadow, greylist=False, client="")

@@ -69,6 +69,22 @@ class SwitchboardTests(SynchronousTestCase):
         self.assertEqual(answer.decision.action, "DUNNO")
         self.assertEqual((answer.decisions[0].action, answer.decisions[0].shadow), ("DUNNO", "REJECT a"))
 
+    def test_what_a_shadow_policy_found_does_not_reach_the_policies_after_it(self) -> None:
+        class Demands(Says):
+            async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+                return Decision("DUNNO", Reason.SPF_SOFTFAIL, self.name, greylist=True, client="example.org")
+
+        (found, _) = self.ask(Seat(Demands("A", ""), shadow=True), Says("B", "DUNNO")).decisions
+        self.assertEqual((found.greylist, found.client, found.reason), (False, "", Reason.SPF_SOFTFAIL))
+
+    def test_a_policy_may_have_the_last_word_on_its_answer(self) -> None:
+        async def settle(request: OutboundPPR, decision: Decision) -> Decision:
+            return decision._replace(action="DUNNO")
+
+        settled = Seat(Says("A", "PREPEND X: 1"), settle=settle)
+        self.assertEqual(self.ask(settled, Says("B", "DUNNO")).decision.action, "DUNNO")
+        self.assertEqual(self.ask(settled, Says("B", "DEFER b")).decision.action, "DEFER b")
+
     def test_a_policy_that_cannot_ask_defers_or_accepts(self) -> None:
         for error, reason in (
             (StateUnavailable("x"), Reason.STATE_UNAVAILABLE),
