@@ -22,12 +22,19 @@ class LogFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = os.dup(1) if path == "-" else self._open()
+        self._file = -1
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._lock = Lock()
         self._behind = 0
         self._lost = 0
         self._thread = Thread(target=self._run, name="decision log", daemon=True)
+
+    def open(self) -> None:
+        """Open the file, and begin to write what is brought.
+
+        :raises OSError: when it cannot be opened.
+        """
+        self._file = os.dup(1) if self._path == "-" else self._open()
         self._thread.start()
 
     def write(self, batch: bytes) -> None:

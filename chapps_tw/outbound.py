@@ -37,6 +37,7 @@ class OutboundPPR(PostfixPolicyRequest):
     ) -> None:
         super().__init__(payload)
         object.__setattr__(self, "_config", cfg or _DEFAULTS)
+        object.__setattr__(self, "_user", "")
 
     @classmethod
     def clear_memoized_routines(cls) -> None:
@@ -51,10 +52,8 @@ class OutboundPPR(PostfixPolicyRequest):
         :raises ValueError: when nobody is named and it is off.
         :raises ConfigError: when ``require_user_key`` is on and ``user_key`` is empty.
         """
-        try:
+        if self._user:
             return self._user
-        except AttributeError:
-            pass
         try:
             user = self._search_function()(self)
         except ValueError as error:
@@ -67,7 +66,7 @@ class OutboundPPR(PostfixPolicyRequest):
     @property
     def known_user(self) -> str:
         """The user if one was found so far, else ``""``. Never searches, never raises."""
-        return getattr(self, "_user", "")
+        return self._user
 
     def _search_function(self) -> Callable[[OutboundPPR], str]:
         path = search_path(self._config)

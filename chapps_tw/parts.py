@@ -269,8 +269,10 @@ class Parts:
     def open(self) -> None:
         """Open the files and check the database, before the reactor runs.
 
-        :raises StartError: when one of them cannot be used.
+        :raises StartError, OSError: when one of them cannot be used.
         """
+        if self.log_file is not None:
+            self.log_file.open()
         try:
             prepare(self.engine)
         except SchemaError as error:
@@ -296,7 +298,7 @@ class Parts:
     async def stop(self) -> None:
         """Close everything; nothing is lost that was answered."""
         self.verifying.stop()
-        self.api.stop()
+        await self.api.stop()
         self.checker.close()
         self.resolver.close()
         await self.store.stop()

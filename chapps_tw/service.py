@@ -67,8 +67,14 @@ class Chapps(Service):
         self._sweep = LoopingCall(self._sweep_once)
         self._sweep.clock = reactor
 
-    def privilegedStartService(self) -> None:
-        """Open everything. What cannot be opened ends the program with a sentence."""
+    def startService(self) -> None:
+        """Open everything, and begin to answer once the reactor runs.
+
+        twistd has given up its privileges before this, so that files belong to whom they should.
+
+        :raises SystemExit: with a sentence, when something cannot be opened.
+        """
+        super().startService()  # type: ignore[no-untyped-call]
         for warning in self._settings.warnings:
             self.log.warn("{warning}", warning=warning)
         try:
@@ -81,6 +87,8 @@ class Chapps(Service):
                 self._listen("[API] listen", self._settings.api.listen, parts.api.site)
         except (StartError, ConfigError, OSError) as error:
             raise SystemExit(f"chapps cannot start: {error}") from None
+        self._sweep.start(SWEEP_SECONDS, now=False)
+        self._reactor.callWhenRunning(self._ready)
 
     def _listen(self, option: str, description: str, factory: Any) -> None:
         if description.startswith("tcp") and "backlog=" not in description:
@@ -96,15 +104,9 @@ class Chapps(Service):
             raise StartError(f"{option} = {description!r}: {failed[0].getErrorMessage()}")
         self._ports += opened
 
-    def startService(self) -> None:
-        """Begin to answer."""
-        super().startService()  # type: ignore[no-untyped-call]
+    def _ready(self) -> None:
         assert self._parts is not None
         self._parts.start()
-        self._sweep.start(SWEEP_SECONDS, now=False)
-        self._reactor.callWhenRunning(self._ready)
-
-    def _ready(self) -> None:
         # What was made so far stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()

@@ -91,6 +91,7 @@ def test_a_log_file_is_appended_to_and_follows_rotation(tmp_path: Path) -> None:
     path = tmp_path / "decisions.log"
     path.write_bytes(b"before\n")
     log = LogFile(str(path))
+    log.open()
     log.write(b"one\n")
     while path.read_bytes() != b"before\none\n":
         pass
@@ -106,6 +107,7 @@ def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(tmp_path: Pa
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     log = LogFile(str(path))
+    log.open()
     for _ in range(20):
         log.write(b"x" * (1024 * 1024 - 1) + b"\n")
     os.set_blocking(reader, True)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet import reactor
@@ -31,6 +32,13 @@ START = 1_700_000_000.0
 RULES = Rules(interval=1000.0, margin_count=0, margin_ratio=0.0, min_delta=0.0)
 
 
+def temporary(test: SynchronousTestCase) -> str:
+    """A path in a directory that goes away with a test."""
+    directory = TemporaryDirectory(prefix="chapps-state-")
+    test.addCleanup(directory.cleanup)
+    return str(Path(directory.name, "state.sqlite3"))
+
+
 class InMemory(LiveStateContract, TestCase):
     path = ":memory:"
 
@@ -46,7 +54,7 @@ class InMemory(LiveStateContract, TestCase):
 
 class InFile(InMemory):
     def setUp(self) -> None:
-        self.path = self.mktemp()
+        self.path = temporary(self)
         super().setUp()
 
 
@@ -83,7 +91,7 @@ class Turns(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = HandReactor()
         self.clock.advance(START)
-        self.path = self.mktemp()
+        self.path = temporary(self)
         self.state = SqliteState(self.path, self.clock.seconds, self.clock)
         self.fill = Fill("0", 1000, 1e6)
         self.other = sqlite3.connect(self.path, timeout=0, isolation_level=None)
@@ -255,7 +263,7 @@ class Files(TestCase):
         return error
 
     async def test_nobody_else_can_read_it(self) -> None:
-        directory = Path(self.mktemp(), "a", "b")
+        directory = Path(temporary(self), "a", "b")
         state = self.open(str(directory / "state"))
         await state.ping()
         self.assertEqual(stat.S_IMODE(directory.stat().st_mode), 0o700)
@@ -264,7 +272,7 @@ class Files(TestCase):
         await state.stop()
 
     async def test_what_was_counted_is_there_after_a_restart_and_the_log_is_gone(self) -> None:
-        path = self.mktemp()
+        path = temporary(self)
         state = self.open(path)
         await state.spend(Spend("bob", "i", "a", 0), RULES, Fill("0", 5, 1e6))
         await state.stop()
@@ -274,25 +282,25 @@ class Files(TestCase):
         await state.stop()
 
     async def test_stopping_in_the_middle_of_a_turn_loses_nothing(self) -> None:
-        state = self.open(self.mktemp())
+        state = self.open(temporary(self))
         waiting = state.spend(Spend("bob", "i", "a", 0), RULES, Fill("0", 5, 1e6))
         await state.stop()
         self.assertEqual((await waiting).used, 1)
 
     async def test_stopping_what_never_was_asked_does_nothing(self) -> None:
-        path = self.mktemp()
+        path = temporary(self)
         await SqliteState(path, lambda: START, reactor).stop()
         self.assertFalse(os.path.exists(path))
 
     async def test_a_file_of_a_later_version_is_left_alone(self) -> None:
-        path = self.mktemp()
+        path = temporary(self)
         await self.open(path).stop()
         with sqlite3.connect(path) as db:
             db.execute("PRAGMA user_version = 99")
         self.assertIsInstance(self.assertRefused(path, "version 99"), StateTooNew)
 
     def test_a_database_of_something_else_is_left_alone(self) -> None:
-        path = self.mktemp()
+        path = temporary(self)
         with sqlite3.connect(path) as db:
             db.execute("CREATE TABLE users (name TEXT)")
         before = Path(path).read_bytes()
@@ -300,12 +308,12 @@ class Files(TestCase):
         self.assertEqual(Path(path).read_bytes(), before)
 
     def test_a_file_that_is_no_database_is_refused(self) -> None:
-        path = self.mktemp()
+        path = temporary(self)
         Path(path).write_text("not a database, but long enough to be looked at as if it were one" * 20)
         self.assertRefused(path, "not a database")
 
     def test_a_place_where_no_file_can_be_is_refused(self) -> None:
-        path = self.mktemp()
+        path = temporary(self)
         os.mkdir(path)
         self.assertRefused(path, "directory")
         self.assertRefused("/proc/none/state", "/proc/none/state")
@@ -318,7 +326,7 @@ class Processes(TestCase):
         root = Path(__file__).parent.parent
         environment = os.environ | {"PYTHONPATH": str(root)}
         command = [sys.executable, "-m", "tests.state_spender", os.path.abspath(path), name]
-        process = Process(command, Path(self.mktemp()), env=environment)
+        process = Process(command, Path(temporary(self)), env=environment)
         self.addCleanup(process.stop)
         return process
 
@@ -327,7 +335,7 @@ class Processes(TestCase):
         return [line.split() for line in process.output().split("\n")[:-1]]
 
     async def test_a_process_killed_at_any_moment_loses_nothing_that_it_has_answered(self) -> None:
-        path = self.mktemp()
+        path = temporary(self)
         answered: list[str] = []
         for name, enough in (("first", 300), ("second", 500), ("third", 100)):
             process = self.spender(path, name)
@@ -346,7 +354,7 @@ class Processes(TestCase):
         self.assertIn(used - len(answered), range(4))
 
     async def test_two_processes_on_one_file_let_exactly_the_limit_through(self) -> None:
-        path = self.mktemp()
+        path = temporary(self)
         both = [self.spender(path, "one"), self.spender(path, "two")]
         for process in both:
             wait_until(lambda process=process: process.popen.poll() is not None, "ending", 60.0)  # type: ignore[misc]

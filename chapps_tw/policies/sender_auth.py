@@ -43,7 +43,7 @@ class SenderDomainAuthPolicy:
         return self._judge(request, keep=False)
 
     async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
-        if request.protocol_state not in STAGES:
+        if request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
         sender = request.get("sender")
         if not sender and self._settings.null_sender_ok:

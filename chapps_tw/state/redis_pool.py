@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import txredisapi
@@ -62,6 +63,8 @@ class RedisPool:
         self._ready: list[RedisConnection] = []
         self._open: set[RedisConnection] = set()
         self._silent = False
+        self._early: list[Deferred[None]] | None = None
+        self._patience: IDelayedCall | None = None
         self._sweeping: IDelayedCall | None = None
         self._swept = 0.0
         self._factory = _Factory(self, size)
@@ -73,12 +76,15 @@ class RedisPool:
 
     def start(self) -> None:
         """Begin to connect."""
+        self._early = []
+        self._patience = self.clock.callLater(self.deadline / 2, self._end_early)
         self._factory.startConnecting(self.server)
 
     async def stop(self) -> None:
         """Close all connections; what waits for an answer fails."""
         self._silent = True
         self.problem = f"{self.server.name} is not connected any more"
+        self._end_early()
         # A turn before and after: whoever calls, or goes on, from what a lost connection caused is inside a
         # ClientService that cannot be stopped then.
         await deferLater(self.clock, 0)
@@ -99,7 +105,7 @@ class RedisPool:
         :raises StateUnavailable: (the Deferred) when it is not answered in time, or with an error.
         """
         if not self._ready:
-            return fail(StateUnavailable(self.problem))
+            return self._not_ready(partial(self.call, *words))
         return self._ready[0].call(self.monotonic() + self.deadline, *words)
 
     def run(self, shape: Shape, body: bytes, when: bytes = b"", aside: bool = False) -> Deferred[Any]:
@@ -111,9 +117,25 @@ class RedisPool:
         :raises StateUnavailable: (the Deferred) likewise.
         """
         if not self._ready:
-            return fail(StateUnavailable(self.problem))
+            return self._not_ready(partial(self.run, shape, body, when, aside))
         connection = self._ready[-1 if aside else 0]
         return connection.run(self.monotonic() + self.deadline, shape, body, when)
+
+    def _not_ready(self, ask: Callable[[], Deferred[Any]]) -> Deferred[Any]:
+        """The first connection is waited for, so that a restart defers no mail; none after that is."""
+        if self._early is None:
+            return fail(StateUnavailable(self.problem))
+        waiting: Deferred[None] = Deferred()
+        self._early.append(waiting)
+        return waiting.addCallback(lambda _: ask())
+
+    def _end_early(self) -> None:
+        early, self._early = self._early or [], None
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+        for waiting in early:
+            if not waiting.called:
+                waiting.callback(None)
 
     # --- what connections tell ---
 
@@ -134,6 +156,7 @@ class RedisPool:
             self.problem = ""
             self._silent = False
             self.log.info("{name} is connected.", name=self.server.name)
+        self._end_early()
 
     def _leave_others(self, newest: RedisConnection) -> None:
         """Where the Sentinels sent the newest connection, there is the master."""

@@ -52,6 +52,7 @@ class SqliteState:
         self._clock = clock
         self._reactor = reactor
         self._turns = Turns(path, reactor)
+        self._memo = sqlite_verdicts.Memo()
         self._cleaner = Cleaner()
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._checkpoint: Deferred[None] | None = None
@@ -149,16 +150,19 @@ class SqliteState:
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.look(_VERDICTS, sqlite_verdicts.find, self._clock(), space, owner, names)
+        settled = self._turns.settled(_VERDICTS)
+        return self._turns.look(_VERDICTS, self._memo.find, self._clock(), space, owner, names, settled)
 
     def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
+        self._memo.forget()
         return self._turns.change(_VERDICTS, sqlite_verdicts.keep, self._clock(), space, owner, verdicts, ttl)
 
     def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[bool | None]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
+        self._memo.forget()
         return self._turns.change(_VERDICTS, sqlite_verdicts.drop, self._clock(), space, owner, names)
 
     # --- greylisting ---

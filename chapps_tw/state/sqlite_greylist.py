@@ -67,7 +67,7 @@ def _flag(db: sqlite3.Connection, asked: _Question, fill: Fill | None) -> tuple[
         return fill.value != 0, ""
     if asked.meeting.forced:
         return None, ""
-    found = sqlite_verdicts.find(db, asked.now, _FLAGS, "", [domain])[0]
+    found = sqlite_verdicts.find(db, asked.now, _FLAGS, "", [domain])[0][0]
     return found.allowed, found.token
 
 

@@ -64,6 +64,10 @@ class Turns:
         if self._db is not None:
             self._drop_connection(self._db)
 
+    def settled(self, area: int) -> bool:
+        """Whether everything in an area is committed."""
+        return not self._dirty & area
+
     def look(
         self, area: int, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:

@@ -7,6 +7,7 @@ not been dropped since the *floor*.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,8 @@ from chapps_tw.state.sqlite_file import key
 
 # A row is kept so long after it has expired, for whoever still holds a token; seconds.
 GRACE = 3600.0
+
+MEMO_SIZE = 10_000
 
 _ONE = "SELECT allowed, fresh, dropped FROM verdict WHERE name = ?"
 # Half the time of two questions, or of one with IN.
@@ -52,8 +55,43 @@ def is_current(token: str, dropped: int) -> bool:
     return token.isascii() and token.isdigit() and len(token) < 20 and int(token) >= dropped
 
 
-def find(db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequence[str]) -> list[Verdict]:
-    """The cached verdicts about some names, in their order."""
+class Memo:
+    """Verdicts that were read before, for as long as nobody has written any."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, Sequence[str]], tuple[float, list[Verdict]]] = {}
+        self._version = 0
+
+    def forget(self) -> None:
+        """To be called when this process has written verdicts."""
+        self._found.clear()
+
+    def find(
+        self, db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequence[str], settled: bool
+    ) -> list[Verdict]:
+        """What :func:`find` finds.
+
+        :param settled: whether all that was written is committed: what may yet be taken back is not remembered.
+        """
+        # It changes when another process has written.
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        if version != self._version or len(self._found) >= MEMO_SIZE:
+            self._found.clear()
+            self._version = version
+        wanted = (space, owner, tuple(names))
+        until, verdicts = self._found.get(wanted, (0.0, []))
+        if until > now:
+            return verdicts
+        verdicts, until = find(db, now, space, owner, names)
+        if settled and until > now:
+            self._found[wanted] = until, verdicts
+        return verdicts
+
+
+def find(
+    db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequence[str]
+) -> tuple[list[Verdict], float]:
+    """The cached verdicts about some names, in their order, and until when all of them hold; 0.0: one is missing."""
     whose = _whose(space, owner)
     wanted = [whose + key(name) for name in names]
     if len(wanted) == 2:
@@ -61,14 +99,16 @@ def find(db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequ
         rows = [row[:3], row[3:]]
     else:
         rows = [db.execute(_ONE, (name,)).fetchone() or (None, None, None) for name in wanted]
-    answer, token = [], ""
+    answer, token, until = [], "", math.inf
     for allowed, fresh, dropped in rows:
         if allowed is None or fresh <= now:
             token = token or str(counter(db))
             answer.append(Verdict(None, token))
+            until = 0.0
         else:
             answer.append(Verdict(allowed == 1, str(dropped)))
-    return answer
+            until = min(until, fresh)
+    return answer, until
 
 
 def _whose(space: str, owner: str) -> bytes:

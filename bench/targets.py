@@ -1,0 +1,131 @@
+"""What is measured: servers on one CPU, while the load and Redis are on the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from bench.load import Sample, drive
+from bench.mail import CHECKED, GREYLISTED, SENDERS, user_domain, user_name
+from tests.servers.common import free_port, listening, wait_until
+from tests.servers.dns import DnsServer, txt
+from tests.servers.redis import RedisProcess
+from tests.servers.service import ROOT, Book, Options, Service
+
+QUOTA = 1_000_000_000
+
+_CPUS = sorted(os.sched_getaffinity(0))
+
+
+class Measured(NamedTuple):
+    """A sample, and what was spent on it.
+
+    :ivar cost: microseconds of the server's CPU time for one request.
+    :ivar store: share of a CPU that the store's own process used, 0 to 1.
+    """
+
+    sample: Sample
+    cost: float
+    store: float
+
+
+class Target(NamedTuple):
+    """A running server.
+
+    :ivar ports: by listener.
+    :ivar pid: of its process.
+    :ivar store: process of its store; ``None`` when that is in the server.
+    """
+
+    name: str
+    ports: Mapping[str, int]
+    pid: int
+    store: int | None = None
+
+    def measure(
+        self,
+        listener: str,
+        mail: Iterator[bytes],
+        expected: bytes | tuple[bytes, ...],
+        connections: int,
+        seconds: float = float("inf"),
+        count: float = float("inf"),
+    ) -> Measured:
+        """Put load on a listener: see :func:`bench.load.drive`."""
+        before, stored = cpu_seconds(self.pid), cpu_seconds(self.store)
+        sample = drive(self.ports[listener], mail, expected, connections, seconds, count)
+        cost = (cpu_seconds(self.pid) - before) / sample.answers * 1e6
+        return Measured(sample, cost, (cpu_seconds(self.store) - stored) / sample.elapsed)
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """CPU time of a process, with all its threads."""
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def take_load_cpu() -> None:
+    """Keep this process, and what it starts, off the servers' CPU."""
+    if len(_CPUS) > 1:
+        os.sched_setaffinity(0, _CPUS[1:])
+
+
+def _take_server_cpu() -> None:
+    os.sched_setaffinity(0, _CPUS[:1])
+
+
+def start_bare(stack: ExitStack, _: range) -> Target:
+    """The bare Twisted server."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.bare", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=_take_server_cpu)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    wait_until(lambda: listening(port), "the bare server listening")
+    return Target("bare", dict.fromkeys(("outbound", "greylisting", "inbound"), port), process.pid)
+
+
+def start_embedded(stack: ExitStack, users: range) -> Target:
+    """The service, its state in a file of its own."""
+    service = _start_service(stack, {}, users)
+    return Target("embedded", service.ports, service.pid)
+
+
+def start_on_redis(stack: ExitStack, users: range) -> Target:
+    """The service, its state in a Redis of its own."""
+    redis = RedisProcess(Path(stack.enter_context(TemporaryDirectory(prefix="redis-")))).start()
+    stack.callback(redis.stop)
+    assert redis.process
+    service = _start_service(stack, {"Redis": {"server": "127.0.0.1", "port": redis.port}}, users)
+    return Target("redis", service.ports, service.pid, redis.process.popen.pid)
+
+
+def _start_service(stack: ExitStack, options: Options, users: range) -> Service:
+    dns = DnsServer({domain: [txt("v=spf1 ip4:10.0.0.0/8 -all")] for domain in SENDERS}, ttl=3600)
+    stack.callback(dns.stop)
+    service = Service({**options, "SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"}})
+    stack.callback(service.remove)
+    service.start(preexec_fn=_take_server_cpu).wait_ready()
+    with Book(service.database) as book:
+        for user in users:
+            book.user(user_name(user), QUOTA, [user_domain(user)])
+        book.domain(GREYLISTED, greylist=True)
+        book.domain(CHECKED, check_spf=True)
+    return service
+
+
+STORES: dict[str, Callable[[ExitStack, range], Target]] = {"embedded": start_embedded, "redis": start_on_redis}
+
+
+def installed_stores() -> list[str]:
+    """The stores that can be measured here."""
+    return ["embedded", "redis"] if shutil.which("redis-server") else ["embedded"]

@@ -1,0 +1,157 @@
+"""Inbound mail through a real Postfix: greylisting and SPF, recipient by recipient."""
+
+from __future__ import annotations
+
+import time
+import unittest
+from collections.abc import Mapping
+
+from tests.servers.dns import DnsServer, txt
+from tests.servers.postfix import Postfix
+from tests.servers.service import Options, Service
+from tests.smtp_client import Replies, SMTPClient
+
+DEFERRAL = 2
+
+# What our domains want: greylisting, nothing, SPF.
+GREY, PLAIN, CHECKED = "bob@grey.example", "bob@plain.example", "bob@checked.example"
+
+# Its SPF record names 198.51.100.0/24; the other's names nobody.
+HONEST, FORGED = "carl@honest.example", "carl@forged.example"
+UNKNOWN = "carl@silent.example"
+
+ZONES = {
+    "honest.example": [txt("v=spf1 ip4:198.51.100.0/24 -all")],
+    "mail.honest.example": [txt("v=spf1 ip4:198.51.100.0/24 -all")],
+    "forged.example": [txt("v=spf1 -all")],
+    "silent.example": [],
+}
+
+BOUNCE = (
+    "From: MAILER-DAEMON@honest.example\r\nSubject: Undelivered Mail Returned to Sender\r\n"
+    'Content-Type: multipart/report; report-type=delivery-status; boundary="x"\r\n\r\n--x--\r\n'
+)
+
+
+class InboundTestCase(unittest.TestCase):
+    def run_both(self, options: Options | None = None) -> None:
+        dns = DnsServer(ZONES)
+        self.addCleanup(dns.stop)
+        self.service = Service(
+            {
+                "GreylistingPolicy": {"minimum_deferral": DEFERRAL},
+                "SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"},
+            }
+        )
+        self.addCleanup(self.service.remove)
+        self.service.write_config(options)
+        self.service.start()
+        self.service.add_domain("grey.example", greylist=True)
+        self.service.add_domain("plain.example")
+        self.service.add_domain("checked.example", check_spf=True)
+        domains = [address.partition("@")[2] for address in (GREY, PLAIN, CHECKED)]
+        self.postfix = Postfix({"RCPT": [self.service.endpoint("inbound")]}, domains)
+        self.addCleanup(self.postfix.stop)
+
+    def send(self, sender: str, *recipients: str, address: str = "198.51.100.7", text: str = "") -> Replies:
+        with SMTPClient(self.postfix.port) as client:
+            client.xclient(ADDR=address, NAME="mail.honest.example", HELO="mail.honest.example")
+            return client.message(sender, recipients, text or "Subject: test\r\n\r\nHello\r\n")
+
+    def told(self, replies: Replies) -> Mapping[int, str]:
+        return dict(replies.recipients)
+
+
+class GreylistingTests(InboundTestCase):
+    def test_the_first_attempt_is_deferred_and_the_next_after_the_deferral_passes(self) -> None:
+        self.run_both()
+        first = self.told(self.send(UNKNOWN, GREY))
+        self.assertEqual(list(first), [450])
+        self.assertRegex(first[450], r"greylisted, retry in [12] s")
+        self.assertEqual(self.send(UNKNOWN, GREY).codes, [450])
+        time.sleep(DEFERRAL)
+        self.assertEqual(self.send(UNKNOWN, GREY).delivered, 1)
+        with self.subTest("another address of the same network"):
+            self.assertEqual(self.send(UNKNOWN, GREY, address="198.51.100.200").delivered, 1)
+        with self.subTest("another network"):
+            self.assertEqual(self.send(UNKNOWN, GREY, address="203.0.113.7").codes, [450])
+        with self.subTest("another sender"):
+            self.assertEqual(self.send("x" + UNKNOWN, GREY).codes, [450])
+
+    def test_early_retries_do_not_start_the_wait_again(self) -> None:
+        self.run_both()
+        begin = time.monotonic()
+        codes = []
+        while time.monotonic() < begin + DEFERRAL + 0.5:
+            codes += self.send(UNKNOWN, GREY).codes
+            time.sleep(DEFERRAL / 3)
+        self.assertEqual(codes[:3], [450] * 3)
+        self.assertEqual(codes[-1], 250)
+
+    def test_a_pool_whose_spf_passes_waits_once(self) -> None:
+        self.run_both()
+        self.assertEqual(self.send(HONEST, GREY, address="198.51.100.7").codes, [450])
+        time.sleep(DEFERRAL)
+        self.assertEqual(self.send(HONEST, GREY, address="198.51.100.99").delivered, 1)
+
+    def test_the_null_sender_is_greylisted_like_any_other(self) -> None:
+        self.run_both()
+        self.assertEqual(self.send("", GREY, text=BOUNCE).codes, [450])
+        time.sleep(DEFERRAL)
+        self.assertEqual(self.send("", GREY, text=BOUNCE).delivered, 1)
+        [message] = self.postfix.delivered(1)
+        self.assertEqual(message["Return-Path"], "<>")
+        [header] = message.get_all("Received-SPF", [])
+        self.assertRegex(header, r"(?i)^pass\b")
+        self.assertIn("identity=helo", header)
+
+    def test_the_null_sender_may_be_let_through(self) -> None:
+        self.run_both({"GreylistingPolicy": {"null_sender_ok": True}})
+        self.assertEqual(self.send("", GREY, text=BOUNCE).delivered, 1)
+
+
+class RecipientTests(InboundTestCase):
+    def test_each_recipient_is_judged_by_the_flags_of_its_own_domain(self) -> None:
+        self.run_both()
+        for recipients in [(GREY, PLAIN, CHECKED), (CHECKED, GREY, PLAIN)]:
+            expected = {GREY: 450, PLAIN: 250, CHECKED: 550}
+            told = self.send(FORGED, *recipients, address="198.51.100.9")
+            self.assertEqual(told.codes, [expected[recipient] for recipient in recipients])
+        self.assertIn("SPF check failed", self.told(told)[550])
+        self.assertEqual(self.send(HONEST, GREY, PLAIN, CHECKED).codes, [450, 250, 250])
+
+    def test_a_sender_without_spf_is_greylisted_where_spf_is_checked(self) -> None:
+        self.run_both()
+        self.assertEqual(self.send(UNKNOWN, PLAIN, CHECKED).codes, [250, 450])
+        time.sleep(DEFERRAL)
+        self.assertEqual(self.send(UNKNOWN, PLAIN, CHECKED).codes, [250, 250])
+
+
+class HeaderTests(InboundTestCase):
+    def headers(self, count: int) -> list[list[str]]:
+        return [message.get_all("Received-SPF", []) for message in self.postfix.delivered(count)]
+
+    def test_a_message_to_two_recipients_has_one_header(self) -> None:
+        self.run_both()
+        self.assertEqual(self.send(HONEST, PLAIN, CHECKED).delivered, 2)
+        for headers in self.headers(2):
+            self.assertEqual(len(headers), 1)
+            self.assertRegex(headers[0], r"(?i)^pass\b")
+            self.assertIn("client-ip=198.51.100.7", headers[0])
+            self.assertIn("honest.example", headers[0])
+
+    def test_it_is_there_when_the_first_recipient_was_deferred(self) -> None:
+        self.run_both()
+        self.assertEqual(self.send(HONEST, GREY, PLAIN).codes, [450, 250])
+        [headers] = self.headers(1)
+        self.assertEqual(len(headers), 1)
+
+    def test_two_messages_of_one_session_have_one_each(self) -> None:
+        self.run_both()
+        with SMTPClient(self.postfix.port) as client:
+            client.xclient(ADDR="198.51.100.7", HELO="mail.honest.example")
+            for _ in range(2):
+                self.assertEqual(client.message(FORGED, [PLAIN]).delivered, 1)
+        for headers in self.headers(2):
+            self.assertEqual(len(headers), 1)
+            self.assertRegex(headers[0], r"(?i)^fail\b")
