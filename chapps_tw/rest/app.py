@@ -1,0 +1,211 @@
+# mypy: allow-untyped-calls
+"""The HTTP API: one Klein application, made from a table of routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from klein import Klein
+from klein.resource import KleinResource
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from chapps_tw.config import Settings
+from chapps_tw.interfaces import BookConflict, BookKeeper, BookUnavailable, LiveState, StateUnavailable
+from chapps_tw.rest import crud, live, openapi
+from chapps_tw.rest.auth import Gate, header_values
+from chapps_tw.rest.docs import Docs
+from chapps_tw.rest.dropping import CopyDropper
+from chapps_tw.rest.insight import Check, Explain, Find, Health, Insight, WrongPasscode
+from chapps_tw.rest.reading import read_input
+from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
+from chapps_tw.rest.server import BoundedSite, error_body
+
+SLICE = 200
+
+T = TypeVar("T")
+
+
+class API:
+    """The application. :attr:`site` is what an endpoint listens with.
+
+    :param scope_of: the scope of a token, ``read`` or ``full``; ``None`` for none of ours. With
+        ``[API] auth = none`` it is not asked.
+    :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.insight.Insight`.
+    :param clock: epoch seconds.
+    :param reactor: for delays and timeouts.
+    :param checks: more parts that ``/ready`` asks, beside the state store and the database.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: LiveState,
+        book: BookKeeper,
+        *,
+        scope_of: Callable[[str], str | None],
+        explain: Explain,
+        find: Find,
+        metrics: Callable[[], bytes],
+        write_config: Callable[[str], Awaitable[str]],
+        clock: Callable[[], float],
+        reactor: IReactorTime,
+        version: str,
+        checks: Mapping[str, Check] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._reactor = reactor
+        self._version = version
+        self._log = Logger()
+        self._dropper = CopyDropper(state, reactor)
+        self._gate = Gate(
+            settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor.seconds, self._sleep
+        )
+        self.routes: list[Route[Any]] = [
+            *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
+            *crud.routes(book, self._dropper.drop),
+            *live.routes(settings, state, book),
+            *Insight(explain, find, metrics, write_config).routes(),
+            Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
+            *Docs().routes(),
+        ]
+        self._document = json.dumps(openapi.document(self.routes, version), ensure_ascii=False).encode("utf-8")
+        self.app = self._klein()
+        self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
+
+    async def stop(self) -> None:
+        """Answer the requests that are complete, close all connections, and start nothing more."""
+        await self.site.stop()
+        self._dropper.stop()
+
+    def _klein(self) -> Klein:
+        app = Klein()
+        app.url_map.merge_slashes = False
+        for route in self.routes:
+            app.route(route.rule, methods=[route.method], endpoint=openapi.operation_id(route))(self._endpoint(route))
+        app.handle_errors(self._failed)
+        return app
+
+    def _endpoint(self, route: Route[Any]) -> Callable[..., Awaitable[bytes]]:
+        async def endpoint(request: IRequest, **path: str) -> bytes:
+            return await self._serve(route, request, path)
+
+        return endpoint
+
+    async def _serve(self, route: Route[Any], request: IRequest, path: Mapping[str, str]) -> bytes:
+        await self._gate.check_token(request, route)
+        content_type = next(iter(header_values(request, "content-type")), None)
+        query = request.uri.partition(b"?")[2]
+        values = read_input(route, path, query, request.content.read(), content_type)
+        handled = route.handler(values)
+        try:
+            reply = await (_to_the_end(handled) if route.changes else handled)
+        except WrongPasscode:
+            await self._gate.punish(request, "passcode")
+            raise Refusal(401, "The passcode is wrong.", {"WWW-Authenticate": ['Bearer realm="chapps"']}) from None
+        if isinstance(reply, Raw):
+            return _raw(request, reply)
+        request.setResponseCode(reply.status or route.status)
+        return _finish(request, await self._encode(reply))
+
+    async def _encode(self, reply: Reply) -> bytes:
+        """The envelope as JSON. A long list is encoded a part at a time, so that others get their turn."""
+        about = {"version": f"CHAPPS-TW v{self._version}", "timestamp": self._clock(), **reply.beside}
+        if reply.remarks:
+            about["remarks"] = list(reply.remarks)
+        if not isinstance(reply.response, list) or len(reply.response) <= SLICE:
+            return _json({**about, "response": reply.response})
+        parts = []
+        for start in range(0, len(reply.response), SLICE):
+            parts.append(_json(reply.response[start : start + SLICE])[1:-1])
+            await self._sleep(0)
+        return _json(about)[:-1] + b', "response": [' + b", ".join(parts) + b"]}"
+
+    async def _sleep(self, seconds: float) -> None:
+        await deferLater(self._reactor, seconds)
+
+    async def _openapi(self, _: Any) -> Raw:
+        return Raw(self._document, JSON)
+
+    def _failed(self, request: IRequest, failure: Failure) -> bytes:
+        """Every error, as JSON."""
+        error = failure.value
+        if isinstance(error, HTTPException):
+            error = _routing_refusal(error)
+        elif isinstance(error, (StateUnavailable, BookUnavailable)):
+            error = Refusal(503, str(error) or "The service is away.")
+        elif isinstance(error, BookConflict):
+            error = Refusal(409, str(error))
+        elif isinstance(error, CancelledError):
+            return b""
+        if not isinstance(error, Refusal):
+            path = request.uri.partition(b"?")[0].decode("ascii", "replace")
+            self._log.failure("HTTP: {method} {path} failed", failure, method=request.method.decode("ascii"), path=path)
+            error = Refusal(500, "Internal error.")
+        return refuse(request, error)
+
+
+class _Checked(KleinResource):
+    """The application, behind the checks that come before any route."""
+
+    def __init__(self, app: Klein, gate: Gate) -> None:
+        super().__init__(app)
+        self._gate = gate
+
+    def render(self, request: IRequest) -> Any:
+        request.responseHeaders.removeHeader("server")
+        request.setHeader("X-Content-Type-Options", "nosniff")
+        request.setHeader("Cache-Control", "no-store")
+        try:
+            self._gate.check_origin(request)
+        except Refusal as refusal:
+            return refuse(request, refusal)
+        return super().render(request)
+
+
+def refuse(request: IRequest, refusal: Refusal) -> bytes:
+    """Answer with an error; returns the body."""
+    request.setResponseCode(refusal.status)
+    for name, values in refusal.headers.items():
+        request.responseHeaders.setRawHeaders(name, list(values))
+    return _finish(request, error_body(refusal.detail, **refusal.beside))
+
+
+def _routing_refusal(error: HTTPException) -> Refusal:
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return Refusal(405, f"Only {allowed} can be used here.", {"Allow": [allowed]})
+    return Refusal(404, "There is no such page.")
+
+
+def _raw(request: IRequest, raw: Raw) -> bytes:
+    for name, value in raw.headers.items():
+        request.setHeader(name, value)
+    return _finish(request, raw.body, raw.content_type)
+
+
+def _finish(request: IRequest, body: bytes, content_type: str = JSON) -> bytes:
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Content-Length", str(len(body)))
+    return body
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _to_the_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Waits for some work, and does not stop it when nobody waits any more.
+
+    A client that goes away must not leave a change half done: committed, but not in force.
+    """
+    waiting: Deferred[T] = Deferred()
+    Deferred.fromCoroutine(work).chainDeferred(waiting)
+    return waiting

@@ -1,0 +1,343 @@
+"""Users, domains, emails and quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel
+from twisted.internet.defer import DeferredSemaphore
+
+from chapps_tw.interfaces import BookConflict, BookKeeper, Entry, Touched
+from chapps_tw.rest import answers as a
+from chapps_tw.rest import models as m
+from chapps_tw.rest.routing import Refusal, Reply, Route
+
+MAX_SHOWN = 1000
+
+T = TypeVar("T")
+Drop = Callable[[Touched], Awaitable[list[str]]]
+
+
+class Kind(NamedTuple):
+    """What is particular to one of the four kinds.
+
+    :ivar fields: what its objects hold beside id and name.
+    :ivar linked: the kinds it can be linked to. A user's quota is one id, else they are lists.
+    """
+
+    plural: str
+    singular: str
+    fields: tuple[str, ...]
+    linked: tuple[str, ...]
+    many: type[BaseModel]
+    one: type[BaseModel]
+    new: type[m.Input]
+    new_wrapped: type[m.Input]
+    changed: type[m.Input]
+    changed_wrapped: type[m.Input]
+    ids: type[m.Input]
+    ids_of: type[m.Input]
+
+
+KINDS = {
+    "users": Kind(
+        "users", "user", (), ("quotas", "domains", "emails"), a.UserList, a.OneUser, m.NewUser, m.WrappedUser,
+        m.ChangedUser, m.WrappedUserChanges, m.UserIds, m.UsersOf,
+    ),
+    "domains": Kind(
+        "domains", "domain", ("greylist", "check_spf"), ("users",), a.DomainList, a.OneDomain, m.NewDomain,
+        m.WrappedDomain, m.ChangedDomain, m.WrappedDomainChanges, m.DomainIds, m.DomainsOf,
+    ),
+    "emails": Kind(
+        "emails", "email", (), ("users",), a.EmailList, a.OneEmail, m.NewEmail, m.WrappedEmail, m.ChangedEmail,
+        m.WrappedEmailChanges, m.EmailIds, m.EmailsOf,
+    ),
+    "quotas": Kind(
+        "quotas", "quota", ("quota",), (), a.QuotaList, a.OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
+        m.WrappedQuotaChanges, m.QuotaIds, m.QuotaIds,
+    ),
+}  # fmt: skip
+
+LINKS = (("users", "domains"), ("users", "emails"), ("domains", "users"), ("emails", "users"))
+
+
+def routes(book: BookKeeper, drop: Drop) -> Iterator[Route[Any]]:
+    """All routes of this family.
+
+    :param drop: drops the cached copies that a change touched; returns remarks.
+    """
+    lane = Lane()
+    yield from _UserMaps(book, lane).routes()
+    for kind in KINDS.values():
+        yield from _Collection(kind, book, drop, lane).routes()
+    for one, other in LINKS:
+        yield from _Links(KINDS[one], KINDS[other], book, drop, lane).routes()
+    yield _UserQuota(book, drop).route()
+
+
+class Lane:
+    """Lets one long list through at a time.
+
+    Each keeps the interpreter busy, in whatever thread it is read, and policies wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._free = DeferredSemaphore(1)
+
+    async def run(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The result of a question, asked when it is its turn."""
+        await self._free.acquire()
+        try:
+            return await ask()
+        finally:
+            self._free.release()
+
+
+def shown(kind: str, entry: Entry) -> dict[str, Any]:
+    """An entry as the object that the API shows."""
+    found: dict[str, Any] = {"id": entry.id, "name": entry.name}
+    for name in KINDS[kind].fields:
+        found[name] = getattr(entry, name)
+    return found
+
+
+def missing(kind: str, id: int) -> Refusal:
+    """The 404 for an id."""
+    return Refusal(404, f"There is no {KINDS[kind].singular} with id {id}.")
+
+
+def unknown_ids(kind: str, ids: Sequence[int], found: Sequence[Entry]) -> list[str]:
+    """A remark about ids that were not found, if there are any."""
+    left = sorted(set(ids).difference(entry.id for entry in found))
+    if not left:
+        return []
+    some = ", ".join(str(id) for id in left[:10]) + (" and others" if len(left) > 10 else "")
+    return [f"There is no {KINDS[kind].singular} with id {some}."]
+
+
+async def made(kind: str, doing: str, change: Awaitable[T]) -> T:
+    """The result of a change.
+
+    :param kind: of what is changed.
+    :param doing: ``creating`` or the like.
+    :raises Refusal: 404 when it is not there, 409 for a name that is taken and for a link to what
+        is not there.
+    """
+    try:
+        return await change
+    except BookConflict as conflict:
+        sentence = f"Unique key conflict {doing} {KINDS[kind].singular}."
+        raise Refusal(409, sentence, beside={"remarks": [str(conflict)]}) from None
+    except KeyError as error:
+        refusal = missing(*error.args[0])
+        raise refusal if error.args[0][0] == kind else Refusal(409, str(refusal.detail)) from None
+
+
+class _Collection:
+    """One kind of object."""
+
+    def __init__(self, kind: Kind, book: BookKeeper, drop: Drop, lane: Lane) -> None:
+        self._lane = lane
+        self._kind = kind
+        self._book = book
+        self._drop = drop
+
+    def routes(self) -> Iterator[Route[Any]]:
+        kind, path = self._kind, f"/{self._kind.plural}/"
+        p = kind.singular
+        yield Route("GET", path, f"List {kind.plural}", self.listed, m.Listing, kind.many, tag=kind.plural)
+        yield Route(
+            "POST", path, f"Create a {p}", self.create, kind.new, kind.one, body="*", query=False,
+            wrapped=(p, kind.new_wrapped), status=201, errors=(409,), changes=True, tag=kind.plural,
+            follow=((f"get_{kind.plural}_id", "id", "/response/id"),),
+        )  # fmt: skip
+        yield Route(
+            "PUT", path, f"Change a {p}", self.change, kind.changed, kind.one, body="*", query=False,
+            wrapped=(p, kind.changed_wrapped), errors=(404, 409), changes=True, tag=kind.plural,
+        )  # fmt: skip
+        yield Route(
+            "DELETE", path, f"Delete {kind.plural}", self.delete, kind.ids, a.Said, body=f"{p}_ids",
+            errors=(409,), changes=True, tag=kind.plural,
+        )  # fmt: skip
+        yield Route(
+            "GET", path + "{id}/", f"Show a {p} and what is linked to it", self.show, m.ById, kind.one, errors=(404,),
+            tag=kind.plural,
+        )  # fmt: skip
+
+    async def listed(self, page: m.Listing) -> Reply:
+        found = await self._lane.run(lambda: self._book.entries(self._kind.plural, page.q, page.skip, page.limit))
+        return Reply([shown(self._kind.plural, entry) for entry in found])
+
+    async def show(self, which: m.ById) -> Reply:
+        found = await self._book.by_ids(self._kind.plural, [which.id])
+        if not found:
+            raise missing(self._kind.plural, which.id)
+        beside: dict[str, Any] = {}
+        remarks = []
+        for other in self._kind.linked:
+            linked = await self._book.entries(other, limit=MAX_SHOWN + 1, linked=(self._kind.plural, which.id))
+            if len(linked) > MAX_SHOWN:
+                remarks.append(f"Only {MAX_SHOWN} {other} are shown; list the rest with skip.")
+            beside |= self._association(other, linked[:MAX_SHOWN])
+        return Reply(shown(self._kind.plural, found[0]), beside, remarks)
+
+    async def create(self, new: Any) -> Reply:
+        links = self._links(new)
+        entry, touched = await made(
+            self._kind.plural, "creating", self._book.create(self._kind.plural, self._fields(new), links)
+        )
+        return await self._changed(entry, touched, links)
+
+    async def change(self, changed: Any) -> Reply:
+        links = self._links(changed)
+        entry, touched = await made(
+            self._kind.plural,
+            "updating",
+            self._book.update(self._kind.plural, changed.id, self._fields(changed), links),
+        )
+        return await self._changed(entry, touched, links)
+
+    async def delete(self, which: Any) -> Reply:
+        ids = list(getattr(which, f"{self._kind.singular}_ids"))
+        found = await self._book.by_ids(self._kind.plural, ids)
+        _, touched = await made(self._kind.plural, "deleting", self._book.delete(self._kind.plural, ids))
+        remarks = unknown_ids(self._kind.plural, ids, found)
+        return Reply("deleted", remarks=remarks + await self._drop(touched))
+
+    async def _changed(self, entry: Entry, touched: Touched, links: dict[str, list[int]]) -> Reply:
+        remarks = await self._drop(touched)
+        beside: dict[str, Any] = {}
+        for other in self._kind.linked:
+            linked = await self._book.by_ids(other, links[other]) if other in links else None
+            beside |= self._association(other, linked)
+        return Reply(shown(self._kind.plural, entry), beside, remarks)
+
+    def _fields(self, given: m.Input) -> dict[str, Any]:
+        names = ("name", *self._kind.fields)
+        return {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+
+    def _links(self, given: Any) -> dict[str, list[int]]:
+        links = {}
+        for other in self._kind.linked:
+            ids = [given.quota] if other == "quotas" else getattr(given, other)
+            if other == "quotas" and given.quota is None:
+                continue
+            if ids is not None:
+                links[other] = list(dict.fromkeys(ids))
+        return links
+
+    def _association(self, other: str, linked: Sequence[Entry] | None) -> dict[str, Any]:
+        if other == "quotas":
+            return {"quota": shown(other, linked[0]) if linked else None}
+        return {other: None if linked is None else [shown(other, entry) for entry in linked]}
+
+
+class _Links:
+    """What is linked to one object."""
+
+    def __init__(self, kind: Kind, other: Kind, book: BookKeeper, drop: Drop, lane: Lane) -> None:
+        self._lane = lane
+        self._kind = kind
+        self._other = other
+        self._book = book
+        self._drop = drop
+        self._ids = f"{other.singular}_ids"
+
+    def routes(self) -> Iterator[Route[Any]]:
+        path = f"/{self._kind.plural}/{{id}}/{self._other.plural}/"
+        model, tag, p, others = self._other.ids_of, self._kind.plural, self._kind.singular, self._other.plural
+        yield Route(
+            "GET", path, f"List the {others} of a {p}", self.listed, m.LinkedListing, self._other.many, errors=(404,),
+            tag=tag,
+        )  # fmt: skip
+        yield Route(
+            "PUT", path, f"Add {others} to a {p}", self.add, model, a.Said, body=self._ids, query=False,
+            errors=(404, 409), changes=True, tag=tag,
+        )  # fmt: skip
+        yield Route(
+            "DELETE", path, f"Remove {others} from a {p}", self.remove, model, a.Said, body=self._ids,
+            errors=(404, 409), changes=True, tag=tag,
+        )  # fmt: skip
+
+    async def listed(self, page: m.LinkedListing) -> Reply:
+        if not await self._book.by_ids(self._kind.plural, [page.id]):
+            raise missing(self._kind.plural, page.id)
+        linked = (self._kind.plural, page.id)
+        found = await self._lane.run(
+            lambda: self._book.entries(self._other.plural, page.q, page.skip, page.limit, linked)
+        )
+        return Reply([shown(self._other.plural, entry) for entry in found])
+
+    async def add(self, which: Any) -> Reply:
+        return await self._change(self._book.link, which)
+
+    async def remove(self, which: Any) -> Reply:
+        return await self._change(self._book.unlink, which)
+
+    async def _change(self, change: Callable[..., Awaitable[tuple[None, Touched]]], which: Any) -> Reply:
+        ids = list(dict.fromkeys(getattr(which, self._ids)))
+        changed = change(self._kind.plural, which.id, self._other.plural, ids)
+        _, touched = await made(self._kind.plural, "updating", changed)
+        return Reply("Updated.", remarks=await self._drop(touched))
+
+
+class _UserQuota:
+    """The quota of one user."""
+
+    def __init__(self, book: BookKeeper, drop: Drop) -> None:
+        self._book = book
+        self._drop = drop
+
+    def route(self) -> Route[Any]:
+        return Route(
+            "PUT", "/users/{id}/quota/{quota_id}/", "Give a user a quota", self.put, m.UserQuota, a.Said, query=False,
+            errors=(404, 409), changes=True, tag="users",
+        )  # fmt: skip
+
+    async def put(self, which: m.UserQuota) -> Reply:
+        _, touched = await made("users", "updating", self._book.link("users", which.id, "quotas", [which.quota_id]))
+        return Reply("Updated.", remarks=await self._drop(touched))
+
+
+class _UserMaps:
+    """What is linked to each of several users, by ids."""
+
+    def __init__(self, book: BookKeeper, lane: Lane) -> None:
+        self._book = book
+        self._lane = lane
+
+    def routes(self) -> Iterator[Route[Any]]:
+        for other, handler, answer in (
+            ("quotas", self.quotas, a.UserQuotaIds),
+            ("domains", self.domains, a.UserDomainIds),
+            ("emails", self.emails, a.UserEmailIds),
+        ):
+            yield Route(
+                "GET", f"/users/{other}/", f"The {other} of several users", handler, m.UserIds, answer, body="user_ids",
+                tag="users",
+            )  # fmt: skip
+
+    async def quotas(self, which: m.UserIds) -> Reply:
+        users, linked, remarks = await self._of(which, "quotas")
+        ids = [linked.get(user.id) for user in users]
+        return Reply(
+            [{"user_name": u.name, "quota_id": q[0].id if q else None} for u, q in zip(users, ids, strict=True)],
+            remarks=remarks,
+        )
+
+    async def domains(self, which: m.UserIds) -> Reply:
+        return await self._lists(which, "domains", "domain_ids")
+
+    async def emails(self, which: m.UserIds) -> Reply:
+        return await self._lists(which, "emails", "email_ids")
+
+    async def _lists(self, which: m.UserIds, other: str, key: str) -> Reply:
+        users, linked, remarks = await self._of(which, other)
+        rows = [{"user_name": user.name, key: [each.id for each in linked.get(user.id, [])]} for user in users]
+        return Reply(rows, remarks=remarks)
+
+    async def _of(self, which: m.UserIds, other: str) -> tuple[list[Entry], dict[int, list[Entry]], list[str]]:
+        users = await self._book.by_ids("users", which.user_ids)
+        linked = await self._lane.run(lambda: self._book.links("users", [user.id for user in users], other))
+        return users, linked, unknown_ids("users", which.user_ids, users)

@@ -1,0 +1,53 @@
+"""The page on which the API can be browsed and tried, with everything that it needs from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from chapps_tw.rest import models as m
+from chapps_tw.rest.routing import Raw, Refusal, Route
+
+HTML = "text/html; charset=utf-8"
+
+_TYPES = {
+    "docs.js": "text/javascript; charset=utf-8",
+    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "swagger-ui.css": "text/css; charset=utf-8",
+    "favicon-32x32.png": "image/png",
+}
+
+# The style sheet of Swagger UI holds images as data.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"}
+
+
+class Docs:
+    """The page and its parts."""
+
+    def routes(self) -> Iterator[Route[Any]]:
+        yield Route(
+            "GET", "/docs", "This page", self.page, content_type=HTML, browser=True, tag="documentation"
+        )  # fmt: skip
+        yield Route(
+            "GET", "/docs/{name}", "A part of the page", self.part, m.Asset, errors=(404,), query=False, browser=True,
+            hidden=True,
+        )  # fmt: skip
+
+    async def page(self, _: m.Nothing) -> Raw:
+        return Raw(_read("docs.html"), HTML, _HEADERS)
+
+    async def part(self, which: m.Asset) -> Raw:
+        if which.name not in _TYPES:
+            raise Refusal(404, "There is no such page.")
+        return Raw(_read(which.name), _TYPES[which.name], {"Cache-Control": "private, max-age=3600"})
+
+
+@lru_cache(16)
+def _read(name: str) -> bytes:
+    return files("chapps_tw.rest").joinpath("assets", name).read_bytes()

@@ -1,0 +1,271 @@
+"""Live state: what is left of a quota, and what is cached about senders, tuples and domains."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from chapps_tw.config import Settings
+from chapps_tw.inbound import client_address, client_network, mail_address
+from chapps_tw.interfaces import BookKeeper, Entry, LiveState, Usage
+from chapps_tw.names import normal_domain, normal_email
+from chapps_tw.rest import answers as a
+from chapps_tw.rest import models as m
+from chapps_tw.rest.crud import missing, unknown_ids
+from chapps_tw.rest.dropping import at_most
+from chapps_tw.rest.routing import Refusal, Reply, Route, invalid
+
+SDA = "sda"
+SPF, SPF_FLAG = "spf", "check_spf"
+MAX_PAIRS = 10_000
+AT_ONCE = 16
+
+_STATUS = {True: "AUTHORIZED", False: "PROHIBITED", None: "NOT CACHED"}
+
+
+def routes(settings: Settings, state: LiveState, book: BookKeeper) -> Iterator[Route[Any]]:
+    """All routes of this family."""
+    yield from _Quotas(settings.oqp.interval, state, book).routes()
+    yield from _Senders(state, book).routes()
+    yield from _Inbound(settings, state).routes()
+
+
+class _Quotas:
+    """What is left of quotas. The limit is the book's, what was used is the state's."""
+
+    def __init__(self, interval: float, state: LiveState, book: BookKeeper) -> None:
+        self._interval = interval
+        self._state = state
+        self._book = book
+
+    def routes(self) -> Iterator[Route[Any]]:
+        path = "/live/quota/{user_id}"
+        yield Route(
+            "GET", "/live/quota/", "What several users may send now", self.several, m.UserIds, a.AvailableList,
+            body="user_ids", tag="live",
+        )  # fmt: skip
+        for method, summary, handler, changes in (
+            ("GET", "What a user may send now", self.left, False),
+            ("DELETE", "Forget what a user sent", self.reset, True),
+            ("POST", "Read a user's limit again", self.refresh, True),
+        ):
+            yield Route(
+                method, path, summary, handler, m.Who, a.Count, body="name", errors=(400, 404), changes=changes,
+                tag="live",
+            )  # fmt: skip
+
+    async def several(self, which: m.UserIds) -> Reply:
+        users = await self._book.by_ids("users", which.user_ids)
+        quotas = await self._book.links("users", [user.id for user in users], "quotas")
+        usages = await self._state.usage([user.name for user in users], self._interval) if users else []
+        remarks = unknown_ids("users", which.user_ids, users)
+        rows = []
+        for user, usage in zip(users, usages, strict=True):
+            quota = _only(quotas.get(user.id, []))
+            if quota is None:
+                remarks.append(f"User {user.name} has no quota.")
+            rows.append({"user_name": user.name, "quota_avail": _available(quota, usage)})
+        return Reply(rows, remarks=remarks)
+
+    async def left(self, who: m.Who) -> Reply:
+        user, remarks = await self._find(who)
+        quota, usage = await self._quota_and_usage(user)
+        return Reply(_available(quota, usage), remarks=remarks + _about(user, quota, usage))
+
+    async def reset(self, who: m.Who) -> Reply:
+        user, remarks = await self._find(who)
+        dropped = await self._state.reset_usage(user.name, self._interval)
+        if not dropped:
+            remarks.append(f"Nothing was counted for user {user.name}.")
+        return Reply(dropped, remarks=remarks)
+
+    async def refresh(self, who: m.Who) -> Reply:
+        user, remarks = await self._find(who)
+        # Dropped first: what is counted here is seen by the next request with the limit that is told.
+        await self._state.drop_limits([user.name])
+        quota, usage = await self._quota_and_usage(user)
+        if quota is None:
+            raise Refusal(404, f"User {user.name} has no quota.")
+        return Reply(
+            _available(quota, usage), remarks=[*remarks, f"The limit is {quota.quota}, by quota {quota.name}."]
+        )
+
+    async def _quota_and_usage(self, user: Entry) -> tuple[Entry | None, Usage]:
+        quotas = await self._book.links("users", [user.id], "quotas")
+        [usage] = await self._state.usage([user.name], self._interval)
+        return _only(quotas.get(user.id, [])), usage
+
+    async def _find(self, who: m.Who) -> tuple[Entry, list[str]]:
+        """A user by id or by name, with remarks."""
+        if not who.user_id and who.name is None:
+            raise Refusal(400, "Neither a user's id nor a name was given.")
+        if who.user_id:
+            found = await self._book.by_ids("users", [who.user_id])
+            if found:
+                return found[0], []
+            if who.name is None:
+                raise missing("users", who.user_id)
+        user = await self._book.by_name("users", who.name or "")
+        if user is None:
+            by_id = f"id {who.user_id} or " if who.user_id else ""
+            raise Refusal(404, f"There is no user with {by_id}name {who.name}.")
+        remark = f"There is no user with id {who.user_id}; the name {who.name} was used."
+        return user, [remark] if who.user_id else []
+
+
+def _only(entries: Sequence[Entry]) -> Entry | None:
+    return entries[0] if entries else None
+
+
+def _available(quota: Entry | None, usage: Usage) -> int:
+    return max(0, quota.quota - usage.used) if quota else 0
+
+
+def _about(user: Entry, quota: Entry | None, usage: Usage) -> list[str]:
+    remarks = []
+    if usage.last:
+        when = datetime.fromtimestamp(usage.last, UTC).isoformat(timespec="seconds")
+        remarks.append(f"The last attempt was at {when}.")
+    else:
+        remarks.append(f"Nothing was counted for user {user.name}.")
+    if quota is None:
+        remarks.append(f"User {user.name} has no quota.")
+    if usage.limit is None:
+        remarks.append(f"There is no cached limit for user {user.name}.")
+    elif quota is not None and usage.limit != quota.quota:
+        remarks.append(f"The cached limit is {max(0, usage.limit)}, the quota {quota.quota}.")
+    return remarks
+
+
+class _Senders:
+    """Cached verdicts of sender domain authorization."""
+
+    def __init__(self, state: LiveState, book: BookKeeper) -> None:
+        self._state = state
+        self._book = book
+
+    def routes(self) -> Iterator[Route[Any]]:
+        one = "/live/sda/{source}/for/{user}"
+        yield Route(
+            "GET", "/live/sda/", "What is cached about several users and senders", self.peek_all, m.Authorizations,
+            a.StatusMap, body="*", errors=(400,), tag="live",
+        )  # fmt: skip
+        yield Route(
+            "DELETE", "/live/sda/", "Clear what is cached about several users and senders", self.clear_all,
+            m.Authorizations, a.Said, body="*", errors=(400,), changes=True, tag="live",
+        )  # fmt: skip
+        yield Route(
+            "GET", one, "What is cached about a user and a sender", self.peek, m.Authorization, a.Status, query=False,
+            tag="live",
+        )  # fmt: skip
+        yield Route(
+            "DELETE", one, "Clear what is cached about a user and a sender", self.clear, m.Authorization, a.Status,
+            query=False, changes=True, tag="live",
+        )  # fmt: skip
+
+    async def peek(self, which: m.Authorization) -> Reply:
+        [verdict] = await self._state.verdicts(SDA, which.user, [which.source])
+        return Reply(_STATUS[verdict.allowed])
+
+    async def clear(self, which: m.Authorization) -> Reply:
+        [before] = await self._state.drop_verdicts(SDA, which.user, [which.source])
+        return Reply(_STATUS[before])
+
+    async def peek_all(self, which: m.Authorizations) -> Reply:
+        async def ask(user: str, names: list[str]) -> list[bool | None]:
+            return [verdict.allowed for verdict in await self._state.verdicts(SDA, user, names)]
+
+        users, sources, remarks, found = await self._each(which, ask)
+        response = {
+            source: {user: _STATUS[row[place]] for user, row in zip(users, found, strict=True)}
+            for place, source in enumerate(sources)
+        }
+        return Reply(response, remarks=remarks)
+
+    async def clear_all(self, which: m.Authorizations) -> Reply:
+        async def ask(user: str, names: list[str]) -> list[bool | None]:
+            return await self._state.drop_verdicts(SDA, user, names)
+
+        users, sources, remarks, found = await self._each(which, ask)
+        had = sum(before is not None for row in found for before in row)
+        return Reply(f"cleared {had} of {len(users) * len(sources)}", remarks=remarks)
+
+    async def _each(
+        self, which: m.Authorizations, ask: Callable[[str, list[str]], Awaitable[list[bool | None]]]
+    ) -> tuple[list[str], list[str], list[str], list[list[bool | None]]]:
+        """Names of users, names of sources, remarks, and the answers: a list for each user."""
+        if not which.domain_ids and not which.email_ids:
+            raise Refusal(400, "Neither domain_ids nor email_ids were given.")
+        if len(which.user_ids) * (len(which.domain_ids) + len(which.email_ids)) > MAX_PAIRS:
+            raise invalid("body", "user_ids", f"more than {MAX_PAIRS} pairs of user and sender")
+        users = await self._book.by_ids("users", which.user_ids)
+        domains = await self._book.by_ids("domains", which.domain_ids) if which.domain_ids else []
+        emails = await self._book.by_ids("emails", which.email_ids) if which.email_ids else []
+        remarks = (
+            unknown_ids("users", which.user_ids, users)
+            + unknown_ids("domains", which.domain_ids, domains)
+            + unknown_ids("emails", which.email_ids, emails)
+        )
+        sources = [entry.name for entry in (*domains, *emails)]
+        keys = [normal_domain(entry.name) or entry.name for entry in domains]
+        keys += [normal_email(entry.name) or entry.name for entry in emails]
+        names = [user.name for user in users]
+        found = await at_most(AT_ONCE, names, lambda user: ask(user, keys)) if keys else [[] for _ in names]
+        return names, sources, remarks, found
+
+
+class _Inbound:
+    """Greylisting's tuples and tallies, and the cached flags of recipient domains."""
+
+    def __init__(self, settings: Settings, state: LiveState) -> None:
+        self._grl = settings.grl
+        self._state = state
+
+    def routes(self) -> Iterator[Route[Any]]:
+        tally = "/live/grl/tally/{client_address}"
+        yield Route(
+            "GET", "/live/grl/tuple/", "When greylisting last met a tuple", self.tuple, m.Tuple, a.Moment, body="*",
+            tag="live",
+        )  # fmt: skip
+        yield Route(
+            "GET", tally, "What counts for a client", self.tally, m.TallyOf, a.TallyList, query=False, tag="live"
+        )
+        yield Route(
+            "DELETE", tally, "Forget what counts for a client", self.clear_tally, m.TallyOf, a.Said, query=False,
+            changes=True, tag="live",
+        )  # fmt: skip
+        yield Route(
+            "DELETE", "/live/grl/option_cache/{domain}", "Forget a domain's cached greylisting flag",
+            self.drop_greylist, m.DomainOnly, a.Said, query=False, changes=True, tag="live",
+        )  # fmt: skip
+        yield Route(
+            "DELETE", "/live/spf/option_cache/{domain}", "Forget a domain's cached SPF flag", self.drop_spf,
+            m.DomainOnly, a.Said, query=False, changes=True, tag="live",
+        )  # fmt: skip
+
+    async def tuple(self, which: m.Tuple) -> Reply:
+        client = self._client(which.client_address)
+        met = await self._state.last_met(client, mail_address(which.sender), mail_address(which.recipient))
+        return Reply(met)
+
+    async def tally(self, which: m.TallyOf) -> Reply:
+        return Reply(await self._state.tally(self._client(which.client_address)))
+
+    async def clear_tally(self, which: m.TallyOf) -> Reply:
+        await self._state.clear_tally(self._client(which.client_address))
+        return Reply("deleted")
+
+    async def drop_greylist(self, which: m.DomainOnly) -> Reply:
+        await self._state.drop_flags([which.domain])
+        return Reply("deleted")
+
+    async def drop_spf(self, which: m.DomainOnly) -> Reply:
+        await self._state.drop_verdicts(SPF, which.domain, [SPF_FLAG])
+        return Reply("deleted")
+
+    def _client(self, text: str) -> str:
+        """What stands for a client: its network, or the domain that SPF passed."""
+        if client_address(text) is None:
+            return text
+        return client_network(text, self._grl.ipv4_prefix, self._grl.ipv6_prefix)

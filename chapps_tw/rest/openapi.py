@@ -1,0 +1,164 @@
+"""OpenAPI 3.1, made from the routes and the models that validate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from chapps_tw.rest import answers
+from chapps_tw.rest.routing import JSON, Route
+
+_REF = "#/components/schemas/{model}"
+_EVERYWHERE = (400, 401, 403, 413, 415, 422, 503)
+_MEANINGS = {
+    200: "Done.",
+    201: "Created.",
+    400: "Something is missing, or the body cannot be read.",
+    401: "No token, or none of ours; a wrong passcode.",
+    403: "A read-only token, or a Host that is not ours.",
+    404: "There is no such thing.",
+    409: "It would break a unique key or a link.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    422: "Something is not as it must be; each fault is listed.",
+    503: "The state store or the database is away.",
+}
+
+
+def document(routes: Iterable[Route[Any]], version: str) -> dict[str, Any]:
+    """The OpenAPI document of some routes."""
+    shown = [route for route in routes if not route.hidden]
+    paths: dict[str, dict[str, Any]] = {}
+    for route in shown:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "CHAPPS-TW", "version": version, "license": {"name": "MIT", "identifier": "MIT"}},
+        "paths": paths,
+        "security": [{"token": []}],
+        "components": {
+            "schemas": _schemas(shown),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def operation_id(route: Route[Any]) -> str:
+    """A name for a route, made of its method and its path."""
+    words = [part.strip("{}").replace(".", "_") for part in route.path.split("/") if part]
+    return "_".join([route.method.lower(), *words])
+
+
+def _schemas(routes: list[Route[Any]]) -> dict[str, Any]:
+    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(answers.Error, "serialization"): None}
+    wanted[answers.Invalid, "serialization"] = None
+    for route in routes:
+        for answer in (route.answer, *route.other_answers.values()):
+            if answer is not None:
+                wanted[answer, "serialization"] = None
+        if _has_body(route) and route.body == "*":
+            wanted[route.input, "validation"] = None
+            if route.wrapped:
+                wanted[route.wrapped[1], "validation"] = None
+    _, schemas = models_json_schema(list(wanted), ref_template=_REF)
+    found: dict[str, Any] = schemas["$defs"]
+    return found
+
+
+def _operation(route: Route[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operationId": operation_id(route),
+        "summary": route.summary,
+        "tags": [route.tag],
+        "responses": _responses(route),
+    }
+    if note := _note(route):
+        found["description"] = note
+    if parameters := _parameters(route):
+        found["parameters"] = parameters
+    if _has_body(route):
+        found["requestBody"] = _body(route)
+    if route.open:
+        found["security"] = []
+    return found
+
+
+def _has_body(route: Route[Any]) -> bool:
+    # OpenAPI advises against bodies of GET and DELETE, and browsers send none.
+    return bool(route.body) and route.method not in ("GET", "DELETE")
+
+
+def _note(route: Route[Any]) -> str:
+    if route.method in ("GET", "DELETE") and route.body:
+        form = "an object of the query parameters" if route.body == "*" else f"the value of `{route.body}` alone"
+        return f"A JSON body may stand in place of the query: {form}."
+    if route.wrapped:
+        return f"The body is flat, or has the object's own fields in `{route.wrapped[0]}`."
+    if route.body in route.query_fields:
+        return f"`{route.body}` may be a query parameter instead."
+    return ""
+
+
+def _parameters(route: Route[Any]) -> list[dict[str, Any]]:
+    schema = route.input.model_json_schema()
+    required = schema.get("required", [])
+    in_body = {route.body} if _has_body(route) else set()
+    query = [] if _has_body(route) and route.body == "*" else [n for n in route.query_fields if n not in in_body]
+    found = []
+    for place, names in (("path", route.path_fields), ("query", query)):
+        for name in names:
+            each = _without_null(schema["properties"][name])
+            parameter = {"name": name, "in": place, "required": name in required, "schema": each}
+            if "description" in each:
+                parameter["description"] = each.pop("description")
+            found.append(parameter)
+    return found
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter: one that may be left out has no null."""
+    found = {name: value for name, value in schema.items() if name != "title"}
+    options = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
+    if len(options) == 1:
+        del found["anyOf"]
+        found.pop("default", None)
+        found |= options[0]
+    return found
+
+
+def _body(route: Route[Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = {"$ref": _REF.format(model=route.input.__name__)}
+    if route.wrapped:
+        schema = {"anyOf": [schema, {"$ref": _REF.format(model=route.wrapped[1].__name__)}]}
+    if route.body != "*":
+        schema = _without_null(route.input.model_json_schema()["properties"][route.body])
+    content: dict[str, Any] = {JSON: {"schema": schema}}
+    if route.text is not None:
+        content["text/plain"] = {"schema": {"type": "string", "pattern": r"^[a-z_]+=[^\n]*\n$"}}
+    return {"required": not route.body_optional, "content": content}
+
+
+def _responses(route: Route[Any]) -> dict[str, Any]:
+    found = {str(status): _answer("Error", status) for status in (*_EVERYWHERE, *route.errors)}
+    found["422"] = _answer("Invalid", 422)
+    if route.open:
+        del found["401"], found["503"]
+    for status, model in {route.status: route.answer, **route.other_answers}.items():
+        found[str(status)] = _answer(model.__name__ if model else "", status, route.content_type)
+    if route.follow:
+        found[str(route.status)]["links"] = {
+            operation: {"operationId": operation, "parameters": {name: f"$response.body#{pointer}"}}
+            for operation, name, pointer in route.follow
+        }
+    return dict(sorted(found.items()))
+
+
+def _answer(model: str, status: int, content_type: str = JSON) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model=model)} if model else {"type": "object" if content_type == JSON else "string"}
+    found: dict[str, Any] = {"description": _MEANINGS[status], "content": {content_type: {"schema": schema}}}
+    if status == 401:
+        found["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return found

@@ -1,0 +1,198 @@
+"""From the path, the query and the body of a request to one validated model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from chapps_tw.rest.models import Input
+from chapps_tw.rest.routing import JSON, Refusal, Route, invalid
+
+MAX_PARAMETERS = 2000
+
+M = TypeVar("M", bound=Input)
+
+_EXACT = 2.0**53
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+
+
+def read_input(route: Route[M], path: Mapping[str, str], query: bytes, body: bytes, content_type: str | None) -> M:
+    """All that a route takes, validated.
+
+    :param path: the path's parameters, percent-encoded.
+    :raises Refusal: 400 for a body that is no JSON, 415 for one of another type, 422 for the rest.
+    """
+    found: dict[str, Any] = {name: _typed(route.input, name, [_unquoted(name, path[name])]) for name in path}
+    from_query = _read_query(route, query)
+    from_body = _read_body(route, body, content_type)
+    for name in from_body:
+        if name in from_query or name in found:
+            raise invalid("body", name, "is given twice")
+    try:
+        return route.input.model_validate(found | from_query | from_body)
+    except ValidationError as error:
+        raise _refusal(error, {**dict.fromkeys(found, "path"), **dict.fromkeys(from_query, "query")}, route) from None
+
+
+def _refusal(error: ValidationError, places: Mapping[str, str], route: Route[Any]) -> Refusal:
+    other = "body" if route.body else "query"
+    faults = [_fault(each, places.get(str(each["loc"][0]) if each["loc"] else "", other)) for each in error.errors()]
+    return Refusal(422, faults)
+
+
+def _fault(error: ErrorDetails, place: str) -> dict[str, Any]:
+    return {"loc": [place, *error["loc"]], "msg": error["msg"], "type": error["type"]}
+
+
+# --- path and query -------------------------------------------------------------------------------
+
+
+def _unquoted(name: str, text: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode("utf-8")
+    except UnicodeDecodeError:
+        raise invalid("path", name, "is not UTF-8") from None
+
+
+def _read_query(route: Route[Any], query: bytes) -> dict[str, Any]:
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
+    except UnicodeDecodeError:
+        raise invalid("query", "", "is not UTF-8") from None
+    except ValueError:
+        raise invalid("query", "", f"has more than {MAX_PARAMETERS} parameters") from None
+    texts: dict[str, list[str]] = {}
+    for name, text in pairs:
+        if name not in route.query_fields:
+            raise invalid("query", name, "there is no such parameter")
+        texts.setdefault(name, []).append(text)
+    return {name: _typed(route.input, name, found) for name, found in texts.items()}
+
+
+@lru_cache(1024)
+def _shape(model: type[BaseModel], name: str) -> tuple[bool, bool]:
+    """Whether a field is a list, and whether it (or its items) is a whole number."""
+    schema = model.model_json_schema()["properties"][name]
+    for each in schema.get("anyOf", [schema]):
+        if each.get("type") == "array":
+            return True, each["items"].get("type") == "integer"
+        if each.get("type") == "integer":
+            return False, True
+    return False, False
+
+
+def _typed(model: type[BaseModel], name: str, texts: list[str]) -> Any:
+    """The value that the text of a parameter stands for; text that stands for none is left to the model."""
+    is_list, is_whole = _shape(model, name)
+    values = [int(text) if is_whole and _WHOLE.fullmatch(text) else text for text in texts]
+    if is_list:
+        return values
+    if len(values) > 1:
+        raise invalid("query", name, "is given twice")
+    return values[0]
+
+
+# --- body -----------------------------------------------------------------------------------------
+
+
+def _read_body(route: Route[Any], body: bytes, content_type: str | None) -> dict[str, Any]:
+    if not body.strip():
+        if route.body and not route.body_optional:
+            raise Refusal(400, "A body is missing.")
+        return {}
+    media, charset = _media_type(content_type)
+    if route.text is not None and media == "text/plain":
+        try:
+            return {route.body: route.text(body)}
+        except ValueError as error:
+            raise Refusal(400, f"The body is no policy request: {error}.") from None
+    # Without a type it is taken for JSON. Nothing else is: HTML forms of any page can be sent here.
+    if media != JSON or charset not in ("utf-8", "utf8"):
+        wanted = JSON if route.text is None else f"{JSON} or text/plain"
+        raise Refusal(415, f"The body must be {wanted} in UTF-8; with curl, add -H 'Content-Type: {JSON}'.")
+    value = parse_json(body)
+    if not route.body:
+        if value in (None, {}, []):
+            return {}
+        raise invalid("body", "", "this route takes no body")
+    return _fields(route, value)
+
+
+def _media_type(content_type: str | None) -> tuple[str, str]:
+    if content_type is None:
+        return JSON, "utf-8"
+    media, *parameters = content_type.split(";")
+    charset = "utf-8"
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            charset = value.strip().strip('"').lower()
+    return media.strip().lower(), charset
+
+
+def _fields(route: Route[Any], value: Any) -> dict[str, Any]:
+    if route.body != "*":
+        if route.body == "name" and isinstance(value, dict):
+            return _known(route, value)
+        return {} if value is None and route.body_optional else {route.body: value}
+    if value is None and route.body_optional:
+        return {}
+    if not isinstance(value, dict):
+        raise Refusal(422, [{"loc": ["body"], "msg": "must be an object", "type": "dict_type"}])
+    if route.wrapped and isinstance(value.get(route.wrapped[0]), dict):
+        return _unwrapped(route, *route.wrapped, value)
+    return _known(route, value)
+
+
+def _unwrapped(route: Route[Any], name: str, model: type[Input], value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        raise _refusal(error, {}, route) from None
+    return {**value[name], **{key: each for key, each in value.items() if key != name}}
+
+
+def _known(route: Route[Any], value: dict[str, Any]) -> dict[str, Any]:
+    for name in value:
+        if name not in route.other_fields:
+            raise invalid("body", name, "there is no such field")
+    return value
+
+
+def parse_json(body: bytes) -> Any:
+    """Read JSON (RFC 8259), and nothing that only looks like it.
+
+    :raises Refusal: 400, also for keys that come twice, NaN, numbers of thousands of digits and deep nesting.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"), object_pairs_hook=_once, parse_float=_number, parse_constant=_no_constant
+        )
+    except RecursionError:
+        raise Refusal(400, "The body is nested too deeply.") from None
+    except ValueError as error:
+        raise Refusal(400, f"The body is not JSON: {error}.") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _number(text: str) -> int | float:
+    # 5.0 is a whole number to JSON Schema, and to clients that know no other.
+    number = float(text)
+    return int(number) if abs(number) <= _EXACT and number.is_integer() else number
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")

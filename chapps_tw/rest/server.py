@@ -1,0 +1,224 @@
+# mypy: allow-untyped-calls
+"""HTTP within bounds: size, time and number, and no answer that is not JSON.
+
+Everything here is about bytes; what is asked and answered is in :mod:`chapps_tw.rest.app`.
+"""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.resource import IResource
+from twisted.web.server import Request, Site
+
+MAX_BODY = 1 << 20
+MAX_HEADERS = 1 << 16
+MAX_BUFFERED = 64 << 20
+MAX_CONNECTIONS = 512
+REQUEST_TIMEOUT = 15.0
+LINGER = 2.0
+
+_PHRASES = {400: "Bad Request", 413: "Content Too Large", 503: "Service Unavailable"}
+
+
+def error_body(detail: Any, **beside: Any) -> bytes:
+    """An error as JSON."""
+    # A lone surrogate becomes its \\udXXX escape, which JSON has as well.
+    return json.dumps({"detail": detail, **beside}, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _quoted(segment: bytes) -> bytes:
+    return quote(quote(unquote_to_bytes(segment), safe=""), safe="").encode("ascii")
+
+
+class BoundedRequest(Request):
+    """A request whose body stays in memory and is counted, and whose path keeps ``%2F``."""
+
+    channel: BoundedChannel
+    content: BytesIO
+    _buffered = 0
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+        if length is not None and length > MAX_BODY:
+            self.channel.refuse(413, f"The body is larger than {MAX_BODY} bytes.")
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._buffered += len(data)
+        self.channel.site.buffered += len(data)
+        if self._buffered > MAX_BODY:
+            self.channel.refuse(413, f"The body is larger than {MAX_BODY} bytes.")
+        elif self.channel.site.buffered > MAX_BUFFERED:
+            self.channel.refuse(503, "Too many bodies are being sent at once.")
+        else:
+            self.content.write(data)
+
+    def process(self) -> None:
+        self._release()
+        # Twisted unquotes the path, and Klein matches what is left as text, where a slash within a
+        # name would look like one between names. Quoted twice, Klein sees it quoted once.
+        segments = [_quoted(segment) for segment in self.path.split(b"/")]
+        if len(segments) > 2 and not segments[-1]:
+            del segments[-1]
+        self.path = b"/".join(segments)
+        super().process()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._release()
+        super().connectionLost(reason)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        self._log.failure("HTTP: {uri} failed", reason, uri=self.uri.partition(b"?")[0])
+        body = error_body("Internal error.")
+        self.setResponseCode(500)
+        self.setHeader(b"Content-Type", b"application/json")
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+        return reason
+
+    def _release(self) -> None:
+        self.channel.site.buffered -= self._buffered
+        self._buffered = 0
+
+
+class BoundedChannel(HTTPChannel):
+    """A connection on which each request must be complete within a time, counted from its first byte."""
+
+    # Enough for a thousand ids in a query.
+    MAX_LENGTH = MAX_HEADERS
+    totalHeadersSize = MAX_HEADERS
+
+    site: BoundedSite
+    transport: ITCPTransport
+    _between = False
+    _refused = False
+    _closing: IDelayedCall | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._between:
+            self._between = False
+            self.resetTimeout()
+        # Not HTTPChannel's, which starts the time again with every byte.
+        super(HTTPChannel, self).dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        if not self._refused:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self.refuse(400, f"A line of the request is longer than {MAX_HEADERS} bytes.")
+
+    def allContentReceived(self) -> None:
+        if not self._refused:
+            super().allContentReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def requestDone(self, request: Request) -> None:
+        self._between = True
+        super().requestDone(request)
+
+    def finish(self) -> None:
+        """Close, after what is being answered."""
+        self.persistent = 0
+        if not self._handlingRequest:
+            self.transport.abortConnection()
+
+    def refuse(self, status: int, sentence: str) -> None:
+        """Answer before the request is complete, and close.
+
+        What still comes is read and thrown away for a moment: closing at once would reset the
+        connection, and the client would not see the answer.
+        """
+        if self._refused:
+            return
+        self._refused = True
+        self.setTimeout(None)
+        body = error_body(sentence)
+        head = (
+            f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        if not self.isSecure():
+            self.transport.loseWriteConnection()
+        self._closing = self.callLater(LINGER, self.transport.abortConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        super().connectionLost(reason)
+        self.site.lost(self)
+
+    def _send100Continue(self) -> None:
+        if not self._refused:
+            super()._send100Continue()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.refuse(400, "This is no HTTP request.")
+
+
+class BoundedSite(Site):
+    """The site of the API.
+
+    :param resource: what answers.
+    :param reactor: for the timeouts.
+    """
+
+    protocol = BoundedChannel  # type: ignore[assignment]
+    requestFactory = BoundedRequest
+
+    def __init__(self, resource: IResource, reactor: IReactorTime, max_connections: int = MAX_CONNECTIONS) -> None:
+        super().__init__(resource, timeout=REQUEST_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
+        self._max_connections = max_connections
+        self._channels: set[BoundedChannel] = set()
+        self._gone: Deferred[None] | None = None
+        self.buffered = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> BoundedChannel | None:  # type: ignore[override]
+        if self._gone is not None or self.connections >= self._max_connections:
+            return None
+        channel: BoundedChannel = super().buildProtocol(addr)
+        self._channels.add(channel)
+        return channel
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._channels)
+
+    def lost(self, channel: BoundedChannel) -> None:
+        """A connection is gone."""
+        self._channels.discard(channel)
+        if self._gone is not None and not self._channels and not self._gone.called:
+            self._gone.callback(None)
+
+    def stop(self) -> Deferred[None]:
+        """Take no more requests, and answer those that are complete. Fires when all connections are gone."""
+        self._gone = Deferred()
+        for channel in list(self._channels):
+            channel.finish()
+        if not self._channels and not self._gone.called:
+            self._gone.callback(None)
+        return self._gone
+
+    def acceptableProtocols(self) -> list[bytes]:
+        # HTTP/2 has a channel of its own, without these bounds.
+        return [b"http/1.1"]
+
+    def log(self, request: HTTPRequest) -> None:
+        """No line per request: the log is for decisions."""

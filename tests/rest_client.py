@@ -1,0 +1,158 @@
+"""The HTTP API on a real socket, and a client that speaks to it from a thread."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from chapps_tw.config import PolicyConfigAdapter, Settings
+from chapps_tw.database.engine import make_engine
+from chapps_tw.database.keeper import Keeper
+from chapps_tw.database.schema import upgrade
+from chapps_tw.database.threads import Threads
+from chapps_tw.rest.app import API
+from chapps_tw.rest.insight import Record, WrongPasscode
+from chapps_tw.state.sqlite import SqliteState
+from chapps_tw.tokens import TokenStore
+
+PASSCODE = "open sesame"
+
+
+class Answer(NamedTuple):
+    """What a request was answered with.
+
+    :ivar headers: names in lower case; of one that comes twice, all values joined by commas.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def response(self) -> Any:
+        return self.json["response"]
+
+    @property
+    def detail(self) -> Any:
+        return self.json["detail"]
+
+
+def ask(
+    port: int, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, token: str = ""
+) -> Answer:
+    """One request. A body that is no bytes is sent as JSON. Blocks."""
+    sent = dict(headers or {})
+    if token:
+        sent.setdefault("Authorization", f"Bearer {token}")
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+        sent.setdefault("Content-Type", "application/json")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, sent)
+        response = connection.getresponse()
+        found: dict[str, str] = {}
+        for name, value in response.getheaders():
+            name = name.lower()
+            found[name] = f"{found[name]}, {value}" if name in found else value
+        return Answer(response.status, found, response.read())
+    finally:
+        connection.close()
+
+
+def send_raw(port: int, data: bytes, seconds: float = 10.0) -> bytes:
+    """Send bytes as they are; returns all that comes until the other side closes or is silent. Blocks."""
+    with socket.create_connection(("127.0.0.1", port), seconds) as connection:
+        connection.sendall(data)
+        found = b""
+        try:
+            while part := connection.recv(65536):
+                found += part
+        except (TimeoutError, ConnectionResetError):
+            pass
+        return found
+
+
+class Node:
+    """The API with the embedded state and a book in an SQLite file.
+
+    :ivar explained: what ``/live/explain/`` was asked, as listener and attributes.
+    :ivar records: what explain and decisions answer with.
+    :param state: in place of the embedded one.
+    """
+
+    def __init__(self, settings: Settings | None = None, state: SqliteState | None = None) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.settings = settings or Settings()
+        self.tokens = TokenStore(str(Path(self.directory.name, "api-token")))
+        self.tokens.make_first()
+        self.token = Path(self.directory.name, "api-token").read_text().strip()
+        self.state = state or SqliteState(":memory:", time.time, reactor)
+        self._threads = Threads(reactor, 4)
+        adapter = replace(PolicyConfigAdapter(), db_name="book")
+        engine = make_engine(adapter, "", self.directory.name)
+        upgrade(engine)
+        self.book = Keeper(engine, reactor, self._threads.run)
+        self.explained: list[tuple[str, Mapping[str, str]]] = []
+        self.records: list[Record] = []
+        self.found: list[tuple[Mapping[str, str], int]] = []
+        self.api = API(
+            self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
+            find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, clock=time.time,
+            reactor=reactor, version="0.0.test",
+        )  # fmt: skip
+        self._port: Any = None
+
+    @property
+    def port(self) -> int:
+        return int(self._port.getHost().port)
+
+    def start(self) -> None:
+        self._threads.start()
+        self._port = reactor.listenTCP(0, self.api.site, interface="127.0.0.1")  # type: ignore[arg-type]
+
+    async def stop(self) -> None:
+        await self._port.stopListening()
+        await self.api.stop()
+        self.book.stop()
+        self._threads.stop()
+        await self.state.stop()
+        self.directory.cleanup()
+
+    def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Deferred[Answer]:
+        """One request with the first token, unless another or ``""`` is given."""
+        more.setdefault("token", self.token)
+        return deferToThread(ask, self.port, method, path, body, **more)
+
+    def send_raw(self, data: bytes, seconds: float = 10.0) -> Deferred[bytes]:
+        return deferToThread(send_raw, self.port, data, seconds)
+
+    async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Sequence[Record]:
+        if listener == "nowhere":
+            raise KeyError(listener)
+        self.explained.append((listener, attributes))
+        return self.records
+
+    def _find(self, wanted: Mapping[str, str], limit: int) -> Sequence[Record]:
+        self.found.append((wanted, limit))
+        return self.records
+
+    async def _write(self, passcode: str) -> str:
+        if passcode != PASSCODE:
+            raise WrongPasscode
+        return "/etc/chapps/chapps.ini"
