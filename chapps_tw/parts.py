@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -55,6 +56,9 @@ SPF_THREADS = 2
 # How often the HELO whitelist is looked up, and how soon again when DNS did not answer.
 WHITELIST_SECONDS = 3600.0
 WHITELIST_RETRY_SECONDS = 60.0
+
+# How long a start waits for the database server.
+CHECK_SECONDS = 5.0
 
 # A bug is logged once in so many seconds.
 FAILURE_SECONDS = 60.0
@@ -273,21 +277,40 @@ class Parts:
         """
         if self.log_file is not None:
             self.log_file.open()
-        try:
-            prepare(self.engine)
-        except SchemaError as error:
-            raise StartError(str(error)) from None
-        except SQLAlchemyError as error:
-            if self.engine.dialect.name == "sqlite":
-                raise StartError(f"the database cannot be opened: {error}") from None
-            # What is known from the cache can be answered while the server is away.
-            self.log.warn("the database cannot be asked: {why}", why=" ".join(str(error).split())[:300])
+        self._prepare_database()
         try:
             if self.settings.api.auth == "token" and self.settings.api.listen:
                 self.tokens.make_first()
             self.store.start()
         except (TokenError, StateUnavailable) as error:
             raise StartError(str(error)) from None
+
+    def _prepare_database(self) -> None:
+        """Set SQLite's file up, or check a server's schema.
+
+        A server that is away, or hangs, does not stop the start: what is cached can be answered meanwhile.
+        """
+        checked: list[Exception | None] = []
+
+        def check() -> None:
+            try:
+                prepare(self.engine)
+                checked.append(None)
+            except (SchemaError, SQLAlchemyError) as error:
+                checked.append(error)
+
+        if self.engine.dialect.name == "sqlite":
+            check()
+        else:
+            thread = Thread(target=check, name="schema check", daemon=True)
+            thread.start()
+            thread.join(CHECK_SECONDS)
+        problem = checked[0] if checked else TimeoutError("no answer")
+        if isinstance(problem, SchemaError) or (problem and self.engine.dialect.name == "sqlite"):
+            raise StartError(f"the database cannot be used: {problem}")
+        if problem:
+            why = " ".join(str(problem).split())[:300]
+            self.log.warn("the database cannot be asked yet, and its schema was not checked: {why}", why=why)
 
     def start(self) -> None:
         """Begin to work."""

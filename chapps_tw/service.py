@@ -82,7 +82,7 @@ class Chapps(Service):
             self._parts = parts = Parts(self._settings, self._reactor)
             parts.open()
             for listener in self._settings.listeners:
-                self._listen(f"[{listener.name}] listen", listener.listen, parts.factories[listener.name])
+                self._listen(f"[Listener {listener.name}] listen", listener.listen, parts.factories[listener.name])
             if self._settings.api.listen:
                 self._listen("[API] listen", self._settings.api.listen, parts.api.site)
         except (StartError, ConfigError, OSError) as error:
@@ -103,6 +103,7 @@ class Chapps(Service):
         if failed:
             raise StartError(f"{option} = {description!r}: {failed[0].getErrorMessage()}")
         self._ports += opened
+        self.log.info("{version}: {option} = {listen}", version=VERSION, option=option, listen=description)
 
     def _ready(self) -> None:
         assert self._parts is not None
@@ -110,8 +111,6 @@ class Chapps(Service):
         # What was made so far stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        for port in self._ports:
-            self.log.info("{version} listens on {address}", version=VERSION, address=port.getHost())
         notify(self._environ, "READY=1")
 
     def _sweep_once(self) -> None:
