@@ -80,6 +80,11 @@ class API:
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
 
+    @property
+    def drops_left(self) -> int:
+        """How many drops of cached copies wait for the state store to be back."""
+        return self._dropper.left
+
     async def stop(self) -> None:
         """Answer the requests that are complete, close all connections, and start nothing more."""
         await self.site.stop()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.config import JsonDict
 
 from chapps_tw.inbound import client_address
 from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, normal_domain, normal_email
@@ -38,6 +39,14 @@ def _normal(form: Callable[[str], str], what: str) -> AfterValidator:
 # No control characters: no mail program writes them, and PostgreSQL takes no NUL.
 _PLAIN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 
+# What normal_domain and normal_email take, as far as JSON Schema can tell. They take underscores too.
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DOMAIN = rf"{_LABEL}(\.{_LABEL})*\.?"
+_ASCII_DOMAIN: JsonDict = {"pattern": f"^{_DOMAIN}$", "maxLength": MAX_DOMAIN}
+_ASCII_EMAIL: JsonDict = {"pattern": f"^[ -?A-~]+@{_DOMAIN}$", "maxLength": MAX_EMAIL}
+_IDN: JsonDict = {"format": "idn-hostname", "maxLength": MAX_DOMAIN}
+_IDN_EMAIL: JsonDict = {"format": "idn-email", "maxLength": MAX_EMAIL}
+
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
 Text = Annotated[str, Field(max_length=MAX_EMAIL, pattern=_PLAIN)]
@@ -46,12 +55,12 @@ QuotaName = Annotated[str, Field(min_length=1, max_length=32, pattern=_PLAIN)]
 QuotaLimit = Annotated[int, Field(ge=0, le=MAX_ID)]
 DomainName = Annotated[
     str,
-    Field(min_length=1, max_length=MAX_DOMAIN, json_schema_extra={"format": "idn-hostname"}),
+    Field(min_length=1, max_length=MAX_DOMAIN, json_schema_extra={"anyOf": [_ASCII_DOMAIN, _IDN]}),
     _normal(normal_domain, "a domain name"),
 ]
 EmailName = Annotated[
     str,
-    Field(min_length=3, max_length=MAX_EMAIL, json_schema_extra={"format": "idn-email"}),
+    Field(min_length=3, max_length=MAX_EMAIL, json_schema_extra={"anyOf": [_ASCII_EMAIL, _IDN_EMAIL]}),
     _normal(normal_email, "a mail address"),
 ]
 
@@ -222,8 +231,8 @@ class WrappedQuotaChanges(Input):
     quota: QuotaChanges
 
 
-def _any_format(description: str, *formats: str) -> dict[str, Any]:
-    return {"type": "string", "description": description, "anyOf": [{"format": name} for name in formats]}
+def _any_of(description: str, *schemas: JsonDict) -> dict[str, Any]:
+    return {"type": "string", "description": description, "anyOf": list(schemas)}
 
 
 # --- what comes in: live state --------------------------------------------------------------------
@@ -258,13 +267,19 @@ def _client(text: str) -> str:
 Source = Annotated[
     str,
     _normal(_source, "a domain name or a mail address"),
-    WithJsonSchema(_any_format("A domain name or a mail address.", "idn-hostname", "idn-email")),
+    WithJsonSchema(_any_of("A domain name or a mail address.", _ASCII_DOMAIN, _IDN, _ASCII_EMAIL, _IDN_EMAIL)),
 ]
 Client = Annotated[
     str,
     _normal(_client, "an IPv4 or IPv6 address, or a domain name"),
     WithJsonSchema(
-        _any_format("An address, or the domain that SPF passed for the client.", "ipv4", "ipv6", "idn-hostname")
+        _any_of(
+            "An address, or the domain that SPF passed for the client.",
+            {"format": "ipv4"},
+            {"format": "ipv6"},
+            _ASCII_DOMAIN,
+            _IDN,
+        )
     ),
 ]
 

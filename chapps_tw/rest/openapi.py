@@ -137,7 +137,7 @@ def _body(route: Route[Any]) -> dict[str, Any]:
         schema = _without_null(route.input.model_json_schema()["properties"][route.body])
     content: dict[str, Any] = {JSON: {"schema": schema}}
     if route.text is not None:
-        content["text/plain"] = {"schema": {"type": "string", "pattern": r"^[a-z_]+=[^\n]*\n$"}}
+        content["text/plain"] = {"schema": {"type": "string", "pattern": r"^[a-z_]+=[^\u0000\n]*\n$"}}
     return {"required": not route.body_optional, "content": content}
 
 

@@ -20,7 +20,7 @@ MAX_PARAMETERS = 2000
 M = TypeVar("M", bound=Input)
 
 _EXACT = 2.0**53
-_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0{1,9})?")
 
 
 def read_input(route: Route[M], path: Mapping[str, str], query: bytes, body: bytes, content_type: str | None) -> M:
@@ -91,12 +91,17 @@ def _shape(model: type[BaseModel], name: str) -> tuple[bool, bool]:
 def _typed(model: type[BaseModel], name: str, texts: list[str]) -> Any:
     """The value that the text of a parameter stands for; text that stands for none is left to the model."""
     is_list, is_whole = _shape(model, name)
-    values = [int(text) if is_whole and _WHOLE.fullmatch(text) else text for text in texts]
+    values = [_whole(text) if is_whole else text for text in texts]
     if is_list:
         return values
     if len(values) > 1:
         raise invalid("query", name, "is given twice")
     return values[0]
+
+
+def _whole(text: str) -> int | str:
+    match = _WHOLE.fullmatch(text)
+    return int(match[1]) if match else text
 
 
 # --- body -----------------------------------------------------------------------------------------

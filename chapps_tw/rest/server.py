@@ -53,6 +53,8 @@ class BoundedRequest(Request):
             self.channel.refuse(413, f"The body is larger than {MAX_BODY} bytes.")
 
     def handleContentChunk(self, data: bytes) -> None:
+        if self.channel.refused:
+            return
         self._buffered += len(data)
         self.channel.site.buffered += len(data)
         if self._buffered > MAX_BODY:
@@ -63,7 +65,7 @@ class BoundedRequest(Request):
             self.content.write(data)
 
     def process(self) -> None:
-        self._release()
+        self.release()
         # Twisted unquotes the path, and Klein matches what is left as text, where a slash within a
         # name would look like one between names. Quoted twice, Klein sees it quoted once.
         segments = [_quoted(segment) for segment in self.path.split(b"/")]
@@ -73,7 +75,7 @@ class BoundedRequest(Request):
         super().process()
 
     def connectionLost(self, reason: Failure) -> None:
-        self._release()
+        self.release()
         super().connectionLost(reason)
 
     def processingFailed(self, reason: Failure) -> Failure:
@@ -86,7 +88,8 @@ class BoundedRequest(Request):
         self.finish()
         return reason
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """The body is counted no more: it is complete, or thrown away."""
         self.channel.site.buffered -= self._buffered
         self._buffered = 0
 
@@ -101,11 +104,11 @@ class BoundedChannel(HTTPChannel):
     site: BoundedSite
     transport: ITCPTransport
     _between = False
-    _refused = False
+    refused = False
     _closing: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        if self._refused:
+        if self.refused:
             return
         if self._between:
             self._between = False
@@ -114,18 +117,18 @@ class BoundedChannel(HTTPChannel):
         super(HTTPChannel, self).dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
-        if not self._refused:
+        if not self.refused:
             super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self.refuse(400, f"A line of the request is longer than {MAX_HEADERS} bytes.")
 
     def allContentReceived(self) -> None:
-        if not self._refused:
+        if not self.refused:
             super().allContentReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
-        if not self._refused:
+        if not self.refused:
             super().rawDataReceived(data)
 
     def requestDone(self, request: Request) -> None:
@@ -144,10 +147,12 @@ class BoundedChannel(HTTPChannel):
         What still comes is read and thrown away for a moment: closing at once would reset the
         connection, and the client would not see the answer.
         """
-        if self._refused:
+        if self.refused:
             return
-        self._refused = True
+        self.refused = True
         self.setTimeout(None)
+        for request in self.requests:
+            request.release()
         body = error_body(sentence)
         head = (
             f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: application/json\r\n"
@@ -165,7 +170,7 @@ class BoundedChannel(HTTPChannel):
         self.site.lost(self)
 
     def _send100Continue(self) -> None:
-        if not self._refused:
+        if not self.refused:
             super()._send100Continue()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
