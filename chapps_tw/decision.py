@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 MAX_ACTION_CHARACTERS = 500
 
+# Where a policy reads what somebody decided: the copy in the state store, or the policy book itself.
+CACHE = "cache"
+DATABASE = "database"
+
 _NO_FIGURES: Mapping[str, int | float] = {}
 
 
@@ -61,6 +65,7 @@ class Decision(NamedTuple):
     :ivar greylist: a later greylisting policy is to greylist, whatever the domain's flag.
     :ivar client: a later greylisting policy is to take this for the client (a domain that SPF passed).
     :ivar shadow: the action that would have been, had the policy not been in shadow mode.
+    :ivar source: where what was decided by was read: :data:`CACHE` or :data:`DATABASE`, and ``dns``.
     """
 
     action: str
@@ -71,6 +76,7 @@ class Decision(NamedTuple):
     greylist: bool = False
     client: str = ""
     shadow: str = ""
+    source: str = ""
 
     @property
     def verb(self) -> str:

@@ -23,6 +23,7 @@ class Record(NamedTuple):
     :ivar time: epoch seconds.
     :ivar stage: the protocol state that the request came at.
     :ivar shadow: the action that would have been, in shadow mode.
+    :ivar source: where what was decided by was read.
     """
 
     time: float
@@ -40,6 +41,7 @@ class Record(NamedTuple):
     stage: str
     shadow: str
     detail: str
+    source: str
 
     def as_dict(self) -> dict[str, object]:
         """The record with its figures beside the rest, for JSON."""
@@ -66,6 +68,7 @@ def record_of(listener: str, user: str, request: PostfixPolicyRequest, decision:
         get("protocol_state", "")[:MAX_VALUE],
         decision.shadow,
         decision.detail,
+        decision.source,
     )
 
 
@@ -79,32 +82,16 @@ def as_text(record: Record) -> str:
     seconds = int(record.time)
     when = f"{_second(seconds)}.{int((record.time - seconds) * 1000):03d}Z"
     figures = "".join([f" {name}={value}" for name, value in record.figures.items()])
-    (
-        _,
-        listener,
-        policy,
-        action,
-        reason,
-        _,
-        user,
-        sender,
-        recipient,
-        client,
-        instance,
-        queue_id,
-        stage,
-        shadow,
-        detail,
-    ) = record
     line = (
-        f"{when} listener={listener} policy={policy} action={_plain(action)} reason={reason}{figures}"
-        f" user={_plain(user)} sender={_plain(sender)} recipient={_plain(recipient)} client={_plain(client)}"
-        f" instance={_plain(instance)} queue_id={_plain(queue_id)} stage={_plain(stage)}"
+        f"{when} listener={record.listener} policy={record.policy} action={_plain(record.action)}"
+        f" reason={record.reason}{figures} user={_plain(record.user)} sender={_plain(record.sender)}"
+        f" recipient={_plain(record.recipient)} client={_plain(record.client)}"
+        f" instance={_plain(record.instance)} queue_id={_plain(record.queue_id)} stage={_plain(record.stage)}"
     )
-    if shadow:
-        line += f" shadow={_plain(shadow)}"
-    if detail:
-        line += f" detail={_plain(detail)}"
+    for name in ("shadow", "detail", "source"):
+        value = getattr(record, name)
+        if value:
+            line += f" {name}={_plain(value)}"
     return line
 
 

@@ -27,6 +27,17 @@ class BookConflict(Exception):
     """A change would break a unique key or a link. Says which in one sentence."""
 
 
+class ChangeUncertain(BookUnavailable):
+    """The database was lost while it was committing a change.
+
+    :ivar touched: the copies that are wrong if the change is in force after all.
+    """
+
+    def __init__(self, why: str, touched: Touched) -> None:
+        super().__init__(f"The database was lost while it was committing; look whether the change is in force: {why}")
+        self.touched = touched
+
+
 # --- what the book says -------------------------------------------------------------------------
 
 
@@ -105,8 +116,9 @@ class BookKeeper(PolicyBook, Protocol):
     """The book, open for changes. Kinds are ``users``, ``domains``, ``emails`` and ``quotas``.
 
     Besides :class:`BookUnavailable`, changes raise :class:`BookConflict` for a name (or a quota's
-    number) that is taken, and :class:`KeyError` with ``(kind, id)`` for an id that is not there. Each
-    change is one transaction, and returns what it :class:`Touched` beside its result.
+    number) that is taken, :class:`KeyError` with ``(kind, id)`` for an id that is not there,
+    ``ValueError`` for a value that no such entry can have, and :class:`ChangeUncertain`. Each change is
+    one transaction, and returns what it :class:`Touched` beside its result.
 
     *Links* are given as ``{kind: [ids]}``: of a user ``domains``, ``emails`` and ``quotas`` (one id at
     most); of a domain or an email ``users``.
@@ -115,7 +127,7 @@ class BookKeeper(PolicyBook, Protocol):
     def entries(
         self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
     ) -> Awaitable[list[Entry]]:
-        """Entries by id whose name contains ``q`` literally; with ``linked=(kind, id)`` those linked to it."""
+        """Entries by id whose name contains ``q``, whatever its case; with ``linked=(kind, id)`` those linked to it."""
 
     def by_ids(self, kind: str, ids: Sequence[int]) -> Awaitable[list[Entry]]:
         """The entries with these ids that exist, in the order of their ids."""

@@ -20,8 +20,7 @@ from chapps_tw.database import schema
 from chapps_tw.database.breaker import FAILURES, PROBE_SECONDS, Breaker
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.threads import Threads
-from chapps_tw.database.transaction import ChangeUncertain
-from chapps_tw.interfaces import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces import BookUnavailable, ChangeUncertain, QuotaGrant
 from tests.book_case import CLOCK, BookCase, OnSqlite, engine_for
 from tests.servers.sql import MariaDB, PostgreSQL
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from chapps_tw.database.breaker import reason
 from chapps_tw.database.engine import WRITES
-from chapps_tw.interfaces import BookConflict, BookUnavailable, Touched
+from chapps_tw.interfaces import BookConflict, BookUnavailable, ChangeUncertain, Touched
 
 R = TypeVar("R")
 
@@ -25,17 +25,6 @@ _BUSY: Final = "SQLITE_BUSY"
 _CONTENTION: Final = frozenset(("40001", "40P01", "55P03", 1205, 1213, 1020, _BUSY))
 _UNIQUE: Final = frozenset(("23505", 1062, "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"))
 _FOREIGN_KEY: Final = frozenset(("23503", 1452, "SQLITE_CONSTRAINT_FOREIGNKEY"))
-
-
-class ChangeUncertain(BookUnavailable):
-    """The database was lost while it was committing.
-
-    :ivar touched: the copies that are wrong if the change is in force after all.
-    """
-
-    def __init__(self, why: str, touched: Touched) -> None:
-        super().__init__(f"The database was lost while it was committing; look whether the change is in force: {why}")
-        self.touched = touched
 
 
 class Permit:

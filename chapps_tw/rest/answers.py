@@ -162,6 +162,7 @@ class Decided(BaseModel):
     queue_id: str
     stage: str
     detail: str
+    source: str = Field(description="Where what it was decided by was read: cache, database, dns.")
 
 
 class DecidedList(Answer[list[Decided]]):

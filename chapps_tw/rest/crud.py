@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel
 from twisted.internet.defer import DeferredSemaphore
 
-from chapps_tw.interfaces import BookConflict, BookKeeper, Entry, Touched
+from chapps_tw.interfaces import BookConflict, BookKeeper, ChangeUncertain, Entry, Touched
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
 from chapps_tw.rest.routing import Refusal, Reply, Route
@@ -116,16 +116,20 @@ def unknown_ids(kind: str, ids: Sequence[int], found: Sequence[Entry]) -> list[s
     return [f"There is no {KINDS[kind].singular} with id {some}."]
 
 
-async def made(kind: str, doing: str, change: Awaitable[T]) -> T:
+async def made(kind: str, doing: str, change: Awaitable[T], drop: Drop) -> T:
     """The result of a change.
 
     :param kind: of what is changed.
     :param doing: ``creating`` or the like.
+    :param drop: told what may have been touched, when it is not known whether the change is in force.
     :raises Refusal: 404 when it is not there, 409 for a name that is taken and for a link to what
         is not there.
     """
     try:
         return await change
+    except ChangeUncertain as uncertain:
+        await drop(uncertain.touched)
+        raise
     except BookConflict as conflict:
         sentence = f"Unique key conflict {doing} {KINDS[kind].singular}."
         raise Refusal(409, sentence, beside={"remarks": [str(conflict)]}) from None
@@ -185,7 +189,7 @@ class _Collection:
     async def create(self, new: Any) -> Reply:
         links = self._links(new)
         entry, touched = await made(
-            self._kind.plural, "creating", self._book.create(self._kind.plural, self._fields(new), links)
+            self._kind.plural, "creating", self._book.create(self._kind.plural, self._fields(new), links), self._drop
         )
         return await self._changed(entry, touched, links)
 
@@ -195,13 +199,14 @@ class _Collection:
             self._kind.plural,
             "updating",
             self._book.update(self._kind.plural, changed.id, self._fields(changed), links),
+            self._drop,
         )
         return await self._changed(entry, touched, links)
 
     async def delete(self, which: Any) -> Reply:
         ids = list(getattr(which, f"{self._kind.singular}_ids"))
         found = await self._book.by_ids(self._kind.plural, ids)
-        _, touched = await made(self._kind.plural, "deleting", self._book.delete(self._kind.plural, ids))
+        _, touched = await made(self._kind.plural, "deleting", self._book.delete(self._kind.plural, ids), self._drop)
         remarks = unknown_ids(self._kind.plural, ids, found)
         return Reply("deleted", remarks=remarks + await self._drop(touched))
 
@@ -278,7 +283,7 @@ class _Links:
     async def _change(self, change: Callable[..., Awaitable[tuple[None, Touched]]], which: Any) -> Reply:
         ids = list(dict.fromkeys(getattr(which, self._ids)))
         changed = change(self._kind.plural, which.id, self._other.plural, ids)
-        _, touched = await made(self._kind.plural, "updating", changed)
+        _, touched = await made(self._kind.plural, "updating", changed, self._drop)
         return Reply("Updated.", remarks=await self._drop(touched))
 
 
@@ -296,7 +301,8 @@ class _UserQuota:
         )  # fmt: skip
 
     async def put(self, which: m.UserQuota) -> Reply:
-        _, touched = await made("users", "updating", self._book.link("users", which.id, "quotas", [which.quota_id]))
+        linked = self._book.link("users", which.id, "quotas", [which.quota_id])
+        _, touched = await made("users", "updating", linked, self._drop)
         return Reply("Updated.", remarks=await self._drop(touched))
 
 
