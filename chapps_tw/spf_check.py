@@ -86,6 +86,8 @@ class SpfChecker:
     :param run: runs a function with its arguments in a thread, such as ``partial(deferToThreadPool,
         reactor, pool)``.
     :param timeout: seconds for both identities of a message together.
+    :ivar looks: how often a message was to be checked.
+    :ivar misses: how often that had to be done, since its result was not known and not under way.
     """
 
     def __init__(self, clock: IReactorTime, run: Callable[..., Deferred[Run]], resolver: Dns, timeout: float) -> None:
@@ -96,6 +98,7 @@ class SpfChecker:
         self._results: OrderedDict[tuple[str, str, str], tuple[float, SpfResult]] = OrderedDict()
         self._waiting: dict[tuple[str, str, str], list[Deferred[SpfResult]]] = {}
         self._tasks: set[Deferred[None]] = set()
+        self.looks = self.misses = 0
 
     @property
     def checks(self) -> int:
@@ -108,6 +111,7 @@ class SpfChecker:
         A ``fail`` of the HELO identity is final. The null sender (``""``) is checked by it alone.
         Cancelling ends the waiting, not the check. The texts are as the client gave them.
         """
+        self.looks += 1
         key = (client, helo, sender)
         until, result = self._results.get(key, (0.0, None))
         if result is not None and until > self._clock.seconds():
@@ -118,6 +122,7 @@ class SpfChecker:
         if key in self._waiting:
             self._waiting[key].append(waiter)
             return waiter
+        self.misses += 1
         self._waiting[key] = [waiter]
         task = Deferred.fromCoroutine(self._tell(key))
         self._tasks.add(task)

@@ -11,6 +11,7 @@ import struct
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from typing import Any, NamedTuple
 
 import dns.exception
@@ -22,12 +23,15 @@ import dns.rdatatype
 import dns.resolver
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.error import CannotListenError, ConnectError
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import DatagramProtocol, connectionDone
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from chapps_tw.watch import Watch, unwatched
 
 MAX_QUESTIONS = 512
 MAX_CACHED = 16384
@@ -39,8 +43,8 @@ FAILURE_TTL = 5.0
 # Seconds that a server has for its first answer; doubled each time all of them were asked.
 FIRST_PATIENCE = 1.0
 
-# Questions that are sent in one turn of the reactor; each takes about half a millisecond.
-TURN_SIZE = 8
+# Questions that are sent in one turn of the reactor; each takes about a quarter of a millisecond.
+TURN_SIZE = 2
 
 # Of one message: reading 256 records takes some ten milliseconds, in the reactor's thread.
 MAX_RECORDS = 256
@@ -63,6 +67,13 @@ class _Unusable(Exception):
     """What a server answered is of no use; another one may know better."""
 
 
+class _Query(NamedTuple):
+    """A question, and what is sent each time it is asked."""
+
+    message: dns.message.Message
+    wire: bytes
+
+
 class _Found(NamedTuple):
     answer: Answer | DnsFailure
     ttl: float
@@ -71,13 +82,19 @@ class _Found(NamedTuple):
 class Resolver:
     """Asks recursive name servers.
 
-    :param reactor: provides IReactorTime, IReactorUDP and IReactorTCP.
+    :param reactor: provides IReactorTime, IReactorFDSet and IReactorTCP.
     :param servers: addresses and ports, asked in this order.
     :param timeout: seconds until a question is given up.
+    :param watch: times each question to the servers, by its type of record.
+    :ivar looks: how often something was asked.
+    :ivar misses: how often that was not known, nor asked already.
+    :ivar failures: questions that no server answered.
     """
 
-    def __init__(self, reactor: Any, servers: Sequence[Server], timeout: float) -> None:
+    def __init__(self, reactor: Any, servers: Sequence[Server], timeout: float, watch: Watch = unwatched) -> None:
         self._reactor = reactor
+        self._watch = watch
+        self.looks = self.misses = self.failures = 0
         self._servers = tuple(servers)
         self._timeout = timeout
         self._cache: OrderedDict[tuple[str, str], tuple[float, Answer | DnsFailure]] = OrderedDict()
@@ -99,6 +116,7 @@ class Resolver:
         :returns: an empty tuple when the name, or a record of that type, does not exist.
         :raises DnsFailure: when that cannot be told.
         """
+        self.looks += 1
         key = (name.lower().removesuffix("."), rdtype)
         until, answer = self._cache.get(key, (0.0, ()))
         if until > self._reactor.seconds():
@@ -110,7 +128,8 @@ class Resolver:
             self._waiting[key].append(waiter)
             return waiter
         self._waiting[key] = [waiter]
-        task = Deferred.fromCoroutine(self._answer(key))
+        self.misses += 1
+        task: Deferred[None] = Deferred.fromCoroutine(self._answer(key)).addBoth(self._watch(rdtype))
         self._tasks.add(task)
         task.addErrback(lambda failure: log.failure("a DNS question ended unexpectedly", failure))
         task.addBoth(lambda _: self._tasks.discard(task))
@@ -127,6 +146,7 @@ class Resolver:
         try:
             found = await self._look_up(*key)
         except DnsFailure as error:
+            self.failures += 1
             found = _Found(error, FAILURE_TTL)
         except CancelledError:
             pass
@@ -150,9 +170,10 @@ class Resolver:
         end = self._reactor.seconds() + self._timeout
         await self._turns.mine()
         try:
-            query = dns.message.make_query(_dns_name(name), rdtype, use_edns=0, payload=_UDP_PAYLOAD)
+            message = dns.message.make_query(_dns_name(name), rdtype, use_edns=0, payload=_UDP_PAYLOAD)
         except dns.exception.DNSException:
             return _Found((), MAX_TTL)  # what cannot be a name has no records
+        query = _Query(message, message.to_wire())
         servers, patience = list(self._servers), FIRST_PATIENCE
         while servers:
             for server in tuple(servers):
@@ -167,7 +188,7 @@ class Resolver:
             patience *= 2
         raise DnsFailure("no DNS server has an answer")
 
-    async def _ask_server(self, query: dns.message.Message, server: Server, patience: float, end: float) -> _Found:
+    async def _ask_server(self, query: _Query, server: Server, patience: float, end: float) -> _Found:
         left = end - self._reactor.seconds()
         response = await self._over_udp(query, server).addTimeout(min(patience, left), self._reactor)
         if response.flags & dns.flags.TC:
@@ -175,15 +196,13 @@ class Resolver:
             response = await self._over_tcp(query, server).addTimeout(left, self._reactor)
         return _read(response)
 
-    def _over_udp(self, query: dns.message.Message, server: Server) -> Deferred[dns.message.Message]:
-        exchange = _Datagrams(query, server)
+    def _over_udp(self, query: _Query, server: Server) -> Deferred[dns.message.Message]:
         try:
-            self._reactor.listenUDP(0, exchange, "::" if ":" in server[0] else "", _MAX_UDP_BYTES)
-        except (CannotListenError, OSError):
+            return _Datagrams(self._reactor, query, server).response
+        except OSError:
             return fail(_Unusable())
-        return exchange.response
 
-    def _over_tcp(self, query: dns.message.Message, server: Server) -> Deferred[dns.message.Message]:
+    def _over_tcp(self, query: _Query, server: Server) -> Deferred[dns.message.Message]:
         endpoint = TCP6ClientEndpoint if ":" in server[0] else TCP4ClientEndpoint
         return Deferred.fromCoroutine(_converse(endpoint(self._reactor, *server), query))
 
@@ -219,41 +238,55 @@ class Turns:
             self._go_on()
 
 
-class _Datagrams(DatagramProtocol):
-    """One question over UDP, from a port of its own: its number makes forged answers harder (RFC 5452)."""
+@implementer(IReadDescriptor)
+class _Datagrams:
+    """One question over UDP, from a port of its own: its number makes forged answers harder (RFC 5452).
 
-    noisy = False
+    The reactor's own ports are not for one datagram: each writes a line into the log when it is opened,
+    and one when it is closed.
 
-    def __init__(self, query: dns.message.Message, server: Server) -> None:
-        self._query = query
-        self._server = server
+    :raises OSError: when there is no socket to be had, or no way to the server.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, query: _Query, server: Server) -> None:
         self.response: Deferred[dns.message.Message] = Deferred(lambda _: self._close())
-
-    def startProtocol(self) -> None:
-        transport: Any = self.transport
-        transport.connect(*self._server)
-        transport.write(self._query.to_wire())
-
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        self._reactor = reactor
+        self._query = query
+        self._socket = socket(AF_INET6 if ":" in server[0] else AF_INET, SOCK_DGRAM)
         try:
-            response = _parse(self._query, datagram)
-        except _Unusable:
-            return  # from somebody else, or damaged: the right one may still come
-        if not self.response.called:
-            self._close()
-            self.response.callback(response)
+            self._socket.setblocking(False)
+            self._socket.connect(server)
+            self._socket.send(query.wire)
+        except OSError:
+            self._socket.close()
+            raise
+        reactor.addReader(self)
 
-    def stopProtocol(self) -> None:
-        # The epoll reactor closes a port whose server refused the datagram.
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "DNS"
+
+    def doRead(self) -> None:
+        try:
+            response = _parse(self._query, self._socket.recv(_MAX_UDP_BYTES))
+        except (BlockingIOError, _Unusable):
+            return  # from somebody else, or damaged: the right one may still come
+        except OSError:
+            self.connectionLost(Failure())
+            return
+        self._close()
+        self.response.callback(response)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._close()
         if not self.response.called:
             self.response.errback(_Unusable())
 
-    def connectionRefused(self) -> None:
-        self._close()
-
     def _close(self) -> None:
-        if self.transport is not None:
-            self.transport.stopListening()
+        self._reactor.removeReader(self)
+        self._socket.close()
 
 
 class _Stream(Int16StringReceiver):
@@ -273,13 +306,13 @@ class _Stream(Int16StringReceiver):
             self.received.errback(_Unusable())
 
 
-async def _converse(endpoint: Any, query: dns.message.Message) -> dns.message.Message:
+async def _converse(endpoint: Any, query: _Query) -> dns.message.Message:
     try:
         stream = await connectProtocol(endpoint, _Stream())
     except ConnectError:
         raise _Unusable from None
     try:
-        stream.sendString(query.to_wire())
+        stream.sendString(query.wire)
         return _parse(query, await stream.received)
     finally:
         stream.transport.abortConnection()
@@ -290,12 +323,12 @@ def _dns_name(text: str) -> dns.name.Name:
     return dns.name.Name([*labels, b""])
 
 
-def _parse(query: dns.message.Message, wire: bytes) -> dns.message.Message:
+def _parse(query: _Query, wire: bytes) -> dns.message.Message:
     try:
         if sum(struct.unpack_from("!3H", wire, 6)) > MAX_RECORDS:
             raise _Unusable
         response = dns.message.from_wire(wire, ignore_trailing=True)
-        if query.is_response(response):
+        if query.message.is_response(response):
             return response
     except (dns.exception.DNSException, ValueError, struct.error):
         pass

@@ -6,7 +6,7 @@ import time
 import unittest
 from collections.abc import Mapping
 
-from tests.servers.dns import DnsServer, txt
+from tests.servers.dns import DnsServer, addresses, record, txt
 from tests.servers.postfix import Postfix
 from tests.servers.service import Options, Service
 from tests.smtp_client import Replies, SMTPClient
@@ -16,15 +16,19 @@ DEFERRAL = 2
 # What our domains want: greylisting, nothing, SPF.
 GREY, PLAIN, CHECKED = "bob@grey.example", "bob@plain.example", "bob@checked.example"
 
-# Its SPF record names 198.51.100.0/24; the other's names nobody.
+# The SPF record of the first names two networks, that of the second none. The third does not want to be taken too
+# strictly, and the last says nothing.
 HONEST, FORGED = "carl@honest.example", "carl@forged.example"
-UNKNOWN = "carl@silent.example"
+LENIENT, UNKNOWN = "carl@lenient.example", "carl@silent.example"
 
 ZONES = {
-    "honest.example": [txt("v=spf1 ip4:198.51.100.0/24 -all")],
-    "mail.honest.example": [txt("v=spf1 ip4:198.51.100.0/24 -all")],
+    "honest.example": [txt("v=spf1 ip4:198.51.100.0/24 ip4:203.0.113.0/24 -all")],
+    "mail.honest.example": [txt("v=spf1 ip4:198.51.100.0/24 ip4:203.0.113.0/24 -all")],
     "forged.example": [txt("v=spf1 -all")],
+    "lenient.example": [txt("v=spf1 ~all")],
     "silent.example": [],
+    "relay.trusted.example": addresses("192.0.2.99"),
+    "99.2.0.192.in-addr.arpa": [record("PTR", "relay.trusted.example.")],
 }
 
 BOUNCE = (
@@ -53,10 +57,21 @@ class InboundTestCase(unittest.TestCase):
         self.postfix = Postfix({"RCPT": [self.service.endpoint("inbound")]}, domains)
         self.addCleanup(self.postfix.stop)
 
-    def send(self, sender: str, *recipients: str, address: str = "198.51.100.7", text: str = "") -> Replies:
+    def send(
+        self,
+        sender: str,
+        *recipients: str,
+        address: str = "198.51.100.7",
+        helo: str = "mail.honest.example",
+        text: str = "",
+    ) -> Replies:
         with SMTPClient(self.postfix.port) as client:
-            client.xclient(ADDR=address, NAME="mail.honest.example", HELO="mail.honest.example")
+            client.xclient(ADDR=address, NAME="mail.honest.example", HELO=helo)
             return client.message(sender, recipients, text or "Subject: test\r\n\r\nHello\r\n")
+
+    def headers(self, count: int) -> list[list[str]]:
+        """The Received-SPF headers of each delivered message."""
+        return [message.get_all("Received-SPF", []) for message in self.postfix.delivered(count)]
 
     def told(self, replies: Replies) -> Mapping[int, str]:
         return dict(replies.recipients)
@@ -67,7 +82,7 @@ class GreylistingTests(InboundTestCase):
         self.run_both()
         first = self.told(self.send(UNKNOWN, GREY))
         self.assertEqual(list(first), [450])
-        self.assertRegex(first[450], r"greylisted, retry in [12] s")
+        self.assertRegex(first[450], r"Service temporarily unavailable - greylisted, retry in 2 s$")
         self.assertEqual(self.send(UNKNOWN, GREY).codes, [450])
         time.sleep(DEFERRAL)
         self.assertEqual(self.send(UNKNOWN, GREY).delivered, 1)
@@ -88,11 +103,18 @@ class GreylistingTests(InboundTestCase):
         self.assertEqual(codes[:3], [450] * 3)
         self.assertEqual(codes[-1], 250)
 
-    def test_a_pool_whose_spf_passes_waits_once(self) -> None:
+    def test_a_sender_with_several_networks_waits_once_when_spf_passes(self) -> None:
         self.run_both()
         self.assertEqual(self.send(HONEST, GREY, address="198.51.100.7").codes, [450])
         time.sleep(DEFERRAL)
-        self.assertEqual(self.send(HONEST, GREY, address="198.51.100.99").delivered, 1)
+        self.assertEqual(self.send(HONEST, GREY, address="203.0.113.7").delivered, 1)
+
+    def test_each_network_waits_for_itself_where_the_option_is_off(self) -> None:
+        self.run_both({"GreylistingPolicy": {"spf_identity": False}})
+        self.assertEqual(self.send(HONEST, GREY, address="198.51.100.7").codes, [450])
+        time.sleep(DEFERRAL)
+        self.assertEqual(self.send(HONEST, GREY, address="203.0.113.7").codes, [450])
+        self.assertEqual(self.send(HONEST, GREY, address="198.51.100.7").delivered, 1)
 
     def test_the_null_sender_is_greylisted_like_any_other(self) -> None:
         self.run_both()
@@ -120,17 +142,21 @@ class RecipientTests(InboundTestCase):
         self.assertIn("SPF check failed", self.told(told)[550])
         self.assertEqual(self.send(HONEST, GREY, PLAIN, CHECKED).codes, [450, 250, 250])
 
-    def test_a_sender_without_spf_is_greylisted_where_spf_is_checked(self) -> None:
+    def test_a_sender_that_spf_is_not_sure_of_is_greylisted_where_spf_is_checked(self) -> None:
         self.run_both()
-        self.assertEqual(self.send(UNKNOWN, PLAIN, CHECKED).codes, [250, 450])
+        for sender in (UNKNOWN, LENIENT):
+            replies = self.send(sender, PLAIN, CHECKED)
+            self.assertEqual(replies.codes, [250, 450])
+            self.assertIn("greylisted, retry in 2 s", self.told(replies)[450])
         time.sleep(DEFERRAL)
-        self.assertEqual(self.send(UNKNOWN, PLAIN, CHECKED).codes, [250, 250])
+        for sender, result in ((UNKNOWN, "none"), (LENIENT, "softfail")):
+            before = len(self.postfix.delivered(1))
+            self.assertEqual(self.send(sender, CHECKED).delivered, 1)
+            [header] = self.headers(before + 1)[-1]
+            self.assertRegex(header, rf"(?i)^{result}\b")
 
 
 class HeaderTests(InboundTestCase):
-    def headers(self, count: int) -> list[list[str]]:
-        return [message.get_all("Received-SPF", []) for message in self.postfix.delivered(count)]
-
     def test_a_message_to_two_recipients_has_one_header(self) -> None:
         self.run_both()
         self.assertEqual(self.send(HONEST, PLAIN, CHECKED).delivered, 2)
@@ -155,3 +181,19 @@ class HeaderTests(InboundTestCase):
         for headers in self.headers(2):
             self.assertEqual(len(headers), 1)
             self.assertRegex(headers[0], r"(?i)^fail\b")
+
+
+class WhitelistTests(InboundTestCase):
+    def test_a_client_of_the_helo_whitelist_skips_both_policies_and_gets_no_header(self) -> None:
+        self.run_both({"CHAPPS": {"helo_whitelist": "relay.trusted.example:192.0.2.99"}})
+        name, address = "relay.trusted.example", "192.0.2.99"
+        deadline = time.monotonic() + 5
+        while self.send(FORGED, CHECKED, address=address, helo=name).codes == [550]:
+            # DNS is asked when the service has started.
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(self.send(FORGED, GREY, PLAIN, CHECKED, address=address, helo=name).delivered, 3)
+        self.assertEqual(self.headers(4), [[]] * 4)
+        with self.subTest("another client that says this name"):
+            self.assertEqual(self.send(FORGED, CHECKED, address="192.0.2.98", helo=name).codes, [550])
+        with self.subTest("this client with another name"):
+            self.assertEqual(self.send(FORGED, CHECKED, address=address).codes, [550])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from math import ceil
+from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import Decision, Reason, fill
@@ -24,7 +25,11 @@ _REASONS = {
 
 
 class GreylistingPolicy:
-    """Defers what it has not met before; who comes back after a while passes (RFC 6647)."""
+    """Defers what it has not met before; who comes back after a while passes (RFC 6647).
+
+    :ivar looks: how often the book's copy in the state was looked for.
+    :ivar misses: how often it was not there.
+    """
 
     name = "GreylistingPolicy"
 
@@ -34,50 +39,53 @@ class GreylistingPolicy:
         self._patience = patience(settings)
         self._state = state
         self._book = book
+        self.looks = self.misses = 0
 
-    async def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Decision:
+    def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Meet a message to one recipient.
 
         :param earlier: where one of them asks for greylisting, the domain's flag does not matter;
             where one names a client, that one is met instead of the network.
         :raises StateUnavailable, BookUnavailable: when they cannot be asked.
         """
-        return await self._judge(request, earlier, self._state.meet)
+        return self._judge(request, earlier, self._state.meet)
 
-    async def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Decision:
+    def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, remembering nothing. Raises the same."""
-        return await self._judge(request, earlier, self._state.peek_meet)
+        return self._judge(request, earlier, self._state.peek_meet)
 
     async def _judge(
         self, request: PostfixPolicyRequest, earlier: Sequence[Decision], ask: Callable[..., Awaitable[Met]]
     ) -> Decision:
-        recipient = request.get("recipient")
-        if not recipient or request.protocol_state not in STAGES:
+        if not request.get("recipient") or request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
-        if not request.sender and self._settings.null_sender_ok:
+        if self._settings.null_sender_ok and not request.get("sender"):
             return Decision(self._settings.acceptance_message, Reason.NULL_SENDER_ACCEPTED, self.name)
         meeting = self._meeting(InboundPPR(request, cfg=self._all), earlier)
         if not meeting.domain and not meeting.forced:
             return Decision(self._settings.acceptance_message, Reason.NOT_GREYLISTED, self.name)
+        self.looks += 1
         met = await ask(meeting, self._patience)
         if met.outcome is Outcome.MISSING:
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
         return self._decision(met, request)
 
     def _meeting(self, request: InboundPPR, earlier: Sequence[Decision]) -> Meeting:
-        passed = ""
-        if self._settings.spf_identity:
-            passed = next((decision.client for decision in earlier if decision.client), "")
+        passed, forced = "", False
+        for decision in earlier:
+            forced = forced or decision.greylist
+            passed = passed or decision.client
         return Meeting(
-            client=passed or request.client_network,
-            sender=mail_address(request.get("sender")),
-            recipient=mail_address(request.get("recipient")),
-            domain=request.recipient_domain,
-            instance=request.get("instance"),
-            forced=any(decision.greylist for decision in earlier),
+            passed if passed and self._settings.spf_identity else request.client_network,
+            mail_address(request.get("sender")),
+            mail_address(request.get("recipient")),
+            request.recipient_domain,
+            request.get("instance"),
+            forced,
         )
 
     async def _look_up(self, domain: str, token: str) -> Fill:
+        self.misses += 1
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.cache_ttl)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from chapps_tw.config import PostfixSPFActions, Settings
 from chapps_tw.decision import Decision, Reason, fill
@@ -22,12 +23,24 @@ _HEADER_TTL = 3600.0
 
 _PASS_ON = "DUNNO"
 
+_REASONS = {
+    "pass": Reason.SPF_PASS,
+    "fail": Reason.SPF_FAIL,
+    "softfail": Reason.SPF_SOFTFAIL,
+    "none": Reason.SPF_NONE,
+    "neutral": Reason.SPF_NEUTRAL,
+    "temperror": Reason.SPF_TEMPERROR,
+    "permerror": Reason.SPF_PERMERROR,
+}
+
 
 class SPFEnforcementPolicy:
     """Checks SPF (RFC 7208), and for domains that want it acts on the result.
 
     :param check: takes client address, HELO name and MAIL FROM.
     :param receiver: name of this host, for the header.
+    :ivar looks: how often the book's copy in the state was looked for.
+    :ivar misses: how often it was not there.
     """
 
     name = "SPFEnforcementPolicy"
@@ -46,19 +59,20 @@ class SPFEnforcementPolicy:
         self._book = book
         self._check = check
         self._receiver = receiver
+        self.looks = self.misses = 0
 
-    async def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Decision:
+    def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Check the sender of a message to one recipient.
 
         A header is answered for each recipient; :meth:`settle` sees to it that the message has one.
 
         :raises StateUnavailable, BookUnavailable: when they cannot be asked.
         """
-        return await self._judge(request, keep=True)
+        return self._judge(request, keep=True)
 
-    async def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Decision:
+    def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, keeping nothing. Raises the same."""
-        return await self._judge(request, keep=False)
+        return self._judge(request, keep=False)
 
     async def settle(self, request: PostfixPolicyRequest, decision: Decision) -> Decision:
         """Last word on a decision of this policy that is about to be the listener's answer.
@@ -77,24 +91,28 @@ class SPFEnforcementPolicy:
         return decision._replace(action=_PASS_ON)
 
     async def _judge(self, plain: PostfixPolicyRequest, keep: bool) -> Decision:
-        request = InboundPPR(plain)
-        if not request.recipient or request.protocol_state not in STAGES:
+        if not plain.get("recipient") or plain.get("protocol_state") not in STAGES:
             return Decision(_PASS_ON, Reason.STAGE_NOT_JUDGED, self.name)
-        if not request.sender and self._settings.null_sender_ok:
+        if self._settings.null_sender_ok and not plain.get("sender"):
             return Decision(_PASS_ON, Reason.NULL_SENDER_ACCEPTED, self.name)
-        enforced = await self._enforced(request.recipient_domain, keep)
+        request = InboundPPR(plain)
+        domain, enforced = request.recipient_domain, False
+        if domain:
+            self.looks += 1
+            [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
+            if cached.allowed is None:
+                enforced = await self._look_up(domain, cached.token, keep)
+            else:
+                enforced = cached.allowed
         found = await self._check(*request.spf_identities)
         return self._decision(found, request, enforced)
 
-    async def _enforced(self, domain: str, keep: bool) -> bool:
-        if not domain:
-            return False
-        [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
-        if cached.allowed is not None:
-            return cached.allowed
+    async def _look_up(self, domain: str, token: str, keep: bool) -> bool:
+        """Ask the book, and keep what it says for the next time."""
+        self.misses += 1
         flags = await self._book.flags_of(domain)
         if keep:
-            verdict = (FLAG, flags.check_spf, cached.token)
+            verdict = (FLAG, flags.check_spf, token)
             await self._state.keep_verdicts(SPACE, domain, (verdict,), self._settings.cache_ttl)
         return flags.check_spf
 
@@ -110,7 +128,7 @@ class SPFEnforcementPolicy:
             action = fill(wanted, {"reason": reason(found, request.get("client_address"))})
         return Decision(
             action,
-            Reason(f"spf_{found.result}"),
+            _REASONS[found.result],
             self.name,
             detail=f"{found.identity} {found.domain} {found.mechanism or found.problem}".strip(),
             greylist=greylist,
@@ -119,7 +137,7 @@ class SPFEnforcementPolicy:
 
     def _header(self, found: SpfResult, request: InboundPPR) -> str:
         # Postfix takes no header at the end of the message.
-        if request.protocol_state == "END-OF-MESSAGE":
+        if request.get("protocol_state") == "END-OF-MESSAGE":
             return _PASS_ON
         return "PREPEND " + received_spf(found, *request.spf_identities, self._receiver)
 
