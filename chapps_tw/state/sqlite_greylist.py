@@ -18,6 +18,11 @@ _FLAGS = "\0greylist"
 _LONGER = 60.0
 
 _COUNT = "SELECT COUNT(*), MAX(until) FROM tally WHERE client = ?"
+# Half the time of two questions.
+_FIND = """
+    SELECT m.first, m.last, t.count, t.until
+    FROM (SELECT COUNT(*) AS count, MAX(until) AS until FROM tally WHERE client = ?) t
+    LEFT JOIN meeting m ON m.tuple = ?"""
 _TRIM = """
     DELETE FROM tally WHERE client = ? AND instance IN (
         SELECT instance FROM tally WHERE client = ? ORDER BY at, instance LIMIT ?)"""
@@ -32,16 +37,37 @@ class _Question(NamedTuple):
     now: float
     client: bytes
     dry: bool
+    memo: sqlite_verdicts.Memo
+    settled: bool
 
 
-def meet(db: sqlite3.Connection, now: float, meeting: Meeting, patience: Patience, fill: Fill | None) -> Met:
-    """Greylist a message."""
-    return _meet(db, _Question(meeting, patience, now, key(meeting.client), False), fill)
+def meet(
+    db: sqlite3.Connection,
+    now: float,
+    meeting: Meeting,
+    patience: Patience,
+    fill: Fill | None,
+    memo: sqlite_verdicts.Memo,
+    settled: bool,
+) -> Met:
+    """Greylist a message.
+
+    :param memo: of the flags. ``settled`` is as in :meth:`~chapps_tw.state.sqlite_verdicts.Memo.find`.
+    """
+    return _meet(db, _Question(meeting, patience, now, key(meeting.client), False, memo, settled), fill)
 
 
-def peek(db: sqlite3.Connection, now: float, meeting: Meeting, patience: Patience, fill: Fill | None) -> Met:
+def peek(
+    db: sqlite3.Connection,
+    now: float,
+    meeting: Meeting,
+    patience: Patience,
+    fill: Fill | None,
+    memo: sqlite_verdicts.Memo,
+    settled: bool,
+) -> Met:
     """What :func:`meet` would answer; writes nothing."""
-    return _meet(db, _Question(meeting, patience, now, key(meeting.client), True), fill)
+    return _meet(db, _Question(meeting, patience, now, key(meeting.client), True, memo, settled), fill)
 
 
 def _meet(db: sqlite3.Connection, asked: _Question, fill: Fill | None) -> Met:
@@ -51,10 +77,12 @@ def _meet(db: sqlite3.Connection, asked: _Question, fill: Fill | None) -> Met:
         return Met(Outcome.MISSING, 0.0, 0, token)
     if not flag and not meeting.forced:
         return Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
-    tally = _tally(db, asked.now, asked.client)
+    name = _tuple(meeting.client, meeting.sender, meeting.recipient)
+    first, last, count, until = db.execute(_FIND, (asked.client, name)).fetchone()
+    tally = int(count) if count and until > asked.now else 0
     if 0 < threshold <= tally:
         return Met(Outcome.KNOWN_CLIENT, 0.0, _count(db, asked, tally), "")
-    outcome, wait = _wait(db, asked)
+    outcome, wait = _wait(db, asked, name, first, last)
     return Met(outcome, wait, _count(db, asked, tally) if outcome == Outcome.PASSED else tally, "")
 
 
@@ -63,21 +91,25 @@ def _flag(db: sqlite3.Connection, asked: _Question, fill: Fill | None) -> tuple[
     domain = asked.meeting.domain
     if fill is not None:
         if not asked.dry:
+            asked.memo.forget()
             sqlite_verdicts.keep(db, asked.now, _FLAGS, "", [(domain, fill.value != 0, fill.token)], fill.ttl)
         return fill.value != 0, ""
     if asked.meeting.forced:
         return None, ""
-    found = sqlite_verdicts.find(db, asked.now, _FLAGS, "", [domain])[0][0]
+    [found] = asked.memo.find(db, asked.now, _FLAGS, "", (domain,), asked.settled)
     return found.allowed, found.token
 
 
-def _wait(db: sqlite3.Connection, asked: _Question) -> tuple[Outcome, float]:
-    """How the tuple stands, and how long it must still wait; it is met now."""
+def _wait(
+    db: sqlite3.Connection, asked: _Question, name: bytes, before: float | None, last: float | None
+) -> tuple[Outcome, float]:
+    """How a tuple stands, and how long it must still wait; it is met now.
+
+    :param before, last: when it was met first, and last.
+    """
     now, patience = asked.now, asked.patience
-    name = _tuple(asked.meeting.client, asked.meeting.sender, asked.meeting.recipient)
-    row = db.execute("SELECT first, last FROM meeting WHERE tuple = ?", (name,)).fetchone()
-    known = row is not None and now - row[1] <= patience.lifetime
-    first = row[0] if known else now
+    known = last is not None and now - last <= patience.lifetime
+    first = before if known and before is not None else now
     if not asked.dry:
         db.execute(_MEET, (name, first, now, now + patience.lifetime + _LONGER))
     wait = first + patience.deferral - now
