@@ -56,7 +56,10 @@ class CopyDropper:
             self._log.error("HTTP: {count} cached copies may stay until they expire", count=len(failed) - room)
         self._left.update(dict.fromkeys(failed[: max(0, room)]))
         self._schedule()
-        return ["The change is stored, but the state store is away: it is in force when that is back."]
+        return [
+            "The change is stored, but the state store is away: it is in force when that is back. "
+            "Should this node be restarted before, make the change again."
+        ]
 
     @property
     def left(self) -> int:

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from signal import SIGCONT, SIGTERM
 
+# What is listened on later may be found free once more until then.
+_given: set[int] = set()
+
 _PLACES = "/usr/sbin:/usr/local/sbin:/sbin:/usr/lib/postfix/sbin"
 
 
@@ -37,10 +40,14 @@ def missing(why: str) -> Exception:
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on, and that was not given to another server of this run."""
+    while True:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = 20.0) -> None:
