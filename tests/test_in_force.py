@@ -20,7 +20,10 @@ NOT_ALLOWED = "REJECT Rejected - not allowed to send mail from this domain"
 GREYLISTED = "DEFER_IF_PERMIT Service temporarily unavailable - greylisted"
 SPF_FAILED = "550 5.7.1 SPF check failed"
 
-STATE_AWAY = "The change is stored, but the state store is away: it is in force when that is back."
+STATE_AWAY = (
+    "The change is stored, but the state store is away: it is in force when that is back. "
+    "Should this node be restarted before, make the change again."
+)
 
 # Moments at which a node is stopped: how many, and how far apart, in seconds.
 STEPS, STEP = 60, 0.0001

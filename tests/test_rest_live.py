@@ -276,7 +276,10 @@ class StateAwayTests(LiveTestCase):
         answer = (await self.expect(200, "DELETE", f"/users/{user}/domains/", [domain])).json
         self.assertEqual(
             answer["remarks"],
-            ["The change is stored, but the state store is away: it is in force when that is back."],
+            [
+                "The change is stored, but the state store is away: it is in force when that is back. "
+                "Should this node be restarted before, make the change again."
+            ],
         )
         self.assertEqual((await self.expect(200, "GET", f"/users/{user}/domains/")).response, [])
         self.state.away = False
