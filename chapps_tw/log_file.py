@@ -17,16 +17,18 @@ class LogFile:
     A file that is moved away (logrotate) is opened anew. What cannot be written is dropped once
     more than :data:`MAX_BEHIND` bytes wait; a line that says how much was lost takes its place.
 
+    :ivar lost: lines that were lost since the start.
     :param path: the file, made with mode 0640 when it is not there; ``-`` is standard output.
     """
 
     def __init__(self, path: str) -> None:
+        self.lost = 0
         self._path = path
         self._file = -1
-        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[bytes, int] | None] = SimpleQueue()
         self._lock = Lock()
         self._behind = 0
-        self._lost = 0
+        self._untold = 0
         self._thread = Thread(target=self._run, name="decision log", daemon=True)
 
     def open(self) -> None:
@@ -41,32 +43,38 @@ class LogFile:
         """Append some lines, soon. Never blocks, never raises."""
         with self._lock:
             if self._behind + len(batch) > MAX_BEHIND:
-                self._lost += batch.count(b"\n")
+                self._lose(batch)
                 return
             self._behind += len(batch)
-            if self._lost:
-                batch = b"%d lines of the decision log were lost\n" % self._lost + batch
-                self._lost = 0
-        self._queue.put(batch)
+            untold, self._untold = self._untold, 0
+        self._queue.put((batch, untold))
 
     def close(self) -> None:
         """Write what waits, and close. Gives up after two seconds."""
         self._queue.put(None)
         self._thread.join(2)
 
+    def _lose(self, batch: bytes) -> None:
+        lines = batch.count(b"\n")
+        self.lost += lines
+        self._untold += lines
+
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def _run(self) -> None:
         failing = False
-        while (batch := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None:
+            batch, untold = item
+            note = b"%d lines of the decision log were lost\n" % untold if untold else b""
             try:
                 self._reopen_if_moved()
-                _write_all(self._file, batch)
+                _write_all(self._file, note + batch)
                 failing = False
             except OSError as error:
                 with self._lock:
-                    self._lost += batch.count(b"\n")
+                    self._lose(batch)
+                    self._untold += untold
                 if not failing:
                     print(f"the decision log {self._path} cannot be written: {error}", file=sys.stderr)
                 failing = True

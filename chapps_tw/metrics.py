@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
+from prometheus_client import ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,9 +23,13 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from chapps_tw.decision import Decision
 
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 
 _BOUNDS = [*map(str, BUCKETS), "+Inf"]
+
+T = TypeVar("T")
+
+Values = Iterable[tuple[tuple[str, ...], float]]
 
 
 class Histogram:
@@ -50,36 +56,37 @@ class Histogram:
         return found
 
 
-class Gauge:
-    """Something that is read when it is asked for.
+class Reading(NamedTuple):
+    """Something that its owner counts, and that is read when it is asked for.
 
-    :param read: gives the labelled values; the labels are those of :attr:`labels`.
+    :ivar name: without the ``_total`` of a counter.
+    :ivar read: gives the values, each with those of the labels.
     """
 
-    def __init__(
-        self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Iterable[tuple[tuple[str, ...], float]]]
-    ) -> None:
-        self.name = name
-        self.help = help
-        self.labels = labels
-        self.read = read
+    family: type[CounterMetricFamily | GaugeMetricFamily]
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    read: Callable[[], Values]
 
 
 class Metrics(Collector):
     """What is counted. One of these in a process.
 
     :param version: of the program.
+    :param seconds: a clock that is never set.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, seconds: Callable[[], float]) -> None:
         self._version = version
+        self._seconds = seconds
         self._decisions: defaultdict[tuple[str, str, str, str, str], int] = defaultdict(int)
-        self._answers: defaultdict[str, Histogram] = defaultdict(Histogram)
-        self._calls: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
-        self._cache: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._gauges: list[Gauge] = []
+        self._answers: defaultdict[tuple[str, ...], Histogram] = defaultdict(Histogram)
+        self._calls: defaultdict[tuple[str, ...], Histogram] = defaultdict(Histogram)
+        self._readings: list[Reading] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
     def answered(self, listener: str, decisions: Iterable[Decision], seconds: float) -> None:
         """Count what the policies of a listener decided, and how long the answer took."""
@@ -87,19 +94,30 @@ class Metrics(Collector):
         for decision in decisions:
             shadow = "shadow" if decision.shadow else "enforce"
             counts[listener, decision.policy, decision.action.partition(" ")[0], decision.reason, shadow] += 1
-        self._answers[listener].observe(seconds)
+        self._answers[listener,].observe(seconds)
 
-    def called(self, part: str, operation: str, seconds: float) -> None:
-        """Count a call to the state store, the book or DNS, and how long it took."""
-        self._calls[part, operation].observe(seconds)
+    def calls(self, part: str, operation: str) -> Histogram:
+        """Where the durations of one kind of call are counted."""
+        return self._calls[part, operation]
 
-    def looked_up(self, cache: str, hit: bool) -> None:
-        """Count a look into a cache."""
-        self._cache[cache, "hit" if hit else "miss"] += 1
+    def watch(self, part: str, operation: str) -> Callable[[T], T]:
+        """Begin to time a call. What this returns ends that, and hands on whatever it is given."""
+        observe, seconds = self._calls[part, operation].observe, self._seconds
+        began = seconds()
 
-    def add_gauge(self, gauge: Gauge) -> None:
-        """Show one more value that is read when it is asked for."""
-        self._gauges.append(gauge)
+        def end(outcome: T) -> T:
+            observe(seconds() - began)
+            return outcome
+
+        return end
+
+    def add_gauge(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Values]) -> None:
+        """Show something that goes up and down."""
+        self._readings.append(Reading(GaugeMetricFamily, name, help, labels, read))
+
+    def add_counter(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Values]) -> None:
+        """Show something that only grows; ``_total`` is added to its name."""
+        self._readings.append(Reading(CounterMetricFamily, name, help, labels, read))
 
     def text(self) -> bytes:
         """Everything, in the Prometheus text format."""
@@ -113,24 +131,24 @@ class Metrics(Collector):
         for key, count in self._decisions.items():
             decisions.add_metric(key, count)
         yield decisions
-        answers = HistogramMetricFamily(
-            "chapps_answer_seconds", "Time from a request to its answer.", labels=("listener",)
+        yield _histograms("chapps_answer_seconds", "Time from a request to its answer.", ("listener",), self._answers)
+        yield _histograms(
+            "chapps_call_seconds",
+            "Time of calls to the state store, the database and DNS. Calls to SQLite share a commit.",
+            ("part", "operation"),
+            self._calls,
         )
-        for listener, histogram in self._answers.items():
-            answers.add_metric((listener,), histogram.buckets(), histogram.total)
-        yield answers
-        calls = HistogramMetricFamily(
-            "chapps_call_seconds", "Time of calls to state, book and DNS.", labels=("part", "operation")
-        )
-        for pair, histogram in self._calls.items():
-            calls.add_metric(pair, histogram.buckets(), histogram.total)
-        yield calls
-        cache = CounterMetricFamily("chapps_cache_lookups", "Looks into caches.", labels=("cache", "result"))
-        for pair, count in self._cache.items():
-            cache.add_metric(pair, count)
-        yield cache
-        for gauge in self._gauges:
-            family = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.labels)
-            for values, value in gauge.read():
+        for reading in self._readings:
+            family = reading.family(reading.name, reading.help, labels=reading.labels)
+            for values, value in reading.read():
                 family.add_metric(values, value)
             yield family
+
+
+def _histograms(
+    name: str, help: str, labels: tuple[str, ...], histograms: Mapping[tuple[str, ...], Histogram]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, help, labels=labels)
+    for values, histogram in histograms.items():
+        family.add_metric(values, histogram.buckets(), histogram.total)
+    return family

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Thread
 from typing import Any, Protocol, TypeVar
@@ -17,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from chapps_tw import __version__
+from chapps_tw import __version__, readings
 from chapps_tw.config import ConfigError, Listener, Settings
 from chapps_tw.config_file import DEFAULT_PATH
 from chapps_tw.config_write import write
@@ -27,9 +28,9 @@ from chapps_tw.database.schema import SchemaError, prepare
 from chapps_tw.database.threads import Threads
 from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, record_of
 from chapps_tw.helo_whitelist import HeloWhitelist, parse_helo_whitelist
-from chapps_tw.interfaces import LiveState, StateUnavailable
+from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.log_file import LogFile
-from chapps_tw.metrics import Gauge, Metrics
+from chapps_tw.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.passcode import verify
 from chapps_tw.policies.greylisting import GreylistingPolicy
@@ -57,6 +58,9 @@ SPF_THREADS = 2
 WHITELIST_SECONDS = 3600.0
 WHITELIST_RETRY_SECONDS = 60.0
 
+# How often the state store and the database are asked whether they are there.
+PING_SECONDS = 10.0
+
 # How long a start waits for the database server.
 CHECK_SECONDS = 5.0
 
@@ -64,6 +68,7 @@ CHECK_SECONDS = 5.0
 FAILURE_SECONDS = 60.0
 
 T = TypeVar("T")
+C = TypeVar("C", bound=readings.Cached)
 
 
 class StartError(Exception):
@@ -125,18 +130,21 @@ class Parts:
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self.settings = settings
         self.reactor = reactor
-        self.metrics = Metrics(VERSION)
+        self.metrics = Metrics(VERSION, time.monotonic)
         self.log_file = LogFile(settings.log.file) if settings.log.file else None
         form = as_json if settings.log.format == "json" else as_text
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
         self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)
+        self.caches: list[tuple[str, readings.Cached]] = []
         self._make_state()
         self._make_book()
         self._make_spf()
         self._make_listeners()
         self._make_api()
-        self._add_gauges()
+        self._show()
+        self.pinging = LoopingCall(self._ping)
+        self.pinging.clock = reactor
 
     def _make_state(self) -> None:
         settings = self.settings
@@ -145,23 +153,28 @@ class Parts:
         self.state: LiveState
         self.store: Store
         if settings.uses_redis:
+            observe = self.metrics.calls("state", "command").observe
             self.store = pool = pool_from(
-                settings.redis, settings.redis_password, self.reactor, time.monotonic, timeout
+                settings.redis, settings.redis_password, self.reactor, time.monotonic, timeout, observe
             )
             self.state = RedisState(pool, settings.redis.key_prefix)
+            readings.show_redis(self.metrics, pool)
         else:
-            self.store = self.state = SqliteState(settings.state_path, time.time, self.reactor)
+            watch = partial(self.metrics.watch, "state")
+            self.store = self.state = state = SqliteState(settings.state_path, time.time, self.reactor, watch)
+            readings.show_sqlite(self.metrics, state)
 
     def _make_book(self) -> None:
         adapter = self.settings.adapter
         self.engine = make_engine(adapter, self.settings.db_password, self.settings.chapps.data_dir)
         self.threads = Threads(self.reactor, adapter.pool_size)
-        self.book = Keeper(self.engine, self.reactor, self.threads.run, adapter.pool_size)
+        watch = partial(self.metrics.watch, "database")
+        self.book = Keeper(self.engine, self.reactor, self.threads.run, adapter.pool_size, watch=watch)
 
     def _make_spf(self) -> None:
         options = self.settings.spf
         servers = self._option(options, "nameservers", nameservers)
-        self.resolver = Resolver(self.reactor, servers, options.spf_query_timeout)
+        self.resolver = Resolver(self.reactor, servers, options.spf_query_timeout, partial(self.metrics.watch, "dns"))
         self.spf_threads = ThreadPool(0, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, self.reactor, self.spf_threads)
         self.checker = SpfChecker(self.reactor, run, self.resolver, options.spf_query_timeout)
@@ -187,13 +200,19 @@ class Parts:
         """A policy by its name."""
         settings, state, book = self.settings, self.state, self.book
         if name == "SenderDomainAuthPolicy":
-            return _seat(SenderDomainAuthPolicy(settings, state, book), settings.sda)
+            return _seat(self._caching("senders", SenderDomainAuthPolicy(settings, state, book)), settings.sda)
         if name == "OutboundQuotaPolicy":
-            return _seat(OutboundQuotaPolicy(settings, state, book), settings.oqp)
+            return _seat(self._caching("limits", OutboundQuotaPolicy(settings, state, book)), settings.oqp)
         if name == "GreylistingPolicy":
-            return _seat(GreylistingPolicy(settings, state, book), settings.grl)
+            return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book)), settings.grl)
         policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.gethostname())
+        self._caching("spf_flags", policy)
         return _seat(policy, settings.spf)._replace(settle=policy.settle)
+
+    def _caching(self, cache: str, policy: C) -> C:
+        """Have the looks of a policy for copies of the book counted."""
+        self.caches.append((cache, policy))
+        return policy
 
     def _make_listeners(self) -> None:
         self.switchboards = {each.name: self._make_switchboard(each) for each in self.settings.listeners}
@@ -254,21 +273,22 @@ class Parts:
             raise WrongPasscode
         return str(await deferToThread(write, self.settings, self.settings.path or DEFAULT_PATH))
 
-    def _add_gauges(self) -> None:
-        def in_flight() -> Iterator[tuple[tuple[str, ...], float]]:
-            return (((name,), factory.in_flight) for name, factory in self.factories.items())
+    def _show(self) -> None:
+        """Let the metrics show what the parts count."""
+        readings.show_dependencies(self.metrics, {"state": self.store, "database": self.book})
+        readings.show_listeners(self.metrics, self.factories)
+        readings.show_caches(self.metrics, [*self.caches, ("dns", self.resolver), ("spf_results", self.checker)])
+        readings.show_database(self.metrics, self.engine, self.settings.adapter.pool_size)
+        readings.show_dns(self.metrics, self.resolver)
+        readings.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.api.drops_left)
+        readings.show_log(self.metrics, lambda: self.log_file.lost if self.log_file else 0)
 
-        def connections() -> Iterator[tuple[tuple[str, ...], float]]:
-            return (((name,), len(factory.connections)) for name, factory in self.factories.items())
-
-        parts: tuple[tuple[str, Store | Keeper], ...] = (("state", self.store), ("database", self.book))
-
-        def up() -> Iterator[tuple[tuple[str, ...], float]]:
-            return (((name,), not part.problem) for name, part in parts)
-
-        self.metrics.add_gauge(Gauge("chapps_up", "Whether a dependency answers.", ("part",), up))
-        self.metrics.add_gauge(Gauge("chapps_in_flight", "Questions that wait.", ("listener",), in_flight))
-        self.metrics.add_gauge(Gauge("chapps_connections", "Connections of Postfix.", ("listener",), connections))
+    async def _ping(self) -> None:
+        """Notice that something is away, or back, also while nobody asks."""
+        with suppress(StateUnavailable):
+            await self.state.ping()
+        with suppress(BookUnavailable):
+            await self.book.ping()
 
     def open(self) -> None:
         """Open the files and check the database, before the reactor runs.
@@ -317,10 +337,12 @@ class Parts:
         self.threads.start()
         self.spf_threads.start()
         self.verifying.start(WHITELIST_SECONDS)
+        self.pinging.start(PING_SECONDS)
 
     async def stop(self) -> None:
         """Close everything; nothing is lost that was answered."""
         self.verifying.stop()
+        self.pinging.stop()
         await self.api.stop()
         self.checker.close()
         self.resolver.close()

@@ -123,6 +123,7 @@ class PolicyProtocol(Protocol):
             self._request = self.factory.read(payload)
         except RequestError as error:
             self._log.warn("{peer} sent {error}", peer=self.transport.getPeer(), error=str(error))
+            self.factory.unreadable += 1
             self._send(self.factory.switchboard.unreadable(str(error)).wire)
             return
         self._deciding = self.factory.switchboard.decide(self._request)
@@ -184,6 +185,7 @@ class PolicyProtocol(Protocol):
             peer=self.transport.getPeer(),
             bytes=len(self._buffer),
         )
+        self.factory.unreadable += 1
         self._buffer = b""
         self.transport.abortConnection()
 
@@ -196,6 +198,7 @@ class PolicyFactory(Factory):
         when the request arrived.
     :param seconds: the clock.
     :param patience: seconds that one question may take.
+    :ivar unreadable: what was sent that is no question, since the start.
     """
 
     noisy = False
@@ -213,6 +216,7 @@ class PolicyFactory(Factory):
         self.report = report
         self.seconds = seconds
         self.connections: set[PolicyProtocol] = set()
+        self.unreadable = 0
         self._patience = patience
         self._drained: Deferred[None] | None = None
 

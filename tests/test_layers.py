@@ -17,7 +17,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "chapps_tw"
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("config", "config_file", "config_values", "config_write"),
-        *("decision", "inbound", "interfaces", "names", "outbound", "passcode", "received_spf", "request", "tokens"),
+        *(
+            "decision",
+            "inbound",
+            "interfaces",
+            "names",
+            "outbound",
+            "passcode",
+            "received_spf",
+            "request",
+            "tokens",
+            "watch",
+        ),
     ),
     ("policies", "switchboard"),
     (
@@ -25,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("migrations", "notify", "spf_check", "spf_dns", "state"),
     ),
     ("cli", "cli_ask", "cli_parser", "postfix", "rest", "sending"),
-    ("admin", "parts", "service"),
+    ("admin", "parts", "readings", "service"),
 )
 TOP = len(LAYERS) - 1
 
@@ -46,6 +57,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "sending": TWISTED,
     "rest": TWISTED | {"klein", "pydantic", "pydantic_core", "werkzeug"},
     "parts": TWISTED | {"sqlalchemy"},
+    "readings": frozenset({"sqlalchemy"}),
     "service": TWISTED,
     "admin": frozenset({"sqlalchemy"}),
 }

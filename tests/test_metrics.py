@@ -5,10 +5,12 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.metrics import Gauge, Metrics
+from chapps_tw.metrics import Metrics
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def samples(metrics: Metrics) -> Samples:
     families = text_string_to_metric_families(metrics.text().decode())
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -17,8 +19,24 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
     }
 
 
+class Time:
+    """A clock that stands still.
+
+    :ivar now: what it shows.
+    """
+
+    now = 7.0
+
+    def seconds(self) -> float:
+        return self.now
+
+
+def make() -> Metrics:
+    return Metrics("CHAPPS-TW v9", Time().seconds)
+
+
 def test_decisions_are_counted_by_listener_policy_action_reason_and_mode() -> None:
-    metrics = Metrics("v1")
+    metrics = make()
     refused = Decision("REJECT go away bob@example.com", Reason.QUOTA_EXCEEDED, "OutboundQuotaPolicy")
     shadowed = Decision("DUNNO", Reason.QUOTA_EXCEEDED, "OutboundQuotaPolicy", shadow="REJECT x")
     metrics.answered("outbound", [refused], 0.003)
@@ -36,26 +54,49 @@ def test_decisions_are_counted_by_listener_policy_action_reason_and_mode() -> No
 
 
 def test_durations_are_cumulated_by_bucket() -> None:
-    metrics = Metrics("v1")
-    for seconds in (0.0001, 0.003, 100.0):
+    metrics = make()
+    for seconds in (0.00005, 0.003, 100.0):
         metrics.answered("outbound", [], seconds)
     found = samples(metrics)
     bucket = "chapps_answer_seconds_bucket"
-    assert found[bucket, (("le", "0.0005"), ("listener", "outbound"))] == 1
+    assert found[bucket, (("le", "0.0001"), ("listener", "outbound"))] == 1
     assert found[bucket, (("le", "0.005"), ("listener", "outbound"))] == 2
+    assert found[bucket, (("le", "25.0"), ("listener", "outbound"))] == 2
     assert found[bucket, (("le", "+Inf"), ("listener", "outbound"))] == 3
-    assert abs(found["chapps_answer_seconds_sum", (("listener", "outbound"),)] - 100.0031) < 1e-9
+    assert abs(found["chapps_answer_seconds_sum", (("listener", "outbound"),)] - 100.00305) < 1e-9
 
 
-def test_calls_lookups_gauges_and_the_version_are_shown() -> None:
-    metrics = Metrics("CHAPPS-TW v9")
-    metrics.called("state", "spend", 0.01)
-    metrics.looked_up("sda", True)
-    up = [1.0]
-    metrics.add_gauge(Gauge("chapps_up", "Whether a dependency answers.", ("part",), lambda: [(("state",), up[0])]))
-    up[0] = 0.0
+def test_a_call_is_timed_from_its_beginning_to_its_end_and_its_outcome_handed_on() -> None:
+    time = Time()
+    metrics = Metrics("v1", time.seconds)
+    end = metrics.watch("dns", "TXT")
+    assert samples(metrics)["chapps_call_seconds_count", (("operation", "TXT"), ("part", "dns"))] == 0
+    time.now += 2.0
+    outcome = object()
+    assert end(outcome) is outcome
+    metrics.calls("dns", "TXT").observe(0.5)
     found = samples(metrics)
-    assert found["chapps_call_seconds_count", (("operation", "spend"), ("part", "state"))] == 1
-    assert found["chapps_cache_lookups_total", (("cache", "sda"), ("result", "hit"))] == 1
-    assert found["chapps_up", (("part", "state"),)] == 0.0
+    labels = (("operation", "TXT"), ("part", "dns"))
+    assert found["chapps_call_seconds_count", labels] == 2
+    assert found["chapps_call_seconds_sum", labels] == 2.5
+    assert found["chapps_call_seconds_bucket", (("le", "1.0"), *labels)] == 1
+
+
+def test_what_the_parts_count_is_read_anew_each_time() -> None:
+    metrics = make()
+    up, lost = [1.0], [3]
+    metrics.add_gauge("chapps_up", "Whether a dependency answers.", ("part",), lambda: [(("state",), up[0])])
+    metrics.add_counter("chapps_log_lines_lost", "Lost.", (), lambda: [((), lost[0])])
+    found = samples(metrics)
+    assert (found["chapps_up", (("part", "state"),)], found["chapps_log_lines_lost_total", ()]) == (1, 3)
+    up[0], lost[0] = 0.0, 4
+    found = samples(metrics)
+    assert (found["chapps_up", (("part", "state"),)], found["chapps_log_lines_lost_total", ()]) == (0, 4)
+    assert "# TYPE chapps_up gauge\n" in metrics.text().decode()
+    assert "# TYPE chapps_log_lines_lost_total counter\n" in metrics.text().decode()
+
+
+def test_the_version_and_the_process_are_shown() -> None:
+    found = samples(make())
     assert found["chapps_build_info", (("version", "CHAPPS-TW v9"),)] == 1
+    assert found["process_resident_memory_bytes", ()] > 1_000_000

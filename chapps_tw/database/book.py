@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -11,13 +11,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from chapps_tw.database import lookups
-from chapps_tw.database.breaker import Breaker, Run
+from chapps_tw.database.breaker import Breaker, Run, always
 from chapps_tw.database.engine import Lifelines
 from chapps_tw.database.flights import Flights
 from chapps_tw.database.models import MAX_USER
 from chapps_tw.database.text import storable
 from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
 from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL
+from chapps_tw.watch import Watch, unwatched
 
 T = TypeVar("T")
 
@@ -30,10 +31,20 @@ class Book:
     :param run: calls a function in a thread, such as :meth:`~chapps_tw.database.threads.Threads.run`.
     :param size: connections of the engine.
     :param deadline: seconds until a lookup fails with :exc:`~chapps_tw.interfaces.BookUnavailable`.
+    :param watch: times each question to the database: ``quota``, ``senders``, ``flags``.
     """
 
-    def __init__(self, engine: Engine, clock: IReactorTime, run: Run, size: int = 8, deadline: float = 1.5) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: IReactorTime,
+        run: Run,
+        size: int = 8,
+        deadline: float = 1.5,
+        watch: Watch = unwatched,
+    ) -> None:
         self._engine = engine
+        self._watch = watch
         self._deadline = deadline
         self._flights = Flights(clock)
         self._breaker = Breaker(clock, run, self._probe, Lifelines(engine).cut, size)
@@ -52,7 +63,7 @@ class Book:
         """The quota of a user, by the user's exact name."""
         if not storable(user, MAX_USER):
             return lookups.UNKNOWN_QUOTA
-        return await self._look_up(("quota", user), partial(lookups.quota_of, user=user))
+        return await self._look_up("quota", (user,), partial(lookups.quota_of, user=user))
 
     async def senders_of(self, user: str, domain: str, email: str) -> SenderGrant:
         """Whether a domain (A-labels, lower case) and an address are linked to a user."""
@@ -61,20 +72,31 @@ class Book:
         domain = domain if storable(domain, MAX_DOMAIN) else ""
         email = email if storable(email, MAX_EMAIL) else ""
         work = partial(lookups.senders_of, user=user, domain=domain, email=email)
-        return await self._look_up(("senders", user, domain, email), work)
+        return await self._look_up("senders", (user, domain, email), work)
 
     async def flags_of(self, domain: str) -> DomainFlags:
         """The flags of a recipient domain (A-labels, lower case)."""
         if not storable(domain, MAX_DOMAIN):
             return lookups.UNKNOWN_DOMAIN
-        return await self._look_up(("flags", domain), partial(lookups.flags_of, domain=domain))
+        return await self._look_up("flags", (domain,), partial(lookups.flags_of, domain=domain))
 
     async def ping(self) -> None:
         """Return when the database answers."""
         await self._flights.join("ping", lambda: self._breaker.ask(self._probe, self._deadline))
 
-    def _look_up(self, key: Hashable, work: Callable[[Connection], T]) -> Deferred[T]:
-        return self._flights.join(key, lambda: self._breaker.ask(partial(self._read, work), self._deadline))
+    def _look_up(self, operation: str, about: tuple[str, ...], work: Callable[[Connection], T]) -> Deferred[T]:
+        def ask() -> Deferred[T]:
+            return self._ask(operation, partial(self._read, work), self._deadline)
+
+        return self._flights.join((operation, *about), ask)
+
+    def _ask(
+        self, operation: str, work: Callable[[], T], deadline: float, give_up: Callable[[], bool] = always
+    ) -> Deferred[T]:
+        """See :meth:`~chapps_tw.database.breaker.Breaker.ask`. What is refused at once is not timed."""
+        if self.problem:
+            return self._breaker.ask(work, deadline, give_up)
+        return self._breaker.ask(work, deadline, give_up).addBoth(self._watch(operation))
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:

@@ -15,6 +15,7 @@ from chapps_tw.database.book import Book
 from chapps_tw.database.breaker import Run
 from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces import Entry, Touched
+from chapps_tw.watch import Watch, unwatched
 
 T = TypeVar("T")
 
@@ -24,9 +25,10 @@ class Keeper(Book):
 
     Only half of the connections serve it, so that lists and bulk changes never keep a policy waiting.
 
+    :param watch: times each ``list`` and each ``change`` as well.
     :param keeping_deadline: seconds until a list or a change fails with
         :exc:`~chapps_tw.interfaces.BookUnavailable`. A change that has failed so is not in force, unless it
-        is :exc:`~chapps_tw.database.transaction.ChangeUncertain`, which says what it may have touched.
+        is :exc:`~chapps_tw.interfaces.ChangeUncertain`, which says what it may have touched.
 
     Besides what the protocol names, values and links that the schema has no room for raise
     :exc:`ValueError` with a sentence.
@@ -40,8 +42,9 @@ class Keeper(Book):
         size: int = 8,
         deadline: float = 1.5,
         keeping_deadline: float = 10.0,
+        watch: Watch = unwatched,
     ) -> None:
-        super().__init__(engine, clock, run, size, deadline)
+        super().__init__(engine, clock, run, size, deadline, watch)
         self._keeping_deadline = keeping_deadline
         self._turns = DeferredSemaphore(max(1, size // 2))
 
@@ -90,14 +93,14 @@ class Keeper(Book):
         return await self._change(partial(changes.unlink, kind=kind, id=id, other=other, ids=ids))
 
     async def _fetch(self, work: Callable[[Connection], T]) -> T:
-        return await self._turns.run(self._breaker.ask, partial(self._read, work), self._keeping_deadline)
+        return await self._turns.run(self._ask, "list", partial(self._read, work), self._keeping_deadline)
 
     async def _change(
         self, work: Callable[[Connection], tuple[T, Touched]], taken: Callable[[str], str] = str
     ) -> tuple[T, Touched]:
         permit = Permit()
         transaction = partial(transact, self._engine, work, permit, taken)
-        return await self._turns.run(self._breaker.ask, transaction, self._keeping_deadline, permit.give_up)
+        return await self._turns.run(self._ask, "change", transaction, self._keeping_deadline, permit.give_up)
 
 
 def _taken(kind: str, fields: dict[str, str | int | bool], report: str) -> str:

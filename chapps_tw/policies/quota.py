@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from chapps_tw.config import Settings
-from chapps_tw.decision import Decision, Reason, fill
+from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.interfaces import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, PolicyBook, Rules, Spend, Spent
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 
@@ -28,7 +28,11 @@ _REASONS = {
 
 
 class OutboundQuotaPolicy:
-    """Lets a user send a number of transmissions in a rolling interval."""
+    """Lets a user send a number of transmissions in a rolling interval.
+
+    :ivar looks: how often the book's copy in the state was looked for.
+    :ivar misses: how often it was not there.
+    """
 
     name = "OutboundQuotaPolicy"
 
@@ -38,6 +42,7 @@ class OutboundQuotaPolicy:
         self._rules = rules(settings)
         self._state = state
         self._book = book
+        self.looks = self.misses = 0
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Count a request against its user's quota.
@@ -59,10 +64,13 @@ class OutboundQuotaPolicy:
         except (AuthenticationFailureException, ValueError):
             return self._nobody(request)
         spend = self._spend(request, user, stage)
+        self.looks += 1
+        source = CACHE
         spent = await ask(spend, self._rules)
         if spent.outcome is Outcome.MISSING:
+            source = DATABASE
             spent = await ask(spend, self._rules, await self._look_up(user, spent.token))
-        return self._decision(spent, user, request)
+        return self._decision(spent, user, request, source)
 
     def _nobody(self, request: OutboundPPR) -> Decision:
         if not request.sender and self._settings.null_sender_ok:
@@ -78,22 +86,23 @@ class OutboundQuotaPolicy:
         return Spend(user, instance, "", request.recipients)
 
     async def _look_up(self, user: str, token: str) -> Fill:
+        self.misses += 1
         grant = await self._book.quota_of(user)
         if grant.limit is not None:
             return Fill(token, grant.limit, self._settings.cache_ttl)
         ttl = min(UNKNOWN_TTL, self._settings.cache_ttl)
         return Fill(token, NO_QUOTA if grant.known else UNKNOWN_USER, ttl)
 
-    def _decision(self, spent: Spent, user: str, request: OutboundPPR) -> Decision:
+    def _decision(self, spent: Spent, user: str, request: OutboundPPR, source: str) -> Decision:
         reason = _REASONS[spent.outcome]
         remaining = max(0, spent.limit - spent.used)
         figures = {"limit": spent.limit, "used": spent.used, "remaining": remaining}
         if spent.outcome is Outcome.ACCEPTED or spent.outcome is Outcome.REPEATED:
-            return Decision(self._settings.acceptance_message, reason, self.name, figures)
+            return Decision(self._settings.acceptance_message, reason, self.name, figures, source=source)
         wait = ceil(spent.wait)
         shown = figures | {"retry_after": wait, "user": user, "sender": request.get("sender")}
         text = fill(self._settings.rejection_message, shown)
-        return Decision(text, reason, self.name, figures | {"wait": wait})
+        return Decision(text, reason, self.name, figures | {"wait": wait}, source=source)
 
 
 def rules(settings: Settings) -> Rules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -51,10 +52,16 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         self._waiting: deque[tuple[Deferred[Any], float, Run | None]] = deque()
         self._out: list[bytes] = []
         self._problem = ""
+        self._observe: Callable[[float], None] = not_observed
         self.ahead = 0.0
         self.learned = 0.0
 
     # --- commands ---
+
+    @property
+    def waiting(self) -> int:
+        """How many commands were not answered yet."""
+        return len(self._waiting)
 
     def call(self, due: float, *words: bytes) -> Deferred[Any]:
         """Send a command; fails with :class:`StateUnavailable` if it is not answered when ``due``."""
@@ -91,7 +98,9 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     # --- answers ---
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        gets, waiting = self._reader.gets, self._waiting
+        gets, waiting, observe = self._reader.gets, self._waiting, self._observe
+        # A command that is sent now is due then; from that and its own follows how long ago it was sent.
+        then = self.factory.owner.monotonic() + self.factory.owner.deadline
         try:
             self._reader.feed(data)
             while (reply := gets()) is not False:
@@ -99,6 +108,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                 if reply.__class__ is hiredis.ReplyError:
                     self._refused(entry, str(reply))
                 elif not entry[0].called:
+                    observe(then - entry[1])
                     entry[0].callback(reply)
         except (hiredis.ProtocolError, IndexError):
             self.abandon("what answers does not speak the Redis protocol")
@@ -164,6 +174,8 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                     raise reply.value
             elif words[0] == b"ROLE" and reply[0] != b"master":
                 raise Unusable(owner.server.name, "it is not the master")
+        # What the login took has another deadline.
+        self._observe = owner.observe
         # Without password and dbid, which the factory never gets, this only tells that the connection is ready.
         super().connectionMade()
 
@@ -192,6 +204,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             self.abandon(_SILENT)
         for deferred in late:
             if not deferred.called:
+                self._observe(self.factory.owner.deadline)
                 deferred.errback(Unusable(self.factory.owner.server.name, _SILENT))
         if self._problem:
             self._leave_when_done()
@@ -205,3 +218,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         for deferred, _, _ in waiting:
             if not deferred.called:
                 deferred.errback(Unusable(self.factory.owner.server.name, self._problem))
+
+
+def not_observed(seconds: float) -> None:
+    """In place of an observer."""

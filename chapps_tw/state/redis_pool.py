@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from chapps_tw.config import Redis
 from chapps_tw.interfaces import StateUnavailable
-from chapps_tw.state.redis_connection import RedisConnection, Unusable
+from chapps_tw.state.redis_connection import RedisConnection, Unusable, not_observed
 from chapps_tw.state.redis_script import Shape
 from chapps_tw.state.redis_server import Login, RedisServer, server_from
 
@@ -35,6 +35,7 @@ class RedisPool:
     :param deadline: seconds until a command that is not answered fails.
     :param size: how many connections.
     :param monotonic: seconds on a clock that is never set.
+    :param observe: told of each command that was answered, or timed out, how long that took.
     :ivar problem: why nothing can be asked now, ``""`` when it can.
     :ivar lost: connections that were ready and were lost.
     :ivar timeouts: commands that were not answered in time.
@@ -50,12 +51,15 @@ class RedisPool:
         deadline: float,
         size: int,
         monotonic: Callable[[], float],
+        observe: Callable[[float], None],
     ) -> None:
         self.server = server
         self.login = login
         self.clock = reactor
         self.deadline = deadline
         self.monotonic = monotonic
+        self.observe = observe
+        self.size = size
         self.tick = min(0.1, deadline / 4)
         self.problem = f"{server.name} is not connected yet"
         self.lost = 0
@@ -73,6 +77,11 @@ class RedisPool:
     def connections(self) -> int:
         """How many connections are ready."""
         return len(self._ready)
+
+    @property
+    def waiting(self) -> int:
+        """How many commands were not answered yet."""
+        return sum(connection.waiting for connection in self._open)
 
     def start(self) -> None:
         """Begin to connect."""
@@ -274,13 +283,22 @@ class _Slot:
         return delay
 
 
-def pool_from(redis: Redis, password: str, reactor: Any, monotonic: Callable[[], float], deadline: float) -> RedisPool:
+def pool_from(
+    redis: Redis,
+    password: str,
+    reactor: Any,
+    monotonic: Callable[[], float],
+    deadline: float,
+    observe: Callable[[float], None] = not_observed,
+) -> RedisPool:
     """The pool that a configuration asks for; it is not started.
 
     :param monotonic: seconds on a clock that is never set.
     :param deadline: seconds until a command that is not answered fails.
+    :param observe: told of each command that was answered, or timed out, how many seconds that took.
     :raises ConfigError: when the file of the certificate authority cannot be used.
     """
     probe = redis.key_prefix.encode() + b":probe"
     login = Login(redis.username, password, redis.db, probe, bool(redis.sentinel_servers))
-    return RedisPool(server_from(redis, reactor), login, reactor, deadline, redis.pool_size, monotonic)
+    server = server_from(redis, reactor)
+    return RedisPool(server, login, reactor, deadline, redis.pool_size, monotonic, observe)

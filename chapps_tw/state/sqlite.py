@@ -15,6 +15,7 @@ from chapps_tw.state import sqlite_greylist, sqlite_quota, sqlite_verdicts
 from chapps_tw.state.sqlite_file import MEMORY
 from chapps_tw.state.sqlite_turns import Turns
 from chapps_tw.state.sqlite_upkeep import Cleaner, checkpoint
+from chapps_tw.watch import Watch, unwatched
 
 # Areas of the file: what is written in one does not make who reads another wait.
 _QUOTA, _VERDICTS, _FLAGS, _GREYLIST, _ONCE = 1, 2, 4, 8, 16
@@ -43,16 +44,18 @@ class SqliteState:
     :param path: of the file, or ``:memory:``.
     :param clock: the time, epoch seconds.
     :param reactor: gives turns and timers; for a file that is started, threads too.
+    :param watch: times each ``commit``.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, clock: Callable[[], float], reactor: IReactorTime) -> None:
+    def __init__(self, path: str, clock: Callable[[], float], reactor: IReactorTime, watch: Watch = unwatched) -> None:
         self._path = path
         self._clock = clock
         self._reactor = reactor
-        self._turns = Turns(path, reactor)
+        self._turns = Turns(path, reactor, watch)
         self._memo = sqlite_verdicts.Memo()
+        self._flag_memo = sqlite_verdicts.Memo()
         self._cleaner = Cleaner()
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._checkpoint: Deferred[None] | None = None
@@ -61,6 +64,11 @@ class SqliteState:
     def problem(self) -> str:
         """A sentence while the file cannot be used, else ``""``."""
         return self._turns.problem
+
+    @property
+    def operations(self) -> int:
+        """How many operations were asked for."""
+        return self._turns.operations
 
     def start(self) -> None:
         """Open the file, and begin to look after it.
@@ -169,13 +177,19 @@ class SqliteState:
 
     def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        area = _FLAGS | _GREYLIST
-        return self._turns.change(area, sqlite_greylist.meet, self._clock(), meeting, patience, fill)
+        turns, memo = self._turns, self._flag_memo
+        settled = turns.settled(_FLAGS)
+        return turns.change(
+            _FLAGS | _GREYLIST, sqlite_greylist.meet, self._clock(), meeting, patience, fill, memo, settled
+        )
 
     def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        area = _FLAGS | _GREYLIST
-        return self._turns.look(area, sqlite_greylist.peek, self._clock(), meeting, patience, fill)
+        turns, memo = self._turns, self._flag_memo
+        settled = turns.settled(_FLAGS)
+        return turns.look(
+            _FLAGS | _GREYLIST, sqlite_greylist.peek, self._clock(), meeting, patience, fill, memo, settled
+        )
 
     def last_met(self, client: str, sender: str, recipient: str) -> Deferred[float]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
@@ -191,6 +205,7 @@ class SqliteState:
 
     def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
+        self._flag_memo.forget()
         return self._turns.change(_FLAGS, sqlite_greylist.drop_flags, self._clock(), domains)
 
     # --- the rest ---

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from chapps_tw.interfaces import StateUnavailable
 from chapps_tw.state.sqlite_file import open_file, unavailable
+from chapps_tw.watch import Watch, unwatched
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,14 +34,17 @@ class Turns:
 
     :ivar problem: a sentence while the file cannot be used, else ``""``.
     :ivar finished: whether everything is refused from now on.
+    :ivar operations: how many were asked for.
     :param path: of the file.
+    :param watch: times the ``commit`` of each turn.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, reactor: Later) -> None:
+    def __init__(self, path: str, reactor: Later, watch: Watch = unwatched) -> None:
         self.problem = ""
         self.finished = False
+        self.operations = 0
         self._path = path
         self._reactor = reactor
         self._db: sqlite3.Connection | None = None
@@ -48,6 +52,7 @@ class Turns:
         self._dirty = 0
         self._waiting: list[tuple[Deferred[Any], Any]] = []
         self._refusal = ""
+        self._watch = watch
 
     def open(self) -> None:
         """Open the file now. Raises what :func:`open_file` does."""
@@ -72,6 +77,7 @@ class Turns:
         self, area: int, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
         """Run an operation that only reads. It opens no transaction of its own."""
+        self.operations += 1
         try:
             result = operation(self._connection(), *args, **kwargs)
         except sqlite3.Error as error:
@@ -84,6 +90,7 @@ class Turns:
         self, area: int, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
         """Run an operation that may write."""
+        self.operations += 1
         try:
             if not self._begun:
                 self._begin()
@@ -142,6 +149,7 @@ class Turns:
     def _commit(self) -> None:
         if not self._begun or self._db is None:
             return
+        committed = self._watch("commit")
         try:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -149,6 +157,7 @@ class Turns:
             self._report(reason)
             self._fail(self._end_turn(), str(reason))
             return
+        committed(None)
         if self._dirty and self.problem:
             self.log.info("The live state in {path} can be used again.", path=self._path)
             self.problem = ""

@@ -1,0 +1,120 @@
+"""What the parts count for themselves, shown among the metrics."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, cast
+
+from sqlalchemy import Engine, QueuePool
+
+from chapps_tw.metrics import Metrics, Values
+from chapps_tw.postfix import PolicyFactory
+from chapps_tw.spf_dns import Resolver
+from chapps_tw.state.redis_pool import RedisPool
+from chapps_tw.state.sqlite import SqliteState
+
+
+class Dependency(Protocol):
+    """:ivar problem: a sentence while it cannot be used, else ``""``."""
+
+    @property
+    def problem(self) -> str: ...
+
+
+class Cached(Protocol):
+    """What is looked for before somebody is asked.
+
+    :ivar looks: how often it was looked for.
+    :ivar misses: how often somebody had to be asked.
+    """
+
+    looks: int
+    misses: int
+
+
+def show_dependencies(metrics: Metrics, parts: Mapping[str, Dependency]) -> None:
+    """Whether each can be used."""
+
+    def up() -> Values:
+        return [((name,), not part.problem) for name, part in parts.items()]
+
+    metrics.add_gauge("chapps_up", "Whether a dependency answers.", ("part",), up)
+
+
+def show_listeners(metrics: Metrics, factories: Mapping[str, PolicyFactory]) -> None:
+    """What comes in."""
+
+    def of_each(value: Callable[[PolicyFactory], float]) -> Callable[[], Values]:
+        return lambda: [((name,), value(factory)) for name, factory in factories.items()]
+
+    label = ("listener",)
+    connections = of_each(lambda factory: len(factory.connections))
+    metrics.add_gauge("chapps_connections", "Connections of Postfix.", label, connections)
+    in_flight = of_each(lambda factory: factory.in_flight)
+    metrics.add_gauge("chapps_in_flight", "Questions that wait for their answer.", label, in_flight)
+    unreadable = of_each(lambda factory: factory.unreadable)
+    metrics.add_counter("chapps_unreadable_requests", "What was sent that is no question.", label, unreadable)
+
+
+def show_caches(metrics: Metrics, caches: Sequence[tuple[str, Cached]]) -> None:
+    """How often each had what was looked for. Those of the same name count together."""
+
+    def lookups() -> Values:
+        counts: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        for name, cached in caches:
+            counts[name, "hit"] += cached.looks - cached.misses
+            counts[name, "miss"] += cached.misses
+        return counts.items()
+
+    metrics.add_counter("chapps_cache_lookups", "Looks into caches.", ("cache", "result"), lookups)
+
+
+def show_redis(metrics: Metrics, pool: RedisPool) -> None:
+    """The connections to Redis."""
+    _gauge(metrics, "chapps_redis_pool_size", "Connections to Redis that there should be.", lambda: pool.size)
+    _gauge(metrics, "chapps_redis_connections", "Connections to Redis that are ready.", lambda: pool.connections)
+    _gauge(metrics, "chapps_redis_waiting_commands", "Commands that Redis has not answered.", lambda: pool.waiting)
+    _counter(metrics, "chapps_redis_lost_connections", "Connections to Redis that were lost.", lambda: pool.lost)
+    _counter(metrics, "chapps_redis_timeouts", "Commands that Redis did not answer in time.", lambda: pool.timeouts)
+
+
+def show_sqlite(metrics: Metrics, state: SqliteState) -> None:
+    """The state in SQLite. How many turns they shared is the number of commits, among the calls."""
+    help = "Operations on the live state; those of one turn share a transaction."
+    _counter(metrics, "chapps_sqlite_operations", help, lambda: state.operations)
+
+
+def show_database(metrics: Metrics, engine: Engine, size: int) -> None:
+    """The connections to the database."""
+    _gauge(metrics, "chapps_database_pool_size", "Connections to the database that there may be.", lambda: size)
+    help = "Connections to the database that are in use."
+    # When connections are thrown away there is a new pool.
+    _gauge(metrics, "chapps_database_connections", help, lambda: cast(QueuePool, engine.pool).checkedout())
+
+
+def show_dns(metrics: Metrics, resolver: Resolver) -> None:
+    """The questions to name servers."""
+    _gauge(metrics, "chapps_dns_waiting_questions", "Questions that DNS has not answered.", lambda: resolver.questions)
+    _counter(metrics, "chapps_dns_failures", "Questions that DNS did not answer.", lambda: resolver.failures)
+
+
+def show_http(metrics: Metrics, connections: Callable[[], int], drops_left: Callable[[], int]) -> None:
+    """What the HTTP API does."""
+    _gauge(metrics, "chapps_http_connections", "Connections of HTTP clients.", connections)
+    help = "Drops of cached copies that wait until the state can be asked; changes are not in force until then."
+    _gauge(metrics, "chapps_waiting_drops", help, drops_left)
+
+
+def show_log(metrics: Metrics, lost: Callable[[], int]) -> None:
+    """What became of the lines of the decision log."""
+    help = "Lines of the decision log that could not be written."
+    _counter(metrics, "chapps_log_lines_lost", help, lost)
+
+
+def _gauge(metrics: Metrics, name: str, help: str, value: Callable[[], float]) -> None:
+    metrics.add_gauge(name, help, (), lambda: [((), value())])
+
+
+def _counter(metrics: Metrics, name: str, help: str, value: Callable[[], float]) -> None:
+    metrics.add_counter(name, help, (), lambda: [((), value())])
