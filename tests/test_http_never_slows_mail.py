@@ -13,11 +13,15 @@ from http.client import HTTPConnection
 from types import TracebackType
 from typing import Any
 
+import pytest
+
 from chapps_tw.rest.server import MAX_BODY, MAX_BUFFERED, REQUEST_TIMEOUT
 from tests.api_case import APITestCase, Database
 from tests.policy_client import PolicyClient, encode, outbound
 from tests.servers.service import Book, Options, Service
 from tests.servers.sql import PostgreSQL
+
+pytestmark = pytest.mark.alone
 
 USERS = 1000
 LISTING = 16

@@ -17,7 +17,7 @@ from chapps_tw.request import PostfixPolicyRequest
 from chapps_tw.rest import auth
 from tests.rest_client import Node
 
-SECONDS = 60
+SECONDS = 45
 
 # OpenAPI has no words for "one of these query parameters", or for "with id 0 a name".
 CONFIG = """

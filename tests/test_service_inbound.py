@@ -16,6 +16,8 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.policy_client import PolicyClient, encode, inbound, outbound
 from tests.servers.common import wait_until
 from tests.servers.dns import NEVER, DnsServer, txt
@@ -24,6 +26,8 @@ from tests.servers.service import Options, Service
 
 # Wants SPF, and greylisting as well.
 CHECKED, GREY = "bob@checked.example", "bob@grey.example"
+
+pytestmark = pytest.mark.alone
 
 GREYLISTED = "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in "
 TEMPERROR = "451 4.4.3 SPF record(s) temporarily unavailable: "

@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from chapps_tw.config import Settings
-from chapps_tw.decision import Decision, Reason, fill
+from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.inbound import InboundPPR, mail_address
 from chapps_tw.interfaces import Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
 from chapps_tw.request import PostfixPolicyRequest
@@ -65,10 +65,12 @@ class GreylistingPolicy:
         if not meeting.domain and not meeting.forced:
             return Decision(self._settings.acceptance_message, Reason.NOT_GREYLISTED, self.name)
         self.looks += 1
+        source = CACHE
         met = await ask(meeting, self._patience)
         if met.outcome is Outcome.MISSING:
+            source = DATABASE
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
-        return self._decision(met, request)
+        return self._decision(met, request, "" if meeting.forced else source)
 
     def _meeting(self, request: InboundPPR, earlier: Sequence[Decision]) -> Meeting:
         passed, forced = "", False
@@ -89,7 +91,7 @@ class GreylistingPolicy:
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.cache_ttl)
 
-    def _decision(self, met: Met, request: PostfixPolicyRequest) -> Decision:
+    def _decision(self, met: Met, request: PostfixPolicyRequest, source: str) -> Decision:
         wait = ceil(met.wait)
         figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
         if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
@@ -97,7 +99,7 @@ class GreylistingPolicy:
             action = fill(self._settings.rejection_message, shown)
         else:
             action = self._settings.acceptance_message
-        return Decision(action, _REASONS[met.outcome], self.name, figures)
+        return Decision(action, _REASONS[met.outcome], self.name, figures, source=source)
 
 
 def patience(settings: Settings) -> Patience:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from chapps_tw.config import PostfixSPFActions, Settings
-from chapps_tw.decision import Decision, Reason, fill
+from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.inbound import InboundPPR
 from chapps_tw.interfaces import LiveState, PolicyBook
 from chapps_tw.received_spf import SpfResult, received_spf
@@ -96,16 +96,16 @@ class SPFEnforcementPolicy:
         if self._settings.null_sender_ok and not plain.get("sender"):
             return Decision(_PASS_ON, Reason.NULL_SENDER_ACCEPTED, self.name)
         request = InboundPPR(plain)
-        domain, enforced = request.recipient_domain, False
+        domain, enforced, source = request.recipient_domain, False, ""
         if domain:
             self.looks += 1
             [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
             if cached.allowed is None:
-                enforced = await self._look_up(domain, cached.token, keep)
+                enforced, source = await self._look_up(domain, cached.token, keep), DATABASE
             else:
-                enforced = cached.allowed
+                enforced, source = cached.allowed, CACHE
         found = await self._check(*request.spf_identities)
-        return self._decision(found, request, enforced)
+        return self._decision(found, request, enforced)._replace(source=f"{source} dns".lstrip())
 
     async def _look_up(self, domain: str, token: str, keep: bool) -> bool:
         """Ask the book, and keep what it says for the next time."""
