@@ -82,11 +82,25 @@ def as_text(record: Record) -> str:
     seconds = int(record.time)
     when = f"{_second(seconds)}.{int((record.time - seconds) * 1000):03d}Z"
     figures = "".join([f" {name}={value}" for name, value in record.figures.items()])
+    values = [
+        record.action,
+        record.reason,
+        record.user,
+        record.sender,
+        record.recipient,
+        record.client,
+        record.instance,
+        record.queue_id,
+        record.stage,
+    ]
+    together = "".join(values)
+    if not (together.isascii() and together.isprintable()) or " " in together or '"' in together:
+        values = [_plain(value) for value in values]
+    action, reason, user, sender, recipient, client, instance, queue_id, stage = values
     line = (
-        f"{when} listener={record.listener} policy={record.policy} action={_plain(record.action)}"
-        f" reason={record.reason}{figures} user={_plain(record.user)} sender={_plain(record.sender)}"
-        f" recipient={_plain(record.recipient)} client={_plain(record.client)}"
-        f" instance={_plain(record.instance)} queue_id={_plain(record.queue_id)} stage={_plain(record.stage)}"
+        f"{when} listener={record.listener} policy={record.policy} action={action} reason={reason}{figures}"
+        f" user={user} sender={sender} recipient={recipient} client={client} instance={instance}"
+        f" queue_id={queue_id} stage={stage}"
     )
     for name in ("shadow", "detail", "source"):
         value = getattr(record, name)

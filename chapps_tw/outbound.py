@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import ClassVar
 
 from chapps_tw.config import ConfigError, Settings
@@ -81,8 +82,12 @@ def search_path(settings: Settings) -> tuple[str, ...]:
 
     :raises ConfigError: when ``require_user_key`` is on and ``user_key`` is empty.
     """
-    key = settings.chapps.user_key
-    if settings.chapps.require_user_key:
+    return _path(settings.chapps.user_key, settings.chapps.require_user_key)
+
+
+@lru_cache(64)
+def _path(key: str, required: bool) -> tuple[str, ...]:
+    if required:
         if not key:
             raise ConfigError(["[CHAPPS] user_key = '': must name a request attribute while require_user_key is True"])
         return (key,)

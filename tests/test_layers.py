@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "passcode",
             "received_spf",
             "request",
+            "sending",
             "tokens",
             "watch",
         ),
@@ -35,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("database", "decision_log", "helo_whitelist", "log_file", "metrics"),
         *("migrations", "notify", "spf_check", "spf_dns", "state"),
     ),
-    ("cli", "cli_ask", "cli_parser", "postfix", "rest", "sending"),
+    ("cli", "cli_ask", "cli_parser", "postfix", "rest"),
     ("admin", "parts", "readings", "service"),
 )
 TOP = len(LAYERS) - 1
@@ -67,7 +68,6 @@ FAMILIES: tuple[frozenset[str], ...] = (
     frozenset({"database", "migrations"}),
     frozenset({"spf_check", "spf_dns"}),
     frozenset({"cli", "cli_ask", "cli_parser"}),
-    frozenset({"postfix", "sending"}),
 )
 
 CLOCKS = {

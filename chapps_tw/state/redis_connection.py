@@ -13,10 +13,14 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.python.failure import Failure
 
 from chapps_tw.interfaces import StateUnavailable
+from chapps_tw.sending import sender
 from chapps_tw.state.redis_script import Shape, command
 
 HANDSHAKE = 1.0
 """Seconds for logging in."""
+
+BURST = 16
+"""Commands that are sent without waiting for the turn's end: Redis works on them meanwhile."""
 
 _AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS")
 
@@ -84,11 +88,15 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         if not self._out:
             self.factory.owner.clock.callLater(0, self._flush)
         self._out.append(data)
+        if len(self._out) >= BURST:
+            self._flush()
         return deferred
 
     def _flush(self) -> None:
-        self.transport.write(b"".join(self._out))
-        self._out.clear()
+        if not self._out:
+            return
+        out, self._out = b"".join(self._out), []
+        sender(self.transport)(out)
         self.factory.owner.watch()
 
     def execute_command(self, *words: Any, **options: Any) -> Any:
