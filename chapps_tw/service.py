@@ -26,6 +26,9 @@ from chapps_tw.parts import VERSION, Parts, StartError
 SWEEP_SECONDS = 0.2
 DRAIN_SECONDS = 3.0
 
+# New objects until the collector looks at them, and how often at older ones (gc.set_threshold).
+GC_THRESHOLDS = (50_000, 20, 100)
+
 
 class Options(UsageOptions):
     """The command line of ``twistd chapps``."""
@@ -111,6 +114,8 @@ class Chapps(Service):
         # What was made so far stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        # Requests leave few cycles behind: looking for them after each 700 objects costs 7 % of the time.
+        gc.set_threshold(*GC_THRESHOLDS)
         notify(self._environ, "READY=1")
 
     def _sweep_once(self) -> None:
