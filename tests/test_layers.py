@@ -17,19 +17,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "chapps_tw"
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("config", "config_file", "config_values", "config_write"),
-        *(
-            "decision",
-            "inbound",
-            "interfaces",
-            "names",
-            "outbound",
-            "passcode",
-            "received_spf",
-            "request",
-            "sending",
-            "tokens",
-            "watch",
-        ),
+        *("decision", "inbound", "interfaces", "names", "outbound", "passcode"),
+        *("received_spf", "request", "sending", "tokens", "watch"),
     ),
     ("policies", "switchboard"),
     (
