@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("config", "config_file", "config_values", "config_write"),
         *("decision", "inbound", "interfaces", "names", "outbound", "passcode"),
-        *("received_spf", "request", "sending", "tokens", "watch"),
+        *("received_spf", "request", "sending", "sqlite_files", "tokens", "watch"),
     ),
     ("policies", "switchboard"),
     (

@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import sqlite3
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from chapps_tw import sqlite_files
 from chapps_tw.config import ConfigError, PolicyConfigAdapter
 
 CONNECT_SECONDS: Final = 2
@@ -93,7 +93,7 @@ def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> E
     url = database_url(adapter, password, data_dir)
     backend = url.get_backend_name()
     if backend == "sqlite":
-        _create_file(Path(str(url.database)))
+        sqlite_files.create(str(url.database))
     # What the administrator put into db_url wins.
     arguments = {name: value for name, value in _connect_arguments(backend).items() if name not in url.query}
     engine = create_engine(
@@ -140,31 +140,13 @@ def _connect_arguments(backend: str) -> dict[str, Any]:
     }
 
 
-def _create_file(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
 def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     # Otherwise the driver begins a transaction late, as a reader, and writers lose updates.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {STATEMENT_SECONDS * 1000}")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = NORMAL")
-    _write_ahead(connection)
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Set the journal mode. SQLite does not wait for its turn there, so this does."""
-    for _ in range(100):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise
-            time.sleep(0.02)
-    connection.execute("PRAGMA journal_mode = WAL")
+    sqlite_files.write_ahead(connection)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -136,11 +136,11 @@ class SqliteState:
 
     def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_QUOTA, sqlite_quota.spend, self._clock(), spend, rules, fill)
+        return self._turns.change(_QUOTA, sqlite_quota.spend, self._clock(), spend, rules, fill, False)
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.look(_QUOTA, sqlite_quota.peek, self._clock(), spend, rules, fill)
+        return self._turns.look(_QUOTA, sqlite_quota.spend, self._clock(), spend, rules, fill, True)
 
     def usage(self, users: Sequence[str], interval: float) -> Deferred[list[Usage]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
@@ -177,19 +177,15 @@ class SqliteState:
 
     def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        turns, memo = self._turns, self._flag_memo
-        settled = turns.settled(_FLAGS)
-        return turns.change(
-            _FLAGS | _GREYLIST, sqlite_greylist.meet, self._clock(), meeting, patience, fill, memo, settled
-        )
+        turns, now = self._turns, self._clock()
+        flags = (self._flag_memo, turns.settled(_FLAGS))
+        return turns.change(_FLAGS | _GREYLIST, sqlite_greylist.meet, now, meeting, patience, fill, False, *flags)
 
     def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        turns, memo = self._turns, self._flag_memo
-        settled = turns.settled(_FLAGS)
-        return turns.look(
-            _FLAGS | _GREYLIST, sqlite_greylist.peek, self._clock(), meeting, patience, fill, memo, settled
-        )
+        turns, now = self._turns, self._clock()
+        flags = (self._flag_memo, turns.settled(_FLAGS))
+        return turns.look(_FLAGS | _GREYLIST, sqlite_greylist.meet, now, meeting, patience, fill, True, *flags)
 
     def last_met(self, client: str, sender: str, recipient: str) -> Deferred[float]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""

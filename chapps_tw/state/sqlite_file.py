@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from hashlib import blake2b
-from pathlib import Path
 
+from chapps_tw import sqlite_files
 from chapps_tw.interfaces import StateUnavailable
 
 MEMORY = ":memory:"
@@ -108,9 +107,7 @@ def open_file(path: str) -> sqlite3.Connection:
     """
     try:
         if path != MEMORY:
-            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite gives its -wal and -shm files the mode of the main one.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            sqlite_files.create(path)
         db = connect(path, _PATIENCE)
     except OSError as error:
         raise StateUnavailable(f"The live state in {path} cannot be opened: {error.strerror}.") from error
@@ -135,13 +132,10 @@ def connect(path: str, patience: int) -> sqlite3.Connection:
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:
     _check(db, path)
-    for pragma in (
-        f"page_size = {_PAGE}",
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        "wal_autocheckpoint = 0",
-        "cache_size = -32000",
-    ):
+    # The journal fixes the size of pages.
+    db.execute(f"PRAGMA page_size = {_PAGE}")
+    sqlite_files.write_ahead(db)
+    for pragma in ("synchronous = NORMAL", "wal_autocheckpoint = 0", "cache_size = -32000"):
         db.execute(f"PRAGMA {pragma}").fetchall()
     db.execute("BEGIN IMMEDIATE")
     # Again, now that no other process can be making the tables.

@@ -47,30 +47,19 @@ def meet(
     meeting: Meeting,
     patience: Patience,
     fill: Fill | None,
+    dry: bool,
     memo: sqlite_verdicts.Memo,
     settled: bool,
 ) -> Met:
     """Greylist a message.
 
+    :param dry: write nothing, and answer what would be answered.
     :param memo: of the flags. ``settled`` is as in :meth:`~chapps_tw.state.sqlite_verdicts.Memo.find`.
     """
-    return _meet(db, _Question(meeting, patience, now, key(meeting.client), False, memo, settled), fill)
+    return _answer(db, _Question(meeting, patience, now, key(meeting.client), dry, memo, settled), fill)
 
 
-def peek(
-    db: sqlite3.Connection,
-    now: float,
-    meeting: Meeting,
-    patience: Patience,
-    fill: Fill | None,
-    memo: sqlite_verdicts.Memo,
-    settled: bool,
-) -> Met:
-    """What :func:`meet` would answer; writes nothing."""
-    return _meet(db, _Question(meeting, patience, now, key(meeting.client), True, memo, settled), fill)
-
-
-def _meet(db: sqlite3.Connection, asked: _Question, fill: Fill | None) -> Met:
+def _answer(db: sqlite3.Connection, asked: _Question, fill: Fill | None) -> Met:
     meeting, threshold = asked.meeting, asked.patience.threshold
     flag, token = _flag(db, asked, fill)
     if flag is None and not meeting.forced:

@@ -61,17 +61,11 @@ class _Question(NamedTuple):
     dry: bool
 
 
-def spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill: Fill | None) -> Spent:
-    """Count a message, or one more recipient of it, if there is room."""
-    return _spend(db, now, wanted, rules, fill, False)
+def spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill: Fill | None, dry: bool) -> Spent:
+    """Count a message, or one more recipient of it, if there is room.
 
-
-def peek(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill: Fill | None) -> Spent:
-    """What :func:`spend` would answer; writes nothing."""
-    return _spend(db, now, wanted, rules, fill, True)
-
-
-def _spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill: Fill | None, dry: bool) -> Spent:
+    :param dry: write nothing, and answer what would be answered.
+    """
     name = key(wanted.user)
     # No name's key begins with this byte: a message of its own.
     instance = key(wanted.instance) if wanted.instance else b"\xfe" + os.urandom(15)

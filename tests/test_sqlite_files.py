@@ -1,0 +1,63 @@
+"""SQLite files: private, and safe to be opened by several at once."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from chapps_tw import sqlite_files
+
+OTHER_PROCESS = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try:
+    db.execute("BEGIN IMMEDIATE")
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+
+
+def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.sqlite3"
+    sqlite_files.create(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_that_is_there_keeps_its_locks(tmp_path: Path) -> None:
+    path = tmp_path / "file.sqlite3"
+    sqlite_files.create(path)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("CREATE TABLE kept (it)")
+    db.execute("BEGIN IMMEDIATE")
+    sqlite_files.create(path)
+    command = [sys.executable, "-c", OTHER_PROCESS, str(path)]
+    other = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    db.close()
+    assert other.stdout == "database is locked\n"
+
+
+def test_a_path_that_is_no_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        sqlite_files.create(tmp_path / "file" / "below.sqlite3")
+
+
+def test_many_set_the_journal_of_a_new_file_at_once(tmp_path: Path) -> None:
+    def open_one(path: Path) -> str:
+        db = sqlite3.connect(path, timeout=0, isolation_level=None)
+        sqlite_files.write_ahead(db)
+        mode = str(db.execute("PRAGMA journal_mode").fetchone()[0])
+        db.close()
+        return mode
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            path = tmp_path / f"{number}.sqlite3"
+            sqlite_files.create(path)
+            assert set(pool.map(open_one, [path] * 8)) == {"wal"}
