@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.internet.threads import blockingCallFromThread, deferToThread
-from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.config import GreylistingPolicy as Section
 from chapps_tw.config import Settings
@@ -23,10 +21,8 @@ from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.request import PostfixPolicyRequest
 from chapps_tw.state.sqlite import SqliteState
-from tests.fake_book import DictBook
+from tests.policy_case import DictBook, PolicyCase
 from tests.test_state_redis import RedisStateTestCase
-
-T = TypeVar("T")
 
 reactor: Any = installed_reactor
 
@@ -48,25 +44,15 @@ def request(instance: str = "i1", **attributes: str) -> PostfixPolicyRequest:
     )
 
 
-class GreylistingCase(SynchronousTestCase):
+class GreylistingCase(PolicyCase):
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.clock.advance(1_700_000_000)
-        self.state = SqliteState(":memory:", self.clock.seconds, self.clock)
-        self.addCleanup(self.state.stop)
-        self.book = DictBook()
+        super().setUp()
         self.book.flags = {"grey.example": (True, False), "open.example": (False, True)}
         self.policy = self.make()
 
     def make(self, **options: object) -> GreylistingPolicy:
         section = dataclasses.replace(Section(), **options)  # type: ignore[arg-type]
         return GreylistingPolicy(Settings(grl=section), self.state, self.book)
-
-    def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        running = Deferred.fromCoroutine(coroutine)
-        for _ in range(4):
-            self.clock.advance(0)
-        return self.successResultOf(running)
 
     def decide(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> Decision:
         return self.run_now(self.policy.decide(request(instance, **attributes), earlier))

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.config import Chapps, Settings
 from chapps_tw.config import OutboundQuotaPolicy as Section
@@ -17,20 +13,12 @@ from chapps_tw.decision import Decision, Reason
 from chapps_tw.interfaces import BookUnavailable
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.quota import OutboundQuotaPolicy
-from chapps_tw.state.sqlite import SqliteState
-from tests.fake_book import DictBook
-
-T = TypeVar("T")
+from tests.policy_case import PolicyCase
 
 
-class QuotaTests(SynchronousTestCase):
+class QuotaTests(PolicyCase):
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.clock.advance(1_700_000_000)
-        self.state = SqliteState(":memory:", self.clock.seconds, self.clock)
-        self.state.start()
-        self.addCleanup(self.state.stop)
-        self.book = DictBook()
+        super().setUp()
         self.book.quotas = {"bob": 3, "free": None}
         self.policy = self.make()
 
@@ -39,12 +27,6 @@ class QuotaTests(SynchronousTestCase):
         section = dataclasses.replace(Section(), **options)  # type: ignore[arg-type]
         self.settings = Settings(chapps=Chapps(), oqp=section)
         return OutboundQuotaPolicy(self.settings, self.state, self.book)
-
-    def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        running = Deferred.fromCoroutine(coroutine)
-        self.clock.advance(0)
-        self.clock.advance(0)
-        return self.successResultOf(running)
 
     def request(self, instance: str = "i1", **attributes: str) -> OutboundPPR:
         return OutboundPPR(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.config import Chapps, Settings
 from chapps_tw.config import SenderDomainAuthPolicy as Section
@@ -16,20 +14,14 @@ from chapps_tw.decision import Decision, Reason
 from chapps_tw.interfaces import BookUnavailable
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
-from chapps_tw.state.sqlite import SqliteState
-from tests.fake_book import DictBook
+from tests.policy_case import PolicyCase
 
 T = TypeVar("T")
 
 
-class SenderAuthTests(SynchronousTestCase):
+class SenderAuthTests(PolicyCase):
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.clock.advance(1_700_000_000)
-        self.state = SqliteState(":memory:", self.clock.seconds, self.clock)
-        self.state.start()
-        self.addCleanup(self.state.stop)
-        self.book = DictBook()
+        super().setUp()
         self.book.senders = {"bob": {"example.org", "sales@example.com"}, "none": set()}
         self.policy = self.make()
 
@@ -40,12 +32,6 @@ class SenderAuthTests(SynchronousTestCase):
         )
         self.settings = settings
         return SenderDomainAuthPolicy(settings, self.state, self.book)
-
-    def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        running = Deferred.fromCoroutine(coroutine)
-        self.clock.advance(0)
-        self.clock.advance(0)
-        return self.successResultOf(running)
 
     def wait_for(self, awaitable: Awaitable[T]) -> T:
         async def wait() -> T:

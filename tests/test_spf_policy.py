@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.config import PostfixSPFActions, Settings
 from chapps_tw.config import SPFEnforcementPolicy as Section
@@ -20,11 +16,8 @@ from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from chapps_tw.received_spf import SpfResult
 from chapps_tw.request import PostfixPolicyRequest
-from chapps_tw.state.sqlite import SqliteState
 from chapps_tw.switchboard import Answer, Seat, Switchboard
-from tests.fake_book import DictBook
-
-T = TypeVar("T")
+from tests.policy_case import PolicyCase
 
 RECORDED = Path(__file__).with_name("data") / "postfix-requests"
 HEADER = "PREPEND Received-SPF: "
@@ -41,13 +34,9 @@ def attributes(instance: str = "i1", **others: str) -> dict[str, str]:
     } | others
 
 
-class SpfCase(SynchronousTestCase):
+class SpfCase(PolicyCase):
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.clock.advance(1_700_000_000)
-        self.state = SqliteState(":memory:", self.clock.seconds, self.clock)
-        self.addCleanup(self.state.stop)
-        self.book = DictBook()
+        super().setUp()
         self.book.flags = {
             "spf.example": (False, True),
             "grey.example": (True, False),
@@ -68,12 +57,6 @@ class SpfCase(SynchronousTestCase):
     def check(self, client: str, helo: str, sender: str) -> Deferred[SpfResult]:
         self.checked.append((client, helo, sender))
         return succeed(self.found)
-
-    def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        running = Deferred.fromCoroutine(coroutine)
-        for _ in range(6):
-            self.clock.advance(0)
-        return self.successResultOf(running)
 
     def decide(self, instance: str = "i1", **others: str) -> Decision:
         return self.run_now(self.policy.decide(PostfixPolicyRequest(attributes(instance, **others))))

@@ -10,12 +10,10 @@ from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.interfaces import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, PolicyBook, Rules, Spend, Spent
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
+from chapps_tw.policies import UNKNOWN_TTL
 
 # Only here does a message have an instance that its count can hang on (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
-
-# How long it is remembered that a user is not there or has no quota.
-UNKNOWN_TTL = 60.0
 
 _REASONS = {
     Outcome.ACCEPTED: Reason.WITHIN_QUOTA,

@@ -10,14 +10,12 @@ from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.interfaces import LiveState, PolicyBook, Verdict
 from chapps_tw.names import split_address
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
+from chapps_tw.policies import UNKNOWN_TTL
 
 SPACE = "sda"
 
 # Before MAIL FROM there is no sender to judge; VRFY and ETRN carry none (SMTPD_POLICY_README).
 STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
-
-# How long it is remembered that there is no such user: short, since users are also made in the database directly.
-UNKNOWN_TTL = 60.0
 
 
 class SenderDomainAuthPolicy:

@@ -1,12 +1,16 @@
-"""A policy book in a few dictionaries, for tests of what asks it."""
+"""What the tests of a policy stand on: the embedded store at a clock of their own, and a policy book."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces import BookUnavailable, DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.state.sqlite import SqliteState
 
 T = TypeVar("T")
 
@@ -44,3 +48,20 @@ class DictBook:
     def _answer(self, answer: T) -> Deferred[T]:
         self.asked += 1
         return fail(BookUnavailable("away")) if self.away else succeed(answer)
+
+
+class PolicyCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_700_000_000)
+        self.state = SqliteState(":memory:", self.clock.seconds, self.clock)
+        self.state.start()
+        self.addCleanup(self.state.stop)
+        self.book = DictBook()
+
+    def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        running = Deferred.fromCoroutine(coroutine)
+        # Turns of the reactor: each operation of the store is committed in one.
+        for _ in range(6):
+            self.clock.advance(0)
+        return self.successResultOf(running)
