@@ -70,6 +70,7 @@ class OutboundPPR(PostfixPolicyRequest):
         return self._user
 
     def _search_function(self) -> Callable[[OutboundPPR], str]:
+        """What finds the user; raises ``ValueError`` when there is none. A subclass may give another."""
         path = search_path(self._config)
         found = self._memoized_routines.get(path)
         if found is None:

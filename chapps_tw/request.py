@@ -39,6 +39,8 @@ def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
 class PostfixPolicyRequest:
     """One policy request. Its attributes are Postfix's; an unknown or empty one is ``None``.
 
+    They cannot be changed. What a subclass keeps for itself has a name that begins with ``_``.
+
     :param payload: the request as Postfix sends it (bytes or str), its ``name=value`` lines, or a
         mapping of names to values.
     :raises RequestError: when that is no policy request.
@@ -57,6 +59,9 @@ class PostfixPolicyRequest:
         return self._attributes.get(name) or None
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name[0] == "_":
+            object.__setattr__(self, name, value)
+            return
         raise AttributeError(f"a policy request cannot be changed: {name}")
 
     def __delattr__(self, name: str) -> None:

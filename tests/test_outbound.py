@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -89,6 +90,25 @@ def test_search_functions_are_shared_by_path_and_can_be_forgotten() -> None:
     OutboundPPR.clear_memoized_routines()
     assert not OutboundPPR._memoized_routines
     assert OutboundPPR(FULL).user == "sasl"
+
+
+class Campaign(OutboundPPR):
+    """A site's own request: all mail of one campaign counts together."""
+
+    def __init__(self, payload: Mapping[str, str]) -> None:
+        super().__init__(payload)
+        self._campaign = payload.get("sender", "").partition("+")[2]
+
+    def _search_function(self) -> Callable[[OutboundPPR], str]:
+        return lambda request: self._campaign or OutboundPPR._search_function(self)(request)
+
+
+def test_a_subclass_keeps_things_of_its_own_and_finds_the_user_its_own_way() -> None:
+    assert Campaign({"sender": "news+spring@example.com"}).user == "spring@example.com"
+    request = Campaign(FULL)
+    assert request.user == "sasl"
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        request.sender = "other"
 
 
 @pytest.mark.parametrize(
