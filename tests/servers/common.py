@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -14,9 +15,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from signal import SIGCONT, SIGTERM
 
-# Below those that outgoing connections take for themselves between the look and the use, and apart for each worker.
+# Below those that outgoing connections take for themselves between the look and the use; apart for each worker, and
+# begun anywhere, for other runs on this machine.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
-_PORTS = cycle(range(12_000 + 5_000 * _WORKER, 17_000 + 5_000 * _WORKER))
+_FIRST, _EACH = 12_000 + 5_000 * _WORKER, 5_000
+_START = random.randrange(_EACH)
+_PORTS = cycle([*range(_FIRST + _START, _FIRST + _EACH), *range(_FIRST, _FIRST + _START)])
 
 _PLACES = "/usr/sbin:/usr/local/sbin:/sbin:/usr/lib/postfix/sbin"
 
@@ -47,7 +51,7 @@ def free_port() -> int:
 
     :raises RuntimeError: when thousands in a row are taken.
     """
-    for port in islice(_PORTS, 5_000):
+    for port in islice(_PORTS, _EACH):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
