@@ -105,11 +105,14 @@ class Touched(NamedTuple):
     :ivar limits: names of users whose limit may have changed.
     :ivar senders: pairs of user name and domain or address, as :meth:`PolicyBook.senders_of` takes them.
     :ivar flags: domains whose flags may have changed (A-labels, lower case).
+    :ivar pending: what the book has written down about that, for :meth:`BookKeeper.dropped`. Empty where
+        nobody knows whether the change is in force.
     """
 
     limits: frozenset[str] = frozenset()
     senders: frozenset[tuple[str, str]] = frozenset()
     flags: frozenset[str] = frozenset()
+    pending: tuple[str, ...] = ()
 
 
 class BookKeeper(PolicyBook, Protocol):
@@ -118,7 +121,8 @@ class BookKeeper(PolicyBook, Protocol):
     Besides :class:`BookUnavailable`, changes raise :class:`BookConflict` for a name (or a quota's
     number) that is taken, :class:`KeyError` with ``(kind, id)`` for an id that is not there,
     ``ValueError`` for a value that no such entry can have, and :class:`ChangeUncertain`. Each change is
-    one transaction, and returns what it :class:`Touched` beside its result.
+    one transaction, and returns what it :class:`Touched` beside its result. The same transaction writes that
+    down, until somebody says that those copies have been dropped.
 
     *Links* are given as ``{kind: [ids]}``: of a user ``domains``, ``emails`` and ``quotas`` (one id at
     most); of a domain or an email ``users``.
@@ -156,6 +160,16 @@ class BookKeeper(PolicyBook, Protocol):
 
     def unlink(self, kind: str, id: int, other: str, ids: Sequence[int]) -> Awaitable[tuple[None, Touched]]:
         """Remove links; those not there are left alone."""
+
+    def pending(self, after: str = "") -> Awaitable[list[Touched]]:
+        """Some of the drops that any node's changes call for and nobody has done yet.
+
+        Each has one key; they are in the order of their keys, and none is there up to the key ``after``. The
+        changes are in force, so a drop that is done now is done for good.
+        """
+
+    def dropped(self, pending: Sequence[str]) -> Awaitable[None]:
+        """Forget drops that have been done; those that were forgotten already are left alone."""
 
 
 # --- live state ---------------------------------------------------------------------------------

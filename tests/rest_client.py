@@ -21,6 +21,7 @@ from chapps_tw.database.engine import make_engine
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import upgrade
 from chapps_tw.database.threads import Threads
+from chapps_tw.interfaces import StateUnavailable
 from chapps_tw.rest.app import API
 from chapps_tw.rest.insight import Record, WrongPasscode
 from chapps_tw.state.sqlite import SqliteState
@@ -88,6 +89,33 @@ def send_raw(port: int, data: bytes, seconds: float = 10.0) -> bytes:
         return found
 
 
+class Outage:
+    """The embedded state, with a switch.
+
+    :ivar away: whether every question fails.
+    :ivar asked: the operations that were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.inner = SqliteState(":memory:", time.time, reactor)
+        self.away = False
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.inner, name)
+
+        async def ask(*arguments: Any) -> Any:
+            self.asked.append(name)
+            if self.away:
+                raise StateUnavailable("The state store is away.")
+            return await method(*arguments)
+
+        return ask
+
+    def stop(self) -> Deferred[None]:
+        return self.inner.stop()
+
+
 class Node:
     """The API with the embedded state and a book in an SQLite file.
 
@@ -124,6 +152,7 @@ class Node:
 
     def start(self) -> None:
         self._threads.start()
+        self.api.start()
         self._port = reactor.listenTCP(0, self.api.site, interface="127.0.0.1")  # type: ignore[arg-type]
 
     async def stop(self) -> None:

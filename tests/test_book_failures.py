@@ -180,6 +180,8 @@ class ServerFailureTests(TestCase):
         with self.assertRaises(ChangeUncertain) as caught:
             await change
         self.assertEqual(caught.exception.touched.limits, {f"uncertain{self.unix}"})
+        # Its rows, should they come, must outlive a drop that is done now.
+        self.assertEqual(caught.exception.touched.pending, ())
 
     def pause(self, _connection: object) -> None:
         self.server.pause()

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from http.client import HTTPException
 from itertools import cycle
 from signal import SIGCONT, SIGSTOP
 from typing import Any
 
+from sqlalchemy import Engine, select
+
+from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.database import changes
+from chapps_tw.database.engine import make_engine
+from chapps_tw.database.models import pending_drops
+from chapps_tw.database.transaction import Permit, transact
+from chapps_tw.rest.dropping import LOOK
 from tests.api_case import APITestCase
 from tests.policy_client import encode, inbound, outbound
 from tests.rest_client import ask
@@ -20,10 +32,7 @@ NOT_ALLOWED = "REJECT Rejected - not allowed to send mail from this domain"
 GREYLISTED = "DEFER_IF_PERMIT Service temporarily unavailable - greylisted"
 SPF_FAILED = "550 5.7.1 SPF check failed"
 
-STATE_AWAY = (
-    "The change is stored, but the state store is away: it is in force when that is back. "
-    "Should this node be restarted before, make the change again."
-)
+STATE_AWAY = "The change is stored, but the state store is away: it is in force when that is back."
 
 # Moments at which a node is stopped: how many, and how far apart, in seconds.
 STEPS, STEP = 60, 0.0001
@@ -222,13 +231,31 @@ class StandstillTests(InForceTestCase):
         )
 
 
-class StateAwayTests(InForceTestCase):
+class PersistentTestCase(InForceTestCase):
     """The state store goes away with the copies in it, and comes back with them."""
+
+    ANN = "/live/sda/example.com/for/ann"
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.run_both(cls.run_redis(appendonly="yes", appendfsync="always"))
 
+    def unlink(self) -> Any:
+        """Take the domain from Ann; returns the envelope."""
+        return self.expect(200, self.here, "DELETE", f"/users/{self.ann}/domains/", [self.domain])
+
+    def wait_in_force(self, seconds: float) -> None:
+        """Wait until the stale copy is dropped; nobody asks about Ann by policy requests meanwhile."""
+
+        def dropped() -> bool:
+            status, found = self.there.http(self.ANN)
+            return status == 200 and found["response"] == "NOT CACHED"
+
+        self.wait_for("the dropping of the stale copy", dropped, seconds)
+        self.assertEqual(self.sent(), NOT_ALLOWED)
+
+
+class StateAwayTests(PersistentTestCase):
     def test_a_change_while_it_hangs(self) -> None:
         self.check(self.redis.hang, self.redis.go_on)
 
@@ -236,18 +263,17 @@ class StateAwayTests(InForceTestCase):
         self.check(self.redis.kill, self.redis.start)
 
     def check(self, go: Callable[[], object], back: Callable[[], object]) -> None:
-        ann = "/live/sda/example.com/for/ann"
         self.assertEqual([self.sent(), self.sent()], ["DUNNO", OVER_QUOTA])
         self.assertEqual(self.received("greylisting"), "DUNNO")
         go()
         self.change_all()
         self.assertEqual(self.expect(200, self.there, "GET", f"/users/{self.ann}/domains/")["response"], [])
-        self.expect(503, self.there, "GET", ann)
+        self.expect(503, self.there, "GET", self.ANN)
         self.assertGreater(self.waiting_drops(), 0)
         back()
         # Nobody asks about Ann by policy requests meanwhile.
         self.wait_for("the dropping of the stale copies", lambda: not self.waiting_drops(), 5)
-        self.assertEqual(self.expect(200, self.there, "GET", ann)["response"], "NOT CACHED")
+        self.assertEqual(self.expect(200, self.there, "GET", self.ANN)["response"], "NOT CACHED")
         self.assertIn("There is no cached limit for user ann.", self.remarks("/live/quota/0?name=ann"))
         self.assertEqual(self.sent(), NOT_ALLOWED)
         self.assertTrue(self.received("greylisting").startswith(GREYLISTED))
@@ -271,3 +297,80 @@ class StateAwayTests(InForceTestCase):
         text = ask(self.here.ports["api"], "GET", "/metrics", token=self.here.token).body.decode()
         [line] = [line for line in text.splitlines() if line.startswith("chapps_waiting_drops ")]
         return float(line.split()[1])
+
+
+class NodeLostTests(PersistentTestCase):
+    """The node that made a change is killed before the stale copies are dropped."""
+
+    def tearDown(self) -> None:
+        self.here.stop()
+        self.here.start()
+        super().tearDown()
+
+    def test_it_is_started_again_before_the_state_is_back(self) -> None:
+        self.assertEqual(self.sent(), "DUNNO")
+        self.redis.hang()
+        self.assertEqual(self.unlink()["remarks"], [STATE_AWAY])
+        self.here.kill()
+        self.here.start()
+        self.redis.go_on()
+        self.wait_in_force(5)
+
+    def test_it_stays_away_and_another_node_does_its_work(self) -> None:
+        self.assertEqual(self.sent(), "DUNNO")
+        self.redis.kill()
+        self.assertEqual(self.unlink()["remarks"], [STATE_AWAY])
+        self.here.kill()
+        self.redis.start()
+        self.wait_in_force(LOOK + 5)
+
+    def test_it_is_killed_between_the_commit_and_the_drop(self) -> None:
+        self.assertEqual(self.sent(), "DUNNO")
+        self.redis.hang()
+        asking = threading.Thread(target=self.ask_in_vain)
+        asking.start()
+        domains = f"/users/{self.ann}/domains/"
+        self.wait_for("the commit", lambda: self.there.http(domains)[1]["response"] == [], 2)
+        self.here.kill()
+        asking.join()
+        # What the node has sent is lost with the server that never goes on to read it; the copies are not.
+        assert self.redis.process is not None
+        self.redis.process.popen.kill()
+        self.redis.kill()
+        self.redis.start()
+        self.expect_stale()
+        self.here.start()
+        self.wait_in_force(5)
+
+    def ask_in_vain(self) -> None:
+        with suppress(ConnectionError, HTTPException):
+            self.unlink()
+
+    def expect_stale(self) -> None:
+        self.wait_for("Redis", lambda: self.there.http(self.ANN)[0] == 200, 5)
+        self.assertEqual(self.expect(200, self.there, "GET", self.ANN)["response"], "AUTHORIZED")
+
+
+class EmbeddedTests(APITestCase):
+    """Everything in one process, which is killed between the commit and the drop."""
+
+    def test_the_start_drops_what_was_left(self) -> None:
+        service = self.run_service(OPTIONS)
+        domain = self.create(service, "domains", name="example.com")
+        quota = self.create(service, "quotas", name="plenty", quota=100)
+        ann = self.create(service, "users", name="ann", quota=quota, domains=[domain])
+        with service.client() as client:
+            self.assertEqual(client.ask(outbound()), "DUNNO")
+        service.kill()
+        engine = make_engine(PolicyConfigAdapter(), "", str(service.directory))
+        self.addCleanup(engine.dispose)
+        unlink = partial(changes.unlink, kind="users", id=ann, other="domains", ids=[domain])
+        transact(engine, unlink, Permit(), str)
+        service.start()
+        self.wait_for("the drop", lambda: not self.rows(engine), 5)
+        with service.client() as client:
+            self.assertEqual(client.ask(outbound()), NOT_ALLOWED)
+
+    def rows(self, engine: Engine) -> int:
+        with engine.connect() as connection:
+            return len(connection.execute(select(pending_drops)).all())

@@ -15,6 +15,11 @@ from tests.book_case import CLOCK, BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, 
 NOTHING = Touched()
 
 
+def copies(touched: Touched) -> Touched:
+    """What was touched, without where that is written down."""
+    return touched._replace(pending=())
+
+
 def limits(*users: str) -> Touched:
     return Touched(limits=frozenset(users))
 
@@ -105,15 +110,15 @@ class KeeperTests(BookCase):
         entry, touched = await self.book.create("users", {"name": "alice"}, links)
         self.assertEqual(entry, Entry(entry.id, "alice"))
         expected = {("alice", "xn--bcher-kva.example"), ("alice", "Sales@example.com")}
-        self.assertEqual(touched, Touched(frozenset({"alice"}), frozenset(expected)))
+        self.assertEqual(copies(touched), Touched(frozenset({"alice"}), frozenset(expected)))
 
     async def test_new_domains_emails_and_quotas(self) -> None:
         alice = await self.user("alice")
         _, touched = await self.book.create("domains", {"name": "example.com", "greylist": True}, {"users": [alice]})
-        self.assertEqual(touched, senders(("alice", "example.com"))._replace(flags=frozenset({"example.com"})))
+        self.assertEqual(copies(touched), senders(("alice", "example.com"))._replace(flags=frozenset({"example.com"})))
         _, touched = await self.book.create("emails", {"name": "a@example.com"}, {"users": [alice]})
-        self.assertEqual(touched, senders(("alice", "a@example.com")))
-        self.assertEqual((await self.book.create("quotas", {"name": "q", "quota": 0}, {}))[1], NOTHING)
+        self.assertEqual(copies(touched), senders(("alice", "a@example.com")))
+        self.assertEqual(copies((await self.book.create("quotas", {"name": "q", "quota": 0}, {}))[1]), NOTHING)
 
     async def test_what_is_taken_is_a_conflict_that_names_it(self) -> None:
         await self.user("alice")
@@ -178,35 +183,37 @@ class KeeperTests(BookCase):
         entry, touched = await self.book.update("users", alice, {"name": "bob"}, {})
         self.assertEqual(entry, Entry(alice, "bob"))
         pairs = frozenset({("alice", "example.com"), ("bob", "example.com")})
-        self.assertEqual(touched, Touched(frozenset({"alice", "bob"}), pairs))
+        self.assertEqual(copies(touched), Touched(frozenset({"alice", "bob"}), pairs))
 
     async def test_a_renamed_domain_touches_both_names(self) -> None:
         domain = await self.domain("old.example")
         await self.user("alice", domains=[domain])
         _, touched = await self.book.update("domains", domain, {"name": "New.example"}, {})
         pairs = frozenset({("alice", "old.example"), ("alice", "new.example")})
-        self.assertEqual(touched, Touched(senders=pairs, flags=frozenset({"old.example", "new.example"})))
+        self.assertEqual(copies(touched), Touched(senders=pairs, flags=frozenset({"old.example", "new.example"})))
 
     async def test_a_renamed_email_touches_both_names(self) -> None:
         email = await self.email("old@example.com")
         await self.user("alice", emails=[email])
         _, touched = await self.book.update("emails", email, {"name": "new@example.com"}, {})
-        self.assertEqual(touched, senders(("alice", "old@example.com"), ("alice", "new@example.com")))
+        self.assertEqual(copies(touched), senders(("alice", "old@example.com"), ("alice", "new@example.com")))
 
     async def test_a_flag_touches_only_the_domains_flags(self) -> None:
         domain = await self.domain("example.com")
         await self.user("alice", domains=[domain])
         entry, touched = await self.book.update("domains", domain, {"greylist": True}, {})
         self.assertEqual((entry.greylist, entry.check_spf), (True, False))
-        self.assertEqual(touched, Touched(flags=frozenset({"example.com"})))
+        self.assertEqual(copies(touched), Touched(flags=frozenset({"example.com"})))
 
     async def test_a_quotas_number_touches_all_its_users_and_its_name_none(self) -> None:
         quota, other = await self.quota("basic", 100), await self.quota("other", 5)
         for name in ("alice", "bob"):
             await self.user(name, quotas=[quota])
         await self.user("carol", quotas=[other])
-        self.assertEqual((await self.book.update("quotas", quota, {"quota": 200}, {}))[1], limits("alice", "bob"))
-        self.assertEqual((await self.book.update("quotas", quota, {"name": "new"}, {}))[1], NOTHING)
+        self.assertEqual(
+            copies((await self.book.update("quotas", quota, {"quota": 200}, {}))[1]), limits("alice", "bob")
+        )
+        self.assertEqual(copies((await self.book.update("quotas", quota, {"name": "new"}, {}))[1]), NOTHING)
         self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, 200))
 
     async def test_links_that_are_given_replace_those_there(self) -> None:
@@ -214,7 +221,7 @@ class KeeperTests(BookCase):
         email = await self.email("x@example.com")
         alice = await self.user("alice", domains=[a, b], emails=[email])
         _, touched = await self.book.update("users", alice, {}, {"domains": [b, c, c]})
-        self.assertEqual(touched, senders(*(("alice", f"{letter}.example") for letter in "abc")))
+        self.assertEqual(copies(touched), senders(*(("alice", f"{letter}.example") for letter in "abc")))
         links = (await self.book.links("users", [alice], "domains"))[alice]
         self.assertEqual([entry.id for entry in links], [b, c])
         self.assertEqual(len((await self.book.links("users", [alice], "emails"))[alice]), 1)
@@ -224,11 +231,11 @@ class KeeperTests(BookCase):
         alice = await self.user("alice", quotas=[small])
         for given, limit in (([big], 2), ([], None), ([small], 1)):
             _, touched = await self.book.update("users", alice, {}, {"quotas": given})
-            self.assertEqual(touched, limits("alice"))
+            self.assertEqual(copies(touched), limits("alice"))
             self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, limit))
-        self.assertEqual((await self.book.link("users", alice, "quotas", [big]))[1], limits("alice"))
+        self.assertEqual(copies((await self.book.link("users", alice, "quotas", [big]))[1]), limits("alice"))
         self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, 2))
-        self.assertEqual((await self.book.unlink("users", alice, "quotas", [big]))[1], limits("alice"))
+        self.assertEqual(copies((await self.book.unlink("users", alice, "quotas", [big]))[1]), limits("alice"))
         self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
 
     async def test_what_is_not_there_cannot_be_changed(self) -> None:
@@ -247,12 +254,16 @@ class KeeperTests(BookCase):
     async def test_linking_touches_only_the_pairs_named(self) -> None:
         a, b = await self.domain("a.example"), await self.domain("b.example")
         alice, bob = await self.user("alice", domains=[a]), await self.user("bob")
-        self.assertEqual((await self.book.link("users", alice, "domains", [b]))[1], senders(("alice", "b.example")))
-        self.assertEqual((await self.book.link("users", alice, "domains", [b, b]))[1], senders(("alice", "b.example")))
+        self.assertEqual(
+            copies((await self.book.link("users", alice, "domains", [b]))[1]), senders(("alice", "b.example"))
+        )
+        self.assertEqual(
+            copies((await self.book.link("users", alice, "domains", [b, b]))[1]), senders(("alice", "b.example"))
+        )
         _, touched = await self.book.link("domains", a, "users", [alice, bob])
-        self.assertEqual(touched, senders(("alice", "a.example"), ("bob", "a.example")))
+        self.assertEqual(copies(touched), senders(("alice", "a.example"), ("bob", "a.example")))
         _, touched = await self.book.unlink("domains", a, "users", [alice, 999, 10**20])
-        self.assertEqual(touched, senders(("alice", "a.example")))
+        self.assertEqual(copies(touched), senders(("alice", "a.example")))
         self.assertTrue((await self.book.senders_of("bob", "a.example", "")).domain)
         self.assertFalse((await self.book.senders_of("alice", "a.example", "")).domain)
         with self.assertRaises(KeyError) as caught:
@@ -272,12 +283,16 @@ class KeeperTests(BookCase):
         alice, bob = await self.user("alice", **links), await self.user("bob", **links)
         gone, touched = await self.book.delete("users", [alice, alice, 999, 10**20])
         self.assertEqual(gone, 1)
-        self.assertEqual(touched, Touched(frozenset({"alice"}), self.pairs("alice")))
+        self.assertEqual(copies(touched), Touched(frozenset({"alice"}), self.pairs("alice")))
         gone, touched = await self.book.delete("domains", [com])
         flags = frozenset({"example.com"})
-        self.assertEqual((gone, touched), (1, Touched(senders=frozenset({("bob", "example.com")}), flags=flags)))
-        self.assertEqual(await self.book.delete("emails", [email]), (1, senders(("bob", "x@example.net"))))
-        self.assertEqual(await self.book.delete("quotas", [quota]), (1, limits("bob")))
+        self.assertEqual(
+            (gone, copies(touched)), (1, Touched(senders=frozenset({("bob", "example.com")}), flags=flags))
+        )
+        gone, touched = await self.book.delete("emails", [email])
+        self.assertEqual((gone, copies(touched)), (1, senders(("bob", "x@example.net"))))
+        gone, touched = await self.book.delete("quotas", [quota])
+        self.assertEqual((gone, copies(touched)), (1, limits("bob")))
         self.assertEqual(await self.book.delete("quotas", [quota]), (0, NOTHING))
         self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, None))
         self.assertEqual(await self.book.by_ids("users", [alice, bob]), [Entry(bob, "bob")])

@@ -19,7 +19,7 @@ from chapps_tw.config import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.examples import add_examples
-from chapps_tw.database.models import metadata
+from chapps_tw.database.models import metadata, pending_drops
 from tests.book_case import OnMariaDB, OnPostgreSQL, OnSqlite, engine_for
 
 ROWS = {
@@ -192,6 +192,13 @@ class SchemaTests:
         self.assertEqual(contents(self.engine), before)
         schema.upgrade(self.engine)
         self.assertEqual(contents(self.engine), before)
+        self.assert_same_as_models()
+
+    def test_a_revision_that_was_interrupted_is_run_again(self: Any) -> None:
+        revise(self.engine, "7c1d5b0e94fa")
+        with self.engine.begin() as connection:
+            pending_drops.create(connection)
+        self.assertEqual(schema.upgrade(self.engine), "7c1d5b0e94fa")
         self.assert_same_as_models()
 
     def test_examples_are_added_once_and_to_an_empty_book_only(self: Any) -> None:

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.interfaces import Fill, Meeting, Outcome, Patience, Rules, Spend, StateUnavailable
-from chapps_tw.state.sqlite import SqliteState
-from tests.rest_client import PASSCODE, Answer, Node
+from chapps_tw.interfaces import Fill, Meeting, Outcome, Patience, Rules, Spend
+from chapps_tw.rest.dropping import WAITING
+from tests.rest_client import PASSCODE, Answer, Node, Outage
 
 RULES = Rules(86400, 0, 0.0, 0.0)
 PATIENCE = Patience(0.0, 1000.0, 10)
@@ -227,27 +227,6 @@ class ConfigTests(LiveTestCase):
         self.assertIn("www-authenticate", answer.headers)
 
 
-class Outage:
-    """The embedded state, with a switch."""
-
-    def __init__(self) -> None:
-        self.inner = SqliteState(":memory:", time.time, reactor)
-        self.away = False
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.inner, name)
-
-        async def ask(*arguments: Any) -> Any:
-            if self.away:
-                raise StateUnavailable("The state store is away.")
-            return await method(*arguments)
-
-        return ask
-
-    def stop(self) -> Deferred[None]:
-        return self.inner.stop()
-
-
 class StateAwayTests(LiveTestCase):
     def setUp(self) -> None:
         self.state = Outage()
@@ -274,13 +253,7 @@ class StateAwayTests(LiveTestCase):
         await self.state.keep_verdicts("sda", "alice", [("example.com", True, before.token)], 1000.0)
         self.state.away = True
         answer = (await self.expect(200, "DELETE", f"/users/{user}/domains/", [domain])).json
-        self.assertEqual(
-            answer["remarks"],
-            [
-                "The change is stored, but the state store is away: it is in force when that is back. "
-                "Should this node be restarted before, make the change again."
-            ],
-        )
+        self.assertEqual(answer["remarks"], [WAITING])
         self.assertEqual((await self.expect(200, "GET", f"/users/{user}/domains/")).response, [])
         self.state.away = False
         for _ in range(50):

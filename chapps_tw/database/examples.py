@@ -7,7 +7,10 @@ from sqlalchemy import Connection, Engine, select
 from chapps_tw.database import changes
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.models import TABLES
+from chapps_tw.database.pending import note
+from chapps_tw.database.touched import union
 from chapps_tw.database.transaction import lock
+from chapps_tw.interfaces import Touched
 
 
 def add_examples(engine: Engine) -> bool:
@@ -24,14 +27,18 @@ def add_examples(engine: Engine) -> bool:
         lock(connection)
         if any(connection.execute(select(table.c.id).limit(1)).first() for table in TABLES.values()):
             return False
-        _add(connection)
+        note(connection, _add(connection))
         connection.commit()
         return True
 
 
-def _add(connection: Connection) -> None:
+def _add(connection: Connection) -> Touched:
+    found: list[Touched] = []
+
     def entry(kind: str, links: dict[str, list[int]], **fields: str | int | bool) -> int:
-        return changes.create(connection, kind, fields, links)[0].id
+        added, touched = changes.create(connection, kind, fields, links)
+        found.append(touched)
+        return added.id
 
     basic = entry("quotas", {}, name="basic", quota=1000)
     small = entry("quotas", {}, name="small", quota=12)
@@ -40,3 +47,4 @@ def _add(connection: Connection) -> None:
     sales = entry("emails", {}, name="sales@example.com")
     entry("users", {"quotas": [basic], "domains": [com]}, name="alice@example.com")
     entry("users", {"quotas": [small], "domains": [org], "emails": [sales]}, name="bob@example.org")
+    return union(*found)

@@ -13,7 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from chapps_tw.database import changes, entries
 from chapps_tw.database.book import Book
 from chapps_tw.database.breaker import Run
-from chapps_tw.database.transaction import Permit, transact
+from chapps_tw.database.pending import remove, some
+from chapps_tw.database.transaction import Permit, transact, write
 from chapps_tw.interfaces import Entry, Touched
 from chapps_tw.watch import Watch, unwatched
 
@@ -25,7 +26,7 @@ class Keeper(Book):
 
     Only half of the connections serve it, so that lists and bulk changes never keep a policy waiting.
 
-    :param watch: times each ``list`` and each ``change`` as well.
+    :param watch: times each ``list``, ``change``, and look at or removal of ``drops`` as well.
     :param keeping_deadline: seconds until a list or a change fails with
         :exc:`~chapps_tw.interfaces.BookUnavailable`. A change that has failed so is not in force, unless it
         is :exc:`~chapps_tw.interfaces.ChangeUncertain`, which says what it may have touched.
@@ -92,8 +93,17 @@ class Keeper(Book):
         """Remove links; those not there are left alone."""
         return await self._change(partial(changes.unlink, kind=kind, id=id, other=other, ids=ids))
 
-    async def _fetch(self, work: Callable[[Connection], T]) -> T:
-        return await self._turns.run(self._ask, "list", partial(self._read, work), self._keeping_deadline)
+    async def pending(self, after: str = "") -> list[Touched]:
+        """Some of the drops that are still to be done, in the order of their keys."""
+        return await self._fetch(partial(some, after=after), "drops")
+
+    async def dropped(self, pending: Sequence[str]) -> None:
+        """Forget drops that have been done."""
+        removal = partial(write, self._engine, partial(remove, keys=pending))
+        await self._turns.run(self._ask, "drops", removal, self._keeping_deadline)
+
+    async def _fetch(self, work: Callable[[Connection], T], operation: str = "list") -> T:
+        return await self._turns.run(self._ask, operation, partial(self._read, work), self._keeping_deadline)
 
     async def _change(
         self, work: Callable[[Connection], tuple[T, Touched]], taken: Callable[[str], str] = str

@@ -1,10 +1,10 @@
-"""The tables of the policy book, in the shape that CHAPPS gave them."""
+"""The tables of the policy book, in the shape that CHAPPS gave them, and one of our own."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table, Text
 
 from chapps_tw.names import MAX_EMAIL
 
@@ -76,6 +76,15 @@ quotas = _entries("quotas", 32, Column("quota", Integer, nullable=False, unique=
 domain_user = _link("domain_user", "domain_id", "domains.id")
 email_user = _link("email_user", "email_id", "emails.id")
 quota_user = _link("quota_user", "quota_id", "quotas.id", one=True)
+
+# Copies that changes have made wrong, until they are dropped.
+pending_drops = Table(
+    "pending_drops",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("copies", Text, nullable=False),
+    **_MARIADB,
+)
 
 TABLES: Final = {"users": users, "domains": domains, "emails": emails, "quotas": quotas}
 

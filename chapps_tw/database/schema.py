@@ -18,11 +18,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, text
 
 from chapps_tw.database.engine import WRITES
-from chapps_tw.database.models import metadata
+from chapps_tw.database.models import metadata, pending_drops
 
 TABLES_REVISION: Final = "ce81767cec26"
 FLAGS_REVISION: Final = "0b5ef72836bd"
 _FLAGS: Final = frozenset({"greylist", "check_spf"})
+_CHAPPS: Final = [table for table in metadata.sorted_tables if table is not pending_drops]
 # Any number that nothing else in the database locks.
 _LOCK: Final = 0x43484150
 
@@ -162,13 +163,13 @@ def _revision(connection: Connection) -> str:
 def _recognised(connection: Connection) -> str:
     """Which revision tables without a version are at."""
     inspector = inspect(connection)
-    there = set(inspector.get_table_names()) & set(metadata.tables)
+    there = set(inspector.get_table_names()) & {table.name for table in _CHAPPS}
     if not there:
         return ""
     columns = {table: {column["name"] for column in inspector.get_columns(table)} for table in there}
     lacking = [
         f"{table.name}.{column.name}"
-        for table in metadata.sorted_tables
+        for table in _CHAPPS
         for column in table.columns
         if column.name not in columns.get(table.name, ())
     ]

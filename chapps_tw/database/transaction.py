@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from chapps_tw.database.breaker import reason
 from chapps_tw.database.engine import WRITES
+from chapps_tw.database.pending import note
 from chapps_tw.interfaces import BookConflict, BookUnavailable, ChangeUncertain, Touched
 
 R = TypeVar("R")
@@ -69,6 +70,8 @@ def transact(
 ) -> tuple[R, Touched]:
     """Do a change in a transaction; again when another writer was in the way.
 
+    What it touched is written down in the same transaction.
+
     :param taken: makes a sentence from the driver's text about a unique key.
     :raises BookConflict: for a unique key that is taken, or a value that does not fit.
     :raises BookUnavailable: when other writers do not make room, or the waiter has gone.
@@ -98,15 +101,32 @@ def _once(engine: Engine, work: Callable[[Connection], tuple[R, Touched]], permi
     with engine.connect().execution_options(**{WRITES: True}) as connection:
         connection.begin()
         lock(connection)
-        result = work(connection)
+        value, touched = work(connection)
+        noted = note(connection, touched)
         permit.commit()
         try:
             connection.commit()
         except DBAPIError as error:
             if error.connection_invalidated:
-                raise ChangeUncertain(reason(error), result[1]) from None
+                # Without the keys: the rows may come after a drop that is done now, and then call for another.
+                raise ChangeUncertain(reason(error), touched) from None
             raise
-        return result
+        return value, noted
+
+
+def write(engine: Engine, work: Callable[[Connection], None]) -> None:
+    """Do something in a transaction that is no change of the book, and need not wait for those.
+
+    :raises BookUnavailable: when another writer is in the way.
+    :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
+    """
+    try:
+        with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+            work(connection)
+    except DBAPIError as error:
+        if code(error) in _CONTENTION:
+            raise BookUnavailable(f"Somebody else is changing the database: {reason(error)}") from None
+        raise
 
 
 def lock(connection: Connection) -> None:

@@ -64,7 +64,7 @@ class API:
         self._reactor = reactor
         self._version = version
         self._log = Logger()
-        self._dropper = CopyDropper(state, reactor)
+        self._dropper = CopyDropper(state, book, reactor)
         self._gate = Gate(
             settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor.seconds, self._sleep
         )
@@ -82,13 +82,17 @@ class API:
 
     @property
     def drops_left(self) -> int:
-        """How many drops of cached copies wait for the state store to be back."""
+        """How many drops of cached copies are known to be still to be done."""
         return self._dropper.left
+
+    def start(self) -> None:
+        """Begin to drop the cached copies that this node, or another, has left to be dropped."""
+        self._dropper.start()
 
     async def stop(self) -> None:
         """Answer the requests that are complete, close all connections, and start nothing more."""
         await self.site.stop()
-        self._dropper.stop()
+        await self._dropper.stop()
 
     def _klein(self) -> Klein:
         app = Klein()

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, FirstError, TimeoutError, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from chapps_tw.interfaces import LiveState, StateUnavailable, Touched
+from chapps_tw.interfaces import BookKeeper, BookUnavailable, LiveState, StateUnavailable, Touched
 
 AT_ONCE = 16
 NAMES = 500
-MAX_LEFT = 100_000
-RETRY = 1.0
+
+# Seconds until the book is looked into again: while something is left, and for what other nodes left.
+RETRY, LOOK = 1.0, 15.0
+
+# Seconds that drops which have been done are gathered, and that a stop waits until the book knows of them.
+GATHER, STOP = 0.5, 0.5
+
+WAITING = "The change is stored, but the state store is away: it is in force when that is back."
 
 T = TypeVar("T")
 
@@ -33,78 +41,165 @@ class Drop(NamedTuple):
 
 
 class CopyDropper:
-    """Drops cached copies. What cannot be dropped while the state is away is tried again until it is.
+    """Drops cached copies, and sees to it that none is forgotten.
+
+    With each change the book writes down what it makes wrong, until it is told that this has been
+    dropped. So a drop that fails, or that a node did not live to do, is done later, by whichever node looks
+    first: each does so when it starts, from time to time, and once a second while it knows of something left.
+
+    The book is told after the answer, about all drops of a moment in one transaction: that keeps neither
+    the client waiting nor the next change. Should it not come to that, copies that are right are dropped
+    once more, which costs a question to the book.
 
     :param state: where the copies are.
-    :param reactor: for the retries.
+    :param reactor: for the looks.
     """
 
-    def __init__(self, state: LiveState, reactor: IReactorTime) -> None:
+    def __init__(self, state: LiveState, book: BookKeeper, reactor: IReactorTime) -> None:
         self._state = state
+        self._book = book
         self._reactor = reactor
-        self._left: dict[Drop, None] = {}
-        self._retry: IDelayedCall | None = None
+        self._left = 0
+        self._dropped: list[str] = []
+        self._telling: IDelayedCall | None = None
+        self._looked: Deferred[Any] = succeed(None)
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
         self._log = Logger()
-
-    async def drop(self, touched: Touched) -> list[str]:
-        """Drop what a change touched; returns remarks."""
-        failed = await self._try(list(_drops(touched)))
-        if not failed:
-            return []
-        room = MAX_LEFT - len(self._left)
-        if len(failed) > room:
-            self._log.error("HTTP: {count} cached copies may stay until they expire", count=len(failed) - room)
-        self._left.update(dict.fromkeys(failed[: max(0, room)]))
-        self._schedule()
-        return [
-            "The change is stored, but the state store is away: it is in force when that is back. "
-            "Should this node be restarted before, make the change again."
-        ]
 
     @property
     def left(self) -> int:
-        """How many operations are still to be tried again."""
-        return len(self._left)
+        """How many drops this node knows of that are still to be done."""
+        return self._left
 
-    def stop(self) -> None:
-        """Try no more."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+    def start(self) -> None:
+        """Begin with what was left by whom ever."""
+        self._looked = self._looking.start(LOOK)
 
-    async def _try(self, drops: list[Drop]) -> list[Drop]:
-        results = await at_most(AT_ONCE, drops, self._one)
-        return [drop for drop, done in zip(drops, results, strict=True) if not done]
+    async def stop(self) -> None:
+        """Drop no more, and tell the book what has been done."""
+        if self._looking.running:
+            self._looking.stop()
+        if self._telling is not None:
+            self._telling.cancel()
+        ended = Deferred.fromCoroutine(self._end()).addTimeout(STOP, self._reactor)
+        await ended.addErrback(lambda failure: failure.trap(TimeoutError))
 
-    async def _one(self, drop: Drop) -> bool:
+    async def _end(self) -> None:
+        await self._looked
+        if self._dropped:
+            await self._tell()
+
+    async def drop(self, touched: Touched) -> list[str]:
+        """Drop what a change touched; returns remarks."""
+        if not any(touched):
+            return []
         try:
-            if drop.space == "limits":
-                await self._state.drop_limits(drop.names)
-            elif drop.space == "flags":
-                await self._state.drop_flags(drop.names)
-            else:
-                await self._state.drop_verdicts(drop.space, drop.owner, drop.names)
+            await self._drop(touched)
         except StateUnavailable:
-            return False
-        return True
+            self._leave(len(touched.pending))
+            return [WAITING]
+        if touched.pending:
+            self._tell_later(touched.pending)
+        else:
+            # The change may come into force after this. Only what the book has written down tells.
+            self._leave(1)
+        return []
 
-    def _schedule(self) -> None:
-        if self._retry is None and self._left:
-            self._retry = self._reactor.callLater(RETRY, self._again)
+    def _leave(self, count: int) -> None:
+        self._left += max(1, count)
+        if self._looking.running and self._looking.interval != RETRY:
+            self._looking.interval = RETRY
+            self._looking.reset()
 
-    def _again(self) -> None:
-        self._retry = None
-        again = Deferred.fromCoroutine(self._drop_left())
-        again.addErrback(lambda failure: self._log.failure("HTTP: cached copies cannot be dropped", failure))
-        again.addBoth(lambda _: self._schedule())
+    # --- what is left ---
+
+    async def _look(self) -> None:
+        wait = RETRY
+        try:
+            await self._drop_left()
+            wait = RETRY if self._left else LOOK
+        except (StateUnavailable, BookUnavailable):
+            pass
+        except Exception:
+            self._log.failure("HTTP: cached copies cannot be dropped")
+            wait = LOOK
+        self._looking.interval = wait
 
     async def _drop_left(self) -> None:
-        # One first: while the state is away there is no use in asking for all.
-        first = next(iter(self._left))
-        if await self._one(first):
-            drops = list(self._left)
-            for done in set(drops).difference(await self._try(drops)):
-                self._left.pop(done, None)
+        """Do every drop that the book knows of.
+
+        :raises StateUnavailable, BookUnavailable: when that cannot be done now.
+        """
+        known = self._left
+        if known:
+            # While the state is away there is no use in asking the book.
+            await self._state.ping()
+        after = ""
+        while page := await self._book.pending(after):
+            await self._drop_page(page)
+            after = page[-1].pending[-1]
+        # What was left meanwhile may have been passed over.
+        self._left -= known
+
+    async def _drop_page(self, page: list[Touched]) -> None:
+        try:
+            for touched in page:
+                await self._drop(touched)
+        except StateUnavailable:
+            self._left = max(self._left, len(page))
+            raise
+        await self._book.dropped([key for touched in page for key in touched.pending])
+
+    # --- what is done ---
+
+    def _tell_later(self, keys: tuple[str, ...]) -> None:
+        if not self._looking.running:
+            return
+        self._dropped += keys
+        if self._telling is None:
+            self._telling = self._reactor.callLater(GATHER, self._tell_now)
+
+    def _tell_now(self) -> None:
+        telling = Deferred.fromCoroutine(self._tell())
+        telling.addErrback(lambda failure: self._log.failure("HTTP: the book cannot forget drops", failure))
+
+    async def _tell(self) -> None:
+        self._telling = None
+        keys, self._dropped = self._dropped, []
+        # Whoever looks next finds them, and drops the same once more.
+        with suppress(BookUnavailable):
+            await self._book.dropped(keys)
+
+    # --- dropping ---
+
+    async def _drop(self, touched: Touched) -> None:
+        """Drop copies, up to the first that cannot be.
+
+        :raises StateUnavailable: why it cannot be.
+        """
+        failed: list[StateUnavailable] = []
+
+        async def one(drop: Drop) -> None:
+            try:
+                if not failed:
+                    await self._one(drop)
+            except StateUnavailable as error:
+                failed.append(error)
+
+        await at_most(AT_ONCE, list(_drops(touched)), one)
+        if failed:
+            raise failed[0]
+
+    async def _one(self, drop: Drop) -> None:
+        if not self._looking.running:
+            raise StateUnavailable("This node is stopping.")
+        if drop.space == "limits":
+            await self._state.drop_limits(drop.names)
+        elif drop.space == "flags":
+            await self._state.drop_flags(drop.names)
+        else:
+            await self._state.drop_verdicts(drop.space, drop.owner, drop.names)
 
 
 def _drops(touched: Touched) -> Iterator[Drop]:
