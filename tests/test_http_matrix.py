@@ -151,6 +151,7 @@ class LiveRows(RowsCase):
             self.assertEqual(self.sent(sender="me@ann.example"), "DUNNO")
         self.assertEqual(self.sent(sender="me@other.example"), NOT_ALLOWED)
         self.quota_rows()
+        self.no_quota_rows()
         self.sender_rows()
         self.greylisting_rows()
         self.option_cache_rows()
@@ -174,6 +175,23 @@ class LiveRows(RowsCase):
         self.assertEqual(self.sent(sender="me@ann.example"), OVER_QUOTA)
         self.assertEqual(self.send("POST", one, query="name=ann", user_id=0)["response"], 0)
         self.send("POST", one, status=404, user_id=self.bob)
+
+    def no_quota_rows(self) -> None:
+        self.send("PUT", "/quotas/", {"id": self.quota, "quota": 100})
+        self.assertEqual(self.sent(sender="me@ann.example"), "DUNNO")
+        taken = self.send("DELETE", "/users/{id}/quota/", id=self.ann)
+        self.assertEqual((taken["response"], taken.get("remarks")), ("Updated.", None))
+        self.assertEqual(self.sent(sender="me@ann.example"), OVER_QUOTA)
+        [decided] = self.send("GET", "/live/decisions/", query="user=ann&limit=1")["response"]
+        self.assertEqual(decided["reason"], "no_quota")
+        left = self.get("/live/quota/{user_id}", user_id=self.ann)
+        self.assertEqual(left["response"], 0)
+        self.assertIn("User ann has no quota.", left["remarks"])
+        again = self.send("DELETE", "/users/{id}/quota", id=self.ann)
+        self.assertEqual((again["response"], again["remarks"]), ("Updated.", ["User ann had no quota."]))
+        self.send("DELETE", "/users/{id}/quota/", status=404, id=2**31 - 1)
+        self.send("PUT", "/users/{id}/quota/{quota_id}", id=self.ann, quota_id=self.quota)
+        self.assertEqual(self.sent(sender="me@ann.example"), "DUNNO")
 
     def sender_rows(self) -> None:
         other = self.create("domains", name="other.example")

@@ -205,6 +205,25 @@ class LinkTests(BookTestCase):
         self.assertEqual((await self.expect(200, "PUT", f"/users/{user}/quota/{big}")).response, "Updated.")
         self.assertEqual((await self.expect(200, "GET", f"/users/{user}")).json["quota"]["id"], big)
 
+    async def test_a_quota_is_taken_from_a_user_and_from_no_other(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com")
+        alice = await self.create("users", name="alice", quota=quota, domains=[domain])
+        bob = await self.create("users", name="bob", quota=quota)
+        first = (await self.expect(200, "DELETE", f"/users/{alice}/quota/")).json
+        self.assertEqual(first["response"], "Updated.")
+        self.assertNotIn("remarks", first)
+        shown = (await self.expect(200, "GET", f"/users/{alice}")).json
+        self.assertIsNone(shown["quota"])
+        self.assertEqual([each["id"] for each in shown["domains"]], [domain])
+        self.assertEqual((await self.expect(200, "GET", f"/users/{bob}")).json["quota"]["id"], quota)
+        again = (await self.expect(200, "DELETE", f"/users/{alice}/quota")).json
+        self.assertEqual([again["response"], again["remarks"]], ["Updated.", ["User alice had no quota."]])
+        missing = await self.expect(404, "DELETE", "/users/77/quota/")
+        self.assertEqual(missing.detail, "There is no user with id 77.")
+        await self.expect(422, "DELETE", f"/users/{alice}/quota/", [quota])
+        await self.expect(405, "GET", f"/users/{alice}/quota/")
+
     async def test_maps_of_several_users_by_body_and_by_query(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         domain = await self.create("domains", name="example.com")
@@ -284,6 +303,15 @@ class InForceTests(BookTestCase):
         await self.cache_limit("alice", -1)
         await self.expect(200, "PUT", f"/users/{user}/quota/{quota}")
         self.assertIsNone(await self.cached_limit("alice"))
+
+    async def test_a_quota_taken_away_is_in_force(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        user = await self.create("users", name="alice", quota=quota)
+        await self.create("users", name="bob", quota=quota)
+        for name in ("alice", "bob"):
+            await self.cache_limit(name, 10)
+        await self.expect(200, "DELETE", f"/users/{user}/quota/")
+        self.assertEqual([await self.cached_limit(name) for name in ("alice", "bob")], [None, 10])
 
     async def test_a_removed_domain_is_in_force_and_leaves_other_verdicts(self) -> None:
         domain = await self.create("domains", name="example.com")

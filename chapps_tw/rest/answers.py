@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic.config import JsonDict
 
 from chapps_tw.rest.models import Id
 
@@ -13,34 +14,40 @@ T = TypeVar("T")
 
 class User(BaseModel):
     id: Id
-    name: str
+    name: str = Field(examples=["alice@example.com"])
 
 
 class Domain(BaseModel):
     id: Id
-    name: str
+    name: str = Field(examples=["example.com"])
     greylist: bool
     check_spf: bool
 
 
 class Email(BaseModel):
     id: Id
-    name: str
+    name: str = Field(examples=["alice@example.com"])
 
 
 class Quota(BaseModel):
     id: Id
-    name: str
-    quota: int = Field(description="Transmissions in the interval.")
+    name: str = Field(examples=["basic"])
+    quota: int = Field(description="Transmissions in the rolling interval.", examples=[100])
+
+
+_USER: JsonDict = {"id": 1, "name": "alice@example.com"}
+_DOMAIN: JsonDict = {"id": 1, "name": "example.com", "greylist": True, "check_spf": True}
+_EMAIL: JsonDict = {"id": 3, "name": "sales@example.org"}
+_QUOTA: JsonDict = {"id": 1, "name": "basic", "quota": 100}
 
 
 class Answer(BaseModel, Generic[T]):
     """The envelope."""
 
-    version: str
-    timestamp: float = Field(description="UNIX epoch, UTC.")
+    version: str = Field(examples=["CHAPPS-TW v1.0.0"])
+    timestamp: float = Field(description="UNIX epoch, UTC.", examples=[1790000000.25])
     response: T
-    remarks: list[str] = []
+    remarks: list[str] = Field([], description="Sentences for people. Left out when there are none.")
 
 
 class Said(Answer[str]):
@@ -72,17 +79,23 @@ class QuotaList(Answer[list[Quota]]):
 
 
 class OneUser(Answer[User]):
-    quota: Quota | None = None
-    domains: list[Domain] | None = None
-    emails: list[Email] | None = None
+    """A user. After a change, what was not given is null, whatever it is."""
+
+    quota: Quota | None = Field(None, examples=[_QUOTA])
+    domains: list[Domain] | None = Field(None, examples=[[_DOMAIN]])
+    emails: list[Email] | None = Field(None, examples=[[_EMAIL]])
 
 
 class OneDomain(Answer[Domain]):
-    users: list[User] | None = None
+    """A domain. After a change, users are null when they were not given, whoever they are."""
+
+    users: list[User] | None = Field(None, examples=[[_USER]])
 
 
 class OneEmail(Answer[Email]):
-    users: list[User] | None = None
+    """A mail address. After a change, users are null when they were not given, whoever they are."""
+
+    users: list[User] | None = Field(None, examples=[[_USER]])
 
 
 class OneQuota(Answer[Quota]):
@@ -118,7 +131,7 @@ class UserEmailIds(Answer[list[UserEmails]]):
 
 class Available(BaseModel):
     user_name: str
-    quota_avail: int
+    quota_avail: int = Field(description="Transmissions left now.")
 
 
 class AvailableList(Answer[list[Available]]):
@@ -150,17 +163,17 @@ class Decided(BaseModel):
     time: float = Field(description="UNIX epoch, UTC.")
     listener: str
     policy: str
-    action: str
-    reason: str
-    figures: dict[str, float]
-    shadow: str
+    action: str = Field(description="What Postfix was answered.", examples=["DUNNO"])
+    reason: str = Field(description="For programs: stays the same when texts change.", examples=["within_quota"])
+    figures: dict[str, float] = Field(description="The figures behind it, as limit, used and remaining.")
+    shadow: str = Field(description="In shadow mode, the action that was held back; else empty.")
     user: str
     sender: str
     recipient: str
     client: str
     instance: str
     queue_id: str
-    stage: str
+    stage: str = Field(description="Postfix's protocol_state.", examples=["RCPT"])
     detail: str
     source: str = Field(description="Where what it was decided by was read: cache, database, dns.")
 
@@ -189,14 +202,14 @@ class NotReady(Ready):
 
 
 class Error(BaseModel):
-    detail: str
-    remarks: list[str] = []
+    detail: str = Field(description="A sentence.")
+    remarks: list[str] = Field([], description="What more there is to say. Left out when there is nothing.")
 
 
 class Fault(BaseModel):
-    loc: list[str | int]
-    msg: str
-    type: str
+    loc: list[str | int] = Field(description="Where: path, query or body, and the field.", examples=[["body", "name"]])
+    msg: str = Field(examples=["Field required"])
+    type: str = Field(description="For programs.", examples=["missing"])
 
 
 class Invalid(BaseModel):

@@ -11,7 +11,7 @@ from twisted.internet.defer import DeferredSemaphore
 from chapps_tw.interfaces import BookConflict, BookKeeper, ChangeUncertain, Entry, Touched
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
-from chapps_tw.rest.routing import Refusal, Reply, Route
+from chapps_tw.rest.routing import Link, Refusal, Reply, Route
 
 MAX_SHOWN = 1000
 
@@ -38,6 +38,10 @@ class Kind(NamedTuple):
     changed_wrapped: type[m.Input]
     ids: type[m.Input]
     ids_of: type[m.Input]
+
+    @property
+    def with_article(self) -> str:
+        return f"{'an' if self.singular == 'email' else 'a'} {self.singular}"
 
 
 KINDS = {
@@ -73,7 +77,18 @@ def routes(book: BookKeeper, drop: Drop) -> Iterator[Route[Any]]:
         yield from _Collection(kind, book, drop, lane).routes()
     for one, other in LINKS:
         yield from _Links(KINDS[one], KINDS[other], book, drop, lane).routes()
-    yield _UserQuota(book, drop).route()
+    yield from _UserQuota(book, drop).routes()
+
+
+def _next(kind: Kind) -> Iterator[Link]:
+    """What can be asked about an object that was created."""
+    p, id = kind.plural, "$response.body#/response/id"
+    yield Link(f"get_{p}_id", {"id": id})
+    yield Link(f"put_{p}", body="$response.body#/response")
+    yield Link(f"delete_{p}", {f"{kind.singular}_ids": id})
+    for one, other in LINKS:
+        if one == p:
+            yield Link(f"get_{p}_id_{other}", {"id": id})
 
 
 class Lane:
@@ -150,23 +165,27 @@ class _Collection:
     def routes(self) -> Iterator[Route[Any]]:
         kind, path = self._kind, f"/{self._kind.plural}/"
         p = kind.singular
+        beside = f"What is linked to the {p} stands beside it" if kind.linked else ""
+        given = f" {beside}, if it was given." if beside else ""
         yield Route("GET", path, f"List {kind.plural}", self.listed, m.Listing, kind.many, tag=kind.plural)
         yield Route(
-            "POST", path, f"Create a {p}", self.create, kind.new, kind.one, body="*", query=False,
+            "POST", path, f"Create {kind.with_article}", self.create, kind.new, kind.one, body="*", query=False,
             wrapped=(p, kind.new_wrapped), status=201, errors=(409,), changes=True, tag=kind.plural,
-            follow=((f"get_{kind.plural}_id", "id", "/response/id"),),
+            note=f"The answer has its id.{given}", follow=tuple(_next(kind)),
         )  # fmt: skip
         yield Route(
-            "PUT", path, f"Change a {p}", self.change, kind.changed, kind.one, body="*", query=False,
+            "PUT", path, f"Change {kind.with_article}", self.change, kind.changed, kind.one, body="*", query=False,
             wrapped=(p, kind.changed_wrapped), errors=(404, 409), changes=True, tag=kind.plural,
+            note=f"What is not given, or is null, stays as it is.{given}",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Delete {kind.plural}", self.delete, kind.ids, a.Said, body=f"{p}_ids",
             errors=(409,), changes=True, tag=kind.plural,
+            note="Their links go with them. Ids that nothing has are named in `remarks`.",
         )  # fmt: skip
         yield Route(
-            "GET", path + "{id}/", f"Show a {p} and what is linked to it", self.show, m.ById, kind.one, errors=(404,),
-            tag=kind.plural,
+            "GET", path + "{id}/", f"Show {kind.with_article}", self.show, m.ById, kind.one, errors=(404,),
+            tag=kind.plural, note=f"{beside}, at most {MAX_SHOWN} of each kind." if beside else "",
         )  # fmt: skip
 
     async def listed(self, page: m.Listing) -> Reply:
@@ -251,18 +270,18 @@ class _Links:
 
     def routes(self) -> Iterator[Route[Any]]:
         path = f"/{self._kind.plural}/{{id}}/{self._other.plural}/"
-        model, tag, p, others = self._other.ids_of, self._kind.plural, self._kind.singular, self._other.plural
+        model, tag, one, others = self._other.ids_of, self._kind.plural, self._kind.with_article, self._other.plural
         yield Route(
-            "GET", path, f"List the {others} of a {p}", self.listed, m.LinkedListing, self._other.many, errors=(404,),
+            "GET", path, f"List the {others} of {one}", self.listed, m.LinkedListing, self._other.many, errors=(404,),
             tag=tag,
         )  # fmt: skip
         yield Route(
-            "PUT", path, f"Add {others} to a {p}", self.add, model, a.Said, body=self._ids, query=False,
-            errors=(404, 409), changes=True, tag=tag,
+            "PUT", path, f"Add {others} to {one}", self.add, model, a.Said, body=self._ids, query=False,
+            errors=(404, 409), changes=True, tag=tag, note="Those that are there already stay.",
         )  # fmt: skip
         yield Route(
-            "DELETE", path, f"Remove {others} from a {p}", self.remove, model, a.Said, body=self._ids,
-            errors=(404, 409), changes=True, tag=tag,
+            "DELETE", path, f"Remove {others} from {one}", self.remove, model, a.Said, body=self._ids,
+            errors=(404, 409), changes=True, tag=tag, note="Those that are not there are passed over.",
         )  # fmt: skip
 
     async def listed(self, page: m.LinkedListing) -> Reply:
@@ -294,16 +313,28 @@ class _UserQuota:
         self._book = book
         self._drop = drop
 
-    def route(self) -> Route[Any]:
-        return Route(
-            "PUT", "/users/{id}/quota/{quota_id}/", "Give a user a quota", self.put, m.UserQuota, a.Said, query=False,
-            errors=(404, 409), changes=True, tag="users",
+    def routes(self) -> Iterator[Route[Any]]:
+        path = "/users/{id}/quota/"
+        yield Route(
+            "PUT", path + "{quota_id}/", "Give a user a quota", self.put, m.UserQuota, a.Said, query=False,
+            errors=(404, 409), changes=True, tag="users", note="It takes the place of the one that the user had.",
+        )  # fmt: skip
+        yield Route(
+            "DELETE", path, "Take a user's quota away", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
+            changes=True, tag="users", note="Without one, a user may send nothing.",
         )  # fmt: skip
 
     async def put(self, which: m.UserQuota) -> Reply:
         linked = self._book.link("users", which.id, "quotas", [which.quota_id])
         _, touched = await made("users", "updating", linked, self._drop)
         return Reply("Updated.", remarks=await self._drop(touched))
+
+    async def delete(self, which: m.ById) -> Reply:
+        before = await self._book.links("users", [which.id], "quotas")
+        changed = self._book.update("users", which.id, {}, {"quotas": []})
+        user, touched = await made("users", "updating", changed, self._drop)
+        remarks = [] if before.get(which.id) else [f"User {user.name} had no quota."]
+        return Reply("Updated.", remarks=remarks + await self._drop(touched))
 
 
 class _UserMaps:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from chapps_tw.rest import answers
-from chapps_tw.rest.routing import JSON, Route
+from chapps_tw.rest.routing import JSON, Link, Route
 
 _REF = "#/components/schemas/{model}"
 _EVERYWHERE = (400, 401, 403, 413, 415, 422, 503)
@@ -20,12 +20,39 @@ _MEANINGS = {
     401: "No token, or none of ours; a wrong passcode.",
     403: "A read-only token, or a Host that is not ours.",
     404: "There is no such thing.",
-    409: "It would break a unique key or a link.",
+    409: "The name, or a quota's number, is taken, or an id to link to is that of nothing.",
     413: "The body is too large.",
-    415: "The body is of another type.",
+    415: "The Content-Type of the body is none of those that are described, or not UTF-8.",
     422: "Something is not as it must be; each fault is listed.",
     503: "The state store or the database is away.",
 }
+_ABOUT = """
+Every success is an object with `response`, `version` and `timestamp`; what else there is to say stands in `remarks`,
+a list of sentences. Every error is an object with `detail`: a sentence, or with 422 a list that names each fault.
+
+Ids are positive whole numbers and are given by the service. A body is JSON in UTF-8, with
+`Content-Type: application/json`; a field or a parameter that is not described here is refused, as are values of
+another type. Lists in a query are given by repeating the parameter: `?user_ids=1&user_ids=2`. Paths work with and
+without the final slash; a name in a path is percent-encoded, also its slashes.
+
+A change is in force for the next policy request, on every node. It is done as a whole or not at all.
+"""
+_TAGS = {
+    "users": "Who may send, how much (their quota), and as whom (their domains and mail addresses).",
+    "domains": "Domains that users may send from. Those that mail is received for have two flags besides: "
+    "whether SPF and greylisting are applied to them.",
+    "emails": "Single mail addresses that users may send from, in domains that are not theirs as a whole.",
+    "quotas": "Numbers of transmissions in the rolling interval. Several users may have the same quota; each has all "
+    "of it.",
+    "live": "What was counted and what is cached: to look at it, and to forget it.",
+    "insight": "What was decided and why, what would be decided, and how the service does.",
+    "health": "For load balancers and monitoring.",
+    "documentation": "This page.",
+}
+_TOKEN = (
+    "A token that `chapps-cli token create NAME` has made, or the first one, which `chapps-cli token show` shows. "
+    "A read-only token (`--read-only`) may ask, and change nothing."
+)
 
 
 def document(routes: Iterable[Route[Any]], version: str) -> dict[str, Any]:
@@ -36,12 +63,18 @@ def document(routes: Iterable[Route[Any]], version: str) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "CHAPPS-TW", "version": version, "license": {"name": "MIT", "identifier": "MIT"}},
+        "info": {
+            "title": "CHAPPS-TW",
+            "version": version,
+            "description": _ABOUT.strip(),
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "tags": [{"name": tag, "description": _TAGS[tag]} for tag in dict.fromkeys(route.tag for route in shown)],
         "paths": paths,
         "security": [{"token": []}],
         "components": {
             "schemas": _schemas(shown),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _TOKEN}},
         },
     }
 
@@ -92,6 +125,11 @@ def _has_body(route: Route[Any]) -> bool:
 
 
 def _note(route: Route[Any]) -> str:
+    return " ".join(filter(None, (route.note, _forms(route))))
+
+
+def _forms(route: Route[Any]) -> str:
+    """In which other forms the input is taken."""
     if route.method in ("GET", "DELETE") and route.body:
         form = "an object of the query parameters" if route.body == "*" else f"the value of `{route.body}` alone"
         return f"A JSON body may stand in place of the query: {form}."
@@ -125,7 +163,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     if len(options) == 1:
         del found["anyOf"]
         found.pop("default", None)
-        found |= options[0]
+        found = options[0] | found
     return found
 
 
@@ -149,11 +187,17 @@ def _responses(route: Route[Any]) -> dict[str, Any]:
     for status, model in {route.status: route.answer, **route.other_answers}.items():
         found[str(status)] = _answer(model.__name__ if model else "", status, route.content_type)
     if route.follow:
-        found[str(route.status)]["links"] = {
-            operation: {"operationId": operation, "parameters": {name: f"$response.body#{pointer}"}}
-            for operation, name, pointer in route.follow
-        }
+        found[str(route.status)]["links"] = {link.operation: _link(link) for link in route.follow}
     return dict(sorted(found.items()))
+
+
+def _link(link: Link) -> dict[str, Any]:
+    found: dict[str, Any] = {"operationId": link.operation}
+    if link.parameters:
+        found["parameters"] = dict(link.parameters)
+    if link.body:
+        found["requestBody"] = link.body
+    return found
 
 
 def _answer(model: str, status: int, content_type: str = JSON) -> dict[str, Any]:

@@ -67,6 +67,19 @@ class Raw(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
+class Link(NamedTuple):
+    """What can be asked next with an answer (a Link Object of OpenAPI).
+
+    :ivar operation: its operation id.
+    :ivar parameters: name to the runtime expression of the value.
+    :ivar body: a runtime expression, ``""`` for none.
+    """
+
+    operation: str
+    parameters: Mapping[str, str] = {}
+    body: str = ""
+
+
 M = TypeVar("M", bound=Input)
 
 
@@ -74,6 +87,8 @@ M = TypeVar("M", bound=Input)
 class Route(Generic[M]):
     """One method on one path.
 
+    :ivar summary: what it does, in a few words.
+    :ivar note: what more there is to say.
     :ivar path: with its parameters in braces, each a field of ``input``.
     :ivar input: all that is taken, in one model. What is not in the path comes from the query
         (``query``) or from the body (``body``); never from both.
@@ -87,7 +102,7 @@ class Route(Generic[M]):
     :ivar changes: a read-only token will not do.
     :ivar open: needs no token.
     :ivar hidden: not to be documented.
-    :ivar follow: what can be asked next: operation id, its parameter, and where in the answer that is.
+    :ivar follow: what can be asked next.
     :ivar browser: a browser may send the token as the password of Basic authentication (RFC 7617).
     """
 
@@ -109,8 +124,9 @@ class Route(Generic[M]):
     open: bool = False
     browser: bool = False
     tag: str = ""
+    note: str = ""
     hidden: bool = False
-    follow: tuple[tuple[str, str, str], ...] = ()
+    follow: tuple[Link, ...] = ()
 
     @property
     def rule(self) -> str:
