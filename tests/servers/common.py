@@ -20,7 +20,7 @@ from signal import SIGCONT, SIGTERM
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
 _FIRST, _EACH = 12_000 + 5_000 * _WORKER, 5_000
 _START = random.randrange(_EACH)
-_PORTS = cycle([*range(_FIRST + _START, _FIRST + _EACH), *range(_FIRST, _FIRST + _START)])
+_PORTS: cycle[int] = cycle([*range(_FIRST + _START, _FIRST + _EACH), *range(_FIRST, _FIRST + _START)])
 
 _PLACES = "/usr/sbin:/usr/local/sbin:/sbin:/usr/lib/postfix/sbin"
 
