@@ -6,28 +6,30 @@ configuration, the documentation and the file that the service writes are made f
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from chapps_tw.config_actions import acceptance, message, spf_action
 from chapps_tw.config_values import (
     Margin,
     Secret,
-    action,
     addresses,
+    attribute,
     boolean,
     choice,
     encoding,
-    message,
+    host,
+    host_names,
+    nearest,
     parse_margin,
     required,
     seconds,
-    spf_action,
     text,
     whole,
 )
+from chapps_tw.network import HeloEntry, Server, parse_helo_whitelist, parse_nameservers
 
 
 class ConfigError(Exception):
@@ -41,25 +43,31 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-def option(default: Any, help: str, parse: Callable[[str], Any] = text) -> Any:
-    """One option: its default as text, one line of help, and how its text becomes a value."""
-    return field(default_factory=lambda: parse(default), metadata={"default": default, "help": help, "parse": parse})
+def option(default: str, help: str, parse: Callable[[str], Any] = text, joint: str = " ") -> Any:
+    """One option: its default as text, one line of help, and how its text becomes a value.
+
+    :param joint: what stands between several values.
+    """
+    metadata = {"default": default, "help": help, "parse": parse, "joint": joint}
+    return field(default_factory=lambda: parse(default), metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Chapps:
     section: ClassVar[str] = "CHAPPS"
     payload_encoding: str = option("utf-8", "Encoding of Postfix requests; undecodable bytes are kept.", encoding)
-    user_key: str = option("sasl_username", "Request attribute that names the user.")
+    user_key: str = option("sasl_username", "Request attribute that names the user.", attribute)
     require_user_key: bool = option("True", "No other attribute may stand in for user_key.", boolean)
     no_user_key_response: str = option(
-        "REJECT Rejected - Authentication failed", "Answer to mail whose user cannot be told.", action
+        "REJECT Rejected - Authentication failed", "Answer to mail whose user cannot be told.", message()
     )
     password: Secret = option(
         "", "Passcode hash for writing the configuration over HTTP (chapps-cli admin passcode).", Secret
     )
     listener_backlog: int = option("100", "Connections that may wait to be accepted.", whole(1, 65535))
-    helo_whitelist: str = option("", "name[:address][;...]: clients that skip greylisting and SPF; IPv6 in brackets.")
+    helo_whitelist: tuple[HeloEntry, ...] = option(
+        "", "name[:address][;...]: clients that skip greylisting and SPF; IPv6 in brackets.", parse_helo_whitelist, "; "
+    )
     data_dir: str = option("/var/lib/chapps", "Where the embedded files and the API token are.", required)
     request_timeout: float = option("2", "Seconds until a request is answered by on_failure.", seconds(0.1, 60))
 
@@ -70,7 +78,7 @@ class PolicyConfigAdapter:
     adapter: str = option(
         "sqlite", "sqlite, postgresql or mariadb (mysql).", choice("sqlite", "postgresql", "mariadb", "mysql")
     )
-    db_host: str = option("localhost", "Name, address or unix socket of the database server.")
+    db_host: str = option("localhost", "Name, address or unix socket of the database server.", host)
     db_port: int = option("0", "Its port; 0 is the server's usual one.", whole(0, 65535))
     db_name: str = option(
         "chapps", "Name of the database; for sqlite an absolute path, else data_dir/NAME.sqlite3.", required
@@ -85,17 +93,20 @@ class PolicyConfigAdapter:
 @dataclass(frozen=True)
 class Redis:
     section: ClassVar[str] = "Redis"
-    server: str = option("", "Redis server. With none, and no Sentinel, the state is an embedded file.")
+    server: str = option("", "Redis server. With none, and no Sentinel, the state is an embedded file.", host)
     port: int = option("6379", "Its port.", whole(1, 65535))
     unix_socket: str = option("", "Path of the server's unix socket; wins over server and port.")
     username: str = option("", "ACL user.")
     password: Secret = option("", "Password.", Secret)
     password_file: str = option("", "File that holds the password instead.")
     db: int = option("0", "Database number.", whole(0, 65535))
-    tls: bool = option("False", "Speak TLS, and verify the server's certificate.", boolean)
+    tls: bool = option("False", "Speak TLS, with the Sentinels too, and verify the servers' certificates.", boolean)
     ca_file: str = option("", "PEM file of the certificate authority; the system's ones when empty.")
     sentinel_servers: str = option("", "host:port host:port ...")
     sentinel_dataset: str = option("", "Name of the master that the Sentinels watch.")
+    sentinel_username: str = option("", "ACL user of the Sentinels themselves.")
+    sentinel_password: Secret = option("", "Password of the Sentinels themselves.", Secret)
+    sentinel_password_file: str = option("", "File that holds the Sentinels' password instead.")
     pool_size: int = option("4", "Connections for commands.", whole(1, 64))
     key_prefix: str = option("chapps", "First part of every key.", required)
 
@@ -115,7 +126,7 @@ class API:
     )
     token_file: str = option("", "File of the API token; empty is data_dir/api-token.")
     hosts: tuple[str, ...] = option(
-        "localhost 127.0.0.1 [::1]", "Names accepted in the Host header, without port.", addresses
+        "localhost 127.0.0.1 [::1]", "Names accepted in the Host header, without port.", host_names
     )
 
 
@@ -152,6 +163,12 @@ _MODE = ("enforce, or shadow: decide, log and count, but let through.", choice("
 _ON_FAILURE = ("defer or accept, when the state or the database cannot be asked.", choice("defer", "accept"))
 _TTL = seconds(1, 31536000)
 
+# What each policy fills into its answers. Of mail that passes, retry_after is 0.
+_QUOTA_FIGURES = ("limit", "used", "remaining", "retry_after", "user", "sender")
+_SENDER_FIGURES = ("user", "sender")
+_GREYLIST_FIGURES = ("retry_after", "sender", "recipient")
+_SPF_ACTION = spf_action("reason")
+
 
 @dataclass(frozen=True)
 class OutboundQuotaPolicy(_PolicySection):
@@ -159,18 +176,25 @@ class OutboundQuotaPolicy(_PolicySection):
     listen_address: str = option("localhost", "Address of the outbound listener (sender authorization, then quota).")
     listen_port: int = option("10225", "Its port.", whole(1, 65535))
     listen: str = option("auto", _LISTEN)
-    acceptance_message: str = option("DUNNO", "Answer to what is within the quota.", action)
+    acceptance_message: str = option(
+        "DUNNO", "Answer to what is within the quota. Filled in as below.", acceptance(*_QUOTA_FIGURES)
+    )
     rejection_message: str = option(
         "REJECT Rejected - outbound quota fulfilled",
         "Answer to the rest. {limit} {used} {remaining} {retry_after} {user} {sender} are filled in.",
-        message,
+        message(*_QUOTA_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through where no user is named.", boolean)
     mode: str = option("enforce", *_MODE)
     on_failure: str = option("defer", *_ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a user's limit stays in the state store.", _TTL)
     interval: float = option("86400", "Seconds of the rolling interval.", seconds(1, 31536000))
-    margin: Margin = option("0.10", "How far a message that begins below the limit may run over it.", parse_margin)
+    margin: Margin = option(
+        "0.10",
+        "How far a message that begins below the limit may run over it: "
+        "10 is ten transmissions; 0.10, 10.0 and 10% are a tenth of the limit.",
+        parse_margin,
+    )
     min_delta: float = option(
         "0", "Seconds that must pass between two messages of a user; 0 is off.", seconds(0, 86400)
     )
@@ -181,15 +205,19 @@ class OutboundQuotaPolicy(_PolicySection):
 class SenderDomainAuthPolicy(_PolicySection):
     section: ClassVar[str] = "SenderDomainAuthPolicy"
     listen_address: str = option(
-        "localhost", "Address of a listener of its own, when it differs from the quota policy's."
+        "localhost", "Address of a listener of its own, when address or port are neither these nor the quota policy's."
     )
     listen_port: int = option("10225", "Its port.", whole(1, 65535))
-    listen: str = option("auto", _LISTEN)
-    acceptance_message: str = option("DUNNO", "Answer to an authorized sender.", action)
+    listen: str = option(
+        "auto", "Twisted endpoint of such a listener, wherever it is; auto is address and port as above, empty is none."
+    )
+    acceptance_message: str = option(
+        "DUNNO", "Answer to an authorized sender. Filled in as below.", acceptance(*_SENDER_FIGURES)
+    )
     rejection_message: str = option(
         "REJECT Rejected - not allowed to send mail from this domain",
         "Answer to any other. {user} {sender} are filled in.",
-        message,
+        message(*_SENDER_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
     mode: str = option("enforce", *_MODE)
@@ -203,11 +231,13 @@ class GreylistingPolicy(_PolicySection):
     listen_address: str = option("localhost", "Address of the greylisting listener.")
     listen_port: int = option("10226", "Its port.", whole(1, 65535))
     listen: str = option("auto", _LISTEN)
-    acceptance_message: str = option("DUNNO", "Answer to mail that may pass.", action)
+    acceptance_message: str = option(
+        "DUNNO", "Answer to mail that may pass. Filled in as below.", acceptance(*_GREYLIST_FIGURES)
+    )
     rejection_message: str = option(
         "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in {retry_after} s",
-        "Answer to mail that must come back. {retry_after} {sender} are filled in.",
-        message,
+        "Answer to mail that must come back. {retry_after} {sender} {recipient} are filled in.",
+        message(*_GREYLIST_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
     mode: str = option("enforce", *_MODE)
@@ -233,37 +263,44 @@ class SPFEnforcementPolicy(_PolicySection):
     on_failure: str = option("accept", *_ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a domain's flag stays in the state store.", _TTL)
     spf_query_timeout: float = option("20", "Seconds for the whole check.", seconds(0.1, 100))
-    nameservers: tuple[str, ...] = option("", "address[:port] ...; empty is the system's.", addresses)
+    nameservers: tuple[Server, ...] = option("", "address[:port] ...; empty is the system's.", parse_nameservers)
 
 
 @dataclass(frozen=True)
 class PostfixSPFActions:
     section: ClassVar[str] = "PostfixSPFActions"
-    passing: str = option("prepend", "SPF pass. prepend, greylist, dunno, okay, or a Postfix reply.", spf_action)
-    fail: str = option("550 5.7.1 SPF check failed: {reason}", "SPF fail.", spf_action)
-    softfail: str = option("greylist", "SPF softfail.", spf_action)
-    none_neutral: str = option("greylist", "SPF none or neutral.", spf_action)
-    temperror: str = option("451 4.4.3 SPF record(s) temporarily unavailable: {reason}", "SPF temperror.", spf_action)
-    permerror: str = option("550 5.5.2 SPF record(s) are malformed: {reason}", "SPF permerror.", spf_action)
+    passing: str = option(
+        "prepend", "SPF pass. prepend, greylist, dunno, okay, or a Postfix reply; {reason} is filled in.", _SPF_ACTION
+    )
+    fail: str = option("550 5.7.1 SPF check failed: {reason}", "SPF fail.", _SPF_ACTION)
+    softfail: str = option("greylist", "SPF softfail.", _SPF_ACTION)
+    none_neutral: str = option("greylist", "SPF none or neutral.", _SPF_ACTION)
+    temperror: str = option("451 4.4.3 SPF record(s) temporarily unavailable: {reason}", "SPF temperror.", _SPF_ACTION)
+    permerror: str = option("550 5.5.2 SPF record(s) are malformed: {reason}", "SPF permerror.", _SPF_ACTION)
 
 
 def policies(value: str) -> tuple[str, ...]:
     """Names of policies, in the order they are asked."""
     known = [kind.section for kind in SECTIONS.values() if issubclass(kind, _PolicySection)]
     names = addresses(value)
-    if not names or not set(names) <= set(known) or len(set(names)) < len(names):
-        raise ValueError("different ones of " + ", ".join(known))
+    wrong = next((name for name in names if name not in known), "")
+    if not names or wrong or len(set(names)) < len(names):
+        raise ValueError("different ones of " + ", ".join(known) + nearest(wrong, known))
     return names
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One policy listener: ``[Listener NAME]``."""
+    """One policy listener: ``[Listener NAME]``.
+
+    :ivar origin: the section that says where it listens; empty is its own.
+    """
 
     section: ClassVar[str] = "Listener"
     name: str = ""
     listen: str = option("", "Twisted endpoint.", required)
     policies: tuple[str, ...] = option("OutboundQuotaPolicy", "Policies, in the order they are asked.", policies)
+    origin: str = ""
 
 
 # Options of CHAPPS 0.5 files that mean nothing here; read without complaint.
@@ -276,9 +313,12 @@ OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "conf
 class Settings:
     """The effective configuration. Frozen; every value is of its option's type.
 
-    :ivar db_password, redis_password: from the options or the files they name.
+    :ivar db_password, redis_password, sentinel_password: from the options or the files they name.
     :ivar path: the file it came from, ``""`` for the built-in defaults.
     :ivar warnings: sentences for the log.
+    :ivar content: the file's bytes as they were read. Not shown: they may hold secrets.
+    :ivar overridden: of the options that the environment gives, by section and name, what the file says. Not shown:
+        some are secrets.
     """
 
     chapps: Chapps = field(default_factory=Chapps)
@@ -295,8 +335,11 @@ class Settings:
     own_listeners: tuple[Listener, ...] = ()
     db_password: Secret = Secret("")
     redis_password: Secret = Secret("")
+    sentinel_password: Secret = Secret("")
     path: str = ""
     warnings: tuple[str, ...] = ()
+    content: bytes = field(default=b"", compare=False, repr=False)
+    overridden: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -305,12 +348,18 @@ class Settings:
             return self.own_listeners
         both = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy")
         found = [
-            Listener("outbound", self.oqp.endpoint, both),
-            Listener("greylisting", self.grl.endpoint, ("GreylistingPolicy",)),
-            Listener("inbound", self.spf.endpoint, ("SPFEnforcementPolicy", "GreylistingPolicy")),
+            Listener("outbound", self.oqp.endpoint, both, "OutboundQuotaPolicy"),
+            Listener("greylisting", self.grl.endpoint, ("GreylistingPolicy",), "GreylistingPolicy"),
+            Listener(
+                "inbound",
+                self.spf.endpoint,
+                ("SPFEnforcementPolicy", "GreylistingPolicy"),
+                "SPFEnforcementPolicy",
+            ),
         ]
-        if self.sda.endpoint not in (self.oqp.endpoint, SenderDomainAuthPolicy().endpoint):
-            found.append(Listener("sender-auth", self.sda.endpoint, both[:1]))
+        wanted = self.sda.listen != "auto" or self.sda.endpoint != SenderDomainAuthPolicy().endpoint
+        if wanted and self.sda.endpoint != self.oqp.endpoint:
+            found.append(Listener("sender-auth", self.sda.endpoint, both[:1], "SenderDomainAuthPolicy"))
         return tuple(listener for listener in found if listener.listen)
 
     @property
@@ -342,12 +391,3 @@ SECTIONS: dict[str, type[Any]] = {
     "spf": SPFEnforcementPolicy,
     "spf_actions": PostfixSPFActions,
 }
-
-
-def is_local(endpoint: str) -> bool:
-    """Whether a Twisted endpoint description can be reached from this machine only."""
-    if endpoint.startswith("unix:"):
-        return True
-    match = re.search(r"interface=((?:\\:|[^:])+)", endpoint)
-    interface = match[1].replace("\\:", ":") if match else ""
-    return interface in ("localhost", "::1") or interface.startswith("127.")

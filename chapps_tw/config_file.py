@@ -1,18 +1,21 @@
-"""Reading and writing chapps.ini."""
+"""Reading chapps.ini and the environment."""
 
 from __future__ import annotations
 
 import configparser
 import dataclasses
-import difflib
-import re
-from collections.abc import Iterator, Mapping
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chapps_tw.config import OBSOLETE, SECTIONS, Chapps, ConfigError, Listener, Settings, is_local
-from chapps_tw.config_values import Secret
+from chapps_tw.config import OBSOLETE, SECTIONS, Chapps, ConfigError, Listener, Settings
+from chapps_tw.config_checks import Finding, contradictions, doubts
+from chapps_tw.config_values import Secret, nearest
+from chapps_tw.passcode import is_hash
+from chapps_tw.private_files import explain
 
 DEFAULT_PATH = "/etc/chapps/chapps.ini"
 ENVIRONMENT_VARIABLE = "CHAPPS_CONFIG"
@@ -22,20 +25,35 @@ PUBLISHED_PASSWORD = "effda33d276c1d5649f3933a6d6b286ed7eaaede0b944221e7699553ce
 def default_path(environ: Mapping[str, str]) -> str:
     """The file to read when none was named: ``$CHAPPS_CONFIG``, else the system's, else none."""
     named = environ.get(ENVIRONMENT_VARIABLE, "")
-    return named or (DEFAULT_PATH if Path(DEFAULT_PATH).exists() else "")
+    return named or ("" if _is_missing(DEFAULT_PATH) else DEFAULT_PATH)
 
 
-def load(path: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+def _is_missing(path: str) -> bool:
+    """Whether there is no such file. One that is hidden from us is there: reading it tells why it cannot be read."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return False
+
+
+def load(
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    check: Callable[[Settings], Iterable[Finding]] = lambda _: (),
+) -> Settings:
     """Read the configuration.
 
     :param path: the file; ``None`` looks for it (:func:`default_path`), ``""`` takes the built-in defaults.
     :param environ: where ``CHAPPS_<SECTION>_<OPTION>`` is looked up; it wins over the file.
+    :param check: finds what is wrong beyond the text, such as a file that is not there. Where an option cannot be
+        read it sees the default, and what it says about that is left out.
     :raises ConfigError: with everything that is wrong, at once.
     """
     environ = {} if environ is None else environ
     if path is None:
         path = default_path(environ)
-    return _Reader(path, environ).settings()
+    return _Reader(path, environ).settings(check)
 
 
 class _Reader:
@@ -45,25 +63,45 @@ class _Reader:
         self.path = path
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        self.unread: set[tuple[str, str]] = set()
+        self.content = b""
         self.values = self._from_file()
+        self.variables: dict[tuple[str, str], str] = {}
+        self.overridden: dict[tuple[str, str], str] = {}
         self._from_environment(environ)
 
-    def settings(self) -> Settings:
+    def settings(self, check: Callable[[Settings], Iterable[Finding]]) -> Settings:
         parts: dict[str, Any] = {name: self._section(kind, kind.section) for name, kind in SECTIONS.items()}
         parts["own_listeners"] = tuple(
-            dataclasses.replace(self._section(Listener, section), name=section.split(None, 1)[1])
+            dataclasses.replace(self._section(Listener, section), name=section.split(None, 1)[1].strip())
             for section in self.values
             if _is_listener(section)
         )
-        parts["chapps"] = self._without_published_password(parts["chapps"])
+        parts["chapps"] = self._without_useless_password(parts["chapps"])
         parts["db_password"] = self._secret(parts["adapter"], "db_pass")
         parts["redis_password"] = self._secret(parts["redis"], "password")
-        found = Settings(**parts, path=self.path, warnings=tuple(self.warnings))
-        if not self.problems:
-            self.problems += [f"{self._where()}{problem}" for problem in _contradictions(found)]
+        parts["sentinel_password"] = self._secret(parts["redis"], "sentinel_password")
+        found = Settings(**parts, path=self.path, content=self.content, overridden=self.overridden)
+        self.problems += self._sentences([*contradictions(found), *check(found)])
         if self.problems:
             raise ConfigError(self.problems)
-        return found
+        self.warnings += self._sentences(doubts(found))
+        return dataclasses.replace(found, warnings=tuple(self.warnings))
+
+    def _sentences(self, findings: Iterable[Finding]) -> Iterator[str]:
+        """What was found, but for what hangs on an option that could not be read."""
+        for found in findings:
+            if self.unread.isdisjoint({(found.section, found.option), *found.others}):
+                yield f"{self._place(found.section, found.option)} = {found.value!r}: {found.words}"
+
+    def _place(self, section: str, name: str) -> str:
+        """Where an option was given."""
+        variable = self.variables.get((section, name))
+        return f"environment: {variable}" if variable else f"{self._where()}[{section}] {name}"
+
+    def _unreadable(self, section: str, name: str, value: object, words: object) -> None:
+        self.unread.add((section, name))
+        self.problems.append(f"{self._place(section, name)} = {value!r}: must be {words}")
 
     def _where(self) -> str:
         return f"{self.path or 'built-in configuration'}: "
@@ -73,8 +111,11 @@ class _Reader:
             return {}
         parser = configparser.RawConfigParser(default_section="")
         try:
-            parser.read_string(Path(self.path).read_text("utf-8"), self.path)
-        except (OSError, UnicodeDecodeError, configparser.Error) as error:
+            self.content = Path(self.path).read_bytes()
+            parser.read_string(self.content.decode("utf-8-sig"), self.path)
+        except OSError as error:
+            raise ConfigError([f"{self.path}: cannot be read: {explain(self.path, error)}"]) from None
+        except (UnicodeDecodeError, configparser.Error) as error:
             sentence = " ".join(str(error).split())
             raise ConfigError([f"{self.path}: cannot be read: {sentence}"]) from None
         values = {section: dict(parser.items(section)) for section in parser.sections()}
@@ -90,117 +131,93 @@ class _Reader:
                 del values[section]
                 continue
             for name in [name for name in values[section] if name not in names]:
-                del values[section][name]
+                value = values[section].pop(name)
                 if (section, name) not in OBSOLETE:
-                    self._unknown(f"[{section}] {name}: unknown option", name, names)
+                    homes = [f"[{other}]" for other, theirs in known.items() if name in theirs]
+                    self._unknown(f"[{section}] {name}: unknown option", name, names, homes)
+                elif name == "whitelist" and value.strip() not in ("", "[]"):
+                    self.warnings.append(
+                        f"{self._where()}[{section}] whitelist has no effect; see [CHAPPS] helo_whitelist"
+                    )
 
-    def _unknown(self, sentence: str, name: str, known: list[str]) -> None:
-        near = difflib.get_close_matches(name, known, 1, 0.4)
-        remedy = f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
-        self.problems.append(f"{self._where()}{sentence}; {remedy}")
+    def _unknown(self, sentence: str, name: str, known: list[str], homes: Sequence[str] = ()) -> None:
+        if homes and not nearest(name, known, 0.7):
+            remedy = f"; it belongs to {', '.join(homes)}"
+        else:
+            remedy = nearest(name, known, 0.4) or "; known are " + ", ".join(known)
+        self.problems.append(f"{self._where()}{sentence}{remedy}")
 
     def _from_environment(self, environ: Mapping[str, str]) -> None:
+        known: dict[str, tuple[str, str]] = {}
         for kind in SECTIONS.values():
-            for name in _names(kind):
-                variable = f"CHAPPS_{kind.section}_{name}".upper()
-                if variable in environ:
-                    self.values.setdefault(kind.section, {})[name] = environ[variable]
+            known |= {f"CHAPPS_{kind.section}_{name}".upper(): (kind.section, name) for name in _names(kind)}
+        for variable in sorted(environ.keys() & known.keys()):
+            section, name = known[variable]
+            values = self.values.setdefault(section, {})
+            self.overridden[section, name] = values.get(name, "").partition("\n")[0].strip()
+            self.variables[section, name] = variable
+            values[name] = environ[variable]
+        # Others may set variables that begin alike, so one that is not known may well be theirs.
+        sections = tuple(f"CHAPPS_{kind.section}_".upper() for kind in SECTIONS.values())
+        for variable in sorted(environ.keys() - known.keys()):
+            if variable.startswith("CHAPPS_") and (variable.startswith(sections) or nearest(variable, known, 0.9)):
+                near = nearest(variable, known, 0.8)
+                self.warnings.append(f"environment: {variable} names no option and has no effect{near}")
 
     def _section(self, kind: type[Any], section: str) -> Any:
         given = self.values.get(section, {})
         found: dict[str, Any] = dict.fromkeys(_names(kind))
-        for name, metadata in _options(kind):
+        for name, metadata in options(kind):
             text = given.get(name, metadata["default"]).strip()
             try:
                 if "\n" in text or "\0" in text:
-                    raise ValueError("a value on one line")
+                    raise ValueError("a value on one line; a line that begins with a space belongs to the one above")
                 found[name] = metadata["parse"](text)
             except ValueError as error:
-                shown = "********" if metadata["parse"] is Secret else repr(text)
-                self.problems.append(f"{self._where()}[{section}] {name} = {shown}: must be {error}")
+                self._unreadable(section, name, Secret(text) if metadata["parse"] is Secret else text, error)
+                # What has no default must be given.
+                found[name] = metadata["parse"](metadata["default"]) if metadata["default"] else ""
         return kind(**found)
 
-    def _without_published_password(self, chapps: Chapps) -> Chapps:
-        if chapps.password != PUBLISHED_PASSWORD:
+    def _without_useless_password(self, chapps: Chapps) -> Chapps:
+        if chapps.password == PUBLISHED_PASSWORD:
+            why = "is the published default of CHAPPS and is not accepted; make another"
+        elif chapps.password and not is_hash(chapps.password):
+            why = "is no hash, so that no passcode matches it; make one"
+        else:
             return chapps
-        self.warnings.append(
-            f"{self._where()}[CHAPPS] password is the published default of CHAPPS and is not accepted; "
-            "make another with chapps-cli admin passcode"
-        )
+        self.warnings.append(f"{self._place('CHAPPS', 'password')} {why} with chapps-cli admin passcode")
         return dataclasses.replace(chapps, password=Secret(""))
 
     def _secret(self, section: Any, name: str) -> Secret:
         value, file = getattr(section, name), getattr(section, f"{name}_file")
+        here, there = (section.section, name), (section.section, f"{name}_file")
+        if value and file and (here in self.variables) != (there in self.variables):
+            # The environment wins over the file, whichever of the two it gives.
+            value, file = (value, "") if here in self.variables else ("", file)
         if not file:
             return Secret(value)
-        where = f"{self._where()}[{section.section}] {name}_file = {file!r}"
         if value:
-            self.problems.append(f"{where}: {name} is given too; leave one of the two out")
+            self.problems.append(f"{self._place(*there)} = {file!r}: {name} is given too; leave one of the two out")
             return Secret("")
         try:
-            return Secret(Path(file).read_text("utf-8").rstrip("\r\n"))
+            found = Path(file).read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            self.problems.append(f"{where}: must be a readable file ({error})")
+            why = explain(file, error) if isinstance(error, OSError) else error
+            self._unreadable(*there, file, f"a readable file ({why})")
             return Secret("")
-
-
-def _contradictions(settings: Settings) -> Iterator[str]:
-    """What single options cannot tell. Yields sentences."""
-    if settings.chapps.require_user_key and not settings.chapps.user_key:
-        yield "[CHAPPS] user_key = '': must name a request attribute while require_user_key is True"
-    if settings.redis.sentinel_servers and not settings.redis.sentinel_dataset:
-        yield "[Redis] sentinel_dataset = '': must name the master that sentinel_servers watch"
-    for server in settings.redis.sentinel_servers.split():
-        if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\s]+):\d{1,5}", server):
-            yield f"[Redis] sentinel_servers = {server!r}: must be host:port"
-    if settings.api.auth == "none" and settings.api.listen and not is_local(settings.api.listen):
-        yield (
-            f"[API] auth = none: must be token unless listen is a loopback address or a unix socket, "
-            f"not {settings.api.listen!r}"
-        )
-    seen: dict[str, str] = {settings.api.listen: "the HTTP API"} if settings.api.listen else {}
-    for listener in settings.listeners:
-        if listener.listen in seen:
-            yield f"[Listener {listener.name}] listen = {listener.listen!r}: is taken by {seen[listener.listen]}"
-        seen[listener.listen] = f"listener {listener.name}"
+        if not found or "\n" in found:
+            self._unreadable(*there, file, "a file that holds one line, the password")
+        return Secret(found)
 
 
 def _is_listener(section: str) -> bool:
     return len(section.split(None, 1)) == 2 and section.split()[0] == Listener.section
 
 
-def _options(kind: type[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def options(kind: type[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     return ((each.name, each.metadata) for each in fields(kind) if each.metadata)
 
 
 def _names(kind: type[Any]) -> list[str]:
-    return [name for name, _ in _options(kind)]
-
-
-def render(settings: Settings) -> str:
-    """The settings as the text of a chapps.ini: every option, its help as a comment.
-
-    :func:`load` of that text gives the same settings.
-    """
-    lines = ["# CHAPPS-TW configuration. A line that begins with # or ; is a comment.", ""]
-    for name, kind in SECTIONS.items():
-        lines += _render_section(f"[{kind.section}]", getattr(settings, name))
-    for listener in settings.own_listeners:
-        lines += _render_section(f"[Listener {listener.name}]", listener)
-    return "\n".join(lines)
-
-
-def _render_section(title: str, section: Any) -> list[str]:
-    lines = [title]
-    for name, metadata in _options(type(section)):
-        value = getattr(section, name)
-        lines += [f"# {metadata['help']}", f"{name} = {_as_text(value)}".rstrip()]
-    return [*lines, ""]
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(value)
-    if isinstance(value, float):
-        return f"{value:.6f}".rstrip("0").rstrip(".")
-    return str(value)
+    return [name for name, _ in options(kind)]

@@ -7,9 +7,10 @@ right, worded to follow "must be".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from configparser import RawConfigParser
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 
 class Secret(str):
@@ -55,14 +56,61 @@ def parse_margin(text: str) -> Margin:
     return Margin(text, ratio=ratio)
 
 
+def nearest_first(wrong: str, known: Iterable[str]) -> list[str]:
+    """What is known, the most similar first. Upper and lower case are the same."""
+    return sorted(known, key=lambda name: -SequenceMatcher(None, wrong.lower(), name.lower()).ratio())
+
+
+def nearest(wrong: str, known: Iterable[str], similarity: float = 0.5) -> str:
+    """``; did you mean ...?``, or nothing when none is like it.
+
+    :param similarity: from 0 to 1, that makes two names alike.
+    """
+    near = nearest_first(wrong, known)[:1]
+    alike = near and SequenceMatcher(None, wrong.lower(), near[0].lower()).ratio() >= similarity
+    return f"; did you mean {near[0]}?" if alike else ""
+
+
+def plain(number: float) -> str:
+    """A number as it is written in a file."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
 def text(value: str) -> str:
+    """Any text. What looks like a comment behind it would be part of a name or a path."""
+    if re.search(r"\s[#;]", value):
+        raise ValueError("a value alone; a comment stands on a line of its own")
     return value
 
 
 def required(value: str) -> str:
     if not value:
         raise ValueError("a value; it cannot be empty")
+    return text(value)
+
+
+def host(value: str) -> str:
+    """A name, an address or a path, without what belongs into other options."""
+    if re.fullmatch(r"[^:]*:\d+", value) or re.fullmatch(r"\[.*\]:\d+", value):
+        raise ValueError("a name or an address alone; the port is an option of its own")
+    if "://" in value or re.search(r"\s", value):
+        raise ValueError("a name or an address alone")
     return value
+
+
+def attribute(value: str) -> str:
+    """The name of a request's attribute, or nothing."""
+    if not re.fullmatch(r"[A-Za-z0-9_]*", value):
+        raise ValueError("the name of one attribute of Postfix' policy requests, such as sasl_username")
+    return value
+
+
+def host_names(value: str) -> tuple[str, ...]:
+    """Names as they come in the Host header, but without a port."""
+    names = addresses(value)
+    if not names or any("/" in name or re.search(r"(^[^:]*|\]):\d*$", name) for name in names):
+        raise ValueError("one or more names or addresses, each without a port, IPv6 in brackets")
+    return tuple(f"[{name}]" if name.count(":") > 1 and name[0] != "[" else name for name in names)
 
 
 def boolean(value: str) -> bool:
@@ -84,7 +132,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 def seconds(least: float, most: float) -> Callable[[str], float]:
     def parse(value: str) -> float:
         if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", value) or not least <= float(value) <= most:
-            raise ValueError(f"a number of seconds from {least:g} to {most:g}")
+            raise ValueError(f"a number of seconds, without a unit, from {plain(least)} to {plain(most)}")
         return float(value)
 
     return parse
@@ -93,58 +141,34 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
 def choice(*names: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value.lower() not in names:
-            raise ValueError("one of " + ", ".join(names))
+            raise ValueError("one of " + ", ".join(names) + nearest(value, names))
         return value.lower()
 
     return parse
 
 
 def encoding(value: str) -> str:
+    """The name of a codec that reads every request: what frames one is ASCII, and no byte may be left undecoded."""
     try:
-        "".encode(value)
-    except LookupError as error:
-        raise ValueError("the name of a text encoding, such as utf-8") from error
+        fits = "".encode(value) == b"" and _keeps_lines(value)
+    except (LookupError, UnicodeError):
+        fits = False
+    if not fits:
+        raise ValueError("the name of a text encoding that ASCII is part of, such as utf-8")
     return value
 
 
-# The verbs of access(5) that a policy may answer with.
-_VERBS = {"DUNNO", "OK", "REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "DISCARD", "HOLD"} | {
-    "PREPEND",
-    "REDIRECT",
-    "BCC",
-    "FILTER",
-    "INFO",
-    "WARN",
-}
+# With what some codecs take for the beginning of something else.
+_LINES = bytes(range(128)) + b"a=b\na=\\u\\x\\N{ +AGE- ~{ \x1b(~ \x1b$+ \x1b.\n"
 
 
-def action(value: str) -> str:
-    """An answer of access(5). A bare number without text would mean OK to Postfix."""
-    verb, _, rest = value.partition(" ")
-    if re.fullmatch(r"[45]\d\d", verb) and rest.strip():
-        return value
-    if verb.upper() in _VERBS:
-        return value
-    raise ValueError("a Postfix action such as DUNNO, REJECT text, or 450 4.7.1 text")
-
-
-FIGURES = ("limit", "used", "remaining", "retry_after", "user", "sender", "recipient")
-
-
-def message(value: str) -> str:
-    """An answer whose text may name figures in braces."""
-    for name in re.findall(r"\{(\w*)\}", value):
-        if name not in FIGURES:
-            raise ValueError("text with no other braces than {" + "} {".join(FIGURES) + "}")
-    return action(value)
-
-
-def spf_action(value: str) -> str:
-    if value.lower() in ("prepend", "greylist", "dunno", "okay"):
-        return value.lower()
-    if value.lower() == "ok":
-        raise ValueError("prepend, greylist, dunno, okay, or a Postfix reply such as 550 5.7.1 text")
-    return action(value)
+def _keeps_lines(codec: str) -> bool:
+    ends = (bytes((byte,)) + b"=b\n" for byte in range(128, 256))
+    return (
+        _LINES.decode(codec, "surrogateescape") == _LINES.decode("ascii")
+        and _LINES.decode("ascii").encode(codec) == _LINES
+        and all(each.decode(codec, "surrogateescape").endswith("=b\n") for each in ends)
+    )
 
 
 def addresses(value: str) -> tuple[str, ...]:

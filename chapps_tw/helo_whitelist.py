@@ -2,55 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NamedTuple
+from ipaddress import ip_address
 
-from chapps_tw.inbound import client_address
 from chapps_tw.names import normal_domain
+from chapps_tw.network import Address, HeloEntry, client_address
 from chapps_tw.request import PostfixPolicyRequest
-
-Address = IPv4Address | IPv6Address
-
-_ENTRY = re.compile(r"(?P<name>[^:\[\]\s]+)\s*(?::\s*(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^\[\]:]*)))?")
-
-
-class HeloEntry(NamedTuple):
-    """A name, A-labels, and the address that alone may say it; ``None`` is any address of the name."""
-
-    name: str
-    address: Address | None
-
-    def __str__(self) -> str:
-        if self.address is None:
-            return self.name
-        return f"{self.name}:[{self.address}]" if self.address.version == 6 else f"{self.name}:{self.address}"
-
-
-def parse_helo_whitelist(text: str) -> tuple[HeloEntry, ...]:
-    """Read ``name[:address][;name...]``, IPv6 addresses in brackets.
-
-    :raises ValueError: with what would be right, worded to follow "must be".
-    """
-    return tuple(_entry(part.strip()) for part in text.split(";") if part.strip())
-
-
-def _entry(text: str) -> HeloEntry:
-    match = _ENTRY.fullmatch(text)
-    name = normal_domain(match["name"]) if match else ""
-    if match and name:
-        literal = match["v4"] if match["v6"] is None else match["v6"]
-        if literal is None:
-            return HeloEntry(name, None)
-        try:
-            address = ip_address(literal.strip())
-        except ValueError:
-            pass
-        else:
-            if (address.version == 6) == (match["v6"] is not None):
-                return HeloEntry(name, client_address(str(address)))
-    raise ValueError(f"name[:address][;name...] with IPv6 addresses in brackets, which {text!r} is not")
 
 
 class HeloWhitelist:

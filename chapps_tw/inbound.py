@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 
 from chapps_tw.config import Settings
 from chapps_tw.names import normal_domain
+from chapps_tw.network import client_address
 from chapps_tw.request import PostfixPolicyRequest
 
 _DEFAULTS = Settings()
@@ -68,19 +69,17 @@ def mail_address(text: str) -> str:
     """An address in the form that greylisting compares and stores.
 
     All of it is lower case: a sender that changes the case of a local part between two attempts
-    is the same sender. Nothing else is folded: every VERP or BATV variation is a sender of its own.
-    Bytes that are no UTF-8 become escapes, so that every store takes them.
+    is the same sender. A domain of other than ASCII letters becomes A-labels. Nothing else is folded: every
+    VERP or BATV variation is a sender of its own. Bytes that are no UTF-8 become escapes, so that every
+    store takes them.
     """
-    return text.lower().encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def client_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address as Postfix gives it: a v4-mapped one is IPv4, a zone is left out; ``None`` for ``unknown``."""
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+    text = text.lower()
+    if text.isascii():
+        return text
+    local, at, domain = text.rpartition("@")
+    if at and not domain.isascii():
+        text = f"{local}@{normal_domain(domain) or domain}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @lru_cache(8192)

@@ -16,8 +16,8 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succe
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from chapps_tw.inbound import client_address
 from chapps_tw.names import normal_domain
+from chapps_tw.network import client_address
 from chapps_tw.received_spf import SpfResult, one_line
 from chapps_tw.spf_dns import Answer, DnsFailure
 
@@ -300,5 +300,4 @@ def identity_of(client: str, helo: str, sender: str) -> Identity | None:
 def _domain(text: str) -> str:
     """A domain name that SPF can be checked for (RFC 7208, section 4.3), else ``""``."""
     domain = normal_domain(text)
-    last = domain.rpartition(".")
-    return domain if last[1] and not last[2].isdigit() else ""
+    return domain if "." in domain else ""

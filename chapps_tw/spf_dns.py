@@ -6,11 +6,9 @@ that never answers costs a socket and a timer, and no thread.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from typing import Any, NamedTuple
 
@@ -358,26 +356,9 @@ def _value(rdata: Any) -> Value:
     return str(rdata.address)
 
 
-def nameservers(texts: Sequence[str]) -> list[Server]:
-    """Read ``address[:port]`` texts, IPv6 in brackets when a port follows; the system's servers when there is none.
-
-    :raises ValueError: with what is wrong.
-    """
-    return [_nameserver(text) for text in texts] or _system_nameservers()
-
-
-def _nameserver(text: str) -> Server:
-    match = re.fullmatch(r"\[([^]]+)\](?::(\d{1,5}))?|([^:]+)(?::(\d{1,5}))?|(.+)", text)
-    if match:
-        host = match[1] or match[3] or match[5]
-        port = int(match[2] or match[4] or 53)
-        try:
-            ip_address(host)
-        except ValueError:
-            port = 0
-        if 0 < port < 65536:
-            return host, port
-    raise ValueError(f"address[:port] ... with an IPv6 address in brackets, which {text!r} is not")
+def nameservers(configured: Sequence[Server]) -> list[Server]:
+    """The servers that are configured; the system's when there is none."""
+    return list(configured) or _system_nameservers()
 
 
 def _system_nameservers() -> list[Server]:

@@ -14,7 +14,8 @@ ASK = """
 import sys
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from chapps_tw.config_file import load, render
+from chapps_tw.config_file import load
+from chapps_tw.config_render import render
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.parts import Parts
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from chapps_tw.config import Settings
-from chapps_tw.config_file import load, render
+from chapps_tw.config_file import load
+from chapps_tw.config_render import render
 from tests.servers.common import free_port, program
 from tests.servers.postfix import Postfix
 

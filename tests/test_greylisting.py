@@ -108,12 +108,14 @@ class Waiting(GreylistingCase):
 
     def test_messages_are_templates(self) -> None:
         self.policy = self.make(
-            acceptance_message="PREPEND X-Greylist: passed",
+            acceptance_message="PREPEND X-Greylist: {sender} to {recipient} passed, wait {retry_after}",
             rejection_message="450 4.7.1 {recipient}: {sender} back in {retry_after}",
         )
         self.assertEqual(self.decide().action, "450 4.7.1 bob@grey.example: alice@example.com back in 60")
         self.clock.advance(60)
-        self.assertEqual(self.decide("i2").action, "PREPEND X-Greylist: passed")
+        passed = "PREPEND X-Greylist: alice@example.com to bob@{} passed, wait 0"
+        self.assertEqual(self.decide("i2").action, passed.format("grey.example"))
+        self.assertEqual(self.decide("i3", recipient="bob@open.example").action, passed.format("open.example"))
 
     def test_bytes_that_are_no_text_are_a_sender_like_any_other(self) -> None:
         odd = {"sender": "\udce4@example.com", "recipient": "\udcff@grey.example", "client_address": "\udcff"}
@@ -153,6 +155,28 @@ class WhatIsJudged(GreylistingCase):
         self.assertEqual(self.reason("i2", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_PASSED)
         self.policy = self.make(spf_identity=False)
         self.assertEqual(self.reason("i3", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_FIRST)
+
+    def test_it_tells_whom_it_took_for_the_client(self) -> None:
+        self.assertEqual(self.decide().detail, "client 192.0.2.0/24")
+        self.assertEqual(self.decide("i1", PASSING).detail, "client example.com, by SPFEnforcementPolicy")
+        self.clock.advance(60)
+        self.assertEqual(self.decide("i2").detail, "client 192.0.2.0/24")
+        self.assertEqual(self.decide("i3", recipient="bob@open.example").detail, "")
+        self.policy = self.make(spf_identity=False)
+        self.assertEqual(self.decide("i4", PASSING).detail, "client 192.0.2.0/24")
+
+    def test_it_tells_who_asked_for_it(self) -> None:
+        asked = FORCING._replace(detail="mailfrom example.org ~all")
+        decision = self.decide("i1", asked, recipient="bob@open.example")
+        wanted = "client 192.0.2.0/24; asked for by SPFEnforcementPolicy (spf_softfail: mailfrom example.org ~all)"
+        self.assertEqual(decision.detail, wanted)
+        self.assertTrue(self.decide("i2", FORCING).detail.endswith("asked for by SPFEnforcementPolicy (spf_softfail)"))
+
+    def test_a_domain_is_the_same_in_either_of_its_forms(self) -> None:
+        self.decide("i1", FORCING, sender="alice@bücher.example", recipient="bob@BÜCHER.example")
+        self.clock.advance(60)
+        mail = {"sender": "alice@xn--bcher-kva.example", "recipient": "bob@xn--bcher-kva.example"}
+        self.assertEqual(self.reason("i2", FORCING, **mail), Reason.GREYLIST_PASSED)
 
     def test_the_null_sender_is_greylisted_like_any_other(self) -> None:
         self.assertEqual(self.reason(sender=""), Reason.GREYLIST_FIRST)

@@ -7,7 +7,8 @@ from ipaddress import ip_address
 import pytest
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.helo_whitelist import HeloEntry, HeloWhitelist, parse_helo_whitelist
+from chapps_tw.helo_whitelist import HeloWhitelist
+from chapps_tw.network import HeloEntry, parse_helo_whitelist
 from chapps_tw.request import PostfixPolicyRequest
 from tests.servers.dns import NEVER, addresses, record
 from tests.spf_tools import dns_server, resolver

@@ -96,6 +96,13 @@ def test_addresses_compare_without_case_and_always_encode() -> None:
     assert mail_address("Alice+Tag@Example.COM") == "alice+tag@example.com"
     assert mail_address("\udce4@example.com").encode("utf-8") == rb"\udce4@example.com"
     assert mail_address("\udce4@example.com") != mail_address("\udce5@example.com")
+    assert mail_address("x@\udce4.example").encode("utf-8") == rb"x@\udce4.example"
+
+
+def test_a_domain_in_an_address_compares_as_a_labels() -> None:
+    assert mail_address("Jürgen@BÜCHER.example") == "jürgen@xn--bcher-kva.example"
+    assert mail_address("jürgen@xn--bcher-kva.example") == "jürgen@xn--bcher-kva.example"
+    assert mail_address("bücher") == "bücher" and mail_address("x@ü ü") == "x@ü ü"
 
 
 def test_the_header_names_all_that_is_known() -> None:

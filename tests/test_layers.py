@@ -16,9 +16,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "chapps_tw"
 # Modules and packages by layer. A package stands for all that is in it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
-        *("config", "config_file", "config_values", "config_write"),
-        *("decision", "inbound", "interfaces", "names", "outbound", "passcode"),
-        *("received_spf", "request", "sending", "sqlite_files", "tokens", "watch"),
+        *("config", "config_actions", "config_checks", "config_file", "config_render", "config_values", "config_write"),
+        *("decision", "inbound", "interfaces", "log_limit", "names", "network", "outbound", "passcode"),
+        *("private_files", "received_spf", "request", "sending", "sqlite_files", "tokens", "watch"),
     ),
     ("policies", "switchboard"),
     (
@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("migrations", "notify", "spf_check", "spf_dns", "state"),
     ),
     ("cli", "cli_ask", "cli_parser", "postfix", "rest"),
-    ("admin", "parts", "readings", "service"),
+    ("admin", "parts", "preflight", "readings", "service", "start_errors"),
 )
 TOP = len(LAYERS) - 1
 
@@ -49,6 +49,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "parts": TWISTED | {"sqlalchemy"},
     "readings": frozenset({"sqlalchemy"}),
     "service": TWISTED,
+    "start_errors": TWISTED | {"sqlalchemy"},
     "admin": frozenset({"sqlalchemy"}),
 }
 

@@ -146,3 +146,12 @@ class QuotaTests(PolicyCase):
             self.decide(f"i{number}")
         self.clock.advance(86000.5)
         self.assertEqual(self.decide("i9").action, "REJECT bob: 3 of 3 used, 0 left, again in 400 s")
+
+    def test_acceptance_tells_the_same_figures(self) -> None:
+        text = "PREPEND X-Quota: {user} {sender} {remaining} of {limit}, {used} used, wait {retry_after}"
+        self.policy = self.make(acceptance_message=text, null_sender_ok=True)
+        counted = "PREPEND X-Quota: bob bob@example.org 2 of 3, 1 used, wait 0"
+        self.assertEqual([self.decide().action, self.decide().action], [counted, counted])
+        nobody = self.decide("i2", sender="", sasl_username="")
+        self.assertEqual(nobody.action, "PREPEND X-Quota: - - - of -, - used, wait 0")
+        self.assertEqual(self.decide("i3", protocol_state="DATA", recipient_count="1").figures["used"], 2)

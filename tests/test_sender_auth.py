@@ -78,6 +78,15 @@ class SenderAuthTests(PolicyCase):
         self.assertEqual(self.decide("x@example.org", user="eve").reason, Reason.SENDER_NOT_AUTHORIZED)
         self.assertEqual(self.decide("x@example.org", user="none").reason, Reason.SENDER_NOT_AUTHORIZED)
 
+    def test_that_there_is_no_such_user_is_told_where_it_is_known(self) -> None:
+        self.assertEqual(self.decide("x@example.com", user="none").detail, "")
+        for _ in range(2):
+            explained = self.run_now(self.policy.explain(self.request("x@example.org", "eve")))
+            self.assertEqual((explained.detail, explained.source), ("there is no such user", "database"))
+        self.assertEqual(self.decide("x@example.org", user="eve").detail, "there is no such user")
+        cached = self.decide("x@example.org", user="eve")
+        self.assertEqual((cached.detail, cached.source), ("", "cache"))
+
     def test_user_names_compare_as_they_are(self) -> None:
         self.assertTrue(self.decide("x@example.org", user="Bob").stops)
 
@@ -142,3 +151,10 @@ class SenderAuthTests(PolicyCase):
     def test_messages_name_user_and_sender(self) -> None:
         self.policy = self.make(rejection_message="REJECT {user} may not send as {sender}")
         self.assertEqual(self.decide("x@evil.example").action, "REJECT bob may not send as x@evil.example")
+
+    def test_acceptance_tells_who_sends_as_whom(self) -> None:
+        self.policy = self.make(acceptance_message="PREPEND X-Sender: {user} as {sender}", null_sender_ok=True)
+        for sender in ("x@example.org", "sales@example.com"):
+            self.assertEqual(self.decide(sender).action, f"PREPEND X-Sender: bob as {sender}")
+        self.assertEqual(self.decide("").action, "PREPEND X-Sender: bob as -")
+        self.assertEqual(self.decide("", user="").action, "PREPEND X-Sender: - as -")

@@ -17,6 +17,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread, defe
 from twisted.trial.unittest import TestCase
 
 from chapps_tw import spf_check, spf_dns
+from chapps_tw.network import parse_nameservers
 from chapps_tw.received_spf import SpfResult
 from chapps_tw.spf_check import SpfChecker
 from chapps_tw.spf_dns import DnsFailure, Resolver, nameservers
@@ -362,21 +363,23 @@ class Asking(TestCase):
 
 class Servers(TestCase):
     def test_name_servers_have_addresses_and_ports(self) -> None:
-        read = nameservers(("192.0.2.53", "192.0.2.53:5353", "[2001:db8::53]", "[2001:db8::53]:5353", "2001:db8::53"))
+        read = parse_nameservers("192.0.2.53 192.0.2.53:5353, [2001:db8::53] [2001:db8::53]:5353 2001:db8::53")
         self.assertEqual(
             read,
-            [
+            (
                 ("192.0.2.53", 53),
                 ("192.0.2.53", 5353),
                 ("2001:db8::53", 53),
                 ("2001:db8::53", 5353),
                 ("2001:db8::53", 53),
-            ],
+            ),
         )
+        self.assertEqual(parse_nameservers(" ".join(map(str, read))), read)
+        self.assertEqual(nameservers(read), list(read))
 
     def test_anything_else_is_refused(self) -> None:
         for text in ("dns.example", "192.0.2.53:0", "192.0.2.53:70000", "[192.0.2.53", "192.0.2.53:x", "[]:53"):
-            error = self.assertRaises(ValueError, nameservers, (text,))
+            error = self.assertRaises(ValueError, parse_nameservers, text)
             self.assertIn(repr(text), str(error))
 
     def test_without_any_the_systems_are_asked(self) -> None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from chapps_tw.config import PostfixSPFActions, Settings
 from chapps_tw.config import SPFEnforcementPolicy as Section
 from chapps_tw.decision import Decision, Reason
+from chapps_tw.decision_log import record_of
 from chapps_tw.interfaces import BookUnavailable
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
@@ -76,7 +77,7 @@ class Actions(SpfCase):
             self.found = SpfResult(result, "mailfrom", "example.com", problem="no answer" if "error" in result else "")
             decision = self.decide()
             self.assertTrue(decision.action.startswith(action), decision)
-            self.assertEqual((decision.reason, decision.greylist), (Reason(f"spf_{result}"), greylist))
+            self.assertEqual((decision.reason, decision.greylist), (f"spf_{result}", greylist))
             self.assertEqual(decision.client, "example.com" if result == "pass" else "")
 
     def test_domains_without_the_flag_get_the_header_only(self) -> None:
@@ -114,6 +115,11 @@ class Actions(SpfCase):
             + ' receiver=mx.example.org; mechanism="ip4:192.0.2.1"',
         )
         self.assertEqual(self.checked, [("192.0.2.1", "mail.example.com", "alice@example.com")])
+
+    def test_what_was_found_is_told_without_gaps(self) -> None:
+        self.assertEqual(self.decide().detail, "mailfrom example.com ip4:192.0.2.1")
+        self.found = SpfResult("none", problem="the client's address is not known")
+        self.assertEqual(self.decide().detail, "mailfrom the client's address is not known")
 
     def test_the_null_sender_is_checked_unless_it_is_let_through(self) -> None:
         self.found = SpfResult("fail", "helo", "mail.example.com")
@@ -201,7 +207,7 @@ class OneHeader(SpfCase):
         self.assertEqual(stops, expected)
 
     def test_an_explanation_does_not_use_the_header_up(self) -> None:
-        [spf, _] = self.run_now(self.listener.explain(OutboundPPR(attributes())))
+        spf, _ = self.run_now(self.listener.explain(OutboundPPR(attributes()))).decisions
         self.assertEqual(spf.verb, "PREPEND")
         self.assertEqual(self.ask().decision.verb, "PREPEND")
 
@@ -213,6 +219,24 @@ class OneHeader(SpfCase):
         self.assertEqual(self.ask().decision.reason, Reason.GREYLIST_FIRST)
         self.clock.advance(60)
         self.assertTrue(self.ask("i2").decision.action.startswith(HEADER + "softfail"))
+
+    def test_why_it_was_greylisted_stands_in_both_records(self) -> None:
+        self.found = SpfResult("none", "mailfrom", "none.net")
+        explained = self.run_now(self.listener.explain(OutboundPPR(attributes())))
+        self.assertIs(explained.decision, explained.decisions[1])
+        request = PostfixPolicyRequest(attributes())
+        shown = [record_of("inbound", "", request, each, 1.5).detail for each in explained.decisions]
+        asked = "client 192.0.2.0/24; asked for by SPFEnforcementPolicy (spf_none: mailfrom none.net)"
+        self.assertEqual(shown, ["mailfrom none.net; asks for greylisting", asked])
+        self.assertEqual(self.ask().decision.detail, asked)
+
+    def test_in_shadow_mode_nothing_is_asked_for(self) -> None:
+        self.found = SpfResult("none", "mailfrom", "none.net")
+        seats = (Seat(self.policy, shadow=True), Seat(GreylistingPolicy(Settings(), self.state, self.book)))
+        self.listener = Switchboard("inbound", seats, lambda _: False, lambda *_: None, CancelledError)
+        spf, grl = self.ask(recipient="bob@both.example").decisions
+        self.assertEqual(record_of("inbound", "", PostfixPolicyRequest(attributes()), spf, 1.5).detail, spf.detail)
+        self.assertEqual((spf.detail, grl.detail), ("mailfrom none.net", "client 192.0.2.0/24"))
 
     def test_a_pool_that_spf_passed_waits_once(self) -> None:
         self.assertEqual(self.ask(recipient="bob@both.example").decision.reason, Reason.GREYLIST_FIRST)

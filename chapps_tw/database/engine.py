@@ -45,7 +45,10 @@ def database_url(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> 
     :raises ConfigError: when ``db_url`` cannot be read, or names another kind of database.
     """
     if adapter.db_url:
-        return _own_url(adapter.db_url)
+        try:
+            return own_url(adapter.db_url)
+        except ValueError as error:
+            raise ConfigError([f"[PolicyConfigAdapter] db_url {error}."]) from None
     driver = _DRIVERS[adapter.adapter]
     if adapter.adapter == "sqlite":
         return URL.create(driver, database=str(Path(data_dir, _file_name(adapter.db_name)).absolute()))
@@ -69,16 +72,20 @@ def _socket(adapter: PolicyConfigAdapter) -> dict[str, str]:
     return {"host": directory, "port": port or str(adapter.db_port or _PORTS["postgresql"])}
 
 
-def _own_url(text: str) -> URL:
+def own_url(text: str) -> URL:
+    """What ``db_url`` means.
+
+    :raises ValueError: when that is no database of ours; says what it must be, and does not show the password.
+    """
     remedy = "must be an SQLAlchemy URL that begins with sqlite://, postgresql:// or mariadb://"
     try:
         url = make_url(str(text))
         driver = _DRIVERS[url.get_backend_name()]
     except (ArgumentError, ValueError, KeyError):
         # The cause may show the password.
-        raise ConfigError([f"[PolicyConfigAdapter] db_url {remedy}."]) from None
+        raise ValueError(remedy) from None
     if driver == _DRIVERS["sqlite"] and url.database in (None, "", ":memory:"):
-        raise ConfigError(["[PolicyConfigAdapter] db_url must name a file: sqlite:////var/lib/chapps/chapps.sqlite3."])
+        raise ValueError("must name a file: sqlite:////var/lib/chapps/chapps.sqlite3")
     return url.set(drivername=driver)
 
 

@@ -60,46 +60,68 @@ class GreylistingPolicy:
         if not request.get("recipient") or request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
         if self._settings.null_sender_ok and not request.get("sender"):
-            return Decision(self._settings.acceptance_message, Reason.NULL_SENDER_ACCEPTED, self.name)
-        meeting = self._meeting(InboundPPR(request, cfg=self._all), earlier)
+            return Decision(self._accepting(request), Reason.NULL_SENDER_ACCEPTED, self.name)
+        meeting, detail = self._meeting(InboundPPR(request, cfg=self._all), earlier)
         if not meeting.domain and not meeting.forced:
-            return Decision(self._settings.acceptance_message, Reason.NOT_GREYLISTED, self.name)
+            return Decision(self._accepting(request), Reason.NOT_GREYLISTED, self.name)
         self.looks += 1
         source = CACHE
         met = await ask(meeting, self._patience)
         if met.outcome is Outcome.MISSING:
             source = DATABASE
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
-        return self._decision(met, request, "" if meeting.forced else source)
+        return self._decision(met, detail, request, "" if meeting.forced else source)
 
-    def _meeting(self, request: InboundPPR, earlier: Sequence[Decision]) -> Meeting:
-        passed, forced = "", False
+    def _meeting(self, request: InboundPPR, earlier: Sequence[Decision]) -> tuple[Meeting, str]:
+        """What is met; and in words under which name, and who asked for it."""
+        names = asks = None
         for decision in earlier:
-            forced = forced or decision.greylist
-            passed = passed or decision.client
-        return Meeting(
-            passed if passed and self._settings.spf_identity else request.client_network,
+            if asks is None and decision.greylist:
+                asks = decision
+            if names is None and decision.client:
+                names = decision
+        if names is not None and self._settings.spf_identity:
+            client = names.client
+            detail = f"client {client}, by {names.policy}"
+        else:
+            client = request.client_network
+            detail = f"client {client}"
+        if asks is not None:
+            why = f"{asks.reason}: {asks.detail}" if asks.detail else asks.reason
+            detail = f"{detail}; asked for by {asks.policy} ({why})"
+        meeting = Meeting(
+            client,
             mail_address(request.get("sender")),
             mail_address(request.get("recipient")),
             request.recipient_domain,
             request.get("instance"),
-            forced,
+            asks is not None,
         )
+        return meeting, detail
 
     async def _look_up(self, domain: str, token: str) -> Fill:
         self.misses += 1
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.cache_ttl)
 
-    def _decision(self, met: Met, request: PostfixPolicyRequest, source: str) -> Decision:
+    def _accepting(self, request: PostfixPolicyRequest) -> str:
+        text = self._settings.acceptance_message
+        return fill(text, _shown(request, 0)) if "{" in text else text
+
+    def _decision(self, met: Met, detail: str, request: PostfixPolicyRequest, source: str) -> Decision:
         wait = ceil(met.wait)
         figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
         if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
-            shown = {"retry_after": wait, "sender": request.get("sender"), "recipient": request.get("recipient")}
-            action = fill(self._settings.rejection_message, shown)
+            action = fill(self._settings.rejection_message, _shown(request, wait))
         else:
-            action = self._settings.acceptance_message
-        return Decision(action, _REASONS[met.outcome], self.name, figures, source=source)
+            action = self._accepting(request)
+        if met.outcome is Outcome.NOT_GREYLISTED:
+            detail = ""
+        return Decision(action, _REASONS[met.outcome], self.name, figures, detail, source=source)
+
+
+def _shown(request: PostfixPolicyRequest, wait: int) -> dict[str, object]:
+    return {"retry_after": wait, "sender": request.get("sender"), "recipient": request.get("recipient")}
 
 
 def patience(settings: Settings) -> Patience:

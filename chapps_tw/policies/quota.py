@@ -72,7 +72,10 @@ class OutboundQuotaPolicy:
 
     def _nobody(self, request: OutboundPPR) -> Decision:
         if not request.sender and self._settings.null_sender_ok:
-            return Decision(self._settings.acceptance_message, Reason.NULL_SENDER_ACCEPTED, self.name)
+            # Nobody's quota: there are no figures to tell.
+            shown = dict.fromkeys(("limit", "used", "remaining", "user", "sender"), "-") | {"retry_after": 0}
+            action = fill(self._settings.acceptance_message, shown)
+            return Decision(action, Reason.NULL_SENDER_ACCEPTED, self.name)
         return Decision(self._no_user, Reason.NO_USER, self.name)
 
     def _spend(self, request: OutboundPPR, user: str, stage: str) -> Spend:
@@ -96,7 +99,10 @@ class OutboundQuotaPolicy:
         remaining = max(0, spent.limit - spent.used)
         figures = {"limit": spent.limit, "used": spent.used, "remaining": remaining}
         if spent.outcome is Outcome.ACCEPTED or spent.outcome is Outcome.REPEATED:
-            return Decision(self._settings.acceptance_message, reason, self.name, figures, source=source)
+            action = self._settings.acceptance_message
+            if "{" in action:
+                action = fill(action, figures | {"retry_after": 0, "user": user, "sender": request.get("sender")})
+            return Decision(action, reason, self.name, figures, source=source)
         wait = ceil(spent.wait)
         shown = figures | {"retry_after": wait, "user": user, "sender": request.get("sender")}
         text = fill(self._settings.rejection_message, shown)

@@ -50,7 +50,7 @@ class SenderDomainAuthPolicy:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
         sender = request.get("sender")
         if not sender and self._settings.null_sender_ok:
-            return self._accept(Reason.NULL_SENDER_ACCEPTED)
+            return self._accept(Reason.NULL_SENDER_ACCEPTED, request)
         try:
             user = request.user
         except (AuthenticationFailureException, ValueError):
@@ -61,32 +61,46 @@ class SenderDomainAuthPolicy:
         if not domain:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         self.looks += 1
-        source = CACHE
+        source, detail = CACHE, ""
         by_domain, by_email = await self._state.verdicts(SPACE, user, (domain, email))
         if by_domain.allowed is None or (not by_domain.allowed and by_email.allowed is None):
             source = DATABASE
-            by_domain, by_email = await self._look_up(user, domain, email, by_domain, by_email, keep)
+            by_domain, by_email, detail = await self._look_up(user, domain, email, by_domain, by_email, keep)
         if by_domain.allowed:
-            return self._accept(Reason.AUTHORIZED_DOMAIN, source)
+            return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
         if by_email.allowed:
-            return self._accept(Reason.AUTHORIZED_EMAIL, source)
-        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source)
+            return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
+        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, detail)
 
     async def _look_up(
         self, user: str, domain: str, email: str, by_domain: Verdict, by_email: Verdict, keep: bool
-    ) -> tuple[Verdict, Verdict]:
-        """Ask the book, and keep what it says for the next time."""
+    ) -> tuple[Verdict, Verdict, str]:
+        """Ask the book, and keep what it says for the next time.
+
+        :returns: both verdicts; and what else it says, which is not kept.
+        """
         self.misses += 1
         grant = await self._book.senders_of(user, domain, email)
         if keep:
             verdicts = [(domain, grant.domain, by_domain.token), (email, grant.email, by_email.token)]
             ttl = self._settings.cache_ttl if grant.known else min(UNKNOWN_TTL, self._settings.cache_ttl)
             await self._state.keep_verdicts(SPACE, user, verdicts, ttl)
-        return by_domain._replace(allowed=grant.domain), by_email._replace(allowed=grant.email)
+        detail = "" if grant.known else "there is no such user"
+        return by_domain._replace(allowed=grant.domain), by_email._replace(allowed=grant.email), detail
 
-    def _accept(self, reason: Reason, source: str = "") -> Decision:
-        return Decision(self._settings.acceptance_message, reason, self.name, source=source)
-
-    def _refuse(self, reason: Reason, user: str, sender: str, source: str = "") -> Decision:
-        text = fill(self._settings.rejection_message, {"user": user, "sender": sender})
+    def _accept(self, reason: Reason, request: OutboundPPR, source: str = "") -> Decision:
+        text = self._settings.acceptance_message
+        if "{" in text:
+            text = fill(text, {"user": _user_of(request), "sender": request.get("sender", "-")})
         return Decision(text, reason, self.name, source=source)
+
+    def _refuse(self, reason: Reason, user: str, sender: str, source: str = "", detail: str = "") -> Decision:
+        text = fill(self._settings.rejection_message, {"user": user, "sender": sender})
+        return Decision(text, reason, self.name, detail=detail, source=source)
+
+
+def _user_of(request: OutboundPPR) -> str:
+    try:
+        return request.user
+    except (AuthenticationFailureException, ValueError):
+        return "-"

@@ -130,7 +130,7 @@ class SPFEnforcementPolicy:
             action,
             _REASONS[found.result],
             self.name,
-            detail=f"{found.identity} {found.domain} {found.mechanism or found.problem}".strip(),
+            detail=" ".join(filter(None, (found.identity, found.domain, found.mechanism or found.problem))),
             greylist=greylist,
             client=found.domain if found.result == "pass" else "",
         )

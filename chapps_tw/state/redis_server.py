@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import txredisapi
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from twisted.internet import error
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -44,15 +44,18 @@ class Login:
 
     def steps(self) -> list[tuple[bytes, ...]]:
         """The commands. Each must succeed before the connection is used."""
-        steps: list[tuple[bytes, ...]] = []
-        if self.password:
-            user = (self.username.encode(),) if self.username else ()
-            steps.append((b"AUTH", *user, self.password.encode()))
+        steps = [self.auth] if self.password else []
         if self.db:
             steps.append((b"SELECT", b"%d" % self.db))
         if self.master:
             steps.append((b"ROLE",))
         return [*steps, self.write]
+
+    @property
+    def auth(self) -> tuple[bytes, ...]:
+        """The command that tells who we are."""
+        user = (self.username.encode(),) if self.username else ()
+        return (b"AUTH", *user, self.password.encode())
 
     @property
     def write(self) -> tuple[bytes, ...]:
@@ -91,18 +94,15 @@ class RedisServer:
 
     def explain(self, failure: Failure) -> str:
         """Why there is no connection, as the second part of a sentence."""
-        reason = failure.value
-        if isinstance(reason, VerificationError):
-            return "its TLS certificate is for another name"
-        if isinstance(reason, TLSError):
-            return f"TLS failed ({_openssl(reason)})"
-        if isinstance(reason, error.ConnectionRefusedError):
-            return "it refuses connections"
-        if isinstance(reason, error.TimeoutError):
-            return "it does not answer"
-        if isinstance(reason, error.ConnectionDone | error.ConnectionLost):
-            return "it closed the connection"
-        return " ".join(str(reason).split()) or type(reason).__name__
+        return _why(failure.value)
+
+
+class _SentinelConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
+    """Remembers why it was lost, which txredisapi keeps from whoever waits for an answer."""
+
+    def connectionLost(self, why: Failure) -> None:
+        self.lost = why
+        super().connectionLost(why)
 
 
 class _Sentinels:
@@ -112,17 +112,19 @@ class _Sentinels:
     that do not answer cost no time.
     """
 
-    def __init__(self, sentinels: list[IStreamClientEndpoint], master: str, reactor: Any) -> None:
+    def __init__(self, sentinels: Mapping[str, IStreamClientEndpoint], master: str, login: Login, reactor: Any) -> None:
         self._sentinels = sentinels
         self._master = master
+        self._login = login
         self._reactor = reactor
 
     async def find(self) -> tuple[str, int]:
         """Host and port of the master.
 
-        :raises NoMaster: when none of them names one in time.
+        :raises NoMaster: when none of them names one in time. Says of each why not.
         """
-        asked = [Deferred.fromCoroutine(self._ask(sentinel)) for sentinel in self._sentinels]
+        problems = dict.fromkeys(self._sentinels, "it does not answer")
+        asked = [Deferred.fromCoroutine(self._ask(name, problems)) for name in self._sentinels]
         answers = DeferredList(asked, fireOnOneCallback=True, consumeErrors=True)
         try:
             found = await answers.addTimeout(CONNECT, self._reactor)
@@ -132,21 +134,65 @@ class _Sentinels:
             for each in asked:
                 each.cancel()
         if not isinstance(found, tuple):
-            raise NoMaster(f"no Sentinel names a healthy master {self._master!r}")
+            each_one = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+            raise NoMaster(f"no Sentinel names a healthy master {self._master!r} ({each_one})")
         host, port = found[0]
         return host, port
 
-    async def _ask(self, sentinel: IStreamClientEndpoint) -> tuple[str, int]:
-        protocol = txredisapi.RedisProtocol(convertNumbers=False)
-        connection: Any = await connectProtocol(sentinel, protocol)
+    async def _ask(self, name: str, problems: dict[str, str]) -> tuple[str, int]:
+        """Ask one; notes why it does not help."""
         try:
-            masters = await connection.sentinel_masters()
+            masters = await self._masters(self._sentinels[name])
+        except txredisapi.ResponseError as refusal:
+            problems[name] = _refusal(self._login.hide(str(refusal)))
+            raise
+        except Exception as problem:
+            problems[name] = _why(problem)
+            raise
+        state = masters.get(self._master)
+        if not state:
+            problems[name] = "it knows none of this name"
+        elif not state["is_master"] or state["is_sdown"] or state["is_odown"]:
+            problems[name] = "it takes the master for down"
+        else:
+            return state["ip"], int(state["port"])
+        raise NoMaster(problems[name])
+
+    async def _masters(self, sentinel: IStreamClientEndpoint) -> Any:
+        """What a Sentinel tells of each master, by name."""
+        connection: Any = await connectProtocol(sentinel, _SentinelConnection(convertNumbers=False))
+        try:
+            if self._login.password:
+                await connection.execute_command(*self._login.auth)
+            return await connection.sentinel_masters()
+        except txredisapi.ConnectionError:
+            raise connection.lost.value from None
         finally:
             connection.transport.abortConnection()
-        state = masters.get(self._master)
-        if not state or not state["is_master"] or state["is_sdown"] or state["is_odown"]:
-            raise NoMaster(self._master)
-        return state["ip"], int(state["port"])
+
+
+def _why(reason: BaseException | None) -> str:
+    """What an error of a connection means."""
+    if isinstance(reason, VerificationError):
+        return "its TLS certificate is for another name"
+    if isinstance(reason, TLSError):
+        return f"TLS failed ({_openssl(reason)})"
+    if isinstance(reason, error.ConnectionRefusedError):
+        return "it refuses connections"
+    if isinstance(reason, error.TimeoutError | CancelledError):
+        return "it does not answer"
+    if isinstance(reason, error.ConnectionDone | error.ConnectionLost):
+        return "it closed the connection"
+    return " ".join(str(reason).split()) or type(reason).__name__
+
+
+def _refusal(answer: str) -> str:
+    """What an error that a Sentinel answers with means."""
+    if answer.startswith("NOAUTH"):
+        return "it wants a password, see [Redis] sentinel_password"
+    if answer.removeprefix("ERR ").startswith(("WRONGPASS", "AUTH")):
+        return f"it refuses [Redis] sentinel_password ({answer[:200]})"
+    return f"it answers: {answer[:200]}"
 
 
 def _openssl(problem: TLSError) -> str:
@@ -155,15 +201,16 @@ def _openssl(problem: TLSError) -> str:
     return ", ".join(str(reason[-1]) for reason in reasons) if isinstance(reasons, list) else str(reasons)
 
 
-def server_from(redis: Redis, reactor: Any) -> RedisServer:
+def server_from(redis: Redis, sentinel_login: Login, reactor: Any) -> RedisServer:
     """Where the configuration says that Redis is.
 
+    :param sentinel_login: user and password of the Sentinels.
     :raises ConfigError: when the file of the certificate authority cannot be used.
     """
     to = _way(redis, reactor)
     if redis.sentinel_servers:
-        sentinels = [to(*_host_and_port(text)) for text in redis.sentinel_servers.split()]
-        asking = _Sentinels(sentinels, redis.sentinel_dataset, reactor)
+        sentinels = {text: to(*_host_and_port(text)) for text in redis.sentinel_servers.split()}
+        asking = _Sentinels(sentinels, redis.sentinel_dataset, sentinel_login, reactor)
 
         async def master() -> IStreamClientEndpoint:
             return to(*await asking.find())
@@ -191,7 +238,10 @@ def _way(redis: Redis, reactor: Any) -> Callable[[str, int], IStreamClientEndpoi
 
     if not redis.tls:
         return tcp
-    trust = _authorities(redis.ca_file) if redis.ca_file else platformTrust()
+    try:
+        trust = authorities(redis.ca_file) if redis.ca_file else platformTrust()
+    except ValueError as problem:
+        raise ConfigError([f"[Redis] ca_file = {redis.ca_file!r}: {problem}"]) from None
 
     def tls(host: str, port: int) -> IStreamClientEndpoint:
         return wrapClientTLS(optionsForClientTLS(host, trustRoot=trust), tcp(host, port))
@@ -199,7 +249,11 @@ def _way(redis: Redis, reactor: Any) -> Callable[[str, int], IStreamClientEndpoi
     return tls
 
 
-def _authorities(path: str) -> Any:
+def authorities(path: str) -> Any:
+    """The certificate authorities of a PEM file.
+
+    :raises ValueError: when there are none; says what the file must be.
+    """
     try:
         pem = Path(path).read_bytes()
         found = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
@@ -208,7 +262,7 @@ def _authorities(path: str) -> Any:
         certificates = [Certificate.loadPEM(each) for each in found]
         return trustRootFromCertificates(certificates)
     except (OSError, ValueError, TLSError) as problem:
-        raise ConfigError([f"[Redis] ca_file = {path!r}: must be a readable PEM file ({problem})"]) from None
+        raise ValueError(f"must be a readable PEM file ({problem})") from None
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -1,0 +1,230 @@
+"""What single options cannot tell: which of them do not go together, and which do nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from chapps_tw.config import SECTIONS, Listener, Redis, Settings
+from chapps_tw.config_values import nearest, plain
+
+# Of https://www.postfix.org/SMTPD_POLICY_README.html, as of Postfix 3.10.
+ATTRIBUTES = (
+    *("request", "protocol_state", "protocol_name", "helo_name", "queue_id", "sender", "recipient", "recipient_count"),
+    *("client_address", "client_name", "reverse_client_name", "instance", "sasl_method", "sasl_username"),
+    *("sasl_sender", "size", "ccert_subject", "ccert_issuer", "ccert_fingerprint", "encryption_protocol"),
+    *("encryption_cipher", "encryption_keysize", "etrn_domain", "stress", "ccert_pubkey_fingerprint"),
+    *("client_port", "policy_context", "server_address", "server_port", "compatibility_level", "mail_version"),
+)
+
+# Two names that are as alike as this differ by a slip of the finger.
+_SLIP = 0.9
+
+_EVERYWHERE = ("", "0.0.0.0", "::")
+
+
+class Finding(NamedTuple):
+    """Something that is wrong with an option.
+
+    :ivar value: of the option; a ``Secret`` is not shown.
+    :ivar words: what is wrong and what would help.
+    :ivar others: sections and names of the other options that it hangs on.
+    """
+
+    section: str
+    option: str
+    value: object
+    words: str
+    others: tuple[tuple[str, str], ...] = ()
+
+
+class Place(NamedTuple):
+    """Where something listens.
+
+    :ivar listener: its name; ``""`` is the HTTP API.
+    :ivar endpoint: Twisted endpoint description.
+    :ivar option, address: names of the options that say so, the latter of the one with the address.
+    :ivar value: of ``option``.
+    :ivar others: as in :class:`Finding`.
+    """
+
+    listener: str
+    endpoint: str
+    section: str
+    option: str
+    address: str
+    value: object
+    others: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def what(self) -> str:
+        """What it is, for sentences."""
+        return f"listener {self.listener}" if self.listener else "the HTTP API"
+
+    def finding(self, words: str) -> Finding:
+        """What is wrong with it."""
+        return Finding(self.section, self.option, self.value, words, self.others)
+
+
+def places(settings: Settings) -> list[Place]:
+    """Where the HTTP API and the listeners are to listen."""
+    api = settings.api.listen
+    found = [Place("", api, "API", "listen", "listen", api)] if api else []
+    return found + [_place(settings, listener) for listener in settings.listeners]
+
+
+def _place(settings: Settings, listener: Listener) -> Place:
+    name, endpoint = listener.name, listener.listen
+    if not listener.origin:
+        return Place(name, endpoint, f"Listener {name}", "listen", "listen", endpoint)
+    section = next(getattr(settings, name) for name, kind in SECTIONS.items() if kind.section == listener.origin)
+    others = tuple((listener.origin, option) for option in ("listen", "listen_address", "listen_port"))
+    if section.listen == "auto":
+        return Place(name, endpoint, listener.origin, "listen_port", "listen_address", section.listen_port, others)
+    return Place(name, endpoint, listener.origin, "listen", "listen", endpoint, others)
+
+
+def contradictions(settings: Settings) -> Iterator[Finding]:
+    """What cannot work together."""
+    yield from _of_users(settings)
+    yield from _of_sentinels(settings.redis)
+    yield from _of_greylisting(settings)
+    yield from _of_listeners(settings)
+
+
+def _of_users(settings: Settings) -> Iterator[Finding]:
+    key = settings.chapps.user_key
+    if settings.chapps.require_user_key and not key:
+        words = "must name a request attribute while require_user_key is True"
+        yield Finding("CHAPPS", "user_key", key, words, (("CHAPPS", "require_user_key"),))
+    elif key and key not in ATTRIBUTES and (near := nearest(key, ATTRIBUTES, _SLIP)):
+        yield Finding("CHAPPS", "user_key", key, f"must be an attribute of Postfix' policy requests{near}")
+
+
+def _of_sentinels(redis: Redis) -> Iterator[Finding]:
+    servers, dataset = ("Redis", "sentinel_servers"), ("Redis", "sentinel_dataset")
+    if redis.sentinel_servers and not redis.sentinel_dataset:
+        yield Finding(*dataset, "", "must name the master that sentinel_servers watch", (servers,))
+    if redis.sentinel_dataset and not redis.sentinel_servers:
+        words = "must be empty, or sentinel_servers must say where the Sentinels are: host:port host:port ..."
+        yield Finding(*dataset, redis.sentinel_dataset, words, (servers,))
+    for server in redis.sentinel_servers.split():
+        match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\s]+):(\d{1,5})", server)
+        if not match or not 0 < int(match[1]) < 65536:
+            yield Finding(*servers, server, "must be host:port, with a space between two of them")
+
+
+def _of_greylisting(settings: Settings) -> Iterator[Finding]:
+    wait, life = settings.grl.minimum_deferral, settings.grl.cache_ttl
+    if life <= wait:
+        words = (
+            f"must be more than minimum_deferral ({plain(wait)}), better by some hours: a tuple that is forgotten "
+            "before it may come back never passes"
+        )
+        others = (("GreylistingPolicy", "minimum_deferral"),)
+        yield Finding("GreylistingPolicy", "cache_ttl", plain(life), words, others)
+
+
+def _of_listeners(settings: Settings) -> Iterator[Finding]:
+    listen = settings.api.listen
+    if settings.api.auth == "none" and listen and not is_local(listen):
+        words = f"must be token unless listen is a loopback address or a unix socket, not {listen!r}"
+        yield Finding("API", "auth", "none", words, (("API", "listen"),))
+    elif settings.api.auth == "none" and listen.startswith("unix:") and _for_others(listen):
+        words = "must have :mode=600, or :mode=660 for a group, while auth is none: else every local account may use it"
+        yield Finding("API", "listen", listen, words, (("API", "auth"),))
+    names = [listener.name for listener in settings.own_listeners]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Finding(f"Listener {name}", "listen", "", f"is there twice; give one of [Listener {name}] another name")
+    found = places(settings)
+    for number, place in enumerate(found):
+        taken = [other for other in found[:number] if _clash(place.endpoint, other.endpoint)]
+        for other in taken[:1]:
+            others = (*place.others, (other.section, other.option), *other.others)
+            yield place._replace(others=others).finding(f"is taken by {other.what} ({other.endpoint})")
+
+
+def _clash(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    port, interface = port_and_interface(one)
+    other_port, other_interface = port_and_interface(other)
+    same = interface == other_interface or interface in _EVERYWHERE or other_interface in _EVERYWHERE
+    return port == other_port and port > 0 and same
+
+
+def port_and_interface(endpoint: str) -> tuple[int, str]:
+    """Port and address of a TCP or TLS endpoint, ``""`` is every address; port -1 where it is none of these."""
+    match = re.match(r"(?:haproxy:)?(?:tcp6?|ssl):(?:port=)?(\d{1,9})(?=:|$)", endpoint)
+    if not match:
+        return -1, ""
+    interface = re.search(r":interface=((?:\\:|[^:])*)", endpoint)
+    address = interface[1].replace("\\:", ":") if interface else ""
+    return int(match[1]), "127.0.0.1" if address == "localhost" else address
+
+
+def _for_others(endpoint: str) -> bool:
+    """Whether a unix endpoint makes a socket that every local account may write to, as Twisted does without a mode."""
+    modes = re.findall(r"(?<!\\):mode=([0-7]{1,4})(?=:|$)", endpoint)
+    return not modes or bool(int(modes[-1], 8) & 0o007)
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether a Twisted endpoint description can be reached from this machine only."""
+    if endpoint.startswith("unix:"):
+        return True
+    try:
+        return ip_address(port_and_interface(endpoint)[1]).is_loopback
+    except ValueError:
+        return False
+
+
+def doubts(settings: Settings) -> Iterator[Finding]:
+    """What works, but perhaps not as it was meant."""
+    key = settings.chapps.user_key
+    if key and key not in ATTRIBUTES and not nearest(key, ATTRIBUTES, _SLIP):
+        result = "all mail is refused" if settings.chapps.require_user_key else "it names nobody"
+        words = f"is no attribute that Postfix is known to send; where it does not, {result}{nearest(key, ATTRIBUTES)}"
+        yield Finding("CHAPPS", "user_key", key, words)
+    yield from _useless(settings)
+    for listener in settings.listeners:
+        yield from _without_greylisting(settings, listener)
+
+
+def _useless(settings: Settings) -> Iterator[Finding]:
+    """Options that do nothing, since another one is not there."""
+    redis, adapter = settings.redis, settings.adapter
+    if not settings.uses_redis:
+        for name in _changed(redis, ("port", "username", "password", "password_file", "db", "tls", "ca_file")):
+            words = "has no effect: without server, unix_socket and sentinel_servers the state is an embedded file"
+            yield Finding("Redis", name, getattr(redis, name), words)
+    elif redis.ca_file and not redis.tls:
+        yield Finding("Redis", "ca_file", redis.ca_file, "has no effect while tls is False", (("Redis", "tls"),))
+    if adapter.adapter == "sqlite" and not adapter.db_url:
+        for name in _changed(adapter, ("db_host", "db_port", "db_user", "db_pass", "db_pass_file")):
+            words = "has no effect while adapter is sqlite, which is a file; should it be postgresql or mariadb?"
+            yield Finding("PolicyConfigAdapter", name, getattr(adapter, name), words)
+
+
+def _changed(section: object, names: tuple[str, ...]) -> list[str]:
+    default = type(section)()
+    return [name for name in names if getattr(section, name) != getattr(default, name)]
+
+
+def _without_greylisting(settings: Settings, listener: Listener) -> Iterator[Finding]:
+    """SPF only asks for greylisting; what it asks for is done by a policy behind it."""
+    asked = listener.policies
+    if "SPFEnforcementPolicy" not in asked:
+        return
+    behind = asked[asked.index("SPFEnforcementPolicy") :]
+    actions = settings.spf_actions
+    wanting = [each.name for each in fields(actions) if getattr(actions, each.name) == "greylist"]
+    if wanting and "GreylistingPolicy" not in behind:
+        words = (
+            f"no GreylistingPolicy comes after SPFEnforcementPolicy, so that mail which [PostfixSPFActions] "
+            f"wants to be greylisted ({', '.join(wanting)}) is let through with a header"
+        )
+        yield Finding(f"Listener {listener.name}", "policies", ", ".join(asked), words)

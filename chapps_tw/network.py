@@ -1,0 +1,93 @@
+"""Addresses of clients and servers, as Postfix and the configuration write them."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+from chapps_tw.names import normal_domain
+
+Address = IPv4Address | IPv6Address
+
+_DNS_PORT = 53
+_SERVER = re.compile(r"\[(?P<v6>[^]]+)\](?::(?P<p6>\d{1,5}))?|(?P<v4>[^:]+)(?::(?P<p4>\d{1,5}))?|(?P<bare>.+)")
+_ENTRY = re.compile(r"(?P<name>[^:\[\]\s]+)\s*(?::\s*(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^\[\]:]*)))?")
+
+
+def client_address(text: str) -> Address | None:
+    """An address as Postfix gives it: a v4-mapped one is IPv4, a zone is left out; ``None`` for ``unknown``."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+class Server(NamedTuple):
+    """Where a name server is."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_nameservers(text: str) -> tuple[Server, ...]:
+    """Read ``address[:port] ...``, an IPv6 address in brackets when a port follows.
+
+    :raises ValueError: with what would be right, worded to follow "must be".
+    """
+    return tuple(_server(part) for part in text.replace(",", " ").split())
+
+
+def _server(text: str) -> Server:
+    match = _SERVER.fullmatch(text)
+    if match:
+        host = match["v6"] or match["v4"] or match["bare"]
+        port = int(match["p6"] or match["p4"] or _DNS_PORT)
+        try:
+            ip_address(host)
+        except ValueError:
+            port = 0
+        if 0 < port < 65536:
+            return Server(host, port)
+    raise ValueError(f"address[:port] ... with an IPv6 address in brackets, which {text!r} is not")
+
+
+class HeloEntry(NamedTuple):
+    """A name, A-labels, and the address that alone may say it; ``None`` is any address of the name."""
+
+    name: str
+    address: Address | None
+
+    def __str__(self) -> str:
+        if self.address is None:
+            return self.name
+        return f"{self.name}:[{self.address}]" if self.address.version == 6 else f"{self.name}:{self.address}"
+
+
+def parse_helo_whitelist(text: str) -> tuple[HeloEntry, ...]:
+    """Read ``name[:address][;name...]``, IPv6 addresses in brackets.
+
+    :raises ValueError: with what would be right, worded to follow "must be".
+    """
+    return tuple(_entry(part.strip()) for part in text.split(";") if part.strip())
+
+
+def _entry(text: str) -> HeloEntry:
+    match = _ENTRY.fullmatch(text)
+    name = normal_domain(match["name"]) if match else ""
+    if match and name:
+        literal = match["v4"] if match["v6"] is None else match["v6"]
+        if literal is None:
+            return HeloEntry(name, None)
+        try:
+            address = ip_address(literal.strip())
+        except ValueError:
+            pass
+        else:
+            if (address.version == 6) == (match["v6"] is not None):
+                return HeloEntry(name, client_address(str(address)))
+    raise ValueError(f"name[:address][;name...] with IPv6 addresses in brackets, which {text!r} is not")

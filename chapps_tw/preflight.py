@@ -1,0 +1,134 @@
+"""What keeps a configuration from working here: endpoints, addresses, files, the database's URL.
+
+Nothing is opened, made or asked for, so that this can be run beside the service.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from chapps_tw.config import ConfigError, Settings
+from chapps_tw.config_checks import Finding, Place, places, port_and_interface
+from chapps_tw.config_values import Secret
+from chapps_tw.database.engine import database_url, own_url
+from chapps_tw.private_files import explain
+from chapps_tw.start_errors import parse_endpoint
+from chapps_tw.state.redis_server import authorities
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """What is wrong with the settings on this machine, for this user."""
+    for place in places(settings):
+        yield from _of_endpoint(place)
+    yield from _of_database_url(settings)
+    yield from _of_certificates(settings)
+    yield from _of_files(settings)
+
+
+def _of_endpoint(place: Place) -> Iterator[Finding]:
+    if place.endpoint.startswith("systemd:"):
+        # Its sockets are there only where systemd starts the service.
+        return
+    try:
+        # An endpoint keeps the reactor, and does nothing with it before it listens.
+        parse_endpoint(place.endpoint, None)
+    except ValueError as error:
+        yield place.finding(str(error))
+        return
+    port, interface = port_and_interface(place.endpoint)
+    if port > 65535:
+        yield place.finding("must have a port from 1 to 65535")
+    elif interface and not _is_ours(interface):
+        shown = place.value if place.option == place.address else interface
+        words = f"this machine has no address {interface}; choose another, or 127.0.0.1 for this machine alone"
+        yield Finding(place.section, place.address, shown, words, place.others)
+    elif place.endpoint.startswith("unix:"):
+        directory = Path(place.endpoint.split(":")[1].removeprefix("address=")).parent
+        # What is under /run is made when the service starts.
+        if not directory.is_dir() and not directory.is_relative_to("/run"):
+            yield place.finding(f"there is no directory {directory}")
+
+
+def _is_ours(interface: str) -> bool:
+    """Whether an address can be listened at; on any port, since the service may have that one already."""
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((interface, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _of_database_url(settings: Settings) -> Iterator[Finding]:
+    url = settings.adapter.db_url
+    if url:
+        try:
+            own_url(url)
+        except ValueError as error:
+            yield Finding("PolicyConfigAdapter", "db_url", Secret(url), str(error))
+
+
+def _of_certificates(settings: Settings) -> Iterator[Finding]:
+    redis = settings.redis
+    if settings.uses_redis and redis.tls and redis.ca_file:
+        try:
+            authorities(redis.ca_file)
+        except ValueError as error:
+            yield Finding("Redis", "ca_file", redis.ca_file, str(error), (("Redis", "tls"),))
+
+
+def _of_files(settings: Settings) -> Iterator[Finding]:
+    data_dir = Path(settings.chapps.data_dir)
+    yield from _unusable("CHAPPS", "data_dir", data_dir / "state.sqlite3", data_dir, makes_parents=True)
+    if settings.state.path and not settings.uses_redis:
+        yield from _unusable("State", "path", Path(settings.state.path), data_dir, makes_parents=True)
+    if settings.api.token_file and settings.api.listen and settings.api.auth == "token":
+        yield from _unusable("API", "token_file", Path(settings.api.token_file), data_dir)
+    if settings.log.file not in ("", "-"):
+        yield from _unusable("Log", "file", Path(settings.log.file), data_dir)
+    try:
+        url = database_url(settings.adapter, "", settings.chapps.data_dir)
+    except ConfigError:
+        return
+    if url.get_backend_name() == "sqlite" and (settings.adapter.db_url or Path(settings.adapter.db_name).is_absolute()):
+        option = "db_url" if settings.adapter.db_url else "db_name"
+        yield from _unusable("PolicyConfigAdapter", option, Path(str(url.database)), data_dir, makes_parents=True)
+
+
+def _unusable(
+    section: str, option: str, path: Path, data_dir: Path, *, makes_parents: bool = False
+) -> Iterator[Finding]:
+    """Whether a file can neither be written nor made.
+
+    :param data_dir: is made at the start.
+    :param makes_parents: so are the directories above the file.
+    """
+    problem = _problem(path, makes_parents or path.parent == data_dir)
+    if problem:
+        error = OSError(problem[0], os.strerror(problem[0]), str(problem[1]))
+        shown = str(data_dir) if option == "data_dir" else str(path)
+        others = (("CHAPPS", "data_dir"),)
+        yield Finding(section, option, shown, f"cannot be used: {explain(problem[1], error)}", others)
+
+
+def _problem(path: Path, makes_parents: bool) -> tuple[int, Path] | None:
+    try:
+        if path.exists():
+            return (errno.EISDIR, path) if path.is_dir() else _forbidden(path, os.W_OK)
+        directory = path.parent
+        while makes_parents and not os.path.lexists(directory) and directory != directory.parent:
+            directory = directory.parent
+        if not directory.exists():
+            return errno.ENOENT, path
+        return _forbidden(directory, os.W_OK | os.X_OK) if directory.is_dir() else (errno.ENOTDIR, directory)
+    except PermissionError:
+        return errno.EACCES, path
+
+
+def _forbidden(path: Path, wanted: int) -> tuple[int, Path] | None:
+    return None if os.access(path, wanted) else (errno.EACCES, path)
