@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,12 +14,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from chapps_tw import cli
 from chapps_tw.config import Settings
 from chapps_tw.database import examples, schema
-from chapps_tw.database.engine import make_engine
+from chapps_tw.preflight import findings
+from chapps_tw.start_errors import StartError, database_problem, open_engine
 
 
 def main() -> int:
     """Run the command that the program was called with; returns its exit code."""
-    return cli.run(sys.argv[1:], cli.World(set_up, add_examples, time.time))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # What a terminal has no letters for is shown all the same.
+            stream.reconfigure(errors="backslashreplace")
+    return cli.run(sys.argv[1:], cli.World(set_up, add_examples, time.time, findings))
 
 
 def set_up(settings: Settings) -> str:
@@ -52,19 +58,16 @@ def add_examples(settings: Settings) -> str:
 @contextmanager
 def _engine(settings: Settings) -> Iterator[Engine]:
     try:
-        engine = make_engine(settings.adapter, settings.db_password, settings.chapps.data_dir)
+        engine = open_engine(settings)
         try:
             yield engine
         finally:
             engine.dispose()
-    except schema.SchemaError as error:
+    except StartError as error:
         raise cli.CommandError(str(error)) from None
-    except SQLAlchemyError as error:
-        # The statement and its parameters are no business of the admin's.
-        why = " ".join(str(getattr(error, "orig", error)).split())
-        raise cli.CommandError(f"the database cannot be used: {why}") from None
-    except OSError as error:
-        raise cli.CommandError(f"the database's file cannot be made: {error}") from None
+    except (schema.SchemaError, SQLAlchemyError, OSError, UnicodeError, TypeError) as error:
+        # The drivers leave values that they cannot take to Python.
+        raise cli.CommandError(database_problem(settings, error)) from None
 
 
 if __name__ == "__main__":

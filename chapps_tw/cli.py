@@ -6,8 +6,9 @@ import argparse
 import getpass
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from signal import SIGINT
 from time import gmtime, strftime
 from typing import NamedTuple
 
@@ -15,10 +16,12 @@ import chapps_tw
 from chapps_tw.cli_ask import AskError, ask, request
 from chapps_tw.cli_parser import make_parser
 from chapps_tw.config import ConfigError, Settings
+from chapps_tw.config_checks import Finding
 from chapps_tw.config_file import DEFAULT_PATH, load
 from chapps_tw.config_write import write
 from chapps_tw.interfaces import BookConflict, BookUnavailable
 from chapps_tw.passcode import make_hash
+from chapps_tw.private_files import explain
 from chapps_tw.tokens import TokenError, TokenStore
 
 
@@ -33,11 +36,13 @@ class World(NamedTuple):
     :ivar add_examples: adds the example users that are not there; returns a sentence. Both raise
         :class:`BookUnavailable`, :class:`BookConflict` and :class:`CommandError`.
     :ivar clock: the time in epoch seconds.
+    :ivar check: finds what keeps settings from working on this machine.
     """
 
     set_up: Callable[[Settings], str]
     add_examples: Callable[[Settings], str]
     clock: Callable[[], float]
+    check: Callable[[Settings], Iterable[Finding]]
 
 
 def run(arguments: Sequence[str], world: World) -> int:
@@ -53,7 +58,24 @@ def run(arguments: Sequence[str], world: World) -> int:
         return _failed(error.problems)
     except (AskError, BookConflict, BookUnavailable, CommandError, TokenError) as error:
         return _failed([str(error)])
+    except KeyboardInterrupt:
+        return 128 + SIGINT
     return 0
+
+
+def _say(text: str) -> None:
+    """Print the outcome of a command, all at once.
+
+    :raises CommandError: when it cannot be written.
+    """
+    if sys.stdout is None:
+        raise CommandError("there is no standard output to write to")
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What is left would be tried again at the end of the program.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CommandError(f"the output cannot be written: {error.strerror}") from None
 
 
 def _failed(problems: Sequence[str]) -> int:
@@ -67,46 +89,56 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _version(options: argparse.Namespace, world: World) -> None:
-    print(f"CHAPPS-TW v{chapps_tw.__version__}")
+    _say(f"CHAPPS-TW v{chapps_tw.__version__}")
 
 
 def _check_config(options: argparse.Namespace, world: World) -> None:
-    settings = _settings(options)
+    settings = load(options.config, os.environ, world.check)
     for warning in settings.warnings:
         print(f"chapps-cli: {warning}", file=sys.stderr)
-    print(f"{settings.path or 'built-in defaults'}: ok")
-    for listener in settings.listeners:
-        print(f"  {listener.name}: {listener.listen}: {', '.join(listener.policies)}")
+    lines = [f"{settings.path or 'built-in defaults'}: ok"]
+    lines += [f"  {each.name}: {each.listen}: {', '.join(each.policies)}" for each in settings.listeners]
     if settings.api.listen:
-        print(f"  HTTP API: {settings.api.listen}")
+        lines.append(f"  HTTP API: {settings.api.listen}")
+    _say("\n".join(lines))
 
 
 def _db_setup(options: argparse.Namespace, world: World) -> None:
-    print(world.set_up(_settings(options)))
+    _say(world.set_up(_settings(options)))
 
 
 def _add_examples(options: argparse.Namespace, world: World) -> None:
-    print(world.add_examples(_settings(options)))
+    _say(world.add_examples(_settings(options)))
 
 
 def _flush_config(options: argparse.Namespace, world: World) -> None:
     settings = _settings(options)
     target = write(settings, options.to or settings.path or DEFAULT_PATH)
     found = target.stat()
-    print(f"{target} written, mode {found.st_mode & 0o7777:04o}, owner {found.st_uid}:{found.st_gid}")
+    _say(f"{target} written, mode {found.st_mode & 0o7777:04o}, owner {found.st_uid}:{found.st_gid}")
 
 
 def _passcode(options: argparse.Namespace, world: World) -> None:
+    try:
+        passcode = _read_passcode()
+    except (EOFError, OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"the passcode cannot be read: {str(error) or 'the input ended'}") from None
+    if not passcode:
+        raise CommandError("the passcode is empty")
+    _say(f"password = {make_hash(passcode)}")
+
+
+def _read_passcode() -> str:
     """Ask on a terminal, twice; else take the first line of standard input."""
+    if sys.stdin is None:
+        raise EOFError
     if sys.stdin.isatty():
         passcode = getpass.getpass("Passcode: ")
         if getpass.getpass("Again: ") != passcode:
             raise CommandError("the two passcodes differ")
     else:
         passcode = sys.stdin.readline().rstrip("\r\n")
-    if not passcode:
-        raise CommandError("the passcode is empty")
-    print(f"password = {make_hash(passcode)}")
+    return passcode
 
 
 def _token_show(options: argparse.Namespace, world: World) -> None:
@@ -116,20 +148,33 @@ def _token_show(options: argparse.Namespace, world: World) -> None:
     except FileNotFoundError:
         raise CommandError(f"{path}: is not there; the service makes it at its first start") from None
     except OSError as error:
-        raise CommandError(f"{path}: cannot be read ({error.strerror})") from error
+        raise CommandError(f"{path}: cannot be read ({explain(path, error)})") from error
+    except UnicodeDecodeError:
+        raise CommandError(f"{path}: is no token") from None
     if not token:
         raise CommandError(f"{path}: the first token was revoked; make another with chapps-cli token create")
-    print(token)
+    _say(token)
 
 
 def _token_list(options: argparse.Namespace, world: World) -> None:
-    for token in TokenStore(_settings(options).token_path).list():
-        print(f"{strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(token.created))}  {token.scope:4}  {token.name}")
+    tokens = TokenStore(_settings(options).token_path).list()
+    if tokens:
+        lines = [
+            f"{strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(each.created))}  {each.scope:4}  {each.name}" for each in tokens
+        ]
+        _say("\n".join(lines))
 
 
 def _token_create(options: argparse.Namespace, world: World) -> None:
     scope = "read" if options.read_only else "full"
-    print(TokenStore(_settings(options).token_path).create(options.name, scope, world.clock()))
+    store = TokenStore(_settings(options).token_path)
+    token = store.create(options.name, scope, world.clock())
+    try:
+        _say(token)
+    except CommandError:
+        # Nobody has seen it, and it is shown this once.
+        store.revoke(options.name)
+        raise
 
 
 def _token_revoke(options: argparse.Namespace, world: World) -> None:
@@ -138,9 +183,13 @@ def _token_revoke(options: argparse.Namespace, world: World) -> None:
 
 
 def _ask(options: argparse.Namespace, world: World) -> None:
-    others = dict(each.partition("=")[::2] for each in options.others)
+    others = {}
+    for each in options.others:
+        name, equals, others[name] = each.partition("=")
+        if not equals:
+            raise AskError(f"{each!r} must be NAME=VALUE")
     question = request(options.user, options.sender, options.recipient, options.client, others)
-    print(ask(options.socket or (options.host, options.port), question, options.timeout))
+    _say(ask(options.socket or (options.host, options.port), question, options.timeout))
 
 
 _COMMANDS = {

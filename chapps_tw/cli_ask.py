@@ -58,6 +58,8 @@ def ask(address: tuple[str, int] | str, question: bytes, seconds: float = SECOND
             return _answer(connection, where)
     except TimeoutError:
         raise AskError(f"{where} did not answer in {seconds:g} s") from None
+    except UnicodeError:
+        raise AskError(f"{where} is no name of a host") from None
     except OSError as error:
         raise AskError(f"{where} cannot be asked: {error.strerror or error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,11 +16,7 @@ Commands = Mapping[str, Callable[..., None]]
 def make_parser(commands: Commands) -> argparse.ArgumentParser:
     """The parser; what it returns has the command's function, by its name in ``commands``, as ``command``."""
     parser = argparse.ArgumentParser("chapps-cli", description="Looks after a CHAPPS-TW policy service.")
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help=f"the configuration; else $CHAPPS_CONFIG, else {DEFAULT_PATH}, else the built-in defaults",
-    )
+    _add_config(parser, None)
     names = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(names, "check-config", commands, "say everything that is wrong with the configuration")
     _add(names, "version", commands, "print the version")
@@ -29,14 +26,26 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_config(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=default,
+        help=f"the configuration; else $CHAPPS_CONFIG, else {DEFAULT_PATH}, else the built-in defaults",
+    )
+
+
 def _add(names: Any, name: str, commands: Commands, help: str, family: str = "") -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = names.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    # Before or after the command: one that is not given here leaves the other alone.
+    _add_config(parser, argparse.SUPPRESS)
     parser.set_defaults(command=commands[f"{family} {name}".strip()])
     return parser
 
 
 def _add_admin(names: Any, commands: Commands) -> None:
     parser = names.add_parser("admin", help="set up the database, write the configuration, make a passcode")
+    _add_config(parser, argparse.SUPPRESS)
     jobs = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(jobs, "db-setup", commands, "make the database's tables, or bring them up to date", "admin")
     _add(jobs, "add-examples", commands, "add two example users to the database", "admin")
@@ -47,6 +56,7 @@ def _add_admin(names: Any, commands: Commands) -> None:
 
 def _add_token(names: Any, commands: Commands) -> None:
     parser = names.add_parser("token", help="make, list and revoke tokens of the HTTP API")
+    _add_config(parser, argparse.SUPPRESS)
     jobs = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(jobs, "show", commands, "print the first token, which the service made at its first start", "token")
     _add(jobs, "list", commands, "list the tokens", "token")
@@ -64,7 +74,19 @@ def _add_ask(names: Any, commands: Commands) -> None:
     parser.add_argument("--recipient", default="", help="envelope recipient")
     parser.add_argument("--client", default="192.0.2.1", metavar="ADDRESS", help="IP address of the SMTP client")
     parser.add_argument("--host", default="127.0.0.1", help="where the service listens (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=10225, help="its port (10225)")
+    parser.add_argument("--port", type=_port, default=10225, help="its port (10225)")
     parser.add_argument("--socket", metavar="PATH", help="its unix socket instead")
-    parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS", help=f"({SECONDS:g})")
+    parser.add_argument("--timeout", type=_seconds, default=SECONDS, metavar="SECONDS", help=f"({SECONDS:g})")
     parser.add_argument("others", nargs="*", metavar="NAME=VALUE", help="any other request attribute")
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,6})?|\.[0-9]{1,6}", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return float(text)

@@ -27,6 +27,11 @@ def make_hash(passcode: str) -> str:
     return "$".join(("scrypt", str(_COST), str(_BLOCK), str(_PARALLEL), _text(salt), _text(found)))
 
 
+def is_hash(stored: str) -> bool:
+    """Whether this has the form of a hash that :func:`verify` reads."""
+    return bool(_LEGACY_FORM.fullmatch(stored) or _FORM.fullmatch(stored))
+
+
 def verify(passcode: str, stored: str) -> bool:
     """Whether a passcode is the one that was hashed, compared in constant time.
 

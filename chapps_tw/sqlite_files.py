@@ -8,6 +8,8 @@ import sqlite3
 import time
 from pathlib import Path
 
+from chapps_tw import private_files
+
 # Seconds that another process may take to do the same to a new file.
 _STEP, _STEPS = 0.02, 100
 
@@ -15,20 +17,27 @@ _STEP, _STEPS = 0.02, 100
 def create(path: str | Path) -> None:
     """Make a file (mode 0600) and its directory (mode 0700) when they are not there.
 
-    SQLite gives its ``-wal`` and ``-shm`` files the mode of the main one.
+    SQLite gives its ``-wal`` and ``-shm`` files the mode of the main one, and its owner where root makes them.
 
-    :raises OSError: when that cannot be done, or the file that is there may not be read and written.
+    :raises OSError: when that cannot be done, or what is there may not be read and written. Names what it is.
     """
-    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_files.make_directory(Path(path).parent)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(private_files.create(path, os.O_RDWR))
     except FileExistsError:
         # Looked at, not opened: closing it would end the locks that another connection of this process
         # holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
-        usable = os.access(path, os.R_OK | os.W_OK)
-        problem = errno.EISDIR if os.path.isdir(path) else 0 if usable else errno.EACCES
-        if problem:
-            raise OSError(problem, os.strerror(problem), str(path)) from None
+        if os.path.isdir(path):
+            raise _error(errno.EISDIR, path) from None
+    for each in (path, f"{path}-wal", f"{path}-shm"):
+        if os.path.lexists(each) and not os.access(each, os.R_OK | os.W_OK):
+            raise _error(errno.EACCES, each)
+    if not os.access(Path(path).parent, os.W_OK | os.X_OK):
+        raise _error(errno.EACCES, Path(path).parent)
+
+
+def _error(number: int, path: str | Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
 
 
 def write_ahead(db: sqlite3.Connection) -> None:

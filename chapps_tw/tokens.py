@@ -14,9 +14,11 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from chapps_tw import private_files
 
 FIRST = "first"
 SCOPES = ("read", "full")
@@ -53,7 +55,7 @@ class TokenStore:
 
     def __init__(self, path: str) -> None:
         self._first = Path(path)
-        self._others = self._first.with_name("api-tokens.json")
+        self._others = self._first.parent / "api-tokens.json"
         self._seen: tuple[object, ...] | None = None
         self._tokens: Tokens = []
 
@@ -77,16 +79,16 @@ class TokenStore:
     def make_first(self) -> bool:
         """Make the first token unless its file is there; returns whether it was made.
 
-        :raises TokenError: when the file cannot be written.
+        :raises TokenError: when the file cannot be written, or is there and cannot be read.
         """
         try:
-            descriptor = os.open(self._first, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = private_files.create(self._first)
         except FileExistsError:
+            self._read_first()
             return False
         except OSError as error:
-            raise TokenError(f"{self._first}: the API token cannot be written ({error.strerror})") from error
+            raise _problem(self._first, "the API token cannot be written", error) from error
         with os.fdopen(descriptor, "w") as file:
-            os.fchmod(descriptor, 0o600)
             file.write(secrets.token_urlsafe(32) + "\n")
         return True
 
@@ -137,7 +139,7 @@ class TokenStore:
             try:
                 self._first.write_text("")
             except OSError as error:
-                raise TokenError(f"{self._first}: cannot be written ({error.strerror})") from error
+                raise _problem(self._first, "cannot be written", error) from error
         return had
 
     def _read_all(self) -> Tokens:
@@ -147,23 +149,24 @@ class TokenStore:
         text = _read(self._first).strip()
         if not text:
             return []
-        return [Token(FIRST, "full", self._first.stat().st_mtime, _digest(text))]
+        made = _stamp(self._first)
+        return [Token(FIRST, "full", made[0] / 1e9 if made else 0.0, _digest(text))]
 
     def _read_others(self) -> Tokens:
         text = _read(self._others)
         try:
-            rows = json.loads(text) if text else []
-            return [Token(row["name"], row["scope"], float(row["created"]), row["sha256"]) for row in rows]
-        except (ValueError, TypeError, KeyError) as error:
+            return [_token(row) for row in json.loads(text)] if text else []
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise TokenError(f"{self._others}: is no list of tokens ({error})") from error
 
     @contextmanager
     def _locked(self) -> Iterator[Tokens]:
         """The tokens of the second file, while nobody else changes them."""
+        lock = self._others.with_suffix(".lock")
         try:
-            descriptor = os.open(self._others.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = _open_lock(lock)
         except OSError as error:
-            raise TokenError(f"{self._others}: cannot be locked ({error.strerror})") from error
+            raise _problem(lock, "cannot be locked", error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield self._read_others()
@@ -177,25 +180,41 @@ class TokenStore:
         draft = self._others.with_suffix(".new")
         try:
             draft.unlink(missing_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = private_files.create(draft)
             with os.fdopen(descriptor, "w") as file:
-                self._hand_over(descriptor)
                 json.dump(rows, file, indent=1)
                 file.flush()
                 os.fsync(descriptor)
             draft.replace(self._others)
         except OSError as error:
-            raise TokenError(f"{self._others}: cannot be written ({error.strerror})") from error
-
-    def _hand_over(self, descriptor: int) -> None:
-        # The admin makes tokens as root; the service that reads them owns the first one.
-        if os.geteuid() == 0 and self._first.exists():
-            owner = self._first.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            raise _problem(self._others, "cannot be written", error) from error
 
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _token(row: Any) -> Token:
+    """A row of the second file. Raises ValueError, TypeError or KeyError when it is none."""
+    token = Token(row["name"], row["scope"], float(row["created"]), row["sha256"])
+    words = isinstance(token.name, str) and isinstance(token.digest, str) and token.digest.isascii()
+    if not words or token.scope not in SCOPES or not 0 <= token.created < 1e11:
+        raise ValueError("a row has other values")
+    return token
+
+
+def _problem(path: Path, what: str, error: OSError) -> TokenError:
+    return TokenError(f"{path}: {what} ({private_files.explain(path, error)})")
+
+
+def _open_lock(path: Path) -> int:
+    """Open the file that is locked, and make it where it is not there yet."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    with suppress(FileNotFoundError):
+        return os.open(path, flags)
+    with suppress(FileExistsError):
+        return private_files.create(path, os.O_RDWR)
+    return os.open(path, flags)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
@@ -211,5 +230,7 @@ def _read(path: Path) -> str:
         return path.read_text("utf-8")
     except FileNotFoundError:
         return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenError(f"{path}: cannot be read ({error})") from error
+    except OSError as error:
+        raise _problem(path, "cannot be read", error) from error
+    except UnicodeDecodeError:
+        raise TokenError(f"{path}: cannot be read (it is no text)") from None

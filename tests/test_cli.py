@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +21,12 @@ from chapps_tw import admin, cli
 from chapps_tw.cli_ask import AskError, ask, request
 from chapps_tw.config_file import load
 from chapps_tw.passcode import make_hash, verify
-from chapps_tw.tokens import TokenStore
+from chapps_tw.preflight import findings
+from chapps_tw.tokens import TokenError, TokenStore
 from tests.servers.common import free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+WORLD = cli.World(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
 
 
 class Ran(NamedTuple):
@@ -40,10 +47,8 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(config: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    world = cli.World(admin.set_up, admin.add_examples, lambda: 1000000000.0)
-
     def run_one(*arguments: str, file: Path = config) -> Ran:
-        code = cli.run(["--config", str(file), *arguments], world)
+        code = cli.run(["--config", str(file), *arguments], WORLD)
         return Ran(code, *capsys.readouterr())
 
     return run_one
@@ -72,7 +77,7 @@ def test_check_config_names_the_listeners(run: Run, config: Path) -> None:
 
 
 def test_check_config_tells_every_problem_at_once(run: Run, config: Path) -> None:
-    config.write_text("[CHAPPS]\nuser_kee = x\nrequest_timeout = soon\n[Nonsense]\nx = 1\n")
+    config.write_text(f"{config.read_text()}user_kee = x\nrequest_timeout = soon\n[Nonsense]\nx = 1\n")
     ran = run("check-config")
     assert (ran.code, ran.out) == (1, "")
     lines = ran.err.splitlines()
@@ -197,7 +202,7 @@ def test_a_database_that_is_away_is_told_without_its_password(run: Run, config: 
     )
     ran = run("admin", "db-setup")
     assert ran.code == 1
-    assert ran.err.startswith("chapps-cli: the database cannot be used: ")
+    assert f"{config}: [PolicyConfigAdapter] db_host, db_port: the database cannot be used: " in ran.err
     assert "refused" in ran.err
     assert "hunter22" not in ran.err
     assert "Traceback" not in ran.err
@@ -205,7 +210,9 @@ def test_a_database_that_is_away_is_told_without_its_password(run: Run, config: 
 
 def test_a_file_that_is_no_database_is_told(run: Run, tmp_path: Path) -> None:
     (tmp_path / "chapps.sqlite3").write_bytes(b"not a database" * 1000)
-    assert run("admin", "db-setup").err == "chapps-cli: the database cannot be used: file is not a database\n"
+    assert run("admin", "db-setup").err.endswith(
+        "/chapps.ini: [PolicyConfigAdapter] db_name: the database cannot be used: file is not a database\n"
+    )
 
 
 # --- tokens ---
@@ -309,3 +316,161 @@ def test_ask_does_not_wait_for_ever() -> None:
 @pytest.mark.parametrize("other", ["no-value-sign\nx=1", "a=b\nc=d", "=x"])
 def test_ask_refuses_what_would_be_another_attribute(run: Run, other: str) -> None:
     assert "must be one line: NAME=VALUE" in run("ask", other).err
+
+
+# --- whatever is given to it ---
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_the_configuration_is_named_before_or_after_the_command(
+    config: Path, capsys: pytest.CaptureFixture[str], place: int
+) -> None:
+    arguments = ["token", "list"]
+    arguments[place:place] = ["--config", str(config)]
+    config.write_text("nonsense")
+    assert cli.run(arguments, WORLD) == 1
+    assert f"{config}: cannot be read" in capsys.readouterr().err
+
+
+def test_the_configuration_that_is_named_last_wins(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--config", "/nonesuch", "check-config", "--config", str(config)], WORLD) == 0
+    assert capsys.readouterr().out.startswith(f"{config}: ok\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--timeout", value) for value in ("-1", "0", "0.0", "nan", "inf", "1e300", "soon", "")),
+        *(("--port", value) for value in ("0", "65536", "-1", "1.5", "smtp", "")),
+    ],
+)
+def test_what_is_no_number_for_an_option_is_a_usage_error(
+    run: Run, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("ask", f"{option}={value}")
+    assert ended.value.code == 2
+    assert f"argument {option}: {value!r} is no " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", [".", "a" * 70, "a..b"])
+def test_what_is_no_name_of_a_host_is_told(run: Run, host: str) -> None:
+    assert run("ask", "--host", host) == (1, "", f"chapps-cli: {host}:10225 is no name of a host\n")
+
+
+def test_an_attribute_without_a_value_is_told(run: Run) -> None:
+    with answering(b"action=DUNNO\n\n") as (port, asked):
+        assert run("ask", "--port", str(port), "foo") == (1, "", "chapps-cli: 'foo' must be NAME=VALUE\n")
+        assert run("ask", "--port", str(port), "size=").code == 0
+    assert len(asked) == 1
+
+
+def test_flush_config_does_not_follow_a_link_to_itself(run: Run, tmp_path: Path) -> None:
+    link = tmp_path / "link.ini"
+    link.symlink_to(link)
+    ran = run("admin", "flush-config", "--to", str(link))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"chapps-cli: {link}: cannot be written: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[", "[" * 100_000, "{}x", "[1]", '[{"name": 1}]', '"text"', "\0",
+        '[{"name": "a", "scope": "all", "created": 1, "sha256": ""}]',
+        '[{"name": ["a"], "scope": "full", "created": 1, "sha256": ""}]',
+        '[{"name": "a", "scope": "full", "created": 1e300, "sha256": ""}]',
+        '[{"name": "a", "scope": "full", "created": NaN, "sha256": ""}]',
+        '[{"name": "a", "scope": "full", "created": 1, "sha256": null}]',
+        '[{"name": "a", "scope": "full", "created": 1, "sha256": "\u00fc"}]',
+    ],
+)  # fmt: skip
+def test_a_damaged_list_of_tokens_is_told(run: Run, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "api-tokens.json"
+    path.write_text(text)
+    for command in (("list",), ("create", "other"), ("revoke", "other")):
+        ran = run("token", *command)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith(f"chapps-cli: {path}: is no list of tokens (")
+    with pytest.raises(TokenError):
+        TokenStore(str(tmp_path / "api-token")).scope_of("guess")
+
+
+def test_a_first_token_that_cannot_be_read_is_told(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "api-token"
+    path.write_bytes(b"\xff")
+    assert run("token", "show").err == f"chapps-cli: {path}: is no token\n"
+    assert run("token", "list").err == f"chapps-cli: {path}: cannot be read (it is no text)\n"
+    path.unlink()
+    path.mkdir()
+    assert run("token", "show").err == f"chapps-cli: {path}: cannot be read (Is a directory)\n"
+
+
+@pytest.mark.parametrize("closed", ["stdin", "end"])
+def test_a_passcode_that_cannot_be_read_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closed: str
+) -> None:
+    if closed == "stdin":
+        monkeypatch.setattr("sys.stdin", None)
+        assert run("admin", "passcode").err == "chapps-cli: the passcode cannot be read: the input ended\n"
+    else:
+        stdin_of(monkeypatch, tmp_path / "stdin", "")
+        assert run("admin", "passcode").err == "chapps-cli: the passcode is empty\n"
+
+
+def test_a_passcode_in_place_of_its_hash_is_told(run: Run, config: Path) -> None:
+    plain = config.read_text()
+    config.write_text(f"{plain}password = hunter2\n")
+    ran = run("check-config")
+    assert ran.code == 0
+    assert f"{config}: [CHAPPS] password is no hash, so that no passcode matches it; make one with" in ran.err
+    assert "hunter2" not in ran.err + ran.out
+    config.write_text(f"{plain}password = {make_hash('hunter2')}\n")
+    assert run("check-config").err == ""
+
+
+# --- the program, as a shell runs it ---
+
+
+def shell(command: str, config: Path, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+    """Run a line of sh in which ``$CLI`` is the program."""
+    program = f"{sys.executable} -m chapps_tw.admin --config {config}"
+    environment = {**os.environ, "CLI": program, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=seconds
+    )
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        (">/dev/full", "the output cannot be written: No space left on device"),
+        (">&-", "there is no standard output to write to"),
+        ("| true", "the output cannot be written: Broken pipe"),
+    ],
+)
+def test_a_token_that_nobody_could_read_is_not_kept(config: Path, to: str, why: str) -> None:
+    # Whoever reads the pipe is gone before anything is written.
+    command = f"(sleep 0.3; $CLI token create billing) {to}" if "|" in to else f"$CLI token create billing {to}"
+    assert shell(command, config).stderr == f"chapps-cli: {why}\n"
+    assert TokenStore(str(config.with_name("api-token"))).list() == []
+
+
+def test_output_that_a_terminal_has_no_letters_for_is_shown(config: Path) -> None:
+    assert shell("$CLI token create käse", config).returncode == 0
+    listed = shell("PYTHONIOENCODING=ascii $CLI token list", config)
+    assert (listed.returncode, listed.stdout[-8:]) == (0, r"k\xe4se" + "\n")
+
+
+def test_ctrl_c_ends_it_without_a_traceback(config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        command = [sys.executable, "-m", "chapps_tw.admin", "ask", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        with silent.accept()[0] as connection:
+            # It waits for the answer from here on.
+            while b"\n\n" not in connection.recv(65536):
+                continue
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=10)[1] == ""
+    assert process.returncode == 128 + signal.SIGINT

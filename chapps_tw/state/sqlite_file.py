@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from chapps_tw import sqlite_files
 from chapps_tw.interfaces import StateUnavailable
+from chapps_tw.private_files import explain
 
 MEMORY = ":memory:"
 
@@ -110,7 +111,7 @@ def open_file(path: str) -> sqlite3.Connection:
             sqlite_files.create(path)
         db = connect(path, _PATIENCE)
     except OSError as error:
-        raise StateUnavailable(f"The live state in {path} cannot be opened: {error.strerror}.") from error
+        raise StateUnavailable(f"The live state in {path} cannot be opened: {explain(path, error)}.") from error
     except sqlite3.Error as error:
         raise unavailable(path, error) from error
     try:
