@@ -221,6 +221,16 @@ class LoginTests(RedisTestCase):
         await eventually(lambda: "NOAUTH" in pool.problem, 2)
         self.assertEqual(pool.connections, 0)
 
+    async def test_what_the_server_refuses_is_told_with_its_option_in_one_sentence(self) -> None:
+        unknown = self.pool(password="hunter2", username="nobody")
+        await eventually(lambda: "WRONGPASS" in unknown.problem, 2)
+        self.assertTrue(unknown.problem.endswith("user is disabled (see [Redis] username, password)"), unknown.problem)
+        far = self.pool(db=5000)
+        await eventually(lambda: "DB index" in far.problem, 2)
+        self.assertTrue(far.problem.endswith("(see [Redis] db)"), far.problem)
+        # A full stop is added where it is logged.
+        self.assertFalse([line for line in self.told() if line.endswith(".")])
+
     async def test_an_acl_user_needs_no_more_than_its_own_keys_and_few_commands(self) -> None:
         self.server.command(
             "ACL", "SETUSER", "mail", "on", ">word", "~chapps:*",

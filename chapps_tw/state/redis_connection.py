@@ -133,7 +133,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         elif run and code == "LATE" and not run[3] and due > self.factory.owner.monotonic():
             self._again(deferred, due, (*run[:3], True))
         else:
-            refused = Unusable(self.factory.owner.server.name, f"it answers: {text[:200]}")
+            refused = Unusable(self.factory.owner.server.name, f"it answers: {text[:200].rstrip('. ')}")
             if code in _AWAY:
                 self.factory.owner.distrust(self, refused.why)
             deferred.errback(refused)
@@ -179,7 +179,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             if not success:
                 # Not every user may ask for the role; a replica is told by the refused probe, too.
                 if words[0] != b"ROLE" or not str(reply.value.why).startswith("it answers: NOPERM"):
-                    raise reply.value
+                    raise Unusable(owner.server.name, f"{reply.value.why}{_to_look_at(reply.value.why)}")
             elif words[0] == b"ROLE" and reply[0] != b"master":
                 raise Unusable(owner.server.name, "it is not the master")
         # What the login took has another deadline.
@@ -230,3 +230,13 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
 def not_observed(seconds: float) -> None:
     """In place of an observer."""
+
+
+def _to_look_at(why: str) -> str:
+    """The options that a server refuses, to follow why it does."""
+    answer = why.removeprefix("it answers: ").removeprefix("ERR ")
+    if answer.startswith(("WRONGPASS", "NOAUTH", "AUTH", "invalid password")):
+        return " (see [Redis] username, password)"
+    if answer.startswith(("DB index", "invalid DB index", "SELECT")):
+        return " (see [Redis] db)"
+    return " (see [Redis] username)" if answer.startswith("NOPERM") else ""

@@ -290,15 +290,18 @@ def pool_from(
     monotonic: Callable[[], float],
     deadline: float,
     observe: Callable[[float], None] = not_observed,
+    sentinel_password: str = "",
 ) -> RedisPool:
     """The pool that a configuration asks for; it is not started.
 
+    :param password: of the Redis servers.
     :param monotonic: seconds on a clock that is never set.
     :param deadline: seconds until a command that is not answered fails.
     :param observe: told of each command that was answered, or timed out, how many seconds that took.
+    :param sentinel_password: of the Sentinels.
     :raises ConfigError: when the file of the certificate authority cannot be used.
     """
     probe = redis.key_prefix.encode() + b":probe"
     login = Login(redis.username, password, redis.db, probe, bool(redis.sentinel_servers))
-    server = server_from(redis, reactor)
+    server = server_from(redis, Login(redis.sentinel_username, sentinel_password), reactor)
     return RedisPool(server, login, reactor, deadline, redis.pool_size, monotonic, observe)

@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import signal
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -159,15 +160,25 @@ class SentinelGroup:
     """A master, a replica and three Sentinels, which take half a second to believe that a master is down.
 
     :ivar servers: of ``[Redis] sentinel_servers``.
+    :param password: of master and replica.
+    :param sentinel_password: of the Sentinels.
+    :param authority: signs their certificates: all of them speak TLS then.
     """
 
     name = "mail"
 
-    def __init__(self, folder: Path, password: str = "") -> None:
+    def __init__(
+        self, folder: Path, password: str = "", sentinel_password: str = "", authority: Authority | None = None
+    ) -> None:
         self._folder = folder
         self.password = password
-        self.master = RedisProcess(folder / "a", password)
-        self.replica = RedisProcess(folder / "b", password, replicaof=f"127.0.0.1 {self.master.port}")
+        self.sentinel_password = sentinel_password
+        self.authority = authority
+        tls = authority.issue("127.0.0.1") if authority else None
+        # What they need to trust each other.
+        self._tls = {"tls-replication": "yes", "tls-ca-cert-file": str(authority.path)} if authority else {}
+        self.master = RedisProcess(folder / "a", password, tls, **self._tls)
+        self.replica = RedisProcess(folder / "b", password, tls, replicaof=f"127.0.0.1 {self.master.port}", **self._tls)
         self.replica.options |= {"repl-ping-replica-period": "1"}
         self.sentinels: list[Process] = []
         self.ports: list[int] = []
@@ -198,8 +209,9 @@ class SentinelGroup:
         port = free_port()
         config = self._folder / f"sentinel-{number}.conf"
         login = f"sentinel auth-pass {self.name} {self.password}\n" if self.password else ""
+        own = f"requirepass {self.sentinel_password}\n" if self.sentinel_password else ""
         config.write_text(
-            f"port {port}\nbind 127.0.0.1\ndir {self._folder}\n"
+            f"{self._listening(port)}bind 127.0.0.1\ndir {self._folder}\n{own}"
             f"sentinel monitor {self.name} 127.0.0.1 {self.master.port} 2\n{login}"
             f"sentinel down-after-milliseconds {self.name} 500\n"
             f"sentinel failover-timeout {self.name} 3000\n"
@@ -208,13 +220,39 @@ class SentinelGroup:
         self.sentinels.append(Process(command, self._folder / f"sentinel-{number}.log"))
         self.ports.append(port)
 
-    def _ready(self, port: int) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", port), 1) as connection:
-                connection.sendall(hiredis.pack_command(("SENTINEL", "MASTER", self.name)))  # type: ignore[arg-type]
-                reader = hiredis.Reader(encoding="utf-8")
+    def _listening(self, port: int) -> str:
+        """The lines of a Sentinel's configuration about its port."""
+        if self.authority is None:
+            return f"port {port}\n"
+        options = {name: value for name, value in self.master.options.items() if name.startswith("tls-")}
+        options |= {"port": "0", "tls-port": str(port)}
+        return "".join(f"{name} {value}\n" for name, value in options.items())
+
+    def command(self, port: int, *words: str) -> Any:
+        """Send a command to a Sentinel, logged in; returns the answer, which may be an error.
+
+        :raises OSError: when it cannot be asked.
+        """
+        login = [("AUTH", self.sentinel_password)] if self.sentinel_password else []
+        with self._connect(port) as connection:
+            reader = hiredis.Reader(encoding="utf-8")
+            for each in (*login, words):
+                connection.sendall(hiredis.pack_command(each))  # type: ignore[arg-type]
                 while (answer := reader.gets()) is False:
                     reader.feed(connection.recv(65536))
+        return answer
+
+    def _connect(self, port: int) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", port), 1)
+        if self.authority is None:
+            return connection
+        return ssl.create_default_context(cafile=str(self.authority.path)).wrap_socket(
+            connection, server_hostname="127.0.0.1"
+        )
+
+    def _ready(self, port: int) -> bool:
+        try:
+            answer = self.command(port, "SENTINEL", "MASTER", self.name)
         except OSError:
             return False
         state = dict(zip(answer[::2], answer[1::2], strict=True))
