@@ -18,40 +18,65 @@ _NO_FIGURES: Mapping[str, int | float] = {}
 
 
 class Reason(StrEnum):
-    """Why a policy decided as it did. Stable: for logs, metrics and programs."""
+    """Why a policy decided as it did. Stable: for logs, metrics and programs.
 
-    AUTHORIZED_DOMAIN = "authorized_domain"
-    AUTHORIZED_EMAIL = "authorized_email"
-    SENDER_NOT_AUTHORIZED = "sender_not_authorized"
-    SENDER_UNCLEAR = "sender_unclear"
-    NULL_SENDER_ACCEPTED = "null_sender_accepted"
-    NULL_SENDER_REFUSED = "null_sender_refused"
-    NO_USER = "no_user"
-    UNKNOWN_USER = "unknown_user"
-    NO_QUOTA = "no_quota"
-    WITHIN_QUOTA = "within_quota"
-    COUNTED_BEFORE = "counted_before"
-    QUOTA_EXCEEDED = "quota_exceeded"
-    TOO_SOON = "too_soon"
-    STAGE_NOT_JUDGED = "stage_not_judged"
-    NOT_GREYLISTED = "not_greylisted"
-    GREYLIST_FIRST = "greylist_first"
-    GREYLIST_EARLY = "greylist_early"
-    GREYLIST_PASSED = "greylist_passed"
-    KNOWN_CLIENT = "known_client"
-    HELO_WHITELISTED = "helo_whitelisted"
-    SPF_PASS = "spf_pass"
-    SPF_FAIL = "spf_fail"
-    SPF_SOFTFAIL = "spf_softfail"
-    SPF_NEUTRAL = "spf_neutral"
-    SPF_NONE = "spf_none"
-    SPF_TEMPERROR = "spf_temperror"
-    SPF_PERMERROR = "spf_permerror"
-    STATE_UNAVAILABLE = "state_unavailable"
-    BOOK_UNAVAILABLE = "book_unavailable"
-    TIMED_OUT = "timed_out"
-    POLICY_FAILED = "policy_failed"
-    REQUEST_UNREADABLE = "request_unreadable"
+    :ivar meaning: the same for people, in one sentence or two.
+    """
+
+    meaning: str
+
+    def __new__(cls, code: str, meaning: str) -> Reason:
+        """Make a member; one without a meaning is none."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    AUTHORIZED_DOMAIN = "authorized_domain", "The sender's domain is linked to the user."
+    AUTHORIZED_EMAIL = "authorized_email", "The sender's address is linked to the user."
+    SENDER_NOT_AUTHORIZED = (
+        "sender_not_authorized",
+        "Neither the sender's domain nor the sender's address is linked to the user, or there is no such user.",
+    )
+    SENDER_UNCLEAR = (
+        "sender_unclear",
+        "The sender has no domain, or can be read in two ways, so that it is not known whose it is.",
+    )
+    NULL_SENDER_ACCEPTED = "null_sender_accepted", "The sender is empty, and null_sender_ok lets that through."
+    NULL_SENDER_REFUSED = "null_sender_refused", "The sender is empty, which null_sender_ok does not let through."
+    NO_USER = "no_user", "The request does not tell who is sending: nobody has logged in."
+    UNKNOWN_USER = "unknown_user", "There is no such user."
+    NO_QUOTA = "no_quota", "The user has no quota, and may send nothing."
+    WITHIN_QUOTA = "within_quota", "The user may send this: it was counted, and the quota is not used up."
+    COUNTED_BEFORE = "counted_before", "This was counted when it was asked about before; it costs nothing again."
+    QUOTA_EXCEEDED = "quota_exceeded", "The user's quota does not suffice for this; `wait` is the seconds until it may."
+    TOO_SOON = "too_soon", "The user's message before this was less than min_delta seconds ago."
+    STAGE_NOT_JUDGED = (
+        "stage_not_judged",
+        "The policy was not asked anything that it judges: it has to do with other stages of SMTP, or the request has "
+        "no recipient. That says nothing about what it will answer at those.",
+    )
+    NOT_GREYLISTED = (
+        "not_greylisted",
+        "The recipient's domain does not want greylisting, and nothing else asked for it.",
+    )
+    GREYLIST_FIRST = "greylist_first", "This client, sender and recipient were not met before; the client may retry."
+    GREYLIST_EARLY = "greylist_early", "The client has come back before `wait` was over; it may retry after that."
+    GREYLIST_PASSED = "greylist_passed", "The client has come back after the wait."
+    KNOWN_CLIENT = "known_client", "The client has passed greylisting so often that it need not wait any more."
+    HELO_WHITELISTED = "helo_whitelisted", "The client is on the helo_whitelist: SPF and greylisting are not asked."
+    SPF_PASS = "spf_pass", "SPF: the domain says that this client may send for it."
+    SPF_FAIL = "spf_fail", "SPF: the domain says that this client may not send for it."
+    SPF_SOFTFAIL = "spf_softfail", "SPF: the domain says that this client probably may not send for it."
+    SPF_NEUTRAL = "spf_neutral", "SPF: the domain says nothing about this client."
+    SPF_NONE = "spf_none", "SPF: the domain has no SPF record, or there is no domain to ask."
+    SPF_TEMPERROR = "spf_temperror", "SPF: DNS did not answer in time, or with an error; later it may."
+    SPF_PERMERROR = "spf_permerror", "SPF: the domain's record is wrong, which only its owner can mend."
+    STATE_UNAVAILABLE = "state_unavailable", "The state store is away; on_failure of the policy is the answer."
+    BOOK_UNAVAILABLE = "book_unavailable", "The database is away; on_failure of the policy is the answer."
+    TIMED_OUT = "timed_out", "The policy had no answer in time; its on_failure is the answer."
+    POLICY_FAILED = "policy_failed", "The policy failed, which the log tells more about; its on_failure is the answer."
+    REQUEST_UNREADABLE = "request_unreadable", "What came was no policy request; on_failure of the first policy counts."
 
 
 class Decision(NamedTuple):
@@ -61,7 +86,7 @@ class Decision(NamedTuple):
     :ivar reason: why.
     :ivar policy: name of the policy.
     :ivar figures: what it was decided by: ``limit``, ``used``, ``remaining``, ``wait`` (seconds) ...
-    :ivar detail: for the log alone, such as the error behind a failure.
+    :ivar detail: what else there is to say, for people: the error behind a failure, whom greylisting met.
     :ivar greylist: a later greylisting policy is to greylist, whatever the domain's flag.
     :ivar client: a later greylisting policy is to take this for the client (a domain that SPF passed).
     :ivar shadow: the action that would have been, had the policy not been in shadow mode.

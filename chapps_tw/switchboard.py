@@ -113,8 +113,11 @@ class Switchboard:
         except Exception as error:
             return self._failure(seat, error)
 
-    async def explain(self, request: OutboundPPR) -> list[Decision]:
-        """What every policy would answer now, also after one that stops the mail. Changes nothing."""
+    async def explain(self, request: OutboundPPR) -> Answer:
+        """What would be answered now, and what every policy would, also after one that stops the mail.
+
+        Changes nothing. Nobody has the last word (``settle``), since that may use something up.
+        """
         decisions: list[Decision] = []
         for seat in self._asked(request, decisions):
             try:
@@ -122,7 +125,7 @@ class Switchboard:
             except Exception as error:
                 decision = self._failure(seat, error)
             decisions.append(_shadowed(decision) if seat.shadow else decision)
-        return decisions
+        return Answer(_sent(decisions), decisions)
 
     def unreadable(self, why: str) -> Decision:
         """The answer to something that is no policy request."""
@@ -148,6 +151,13 @@ class Switchboard:
             self._failed(seat.policy.name, error)
         action = PASS if seat.accept_on_failure else DEFER
         return Decision(action, reason, seat.policy.name, detail=str(error))
+
+
+def _sent(decisions: Sequence[Decision]) -> Decision:
+    """Of what all policies answer, the one that is sent."""
+    stopping = (decision for decision in decisions if decision.stops)
+    telling = (decision for decision in reversed(decisions) if decision.action != PASS)
+    return next(stopping, None) or next(telling, decisions[-1])
 
 
 def _shadowed(decision: Decision) -> Decision:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +40,12 @@ def test_figures_are_filled_in_and_cannot_add_more() -> None:
     text = fill("REJECT {user} used {used} of {limit} {unknown}", {"user": "{limit}", "used": 3, "limit": 12})
     assert text == "REJECT {limit} used 3 of 12 {unknown}"
     assert len(fill("REJECT {user}", {"user": "x" * 5000})) < 300
+
+
+def test_every_reason_has_a_meaning_and_none_the_same() -> None:
+    assert all(re.fullmatch(r"[A-Z][^\n]+[.]", reason.meaning) for reason in Reason)
+    assert len({reason.meaning for reason in Reason}) == len(Reason)
+
+
+def test_a_reason_is_its_code() -> None:
+    assert [f"{Reason.NO_USER}", str(Reason.NO_USER), json.loads(json.dumps(Reason.NO_USER))] == ["no_user"] * 3

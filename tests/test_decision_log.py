@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, record_of
+from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, loss_as_json, loss_as_text, record_of
 from chapps_tw.log_file import LogFile
 from chapps_tw.request import PostfixPolicyRequest
 
@@ -63,6 +64,40 @@ def test_every_line_can_be_taken_apart_again(value: str) -> None:
     assert (json.loads(shown) if shown.startswith('"') else shown) == value
 
 
+@pytest.mark.parametrize("value", ["", "a b", "a\\b", 'a "b"', "a b\\c", "ä", "ä b", "a\tb"])
+def test_details_can_be_read_again(value: str) -> None:
+    detailed = DECISION._replace(detail=value)
+    line = as_text(record_of("outbound", "bob", PostfixPolicyRequest(ATTRIBUTES), detailed, 1.5))
+    shown = line.partition(" detail=")[2]
+    assert (json.loads(shown) if shown.startswith('"') else shown) == value
+
+
+def test_that_greylisting_is_asked_for_is_told() -> None:
+    asking = DECISION._replace(detail="mailfrom none.net", greylist=True)
+    found = record_of("inbound", "", PostfixPolicyRequest(ATTRIBUTES), asking, 1.5)
+    assert as_text(found).endswith(' detail="mailfrom none.net; asks for greylisting"')
+    assert json.loads(as_json(found))["detail"] == "mailfrom none.net; asks for greylisting"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["Bob@BÜCHER.example", "bob@bücher.example", "bob@xn--bcher-kva.example", "BOB@XN--BCHER-KVA.example."]
+)
+@pytest.mark.parametrize("came", ["bob@bücher.example", "BOB@Bücher.example", "Bob@XN--bcher-kva.Example"])
+def test_addresses_are_found_in_any_form(wanted: str, came: str) -> None:
+    log = DecisionLog(as_text, None, Clock().callLater)
+    log.add(record(sender=came, recipient=came))
+    for name in ("sender", "recipient"):
+        assert [getattr(each, name) for each in log.find({name: wanted}, 10).records] == [came]
+        assert not log.find({name: "other" + wanted}, 10).records
+
+
+def test_users_are_found_as_they_are_and_the_null_sender_by_nothing() -> None:
+    log = DecisionLog(as_text, None, Clock().callLater)
+    log.add(record(sender=""))
+    assert len(log.find({"user": "bob", "sender": ""}, 10).records) == 1
+    assert not log.find({"user": "Bob"}, 10).records
+
+
 def test_lines_are_written_in_batches() -> None:
     clock = Clock()
     written: list[bytes] = []
@@ -83,14 +118,15 @@ def test_the_last_decisions_can_be_asked_for_newest_first() -> None:
     for number in range(6000):
         log.add(record(sender=f"{number % 2}@x", instance=str(number)))
     assert len(log.recent) == 5000
-    assert [each.instance for each in log.find({"sender": "1@x"}, 2)] == ["5999", "5997"]
-    assert list(log.find({"user": "nobody"}, 10)) == []
+    assert [each.instance for each in log.find({"sender": "1@x"}, 2).records] == ["5999", "5997"]
+    assert log.find({"user": "nobody"}, 10) == ([], 5000, log.recent[0].time)
+    assert DecisionLog(as_text, None, Clock().callLater).find({}, 10) == ([], 0, 0.0)
 
 
 def test_a_log_file_is_appended_to_and_follows_rotation(tmp_path: Path) -> None:
     path = tmp_path / "decisions.log"
     path.write_bytes(b"before\n")
-    log = LogFile(str(path))
+    log = LogFile(str(path), loss_as_text)
     log.open()
     log.write(b"one\n")
     while path.read_bytes() != b"before\none\n":
@@ -102,11 +138,17 @@ def test_a_log_file_is_appended_to_and_follows_rotation(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o007 == 0
 
 
-def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("note", "line"),
+    [(loss_as_text, b"4 lines of the decision log were lost"), (loss_as_json, b'{"lost_lines": 4}')],
+)
+def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(
+    tmp_path: Path, note: Callable[[int], str], line: bytes
+) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    log = LogFile(str(path))
+    log = LogFile(str(path), note)
     log.open()
     for _ in range(20):
         log.write(b"x" * (1024 * 1024 - 1) + b"\n")
@@ -119,4 +161,4 @@ def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(tmp_path: Pa
         found += os.read(reader, 65536)
     log.close()
     os.close(reader)
-    assert b"\n4 lines of the decision log were lost\nlast\n" in found
+    assert b"\n" + line + b"\nlast\n" in found

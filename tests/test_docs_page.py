@@ -103,6 +103,7 @@ class DocsPageTests(APITestCase):
             page = self.open(window)
             self.assertEqual(page.title(), "CHAPPS-TW")
             self.assertEqual(page.locator(".opblock").count(), sum(map(len, document["paths"].values())))
+            self.assertIn("click Authorize and enter the token there too", page.locator(".info").inner_text())
             self.check_quiet(window)
 
     def test_a_request_is_sent_from_the_page_and_its_answer_shown(self) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.config import Chapps, Settings
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import record_of
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.decision_log import RECENT, record_of
+from chapps_tw.request import PostfixPolicyRequest, parse_attributes
 from tests.rest_client import Node
 
 REQUEST = {
@@ -24,15 +26,19 @@ REQUEST = {
 }
 
 
+DECISION = Decision("REJECT no", Reason.QUOTA_EXCEEDED, "OutboundQuotaPolicy", {"limit": 5, "used": 5})
+
+
 class InsightTestCase(TestCase):
+    settings = Settings()
+
     def setUp(self) -> None:
-        self.node = Node()
+        self.node = Node(self.settings)
         self.node.start()
         self.addCleanup(self.node.stop)
 
     def decide(self) -> None:
-        decision = Decision("REJECT no", Reason.QUOTA_EXCEEDED, "OutboundQuotaPolicy", {"limit": 5, "used": 5})
-        self.node.records = [record_of("outbound", "alice", PostfixPolicyRequest(REQUEST), decision, 1.5)]
+        self.node.records = [record_of("outbound", "alice", PostfixPolicyRequest(REQUEST), DECISION, 1.5)]
 
 
 class ExplainTests(InsightTestCase):
@@ -73,6 +79,67 @@ class ExplainTests(InsightTestCase):
             answer = await self.node.ask("POST", "/live/explain/", body, headers=headers)
             self.assertEqual(answer.status, status, (body, answer.body))
 
+    async def test_the_answer_that_postfix_would_get_stands_beside_those_of_all(self) -> None:
+        within = Decision("DUNNO", Reason.AUTHORIZED_DOMAIN, "SenderDomainAuthPolicy")
+        request = PostfixPolicyRequest(REQUEST)
+        self.decide()
+        self.node.records.insert(0, record_of("outbound", "alice", request, within, 1.5))
+        answer = (await self.node.ask("POST", "/live/explain/", REQUEST)).json
+        self.assertEqual((answer["answer"], answer["remarks"]), (answer["response"][1], []))
+        refused = within._replace(action="REJECT no", reason=Reason.SENDER_NOT_AUTHORIZED)
+        self.node.records.append(record_of("outbound", "alice", request, refused, 1.5))
+        self.node.records.append(self.node.records[0])
+        self.node.sent = 2
+        answer = (await self.node.ask("POST", "/live/explain/", REQUEST)).json
+        self.assertEqual(answer["answer"], answer["response"][2])
+        remark = "Postfix would be answered by SenderDomainAuthPolicy; not asked: SenderDomainAuthPolicy."
+        self.assertEqual(answer["remarks"], [remark])
+
+    async def test_the_protocol_state_is_one_of_postfix_and_rcpt_where_there_is_none(self) -> None:
+        without = {name: value for name, value in REQUEST.items() if name != "protocol_state"}
+        missing = "It has no protocol_state: RCPT was taken."
+        for given, state, remarks in (
+            ({}, "RCPT", [missing]),
+            ({"protocol_state": ""}, "RCPT", [missing]),
+            ({"protocol_state": "data"}, "DATA", ["data was taken for DATA."]),
+            ({"protocol_state": "END-OF-MESSAGE"}, "END-OF-MESSAGE", []),
+        ):
+            answer = await self.node.ask("POST", "/live/explain/", {**without, **given})
+            self.assertEqual((answer.status, answer.json.get("remarks")), (200, remarks), answer.body)
+            self.assertEqual(self.node.explained.pop(), ("", {**without, "protocol_state": state}))
+        answer = await self.node.ask("POST", "/live/explain/", {**without, "protocol_state": "RCPT TO"})
+        self.assertEqual((answer.status, self.node.explained), (422, []))
+        [fault] = answer.detail
+        self.assertEqual(fault["loc"], ["body", "attributes"])
+        self.assertRegex(fault["msg"], "^protocol_state must be one of CONNECT, EHLO, HELO, MAIL, RCPT, DATA, ")
+
+    async def test_what_is_not_judged_is_no_promise(self) -> None:
+        decision = Decision("DUNNO", Reason.STAGE_NOT_JUDGED, "GreylistingPolicy")
+        self.node.records = [record_of("greylisting", "", PostfixPolicyRequest(REQUEST), decision, 1.5)]
+        [remark] = (await self.node.ask("POST", "/live/explain/", REQUEST)).json["remarks"]
+        self.assertEqual(remark, f"GreylistingPolicy: {Reason.STAGE_NOT_JUDGED.meaning}")
+
+    async def test_bytes_that_are_no_utf_8_are_taken_as_the_policy_port_takes_them(self) -> None:
+        text = b"protocol_state=RCPT\nsender=J\xfcrgen@example.com\nod\xfc=x\n"
+        wanted = {"protocol_state": "RCPT", "sender": "J\udcfcrgen@example.com", "od\udcfc": "x"}
+        self.assertEqual(parse_attributes(text.rstrip()), wanted)
+        self.node.records = [record_of("outbound", "", PostfixPolicyRequest(wanted), DECISION, 1.5)]
+        for body, kind in ((text, "text/plain"), (json.dumps(wanted).encode(), "application/json")):
+            answer = await self.node.ask("POST", "/live/explain/", body, headers={"Content-Type": kind})
+            self.assertEqual(answer.status, 200, answer.body)
+            self.assertEqual(answer.response[0]["sender"], wanted["sender"])
+        self.assertEqual(self.node.explained, [("", wanted)] * 2)
+
+
+class LatinTests(InsightTestCase):
+    settings = Settings(chapps=replace(Chapps(), payload_encoding="latin-1"))
+
+    async def test_text_is_read_in_the_encoding_of_the_policy_port(self) -> None:
+        text = b"protocol_state=RCPT\nsender=J\xfcrgen@example.com\n"
+        answer = await self.node.ask("POST", "/live/explain/", text, headers={"Content-Type": "text/plain"})
+        self.assertEqual(answer.status, 200, answer.body)
+        self.assertEqual(self.node.explained[0][1]["sender"], "Jürgen@example.com")
+
 
 class DecisionsTests(InsightTestCase):
     async def test_decisions_are_filtered_by_what_is_given(self) -> None:
@@ -83,6 +150,19 @@ class DecisionsTests(InsightTestCase):
         await self.node.ask("GET", "/live/decisions/")
         self.assertEqual(self.node.found[1], ({}, 100))
         self.assertEqual((await self.node.ask("GET", "/live/decisions/?colour=red")).status, 422)
+
+    async def test_it_is_told_how_far_they_reach_back(self) -> None:
+        self.decide()
+        searched = "Searched: the last 1 decisions of this node, since 1970-01-01T00:00:01+00:00."
+        answer = (await self.node.ask("GET", "/live/decisions/")).json
+        self.assertEqual(answer["remarks"], [searched])
+        answer = (await self.node.ask("GET", "/live/decisions/?limit=1")).json
+        self.assertEqual(answer["remarks"], [searched, "There may be more: the newest 1 are shown."])
+        self.node.records = []
+        answer = (await self.node.ask("GET", "/live/decisions/")).json
+        self.assertEqual(answer["remarks"], ["This node has decided nothing since it was started."])
+        [route] = [each for each in self.node.api.routes if each.path == "/live/decisions/"]
+        self.assertIn(f"own last {RECENT} since", route.note)
 
 
 class HealthTests(InsightTestCase):
@@ -113,9 +193,25 @@ class DocumentTests(InsightTestCase):
             self.assertNotEqual((answer.status, answer.json if answer.status == 404 else None),
                                 (404, {"detail": "There is no such page."}))  # fmt: skip
 
+    async def test_every_reason_is_explained(self) -> None:
+        document = (await self.node.ask("GET", "/openapi.json")).json
+        reason = document["components"]["schemas"]["Decided"]["properties"]["reason"]
+        self.assertEqual(reason["enum"], [each.value for each in Reason])
+        for each in Reason:
+            self.assertIn(f"- `{each.value}`: {each.meaning}\n", reason["description"] + "\n")
+
+    async def test_remarks_are_in_every_answer(self) -> None:
+        document = (await self.node.ask("GET", "/openapi.json")).json
+        for path in ("/health", "/ready", "/users/", "/live/decisions/", "/live/quota/?user_ids=1"):
+            self.assertIsInstance((await self.node.ask("GET", path)).json["remarks"], list, path)
+        for name, schema in document["components"]["schemas"].items():
+            if "response" in schema.get("properties", ()):
+                self.assertIn("remarks", schema["required"], name)
+
     async def test_answers_are_as_the_document_says(self) -> None:
         document = (await self.node.ask("GET", "/openapi.json")).json
         self.decide()
+        await self.check(document, "POST", "/live/explain/", "/live/explain/", REQUEST)
         for kind, fields in (
             ("quotas", {"name": "basic", "quota": 5}),
             ("domains", {"name": "example.com"}),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.config import GreylistingPolicy, Settings
 from chapps_tw.interfaces import Fill, Meeting, Outcome, Patience, Rules, Spend
 from chapps_tw.rest.dropping import WAITING
 from tests.rest_client import PASSCODE, Answer, Node, Outage
@@ -165,6 +167,20 @@ class SenderTests(LiveTestCase):
         await self.expect(400, "GET", "/live/sda/", {"user_ids": [user]})
         await self.expect(400, "DELETE", f"/live/sda/?user_ids={user}")
 
+    async def test_too_many_pairs_are_refused_where_they_were_given(self) -> None:
+        ids = list(range(1, 102))
+        query = "&".join(f"{name}={id}" for name in ("user_ids", "domain_ids") for id in ids)
+        for path, body, place in (
+            ("/live/sda/", {"user_ids": ids, "domain_ids": ids}, "body"),
+            (f"/live/sda/?{query}", None, "query"),
+        ):
+            for method in ("GET", "DELETE"):
+                [fault] = (await self.expect(422, method, path, body)).detail
+                wanted = ([place], "there must be at most 10000 pairs of user and sender")
+                self.assertEqual((fault["loc"], fault["msg"]), wanted)
+        ids.pop()
+        await self.expect(200, "GET", "/live/sda/", {"user_ids": ids, "domain_ids": ids})
+
     async def test_a_source_that_is_no_domain_and_no_address_is_refused(self) -> None:
         await self.expect(422, "GET", "/live/sda/no%20domain/for/alice")
         await self.expect(422, "GET", "/live/sda/a@b@example.com/for/alice")
@@ -189,6 +205,49 @@ class InboundTests(LiveTestCase):
         self.assertEqual((await self.expect(200, "GET", "/live/grl/tuple/" + query)).response, found)
         await self.expect(422, "GET", "/live/grl/tuple/", {"client_address": "192.0.2.7"})
         await self.expect(422, "GET", "/live/grl/tuple/", {**asked, "client_address": "no one"})
+
+    async def test_a_tuple_is_found_by_address_also_where_spf_passed(self) -> None:
+        asked = {"client_address": "192.0.2.7", "sender": "a@Example.com", "recipient": "b@example.org"}
+        never = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
+        wanted = ["It was not met as from 192.0.2.0/24 or example.com."]
+        self.assertEqual((never["response"], never["remarks"]), (0.0, wanted))
+        await self.meet("example.com", "i1")
+        by_domain = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
+        self.assertApproximates(by_domain["response"], time.time(), 10)
+        self.assertEqual(by_domain["remarks"], ["It was met as from example.com."])
+        asked_so = (await self.expect(200, "GET", "/live/grl/tuple/", {**asked, "client_address": "example.com"})).json
+        self.assertEqual(asked_so["response"], by_domain["response"])
+        await self.meet("192.0.2.0/24", "i2")
+        newest = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
+        self.assertGreater(newest["response"], by_domain["response"])
+        self.assertEqual(newest["remarks"], ["It was met as from 192.0.2.0/24."])
+        bounce = (await self.expect(200, "GET", "/live/grl/tuple/", {**asked, "sender": ""})).json
+        self.assertEqual(bounce["response"], 0.0)
+        self.assertIn("Where SPF passed the client's HELO name, ask for that name", bounce["remarks"][0])
+
+    async def test_a_tuple_is_found_in_either_form_of_its_domains(self) -> None:
+        a, u = "xn--bcher-kva.example", "bücher.example"
+        meeting = Meeting("192.0.2.0/24", f"a@{a}", f"b@{a}", a, "i1", True)
+        await self.node.state.meet(meeting, PATIENCE)
+        for domain in (a, u, u.upper()):
+            asked = {"client_address": "192.0.2.7", "sender": f"a@{domain}", "recipient": f"b@{domain}"}
+            self.assertTrue((await self.expect(200, "GET", "/live/grl/tuple/", asked)).response, domain)
+            query = urlencode(asked)
+            self.assertTrue((await self.expect(200, "GET", f"/live/grl/tuple/?{query}")).response, domain)
+
+    async def test_where_nothing_counts_it_is_said_what_to_ask_for(self) -> None:
+        await self.meet("example.net", "i1")
+        by_address = "Nothing counts for 192.0.2.0/24. One that SPF passed counts as the domain that passed, mostly "
+        by_domain = (
+            "Nothing counts for example.org. One that SPF did not pass counts as its network: ask for its address."
+        )
+        for method, nothing in (("GET", []), ("DELETE", "deleted")):
+            answer = (await self.expect(200, method, "/live/grl/tally/192.0.2.7")).json
+            self.assertEqual(answer["response"], nothing)
+            self.assertEqual(answer["remarks"], [by_address + "its sender's: ask for that."])
+            answer = (await self.expect(200, method, "/live/grl/tally/example.org")).json
+            self.assertEqual((answer["response"], answer["remarks"]), (nothing, [by_domain]))
+            self.assertEqual((await self.expect(200, method, "/live/grl/tally/example.net")).json["remarks"], [])
 
     async def test_a_tally_is_listed_and_cleared(self) -> None:
         for client, path in (
@@ -216,10 +275,28 @@ class InboundTests(LiveTestCase):
         await self.expect(422, "DELETE", "/live/spf/option_cache/no%20domain")
 
 
+class WithoutSpfIdentityTests(InboundTests):
+    def setUp(self) -> None:
+        self.node = Node(Settings(grl=replace(GreylistingPolicy(), spf_identity=False)))
+        self.node.start()
+        self.addCleanup(self.node.stop)
+
+    async def test_a_tuple_is_found_by_address_also_where_spf_passed(self) -> None:
+        await self.meet("example.com", "i1")
+        asked = {"client_address": "192.0.2.7", "sender": "a@example.com", "recipient": "b@example.org"}
+        found = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
+        self.assertEqual((found["response"], found["remarks"]), (0.0, ["It was not met as from 192.0.2.0/24."]))
+
+    async def test_where_nothing_counts_it_is_said_what_to_ask_for(self) -> None:
+        found = (await self.expect(200, "GET", "/live/grl/tally/192.0.2.7")).json
+        self.assertEqual((found["response"], found["remarks"]), ([], ["Nothing counts for 192.0.2.0/24."]))
+
+
 class ConfigTests(LiveTestCase):
     async def test_the_passcode_writes_the_configuration(self) -> None:
         answer = await self.expect(200, "POST", "/live/config/write/", PASSCODE)
         self.assertEqual(answer.response, "/etc/chapps/chapps.ini")
+        self.assertEqual(answer.json["remarks"], ["It was edited."])
 
     async def test_another_passcode_does_not(self) -> None:
         answer = await self.expect(401, "POST", "/live/config/write/", "guess")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -112,8 +113,15 @@ class SwitchboardTests(SynchronousTestCase):
 
     def test_explaining_asks_every_policy_also_after_one_that_stops_the_mail(self) -> None:
         self.ask(Says("A", "REJECT a"), Says("B", "DUNNO"))
-        decisions = self.successResultOf(Deferred.fromCoroutine(self.board.explain(REQUEST)))
-        self.assertEqual([each.action for each in decisions], ["REJECT a", "DUNNO"])
+        explained = self.successResultOf(Deferred.fromCoroutine(self.board.explain(REQUEST)))
+        self.assertEqual([each.action for each in explained.decisions], ["REJECT a", "DUNNO"])
+
+    def test_an_explanation_tells_which_answer_would_be_sent(self) -> None:
+        for actions in itertools.product(("DUNNO", "PREPEND X: 1", "OK", "REJECT no"), repeat=3):
+            answered = self.ask(*(Says(f"P{place}", action) for place, action in enumerate(actions)))
+            explained = self.successResultOf(Deferred.fromCoroutine(self.board.explain(REQUEST)))
+            self.assertEqual(explained.decision, answered.decision, actions)
+            self.assertEqual(len(explained.decisions), 3)
 
     def test_what_cannot_be_read_is_answered_for_by_on_failure(self) -> None:
         self.ask(Says("A", "DUNNO"))

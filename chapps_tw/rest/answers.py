@@ -7,7 +7,8 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from chapps_tw.rest.models import Id
+from chapps_tw.decision import Reason
+from chapps_tw.rest.fields import Id
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Answer(BaseModel, Generic[T]):
     version: str = Field(examples=["CHAPPS-TW v1.0.0"])
     timestamp: float = Field(description="UNIX epoch, UTC.", examples=[1790000000.25])
     response: T
-    remarks: list[str] = Field([], description="Sentences for people. Left out when there are none.")
+    remarks: list[str] = Field(description="Sentences for people; an empty list when there is nothing more to say.")
 
 
 class Said(Answer[str]):
@@ -159,12 +160,19 @@ class TallyList(Answer[list[Counted]]):
     """Instance and UNIX epoch, oldest first."""
 
 
+_REASONS = "For programs: stays the same when texts change.\n\n" + "\n".join(
+    f"- `{each.value}`: {each.meaning}" for each in Reason
+)
+
+
 class Decided(BaseModel):
     time: float = Field(description="UNIX epoch, UTC.")
     listener: str
     policy: str
     action: str = Field(description="What Postfix was answered.", examples=["DUNNO"])
-    reason: str = Field(description="For programs: stays the same when texts change.", examples=["within_quota"])
+    reason: str = Field(
+        description=_REASONS, examples=["within_quota"], json_schema_extra={"enum": [each.value for each in Reason]}
+    )
     figures: dict[str, float] = Field(description="The figures behind it, as limit, used and remaining.")
     shadow: str = Field(description="In shadow mode, the action that was held back; else empty.")
     user: str
@@ -174,12 +182,25 @@ class Decided(BaseModel):
     instance: str
     queue_id: str
     stage: str = Field(description="Postfix's protocol_state.", examples=["RCPT"])
-    detail: str
+    detail: str = Field(
+        description="What else there is to say: the error behind a failure, what SPF found, whom greylisting took for "
+        "the client and who asked for it.",
+        examples=["client 192.0.2.0/24"],
+    )
     source: str = Field(description="Where what it was decided by was read: cache, database, dns.")
 
 
 class DecidedList(Answer[list[Decided]]):
     pass
+
+
+class Explanation(DecidedList):
+    """What every policy would answer, in the order in which they are asked."""
+
+    answer: Decided = Field(
+        description="Of these the one that Postfix would get: the first that stops the mail, else the last that is not "
+        "DUNNO. Policies after one that stops the mail would not be asked."
+    )
 
 
 class Part(BaseModel):
@@ -208,7 +229,7 @@ class Error(BaseModel):
 
 class Fault(BaseModel):
     loc: list[str | int] = Field(description="Where: path, query or body, and the field.", examples=[["body", "name"]])
-    msg: str = Field(examples=["Field required"])
+    msg: str = Field(description="What is wrong there.", examples=["is missing"])
     type: str = Field(description="For programs.", examples=["missing"])
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from chapps_tw.config import ConfigError
+from chapps_tw.decision import Reason, stops
 from chapps_tw.request import parse_attributes
 from chapps_tw.rest import answers
 from chapps_tw.rest import models as m
@@ -26,18 +28,50 @@ class Record(Protocol):
         """With the keys of :class:`~chapps_tw.rest.answers.Decided`."""
 
 
+class Explained(NamedTuple):
+    """What would be answered.
+
+    :ivar answer: what Postfix would get; it is one of the records.
+    :ivar records: what each policy would answer, in the order in which they are asked.
+    """
+
+    answer: Record
+    records: Sequence[Record]
+
+
+class Found(Protocol):
+    """What was found among the last decisions."""
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """The newest first."""
+
+    @property
+    def searched(self) -> int:
+        """How many were looked through."""
+
+    @property
+    def since(self) -> float:
+        """Epoch seconds of the oldest of them."""
+
+
 Check = Callable[[], Awaitable[object]]
-Explain = Callable[[str, Mapping[str, str]], Awaitable[Sequence[Record]]]
-Find = Callable[[Mapping[str, str], int], Iterable[Record]]
+Explain = Callable[[str, Mapping[str, str]], Awaitable[Explained]]
+Find = Callable[[Mapping[str, str], int], Found]
+
+_EXPLAIN_NOTE = (
+    "`answer` is what Postfix would get. A request that has no `protocol_state` is taken for one at RCPT. The header "
+    "of SPF is shown for each recipient, though Postfix is given it once for a message."
+)
+_DECISIONS_NOTE = (
+    "Each node remembers its own last 5000 since its start; how far that reaches back stands in `remarks`. All there "
+    "ever were are in the log. Addresses of senders and recipients compare without letter case, and their domains with "
+    "other than ASCII letters in whatever form."
+)
 
 
 class WrongPasscode(Exception):
-    """The passcode is not the one of the configuration."""
-
-
-def read_request(body: bytes) -> dict[str, str]:
-    """A policy request as Postfix sends it. Raises :class:`~chapps_tw.request.RequestError`."""
-    return parse_attributes(body.replace(b"\r\n", b"\n").strip(b"\n"))
+    """The passcode is not the one of the configuration, or there is none. Says which."""
 
 
 class Health:
@@ -96,26 +130,34 @@ class Insight:
         request, changing nothing; raises ``KeyError`` for a listener that is not there.
     :param find: the newest records whose fields are as wanted, and at most how many.
     :param metrics: the text format of Prometheus.
-    :param write_config: takes the passcode, writes the configuration and returns the path;
+    :param write_config: takes the passcode, writes the configuration and returns the path and remarks;
         raises :class:`WrongPasscode`, and :class:`~chapps_tw.config.ConfigError` when it cannot be written.
+    :param encoding: of the requests that Postfix sends.
     """
 
     def __init__(
-        self, explain: Explain, find: Find, metrics: Callable[[], bytes], write_config: Callable[[str], Awaitable[str]]
+        self,
+        explain: Explain,
+        find: Find,
+        metrics: Callable[[], bytes],
+        write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
+        encoding: str,
     ) -> None:
         self._explain = explain
         self._find = find
         self._metrics = metrics
         self._write_config = write_config
+        self._encoding = encoding
 
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
             "POST", "/live/explain/", "What each policy would answer now, and why; changes nothing", self.explain,
-            m.Question, answers.DecidedList, body="attributes", text=read_request, errors=(404,), tag="insight",
+            m.Question, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
+            note=_EXPLAIN_NOTE,
         )  # fmt: skip
         yield Route(
             "GET", "/live/decisions/", "The last decisions, newest first", self.decisions, m.DecisionFilter,
-            answers.DecidedList, tag="insight",
+            answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
         )  # fmt: skip
         yield Route(
             "POST", "/live/config/write/", "Write the effective configuration to its file", self.write, m.Passcode,
@@ -125,23 +167,64 @@ class Insight:
             "GET", "/metrics", "Metrics for Prometheus", self.metrics, content_type=METRICS_TYPE, tag="insight"
         )  # fmt: skip
 
+    def _read_request(self, body: bytes) -> dict[str, str]:
+        """A policy request as Postfix sends it. Raises :class:`~chapps_tw.request.RequestError`."""
+        return parse_attributes(body.replace(b"\r\n", b"\n").strip(b"\n"), self._encoding)
+
     async def explain(self, question: m.Question) -> Reply:
+        attributes, remarks = _in_upper_case(question.attributes)
         try:
-            records = await self._explain(question.listener, question.attributes)
+            answer, records = await self._explain(question.listener, attributes)
         except KeyError:
             raise Refusal(404, f"There is no listener {question.listener}.") from None
-        return Reply([record.as_dict() for record in records])
+        shown = [record.as_dict() for record in records]
+        beside = {"answer": answer.as_dict()}
+        return Reply(shown, beside, remarks + _about(beside["answer"], shown))
 
     async def decisions(self, wanted: m.DecisionFilter) -> Reply:
         names = ("user", "sender", "recipient", "client", "instance", "queue_id")
         given = {name: getattr(wanted, name) for name in names if name in wanted.model_fields_set}
-        return Reply([record.as_dict() for record in self._find(given, wanted.limit)])
+        found = self._find(given, wanted.limit)
+        remarks = [_reach(found)]
+        if len(found.records) == wanted.limit:
+            remarks.append(f"There may be more: the newest {wanted.limit} are shown.")
+        return Reply([record.as_dict() for record in found.records], remarks=remarks)
 
     async def write(self, given: m.Passcode) -> Reply:
         try:
-            return Reply(await self._write_config(given.passcode))
+            path, remarks = await self._write_config(given.passcode)
         except ConfigError as error:
             raise Refusal(503, str(error)) from None
+        return Reply(path, remarks=remarks)
 
     async def metrics(self, _: m.Nothing) -> Raw:
         return Raw(self._metrics(), METRICS_TYPE)
+
+
+def _in_upper_case(attributes: Mapping[str, str]) -> tuple[Mapping[str, str], list[str]]:
+    """A request with a protocol state as Postfix writes it, and remarks."""
+    given = attributes.get("protocol_state", "")
+    state = given.upper() or "RCPT"
+    if state == given:
+        return attributes, []
+    remark = f"{given} was taken for {state}." if given else f"It has no protocol_state: {state} was taken."
+    return {**attributes, "protocol_state": state}, [remark]
+
+
+def _about(answer: Mapping[str, object], records: Sequence[Mapping[str, object]]) -> list[str]:
+    """What those should know who take every record for an answer."""
+    remarks = []
+    not_asked = [str(each["policy"]) for each in records[records.index(answer) + 1 :]]
+    if not_asked and stops(str(answer["action"])):
+        remarks.append(f"Postfix would be answered by {answer['policy']}; not asked: {', '.join(not_asked)}.")
+    no_judge = [str(each["policy"]) for each in records if each["reason"] == Reason.STAGE_NOT_JUDGED]
+    if no_judge:
+        remarks.append(f"{', '.join(no_judge)}: {Reason.STAGE_NOT_JUDGED.meaning}")
+    return remarks
+
+
+def _reach(found: Found) -> str:
+    if not found.searched:
+        return "This node has decided nothing since it was started."
+    since = datetime.fromtimestamp(found.since, UTC).isoformat(timespec="seconds")
+    return f"Searched: the last {found.searched} decisions of this node, since {since}."

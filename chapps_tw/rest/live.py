@@ -7,19 +7,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chapps_tw.config import Settings
-from chapps_tw.inbound import client_address, client_network, mail_address
+from chapps_tw.inbound import client_network, domain_of, mail_address
 from chapps_tw.interfaces import BookKeeper, Entry, LiveState, Usage
 from chapps_tw.names import normal_domain, normal_email
+from chapps_tw.network import client_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
 from chapps_tw.rest.crud import missing, unknown_ids
 from chapps_tw.rest.dropping import at_most
-from chapps_tw.rest.routing import Refusal, Reply, Route, invalid
+from chapps_tw.rest.routing import Refusal, Reply, Route
 
 SDA = "sda"
 SPF, SPF_FLAG = "spf", "check_spf"
-MAX_PAIRS = 10_000
 AT_ONCE = 16
+
+_TUPLE_NOTE = (
+    "Where SPF passed, greylisting takes the domain that passed for the client, unless `spf_identity` is off: with an "
+    "address, the sender's domain is looked for as well, and the newest of both is told."
+)
+_TALLY_NOTE = (
+    "Where SPF passed, greylisting takes the domain that passed for the client, unless `spf_identity` is off. The "
+    "`detail` of greylisting's decisions tells which it was, in `/live/decisions/` and in the log."
+)
 
 _STATUS = {True: "AUTHORIZED", False: "PROHIBITED", None: "NOT CACHED"}
 
@@ -197,8 +206,6 @@ class _Senders:
         """Names of users, names of sources, remarks, and the answers: a list for each user."""
         if not which.domain_ids and not which.email_ids:
             raise Refusal(400, "Neither domain_ids nor email_ids were given.")
-        if len(which.user_ids) * (len(which.domain_ids) + len(which.email_ids)) > MAX_PAIRS:
-            raise invalid("body", "user_ids", f"more than {MAX_PAIRS} pairs of user and sender")
         users = await self._book.by_ids("users", which.user_ids)
         domains = await self._book.by_ids("domains", which.domain_ids) if which.domain_ids else []
         emails = await self._book.by_ids("emails", which.email_ids) if which.email_ids else []
@@ -226,14 +233,15 @@ class _Inbound:
         tally = "/live/grl/tally/{client_address}"
         yield Route(
             "GET", "/live/grl/tuple/", "When greylisting last met a tuple", self.tuple, m.Tuple, a.Moment, body="*",
-            tag="live",
+            tag="live", note=_TUPLE_NOTE,
         )  # fmt: skip
         yield Route(
-            "GET", tally, "What counts for a client", self.tally, m.TallyOf, a.TallyList, query=False, tag="live"
-        )
+            "GET", tally, "What counts for a client", self.tally, m.TallyOf, a.TallyList, query=False, tag="live",
+            note=_TALLY_NOTE,
+        )  # fmt: skip
         yield Route(
             "DELETE", tally, "Forget what counts for a client", self.clear_tally, m.TallyOf, a.Said, query=False,
-            changes=True, tag="live",
+            changes=True, tag="live", note=_TALLY_NOTE,
         )  # fmt: skip
         yield Route(
             "DELETE", "/live/grl/option_cache/{domain}", "Forget a domain's cached greylisting flag",
@@ -245,16 +253,29 @@ class _Inbound:
         )  # fmt: skip
 
     async def tuple(self, which: m.Tuple) -> Reply:
-        client = self._client(which.client_address)
-        met = await self._state.last_met(client, mail_address(which.sender), mail_address(which.recipient))
-        return Reply(met)
+        names = [self._client(which.client_address)]
+        domain = domain_of(which.sender)
+        if self._by_domain(which.client_address) and domain:
+            names.append(domain)
+        sender, recipient = mail_address(which.sender), mail_address(which.recipient)
+        met = {name: await self._state.last_met(name, sender, recipient) for name in names}
+        newest = max(names, key=lambda name: met[name])
+        if met[newest]:
+            return Reply(met[newest], remarks=[f"It was met as from {newest}."])
+        remark = f"It was not met as from {' or '.join(names)}."
+        if self._by_domain(which.client_address) and not which.sender:
+            remark += " Where SPF passed the client's HELO name, ask for that name in place of the address."
+        return Reply(0.0, remarks=[remark])
 
     async def tally(self, which: m.TallyOf) -> Reply:
-        return Reply(await self._state.tally(self._client(which.client_address)))
+        counted = await self._state.tally(self._client(which.client_address))
+        return Reply(counted, remarks=[] if counted else [self._nothing(which.client_address)])
 
     async def clear_tally(self, which: m.TallyOf) -> Reply:
-        await self._state.clear_tally(self._client(which.client_address))
-        return Reply("deleted")
+        client = self._client(which.client_address)
+        counted = await self._state.tally(client)
+        await self._state.clear_tally(client)
+        return Reply("deleted", remarks=[] if counted else [self._nothing(which.client_address)])
 
     async def drop_greylist(self, which: m.DomainOnly) -> Reply:
         await self._state.drop_flags([which.domain])
@@ -263,6 +284,19 @@ class _Inbound:
     async def drop_spf(self, which: m.DomainOnly) -> Reply:
         await self._state.drop_verdicts(SPF, which.domain, [SPF_FLAG])
         return Reply("deleted")
+
+    def _by_domain(self, text: str) -> bool:
+        """Whether a client that is given by its address may have been met as a domain instead."""
+        return self._grl.spf_identity and client_address(text) is not None
+
+    def _nothing(self, text: str) -> str:
+        """That nothing counts for a client, and what to ask for instead."""
+        remark = f"Nothing counts for {self._client(text)}."
+        if self._by_domain(text):
+            return f"{remark} One that SPF passed counts as the domain that passed, mostly its sender's: ask for that."
+        if client_address(text) is None:
+            return f"{remark} One that SPF did not pass counts as its network: ask for its address."
+        return remark
 
     def _client(self, text: str) -> str:
         """What stands for a client: its network, or the domain that SPF passed."""

@@ -17,7 +17,7 @@ _MEANINGS = {
     200: "Done.",
     201: "Created.",
     400: "Something is missing, or the body cannot be read.",
-    401: "No token, or none of ours; a wrong passcode.",
+    401: "No token, or none of ours; a wrong passcode, or none that could be right.",
     403: "A read-only token, or a Host that is not ours.",
     404: "There is no such thing.",
     409: "The name, or a quota's number, is taken, or an id to link to is that of nothing.",
@@ -27,8 +27,8 @@ _MEANINGS = {
     503: "The state store or the database is away.",
 }
 _ABOUT = """
-Every success is an object with `response`, `version` and `timestamp`; what else there is to say stands in `remarks`,
-a list of sentences. Every error is an object with `detail`: a sentence, or with 422 a list that names each fault.
+Every success is an object with `response`, `version`, `timestamp` and `remarks`, a list of sentences that tell what
+else there is to say. Every error is an object with `detail`: a sentence, or with 422 a list that names each fault.
 
 Ids are positive whole numbers and are given by the service. A body is JSON in UTF-8, with
 `Content-Type: application/json`; a field or a parameter that is not described here is refused, as are values of
@@ -36,6 +36,9 @@ another type. Lists in a query are given by repeating the parameter: `?user_ids=
 without the final slash; a name in a path is percent-encoded, also its slashes.
 
 A change is in force for the next policy request, on every node. It is done as a whole or not at all.
+
+To try requests on the page `/docs`, click *Authorize* and enter the token there too: the password that the browser
+asks for opens only the page itself.
 """
 _TAGS = {
     "users": "Who may send, how much (their quota), and as whom (their domains and mail addresses).",
@@ -51,7 +54,8 @@ _TAGS = {
 }
 _TOKEN = (
     "A token that `chapps-cli token create NAME` has made, or the first one, which `chapps-cli token show` shows. "
-    "A read-only token (`--read-only`) may ask, and change nothing."
+    "A read-only token (`--read-only`) may ask, and change nothing. The password that a browser asks for opens only "
+    "the page with this text: enter the token here too."
 )
 
 
@@ -186,6 +190,8 @@ def _responses(route: Route[Any]) -> dict[str, Any]:
         del found["401"], found["503"]
     for status, model in {route.status: route.answer, **route.other_answers}.items():
         found[str(status)] = _answer(model.__name__ if model else "", status, route.content_type)
+    if route.status == 201:
+        found["201"]["headers"] = {"Location": {"description": "Its path.", "schema": {"type": "string"}}}
     if route.follow:
         found[str(route.status)]["links"] = {link.operation: _link(link) for link in route.follow}
     return dict(sorted(found.items()))

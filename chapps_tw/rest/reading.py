@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ MAX_PARAMETERS = 2000
 M = TypeVar("M", bound=Input)
 
 _EXACT = 2.0**53
+_MAX_DIGITS = 1000
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0{1,9})?")
 
 
@@ -38,17 +40,52 @@ def read_input(route: Route[M], path: Mapping[str, str], query: bytes, body: byt
     try:
         return route.input.model_validate(found | from_query | from_body)
     except ValidationError as error:
-        raise _refusal(error, {**dict.fromkeys(found, "path"), **dict.fromkeys(from_query, "query")}, route) from None
+        places = {**dict.fromkeys(found, "path"), **dict.fromkeys(from_query, "query")}
+        # What is missing, or is wrong as a whole, is so where the rest came from.
+        other = "query" if not route.body or (from_query and not from_body) else "body"
+        raise _refusal(error, places, other) from None
 
 
-def _refusal(error: ValidationError, places: Mapping[str, str], route: Route[Any]) -> Refusal:
-    other = "body" if route.body else "query"
+def _refusal(error: ValidationError, places: Mapping[str, str], other: str) -> Refusal:
     faults = [_fault(each, places.get(str(each["loc"][0]) if each["loc"] else "", other)) for each in error.errors()]
     return Refusal(422, faults)
 
 
 def _fault(error: ErrorDetails, place: str) -> dict[str, Any]:
-    return {"loc": [place, *error["loc"]], "msg": error["msg"], "type": error["type"]}
+    return {"loc": [place, *error["loc"]], "msg": _sentence(error), "type": error["type"]}
+
+
+# By the type of a fault, what it is in the words of our own sentences.
+_SENTENCES = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no such field",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_type": "must be text",
+    "string_unicode": "must be text in UTF-8",
+    "string_too_long": "must have at most {max_length} characters",
+    # The only pattern that is held against what comes in.
+    "string_pattern_mismatch": "must not hold control characters, as tabs and line ends are",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "too_long": "must have at most {max_length} entries",
+    "value_error": "{error}",
+}
+_TOO_SHORT = {"string_too_short": "characters", "too_short": "entries"}
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """What is wrong, for people. What pydantic says itself is for programmers."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _TOO_SHORT:
+        least = context["min_length"]
+        return "must not be empty" if least == 1 else f"must have at least {least} {_TOO_SHORT[kind]}"
+    sentence = _SENTENCES.get(kind)
+    return sentence.format_map(context) if sentence else error["msg"]
 
 
 # --- path and query -------------------------------------------------------------------------------
@@ -160,7 +197,7 @@ def _unwrapped(route: Route[Any], name: str, model: type[Input], value: dict[str
     try:
         model.model_validate(value)
     except ValidationError as error:
-        raise _refusal(error, {}, route) from None
+        raise _refusal(error, {}, "body") from None
     return {**value[name], **{key: each for key, each in value.items() if key != name}}
 
 
@@ -176,10 +213,18 @@ def parse_json(body: bytes) -> Any:
 
     :raises Refusal: 400, also for keys that come twice, NaN, numbers of thousands of digits and deep nesting.
     """
+    if body.startswith(BOM_UTF8):
+        raise Refusal(400, "The body begins with a byte order mark; JSON has none.")
     try:
         return json.loads(
-            body.decode("utf-8"), object_pairs_hook=_once, parse_float=_number, parse_constant=_no_constant
+            body.decode("utf-8"),
+            object_pairs_hook=_once,
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=_no_constant,
         )
+    except UnicodeDecodeError:
+        raise Refusal(400, "The body is not UTF-8.") from None
     except RecursionError:
         raise Refusal(400, "The body is nested too deeply.") from None
     except ValueError as error:
@@ -191,6 +236,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key comes twice")
     return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number has more than {_MAX_DIGITS} digits")
+    return int(text)
 
 
 def _number(text: str) -> int | float:
