@@ -8,6 +8,9 @@ from functools import lru_cache
 import idna
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_A_LABEL = "xn--"
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"@([^@]*)', re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 MAX_DOMAIN = 253
 MAX_EMAIL = 320
@@ -18,7 +21,8 @@ def normal_domain(text: str) -> str:
     """A domain name as A-labels (RFC 5890) in lower case, without a final dot.
 
     :returns: ``""`` when the text is no domain name: empty, too long, an address literal, not
-        encodable by IDNA 2008 (UTS 46, non-transitional), or of characters that no name has.
+        encodable by IDNA 2008 (UTS 46, non-transitional), of characters that no name has, with an
+        A-label that cannot be decoded, or all digits at its end as an IP address is (RFC 3696, section 2).
     """
     name = text.removesuffix(".")
     if not name or len(name) > MAX_DOMAIN:
@@ -29,9 +33,22 @@ def normal_domain(text: str) -> str:
         except (idna.IDNAError, UnicodeError):
             return ""
     name = name.lower()
-    if len(name) > MAX_DOMAIN or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    labels = name.split(".")
+    if len(name) > MAX_DOMAIN or labels[-1].isdigit() or not all(map(_is_label, labels)):
         return ""
     return name
+
+
+def _is_label(label: str) -> bool:
+    if not _LABEL.fullmatch(label):
+        return False
+    if label.startswith(_A_LABEL):
+        # Not idna's decoder: there are domains with symbols that IDNA 2008 does not allow.
+        try:
+            label.removeprefix(_A_LABEL).encode("ascii").decode("punycode")
+        except UnicodeError:
+            return False
+    return True
 
 
 @lru_cache(8192)
@@ -57,9 +74,15 @@ def normal_email(text: str) -> str:
     return split_address(text)[0]
 
 
+def unquoted(text: str) -> str:
+    """A mail address as Postfix hands it over: a local part in quotes (RFC 5321, section 4.1.2) without them."""
+    match = _QUOTED.fullmatch(text)
+    return _ESCAPED.sub(r"\1", match[1]) + "@" + match[2] if match else text
+
+
 def unicode_domain(name: str) -> str:
     """A normal domain name as U-labels, for finding it where it was stored so."""
     try:
-        return idna.decode(name) if "xn--" in name else name
+        return idna.decode(name) if _A_LABEL in name else name
     except (idna.IDNAError, UnicodeError):
         return name

@@ -7,7 +7,7 @@ import json
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +21,12 @@ from chapps_tw.database.engine import make_engine
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import upgrade
 from chapps_tw.database.threads import Threads
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.decision_log import Found, Record, record_of
 from chapps_tw.interfaces import StateUnavailable
+from chapps_tw.request import PostfixPolicyRequest
 from chapps_tw.rest.app import API
-from chapps_tw.rest.insight import Record, WrongPasscode
+from chapps_tw.rest.insight import Explained, WrongPasscode
 from chapps_tw.state.sqlite import SqliteState
 from chapps_tw.tokens import TokenStore
 
@@ -121,6 +124,7 @@ class Node:
 
     :ivar explained: what ``/live/explain/`` was asked, as listener and attributes.
     :ivar records: what explain and decisions answer with.
+    :ivar sent: which of them explain tells to be the answer.
     :param state: in place of the embedded one.
     """
 
@@ -137,7 +141,9 @@ class Node:
         upgrade(engine)
         self.book = Keeper(engine, reactor, self._threads.run)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
-        self.records: list[Record] = []
+        within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
+        self.records: list[Record] = [record_of("outbound", "", PostfixPolicyRequest({"sender": "a"}), within, 1.5)]
+        self.sent = -1
         self.found: list[tuple[Mapping[str, str], int]] = []
         self.api = API(
             self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
@@ -171,17 +177,17 @@ class Node:
     def send_raw(self, data: bytes, seconds: float = 10.0) -> Deferred[bytes]:
         return deferToThread(send_raw, self.port, data, seconds)
 
-    async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Sequence[Record]:
+    async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:
         if listener == "nowhere":
             raise KeyError(listener)
         self.explained.append((listener, attributes))
-        return self.records
+        return Explained(self.records[self.sent], self.records)
 
-    def _find(self, wanted: Mapping[str, str], limit: int) -> Sequence[Record]:
+    def _find(self, wanted: Mapping[str, str], limit: int) -> Found:
         self.found.append((wanted, limit))
-        return self.records
+        return Found(self.records, len(self.records), 1.5)
 
-    async def _write(self, passcode: str) -> str:
+    async def _write(self, passcode: str) -> tuple[str, list[str]]:
         if passcode != PASSCODE:
-            raise WrongPasscode
-        return "/etc/chapps/chapps.ini"
+            raise WrongPasscode("The passcode is wrong.")
+        return "/etc/chapps/chapps.ini", ["It was edited."]

@@ -36,7 +36,8 @@ class RowsCase(APITestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        dns = DnsServer({"example.net": [txt("v=spf1 -all")]})
+        policies = {"example.net": "-all", "soft.example": "~all", "passes.example": "+all"}
+        dns = DnsServer({name: [txt(f"v=spf1 {policy}")] for name, policy in policies.items()})
         cls.addClassCleanup(dns.stop)
         options: Options = {
             "CHAPPS": {"password": make_hash(PASSCODE)},

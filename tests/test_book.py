@@ -97,8 +97,9 @@ class BookTests(BookCase):
                 connection.execute(insert(email_user), {"user_id": 1, "email_id": id})
 
     async def test_the_normal_spelling_of_a_domain_wins(self) -> None:
-        await self.domain("Example.com", greylist=True)
-        await self.domain("example.com", check_spf=True)
+        with self.engine.begin() as connection:
+            connection.execute(insert(domains), {"name": "Example.com", "greylist": True, "check_spf": False})
+            connection.execute(insert(domains), {"name": "example.com", "greylist": False, "check_spf": True})
         self.assertEqual(await self.book.flags_of("example.com"), DomainFlags(True, False, True))
 
     async def test_an_unknown_domain_has_no_flags(self) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 from chapps_tw.config_file import load
+from chapps_tw.config_write import EDITED
 from chapps_tw.names import normal_domain
-from tests.policy_client import encode, outbound
+from tests.policy_client import encode, inbound, outbound
 from tests.rest_client import PASSCODE
 from tests.rows_case import DEFERRAL, RowsCase
 from tests.servers.sql import MariaDB, PostgreSQL
@@ -45,9 +47,9 @@ ODD_NAMES = (
 )
 ODD_EMAILS = (
     *("a/b@example.org", "50%@example.org", "%2F@example.org", "two words@example.org", "jürgen@example.org"),
-    *("名前@bücher.example", "12345@12345", "a+b@example.org", "for@for", "/@example.org", "?#@example.org"),
+    *("名前@bücher.example", "12345@1.example", "a+b@example.org", "for@for", "/@example.org", "?#@example.org"),
 )
-ODD_DOMAINS = ("12345", "1.2", "bücher.example", "ПРИМЕР.example", "_x.example", "for", "EXAMPLE.Net.")
+ODD_DOMAINS = ("1.example", "1.2.example", "bücher.example", "ПРИМЕР.example", "_x.example", "for", "EXAMPLE.Net.")
 
 
 class BookRows(RowsCase):
@@ -180,7 +182,7 @@ class LiveRows(RowsCase):
         self.send("PUT", "/quotas/", {"id": self.quota, "quota": 100})
         self.assertEqual(self.sent(sender="me@ann.example"), "DUNNO")
         taken = self.send("DELETE", "/users/{id}/quota/", id=self.ann)
-        self.assertEqual((taken["response"], taken.get("remarks")), ("Updated.", None))
+        self.assertEqual((taken["response"], taken["remarks"]), ("Updated.", []))
         self.assertEqual(self.sent(sender="me@ann.example"), OVER_QUOTA)
         [decided] = self.send("GET", "/live/decisions/", query="user=ann&limit=1")["response"]
         self.assertEqual(decided["reason"], "no_quota")
@@ -263,6 +265,7 @@ class InsightRows(RowsCase):
         self.assertEqual([self.sent(**eve) for _ in range(2)], ["DUNNO", OVER_QUOTA])
         self.explain_rows(eve)
         self.decision_rows(eve["sender"])
+        self.why_rows()
         self.assertRegex(self.send("GET", "/metrics"), r'(?m)^chapps_decisions_total{action="REJECT",.* [1-9]')
         self.assertEqual(self.send("GET", "/openapi.json"), self.document)
         self.assertIn("<title>CHAPPS-TW</title>", self.send("GET", "/docs"))
@@ -272,7 +275,9 @@ class InsightRows(RowsCase):
         request = outbound(**eve)
         for body in (request, encode(request), encode(request).replace(b"\n", b"\r\n")):
             for query in ("", "listener=outbound"):
-                allowed, refused = self.send("POST", "/live/explain/", body, query=query)["response"]
+                explained = self.send("POST", "/live/explain/", body, query=query)
+                allowed, refused = explained["response"]
+                self.assertEqual((explained["answer"], explained["remarks"]), (refused, []))
                 self.assertEqual((allowed["policy"], allowed["action"]), ("SenderDomainAuthPolicy", "DUNNO"))
                 self.assertEqual((refused["reason"], refused["action"]), ("quota_exceeded", OVER_QUOTA))
                 self.assertEqual((refused["figures"]["limit"], refused["figures"]["used"]), (1, 1))
@@ -287,6 +292,33 @@ class InsightRows(RowsCase):
         for name in ("user", "sender", "recipient", "client", "instance", "queue_id"):
             self.assertEqual(self.get_decisions(**{name: "nobody's"}), [])
 
+    def why_rows(self) -> None:
+        """The log line, the decision and its explanation tell the same about why mail was greylisted."""
+        self.create("domains", name="wary.example", greylist=True, check_spf=True)
+        by_spf = "by SPFEnforcementPolicy"
+        for sender, detail in (
+            (
+                "carl@soft.example",
+                f"client 203.0.113.0/24; asked for {by_spf} (spf_softfail: mailfrom soft.example ~all)",
+            ),
+            ("carl@passes.example", f"client passes.example, {by_spf}"),
+        ):
+            request = inbound(sender=sender, recipient="bob@wary.example", client_address="203.0.113.9")
+            explained = self.send("POST", "/live/explain/", request)["answer"]
+            self.assertTrue(self.clients["inbound"].ask(request).startswith(GREYLISTED))
+            [decided] = self.get_decisions(sender=sender.upper(), instance=request["instance"])
+            same = ("listener", "policy", "action", "reason", "figures", "detail", "stage", "client")
+            self.assertEqual([explained[name] for name in same], [decided[name] for name in same])
+            self.assertEqual((decided["reason"], decided["detail"]), ("greylist_first", detail))
+            line = f'instance={request["instance"]} queue_id= stage=RCPT detail="{detail}"'
+            self.wait_for("the line in the log", partial(self.is_logged, line), 5.0)
+            names = ("client_address", "sender", "recipient")
+            known = {name: request[name] for name in names}
+            self.assertAlmostEqual(self.get("/live/grl/tuple/", known)["response"], time.time(), delta=5)
+
+    def is_logged(self, text: str) -> bool:
+        return text in self.service.decisions()
+
     def get_decisions(self, **given: object) -> Any:
         return self.send("GET", "/live/decisions/", query=urlencode(given))["response"]
 
@@ -295,8 +327,11 @@ class InsightRows(RowsCase):
         before = load(str(config), {})
         self.send("POST", "/live/config/write/", "guess", 401)
         self.assertEqual(load(str(config), {}), before)
-        path = self.send("POST", "/live/config/write/", PASSCODE)["response"]
-        self.assertEqual(path, str(config))
+        written = self.send("POST", "/live/config/write/", PASSCODE)
+        self.assertEqual((written["response"], written["remarks"]), (str(config), []))
+        config.write_text(config.read_text() + "# by hand\n")
+        for remarks in ([EDITED], []):
+            self.assertEqual(self.send("POST", "/live/config/write/", PASSCODE)["remarks"], remarks)
         self.assertEqual(load(str(config), {}), before)
         self.assertEqual(stat.S_IMODE(config.stat().st_mode), 0o600)
         self.assertIn("[PostfixSPFActions]", config.read_text())

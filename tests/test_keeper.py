@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from chapps_tw.database.models import domain_user, email_user, quota_user, users
+from chapps_tw.database.models import domain_user, domains, email_user, emails, quota_user, users
 from chapps_tw.interfaces import BookConflict, Entry, QuotaGrant, Touched
 from tests.book_case import CLOCK, BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
 
@@ -71,6 +71,22 @@ class KeeperTests(BookCase):
             ("x" * 100_000, []),
         ):
             self.assertEqual([entry.name for entry in await self.book.entries("users", q=q)], found, q)
+
+    async def test_domains_and_addresses_are_searched_in_either_form(self) -> None:
+        names = ("xn--bcher-kva.example", "bücher.example", "other.example")
+        with self.engine.begin() as connection:
+            for id, name in enumerate(names, 1):
+                connection.execute(insert(domains), {"id": id, "name": name, "greylist": False, "check_spf": False})
+                connection.execute(insert(emails), {"id": id, "name": f"joe@{name}"})
+        for q, found in (
+            *(("bücher", {1, 2}), ("Bücher.ex", {1, 2}), ("XN--bcher-kva", {1, 2}), ("xn--bcher-kva.example", {1, 2})),
+            *((".example", {1, 2, 3}), ("xn--b", {1}), ("büch", {2}), ("%", set()), ("bücher.other", set())),
+        ):
+            for kind in ("domains", "emails"):
+                self.assertEqual({entry.id for entry in await self.book.entries(kind, q=q)}, found, (kind, q))
+        self.assertEqual({entry.id for entry in await self.book.entries("emails", q="e@bücher")}, {1, 2})
+        await self.user("xn--bcher-kva")
+        self.assertEqual(await self.book.entries("users", q="bücher"), [])
 
     async def test_entries_by_their_ids(self) -> None:
         first, second = await self.user("alice"), await self.user("bob")
@@ -153,12 +169,45 @@ class KeeperTests(BookCase):
             ("quotas", {"name": "x", "quota": -1}),
             ("quotas", {"name": "x", "quota": True}),
             ("domains", {"name": "x", "greylist": 1}),
+            *(("quotas", {"name": name, "quota": 5}) for name in ("trail ", " lead", "tab\t")),
+            *(
+                (kind, {"name": name})
+                for kind in ("users", "domains", "emails")
+                for name in ("trail ", " lead", "x\xa0")
+            ),
         ]
         for kind, fields in refused:
             with self.assertRaises(ValueError):
                 await self.book.create(kind, fields, {})
-        for kind in ("users", "domains", "quotas"):
+        for kind in ("users", "domains", "emails", "quotas"):
             self.assertEqual(await self.book.entries(kind), [])
+        alice = await self.user("alice")
+        with self.assertRaisesRegex(ValueError, "A name in users does not begin or end with white space"):
+            await self.book.update("users", alice, {"name": "alice "}, {})
+
+    async def test_what_is_there_in_another_spelling_is_taken(self) -> None:
+        with self.engine.begin() as connection:
+            for number, name in enumerate(("UPPER.Example", "Bücher.Example"), 1):
+                connection.execute(
+                    domains.insert(), {"id": number, "name": name, "greylist": False, "check_spf": False}
+                )
+                connection.execute(emails.insert(), {"id": number, "name": f"Info@{name}"})
+        other, address = await self.domain("other.example"), await self.email("x@other.example")
+        for name, there in (
+            ("upper.example", "UPPER.Example"),
+            ("Upper.example", "UPPER.Example"),
+            ("xn--bcher-kva.example", "Bücher.Example"),
+        ):
+            for kind, prefix, id in (("domains", "", other), ("emails", "Info@", address)):
+                sentence = f"one in {kind} with the name {prefix}{there} already"
+                with self.assertRaisesRegex(BookConflict, sentence):
+                    await self.book.create(kind, {"name": prefix + name}, {})
+                with self.assertRaisesRegex(BookConflict, sentence):
+                    await self.book.update(kind, id, {"name": prefix + name}, {})
+        # An address' local part compares as it is, and an entry may be brought into the normal form.
+        await self.email("info@upper.example")
+        self.assertEqual((await self.book.update("domains", 1, {"name": "upper.example"}, {}))[0].name, "upper.example")
+        self.assertEqual((await self.book.update("domains", 1, {"greylist": True}, {}))[0].name, "upper.example")
 
     async def test_the_longest_names_fit(self) -> None:
         for kind, length in (("users", 128), ("domains", 255), ("emails", 320)):
@@ -326,10 +375,10 @@ class KeeperTests(BookCase):
     # --- at the same time ---
 
     async def test_writers_at_the_same_time_lose_nothing(self) -> None:
-        domains = [await self.domain(f"d{number}.example") for number in range(12)]
+        there = [await self.domain(f"d{number}.example") for number in range(12)]
         alice, bob = await self.user("alice"), await self.user("bob")
-        changes = [self.book.link("users", user, "domains", [id]) for id in domains for user in (alice, bob)]
-        changes += [self.book.update("domains", id, {"greylist": True}, {}) for id in domains]  # type: ignore[misc]
+        changes = [self.book.link("users", user, "domains", [id]) for id in there for user in (alice, bob)]
+        changes += [self.book.update("domains", id, {"greylist": True}, {}) for id in there]  # type: ignore[misc]
         await gatherResults([Deferred.fromCoroutine(change) for change in changes])
         found = await self.book.links("users", [alice, bob], "domains")
         self.assertEqual([len(found[alice]), len(found[bob])], [12, 12])

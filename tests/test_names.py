@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.names import normal_domain, normal_email, split_address, unicode_domain
+from chapps_tw.names import normal_domain, normal_email, split_address, unicode_domain, unquoted
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ from chapps_tw.names import normal_domain, normal_email, split_address, unicode_
         ("straße.example", "xn--strae-oqa.example"),
         ("_dmarc.example.com", "_dmarc.example.com"),
         ("localhost", "localhost"),
+        ("1.2.example", "1.2.example"),
+        ("example.1a", "example.1a"),
+        ("XN--I-7IQ.ws", "xn--i-7iq.ws"),
     ],
 )
 def test_domains_are_a_labels_in_lower_case(text: str, name: str) -> None:
@@ -31,6 +34,30 @@ def test_domains_are_a_labels_in_lower_case(text: str, name: str) -> None:
 )
 def test_what_is_no_domain_is_empty(text: str) -> None:
     assert normal_domain(text) == ""
+
+
+@pytest.mark.parametrize("text", ["1.2.3.4", "1.2.3", "12345", "example.5.", "xn--zzzz", "a.xn--zzzz.example"])
+def test_a_number_at_the_end_and_an_a_label_of_nothing_are_no_domain(text: str) -> None:
+    assert normal_domain(text) == ""
+    assert normal_email(f"a@{text}") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ('"a b"@c.example', "a b@c.example"),
+        (r'"a\"b\\c"@d', r'a"b\c@d'),
+        ('"a@b"@d', "a@b@d"),
+        ('""@d', "@d"),
+        ("a b@c.example", "a b@c.example"),
+        ('"a"b@c', '"a"b@c'),
+        ('a"b"@c', 'a"b"@c'),
+        (r'"a\"@c', r'"a\"@c'),
+        ('"a', '"a'),
+    ],
+)
+def test_quotes_around_the_local_part_are_left_out_as_postfix_does(text: str, address: str) -> None:
+    assert unquoted(text) == address
 
 
 @pytest.mark.parametrize(

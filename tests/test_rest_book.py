@@ -6,8 +6,10 @@ import time
 from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy import insert
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.database.models import domains, users
 from chapps_tw.interfaces import Fill, Outcome, Rules, Spend
 from tests.rest_client import Answer, Node
 
@@ -175,6 +177,73 @@ class ObjectTests(BookTestCase):
             answer = await self.expect(422, "POST", f"/{kind}/", fields)
             self.assertEqual(set(answer.detail[0]), {"loc", "msg", "type"})
 
+    async def test_names_that_are_nearly_surely_a_mistake_are_refused_with_a_sentence(self) -> None:
+        space = "must not begin or end with white space"
+        for kind, fields, sentence in (
+            ("users", {"name": "robert "}, space),
+            ("users", {"name": "\xa0robert"}, space),
+            ("quotas", {"name": "basic ", "quota": 1}, space),
+            ("domains", {"name": " example.com"}, space),
+            ("emails", {"name": " joe@ex.com"}, space),
+            ("emails", {"name": "joe@ex.com "}, space),
+            ("emails", {"name": '" joe"@ex.com'}, space),
+            ("emails", {"name": '"a@b"@ex.com'}, "must be a mail address"),
+            ("emails", {"name": "a@1.2.3.4"}, "must be a mail address"),
+            ("domains", {"name": "1.2.3.4"}, "must be a domain name"),
+            ("domains", {"name": "xn--zzzz"}, "must be a domain name"),
+        ):
+            answer = await self.expect(422, "POST", f"/{kind}/", fields)
+            self.assertEqual([fault["msg"] for fault in answer.detail], [sentence], fields)
+        user = await self.create("users", name="robert")
+        await self.expect(422, "PUT", "/users/", {"id": user, "name": "robert "})
+        await self.expect(422, "GET", "/live/grl/tally/1.2.3")
+        for client in ("192.0.2.1", "2001:db8::1", "example.com"):
+            await self.expect(200, "GET", f"/live/grl/tally/{client}")
+
+    async def test_a_user_whose_name_was_stored_with_a_space_can_be_asked_about_and_renamed(self) -> None:
+        with self.node.book._engine.begin() as connection:
+            connection.execute(insert(users), {"id": 5, "name": "robert "})
+        await self.expect(200, "GET", "/live/quota/0?name=robert%20")
+        self.assertEqual((await self.expect(200, "PUT", "/users/", {"id": 5, "name": "robert"})).response["id"], 5)
+
+    async def test_an_address_is_stored_without_the_quotes_that_postfix_leaves_out(self) -> None:
+        created = await self.expect(201, "POST", "/emails/", {"name": '"a b"@q.example'})
+        self.assertEqual(created.response["name"], "a b@q.example")
+        await self.expect(409, "POST", "/emails/", {"name": "a b@q.example"})
+        await self.expect(200, "PUT", "/emails/", {"email": created.response})
+
+    async def test_a_domain_that_is_there_in_another_spelling_is_taken(self) -> None:
+        with self.node.book._engine.begin() as connection:
+            connection.execute(insert(domains), {"name": "UPPER.Example", "greylist": False, "check_spf": False})
+        answer = await self.expect(409, "POST", "/domains/", {"name": "upper.example"})
+        self.assertEqual(answer.detail, "Unique key conflict creating domain.")
+        self.assertEqual(answer.json["remarks"], ["There is one in domains with the name UPPER.Example already."])
+
+    async def test_what_was_created_tells_its_path(self) -> None:
+        for kind, fields in (("users", {"name": "alice"}), ("domains", {"name": "example.com"})):
+            answer = await self.expect(201, "POST", f"/{kind}/", fields)
+            self.assertEqual(answer.headers["location"], f"/{kind}/{answer.response['id']}/")
+            await self.expect(200, "GET", answer.headers["location"])
+        self.assertNotIn("location", (await self.expect(200, "GET", "/users/")).headers)
+        document = (await self.expect(200, "GET", "/openapi.json")).json
+        self.assertIn("Location", document["paths"]["/users/"]["post"]["responses"]["201"]["headers"])
+
+    async def test_how_many_users_lose_something_with_what_is_deleted_is_told(self) -> None:
+        quota, unused = [await self.create("quotas", name=f"q{n}", quota=n) for n in (1, 2)]
+        first, second = [await self.create("domains", name=f"d{n}.example") for n in (1, 2)]
+        email = await self.create("emails", name="a@example.com")
+        alice = await self.create("users", name="alice", quota=quota, domains=[first, second], emails=[email])
+        bob = await self.create("users", name="bob", quota=quota, domains=[first])
+        for path, ids, remarks in (
+            ("/quotas/", [unused], []),
+            ("/quotas/", [quota], ["2 users have no quota now, and may send nothing."]),
+            ("/domains/", [first, second], ["2 users may no longer send from there, unless by another link."]),
+            ("/emails/", [email], ["1 user may no longer send from there, unless by another link."]),
+            ("/users/", [alice, bob], []),
+        ):
+            answer = await self.expect(200, "DELETE", path, ids)
+            self.assertEqual(answer.json.get("remarks", []), remarks, path)
+
     async def test_a_change_is_not_done_in_part(self) -> None:
         user = await self.create("users", name="alice")
         await self.expect(409, "PUT", "/users/", {"user": {"id": user, "name": "bob"}, "domains": [77]})
@@ -212,7 +281,7 @@ class LinkTests(BookTestCase):
         bob = await self.create("users", name="bob", quota=quota)
         first = (await self.expect(200, "DELETE", f"/users/{alice}/quota/")).json
         self.assertEqual(first["response"], "Updated.")
-        self.assertNotIn("remarks", first)
+        self.assertEqual(first["remarks"], [])
         shown = (await self.expect(200, "GET", f"/users/{alice}")).json
         self.assertIsNone(shown["quota"])
         self.assertEqual([each["id"] for each in shown["domains"]], [domain])
@@ -241,6 +310,26 @@ class LinkTests(BookTestCase):
             self.assertEqual([by_body["response"], by_query["response"]], [wanted, wanted])
             self.assertEqual(by_body["remarks"], ["There is no user with id 77."])
             await self.expect(422, "GET", path)
+
+    async def test_users_without_a_quota_are_left_out_of_the_map_when_asked_for(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        alice = await self.create("users", name="alice", quota=quota)
+        bob = await self.create("users", name="bob")
+        path = f"/users/quotas/?user_ids={alice}&user_ids={bob}"
+        for given, names in (
+            ("", ["alice", "bob"]), ("&nulls=1", ["alice", "bob"]), ("&nulls=true", ["alice", "bob"]),
+            ("&nulls=0", ["alice"]), ("&nulls=false", ["alice"]),
+        ):  # fmt: skip
+            found = (await self.expect(200, "GET", path + given)).response
+            self.assertEqual([each["user_name"] for each in found], names, given)
+        found = (await self.expect(200, "GET", "/users/quotas/?nulls=0", [alice, bob])).response
+        self.assertEqual(found, [{"user_name": "alice", "quota_id": quota}])
+        for given in ("", "2", "null", "yes"):
+            await self.expect(422, "GET", f"{path}&nulls={given}")
+        await self.expect(422, "GET", f"/users/domains/?user_ids={alice}&nulls=0")
+        document = (await self.expect(200, "GET", "/openapi.json")).json
+        names = [each["name"] for each in document["paths"]["/users/quotas/"]["get"]["parameters"]]
+        self.assertEqual(names, ["user_ids", "nulls"])
 
     async def test_lists_are_searched_and_paged(self) -> None:
         ids = [await self.create("users", name=name) for name in ("ann", "a_n", "a%n", "bob", "anna")]

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 from sqlalchemy import Column, Connection, Table, delete, insert, select, update
 
 from chapps_tw.database.entries import MAX_INTEGER, by_ids, missing, possible
+from chapps_tw.database.lookups import spelled_otherwise
 from chapps_tw.database.models import TABLES, quota_user
 from chapps_tw.database.text import storable
 from chapps_tw.database.touched import chunks, everything, linked_senders, reached, sides, touched, union
-from chapps_tw.interfaces import Entry, Touched
+from chapps_tw.interfaces import BookConflict, Entry, Touched
 
 Fields: TypeAlias = Mapping[str, str | int | bool]
 Links: TypeAlias = Mapping[str, Collection[int]]
@@ -23,11 +24,14 @@ def create(connection: Connection, kind: str, fields: Fields, links: Links) -> t
 
     :raises KeyError: with ``(kind, id)`` for a link to what is not there.
     :raises ValueError: for a value that the column cannot hold.
+    :raises BookConflict: for a domain or an address that is there in another spelling.
     """
     for name in ("name", "quota") if kind == "quotas" else ("name",):
         if name not in fields:
             raise ValueError(f"{kind} need a {name}.")
-    result = connection.execute(insert(TABLES[kind]).values(**checked(kind, fields)))
+    values = checked(kind, fields)
+    _require_one_spelling(connection, kind, fields)
+    result = connection.execute(insert(TABLES[kind]).values(**values))
     key = result.inserted_primary_key
     assert key is not None
     id = int(key[0])
@@ -41,13 +45,16 @@ def change(connection: Connection, kind: str, id: int, fields: Fields, links: Li
 
     :raises KeyError: with ``(kind, id)`` for what is not there.
     :raises ValueError: for a value that the column cannot hold.
+    :raises BookConflict: for a domain or an address that is there in another spelling.
     """
     _require(connection, kind, [id])
     reach = reached(kind, [*fields, *links])
     before = touched(connection, kind, [id], reach)
     if fields:
         table = TABLES[kind]
-        connection.execute(update(table).where(table.c.id == id).values(**checked(kind, fields)))
+        values = checked(kind, fields)
+        _require_one_spelling(connection, kind, fields, id)
+        connection.execute(update(table).where(table.c.id == id).values(**values))
     for other, ids in links.items():
         _replace(connection, kind, id, other, ids)
     return by_ids(connection, kind, [id])[0], union(before, touched(connection, kind, [id], reach))
@@ -104,12 +111,22 @@ def checked(kind: str, fields: Fields) -> dict[str, Any]:
             length = table.c.name.type.length  # type: ignore[attr-defined]
             if not isinstance(value, str) or not storable(value, length):
                 raise ValueError(f"A name in {kind} is 1 to {length} characters, none of them NUL.")
+            # MariaDB takes two names that differ in spaces at the end for one.
+            if value != value.strip():
+                raise ValueError(f"A name in {kind} does not begin or end with white space.")
         elif name == "quota":
             if isinstance(value, (bool, str)) or not 0 <= value <= MAX_INTEGER:
                 raise ValueError(f"A quota is a whole number from 0 to {MAX_INTEGER}.")
         elif not isinstance(value, bool):
             raise ValueError(f"{name} is true or false.")
     return dict(fields)
+
+
+def _require_one_spelling(connection: Connection, kind: str, fields: Fields, id: int | None = None) -> None:
+    """Refuse a name that is there in another spelling: policies could not tell the two apart."""
+    other = spelled_otherwise(connection, kind, str(fields["name"]), id) if "name" in fields else None
+    if other is not None:
+        raise BookConflict(f"There is one in {kind} with the name {other} already.")
 
 
 def _require(connection: Connection, kind: str, ids: Collection[int]) -> None:

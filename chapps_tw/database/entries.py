@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, or_, select
 
 from chapps_tw.database.models import TABLES
-from chapps_tw.database.text import storable
+from chapps_tw.database.text import part_spellings, storable
 from chapps_tw.database.touched import chunks, sides
 from chapps_tw.interfaces import Entry
 
@@ -35,7 +35,8 @@ def entries(
     if q:
         if not storable(q, table.c.name.type.length):  # type: ignore[attr-defined]
             return []
-        query = query.where(table.c.name.icontains(q, autoescape=True))
+        texts = part_spellings(q) if kind in ("domains", "emails") else [q]
+        query = query.where(or_(*(table.c.name.icontains(text, autoescape=True) for text in texts)))
     return _all(connection, query.order_by(table.c.id).offset(min(skip, MAX_INTEGER)).limit(min(limit, MAX_INTEGER)))
 
 

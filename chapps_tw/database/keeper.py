@@ -27,6 +27,7 @@ class Keeper(Book):
     Only half of the connections serve it, so that lists and bulk changes never keep a policy waiting.
 
     :param watch: times each ``list``, ``change``, and look at or removal of ``drops`` as well.
+    :param deadline: also of a look-up of one entry by its id or name.
     :param keeping_deadline: seconds until a list or a change fails with
         :exc:`~chapps_tw.interfaces.BookUnavailable`. A change that has failed so is not in force, unless it
         is :exc:`~chapps_tw.interfaces.ChangeUncertain`, which says what it may have touched.
@@ -57,11 +58,13 @@ class Keeper(Book):
 
     async def by_ids(self, kind: str, ids: Sequence[int]) -> list[Entry]:
         """The entries with these ids that exist, in the order of their ids."""
-        return await self._fetch(partial(entries.by_ids, kind=kind, ids=ids))
+        # One is as quick to find as what policies ask for.
+        deadline = self._deadline if len(ids) == 1 else self._keeping_deadline
+        return await self._fetch(partial(entries.by_ids, kind=kind, ids=ids), deadline=deadline)
 
     async def by_name(self, kind: str, name: str) -> Entry | None:
         """The entry of exactly this name."""
-        return await self._fetch(partial(entries.by_name, kind=kind, name=name))
+        return await self._fetch(partial(entries.by_name, kind=kind, name=name), deadline=self._deadline)
 
     async def links(self, kind: str, ids: Sequence[int], other: str) -> dict[int, list[Entry]]:
         """For each id, the entries of kind ``other`` that are linked to it, by id."""
@@ -102,8 +105,11 @@ class Keeper(Book):
         removal = partial(write, self._engine, partial(remove, keys=pending))
         await self._turns.run(self._ask, "drops", removal, self._keeping_deadline)
 
-    async def _fetch(self, work: Callable[[Connection], T], operation: str = "list") -> T:
-        return await self._turns.run(self._ask, operation, partial(self._read, work), self._keeping_deadline)
+    async def _fetch(
+        self, work: Callable[[Connection], T], operation: str = "list", deadline: float | None = None
+    ) -> T:
+        deadline = deadline or self._keeping_deadline
+        return await self._turns.run(self._ask, operation, partial(self._read, work), deadline)
 
     async def _change(
         self, work: Callable[[Connection], tuple[T, Touched]], taken: Callable[[str], str] = str

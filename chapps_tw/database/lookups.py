@@ -6,9 +6,12 @@ spellings, which no index helps with.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from chapps_tw.database.models import domain_user, domains, email_user, emails, quota_user, quotas, users
+from chapps_tw.database.models import TABLES, domain_user, domains, email_user, emails, quota_user, quotas, users
 from chapps_tw.database.text import domain_spellings, email_spellings, folded
 from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
 from chapps_tw.names import normal_domain, normal_email
@@ -16,6 +19,13 @@ from chapps_tw.names import normal_domain, normal_email
 UNKNOWN_QUOTA = QuotaGrant(False, None)
 UNKNOWN_SENDER = SenderGrant(False, False, False)
 UNKNOWN_DOMAIN = DomainFlags(False, False, False)
+
+# Kinds whose names are not compared as they are: where they stand, the form that is compared, and how
+# a name of that form may be spelled.
+_SPELLED: Final[dict[str, tuple[ColumnElement[str], Callable[[str], str], Callable[[str], list[str]]]]] = {
+    "domains": (domains.c.name, normal_domain, domain_spellings),
+    "emails": (emails.c.name, normal_email, email_spellings),
+}
 
 
 def quota_of(connection: Connection, user: str) -> QuotaGrant:
@@ -70,6 +80,26 @@ def _has_email(connection: Connection, user_id: int, email: str) -> bool:
         for condition in _conditions(emails.c.name, email_spellings(email))
         for name in connection.scalars(joined.where(condition))
     )
+
+
+def spelled_otherwise(connection: Connection, kind: str, name: str, id: int | None = None) -> str | None:
+    """How an entry is spelled that a policy would take for the one of this name.
+
+    :param id: of the entry that has the name, or is to have it.
+    """
+    if kind not in _SPELLED:
+        return None
+    column, normal, spellings = _SPELLED[kind]
+    wanted = normal(name)
+    if not wanted:
+        return None
+    others = select(column).where(TABLES[kind].c.id != (id or 0))
+    found = (
+        other
+        for condition in _conditions(column, spellings(wanted))
+        for other in connection.scalars(others.where(condition))
+    )
+    return next((other for other in found if normal(other) == wanted), None)
 
 
 def _conditions(column: ColumnElement[str], spellings: list[str]) -> list[ColumnElement[bool]]:

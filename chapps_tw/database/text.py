@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chapps_tw.names import unicode_domain
+from chapps_tw.names import normal_domain, unicode_domain
 
 
 def storable(name: str, length: int) -> bool:
@@ -21,6 +21,18 @@ def email_spellings(email: str) -> list[str]:
     """The same for a normal address."""
     local, _, domain = email.rpartition("@")
     return [f"{local}@{spelling}" for spelling in domain_spellings(domain)]
+
+
+def part_spellings(text: str) -> list[str]:
+    """How a part of a domain name or of an address may have been stored, label by label.
+
+    A label of which the text has only a part cannot be told in the other form.
+    """
+    local, at, domain = text.rpartition("@")
+    labels = domain.split(".")
+    encoded = [label if label.isascii() else normal_domain(label) or label for label in labels]
+    decoded = [unicode_domain(label.lower()) if "xn--" in label.lower() else label for label in labels]
+    return list(dict.fromkeys([text, *(f"{local}{at}{'.'.join(each)}" for each in (encoded, decoded))]))
 
 
 def folded(spellings: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from chapps_tw.config import Settings
 from chapps_tw.interfaces import BookConflict, BookKeeper, BookUnavailable, LiveState, StateUnavailable
-from chapps_tw.rest import crud, live, openapi
+from chapps_tw.rest import crud, live, openapi, users
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.docs import Docs
 from chapps_tw.rest.dropping import CopyDropper
@@ -54,7 +54,7 @@ class API:
         explain: Explain,
         find: Find,
         metrics: Callable[[], bytes],
-        write_config: Callable[[str], Awaitable[str]],
+        write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
         clock: Callable[[], float],
         reactor: IReactorTime,
         version: str,
@@ -65,14 +65,14 @@ class API:
         self._version = version
         self._log = Logger()
         self._dropper = CopyDropper(state, book, reactor)
-        self._gate = Gate(
-            settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor.seconds, self._sleep
-        )
+        self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
+        lane = crud.Lane()
         self.routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
-            *crud.routes(book, self._dropper.drop),
+            *users.routes(book, self._dropper.drop, lane),
+            *crud.routes(book, self._dropper.drop, lane),
             *live.routes(settings, state, book),
-            *Insight(explain, find, metrics, write_config).routes(),
+            *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
@@ -92,6 +92,7 @@ class API:
     async def stop(self) -> None:
         """Answer the requests that are complete, close all connections, and start nothing more."""
         await self.site.stop()
+        self._gate.stop()
         await self._dropper.stop()
 
     def _klein(self) -> Klein:
@@ -116,19 +117,24 @@ class API:
         handled = route.handler(values)
         try:
             reply = await (_to_the_end(handled) if route.changes else handled)
-        except WrongPasscode:
+        except WrongPasscode as error:
             await self._gate.punish(request, "passcode")
-            raise Refusal(401, "The passcode is wrong.", {"WWW-Authenticate": ['Bearer realm="chapps"']}) from None
+            raise Refusal(401, str(error), {"WWW-Authenticate": ['Bearer realm="chapps"']}) from None
         if isinstance(reply, Raw):
             return _raw(request, reply)
         request.setResponseCode(reply.status or route.status)
+        for name, value in reply.headers.items():
+            request.setHeader(name, value)
         return _finish(request, await self._encode(reply))
 
     async def _encode(self, reply: Reply) -> bytes:
         """The envelope as JSON. A long list is encoded a part at a time, so that others get their turn."""
-        about = {"version": f"CHAPPS-TW v{self._version}", "timestamp": self._clock(), **reply.beside}
-        if reply.remarks:
-            about["remarks"] = list(reply.remarks)
+        about = {
+            "version": f"CHAPPS-TW v{self._version}",
+            "timestamp": self._clock(),
+            **reply.beside,
+            "remarks": list(reply.remarks),
+        }
         if not isinstance(reply.response, list) or len(reply.response) <= SLICE:
             return _json({**about, "response": reply.response})
         parts = []

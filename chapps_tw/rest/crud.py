@@ -15,6 +15,17 @@ from chapps_tw.rest.routing import Link, Refusal, Reply, Route
 
 MAX_SHOWN = 1000
 
+# What more there is to say about a change, and about deleting.
+_ABOUT_CHANGE = {
+    "user": " What was counted stays with the name: with another one, a user begins at nothing.",
+}
+_ABOUT_DELETE = {
+    "user": " What was counted stays with the name: a new user of the same name goes on from there.",
+    "domain": " How many users were linked to them is told there too.",
+    "email": " How many users were linked to them is told there too.",
+    "quota": " How many users have none now is told there too; without one, a user may send nothing.",
+}
+
 T = TypeVar("T")
 Drop = Callable[[Touched], Awaitable[list[str]]]
 
@@ -66,18 +77,16 @@ KINDS = {
 LINKS = (("users", "domains"), ("users", "emails"), ("domains", "users"), ("emails", "users"))
 
 
-def routes(book: BookKeeper, drop: Drop) -> Iterator[Route[Any]]:
+def routes(book: BookKeeper, drop: Drop, lane: Lane) -> Iterator[Route[Any]]:
     """All routes of this family.
 
     :param drop: drops the cached copies that a change touched; returns remarks.
+    :param lane: for long lists.
     """
-    lane = Lane()
-    yield from _UserMaps(book, lane).routes()
     for kind in KINDS.values():
         yield from _Collection(kind, book, drop, lane).routes()
     for one, other in LINKS:
         yield from _Links(KINDS[one], KINDS[other], book, drop, lane).routes()
-    yield from _UserQuota(book, drop).routes()
 
 
 def _next(kind: Kind) -> Iterator[Link]:
@@ -131,6 +140,16 @@ def unknown_ids(kind: str, ids: Sequence[int], found: Sequence[Entry]) -> list[s
     return [f"There is no {KINDS[kind].singular} with id {some}."]
 
 
+def _left_without(kind: str, deleted: Touched) -> list[str]:
+    """A remark about the users that lose something with what was deleted, if there are any."""
+    lost, sentence = set(deleted.limits), "has no quota now, and may send nothing."
+    if kind != "quotas":
+        lost, sentence = {user for user, _ in deleted.senders}, "may no longer send from there, unless by another link."
+    if not lost or kind == "users":
+        return []
+    return [f"1 user {sentence}" if len(lost) == 1 else f"{len(lost)} users {sentence.replace('has', 'have')}"]
+
+
 async def made(kind: str, doing: str, change: Awaitable[T], drop: Drop) -> T:
     """The result of a change.
 
@@ -176,12 +195,12 @@ class _Collection:
         yield Route(
             "PUT", path, f"Change {kind.with_article}", self.change, kind.changed, kind.one, body="*", query=False,
             wrapped=(p, kind.changed_wrapped), errors=(404, 409), changes=True, tag=kind.plural,
-            note=f"What is not given, or is null, stays as it is.{given}",
+            note=f"What is not given, or is null, stays as it is.{_ABOUT_CHANGE.get(p, '')}{given}",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Delete {kind.plural}", self.delete, kind.ids, a.Said, body=f"{p}_ids",
             errors=(409,), changes=True, tag=kind.plural,
-            note="Their links go with them. Ids that nothing has are named in `remarks`.",
+            note=f"Their links go with them. Ids that nothing has are named in `remarks`.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
             "GET", path + "{id}/", f"Show {kind.with_article}", self.show, m.ById, kind.one, errors=(404,),
@@ -210,7 +229,8 @@ class _Collection:
         entry, touched = await made(
             self._kind.plural, "creating", self._book.create(self._kind.plural, self._fields(new), links), self._drop
         )
-        return await self._changed(entry, touched, links)
+        reply = await self._changed(entry, touched, links)
+        return reply._replace(headers={"Location": f"/{self._kind.plural}/{entry.id}/"})
 
     async def change(self, changed: Any) -> Reply:
         links = self._links(changed)
@@ -226,7 +246,7 @@ class _Collection:
         ids = list(getattr(which, f"{self._kind.singular}_ids"))
         found = await self._book.by_ids(self._kind.plural, ids)
         _, touched = await made(self._kind.plural, "deleting", self._book.delete(self._kind.plural, ids), self._drop)
-        remarks = unknown_ids(self._kind.plural, ids, found)
+        remarks = unknown_ids(self._kind.plural, ids, found) + _left_without(self._kind.plural, touched)
         return Reply("deleted", remarks=remarks + await self._drop(touched))
 
     async def _changed(self, entry: Entry, touched: Touched, links: dict[str, list[int]]) -> Reply:
@@ -304,77 +324,3 @@ class _Links:
         changed = change(self._kind.plural, which.id, self._other.plural, ids)
         _, touched = await made(self._kind.plural, "updating", changed, self._drop)
         return Reply("Updated.", remarks=await self._drop(touched))
-
-
-class _UserQuota:
-    """The quota of one user."""
-
-    def __init__(self, book: BookKeeper, drop: Drop) -> None:
-        self._book = book
-        self._drop = drop
-
-    def routes(self) -> Iterator[Route[Any]]:
-        path = "/users/{id}/quota/"
-        yield Route(
-            "PUT", path + "{quota_id}/", "Give a user a quota", self.put, m.UserQuota, a.Said, query=False,
-            errors=(404, 409), changes=True, tag="users", note="It takes the place of the one that the user had.",
-        )  # fmt: skip
-        yield Route(
-            "DELETE", path, "Take a user's quota away", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
-            changes=True, tag="users", note="Without one, a user may send nothing.",
-        )  # fmt: skip
-
-    async def put(self, which: m.UserQuota) -> Reply:
-        linked = self._book.link("users", which.id, "quotas", [which.quota_id])
-        _, touched = await made("users", "updating", linked, self._drop)
-        return Reply("Updated.", remarks=await self._drop(touched))
-
-    async def delete(self, which: m.ById) -> Reply:
-        before = await self._book.links("users", [which.id], "quotas")
-        changed = self._book.update("users", which.id, {}, {"quotas": []})
-        user, touched = await made("users", "updating", changed, self._drop)
-        remarks = [] if before.get(which.id) else [f"User {user.name} had no quota."]
-        return Reply("Updated.", remarks=remarks + await self._drop(touched))
-
-
-class _UserMaps:
-    """What is linked to each of several users, by ids."""
-
-    def __init__(self, book: BookKeeper, lane: Lane) -> None:
-        self._book = book
-        self._lane = lane
-
-    def routes(self) -> Iterator[Route[Any]]:
-        for other, handler, answer in (
-            ("quotas", self.quotas, a.UserQuotaIds),
-            ("domains", self.domains, a.UserDomainIds),
-            ("emails", self.emails, a.UserEmailIds),
-        ):
-            yield Route(
-                "GET", f"/users/{other}/", f"The {other} of several users", handler, m.UserIds, answer, body="user_ids",
-                tag="users",
-            )  # fmt: skip
-
-    async def quotas(self, which: m.UserIds) -> Reply:
-        users, linked, remarks = await self._of(which, "quotas")
-        ids = [linked.get(user.id) for user in users]
-        return Reply(
-            [{"user_name": u.name, "quota_id": q[0].id if q else None} for u, q in zip(users, ids, strict=True)],
-            remarks=remarks,
-        )
-
-    async def domains(self, which: m.UserIds) -> Reply:
-        return await self._lists(which, "domains", "domain_ids")
-
-    async def emails(self, which: m.UserIds) -> Reply:
-        return await self._lists(which, "emails", "email_ids")
-
-    async def _lists(self, which: m.UserIds, other: str, key: str) -> Reply:
-        users, linked, remarks = await self._of(which, other)
-        rows = [{"user_name": user.name, key: [each.id for each in linked.get(user.id, [])]} for user in users]
-        return Reply(rows, remarks=remarks)
-
-    async def _of(self, which: m.UserIds, other: str) -> tuple[list[Entry], dict[int, list[Entry]], list[str]]:
-        users = await self._book.by_ids("users", which.user_ids)
-        linked = await self._lane.run(lambda: self._book.links("users", [user.id for user in users], other))
-        return users, linked, unknown_ids("users", which.user_ids, users)

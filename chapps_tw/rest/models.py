@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
-from pydantic.config import JsonDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
-from chapps_tw.inbound import client_address
-from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, normal_domain, normal_email
+from chapps_tw.rest.fields import (
+    MAX_ID,
+    CheckSpf,
+    Client,
+    DomainName,
+    EmailName,
+    EnteredUserName,
+    Flag,
+    Greylist,
+    Id,
+    Ids,
+    QuotaLimit,
+    QuotaName,
+    Source,
+    Text,
+    UserName,
+)
 
-MAX_ID = 2**31 - 1
-MAX_IDS = 1000
 MAX_LIST = 10_000
+MAX_PAIRS = 10_000
 
 
 class Input(BaseModel):
@@ -26,83 +46,15 @@ class Nothing(Input):
     """A route that takes nothing."""
 
 
-def _normal(form: Callable[[str], str], what: str) -> AfterValidator:
-    def check(text: str) -> str:
-        name = form(text)
-        if not name:
-            raise ValueError(f"must be {what}")
-        return name
-
-    return AfterValidator(check)
-
-
-# No control characters: no mail program writes them, and PostgreSQL takes no NUL.
-_PLAIN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
-
-# What normal_domain and normal_email take, as far as JSON Schema can tell. They take underscores too.
-_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_DOMAIN = rf"{_LABEL}(\.{_LABEL})*\.?"
-_ASCII_DOMAIN: JsonDict = {"pattern": f"^{_DOMAIN}$", "maxLength": MAX_DOMAIN}
-_ASCII_EMAIL: JsonDict = {"pattern": f"^[ -?A-~]+@{_DOMAIN}$", "maxLength": MAX_EMAIL}
-_IDN: JsonDict = {"format": "idn-hostname", "maxLength": MAX_DOMAIN}
-_IDN_EMAIL: JsonDict = {"format": "idn-email", "maxLength": MAX_EMAIL}
-
-Id = Annotated[int, Field(ge=1, le=MAX_ID)]
-Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
-Text = Annotated[str, Field(max_length=MAX_EMAIL, pattern=_PLAIN)]
-UserName = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=128,
-        pattern=_PLAIN,
-        description="The name that the user logs in with, as Postfix tells it; letter case counts.",
-        examples=["alice@example.com"],
-    ),
-]
-QuotaName = Annotated[
-    str, Field(min_length=1, max_length=32, pattern=_PLAIN, description="A name to tell it by.", examples=["basic"])
-]
-QuotaLimit = Annotated[
-    int,
-    Field(
-        ge=0,
-        le=MAX_ID,
-        description="Transmissions in the rolling interval. No two quotas have the same.",
-        examples=[100],
-    ),
-]
-DomainName = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=MAX_DOMAIN,
-        description="A domain name. One with other than ASCII letters is kept as A-labels (IDNA), all in lower case.",
-        examples=["example.com"],
-        json_schema_extra={"anyOf": [_ASCII_DOMAIN, _IDN]},
-    ),
-    _normal(normal_domain, "a domain name"),
-]
-EmailName = Annotated[
-    str,
-    Field(
-        min_length=3,
-        max_length=MAX_EMAIL,
-        description="A mail address. Its domain is kept like that of a domain; letter case counts before the @.",
-        examples=["alice@example.com"],
-        json_schema_extra={"anyOf": [_ASCII_EMAIL, _IDN_EMAIL]},
-    ),
-    _normal(normal_email, "a mail address"),
-]
-Greylist = Annotated[bool, Field(description="Whether mail to this domain is greylisted.")]
-CheckSpf = Annotated[bool, Field(description="Whether SPF decides about mail to this domain, not only adds a header.")]
-
-
 # --- what comes in: the book ----------------------------------------------------------------------
 
 
 class Listing(Input):
-    q: Text = Field("", description="Only those whose name contains this, letter case aside.")
+    q: Text = Field(
+        "",
+        description="Only those whose name contains this, letter case aside. A domain's label of other than ASCII "
+        "letters is found as a whole.",
+    )
     skip: int = Field(0, ge=0, le=MAX_ID, description="How many to leave out at first; lists are ordered by id.")
     limit: int = Field(1000, ge=1, le=MAX_LIST, description="How many to list at most.")
 
@@ -117,6 +69,10 @@ class LinkedListing(Listing, ById):
 
 class UserIds(Input):
     user_ids: Ids = Field(description="Ids of users.")
+
+
+class QuotasOf(UserIds):
+    nulls: Flag = Field(True, description="Whether users without a quota are listed.")
 
 
 class DomainIds(Input):
@@ -149,7 +105,7 @@ class UserQuota(Input):
 
 
 class UserFields(Input):
-    name: UserName
+    name: EnteredUserName
 
 
 class DomainFields(Input):
@@ -215,7 +171,7 @@ class WrappedQuota(Input):
 
 class UserChanges(Input):
     id: Id
-    name: UserName | None = None
+    name: EnteredUserName | None = None
 
 
 class DomainChanges(Input):
@@ -268,10 +224,6 @@ class WrappedQuotaChanges(Input):
     quota: QuotaChanges
 
 
-def _any_of(description: str, *schemas: JsonDict) -> dict[str, Any]:
-    return {"type": "string", "description": description, "anyOf": list(schemas)}
-
-
 # --- what comes in: live state --------------------------------------------------------------------
 
 
@@ -293,34 +245,11 @@ class Authorizations(Input):
     domain_ids: Ids = Field([], description="Ids of domains. Of these and `email_ids`, one must be given.")
     email_ids: Ids = Field([], description="Ids of mail addresses. Of these and `domain_ids`, one must be given.")
 
-
-def _source(text: str) -> str:
-    return normal_email(text) if "@" in text else normal_domain(text)
-
-
-def _client(text: str) -> str:
-    bare = text.removeprefix("[").removesuffix("]")
-    return bare if client_address(bare) is not None else normal_domain(text)
-
-
-Source = Annotated[
-    str,
-    _normal(_source, "a domain name or a mail address"),
-    WithJsonSchema(_any_of("A domain name or a mail address.", _ASCII_DOMAIN, _IDN, _ASCII_EMAIL, _IDN_EMAIL)),
-]
-Client = Annotated[
-    str,
-    _normal(_client, "an IPv4 or IPv6 address, or a domain name"),
-    WithJsonSchema(
-        _any_of(
-            "An address, or the domain that SPF passed for the client.",
-            {"format": "ipv4"},
-            {"format": "ipv6"},
-            _ASCII_DOMAIN,
-            _IDN,
-        )
-    ),
-]
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        if len(self.user_ids) * (len(self.domain_ids) + len(self.email_ids)) > MAX_PAIRS:
+            raise ValueError(f"there must be at most {MAX_PAIRS} pairs of user and sender")
+        return self
 
 
 class Authorization(Input):
@@ -351,25 +280,55 @@ _REQUEST = {
     "sender": "alice@example.com",
     "recipient": "friend@example.net",
 }
-_ATTRIBUTE = Annotated[str, Field(max_length=16384, pattern=r"^[^\u0000\n]*$")]
+# As Postfix tells them (SMTPD_POLICY_README).
+PROTOCOL_STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
+_MAX_ATTRIBUTE = 16384
+
+
+def _attribute(value: object) -> str:
+    """A name or a value as the policy port takes it: bytes that are no UTF-8 are in it as surrogates."""
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    if len(value) > _MAX_ATTRIBUTE:
+        raise ValueError(f"must have at most {_MAX_ATTRIBUTE} characters")
+    if "\0" in value or "\n" in value:
+        raise ValueError("must not hold line ends or NUL")
+    return value
+
+
+def _in_a_state(attributes: dict[str, str]) -> dict[str, str]:
+    state = attributes.get("protocol_state")
+    if state and state.upper() not in PROTOCOL_STATES:
+        raise ValueError(f"protocol_state must be one of {', '.join(PROTOCOL_STATES)}")
+    return attributes
+
+
+# Lone surrogates are no str to pydantic.
+_NAME = Annotated[str, PlainValidator(_attribute), WithJsonSchema({"type": "string"})]
+_VALUE = Annotated[
+    str,
+    PlainValidator(_attribute),
+    WithJsonSchema({"type": "string", "maxLength": _MAX_ATTRIBUTE, "pattern": r"^[^\u0000\n]*$"}),
+]
 
 
 class Question(Input):
     """A policy request, and the listener that it is meant for."""
 
-    attributes: dict[str, _ATTRIBUTE] = Field(
+    attributes: Annotated[dict[_NAME, _VALUE], AfterValidator(_in_a_state)] = Field(
         min_length=1,
         max_length=256,
-        description="What Postfix would send, as in SMTPD_POLICY_README.",
+        description="What Postfix would send, as in SMTPD_POLICY_README. Without `protocol_state`, RCPT is taken.",
         examples=[_REQUEST],
+        json_schema_extra={"properties": {"protocol_state": {"type": "string", "enum": ["", *PROTOCOL_STATES]}}},
     )
     listener: Text = Field("", description="The listener to ask; without one, the first that fits the request.")
 
 
 class DecisionFilter(Input):
-    user: Text = Field("", description="Only those about this user.")
-    sender: Text = Field("", description="Only those about mail from this address.")
-    recipient: Text = Field("", description="Only those about mail to this address.")
+    user: Text = Field("", description="Only those about this user; letter case counts.")
+    sender: Text = Field("", description="Only those about mail from this address; letter case does not count.")
+    recipient: Text = Field("", description="Only those about mail to this address; letter case does not count.")
     client: Text = Field("", description="Only those about mail from this client address.")
     instance: Text = Field("", description="Only those of the message that Postfix gave this instance.")
     queue_id: Text = Field("", description="Only those of the message with this queue id.")

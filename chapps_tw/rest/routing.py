@@ -46,14 +46,16 @@ class Reply(NamedTuple):
 
     :ivar response: what stands in ``response``.
     :ivar beside: what stands beside it.
-    :ivar remarks: sentences; the key is left out where there are none.
+    :ivar remarks: sentences.
     :ivar status: the HTTP status, 0 for that of the route.
+    :ivar headers: name to value.
     """
 
     response: Any
     beside: Mapping[str, Any] = {}
     remarks: Sequence[str] = ()
     status: int = 0
+    headers: Mapping[str, str] = {}
 
 
 class Raw(NamedTuple):

@@ -1,0 +1,91 @@
+"""What only users have: a quota, and maps of what is linked to several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from chapps_tw.interfaces import BookKeeper, Entry
+from chapps_tw.rest import answers as a
+from chapps_tw.rest import models as m
+from chapps_tw.rest.crud import Drop, Lane, made, unknown_ids
+from chapps_tw.rest.routing import Reply, Route
+
+
+def routes(book: BookKeeper, drop: Drop, lane: Lane) -> Iterator[Route[Any]]:
+    """All routes of this family. Takes what :func:`chapps_tw.rest.crud.routes` takes."""
+    yield from _UserMaps(book, lane).routes()
+    yield from _UserQuota(book, drop).routes()
+
+
+class _UserQuota:
+    """The quota of one user."""
+
+    def __init__(self, book: BookKeeper, drop: Drop) -> None:
+        self._book = book
+        self._drop = drop
+
+    def routes(self) -> Iterator[Route[Any]]:
+        path = "/users/{id}/quota/"
+        yield Route(
+            "PUT", path + "{quota_id}/", "Give a user a quota", self.put, m.UserQuota, a.Said, query=False,
+            errors=(404, 409), changes=True, tag="users", note="It takes the place of the one that the user had.",
+        )  # fmt: skip
+        yield Route(
+            "DELETE", path, "Take a user's quota away", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
+            changes=True, tag="users", note="Without one, a user may send nothing.",
+        )  # fmt: skip
+
+    async def put(self, which: m.UserQuota) -> Reply:
+        linked = self._book.link("users", which.id, "quotas", [which.quota_id])
+        _, touched = await made("users", "updating", linked, self._drop)
+        return Reply("Updated.", remarks=await self._drop(touched))
+
+    async def delete(self, which: m.ById) -> Reply:
+        before = await self._book.links("users", [which.id], "quotas")
+        changed = self._book.update("users", which.id, {}, {"quotas": []})
+        user, touched = await made("users", "updating", changed, self._drop)
+        remarks = [] if before.get(which.id) else [f"User {user.name} had no quota."]
+        return Reply("Updated.", remarks=remarks + await self._drop(touched))
+
+
+class _UserMaps:
+    """What is linked to each of several users, by ids."""
+
+    def __init__(self, book: BookKeeper, lane: Lane) -> None:
+        self._book = book
+        self._lane = lane
+
+    def routes(self) -> Iterator[Route[Any]]:
+        for other, handler, answer in (
+            ("quotas", self.quotas, a.UserQuotaIds),
+            ("domains", self.domains, a.UserDomainIds),
+            ("emails", self.emails, a.UserEmailIds),
+        ):
+            taken = m.QuotasOf if other == "quotas" else m.UserIds
+            yield Route(
+                "GET", f"/users/{other}/", f"The {other} of several users", handler, taken, answer, body="user_ids",
+                tag="users",
+            )  # fmt: skip
+
+    async def quotas(self, which: m.QuotasOf) -> Reply:
+        users, linked, remarks = await self._of(which, "quotas")
+        ids = {user.id: quotas[0].id for user in users if (quotas := linked.get(user.id))}
+        rows = [{"user_name": user.name, "quota_id": ids.get(user.id)} for user in users]
+        return Reply([row for row in rows if which.nulls or row["quota_id"] is not None], remarks=remarks)
+
+    async def domains(self, which: m.UserIds) -> Reply:
+        return await self._lists(which, "domains", "domain_ids")
+
+    async def emails(self, which: m.UserIds) -> Reply:
+        return await self._lists(which, "emails", "email_ids")
+
+    async def _lists(self, which: m.UserIds, other: str, key: str) -> Reply:
+        users, linked, remarks = await self._of(which, other)
+        rows = [{"user_name": user.name, key: [each.id for each in linked.get(user.id, [])]} for user in users]
+        return Reply(rows, remarks=remarks)
+
+    async def _of(self, which: m.UserIds, other: str) -> tuple[list[Entry], dict[int, list[Entry]], list[str]]:
+        users = await self._book.by_ids("users", which.user_ids)
+        linked = await self._lane.run(lambda: self._book.links("users", [user.id for user in users], other))
+        return users, linked, unknown_ids("users", which.user_ids, users)
