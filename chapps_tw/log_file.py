@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
 
@@ -19,11 +20,13 @@ class LogFile:
 
     :ivar lost: lines that were lost since the start.
     :param path: the file, made with mode 0640 when it is not there; ``-`` is standard output.
+    :param note: makes that line, of how many were lost.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, note: Callable[[int], str]) -> None:
         self.lost = 0
         self._path = path
+        self._note = note
         self._file = -1
         self._queue: SimpleQueue[tuple[bytes, int] | None] = SimpleQueue()
         self._lock = Lock()
@@ -66,7 +69,7 @@ class LogFile:
         failing = False
         while (item := self._queue.get()) is not None:
             batch, untold = item
-            note = b"%d lines of the decision log were lost\n" % untold if untold else b""
+            note = f"{self._note(untold)}\n".encode() if untold else b""
             try:
                 self._reopen_if_moved()
                 _write_all(self._file, note + batch)

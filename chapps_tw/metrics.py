@@ -73,7 +73,7 @@ class Reading(NamedTuple):
 class Metrics(Collector):
     """What is counted. One of these in a process.
 
-    :param version: of the program.
+    :param version: of the program, the number alone.
     :param seconds: a clock that is never set.
     """
 

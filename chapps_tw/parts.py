@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from threading import Thread
@@ -14,20 +14,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread, deferToThreadPool
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from chapps_tw import __version__, readings
-from chapps_tw.config import ConfigError, Listener, Settings
+from chapps_tw.config import Listener, Settings
 from chapps_tw.config_file import DEFAULT_PATH
-from chapps_tw.config_write import write
-from chapps_tw.database.engine import make_engine
+from chapps_tw.config_write import Rewriter
 from chapps_tw.database.keeper import Keeper
-from chapps_tw.database.schema import SchemaError, prepare
+from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
-from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, record_of
-from chapps_tw.helo_whitelist import HeloWhitelist, parse_helo_whitelist
+from chapps_tw.decision import Decision
+from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, loss_as_json, loss_as_text, record_of
+from chapps_tw.helo_whitelist import HeloWhitelist
 from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.log_file import LogFile
 from chapps_tw.metrics import Metrics
@@ -40,9 +40,10 @@ from chapps_tw.policies.spf import SPFEnforcementPolicy
 from chapps_tw.postfix import PolicyFactory
 from chapps_tw.request import parse_attributes
 from chapps_tw.rest.app import API
-from chapps_tw.rest.insight import WrongPasscode
+from chapps_tw.rest.insight import Explained, WrongPasscode
 from chapps_tw.spf_check import SpfChecker
 from chapps_tw.spf_dns import Resolver, nameservers
+from chapps_tw.start_errors import StartError, database_problem, database_refuses, open_engine, opening, place
 from chapps_tw.state.redis import RedisState
 from chapps_tw.state.redis_pool import pool_from
 from chapps_tw.state.sqlite import SqliteState
@@ -67,12 +68,7 @@ CHECK_SECONDS = 5.0
 # A bug is logged once in so many seconds.
 FAILURE_SECONDS = 60.0
 
-T = TypeVar("T")
 C = TypeVar("C", bound=readings.Cached)
-
-
-class StartError(Exception):
-    """Something that the process needs cannot be opened. Says what, and what would help."""
 
 
 class Store(Protocol):
@@ -130,9 +126,9 @@ class Parts:
     def __init__(self, settings: Settings, reactor: Any) -> None:
         self.settings = settings
         self.reactor = reactor
-        self.metrics = Metrics(VERSION, time.monotonic)
-        self.log_file = LogFile(settings.log.file) if settings.log.file else None
-        form = as_json if settings.log.format == "json" else as_text
+        self.metrics = Metrics(__version__, time.monotonic)
+        form, note = (as_json, loss_as_json) if settings.log.format == "json" else (as_text, loss_as_text)
+        self.log_file = LogFile(settings.log.file, note) if settings.log.file else None
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
         self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)
@@ -155,7 +151,13 @@ class Parts:
         if settings.uses_redis:
             observe = self.metrics.calls("state", "command").observe
             self.store = pool = pool_from(
-                settings.redis, settings.redis_password, self.reactor, time.monotonic, timeout, observe
+                settings.redis,
+                settings.redis_password,
+                self.reactor,
+                time.monotonic,
+                timeout,
+                observe,
+                settings.sentinel_password,
             )
             self.state = RedisState(pool, settings.redis.key_prefix)
             readings.show_redis(self.metrics, pool)
@@ -166,31 +168,22 @@ class Parts:
 
     def _make_book(self) -> None:
         adapter = self.settings.adapter
-        self.engine = make_engine(adapter, self.settings.db_password, self.settings.chapps.data_dir)
+        self.engine = open_engine(self.settings)
         self.threads = Threads(self.reactor, adapter.pool_size)
         watch = partial(self.metrics.watch, "database")
         self.book = Keeper(self.engine, self.reactor, self.threads.run, adapter.pool_size, watch=watch)
 
     def _make_spf(self) -> None:
         options = self.settings.spf
-        servers = self._option(options, "nameservers", nameservers)
-        self.resolver = Resolver(self.reactor, servers, options.spf_query_timeout, partial(self.metrics.watch, "dns"))
+        watch, servers = partial(self.metrics.watch, "dns"), nameservers(options.nameservers)
+        self.resolver = Resolver(self.reactor, servers, options.spf_query_timeout, watch)
         self.spf_threads = ThreadPool(0, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, self.reactor, self.spf_threads)
         self.checker = SpfChecker(self.reactor, run, self.resolver, options.spf_query_timeout)
-        entries = self._option(self.settings.chapps, "helo_whitelist", parse_helo_whitelist)
+        entries = self.settings.chapps.helo_whitelist
         self.whitelist = HeloWhitelist(entries, self.resolver.ask, lambda text: self.log.warn("{text}", text=text))
         self.verifying = LoopingCall(self._verify_whitelist)
         self.verifying.clock = self.reactor
-
-    def _option(self, section: Any, name: str, read: Callable[[Any], T]) -> T:
-        """The meaning of an option that only its part can tell."""
-        value = getattr(section, name)
-        try:
-            return read(value)
-        except ValueError as error:
-            where = f"{self.settings.path or 'built-in configuration'}: [{section.section}] {name} = {value!r}"
-            raise ConfigError([f"{where}: must be {error}"]) from None
 
     async def _verify_whitelist(self) -> None:
         answered = await self.whitelist.verify()
@@ -234,6 +227,7 @@ class Parts:
     def _make_api(self) -> None:
         settings = self.settings
         self.tokens = TokenStore(settings.token_path)
+        self.config_file = Rewriter(settings, DEFAULT_PATH)
         self.api = API(
             settings,
             self.state,
@@ -248,16 +242,20 @@ class Parts:
             version=__version__,
         )
 
-    async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Sequence[Record]:
-        """What each policy of a listener would answer.
+    async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:
+        """What a listener would answer, and each of its policies.
 
         :raises KeyError: when there is no listener of this name.
         """
         request = OutboundPPR(dict(attributes), cfg=self.settings)
         board = self.switchboards[listener] if listener else self._fitting(request)
-        decisions = await board.explain(request)
+        answer = await board.explain(request)
         now = self.reactor.seconds()
-        return [record_of(board.listener, request.known_user, request, each, now) for each in decisions]
+
+        def record(decision: Decision) -> Record:
+            return record_of(board.listener, request.known_user, request, decision, now)
+
+        return Explained(record(answer.decision), [record(each) for each in answer.decisions])
 
     def _fitting(self, request: OutboundPPR) -> Switchboard:
         """The listener that a request would be sent to: who logged in sends, anybody else brings us mail."""
@@ -266,12 +264,17 @@ class Parts:
         fitting = [board for board in boards if inbound == INBOUND_POLICIES.issuperset(board.policies)]
         return (fitting or boards)[-1 if inbound else 0]
 
-    async def _write_config(self, passcode: str) -> str:
+    async def _write_config(self, passcode: str) -> tuple[str, list[str]]:
         stored = self.settings.chapps.password
+        if not stored:
+            raise WrongPasscode(
+                "No passcode is set: put what 'chapps-cli admin passcode' prints into [CHAPPS] of the configuration, "
+                "and restart the service."
+            )
         # scrypt takes a while, on purpose.
-        if not stored or not await deferToThread(verify, passcode, stored):
-            raise WrongPasscode
-        return str(await deferToThread(write, self.settings, self.settings.path or DEFAULT_PATH))
+        if not await deferToThread(verify, passcode, stored):
+            raise WrongPasscode("The passcode is wrong.")
+        return await deferToThread(self.config_file.write)
 
     def _show(self) -> None:
         """Let the metrics show what the parts count."""
@@ -293,22 +296,29 @@ class Parts:
     def open(self) -> None:
         """Open the files and check the database, before the reactor runs.
 
-        :raises StartError, OSError: when one of them cannot be used.
+        :raises StartError: when one of them cannot be used.
         """
+        settings = self.settings
         if self.log_file is not None:
-            self.log_file.open()
+            with opening(settings, "Log", "file", settings.log.file):
+                self.log_file.open()
         self._prepare_database()
         try:
-            if self.settings.api.auth == "token" and self.settings.api.listen:
+            if settings.api.auth == "token" and settings.api.listen:
                 self.tokens.make_first()
+        except TokenError as error:
+            raise StartError(f"{place(settings, 'API', 'token_file')}: {error}") from None
+        try:
             self.store.start()
-        except (TokenError, StateUnavailable) as error:
-            raise StartError(str(error)) from None
+        except StateUnavailable as error:
+            raise StartError(f"{place(settings, 'State', 'path')}: {error}") from None
 
     def _prepare_database(self) -> None:
         """Set SQLite's file up, or check a server's schema.
 
-        A server that is away, or hangs, does not stop the start: what is cached can be answered meanwhile.
+        A server that is away, hangs or refuses us does not stop the start: what is cached can be answered
+        meanwhile, and all of it again as soon as the server lets us in. Refused after a restart in the night, a
+        node that does not start would defer everything, and systemd might have given it up by the morning.
         """
         checked: list[Exception | None] = []
 
@@ -316,7 +326,7 @@ class Parts:
             try:
                 prepare(self.engine)
                 checked.append(None)
-            except (SchemaError, SQLAlchemyError) as error:
+            except Exception as error:
                 checked.append(error)
 
         if self.engine.dialect.name == "sqlite":
@@ -325,12 +335,16 @@ class Parts:
             thread = Thread(target=check, name="schema check", daemon=True)
             thread.start()
             thread.join(CHECK_SECONDS)
-        problem = checked[0] if checked else TimeoutError("no answer")
-        if isinstance(problem, SchemaError) or (problem and self.engine.dialect.name == "sqlite"):
-            raise StartError(f"the database cannot be used: {problem}")
-        if problem:
-            why = " ".join(str(problem).split())[:300]
-            self.log.warn("the database cannot be asked yet, and its schema was not checked: {why}", why=why)
+        problem = checked[0] if checked else BookUnavailable(f"it did not answer in {CHECK_SECONDS:g} s")
+        if problem is None:
+            return
+        text = database_problem(self.settings, problem)
+        away = isinstance(problem, SQLAlchemyError | OSError | BookUnavailable)
+        if not away or self.engine.dialect.name == "sqlite":
+            raise StartError(text)
+        level = LogLevel.error if database_refuses(problem) else LogLevel.warn
+        meanwhile = "until it can, only what is cached is answered; the schema was not checked"
+        self.log.emit(level, "{text}; {meanwhile}", text=text, meanwhile=meanwhile)
 
     def start(self) -> None:
         """Begin to work."""
@@ -338,6 +352,7 @@ class Parts:
         self.spf_threads.start()
         self.verifying.start(WHITELIST_SECONDS)
         self.pinging.start(PING_SECONDS)
+        self.api.start()
 
     async def stop(self) -> None:
         """Close everything; nothing is lost that was answered."""

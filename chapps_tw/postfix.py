@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chapps_tw.log_limit import LogLimit
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.request import MAX_REQUEST_BYTES, RequestError
 from chapps_tw.sending import sender
@@ -122,8 +123,7 @@ class PolicyProtocol(Protocol):
         try:
             self._request = self.factory.read(payload)
         except RequestError as error:
-            self._log.warn("{peer} sent {error}", peer=self.transport.getPeer(), error=str(error))
-            self.factory.unreadable += 1
+            self.factory.note_unreadable(self.transport, str(error))
             self._send(self.factory.switchboard.unreadable(str(error)).wire)
             return
         self._deciding = self.factory.switchboard.decide(self._request)
@@ -161,7 +161,7 @@ class PolicyProtocol(Protocol):
 
     def _broken(self, failure: Failure) -> None:
         """An answer that could not be given: Postfix asks again on a new connection."""
-        self._log.failure("no answer to {peer}", failure, peer=self.transport.getPeer())
+        self._log.failure("no answer to {peer}", failure, peer=_peer_of(self.transport))
         self._deciding = self._awaited = None
         self._buffer = b""
         self.transport.abortConnection()
@@ -180,14 +180,15 @@ class PolicyProtocol(Protocol):
             self.transport.loseConnection()
 
     def _give_up(self) -> None:
-        self._log.warn(
-            "{peer} sent {bytes} bytes and no end of a request; connection closed",
-            peer=self.transport.getPeer(),
-            bytes=len(self._buffer),
-        )
-        self.factory.unreadable += 1
+        what = f"{len(self._buffer)} bytes and no end of a request; connection closed"
+        self.factory.note_unreadable(self.transport, what)
         self._buffer = b""
         self.transport.abortConnection()
+
+
+def _peer_of(transport: Transport) -> str:
+    """Who is at the other end, for the log."""
+    return str(getattr(transport.getPeer(), "host", None) or "a unix socket")
 
 
 class PolicyFactory(Factory):
@@ -203,6 +204,8 @@ class PolicyFactory(Factory):
 
     noisy = False
 
+    _log = Logger()
+
     def __init__(
         self,
         switchboard: Switchboard,
@@ -217,11 +220,18 @@ class PolicyFactory(Factory):
         self.seconds = seconds
         self.connections: set[PolicyProtocol] = set()
         self.unreadable = 0
+        self._complaints = LogLimit(self._log.warn, seconds)
         self._patience = patience
         self._drained: Deferred[None] | None = None
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return PolicyProtocol(self)
+
+    def note_unreadable(self, transport: Transport, what: str) -> None:
+        """Count and log something that is no question."""
+        self.unreadable += 1
+        listener = self.switchboard.listener
+        self._complaints.warn("{listener}: {peer} sent {what}", listener=listener, peer=_peer_of(transport), what=what)
 
     def sweep(self) -> None:
         """End the questions that take too long. To be called several times a second."""

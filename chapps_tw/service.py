@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Mapping
-from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
 
 from chapps_tw.config import ConfigError, Settings
+from chapps_tw.config_checks import places
 from chapps_tw.config_file import load
 from chapps_tw.notify import notify
-from chapps_tw.parts import VERSION, Parts, StartError
+from chapps_tw.parts import VERSION, Parts
+from chapps_tw.preflight import findings
+from chapps_tw.private_files import make_directory
+from chapps_tw.start_errors import StartError, listen, opening
 
 # How often questions that take too long are looked for, and how long a stop waits for the last ones.
 SWEEP_SECONDS = 0.2
@@ -44,7 +47,7 @@ class Options(UsageOptions):
     def postOptions(self) -> None:
         """Read the configuration; what is wrong with it ends the program, all of it told."""
         try:
-            self.settings = load(self["config"], os.environ)
+            self.settings = load(self["config"], os.environ, findings)
         except ConfigError as error:
             raise SystemExit(str(error)) from None
 
@@ -78,38 +81,34 @@ class Chapps(Service):
         :raises SystemExit: with a sentence, when something cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        source = self._settings.path or "no file: built-in defaults"
+        self.log.info("{version}: configuration from {source}", version=VERSION, source=source)
         for warning in self._settings.warnings:
             self.log.warn("{warning}", warning=warning)
         try:
-            Path(self._settings.chapps.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._parts = parts = Parts(self._settings, self._reactor)
-            parts.open()
-            for listener in self._settings.listeners:
-                self._listen(f"[Listener {listener.name}] listen", listener.listen, parts.factories[listener.name])
-            if self._settings.api.listen:
-                self._listen("[API] listen", self._settings.api.listen, parts.api.site)
+            self._open()
         except (StartError, ConfigError, OSError) as error:
             raise SystemExit(f"chapps cannot start: {error}") from None
         self._sweep.start(SWEEP_SECONDS, now=False)
         self._reactor.callWhenRunning(self._ready)
 
-    def _listen(self, option: str, description: str, factory: Any) -> None:
-        if description.startswith("tcp") and "backlog=" not in description:
-            description += f":backlog={self._settings.chapps.listener_backlog}"
-        try:
-            listening = serverFromString(self._reactor, description).listen(factory)
-        except (ValueError, KeyError, TypeError) as error:
-            raise StartError(f"{option} = {description!r} must be a Twisted endpoint ({error})") from None
-        opened: list[IListeningPort] = []
-        failed: list[Failure] = []
-        listening.addCallbacks(opened.append, failed.append)
-        if failed:
-            raise StartError(f"{option} = {description!r}: {failed[0].getErrorMessage()}")
-        self._ports += opened
-        self.log.info("{version}: {option} = {listen}", version=VERSION, option=option, listen=description)
+    def _open(self) -> None:
+        settings = self._settings
+        data_dir = settings.chapps.data_dir
+        with opening(settings, "CHAPPS", "data_dir", data_dir):
+            make_directory(data_dir)
+        self._parts = parts = Parts(settings, self._reactor)
+        parts.open()
+        factories = {f"listener {name}": factory for name, factory in parts.factories.items()}
+        for where in places(settings):
+            factory = factories.get(where.what, parts.api.site)
+            self._ports.append(listen(settings, where, self._reactor, factory))
+            self.log.info("{version}: {what} on {endpoint}", version=VERSION, what=where.what, endpoint=where.endpoint)
 
     def _ready(self) -> None:
         assert self._parts is not None
+        _stop_at_the_first_signal()
+        signal.signal(signal.SIGHUP, self._hung_up)
         self._parts.start()
         # What was made so far stays: the collector need not look at it again and again.
         gc.collect()
@@ -117,6 +116,14 @@ class Chapps(Service):
         # Requests leave few cycles behind: looking for them after each 700 objects costs 7 % of the time.
         gc.set_threshold(*GC_THRESHOLDS)
         notify(self._environ, "READY=1")
+
+    def _hung_up(self, number: int, frame: FrameType | None) -> None:
+        # Left alone, it ends the process, and systemd takes that for a wish.
+        self._reactor.callFromThread(
+            self.log.info,
+            "SIGHUP: nothing to do. A log file that was moved away is opened again by itself; "
+            "a changed configuration wants a restart",
+        )
 
     def _sweep_once(self) -> None:
         assert self._parts is not None
@@ -127,18 +134,20 @@ class Chapps(Service):
         assert self._parts is not None
         notify(self._environ, "STOPPING=1")
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
-        drained = gatherResults([factory.drain() for factory in self._parts.factories.values()])
-        late = deferLater(self._reactor, DRAIN_SECONDS, self._abandon)
+        answered = [factory.drain() for factory in self._parts.factories.values()]
+        drained = gatherResults([*answered, self._parts.api.site.stop()])
+        late = self._reactor.callLater(DRAIN_SECONDS, self._abandon)
         await drained
-        late.addErrback(lambda _: None)
-        late.cancel()
+        if late.active():
+            late.cancel()
         if self._sweep.running:
             self._sweep.stop()
         await self._parts.stop()
 
     def _abandon(self) -> None:
-        """Close the connections that still wait for an answer: Postfix asks again elsewhere."""
+        """Close the connections that still wait for an answer: Postfix asks again later."""
         assert self._parts is not None
+        self._parts.api.site.abandon()
         for factory in self._parts.factories.values():
             for connection in tuple(factory.connections):
                 connection.transport.abortConnection()
@@ -149,3 +158,24 @@ class Chapps(Service):
         if self._parts is None:
             return maybeDeferred(lambda: None)
         return Deferred.fromCoroutine(self._stop())
+
+
+def _stop_at_the_first_signal() -> None:
+    """Ignore the signals after the first that stops the process.
+
+    One that is sent to a process group comes twice where whoever started us passes it on, and the reactor
+    takes the second for a mistake. A stop takes five seconds at most; SIGQUIT ends it at once.
+    """
+    # SIGINT stays ignored where it was at the start, as in a job in the background.
+    found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            handlers[number](number, frame)
+
+    for each in handlers:
+        signal.signal(each, stop)

@@ -21,7 +21,7 @@ LABELS = {"instance": "mx1:8080", "job": "chapps"}
 
 
 # There since the beginning.
-BUILD = (f'chapps_build_info{{{INSTANCE},version="CHAPPS-TW v1"}}', "1x400")
+BUILD = (f'chapps_build_info{{{INSTANCE},version="1"}}', "1x400")
 
 
 def promtool(*arguments: str) -> None:

@@ -73,7 +73,7 @@ class InForceTestCase(APITestCase):
 
     def change(self, method: str, path: str, body: Any = None) -> Any:
         answer = self.expect(200, self.here, method, path, body)
-        self.assertNotIn("remarks", answer)
+        self.assertNotIn(STATE_AWAY, answer["remarks"])
         return answer
 
     def sent(self, **changes: str) -> str:

@@ -32,7 +32,7 @@ class Time:
 
 
 def make() -> Metrics:
-    return Metrics("CHAPPS-TW v9", Time().seconds)
+    return Metrics("9", Time().seconds)
 
 
 def test_decisions_are_counted_by_listener_policy_action_reason_and_mode() -> None:
@@ -98,5 +98,5 @@ def test_what_the_parts_count_is_read_anew_each_time() -> None:
 
 def test_the_version_and_the_process_are_shown() -> None:
     found = samples(make())
-    assert found["chapps_build_info", (("version", "CHAPPS-TW v9"),)] == 1
+    assert found["chapps_build_info", (("version", "9"),)] == 1
     assert found["process_resident_memory_bytes", ()] > 1_000_000

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.decision import Decision, Reason
@@ -114,6 +116,31 @@ class ProtocolTests(SynchronousTestCase):
     def test_what_is_no_question_gets_a_temporary_failure_and_no_traceback(self) -> None:
         self.protocol.dataReceived(b"hello\n\n" + question("a"))
         self.assertEqual(self.transport.value(), f"action={DEFER}\n\n".encode() + answers("a"))
+
+    def test_a_flood_of_what_is_no_question_is_counted_and_a_few_lines_of_it_are_logged(self) -> None:
+        self.lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            if event.get("log_namespace", "").startswith("chapps_tw.postfix"):
+                self.lines.append(formatEvent(event))
+
+        observer: Any = observe
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.protocol.dataReceived(b"hello\n\n" * 500)
+        for _ in range(500):
+            self.connect()[0].dataReceived(b"x" * (MAX_REQUEST_BYTES + 1))
+        self.assertEqual(self.transport.value().count(DEFER.encode()), 500)
+        self.assertEqual(self.factory.unreadable, 1000)
+        first = "test: 192.168.1.1 sent a line that is not name=value"
+        self.assertEqual(self.lines[:10], [first] * 10)
+        self.assertEqual(len(self.lines), 11)
+        self.assertIn("counted and left out, for 60 s at most", self.lines[10])
+        self.clock.advance(61)
+        self.connect()[0].dataReceived(b"x" * (MAX_REQUEST_BYTES + 1))
+        self.assertEqual(self.lines[11], "990 lines like the following were left out")
+        end = f"sent {MAX_REQUEST_BYTES + 1} bytes and no end of a request; connection closed"
+        self.assertEqual(self.lines[12:], [f"test: 192.168.1.1 {end}"])
 
     def test_a_question_that_takes_too_long_is_answered_by_on_failure(self) -> None:
         self.echo.hold = True

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import socket
 import stat
 import tempfile
 from dataclasses import replace
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from unittest import TestCase as PlainTestCase
 
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorUNIX
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.test.requesthelper import DummyRequest
 
 from chapps_tw.config import API as APISection
 from chapps_tw.config import Settings
+from chapps_tw.log_limit import LogLimit
+from chapps_tw.rest import auth
+from chapps_tw.rest.auth import FORGET_AFTER, GUESSED, Gate
 from chapps_tw.tokens import FIRST, TokenError, TokenStore
 from tests.rest_client import Node
 
@@ -40,10 +52,41 @@ class TokenTests(TestCase):
                 self.assertIn('Bearer realm="chapps"', answer.headers["www-authenticate"])
                 self.assertEqual(answer.headers["content-type"], "application/json")
 
+    def logged(self) -> list[str]:
+        """What the gate logs from now on; filled as it comes."""
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            if event.get("log_namespace", "").startswith("chapps_tw.rest.auth"):
+                lines.append(formatEvent(event))
+
+        observer: Any = observe
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        return lines
+
     async def test_a_wrong_token_is_refused_and_logged_once(self) -> None:
+        lines = self.logged()
         for header in ("Bearer wrong", "Bearer", "Bearer ", "bearer " + self.node.token[:-1], "Bearer \xff\xfe"):
             self.assertEqual(await self.status(headers={"Authorization": header}), 401, header)
         self.assertEqual(await self.status(headers={"Authorization": "bEARER " + self.node.token}), 200)
+        self.assertEqual(lines, ["HTTP: 1 wrong token from 127.0.0.1"])
+        await self.node.api.stop()
+        self.assertEqual(lines[1:], ["HTTP: 4 wrong tokens from 127.0.0.1"])
+
+    async def test_guesses_from_many_addresses_do_not_fill_the_log(self) -> None:
+        lines = self.logged()
+
+        def guess(source: str) -> int:
+            connection = HTTPConnection("127.0.0.1", self.node.port, 10, (source, 0))
+            with contextlib.closing(connection):
+                connection.request("GET", "/users/", headers={"Authorization": "Bearer guess"})
+                return connection.getresponse().status
+
+        for number in range(30):
+            self.assertEqual(await deferToThread(guess, f"127.0.1.{number}"), 401)
+        self.assertEqual(lines[9], "HTTP: 1 wrong token from 127.0.1.9")
+        self.assertEqual(len(lines), 11)
 
     async def test_guessing_is_slowed_down_and_others_are_not(self) -> None:
         before = reactor.seconds()
@@ -101,13 +144,35 @@ class TokenTests(TestCase):
     async def test_a_request_without_a_host_or_with_two_is_refused(self) -> None:
         for hosts in ("", "Host: localhost\r\nHost: localhost\r\n"):
             answer = await self.node.send_raw(f"GET /health HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n".encode())
-            self.assertIn(b" 403 ", answer.split(b"\r\n")[0])
+            self.assertIn(b" 400 ", answer.split(b"\r\n")[0])
+
+    async def test_the_host_of_a_target_that_is_a_whole_uri_counts(self) -> None:
+        for target, host, status in (
+            ("http://localhost/health", "localhost", 200), ("HTTP://LocalHost:80/health?", "evil.example", 200),
+            ("https://127.0.0.1/health/", "localhost", 200), ("http://[::1]:8080/health", "localhost", 200),
+            ("http://evil.example/health", "localhost", 403), ("http://localhost@x/health", "localhost", 403),
+            ("http:///health", "localhost", 403), ("http://localhost", "localhost", 404),
+            ("http://localhost?x=http://localhost/health", "localhost", 404),
+            ("http://localhost/health?x=1", "localhost", 422), ("http://localhost/health", "a\r\nHost: b", 400),
+            ("ftp://localhost/health", "localhost", 404), ("/http://localhost/health", "localhost", 404),
+        ):  # fmt: skip
+            head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+            answer = await self.node.send_raw(head.encode())
+            self.assertEqual(int(answer.split()[1]), status, target)
 
     async def test_tokens_that_cannot_be_read_let_nobody_in(self) -> None:
-        Path(self.node.directory.name, "api-tokens.json").write_text("{")
-        answer = await self.node.ask("GET", "/users/")
-        self.assertEqual((answer.status, answer.detail), (503, "The API tokens cannot be read."))
+        lines = self.logged()
+        tokens = Path(self.node.directory.name, "api-tokens.json")
+        tokens.write_text("{")
+        for _ in range(3):
+            answer = await self.node.ask("GET", "/users/")
+            self.assertEqual((answer.status, answer.detail), (503, "The API tokens cannot be read."))
+        self.assertEqual(len(lines), 1)
+        self.assertIn("api-tokens.json", lines[0])
         self.assertEqual(await self.status("GET", "/health", token=""), 200)
+        tokens.unlink()
+        self.assertEqual(await self.status(), 200)
+        self.assertEqual(lines[1:], ["HTTP: the API tokens can be read again"])
 
     async def test_a_unix_socket_is_served_as_well(self) -> None:
         path = str(Path(self.node.directory.name, "api.sock"))
@@ -124,6 +189,78 @@ class TokenTests(TestCase):
 
         self.assertIn(b" 200 ", await deferToThread(ask, self.node.token))
         self.assertIn(b" 401 ", await deferToThread(ask, "wrong"))
+
+
+class GuessTests(SynchronousTestCase):
+    """What is logged about guesses, and when."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.lines: list[str] = []
+        self.gate = Gate([], None, self.clock, partial(deferLater, self.clock))
+        self.patch(self.gate, "_log", self)
+        self.patch(self.gate, "_complaints", {what: LogLimit(self.warn, self.clock.seconds) for what in GUESSED})
+
+    def warn(self, line: str, **values: Any) -> None:
+        self.lines.append(line.format(**values))
+
+    def guess(self, what: str = "token", address: str = "192.0.2.1") -> None:
+        request: Any = DummyRequest([b""])
+        request.getClientAddress = lambda: IPv4Address("TCP", address, 1)
+        Deferred.fromCoroutine(self.gate.punish(request, what))
+
+    def told(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self.lines[:] = self.lines[:], []
+        return lines
+
+    def test_the_rest_of_an_attack_is_logged_when_it_is_over(self) -> None:
+        for _ in range(9):
+            self.guess()
+        self.assertEqual(self.told(), ["HTTP: 1 wrong token from 192.0.2.1"])
+        self.clock.advance(FORGET_AFTER - 1)
+        self.assertEqual(self.told(), [])
+        self.clock.advance(1)
+        self.assertEqual(self.told(), ["HTTP: 8 wrong tokens from 192.0.2.1"])
+        self.clock.pump([FORGET_AFTER] * 3)
+        self.assertEqual((self.told(), self.clock.getDelayedCalls()), ([], []))
+        self.guess()
+        self.assertEqual(self.told(), ["HTTP: 1 wrong token from 192.0.2.1"])
+
+    def test_an_attack_that_goes_on_is_a_line_a_minute(self) -> None:
+        for _ in range(50):
+            self.clock.advance(10)
+            self.guess()
+        self.assertEqual(len(self.told()), 9)
+
+    def test_one_kind_does_not_hide_the_other_nor_one_address_the_next(self) -> None:
+        for number in range(50):
+            self.guess(address=f"198.51.100.{number}")
+        self.told()
+        self.guess("passcode")
+        self.guess("passcode", "192.0.2.2")
+        found = [f"HTTP: 1 wrong passcode from 192.0.2.{last}" for last in (1, 2)]
+        self.assertEqual(self.told(), found)
+
+    def test_what_is_not_logged_at_a_stop_is_logged_then_and_no_timer_is_left(self) -> None:
+        for _ in range(3):
+            self.guess("passcode")
+        self.told()
+        self.gate.stop()
+        self.assertEqual(self.told(), ["HTTP: 2 wrong passcodes from 192.0.2.1"])
+        self.guess("passcode")
+        self.clock.advance(1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_addresses_are_forgotten_but_not_what_they_did(self) -> None:
+        self.patch(auth, "MAX_PEERS", 2)
+        for _ in range(5):
+            self.guess()
+        self.told()
+        for last in (2, 3):
+            self.guess(address=f"192.0.2.{last}")
+        self.assertIn("HTTP: 4 wrong tokens from 192.0.2.1", self.told())
+        self.assertEqual(len(self.gate._peers), 2)
 
 
 class NoAuthTests(TestCase):

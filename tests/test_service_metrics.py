@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from chapps_tw import __version__
 from tests.policy_client import inbound, outbound
 from tests.servers.common import program, wait_until
 from tests.servers.dns import SERVFAIL, DnsServer, txt
@@ -109,6 +110,7 @@ class MailTests(ServiceTestCase):
             7,
         )
         self.assertEqual(found.value("chapps_decisions_total", reason="authorized_domain"), 7)
+        self.assertEqual(found.value("chapps_build_info", version=__version__), 1)
         self.assertEqual(found.value("chapps_answer_seconds_count", listener="outbound"), 7)
         self.assertEqual(found.value("chapps_connections", listener="outbound"), 2)
         self.assertEqual([found.value("chapps_connections", listener=name) for name in LISTENERS[:2]], [0, 0])

@@ -7,6 +7,8 @@ Everything here is about bytes; what is asked and answered is in :mod:`chapps_tw
 from __future__ import annotations
 
 import json
+import re
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -14,6 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
@@ -25,9 +28,16 @@ MAX_HEADERS = 1 << 16
 MAX_BUFFERED = 64 << 20
 MAX_CONNECTIONS = 512
 REQUEST_TIMEOUT = 15.0
+
+# How much of what a refused client still sends is read, and for how many seconds.
+LINGER_BYTES = 16 << 20
 LINGER = 2.0
 
-_PHRASES = {400: "Bad Request", 413: "Content Too Large", 503: "Service Unavailable"}
+# RFC 9110 calls two of them otherwise than Python 3.11 does.
+PHRASES = {each.value: each.phrase for each in HTTPStatus} | {413: "Content Too Large", 422: "Unprocessable Content"}
+
+_UNENCODED = re.compile(rb"[A-Z]+ .*[^!-~].* HTTP/1\.[01]", re.DOTALL)
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE | re.DOTALL)
 
 
 def error_body(detail: Any, **beside: Any) -> bytes:
@@ -65,7 +75,7 @@ class BoundedRequest(Request):
             self.content.write(data)
 
     def process(self) -> None:
-        self.release()
+        self._to_origin_form()
         # Twisted unquotes the path, and Klein matches what is left as text, where a slash within a
         # name would look like one between names. Quoted twice, Klein sees it quoted once.
         segments = [_quoted(segment) for segment in self.path.split(b"/")]
@@ -74,8 +84,26 @@ class BoundedRequest(Request):
         self.path = b"/".join(segments)
         super().process()
 
+    def _to_origin_form(self) -> None:
+        """Take a request whose target is a whole URI; its host counts, not the header (RFC 9112, section 3.2.2)."""
+        match = _ABSOLUTE_FORM.fullmatch(self.uri)
+        if match is None:
+            return
+        # One is there in any case. Two remain two, and are refused.
+        if len(self.requestHeaders.getRawHeaders(b"host", [])) == 1:
+            self.requestHeaders.setRawHeaders(b"host", [match[1]])
+        self.path = match[2] or b"/"
+        self.uri = self.path + (match[3] or b"")
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        super().setResponseCode(code, message or PHRASES[code].encode("ascii"))
+
+    def finish(self) -> None:
+        self._release()
+        super().finish()
+
     def connectionLost(self, reason: Failure) -> None:
-        self.release()
+        self._release()
         super().connectionLost(reason)
 
     def processingFailed(self, reason: Failure) -> Failure:
@@ -88,14 +116,23 @@ class BoundedRequest(Request):
         self.finish()
         return reason
 
-    def release(self) -> None:
-        """The body is counted no more: it is complete, or thrown away."""
-        self.channel.site.buffered -= self._buffered
-        self._buffered = 0
+    def drop(self) -> None:
+        """Throw away what came of the body."""
+        self._release()
+        self.content = BytesIO()
+
+    def _release(self) -> None:
+        # There is no channel any more after the connection was lost.
+        if self._buffered:
+            self.channel.site.buffered -= self._buffered
+            self._buffered = 0
 
 
 class BoundedChannel(HTTPChannel):
     """A connection on which each request must be complete within a time, counted from its first byte."""
+
+    # Without a line for every client that is timed out.
+    _log = Logger(observer=LogPublisher())
 
     # Enough for a thousand ids in a query.
     MAX_LENGTH = MAX_HEADERS
@@ -104,11 +141,16 @@ class BoundedChannel(HTTPChannel):
     site: BoundedSite
     transport: ITCPTransport
     _between = False
+    _line = b""
     refused = False
+    _discarded = 0
     _closing: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
         if self.refused:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self._networkProducer.pauseProducing()
             return
         if self._between:
             self._between = False
@@ -118,14 +160,15 @@ class BoundedChannel(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:
         if not self.refused:
+            self._line = line
             super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self.refuse(400, f"A line of the request is longer than {MAX_HEADERS} bytes.")
 
-    def allContentReceived(self) -> None:
+    def _finishRequestBody(self, data: bytes) -> None:
         if not self.refused:
-            super().allContentReceived()
+            super()._finishRequestBody(data)
 
     def rawDataReceived(self, data: bytes) -> None:
         if not self.refused:
@@ -144,18 +187,20 @@ class BoundedChannel(HTTPChannel):
     def refuse(self, status: int, sentence: str) -> None:
         """Answer before the request is complete, and close.
 
-        What still comes is read and thrown away for a moment: closing at once would reset the
-        connection, and the client would not see the answer.
+        What came is thrown away, and what still comes is, for a moment: closing at once would reset
+        the connection, and the client would not see the answer.
         """
         if self.refused:
             return
         self.refused = True
         self.setTimeout(None)
         for request in self.requests:
-            request.release()
+            request.drop()
+        self._transferDecoder = None
+        self.clearLineBuffer()
         body = error_body(sentence)
         head = (
-            f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: application/json\r\n"
+            f"HTTP/1.1 {status} {PHRASES[status]}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)
@@ -174,7 +219,10 @@ class BoundedChannel(HTTPChannel):
             super()._send100Continue()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self.refuse(400, "This is no HTTP request.")
+        if _UNENCODED.fullmatch(self._line):
+            self.refuse(400, "A path is of ASCII without spaces: all else in it must be percent-encoded, as UTF-8.")
+        else:
+            self.refuse(400, "This is no HTTP request.")
 
 
 class BoundedSite(Site):
@@ -186,6 +234,7 @@ class BoundedSite(Site):
 
     protocol = BoundedChannel  # type: ignore[assignment]
     requestFactory = BoundedRequest
+    noisy = False
 
     def __init__(self, resource: IResource, reactor: IReactorTime, max_connections: int = MAX_CONNECTIONS) -> None:
         super().__init__(resource, timeout=REQUEST_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
@@ -220,6 +269,11 @@ class BoundedSite(Site):
         if not self._channels and not self._gone.called:
             self._gone.callback(None)
         return self._gone
+
+    def abandon(self) -> None:
+        """Close all connections, whatever they wait for."""
+        for channel in list(self._channels):
+            channel.transport.abortConnection()
 
     def acceptableProtocols(self) -> list[bytes]:
         # HTTP/2 has a channel of its own, without these bounds.
