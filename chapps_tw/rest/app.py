@@ -69,8 +69,8 @@ class API:
         lane = crud.Lane()
         self.routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
-            *users.routes(book, self._dropper.drop, lane),
             *crud.routes(book, self._dropper.drop, lane),
+            *users.routes(book, self._dropper.drop, lane),
             *live.routes(settings, state, book),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
