@@ -68,7 +68,7 @@ def spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill:
     """
     name = key(wanted.user)
     # No name's key begins with this byte: a message of its own.
-    instance = key(wanted.instance) if wanted.instance else b"\xfe" + os.urandom(15)
+    instance = key(_by_time(wanted.instance)) if wanted.instance else b"\xfe" + os.urandom(15)
     found = _find(db, name, instance)
     limit = found.quota if found.fresh > now else None
     if fill is not None:
@@ -82,6 +82,12 @@ def spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill:
     if found.oldest is not None and found.oldest <= now - rules.interval:
         found = _slide(db, name, found, now - rules.interval, dry)
     return _judge(db, _Question(wanted, rules, now, name, instance, dry), found, limit)
+
+
+def _by_time(instance: str) -> str:
+    """Postfix' ``process.seconds.microseconds.number`` with the process last. Those that differ still do."""
+    process, dot, time = instance.partition(".")
+    return time + dot + process
 
 
 def _judge(db: sqlite3.Connection, asked: _Question, found: _Found, limit: int) -> Spent:

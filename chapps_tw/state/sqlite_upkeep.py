@@ -32,11 +32,11 @@ class _Walk(NamedTuple):
 
 _WALKS = (
     _Walk(
-        (-1, b""),
-        "SELECT run, instance, until, cost FROM message WHERE (run, instance) > (?, ?) ORDER BY run, instance LIMIT ?",
+        (b"", -1),
+        "SELECT instance, run, until, cost FROM message WHERE (instance, run) > (?, ?) ORDER BY instance, run LIMIT ?",
         (
-            ("UPDATE account SET used = used - ? WHERE run = ?", (3, 0)),
-            ("DELETE FROM message WHERE run = ? AND instance = ?", (0, 1)),
+            ("UPDATE account SET used = used - ? WHERE run = ?", (3, 1)),
+            ("DELETE FROM message WHERE instance = ? AND run = ?", (0, 1)),
         ),
     ),
     _Walk(
