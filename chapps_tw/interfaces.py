@@ -105,8 +105,7 @@ class Touched(NamedTuple):
     :ivar limits: names of users whose limit may have changed.
     :ivar senders: pairs of user name and domain or address, as :meth:`PolicyBook.senders_of` takes them.
     :ivar flags: domains whose flags may have changed (A-labels, lower case).
-    :ivar pending: what the book has written down about that, for :meth:`BookKeeper.dropped`. Empty where
-        nobody knows whether the change is in force.
+    :ivar pending: keys for :meth:`BookKeeper.dropped`; none where nobody knows whether the change is in force.
     """
 
     limits: frozenset[str] = frozenset()
@@ -121,8 +120,7 @@ class BookKeeper(PolicyBook, Protocol):
     Besides :class:`BookUnavailable`, changes raise :class:`BookConflict` for a name (or a quota's
     number) that is taken, :class:`KeyError` with ``(kind, id)`` for an id that is not there,
     ``ValueError`` for a value that no such entry can have, and :class:`ChangeUncertain`. Each change is
-    one transaction, and returns what it :class:`Touched` beside its result. The same transaction writes that
-    down, until somebody says that those copies have been dropped.
+    one transaction, writes down in it what it :class:`Touched`, and returns that beside its result.
 
     *Links* are given as ``{kind: [ids]}``: of a user ``domains``, ``emails`` and ``quotas`` (one id at
     most); of a domain or an email ``users``.
@@ -162,14 +160,13 @@ class BookKeeper(PolicyBook, Protocol):
         """Remove links; those not there are left alone."""
 
     def pending(self, after: str = "") -> Awaitable[list[Touched]]:
-        """Some of the drops that any node's changes call for and nobody has done yet.
+        """Some of the drops that changes in force call for, on any node, and nobody has done yet.
 
-        Each has one key; they are in the order of their keys, and none is there up to the key ``after``. The
-        changes are in force, so a drop that is done now is done for good.
+        Each has one key, greater than ``after``; they are in the order of their keys.
         """
 
     def dropped(self, pending: Sequence[str]) -> Awaitable[None]:
-        """Forget drops that have been done; those that were forgotten already are left alone."""
+        """Forget drops that have been done, whether or not somebody has forgotten them already."""
 
 
 # --- live state ---------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from chapps_tw.config_checks import Finding, Place, places, port_and_interface
 from chapps_tw.config_values import Secret
 from chapps_tw.database.engine import database_url, own_url
 from chapps_tw.private_files import explain
-from chapps_tw.start_errors import parse_endpoint
+from chapps_tw.start_errors import no_address, parse_endpoint
 from chapps_tw.state.redis_server import authorities
 
 
@@ -44,8 +44,7 @@ def _of_endpoint(place: Place) -> Iterator[Finding]:
         yield place.finding("must have a port from 1 to 65535")
     elif interface and not _is_ours(interface):
         shown = place.value if place.option == place.address else interface
-        words = f"this machine has no address {interface}; choose another, or 127.0.0.1 for this machine alone"
-        yield Finding(place.section, place.address, shown, words, place.others)
+        yield Finding(place.section, place.address, shown, no_address(interface), place.others)
     elif place.endpoint.startswith("unix:"):
         directory = Path(place.endpoint.split(":")[1].removeprefix("address=")).parent
         # What is under /run is made when the service starts.

@@ -58,7 +58,7 @@ def opening(settings: Settings, section: str, option: str, path: str) -> Iterato
 # --- listeners ---
 
 
-def make_endpoint(settings: Settings, where: Place, reactor: Any) -> Any:
+def _make_endpoint(settings: Settings, where: Place, reactor: Any) -> Any:
     """The Twisted endpoint of a place. Nothing listens yet.
 
     :raises StartError: when there is none.
@@ -92,7 +92,7 @@ def listen(settings: Settings, where: Place, reactor: Any, factory: Any) -> ILis
     # Server endpoints listen at once: one of the two has something in it now.
     opened: list[IListeningPort] = []
     failed: list[Failure] = []
-    make_endpoint(settings, where, reactor).listen(factory).addCallbacks(opened.append, failed.append)
+    _make_endpoint(settings, where, reactor).listen(factory).addCallbacks(opened.append, failed.append)
     if failed:
         raise StartError(f"{_place(settings, where)}: {_not_listening(failed[0].value)}")
     return opened[0]
@@ -100,6 +100,11 @@ def listen(settings: Settings, where: Place, reactor: Any, factory: Any) -> ILis
 
 def _place(settings: Settings, where: Place) -> str:
     return f"{place(settings, where.section, where.option)} = {where.value!r}"
+
+
+def no_address(interface: object) -> str:
+    """What is said of an address that cannot be listened at here."""
+    return f"this machine has no address {interface}; choose another, or 127.0.0.1 for this machine alone"
 
 
 def _unfit(description: str, error: Exception) -> str:
@@ -131,7 +136,7 @@ def _not_listening(error: BaseException | None) -> str:
     if number == errno.EADDRINUSE or problem == "Cannot acquire lock":
         return f"{what} is taken by another program (ss -ltnxp shows it); end that, or choose another"
     if number == errno.EADDRNOTAVAIL:
-        return f"this machine has no address {error.interface}; choose another, or 127.0.0.1 for this machine alone"
+        return no_address(error.interface)
     if number == errno.EACCES:
         return f"{what} is not for everybody; choose one above 1023"
     return f"{what} cannot be listened on: {problem}"

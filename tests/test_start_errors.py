@@ -242,6 +242,18 @@ def errors(service: Service) -> list[str]:
     return [line for line in service.log().splitlines() if "parts.Parts#error]" in line]
 
 
+def with_database(service: Service, server: PostgreSQL | MariaDB) -> dict[str, object]:
+    """Give the service a database with its tables; returns the options that say which."""
+    adapter = server.adapter(server.new_database())
+    written = {
+        "adapter": adapter.adapter, "db_host": adapter.db_host, "db_port": adapter.db_port,
+        "db_name": adapter.db_name, "db_pass": "secret",
+    }  # fmt: skip
+    service.write_config({"PolicyConfigAdapter": written})
+    service.set_up_database()
+    return written
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -253,13 +265,7 @@ def errors(service: Service) -> list[str]:
 def test_a_login_that_is_refused_is_an_error_that_names_the_options(
     server: PostgreSQL | MariaDB, service: Service, options: dict[str, str], named: str
 ) -> None:
-    adapter = server.adapter(server.new_database())
-    written = {
-        "adapter": adapter.adapter, "db_host": adapter.db_host, "db_port": adapter.db_port,
-        "db_name": adapter.db_name, "db_pass": "secret",
-    }  # fmt: skip
-    service.write_config({"PolicyConfigAdapter": written})
-    service.set_up_database()
+    written = with_database(service, server)
     service.write_config({"PolicyConfigAdapter": {**written, **options}})
     # It goes on: who is cached is answered, and all are once the server lets it in.
     service.start()
@@ -272,13 +278,7 @@ def test_a_login_that_is_refused_is_an_error_that_names_the_options(
 def test_when_the_server_takes_the_password_after_all_the_service_works(
     server: PostgreSQL | MariaDB, service: Service
 ) -> None:
-    adapter = server.adapter(server.new_database())
-    written = {
-        "adapter": adapter.adapter, "db_host": adapter.db_host, "db_port": adapter.db_port,
-        "db_name": adapter.db_name, "db_pass": "secret",
-    }  # fmt: skip
-    service.write_config({"PolicyConfigAdapter": written})
-    service.set_up_database()
+    with_database(service, server)
     set_password(server, "changed in the night")
     try:
         service.start()
