@@ -12,9 +12,30 @@ from typing import Any
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256
 
+# Lines that are remembered, and how long such a line may be: a megabyte at the most.
+_MAX_LINES = 4096
+_MAX_LINE = 256
+
 
 class RequestError(ValueError):
     """A request that is no Postfix policy request, or is larger than one can be."""
+
+
+class _Lines(dict[str, tuple[str, str]]):
+    """Lines to names and values. Most of a request's lines have come before; they are not split again."""
+
+    def __missing__(self, line: str) -> tuple[str, str]:
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise RequestError("a line that is not name=value")
+        if len(line) <= _MAX_LINE:
+            if len(self) >= _MAX_LINES:
+                self.clear()
+            self[line] = name, value
+        return name, value
+
+
+_pair_of = _Lines().__getitem__
 
 
 def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
@@ -30,10 +51,7 @@ def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
     lines = payload.decode(encoding, "surrogateescape").split("\n")
     if len(lines) > MAX_ATTRIBUTES:
         raise RequestError(f"a request of more than {MAX_ATTRIBUTES} attributes")
-    try:
-        return dict([line.split("=", 1) for line in lines])
-    except ValueError:
-        raise RequestError("a line that is not name=value") from None
+    return dict(map(_pair_of, lines))
 
 
 class PostfixPolicyRequest:

@@ -13,6 +13,7 @@ import time
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from chapps_tw.interfaces import Fill, Outcome, Rules, Spend, StateUnavailable
@@ -33,8 +34,10 @@ async def spend_all(state: SqliteState, name: str) -> None:
             if spent.outcome == Outcome.MISSING:
                 spent = await state.spend(spend, RULES, Fill(spent.token, LIMIT, 86400.0))
         except StateUnavailable:
-            # Another process had the file for too long; asked again, as Postfix would.
+            # Another process had the file for too long; asked again, as Postfix would. What is refused is refused
+            # at once: without a wait this would not let the reactor go on.
             number -= 1
+            await deferLater(reactor, 0.01)
             continue
         outcome = spent.outcome
         sys.stdout.write(f"{spend.instance} {outcome.name}\n")

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from chapps_tw.interfaces import Fill, Outcome, Rules, Spend, StateUnavailable
+from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, StateUnavailable
 from chapps_tw.state.sqlite import SqliteState
 from chapps_tw.state.sqlite_file import StateTooNew
 from tests.servers.common import Process, wait_until
@@ -182,6 +182,50 @@ class Turns(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.successResultOf(after).used, 2)
 
+    def test_what_another_process_has_written_is_seen(self) -> None:
+        other = SqliteState(self.path, self.clock.seconds, self.clock)
+        self.addCleanup(other.stop)
+        self.met(self.state, Fill("0", 1, 1e6))
+        self.state.keep_verdicts("sda", "bob", [("a", True, "0")], 1e6)
+        self.clock.advance(60)
+        for number in range(3):
+            met = self.met(other, None, f"i{number}")
+        self.assertEqual((met.outcome, met.tally), (Outcome.PASSED, 3))
+        self.assertEqual(self.met(self.state).outcome, Outcome.KNOWN_CLIENT)
+        other.drop_verdicts("sda", "bob", ["a"])
+        other.drop_flags(["our.example"])
+        self.clock.advance(0)
+        self.assertIsNone(self.successResultOf(self.state.verdicts("sda", "bob", ["a"]))[0].allowed)
+        self.assertEqual(self.met(self.state).outcome, Outcome.MISSING)
+
+    def met(self, state: SqliteState, fill: Fill | None = None, instance: str = "i") -> Met:
+        """What becomes of a message that greylisting meets."""
+        meeting = Meeting("c", "s", "r", "our.example", instance, False)
+        waiting = state.meet(meeting, Patience(deferral=60.0, lifetime=1e6, threshold=3), fill)
+        self.clock.advance(0)
+        met: Met = self.successResultOf(waiting)
+        return met
+
+    def test_what_was_taken_back_is_not_remembered(self) -> None:
+        self.met(self.state, Fill("0", 1, 1e6))
+        self.clock.advance(60)
+        meeting = Meeting("c", "s", "r", "our.example", "", False)
+        patience = Patience(deferral=60.0, lifetime=1e6, threshold=1)
+        lost = [
+            self.state.keep_verdicts("sda", "bob", [("a", True, "0")], 1e6),
+            self.state.verdicts("sda", "bob", ["a"]),
+            self.state.meet(meeting._replace(instance="i"), patience),
+            self.state.meet(meeting, patience),
+        ]
+        self.failureResultOf(self.state.drop_verdicts("sda", "bob", ["a", 5]), AttributeError)  # type: ignore[list-item]
+        self.clock.advance(0)
+        for each in lost:
+            self.failureResultOf(each, StateUnavailable)
+        self.assertIsNone(self.successResultOf(self.state.verdicts("sda", "bob", ["a"]))[0].allowed)
+        again = self.state.meet(meeting, patience)
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(again).outcome, Outcome.PASSED)
+
     def test_a_question_that_makes_no_sense_harms_no_other(self) -> None:
         good = self.state.spend(Spend("bob", "i", "", 1), RULES, self.fill)
         self.failureResultOf(self.state.spend(Spend("bob", "j", "", None), RULES), TypeError)  # type: ignore[arg-type]
@@ -298,6 +342,24 @@ class Files(TestCase):
         with sqlite3.connect(path) as db:
             db.execute("PRAGMA user_version = 99")
         self.assertIsInstance(self.assertRefused(path, "version 99"), StateTooNew)
+
+    async def test_a_file_of_the_first_version_keeps_what_was_counted(self) -> None:
+        path = temporary(self)
+        state = self.open(path)
+        await state.spend(Spend("bob", "i", "a", 0), RULES, Fill("0", 5, 1e6))
+        await state.stop()
+        with sqlite3.connect(path) as db:
+            db.execute("DROP TABLE meeting")
+            db.execute("CREATE TABLE meeting (tuple BLOB PRIMARY KEY, first REAL, last REAL, until REAL) WITHOUT ROWID")
+            db.execute("INSERT INTO meeting VALUES (x'00112233445566778899aabbccddeeff', 1.0, 1.0, 1e12)")
+            db.execute("PRAGMA user_version = 1")
+        db.close()
+        for _ in range(2):
+            state = self.open(path)
+            self.assertEqual((await state.usage(["bob"], 1000.0))[0].used, 1)
+            met = await state.meet(Meeting("c", "s", "r", "", "", True), Patience(0.0, 1000.0, 0))
+            self.assertEqual(met.outcome, Outcome.PASSED)
+            await state.stop()
 
     def test_a_database_of_something_else_is_left_alone(self) -> None:
         path = temporary(self)

@@ -19,6 +19,7 @@ from chapps_tw.watch import Watch, unwatched
 
 # Areas of the file: what is written in one does not make who reads another wait.
 _QUOTA, _VERDICTS, _FLAGS, _GREYLIST, _ONCE = 1, 2, 4, 8, 16
+_MEETING = _FLAGS | _GREYLIST
 _EVERYTHING = 31
 
 # Seconds between steps of cleaning: at rest, and while there is much to remove.
@@ -53,12 +54,16 @@ class SqliteState:
         self._path = path
         self._clock = clock
         self._reactor = reactor
-        self._turns = Turns(path, reactor, watch)
-        self._memo = sqlite_verdicts.Memo()
-        self._flag_memo = sqlite_verdicts.Memo()
+        self._verdicts = sqlite_verdicts.Verdicts()
+        self._greylist = sqlite_greylist.Greylist()
+        self._turns = Turns(path, reactor, self._forget, watch)
         self._cleaner = Cleaner()
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._checkpoint: Deferred[None] | None = None
+
+    def _forget(self) -> None:
+        self._verdicts.forget()
+        self._greylist.forget()
 
     @property
     def problem(self) -> str:
@@ -158,34 +163,27 @@ class SqliteState:
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        settled = self._turns.settled(_VERDICTS)
-        return self._turns.look(_VERDICTS, self._memo.find, self._clock(), space, owner, names, settled)
+        return self._turns.look(_VERDICTS, self._verdicts.find, self._clock(), space, owner, names)
 
     def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        self._memo.forget()
-        return self._turns.change(_VERDICTS, sqlite_verdicts.keep, self._clock(), space, owner, verdicts, ttl)
+        return self._turns.change(_VERDICTS, self._verdicts.keep, self._clock(), space, owner, verdicts, ttl)
 
     def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[bool | None]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        self._memo.forget()
-        return self._turns.change(_VERDICTS, sqlite_verdicts.drop, self._clock(), space, owner, names)
+        return self._turns.change(_VERDICTS, self._verdicts.drop, self._clock(), space, owner, names)
 
     # --- greylisting ---
 
     def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        turns, now = self._turns, self._clock()
-        flags = (self._flag_memo, turns.settled(_FLAGS))
-        return turns.change(_FLAGS | _GREYLIST, sqlite_greylist.meet, now, meeting, patience, fill, False, *flags)
+        return self._turns.change(_MEETING, self._greylist.meet, self._clock(), meeting, patience, fill, False)
 
     def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        turns, now = self._turns, self._clock()
-        flags = (self._flag_memo, turns.settled(_FLAGS))
-        return turns.look(_FLAGS | _GREYLIST, sqlite_greylist.meet, now, meeting, patience, fill, True, *flags)
+        return self._turns.look(_MEETING, self._greylist.meet, self._clock(), meeting, patience, fill, True)
 
     def last_met(self, client: str, sender: str, recipient: str) -> Deferred[float]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
@@ -197,12 +195,11 @@ class SqliteState:
 
     def clear_tally(self, client: str) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_GREYLIST, sqlite_greylist.clear, client)
+        return self._turns.change(_GREYLIST, self._greylist.clear, client)
 
     def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        self._flag_memo.forget()
-        return self._turns.change(_FLAGS, sqlite_greylist.drop_flags, self._clock(), domains)
+        return self._turns.change(_FLAGS, self._greylist.drop_flags, self._clock(), domains)
 
     # --- the rest ---
 

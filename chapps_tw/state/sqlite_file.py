@@ -11,7 +11,7 @@ from chapps_tw.private_files import explain
 
 MEMORY = ":memory:"
 
-_VERSION = 1
+_VERSION = 2
 # "CHTW": tells this file from any other of SQLite's.
 _APPLICATION = 0x43485457
 _LONGEST_KEY = 512
@@ -19,6 +19,15 @@ _LONGEST_KEY = 512
 _PAGE = 2048
 # How long a turn waits for another process, milliseconds. The reactor stands still meanwhile.
 _PATIENCE = 200
+
+_MEETING = """
+CREATE TABLE meeting (
+    tuple INTEGER PRIMARY KEY,          -- digest of client, sender and recipient
+    first REAL NOT NULL,
+    last REAL NOT NULL,
+    until REAL NOT NULL
+);
+"""
 
 # Expiring rows have no index on their end: each would cost a page more per message. They are found
 # by walking the tables (see sqlite_upkeep).
@@ -55,12 +64,6 @@ CREATE TABLE verdict (
     fresh REAL NOT NULL,
     dropped INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE meeting (
-    tuple BLOB PRIMARY KEY,             -- digest of client, sender and recipient
-    first REAL NOT NULL,
-    last REAL NOT NULL,
-    until REAL NOT NULL
-) WITHOUT ROWID;
 CREATE TABLE tally (
     client BLOB NOT NULL,
     instance BLOB NOT NULL,
@@ -75,6 +78,9 @@ CREATE TABLE once (
     PRIMARY KEY (space, name)
 ) WITHOUT ROWID;
 """
+
+# What makes a file of a version into one of the next. Greylisting begins anew, what was counted stays.
+_UPGRADES = {1: f"DROP TABLE meeting;\n{_MEETING}"}
 
 
 class StateTooNew(StateUnavailable):
@@ -140,24 +146,33 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
         db.execute(f"PRAGMA {pragma}").fetchall()
     db.execute("BEGIN IMMEDIATE")
     # Again, now that no other process can be making the tables.
-    if not _check(db, path):
-        for statement in _SCHEMA.split(";\n"):
-            db.execute(statement)
+    found = _check(db, path)
+    if not found:
+        _run(db, _SCHEMA + _MEETING)
         db.execute(f"PRAGMA application_id = {_APPLICATION}")
-        db.execute(f"PRAGMA user_version = {_VERSION}")
+    else:
+        for version in range(found, _VERSION):
+            _run(db, _UPGRADES[version])
+    db.execute(f"PRAGMA user_version = {_VERSION}")
     db.execute("COMMIT")
 
 
-def _check(db: sqlite3.Connection, path: str) -> bool:
-    """Whether the tables are there."""
+def _run(db: sqlite3.Connection, statements: str) -> None:
+    # Not executescript(), which would commit first.
+    for statement in statements.split(";\n"):
+        db.execute(statement)
+
+
+def _check(db: sqlite3.Connection, path: str) -> int:
+    """The version of the tables; 0 when there are none."""
     if not db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-        return False
+        return 0
     if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
         raise StateUnavailable(f"{path} is a database of something else: give the live state a file of its own.")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > _VERSION:
         raise StateTooNew(
             f"The live state in {path} is of version {version}, and this program knows version {_VERSION}: "
             "run the program that wrote it, or move the file away to begin afresh."
         )
-    return True
+    return version

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import NamedTuple
 
-from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience
+from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Verdict
 from chapps_tw.state import sqlite_verdicts
 from chapps_tw.state.sqlite_file import key, readable
+from chapps_tw.state.sqlite_verdicts import Memo
 
 # Domains' flags are verdicts, in a space that no caller can name.
 _FLAGS = "\0greylist"
@@ -17,10 +17,15 @@ _FLAGS = "\0greylist"
 # A tuple is still there for those who look when its lifetime has just ended; seconds.
 _LONGER = 60.0
 
+_NEVER: tuple[float, Verdict] = (0.0, Verdict(None, ""))
+_NEVER_MET = (None, None)
+_NOT_GREYLISTED = Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
+
 _COUNT = "SELECT COUNT(*), MAX(until) FROM tally WHERE client = ?"
+_FIND = "SELECT first, last FROM meeting WHERE tuple = ?"
 # Half the time of two questions.
-_FIND = """
-    SELECT m.first, m.last, t.count, t.until
+_FIND_BOTH = """
+    SELECT t.count, t.until, m.first, m.last
     FROM (SELECT COUNT(*) AS count, MAX(until) AS until FROM tally WHERE client = ?) t
     LEFT JOIN meeting m ON m.tuple = ?"""
 _TRIM = """
@@ -29,77 +34,120 @@ _TRIM = """
 _MEET = "INSERT OR REPLACE INTO meeting (tuple, first, last, until) VALUES (?, ?, ?, ?)"
 
 
-class _Question(NamedTuple):
-    """What is asked, with the client as it is stored."""
+class Greylist:
+    """Greylisting in the file, with flags and tallies remembered that were read before."""
 
-    meeting: Meeting
-    patience: Patience
-    now: float
-    client: bytes
-    dry: bool
-    memo: sqlite_verdicts.Memo
-    settled: bool
+    def __init__(self) -> None:
+        self._flags = Memo[str, tuple[float, Verdict]]()
+        self._tallies = Memo[str, tuple[int, float]]()
 
+    def forget(self) -> None:
+        """To be called when what was read before may not hold any more."""
+        self._flags.clear()
+        self._tallies.clear()
 
-def meet(
-    db: sqlite3.Connection,
-    now: float,
-    meeting: Meeting,
-    patience: Patience,
-    fill: Fill | None,
-    dry: bool,
-    memo: sqlite_verdicts.Memo,
-    settled: bool,
-) -> Met:
-    """Greylist a message.
+    def meet(
+        self, db: sqlite3.Connection, now: float, meeting: Meeting, patience: Patience, fill: Fill | None, dry: bool
+    ) -> Met:
+        """Greylist a message.
 
-    :param dry: write nothing, and answer what would be answered.
-    :param memo: of the flags. ``settled`` is as in :meth:`~chapps_tw.state.sqlite_verdicts.Memo.find`.
-    """
-    return _answer(db, _Question(meeting, patience, now, key(meeting.client), dry, memo, settled), fill)
+        :param dry: write nothing, and answer what would be answered.
+        """
+        if fill is not None:
+            flag: bool | None = fill.value != 0
+            if not dry:
+                self._keep_flag(db, now, meeting.domain, fill)
+        elif meeting.forced:
+            flag = True
+        else:
+            flag, token = self._flag(db, now, meeting.domain)
+            if flag is None:
+                return Met(Outcome.MISSING, 0.0, 0, token)
+        if not flag and not meeting.forced:
+            return _NOT_GREYLISTED
+        name = _tuple(meeting.client, meeting.sender, meeting.recipient)
+        tally, row = self._find(db, now, meeting.client, name)
+        if 0 < patience.threshold <= tally:
+            return Met(Outcome.KNOWN_CLIENT, 0.0, self._count(db, now, meeting, patience, tally, dry), "")
+        outcome, wait = _wait(db, now, name, patience, row, dry)
+        if outcome is Outcome.PASSED:
+            tally = self._count(db, now, meeting, patience, tally, dry)
+        return Met(outcome, wait, tally, "")
 
+    def _flag(self, db: sqlite3.Connection, now: float, domain: str) -> Verdict:
+        """A domain's flag, ``None`` when it is not known, and the token to bring it with."""
+        until, flag = self._flags.get(domain, _NEVER)
+        if until <= now:
+            [flag], until = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
+            if until > now:
+                self._flags.keep(domain, (until, flag))
+        return flag
 
-def _answer(db: sqlite3.Connection, asked: _Question, fill: Fill | None) -> Met:
-    meeting, threshold = asked.meeting, asked.patience.threshold
-    flag, token = _flag(db, asked, fill)
-    if flag is None and not meeting.forced:
-        return Met(Outcome.MISSING, 0.0, 0, token)
-    if not flag and not meeting.forced:
-        return Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
-    name = _tuple(meeting.client, meeting.sender, meeting.recipient)
-    first, last, count, until = db.execute(_FIND, (asked.client, name)).fetchone()
-    tally = int(count) if count and until > asked.now else 0
-    if 0 < threshold <= tally:
-        return Met(Outcome.KNOWN_CLIENT, 0.0, _count(db, asked, tally), "")
-    outcome, wait = _wait(db, asked, name, first, last)
-    return Met(outcome, wait, _count(db, asked, tally) if outcome == Outcome.PASSED else tally, "")
+    def _keep_flag(self, db: sqlite3.Connection, now: float, domain: str, fill: Fill) -> None:
+        self._flags.clear()
+        sqlite_verdicts.keep(db, now, _FLAGS, "", [(domain, fill.value != 0, fill.token)], fill.ttl)
 
+    def _find(
+        self, db: sqlite3.Connection, now: float, client: str, name: int
+    ) -> tuple[int, tuple[float | None, float | None]]:
+        """A client's tally, and when a tuple was met first and last."""
+        known = self._tallies.get(client)
+        if known is not None:
+            tally, until = known
+            row = db.execute(_FIND, (name,)).fetchone() or _NEVER_MET
+        else:
+            tally, until, *row = db.execute(_FIND_BOTH, (key(client), name)).fetchone()
+            self._tallies.keep(client, (tally, until or 0.0))
+        return (tally if tally and until > now else 0), row
 
-def _flag(db: sqlite3.Connection, asked: _Question, fill: Fill | None) -> tuple[bool | None, str]:
-    """A domain's flag, ``None`` when it is not known, and the token to bring it with."""
-    domain = asked.meeting.domain
-    if fill is not None:
-        if not asked.dry:
-            asked.memo.forget()
-            sqlite_verdicts.keep(db, asked.now, _FLAGS, "", [(domain, fill.value != 0, fill.token)], fill.ttl)
-        return fill.value != 0, ""
-    if asked.meeting.forced:
-        return None, ""
-    [found] = asked.memo.find(db, asked.now, _FLAGS, "", (domain,), asked.settled)
-    return found.allowed, found.token
+    def _count(
+        self, db: sqlite3.Connection, now: float, meeting: Meeting, patience: Patience, tally: int, dry: bool
+    ) -> int:
+        """Count a message that passes in its client's tally; returns the tally then."""
+        if patience.threshold <= 0 or not meeting.instance:
+            return tally
+        client = key(meeting.client)
+        where = (client, key(meeting.instance))
+        if tally and db.execute("SELECT 1 FROM tally WHERE client = ? AND instance = ?", where).fetchone():
+            return tally
+        if not dry:
+            if not tally:
+                self.clear(db, meeting.client)
+            row = (*where, now, now + patience.lifetime)
+            db.execute("INSERT INTO tally (client, instance, at, until) VALUES (?, ?, ?, ?)", row)
+            if tally >= patience.threshold:
+                db.execute(_TRIM, (client, client, tally + 1 - patience.threshold))
+            self._tallies.pop(meeting.client, None)
+        return min(tally + 1, patience.threshold)
+
+    def clear(self, db: sqlite3.Connection, client: str) -> None:
+        """Forget a client's tally."""
+        self._tallies.pop(client, None)
+        db.execute("DELETE FROM tally WHERE client = ?", (key(client),))
+
+    def drop_flags(self, db: sqlite3.Connection, now: float, domains: Iterable[str]) -> None:
+        """Forget the cached flags of some domains."""
+        self._flags.clear()
+        sqlite_verdicts.drop(db, now, _FLAGS, "", domains)
 
 
 def _wait(
-    db: sqlite3.Connection, asked: _Question, name: bytes, before: float | None, last: float | None
+    db: sqlite3.Connection,
+    now: float,
+    name: int,
+    patience: Patience,
+    row: tuple[float | None, float | None],
+    dry: bool,
 ) -> tuple[Outcome, float]:
     """How a tuple stands, and how long it must still wait; it is met now.
 
-    :param before, last: when it was met first, and last.
+    :param row: when it was met first, and last.
     """
-    now, patience = asked.now, asked.patience
-    known = last is not None and now - last <= patience.lifetime
-    first = before if known and before is not None else now
-    if not asked.dry:
+    first, last = row
+    known = first is not None and last is not None and now - last <= patience.lifetime
+    if not known or first is None:
+        first = now
+    if not dry:
         db.execute(_MEET, (name, first, now, now + patience.lifetime + _LONGER))
     wait = first + patience.deferral - now
     if wait <= 0:
@@ -107,33 +155,14 @@ def _wait(
     return (Outcome.EARLY if known else Outcome.FIRST), wait
 
 
-def _tally(db: sqlite3.Connection, now: float, client: bytes) -> int:
-    count, until = db.execute(_COUNT, (client,)).fetchone()
-    return int(count) if count and until > now else 0
+def _tuple(client: str, sender: str, recipient: str) -> int:
+    """The number that stands for a tuple: 64 bits, found in less time than bytes.
 
-
-def _count(db: sqlite3.Connection, asked: _Question, tally: int) -> int:
-    """Count a message that passes in its client's tally; returns the tally then."""
-    now, client, threshold = asked.now, asked.client, asked.patience.threshold
-    if threshold <= 0 or not asked.meeting.instance:
-        return tally
-    where = (client, key(asked.meeting.instance))
-    if tally and db.execute("SELECT 1 FROM tally WHERE client = ? AND instance = ?", where).fetchone():
-        return tally
-    if not asked.dry:
-        if not tally:
-            clear(db, asked.meeting.client)
-        row = (*where, now, now + asked.patience.lifetime)
-        db.execute("INSERT INTO tally (client, instance, at, until) VALUES (?, ?, ?, ?)", row)
-        if tally >= threshold:
-            db.execute(_TRIM, (client, client, tally + 1 - threshold))
-    return min(tally + 1, threshold)
-
-
-def _tuple(client: str, sender: str, recipient: str) -> bytes:
-    # Each part's length goes with it, so that no two tuples are written alike.
-    parts = [part.encode("utf-8", "surrogatepass") for part in (client, sender, recipient)]
-    return blake2b(b"".join(b"%d:%s" % (len(part), part) for part in parts), digest_size=16).digest()
+    With ten million tuples kept, one message of 10**12 finds another's.
+    """
+    # Two of the lengths go with it, so that no two tuples are written alike.
+    text = f"{len(client)} {len(sender)} {client}{sender}{recipient}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
 
 
 def last_met(db: sqlite3.Connection, now: float, client: str, sender: str, recipient: str) -> float:
@@ -146,17 +175,8 @@ def last_met(db: sqlite3.Connection, now: float, client: str, sender: str, recip
 def tally(db: sqlite3.Connection, now: float, client: str) -> list[tuple[str, float]]:
     """What counts for a client, oldest first."""
     name = key(client)
-    if not _tally(db, now, name):
+    count, until = db.execute(_COUNT, (name,)).fetchone()
+    if not count or until <= now:
         return []
     rows = db.execute("SELECT instance, at FROM tally WHERE client = ? ORDER BY at, instance", (name,))
     return [(readable(instance), at) for instance, at in rows]
-
-
-def clear(db: sqlite3.Connection, client: str) -> None:
-    """Forget a client's tally."""
-    db.execute("DELETE FROM tally WHERE client = ?", (key(client),))
-
-
-def drop_flags(db: sqlite3.Connection, now: float, domains: Iterable[str]) -> None:
-    """Forget the cached flags of some domains."""
-    sqlite_verdicts.drop(db, now, _FLAGS, "", domains)

@@ -36,17 +36,21 @@ class Turns:
     :ivar finished: whether everything is refused from now on.
     :ivar operations: how many were asked for.
     :param path: of the file.
+    :param forget: called when what was read before may not hold any more: another process has written, or
+        a turn was taken back.
     :param watch: times the ``commit`` of each turn.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, reactor: Later, watch: Watch = unwatched) -> None:
+    def __init__(self, path: str, reactor: Later, forget: Callable[[], None], watch: Watch = unwatched) -> None:
         self.problem = ""
         self.finished = False
         self.operations = 0
         self._path = path
         self._reactor = reactor
+        self._forget = forget
+        self._version = 0
         self._db: sqlite3.Connection | None = None
         self._begun = False
         self._dirty = 0
@@ -69,17 +73,16 @@ class Turns:
         if self._db is not None:
             self._drop_connection(self._db)
 
-    def settled(self, area: int) -> bool:
-        """Whether everything in an area is committed."""
-        return not self._dirty & area
-
     def look(
         self, area: int, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
         """Run an operation that only reads. It opens no transaction of its own."""
         self.operations += 1
         try:
-            result = operation(self._connection(), *args, **kwargs)
+            db = self._connection()
+            if not self._begun:
+                self._look_around(db)
+            result = operation(db, *args, **kwargs)
         except sqlite3.Error as error:
             return fail(unavailable(self._path, error))
         except Exception as error:
@@ -128,12 +131,21 @@ class Turns:
             self._db = open_file(self._path)
         return self._db
 
+    def _look_around(self, db: sqlite3.Connection) -> None:
+        """Notice that another process has written. It cannot while a transaction of ours is open."""
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self._forget()
+
     def _begin(self) -> None:
         # One question has waited for the lock in vain: the others of this turn need not.
         if self._refusal:
             raise StateUnavailable(self._refusal)
         try:
-            self._connection().execute("BEGIN IMMEDIATE")
+            db = self._connection()
+            db.execute("BEGIN IMMEDIATE")
+            self._look_around(db)
         except (sqlite3.Error, StateUnavailable) as error:
             reason = self._give_up(error) if isinstance(error, sqlite3.Error) else error
             self._report(reason)
@@ -195,6 +207,7 @@ class Turns:
         return unavailable(self._path, error)
 
     def _roll_back(self, db: sqlite3.Connection) -> None:
+        self._forget()
         try:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -203,6 +216,7 @@ class Turns:
 
     def _drop_connection(self, db: sqlite3.Connection) -> None:
         self._db = None
+        self._forget()
         try:
             db.close()
         except sqlite3.Error:

@@ -56,7 +56,7 @@ _WALKS = (
         ),
     ),
     _Walk(
-        (b"",),
+        (-(2**63),),
         "SELECT tuple, until FROM meeting WHERE tuple > ? ORDER BY tuple LIMIT ?",
         (("DELETE FROM meeting WHERE tuple = ?", (0,)),),
     ),

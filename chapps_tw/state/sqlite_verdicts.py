@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from chapps_tw.interfaces import Verdict
 from chapps_tw.state.sqlite_file import key
@@ -18,6 +19,11 @@ from chapps_tw.state.sqlite_file import key
 GRACE = 3600.0
 
 MEMO_SIZE = 10_000
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_NOTHING: tuple[float, list[Verdict]] = (0.0, [])
 
 _ONE = "SELECT allowed, fresh, dropped FROM verdict WHERE name = ?"
 # Half the time of two questions, or of one with IN.
@@ -55,37 +61,56 @@ def is_current(token: str, dropped: int) -> bool:
     return token.isascii() and token.isdigit() and len(token) < 20 and int(token) >= dropped
 
 
-class Memo:
-    """Verdicts that were read before, for as long as nobody has written any."""
+class Memo(dict[K, V]):
+    """What was read before, bounded, until it may not hold any more."""
+
+    def keep(self, key: K, value: V) -> None:
+        """Remember something; where that is too much, forget all the rest."""
+        if len(self) >= MEMO_SIZE:
+            self.clear()
+        self[key] = value
+
+
+class Verdicts:
+    """Cached verdicts in the file, those remembered that were read before."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str, Sequence[str]], tuple[float, list[Verdict]]] = {}
-        self._version = 0
+        self._memo = Memo[tuple[str, str, Sequence[str]], tuple[float, list[Verdict]]]()
 
     def forget(self) -> None:
-        """To be called when this process has written verdicts."""
-        self._found.clear()
+        """To be called when what was read before may not hold any more."""
+        self._memo.clear()
 
-    def find(
-        self, db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequence[str], settled: bool
-    ) -> list[Verdict]:
-        """What :func:`find` finds.
-
-        :param settled: whether all that was written is committed: what may yet be taken back is not remembered.
-        """
-        # It changes when another process has written.
-        (version,) = db.execute("PRAGMA data_version").fetchone()
-        if version != self._version or len(self._found) >= MEMO_SIZE:
-            self._found.clear()
-            self._version = version
+    def find(self, db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequence[str]) -> list[Verdict]:
+        """The cached verdicts about some names, in their order."""
         wanted = (space, owner, tuple(names))
-        until, verdicts = self._found.get(wanted, (0.0, []))
+        until, verdicts = self._memo.get(wanted, _NOTHING)
         if until > now:
             return verdicts
         verdicts, until = find(db, now, space, owner, names)
-        if settled and until > now:
-            self._found[wanted] = until, verdicts
+        if until > now:
+            self._memo.keep(wanted, (until, verdicts))
         return verdicts
+
+    def keep(
+        self,
+        db: sqlite3.Connection,
+        now: float,
+        space: str,
+        owner: str,
+        verdicts: Iterable[tuple[str, bool, str]],
+        ttl: float,
+    ) -> None:
+        """Cache those verdicts whose token is current."""
+        self._memo.clear()
+        keep(db, now, space, owner, verdicts, ttl)
+
+    def drop(
+        self, db: sqlite3.Connection, now: float, space: str, owner: str, names: Iterable[str]
+    ) -> list[bool | None]:
+        """Forget cached verdicts; returns what each was."""
+        self._memo.clear()
+        return drop(db, now, space, owner, names)
 
 
 def find(
