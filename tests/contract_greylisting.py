@@ -116,6 +116,16 @@ class GreylistContract(Base):
         self.advance(20)
         self.assertMet(await self.meet(), PASSED, tally=1)
 
+    async def test_nobody_waits_for_a_time_that_was_told_by_a_clock_that_was_ahead(self) -> None:
+        await self.flag()
+        self.advance(80_000)
+        await self.meet()
+        self.advance(-80_000)
+        for ask in (self.state.peek_meet, self.state.meet):
+            self.assertMet(await ask(self.mail(), PATIENCE), EARLY, 60)
+        self.advance(60)
+        self.assertMet(await self.meet(), PASSED, tally=1)
+
     async def test_what_has_passed_passes_as_long_as_it_comes_within_a_lifetime(self) -> None:
         await self.flag()
         await self.meet()

@@ -293,6 +293,23 @@ class SpendingContract(Base):
         await self.whole("i", 9, rules)
         self.assertSpent(await self.rcpt("j", "a", rules), TOO_SOON, 0, 10)
 
+    async def test_what_was_counted_while_the_clock_was_ahead_counts_from_now(self) -> None:
+        await self.limit()
+        await self.rcpt("before", "a")
+        self.advance(1e6)
+        await self.limit()
+        for instance in ("i", "j"):
+            await self.whole(instance, 2)
+        self.advance(-1e6)
+        self.assertLessEqual((await self.usage()).last, (await self.usage()).last)
+        for ask in (self.state.peek_spend, self.state.spend, self.state.peek_spend):
+            self.assertSpent(await ask(Spend("bob", "k", "", 2), RULES), EXCEEDED, 4, INTERVAL)
+        self.advance(INTERVAL - 1)
+        self.assertSpent(await self.rcpt("i", "a"), ACCEPTED, 5)
+        self.assertSpent(await self.whole("j", 1), ACCEPTED, 4)
+        self.advance(1)
+        self.assertSpent(await self.rcpt("k", "a"), ACCEPTED, 1)
+
     async def test_peek_answers_as_spend_would_and_changes_nothing(self) -> None:
         peek = self.state.peek_spend
         missing = await peek(Spend("bob", "i", "a", 0), RULES)

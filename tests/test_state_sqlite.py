@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 from twisted.internet import reactor
@@ -22,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, StateUnavailable
+from chapps_tw.state import sqlite_upkeep
 from chapps_tw.state.sqlite import SqliteState
 from chapps_tw.state.sqlite_file import StateTooNew
 from tests.servers.common import Process, wait_until
@@ -166,18 +168,21 @@ class Turns(SynchronousTestCase):
         self.clock.pump([1, 0])
         self.assertEqual(self.state.problem, "")
 
-    def test_a_file_that_another_process_keeps_is_waited_for_once_a_turn(self) -> None:
+    def test_a_file_that_another_process_keeps_is_waited_for_once_in_half_a_second(self) -> None:
         self.spend("before")
         self.clock.advance(0)
         self.other.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
-        refused = [self.state.spend(Spend("bob", f"i{number}", "", 1), RULES) for number in range(64)]
+        refused = []
+        for number in range(64):
+            refused.append(self.state.spend(Spend("bob", f"i{number}", "", 1), RULES))
+            self.clock.advance(0.007)
         self.assertLess(time.monotonic() - began, 2.0)
         for each in refused:
             self.failureResultOf(each, StateUnavailable)
         self.assertEqual(self.used(), 1)
         self.other.execute("COMMIT")
-        self.clock.advance(0)
+        self.clock.advance(0.5)
         after = self.state.spend(Spend("bob", "i0", "", 1), RULES)
         self.clock.advance(0)
         self.assertEqual(self.successResultOf(after).used, 2)
@@ -284,6 +289,57 @@ class Turns(SynchronousTestCase):
         self.assertGreater(os.path.getsize(self.path), before)
         self.assertEqual(self.used(), 200)
 
+    def test_a_reader_does_not_hold_up_what_is_written(self) -> None:
+        self.patch(sqlite_upkeep, "_LONG_LOG", 0)
+        self.spend("i")
+        self.clock.advance(0)
+        self.other.execute("BEGIN")
+        self.assertEqual(self.messages(), 1)
+        writer = sqlite3.connect(self.path, timeout=0.3, isolation_level=None)
+        self.addCleanup(writer.close)
+        writing = Thread(target=sqlite_upkeep.checkpoint, args=(self.path,))
+        for number in range(20):
+            self.spend(f"i{number}")
+            self.clock.advance(0)
+            if number == 3:
+                writing.start()
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("COMMIT")
+            time.sleep(0.01)
+        writing.join()
+        self.other.execute("COMMIT")
+        self.assertEqual(self.messages(), 21)
+
+    def test_a_long_log_is_written_over_from_its_beginning(self) -> None:
+        self.patch(sqlite_upkeep, "_LONG_LOG", 0)
+        for number in range(100):
+            self.spend(f"i{number}")
+            self.clock.advance(0)
+        length = os.path.getsize(self.path + "-wal")
+        for number in range(100):
+            sqlite_upkeep.checkpoint(self.path)
+            self.spend(f"j{number}")
+            self.clock.advance(0)
+        self.assertEqual(os.path.getsize(self.path + "-wal"), length)
+        self.assertEqual(self.used(), 200)
+
+    def test_a_full_disk_is_noticed_while_nobody_sends(self) -> None:
+        self.spend("i")
+        self.clock.advance(0)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(self.path + "-wal"), limits[1]))
+        try:
+            pinged = self.state.ping()
+            self.clock.advance(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        self.failureResultOf(pinged, StateUnavailable)
+        self.assertIn("cannot be used", self.state.problem)
+        self.clock.advance(1)
+        self.state.ping()
+        self.clock.advance(0)
+        self.assertEqual(self.state.problem, "")
+
     def test_once_stopped_everything_is_refused(self) -> None:
         waiting = self.state.spend(Spend("bob", "i", "a", 0), RULES, self.fill)
         self.successResultOf(self.state.stop())
@@ -336,6 +392,17 @@ class Files(TestCase):
         await SqliteState(path, lambda: START, reactor).stop()
         self.assertFalse(os.path.exists(path))
 
+    async def test_a_file_that_another_process_writes_to_can_be_opened(self) -> None:
+        path = temporary(self)
+        await self.open(path).stop()
+        other = sqlite3.connect(path, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        state = self.open(path)
+        self.assertEqual((await state.usage(["bob"], 1000.0))[0].used, 0)
+        other.execute("COMMIT")
+        await state.stop()
+
     async def test_a_file_of_a_later_version_is_left_alone(self) -> None:
         path = temporary(self)
         await self.open(path).stop()
@@ -349,6 +416,8 @@ class Files(TestCase):
         await state.spend(Spend("bob", "i", "a", 0), RULES, Fill("0", 5, 1e6))
         await state.stop()
         with sqlite3.connect(path) as db:
+            db.execute("ALTER TABLE meta DROP COLUMN pings")
+            db.execute("ALTER TABLE account DROP COLUMN oldest")
             db.execute("DROP TABLE meeting")
             db.execute("CREATE TABLE meeting (tuple BLOB PRIMARY KEY, first REAL, last REAL, until REAL) WITHOUT ROWID")
             db.execute("INSERT INTO meeting VALUES (x'00112233445566778899aabbccddeeff', 1.0, 1.0, 1e12)")

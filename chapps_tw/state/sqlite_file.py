@@ -16,9 +16,11 @@ _VERSION = 2
 _APPLICATION = 0x43485457
 _LONGEST_KEY = 512
 # Small pages: a turn writes every page that it touched, and most users' rows lie on pages of their own.
-_PAGE = 2048
+PAGE = 2048
 # How long a turn waits for another process, milliseconds. The reactor stands still meanwhile.
 _PATIENCE = 200
+# The same when tables are made, which is once in the life of a file.
+_PATIENCE_ONCE = 5000
 
 _MEETING = """
 CREATE TABLE meeting (
@@ -34,14 +36,16 @@ CREATE TABLE meeting (
 _SCHEMA = """
 CREATE TABLE meta (
     counter INTEGER NOT NULL,           -- given out: tokens and runs, each higher than all before
-    floor INTEGER NOT NULL              -- highest "dropped" of a row that was cleaned away
+    floor INTEGER NOT NULL,             -- highest "dropped" of a row that was cleaned away
+    pings INTEGER NOT NULL DEFAULT 0
 );
-INSERT INTO meta VALUES (0, 0);
+INSERT INTO meta (counter, floor) VALUES (0, 0);
 CREATE TABLE account (
     name BLOB PRIMARY KEY,
     run INTEGER,                        -- whose messages are this account's; a new one forgets them all
     used INTEGER NOT NULL DEFAULT 0,    -- sum of the cost of the run's messages
     last REAL,                          -- when a message was last newly counted
+    oldest REAL,                        -- none of the run's messages was counted before
     quota INTEGER,                      -- copy of the book's
     fresh REAL NOT NULL DEFAULT 0,      -- until when the copy may be used
     dropped INTEGER NOT NULL,           -- counter when the copy was last dropped
@@ -80,7 +84,15 @@ CREATE TABLE once (
 """
 
 # What makes a file of a version into one of the next. Greylisting begins anew, what was counted stays.
-_UPGRADES = {1: f"DROP TABLE meeting;\n{_MEETING}"}
+_UPGRADES = {
+    1: f"""
+        DROP TABLE meeting;
+        {_MEETING}
+        ALTER TABLE meta ADD COLUMN pings INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE account ADD COLUMN oldest REAL;
+        UPDATE account SET oldest = 0 WHERE run IS NOT NULL;
+    """
+}
 
 
 class StateTooNew(StateUnavailable):
@@ -138,14 +150,20 @@ def connect(path: str, patience: int) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:
-    _check(db, path)
+    found = _check(db, path)
     # The journal fixes the size of pages.
-    db.execute(f"PRAGMA page_size = {_PAGE}")
+    db.execute(f"PRAGMA page_size = {PAGE}")
     sqlite_files.write_ahead(db)
     for pragma in ("synchronous = NORMAL", "wal_autocheckpoint = 0", "cache_size = -32000"):
         db.execute(f"PRAGMA {pragma}").fetchall()
+    if found < _VERSION:
+        _make_tables(db, path)
+
+
+def _make_tables(db: sqlite3.Connection, path: str) -> None:
+    db.execute(f"PRAGMA busy_timeout = {_PATIENCE_ONCE}").fetchall()
     db.execute("BEGIN IMMEDIATE")
-    # Again, now that no other process can be making the tables.
+    # Again, now that no other process can be making them.
     found = _check(db, path)
     if not found:
         _run(db, _SCHEMA + _MEETING)
@@ -155,6 +173,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
             _run(db, _UPGRADES[version])
     db.execute(f"PRAGMA user_version = {_VERSION}")
     db.execute("COMMIT")
+    db.execute(f"PRAGMA busy_timeout = {_PATIENCE}").fetchall()
 
 
 def _run(db: sqlite3.Connection, statements: str) -> None:

@@ -145,8 +145,8 @@ def _wait(
     """
     first, last = row
     known = first is not None and last is not None and now - last <= patience.lifetime
-    if not known or first is None:
-        first = now
+    # A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
+    first = now if first is None or not known else min(first, now)
     if not dry:
         db.execute(_MEET, (name, first, now, now + patience.lifetime + _LONGER))
     wait = first + patience.deferral - now

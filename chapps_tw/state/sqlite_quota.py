@@ -17,14 +17,14 @@ from chapps_tw.state.sqlite_verdicts import GRACE, advance, counter, floor, is_c
 _MOST = 2**53
 
 _FIND = """
-    SELECT a.run, a.used, a.last, a.quota, a.fresh, a.dropped, a.until, m.first, m.cost, m.seen,
-        (SELECT MIN(first) FROM message WHERE run = a.run)
+    SELECT a.run, a.used, a.last, a.oldest, a.quota, a.fresh, a.dropped, a.until, m.first, m.cost, m.seen
     FROM account a LEFT JOIN message m ON m.run = a.run AND m.instance = ?
     WHERE a.name = ?"""
 _ADD_MESSAGE = "INSERT INTO message (run, instance, first, until, cost, seen) VALUES (?, ?, ?, ?, ?, ?)"
 _CHANGE_MESSAGE = "UPDATE message SET cost = ?, seen = ? WHERE run = ? AND instance = ?"
-_COUNT_NEW = "UPDATE account SET used = ?, last = ?, until = ? WHERE name = ?"
+_COUNT_NEW = "UPDATE account SET used = ?, last = ?, oldest = ?, until = ? WHERE name = ?"
 _COUNT_MORE = "UPDATE account SET used = ? WHERE name = ?"
+_OLDEST = "SELECT MIN(first) FROM message WHERE run = ? AND first > ? AND instance <> ?"
 _BEGIN_RUN = """
     INSERT INTO account (name, run, dropped, until) VALUES (?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET run = excluded.run"""
@@ -35,11 +35,15 @@ _COPY = """
 
 
 class _Found(NamedTuple):
-    """An account, what is known of the message that is asked about, and the account's oldest message."""
+    """An account, and what is known of the message that is asked about.
+
+    :ivar oldest: no message of the run was first counted before; ``None`` without a run.
+    """
 
     run: int | None = None
     used: int = 0
     last: float | None = None
+    oldest: float | None = None
     quota: int | None = None
     fresh: float = 0.0
     dropped: int | None = None
@@ -47,7 +51,6 @@ class _Found(NamedTuple):
     first: float | None = None
     own: int | None = None
     seen: bytes | None = None
-    oldest: float | None = None
 
 
 class _Question(NamedTuple):
@@ -79,6 +82,8 @@ def spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill:
         return Spent(Outcome.MISSING, 0, 0, 0.0, str(counter(db)))
     if limit < 0:
         return Spent(Outcome.UNKNOWN_USER if limit == UNKNOWN_USER else Outcome.NO_QUOTA, 0, 0, 0.0, "")
+    if found.last is not None and found.last > now:
+        found = _count_from_now(db, now, rules.interval, name, found, dry)
     if found.oldest is not None and found.oldest <= now - rules.interval:
         found = _slide(db, name, found, now - rules.interval, dry)
     return _judge(db, _Question(wanted, rules, now, name, instance, dry), found, limit)
@@ -95,8 +100,7 @@ def _judge(db: sqlite3.Connection, asked: _Question, found: _Found, limit: int) 
     mark, target = _target(asked.wanted, own, found.seen or b"")
     if target == own:
         return Spent(Outcome.REPEATED, limit, used, 0.0, "")
-    # A last message in the future: the clock was set back, and nobody is made to wait for that.
-    if own == 0 and found.last is not None and 0 <= now - found.last < rules.min_delta:
+    if own == 0 and found.last is not None and now - found.last < rules.min_delta:
         return Spent(Outcome.TOO_SOON, limit, used, found.last + rules.min_delta - now, "")
     total = used - own + target
     most = limit + rules.margin_count + math.floor(limit * rules.margin_ratio)
@@ -128,19 +132,32 @@ def _copy(db: sqlite3.Connection, now: float, name: bytes, found: _Found, limit:
         db.execute(_COPY, (name, limit, fresh, dropped, fresh + GRACE))
 
 
+def _count_from_now(
+    db: sqlite3.Connection, now: float, interval: float, name: bytes, found: _Found, dry: bool
+) -> _Found:
+    """What was counted later than now: the clock was ahead. Nobody is made to wait until it is then."""
+    if not dry:
+        until = now + interval
+        db.execute("UPDATE message SET first = ?, until = ? WHERE run = ? AND first > ?", (now, until, found.run, now))
+        # The time of a message given back is no message's.
+        db.execute("UPDATE account SET last = ?, oldest = MIN(oldest, ?) WHERE name = ?", (now, now, name))
+    oldest = found.oldest if found.oldest is None else min(found.oldest, now)
+    return found._replace(last=now, oldest=oldest)
+
+
 def _slide(db: sqlite3.Connection, name: bytes, found: _Found, end: float, dry: bool) -> _Found:
     """Take off what was counted at ``end`` or before."""
     if found.last is not None and found.last <= end:
         if not dry:
             # The messages stay behind, nobody's, until they are cleaned away: any number at one price.
-            db.execute("UPDATE account SET run = NULL, used = 0 WHERE name = ?", (name,))
+            db.execute("UPDATE account SET run = NULL, used = 0, oldest = NULL WHERE name = ?", (name,))
         return found._replace(run=None, used=0, first=None, own=None, seen=None, oldest=None)
     gone = db.execute("SELECT SUM(cost) FROM message WHERE run = ? AND first <= ?", (found.run, end)).fetchone()[0]
     used = found.used - (gone or 0)
-    oldest = db.execute("SELECT MIN(first) FROM message WHERE run = ? AND first > ?", (found.run, end)).fetchone()[0]
+    (oldest,) = db.execute(_OLDEST, (found.run, end, b"")).fetchone()
     if not dry:
         db.execute("DELETE FROM message WHERE run = ? AND first <= ?", (found.run, end))
-        db.execute(_COUNT_MORE, (used, name))
+        db.execute("UPDATE account SET used = ?, oldest = ? WHERE name = ?", (used, oldest, name))
     if found.first is not None and found.first <= end:
         return found._replace(used=used, first=None, own=None, seen=None, oldest=oldest)
     return found._replace(used=used, oldest=oldest)
@@ -148,17 +165,16 @@ def _slide(db: sqlite3.Connection, name: bytes, found: _Found, end: float, dry: 
 
 def _exceeded(db: sqlite3.Connection, asked: _Question, found: _Found, limit: int) -> Spent:
     """Refuse; a message that is refused as a whole gives back what it had cost."""
-    interval, used, oldest = asked.rules.interval, found.used, found.oldest
-    if found.own and not asked.wanted.recipient:
-        used -= found.own
-        oldest = db.execute(
-            "SELECT MIN(first) FROM message WHERE run = ? AND first > ? AND instance <> ?",
-            (found.run, asked.now - interval, asked.instance),
-        ).fetchone()[0]
+    interval, used = asked.rules.interval, found.used
+    given_back = found.own and not asked.wanted.recipient
+    others = asked.instance if given_back else b""
+    (oldest,) = db.execute(_OLDEST, (found.run, asked.now - interval, others)).fetchone()
+    if given_back:
+        used -= found.own or 0
         if not asked.dry:
             db.execute("DELETE FROM message WHERE run = ? AND instance = ?", (found.run, asked.instance))
             db.execute(_COUNT_MORE, (used, asked.name))
-    wait = oldest + interval - asked.now if oldest is not None else 0.0
+    wait = min(oldest, asked.now) + interval - asked.now if oldest is not None else 0.0
     return Spent(Outcome.EXCEEDED, limit, used, wait, "")
 
 
@@ -172,7 +188,8 @@ def _count(db: sqlite3.Connection, asked: _Question, found: _Found, target: int,
         run = advance(db)
         db.execute(_BEGIN_RUN, (asked.name, run, floor(db) if found.dropped is None else found.dropped, until))
     db.execute(_ADD_MESSAGE, (run, asked.instance, now, until, target, mark))
-    db.execute(_COUNT_NEW, (total, now, max(found.until, until + asked.rules.min_delta), asked.name))
+    oldest = now if found.oldest is None else found.oldest
+    db.execute(_COUNT_NEW, (total, now, oldest, max(found.until, until + asked.rules.min_delta), asked.name))
 
 
 def usage(db: sqlite3.Connection, now: float, users: Iterable[str], interval: float) -> list[Usage]:
@@ -184,14 +201,14 @@ def usage(db: sqlite3.Connection, now: float, users: Iterable[str], interval: fl
         limit = found.quota if found.fresh > now else None
         if found.oldest is not None:
             found = _slide(db, name, found, now - interval, True)
-        answer.append(Usage(limit, found.used, found.last or 0.0))
+        answer.append(Usage(limit, found.used, min(found.last or 0.0, now)))
     return answer
 
 
 def reset(db: sqlite3.Connection, now: float, user: str, interval: float) -> int:
     """Forget what was counted for a user; returns how much."""
     used = usage(db, now, [user], interval)[0].used
-    db.execute("UPDATE account SET run = NULL, used = 0, last = NULL WHERE name = ?", (key(user),))
+    db.execute("UPDATE account SET run = NULL, used = 0, last = NULL, oldest = NULL WHERE name = ?", (key(user),))
     return used
 
 

@@ -16,6 +16,9 @@ from chapps_tw.watch import Watch, unwatched
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# After another process was waited for in vain: the reactor does not stand still again at once. Seconds.
+_REFUSE = 0.5
+
 # After these the connection is as good as before.
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 
@@ -139,7 +142,7 @@ class Turns:
             self._forget()
 
     def _begin(self) -> None:
-        # One question has waited for the lock in vain: the others of this turn need not.
+        # One question has waited for the lock in vain: the next need not.
         if self._refusal:
             raise StateUnavailable(self._refusal)
         try:
@@ -150,7 +153,7 @@ class Turns:
             reason = self._give_up(error) if isinstance(error, sqlite3.Error) else error
             self._report(reason)
             self._refusal = str(reason)
-            self._reactor.callLater(0, self._try_again)
+            self._reactor.callLater(_REFUSE, self._try_again)
             raise reason from error
         self._begun = True
         self._reactor.callLater(0, self._commit)

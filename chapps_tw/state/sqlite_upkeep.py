@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from typing import Any, NamedTuple
 
-from chapps_tw.state.sqlite_file import connect
+from chapps_tw.state.sqlite_file import PAGE, connect
 from chapps_tw.state.sqlite_verdicts import GRACE
 
 # Rows looked at in one step of each walk: well under a millisecond.
 _STEP = 300
 # Bytes of log that are waited for before writers are held up for a moment to begin it anew.
 _LONG_LOG = 64 * 2**20
-# How long a checkpoint waits for writers, milliseconds.
-_PATIENCE = 1000
+# How long a checkpoint waits, milliseconds: for a writer, and for readers, which holds writers up as well.
+_PATIENCE = 20
 
 
 class _Walk(NamedTuple):
@@ -106,11 +105,9 @@ def checkpoint(path: str) -> None:
     db = connect(path, _PATIENCE)
     try:
         # Holds nobody up, and does nearly all of the work.
-        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if os.path.getsize(path + "-wal") > _LONG_LOG:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    except FileNotFoundError:
-        # No log, nothing to do.
-        return
+        _, length, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if length * PAGE > _LONG_LOG:
+            # Written over from its beginning, not cut: making a file longer takes more time than writing over it.
+            db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
     finally:
         db.close()

@@ -50,6 +50,9 @@ local outcome, wait = 10, 0
 if not first or now - tonumber(last) > lifetime then
   first = digits(now)
   outcome = 8
+elseif tonumber(first) > now then
+  -- The clock was ahead, and nobody is made to wait until it is then.
+  first = digits(now)
 end
 wait = math.max(tonumber(first) + deferral - now, 0)
 if wait == 0 then

@@ -15,6 +15,13 @@ elseif limit == -1 then
   return {6, 0, 0, 0}
 end
 
+local last = tonumber(user[5])
+if last and last > now then
+  last = now
+  if not dry then
+    count_from_now()
+  end
+end
 local from = now - interval
 local used, passed = slide(tonumber(user[4]) or 0, from, dry)
 local began, own, recipients = digits(now), 0, ''
@@ -38,9 +45,7 @@ if target == own then
   return {2, limit, used, 0}
 end
 
-local last = tonumber(user[5])
--- A last message in the future: the clock was set back, and nobody is made to wait for that.
-if own == 0 and last and last <= now and now - last < min_delta then
+if own == 0 and last and now - last < min_delta then
   return {4, limit, used, last + min_delta - now}
 end
 
@@ -61,7 +66,7 @@ if target > own and not ((own > 0 or used < limit) and sum <= most) then
   if given_back and oldest == entry then
     oldest = redis.call('LINDEX', KEYS[2], passed + 1)
   end
-  return {3, limit, used, oldest and time_of(oldest) + interval - now or 0}
+  return {3, limit, used, oldest and math.min(time_of(oldest), now) + interval - now or 0}
 end
 
 if not dry then

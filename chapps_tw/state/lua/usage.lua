@@ -2,4 +2,4 @@
 -- Returns the cached limit or nothing, used, and the time of the last message.
 local user = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token', 'used', 'last')
 local used = slide(tonumber(user[4]) or 0, now - tonumber(ARGV[1]), true)
-return {recall(KEYS[1], user, 1, true), used, tonumber(user[5]) or 0}
+return {recall(KEYS[1], user, 1, true), used, math.min(tonumber(user[5]) or 0, now)}

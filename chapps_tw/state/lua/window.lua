@@ -4,6 +4,25 @@ local function time_of(entry)
   return tonumber(string.match(entry, '^%d+'))
 end
 
+-- What was counted later than now: the clock was ahead. Nobody is made to wait until it is then, so it
+-- counts from now.
+local function count_from_now()
+  local ahead = {}
+  local entry = redis.call('LINDEX', KEYS[2], -1)
+  while entry and time_of(entry) > now do
+    ahead[#ahead + 1] = string.sub(redis.call('RPOP', KEYS[2]), string.find(entry, ' ', 1, true) + 1)
+    entry = redis.call('LINDEX', KEYS[2], -1)
+  end
+  for i = #ahead, 1, -1 do
+    redis.call('RPUSH', KEYS[2], digits(now) .. ' ' .. ahead[i])
+    local message = redis.call('HGET', KEYS[3], ahead[i])
+    if message then
+      redis.call('HSET', KEYS[3], ahead[i], digits(now) .. string.match(message, '^%d+(.*)$'))
+    end
+  end
+  redis.call('HSET', KEYS[1], 'last', digits(now))
+end
+
 -- Takes off what was counted at "from" or before. Returns what is used, and how many of the list
 -- are to be passed over: those that a dry run leaves there.
 local function slide(used, from, dry)
