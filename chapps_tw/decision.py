@@ -146,7 +146,19 @@ def fill(template: str, figures: Mapping[str, object]) -> str:
     """A message with ``{name}`` replaced by figures; a name that is no figure stays as it is.
 
     What is filled in comes from outside: it is shortened, and cannot add placeholders or lines.
+
+    :param template: one of the configuration's, which are few.
     """
     if "{" not in template:
         return template
-    return _PLACEHOLDER.sub(lambda match: str(figures.get(match[1], match[0]))[:256], template)
+    text, *rest = _pieces(template)
+    for name, after in rest:
+        text += f"{str(figures[name])[:256]}{after}" if name in figures else f"{{{name}}}{after}"
+    return text
+
+
+@lru_cache(256)
+def _pieces(template: str) -> tuple[str, *tuple[tuple[str, str], ...]]:
+    """What stands before the first placeholder; then each placeholder's name with what stands behind it."""
+    text, *rest = _PLACEHOLDER.split(template)
+    return text, *zip(rest[::2], rest[1::2], strict=True)
