@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import ip_network
 
 from chapps_tw.config import Settings
 from chapps_tw.names import normal_domain
 from chapps_tw.network import client_address
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.request import Payload, PostfixPolicyRequest
 
 _DEFAULTS = Settings()
 _MAX_UNREADABLE_ADDRESS = 64
@@ -21,7 +20,7 @@ _UNPRINTABLE = re.compile(r"[^!-~]")
 class InboundPPR(PostfixPolicyRequest):
     """A policy request about mail to somebody here.
 
-    :param payload: as for :class:`~chapps_tw.request.PostfixPolicyRequest`, or such a request.
+    :param payload: as for :class:`~chapps_tw.request.PostfixPolicyRequest`.
     :param cfg: the settings; ``None`` means the built-in defaults.
     """
 
@@ -29,13 +28,8 @@ class InboundPPR(PostfixPolicyRequest):
 
     _config: Settings
 
-    def __init__(
-        self,
-        payload: PostfixPolicyRequest | bytes | str | Iterable[str] | Mapping[str, str],
-        *,
-        cfg: Settings | None = None,
-    ) -> None:
-        super().__init__(payload.attributes if isinstance(payload, PostfixPolicyRequest) else payload)
+    def __init__(self, payload: Payload, *, cfg: Settings | None = None) -> None:
+        super().__init__(payload)
         object.__setattr__(self, "_config", cfg or _DEFAULTS)
 
     @property

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import ClassVar
 
 from chapps_tw.config import ConfigError, Settings
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.request import Payload, PostfixPolicyRequest
 
 FALLBACK_KEYS = ("sasl_username", "ccert_subject", "sender", "client_address")
 
@@ -33,9 +33,7 @@ class OutboundPPR(PostfixPolicyRequest):
     _user: str
     _memoized_routines: ClassVar[dict[tuple[str, ...], Callable[[OutboundPPR], str]]] = {}
 
-    def __init__(
-        self, payload: bytes | str | Iterable[str] | Mapping[str, str], *, cfg: Settings | None = None
-    ) -> None:
+    def __init__(self, payload: Payload, *, cfg: Settings | None = None) -> None:
         super().__init__(payload)
         object.__setattr__(self, "_config", cfg or _DEFAULTS)
         object.__setattr__(self, "_user", "")

@@ -54,6 +54,11 @@ def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
     return dict(map(_pair_of, lines))
 
 
+Payload = bytes | str | Iterable[str] | Mapping[str, str]
+
+_set = object.__setattr__
+
+
 class PostfixPolicyRequest:
     """One policy request. Its attributes are Postfix's; an unknown or empty one is ``None``.
 
@@ -68,8 +73,8 @@ class PostfixPolicyRequest:
 
     _attributes: Mapping[str, str]
 
-    def __init__(self, payload: bytes | str | Iterable[str] | Mapping[str, str]) -> None:
-        object.__setattr__(self, "_attributes", _attributes_of(payload))
+    def __init__(self, payload: Payload) -> None:
+        _set(self, "_attributes", payload if type(payload) is dict else _attributes_of(payload))
 
     def __getattr__(self, name: str) -> str | None:
         if name[0] == "_":
@@ -78,7 +83,7 @@ class PostfixPolicyRequest:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name[0] == "_":
-            object.__setattr__(self, name, value)
+            _set(self, name, value)
             return
         raise AttributeError(f"a policy request cannot be changed: {name}")
 
@@ -110,9 +115,7 @@ class PostfixPolicyRequest:
         return f"{type(self).__name__}({dict(self._attributes)!r})"
 
 
-def _attributes_of(payload: bytes | str | Iterable[str] | Mapping[str, str]) -> Mapping[str, str]:
-    if type(payload) is dict:
-        return payload
+def _attributes_of(payload: Payload) -> Mapping[str, str]:
     if isinstance(payload, Mapping):
         return dict(payload)
     if isinstance(payload, (bytes, bytearray)):

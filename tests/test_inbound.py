@@ -82,7 +82,7 @@ def test_any_client_address_has_a_network_of_printable_ascii(text: str, ipv4: in
 
 def test_a_request_of_another_kind_is_taken_as_it_is() -> None:
     plain = PostfixPolicyRequest((RECORDED / "in-single-01-RCPT.req").read_bytes())
-    request = InboundPPR(plain)
+    request = InboundPPR(plain.attributes)
     assert request.attributes is plain.attributes
     assert request.spf_identities == ("203.0.113.7", "mail.example.com", "alice@example.com")
 

@@ -61,7 +61,7 @@ class GreylistingPolicy:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
         if self._settings.null_sender_ok and not request.get("sender"):
             return Decision(self._accepting(request), Reason.NULL_SENDER_ACCEPTED, self.name)
-        meeting, detail = self._meeting(InboundPPR(request, cfg=self._all), earlier)
+        meeting, detail = self._meeting(InboundPPR(request.attributes, cfg=self._all), earlier)
         if not meeting.domain and not meeting.forced:
             return Decision(self._accepting(request), Reason.NOT_GREYLISTED, self.name)
         self.looks += 1
@@ -74,18 +74,13 @@ class GreylistingPolicy:
 
     def _meeting(self, request: InboundPPR, earlier: Sequence[Decision]) -> tuple[Meeting, str]:
         """What is met; and in words under which name, and who asked for it."""
-        names = asks = None
+        client, named_by, asks = request.client_network, "", None
         for decision in earlier:
             if asks is None and decision.greylist:
                 asks = decision
-            if names is None and decision.client:
-                names = decision
-        if names is not None and self._settings.spf_identity:
-            client = names.client
-            detail = f"client {client}, by {names.policy}"
-        else:
-            client = request.client_network
-            detail = f"client {client}"
+            if not named_by and decision.client and self._settings.spf_identity:
+                client, named_by = decision.client, f", by {decision.policy}"
+        detail = f"client {client}{named_by}"
         if asks is not None:
             why = f"{asks.reason}: {asks.detail}" if asks.detail else asks.reason
             detail = f"{detail}; asked for by {asks.policy} ({why})"
@@ -117,7 +112,7 @@ class GreylistingPolicy:
             action = self._accepting(request)
         if met.outcome is Outcome.NOT_GREYLISTED:
             detail = ""
-        return Decision(action, _REASONS[met.outcome], self.name, figures, detail, source=source)
+        return Decision(action, _REASONS[met.outcome], self.name, figures, detail, False, "", "", source)
 
 
 def _shown(request: PostfixPolicyRequest, wait: int) -> dict[str, object]:

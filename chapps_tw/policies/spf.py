@@ -95,7 +95,7 @@ class SPFEnforcementPolicy:
             return Decision(_PASS_ON, Reason.STAGE_NOT_JUDGED, self.name)
         if self._settings.null_sender_ok and not plain.get("sender"):
             return Decision(_PASS_ON, Reason.NULL_SENDER_ACCEPTED, self.name)
-        request = InboundPPR(plain)
+        request = InboundPPR(plain.attributes)
         domain, enforced, source = request.recipient_domain, False, ""
         if domain:
             self.looks += 1
