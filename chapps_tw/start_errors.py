@@ -18,10 +18,9 @@ from twisted.python.failure import Failure
 
 from chapps_tw.config import Settings
 from chapps_tw.config_checks import Place
-from chapps_tw.database.breaker import reason
 from chapps_tw.database.engine import make_engine
+from chapps_tw.database.errors import code, reason
 from chapps_tw.database.schema import SchemaError
-from chapps_tw.database.transaction import code
 from chapps_tw.private_files import explain
 
 # MariaDB: access denied, access denied without a password, to a database, unknown database.

@@ -10,7 +10,9 @@ from typing import Any
 
 from sqlalchemy import Engine, delete, event
 from twisted.internet import reactor
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from chapps_tw.config import PolicyConfigAdapter
 from chapps_tw.database import schema
@@ -75,6 +77,23 @@ class Statements:
     def _see(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith(self._word):
             self.seen.append(statement)
+
+
+@implementer(ILogObserver)
+class Log:
+    """What is logged about the database from now on."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        globalLogPublisher.addObserver(self)
+
+    def __call__(self, event: Any) -> None:
+        if "database" in event.get("log_namespace", ""):
+            assert "log_failure" not in event
+            self.lines.append(event["log_format"].format(**event))
+
+    def stop(self) -> None:
+        globalLogPublisher.removeObserver(self)
 
 
 class BookCase(TestCase):

@@ -11,9 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
-from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
 
 from chapps_tw.config import PolicyConfigAdapter
 from chapps_tw.database import schema
@@ -21,24 +19,11 @@ from chapps_tw.database.breaker import FAILURES, PROBE_SECONDS, Breaker
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.threads import Threads
 from chapps_tw.interfaces import BookUnavailable, ChangeUncertain, QuotaGrant
-from tests.book_case import CLOCK, BookCase, OnSqlite, engine_for
+from tests.book_case import CLOCK, BookCase, Log, OnSqlite, engine_for
 from tests.servers.sql import MariaDB, PostgreSQL
 
 SIZE = 4
 DEADLINE = 0.5
-
-
-@implementer(ILogObserver)
-class Log:
-    """What is logged about the database."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def __call__(self, event: Any) -> None:
-        if "database" in event.get("log_namespace", ""):
-            assert "log_failure" not in event
-            self.lines.append(event["log_format"].format(**event))
 
 
 class ServerFailureTests(TestCase):
@@ -74,8 +59,7 @@ class ServerFailureTests(TestCase):
         self.addCleanup(self.book.stop)
         self.addCleanup(self.server.resume)
         self.log = Log()
-        globalLogPublisher.addObserver(self.log)
-        self.addCleanup(globalLogPublisher.removeObserver, self.log)
+        self.addCleanup(self.log.stop)
 
     async def ask(self, name: str = "alice") -> tuple[str, float]:
         """What became of a question, and how many seconds that took."""
@@ -297,6 +281,22 @@ class BreakerTests(SynchronousTestCase):
         self.fail(1)
         self.assertEqual(self.breaker.problem, "The database is away: gone")
         self.assertEqual(self.discarded, 1)
+
+    def probe_fails(self, text: str) -> None:
+        self.clock.advance(PROBE_SECONDS)
+        self.running.pop(0).errback(OperationalError("", {}, Exception(1, text)))
+
+    def test_what_keeps_it_away_is_shown_and_logged_once_more_when_it_waits_for_somebody(self) -> None:
+        log = Log()
+        self.addCleanup(log.stop)
+        self.fail()
+        self.probe_fails("is starting up")
+        self.assertEqual(self.breaker.problem, "The database is away: is starting up")
+        for _ in range(3):
+            self.probe_fails("no such table: users")
+        lacking = "The database is away: no such table: users: run 'chapps-cli admin db-setup'"
+        self.assertEqual(log.lines, ["The database is away: gone", lacking])
+        self.assertEqual(self.breaker.problem, lacking)
 
     def test_while_it_is_open_only_one_probe_at_a_time_runs(self) -> None:
         self.fail()

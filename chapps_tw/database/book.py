@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
-from chapps_tw.database import lookups
+from chapps_tw.database import lookups, schema
 from chapps_tw.database.breaker import Breaker, Run, always
 from chapps_tw.database.engine import Lifelines
 from chapps_tw.database.flights import Flights
@@ -34,6 +35,8 @@ class Book:
     :param watch: times each question to the database: ``quota``, ``senders``, ``flags``.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         engine: Engine,
@@ -48,6 +51,7 @@ class Book:
         self._deadline = deadline
         self._flights = Flights(clock)
         self._breaker = Breaker(clock, run, self._probe, Lifelines(engine).cut, size)
+        self._remark = ""
 
     @property
     def problem(self) -> str:
@@ -81,8 +85,11 @@ class Book:
         return await self._look_up("flags", (domain,), partial(lookups.flags_of, domain=domain))
 
     async def ping(self) -> None:
-        """Return when the database answers."""
-        await self._flights.join("ping", lambda: self._breaker.ask(self._probe, self._deadline))
+        """Return when the database answers. A schema that has become another one since the start is logged."""
+        remark = await self._flights.join("ping", lambda: self._breaker.ask(self._probe, self._deadline))
+        if remark and remark != self._remark:
+            self._log.warn("{remark}", remark=remark)
+        self._remark = remark
 
     def _look_up(self, operation: str, about: tuple[str, ...], work: Callable[[Connection], T]) -> Deferred[T]:
         def ask() -> Deferred[T]:
@@ -102,6 +109,5 @@ class Book:
         with self._engine.connect() as connection:
             return work(connection)
 
-    def _probe(self) -> None:
-        with self._engine.connect() as connection:
-            connection.execute(select(1))
+    def _probe(self) -> str:
+        return self._read(schema.remark)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chapps_tw.database.errors import SET_UP, reason
 from chapps_tw.interfaces import BookUnavailable
 
 T = TypeVar("T")
@@ -21,16 +22,6 @@ Run: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 FAILURES: Final = 3
 PROBE_SECONDS: Final = 0.5
 PROBE_DEADLINE: Final = 2.0
-
-
-def reason(error: BaseException) -> str:
-    """Why the database did not do something: one line, bounded."""
-    if isinstance(error, TimeoutError):
-        return "all connections are in use"
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    # PyMySQL puts a number before the text.
-    text = str(cause.args[-1] if cause is not None and cause.args else cause).strip()
-    return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
 def always() -> bool:
@@ -46,7 +37,8 @@ class Breaker:
 
     :ivar problem: one sentence while it is open, else ``""``.
     :param run: the hop to a thread.
-    :param probe: asks the database something small, and raises when it does not answer.
+    :param probe: asks the database something small that needs all that other work needs, and raises when it
+        does not answer.
     :param discard: throws all connections away. Called from the reactor's thread; must not block.
     :param size: connections of the engine.
     """
@@ -54,7 +46,7 @@ class Breaker:
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, run: Run, probe: Callable[[], None], discard: Callable[[], None], size: int
+        self, clock: IReactorTime, run: Run, probe: Callable[[], object], discard: Callable[[], None], size: int
     ) -> None:
         self.problem = ""
         self.clock = clock
@@ -101,7 +93,7 @@ class Breaker:
         """Let nobody wait any more."""
         if self.problem or self._stopped:
             return
-        self.problem = f"The database is away: {why}"
+        self._away(why)
         self._log.error("{problem}", problem=self.problem)
         self._discard()
         self._schedule()
@@ -115,21 +107,32 @@ class Breaker:
             # Not one thread is left to try with; one that comes back makes room.
             self._schedule()
             return
-        answer = _Job[None](self, PROBE_DEADLINE, always).start(self._probe)
-        answer.addCallbacks(self._close, self._still_away)
+        probe = _Job[object](self, PROBE_DEADLINE, always)
+        probe.start(self._probe).addCallbacks(self._close, lambda _: self._still_away(probe.why))
 
-    def _close(self, _answer: None) -> None:
+    def _close(self, _answer: object) -> None:
         self.problem = ""
         self._failures = 0
         self._log.info("The database is back.")
 
-    def _still_away(self, _failure: Failure) -> None:
+    def _still_away(self, why: str) -> None:
+        known = SET_UP in self.problem
+        self._away(why)
+        if SET_UP in why and not known:
+            # It waits for somebody now who has to be told.
+            self._log.error("{problem}", problem=self.problem)
         self._discard()
         self._schedule()
 
+    def _away(self, why: str) -> None:
+        self.problem = f"The database is away: {why}"
+
 
 class _Job(Generic[T]):
-    """One piece of work, and the one who waits for it."""
+    """One piece of work, and the one who waits for it.
+
+    :ivar why: the reason for which it failed, ``""`` as long as it has not.
+    """
 
     def __init__(self, breaker: Breaker, deadline: float, give_up: Callable[[], bool]) -> None:
         self._breaker = breaker
@@ -138,6 +141,7 @@ class _Job(Generic[T]):
         self._answer: Deferred[T] | None = Deferred()
         self._timer: IDelayedCall | None = None
         self._late = False
+        self.why = ""
 
     def start(self, work: Callable[[], T]) -> Deferred[T]:
         answer = self._answer
@@ -152,7 +156,7 @@ class _Job(Generic[T]):
         return result
 
     def _expired(self) -> None:
-        why = f"it did not answer in {self._deadline:g} s"
+        self.why = why = f"it did not answer in {self._deadline:g} s"
         if self._late:
             self._breaker.open(why)
             return
@@ -181,16 +185,18 @@ class _Job(Generic[T]):
     def _failed(self, failure: Failure) -> None:
         self._returned()
         error = failure.value
+        assert error is not None
+        self.why = why = reason(error)
         if isinstance(error, (SQLAlchemyError, OSError)):
             if not self._late:
-                self._breaker.failed(reason(error))
-            self._fail(BookUnavailable(f"The database cannot be asked: {reason(error)}"))
+                self._breaker.failed(why)
+            self._fail(BookUnavailable(f"The database cannot be asked: {why}"))
             return
         if not self._late:
             self._breaker.succeeded()
         self._fail(error)
 
-    def _fail(self, error: BaseException | None) -> None:
+    def _fail(self, error: BaseException) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.errback(error)

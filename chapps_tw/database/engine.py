@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from chapps_tw import sqlite_files
@@ -119,6 +119,7 @@ def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> E
     if backend == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        _follow_file(engine, str(url.database))
     return engine
 
 
@@ -159,6 +160,27 @@ def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _follow_file(engine: Engine, path: str) -> None:
+    """Have connections made anew when the file was replaced, and none where it is gone.
+
+    SQLite itself would go on in a file that nobody finds any more, or make an empty one.
+    """
+
+    def identity() -> tuple[int, int]:
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+
+    def note(_dialect: object, record: ConnectionPoolEntry, *_arguments: object) -> None:
+        record.info["file"] = identity()
+
+    def compare(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if record.info["file"] != identity():
+            raise DisconnectionError("The file was replaced.")
+
+    event.listen(engine, "do_connect", note)
+    event.listen(engine, "checkout", compare)
 
 
 class Lifelines:

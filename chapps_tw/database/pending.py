@@ -16,7 +16,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import ProgrammingError
 
-from chapps_tw.database.breaker import reason
+from chapps_tw.database.errors import reason
 from chapps_tw.database.models import pending_drops
 from chapps_tw.interfaces import BookUnavailable, Touched
 
@@ -69,9 +69,7 @@ def _schema_needed() -> Iterator[None]:
     try:
         yield
     except ProgrammingError as error:
-        raise BookUnavailable(
-            f"The table {pending_drops.name} cannot be used: run 'chapps-cli admin db-setup' ({reason(error)})"
-        ) from None
+        raise BookUnavailable(f"The table {pending_drops.name} cannot be used: {reason(error)}") from None
 
 
 def _texts(touched: Touched) -> Iterator[str]:

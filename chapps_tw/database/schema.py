@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -15,9 +16,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, NullPool, column, create_engine, false, inspect, select, table, text
 
 from chapps_tw.database.engine import WRITES
+from chapps_tw.database.errors import SET_UP
 from chapps_tw.database.models import metadata, pending_drops
 
 TABLES_REVISION: Final = "ce81767cec26"
@@ -42,7 +44,7 @@ class SchemaForeign(SchemaError):
 
 def head() -> str:
     """The newest revision that this version knows."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+    return _revisions()[0]
 
 
 def current(engine: Engine) -> str:
@@ -62,8 +64,24 @@ def check(engine: Engine) -> None:
     """
     found = current(engine)
     if found != head():
-        state = f"is at revision {found}, and this version needs {head()}" if found else "has no tables yet"
-        raise SchemaBehind(f"The database {state}: run 'chapps-cli admin db-setup'.")
+        raise SchemaBehind(_behind(found) if found else f"The database has no tables yet: {SET_UP}.")
+
+
+def remark(connection: Connection) -> str:
+    """Ask a database, in one small question, for all tables and columns that lookups need.
+
+    :returns: a sentence when its schema is another than the one that this version works with, else ``""``.
+    :raises sqlalchemy.exc.SQLAlchemyError: when something is not there, or locked.
+    """
+    version = table("alembic_version", column("version_num"))
+    looks = [select(each).where(false()).exists() for each in _CHAPPS]
+    found = tuple(connection.scalars(select(version.c.version_num, *looks)))
+    if found == (head(),):
+        return ""
+    try:
+        return _behind(_known(found))
+    except SchemaForeign as error:
+        return str(error)
 
 
 def upgrade(engine: Engine) -> str:
@@ -93,6 +111,16 @@ def prepare(engine: Engine) -> None:
         upgrade(engine)
     else:
         check(engine)
+
+
+def _behind(found: str) -> str:
+    return f"The database is at revision {found}, and this version needs {head()}: {SET_UP}."
+
+
+@cache
+def _revisions() -> tuple[str, ...]:
+    """All that this version knows, newest first."""
+    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _config() -> Config:
@@ -149,13 +177,14 @@ def _versions(connection: Connection) -> tuple[str, ...]:
 
 def _revision(connection: Connection) -> str:
     versions = _versions(connection)
-    if not versions:
-        return _recognised(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if len(versions) > 1 or versions[0] not in known:
+    return _known(versions) if versions else _recognised(connection)
+
+
+def _known(versions: tuple[str, ...]) -> str:
+    if len(versions) != 1 or versions[0] not in _revisions():
         raise SchemaForeign(
-            f"The database is at revision {', '.join(versions)}, which this version does not know: it was set up by a"
-            " newer version or by another program. Install that version, or name another database."
+            f"The database is at revision {', '.join(versions) or 'none'}, which this version does not know: it was set"
+            " up by a newer version or by another program. Install that version, or name another database."
         )
     return versions[0]
 

@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from chapps_tw.database.breaker import reason
 from chapps_tw.database.engine import WRITES
+from chapps_tw.database.errors import code, reason
 from chapps_tw.database.pending import note
 from chapps_tw.interfaces import BookConflict, BookUnavailable, ChangeUncertain, Touched
 
@@ -54,15 +54,6 @@ class Permit:
         with self._lock:
             self._given_up = self._given_up or not self._committing
             return self._given_up
-
-
-def code(error: DBAPIError) -> str | int:
-    """What kind of error the driver reports: SQLSTATE, MariaDB's number, or SQLite's name."""
-    cause = error.orig
-    number = cause.args[0] if cause is not None and cause.args else ""
-    if isinstance(number, int):
-        return number
-    return str(getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", ""))
 
 
 def transact(
