@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.threads import Threads
 from chapps_tw.interfaces import BookUnavailable, ChangeUncertain, QuotaGrant
 from tests.book_case import CLOCK, BookCase, Log, OnSqlite, engine_for
+from tests.servers.common import free_port
 from tests.servers.sql import MariaDB, PostgreSQL
 
 SIZE = 4
@@ -247,23 +249,36 @@ class BreakerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.running: list[Deferred[Any]] = []
+        self.work: Callable[[], Any] = self.nothing
+        self.trouble = ""
         self.discarded = 0
-        self.breaker = Breaker(self.clock, self.run_later, lambda: None, self.discard, SIZE)
+        self.breaker = Breaker(self.clock, self.run_later, self.nothing, self.discard, SIZE)
 
     def run_later(self, work: Callable[[], Any]) -> Deferred[Any]:
+        self.work = work
         self.running.append(Deferred())
         return self.running[-1]
+
+    def nothing(self) -> None:
+        if self.trouble:
+            raise OperationalError("", {}, Exception(1, self.trouble))
+
+    def lose(self, trouble: str) -> None:
+        """Let the work that was begun last fail."""
+        self.trouble = trouble
+        self.running.pop().callback(self.work())
+        self.trouble = ""
 
     def discard(self) -> None:
         self.discarded += 1
 
     def ask(self, **options: Any) -> Deferred[Any]:
-        return self.breaker.ask(lambda: None, 1.0, **options)
+        return self.breaker.ask(self.nothing, 1.0, **options)
 
     def fail(self, count: int = FAILURES) -> None:  # type: ignore[override]
         for _ in range(count):
             answer = self.ask()
-            self.running.pop(0).errback(OperationalError("", {}, Exception(1, "gone\naway")))
+            self.lose("gone\naway")
             self.assertIn("gone", str(self.failureResultOf(answer, BookUnavailable).value))
 
     def test_an_answer_in_time_is_given(self) -> None:
@@ -284,7 +299,7 @@ class BreakerTests(SynchronousTestCase):
 
     def probe_fails(self, text: str) -> None:
         self.clock.advance(PROBE_SECONDS)
-        self.running.pop(0).errback(OperationalError("", {}, Exception(1, text)))
+        self.lose(text)
 
     def test_what_keeps_it_away_is_shown_and_logged_once_more_when_it_waits_for_somebody(self) -> None:
         log = Log()
@@ -344,6 +359,28 @@ class BreakerTests(SynchronousTestCase):
         self.fail()
         self.breaker.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class MemoryTests(TestCase):
+    async def test_failures_leave_nothing_behind_for_the_collector(self) -> None:
+        for kind in ("postgresql", "mariadb"):
+            adapter = PolicyConfigAdapter(adapter=kind, db_host="127.0.0.1", db_port=free_port(), pool_size=SIZE)
+            threads = Threads(CLOCK, SIZE)
+            threads.start()
+            self.addCleanup(threads.stop)
+            breaker = Breaker(CLOCK, threads.run, lambda: None, lambda: None, SIZE)
+            engine = engine_for(adapter)
+            gc.collect()
+            gc.disable()
+            self.addCleanup(gc.enable)
+            for _ in range(20):
+                # One that never has three failures in a row.
+                breaker.succeeded()
+                with self.assertRaisesRegex(BookUnavailable, "cannot be asked"):
+                    await breaker.ask(engine.connect, 30)
+            left = [each for each in gc.get_objects() if type(each).__name__ == "OperationalError"]
+            self.assertLess(len(left), 5)
+            gc.enable()
 
 
 class ThreadsTests(TestCase):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import Deferred, fail
@@ -11,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chapps_tw.database.errors import SET_UP, reason
+from chapps_tw.database.errors import SET_UP, let_go, reason
 from chapps_tw.interfaces import BookUnavailable
 
 T = TypeVar("T")
@@ -27,6 +28,24 @@ PROBE_DEADLINE: Final = 2.0
 def always() -> bool:
     """A waiter that may go at any time."""
     return True
+
+
+class _Lost(NamedTuple):
+    """What became of work that the database did not do."""
+
+    why: str
+
+
+def _attempt(work: Callable[[], T]) -> T | _Lost:
+    """Do some work in a thread; errors of the database end there, so that nothing keeps what they hold.
+
+    :raises Exception: what is not the database's fault.
+    """
+    try:
+        return work()
+    except (SQLAlchemyError, OSError) as error:
+        let_go(error)
+        return _Lost(reason(error))
 
 
 class Breaker:
@@ -151,8 +170,8 @@ class _Job(Generic[T]):
         done.addCallbacks(self._done, self._failed)
         return answer
 
-    async def _go(self, work: Callable[[], T]) -> T:
-        result: T = await self._breaker.run(work)
+    async def _go(self, work: Callable[[], T]) -> T | _Lost:
+        result: T | _Lost = await self._breaker.run(partial(_attempt, work))
         return result
 
     def _expired(self) -> None:
@@ -174,8 +193,14 @@ class _Job(Generic[T]):
         if self._late:
             self._breaker.overdue(-1)
 
-    def _done(self, result: T) -> None:
+    def _done(self, result: T | _Lost) -> None:
         self._returned()
+        if isinstance(result, _Lost):
+            self.why = result.why
+            if not self._late:
+                self._breaker.failed(self.why)
+            self._fail(BookUnavailable(f"The database cannot be asked: {self.why}"))
+            return
         if not self._late:
             self._breaker.succeeded()
         answer, self._answer = self._answer, None
@@ -184,16 +209,11 @@ class _Job(Generic[T]):
 
     def _failed(self, failure: Failure) -> None:
         self._returned()
-        error = failure.value
-        assert error is not None
-        self.why = why = reason(error)
-        if isinstance(error, (SQLAlchemyError, OSError)):
-            if not self._late:
-                self._breaker.failed(why)
-            self._fail(BookUnavailable(f"The database cannot be asked: {why}"))
-            return
         if not self._late:
             self._breaker.succeeded()
+        error = failure.value
+        assert error is not None
+        self.why = reason(error)
         self._fail(error)
 
     def _fail(self, error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from traceback import clear_frames
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, TimeoutError
@@ -37,3 +38,15 @@ def reason(error: BaseException) -> str:
     # The database answers, but has not all of our tables.
     lacking = isinstance(error, DBAPIError) and (code(error) in _LACKING or _LACKING_SQLITE.match(line))
     return f"{line}: {SET_UP}" if lacking else line
+
+
+def let_go(error: BaseException | None) -> None:
+    """Take the tracebacks off an error whose text is all that is wanted.
+
+    They hold what failed, and are held by it: up to half a megabyte for each connection that PyMySQL could not
+    make, which only the garbage collector would free, and that runs seldom here.
+    """
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
