@@ -120,6 +120,8 @@ def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> E
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         _follow_file(engine, str(url.database))
+    if backend == "postgresql" and "options" not in url.query:
+        event.listen(engine, "begin", _limit_postgresql)
     return engine
 
 
@@ -127,14 +129,12 @@ def _connect_arguments(backend: str) -> dict[str, Any]:
     if backend == "sqlite":
         return {"check_same_thread": False}
     if backend == "postgresql":
-        milliseconds = STATEMENT_SECONDS * 1000
         return {
             "connect_timeout": CONNECT_SECONDS,
-            "tcp_user_timeout": milliseconds,
+            "tcp_user_timeout": STATEMENT_SECONDS * 1000,
             "keepalives_idle": STATEMENT_SECONDS,
             "keepalives_interval": 1,
             "keepalives_count": 3,
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={LOCK_SECONDS * 1000}",
             "application_name": "chapps-tw",
             # Connection poolers give a statement to another connection than prepared it.
             "prepare_threshold": None,
@@ -146,6 +146,13 @@ def _connect_arguments(backend: str) -> dict[str, Any]:
         "write_timeout": STATEMENT_SECONDS,
         "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}",
     }
+
+
+def _limit_postgresql(connection: Connection) -> None:
+    # Not for the session: behind a connection pooler the next transaction may be in another, and others get this one.
+    connection.exec_driver_sql(
+        f"SET LOCAL statement_timeout = {STATEMENT_SECONDS * 1000}; SET LOCAL lock_timeout = {LOCK_SECONDS * 1000}"
+    )
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:

@@ -17,7 +17,7 @@ import psycopg
 import pymysql
 
 from chapps_tw.config import PolicyConfigAdapter
-from tests.servers.common import Process, free_port, program, wait_until
+from tests.servers.common import Process, free_port, listening, program, wait_until
 
 
 def _as(user: str) -> dict[str, Any]:
@@ -220,6 +220,35 @@ class MariaDB(_Server):
         self.execute(f"CREATE DATABASE {name}")
         for host in ("'%'", "localhost"):
             self.execute(f"GRANT ALL ON {name}.* TO chapps@{host}")
+
+
+class PgBouncer:
+    """A pooler in front of a PostgreSQL, with the settings that Debian's package has where none are named.
+
+    :param mode: ``session`` or ``transaction``: for how long a client keeps its connection to the server.
+    :param size: connections to the server for one user and database.
+    """
+
+    def __init__(self, server: PostgreSQL, mode: str, size: int) -> None:
+        command = program("pgbouncer")
+        self.directory = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
+        self.port = free_port()
+        users, file = self.directory / "users", self.directory / "pgbouncer.ini"
+        users.write_text('"chapps" "secret"\n')
+        file.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n"
+            f"pool_mode = {mode}\ndefault_pool_size = {size}\nserver_login_retry = 0.2\n"
+        )
+        if os.getuid() == 0:
+            for path in (self.directory, users, file):
+                shutil.chown(path, server.owner)
+        self.process = Process([command, str(file)], self.directory / "log", **_as(server.owner))
+        wait_until(lambda: listening(self.port), "PgBouncer listening")
+
+    def stop(self) -> None:
+        self.process.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @contextmanager
