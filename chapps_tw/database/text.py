@@ -13,8 +13,8 @@ def storable(name: str, length: int) -> bool:
 
 
 def domain_spellings(domain: str) -> list[str]:
-    """How a normal domain name may have been stored: as A-labels or U-labels."""
-    return list(dict.fromkeys((domain, unicode_domain(domain))))
+    """How a normal domain name may have been stored: as A-labels or U-labels, and with a final dot."""
+    return list(dict.fromkeys(f"{name}{dot}" for dot in ("", ".") for name in (domain, unicode_domain(domain))))
 
 
 def email_spellings(email: str) -> list[str]:
