@@ -189,4 +189,8 @@ def _refused_options(error: BaseException) -> tuple[str, ...]:
     # libpq gives no code for what went wrong while it connected.
     if re.search(r'database "[^"]*" does not exist', text):
         return ("db_name",)
-    return ("db_user", "db_pass") if re.search(r'password|authentication|pg_hba\.conf|role "', text) else ()
+    if re.search(r'password|authentication|pg_hba\.conf|role "', text):
+        return "db_user", "db_pass"
+    # The server may say it in another language; that it asked for the password before is told in none.
+    asked = getattr(getattr(error.orig, "pgconn", None), "used_password", False)
+    return ("db_user", "db_pass", "db_name") if asked and not kind else ()

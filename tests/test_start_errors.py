@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -286,6 +287,21 @@ def test_when_the_server_takes_the_password_after_all_the_service_works(
     finally:
         set_password(server, "secret")
     service.wait_ready()
+
+
+def test_a_login_that_is_refused_in_another_language_is_told_from_a_server_that_is_away(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGUAGE", "de")
+    with running(PostgreSQL) as server:
+        server.execute("ALTER SYSTEM SET lc_messages = 'C.UTF-8'")
+        server.execute("SELECT pg_reload_conf()")
+        written = with_database(service, server)
+        service.write_config({"PolicyConfigAdapter": {**written, "db_pass": "hunter2"}})
+        service.start()
+    [line] = errors(service)
+    # Where the server's translations are not installed, it is known by its words.
+    assert re.search(r"\[PolicyConfigAdapter\] db_user, db_pass(, db_name)?: the database cannot be used: ", line)
 
 
 def set_password(server: PostgreSQL | MariaDB, password: str) -> None:
