@@ -21,9 +21,13 @@ ATTEMPTS: Final = 3
 # SQLite has waited long enough by then.
 _BUSY: Final = "SQLITE_BUSY"
 
+_OTHERS: Final = "Somebody else is changing the database"
+
 # PostgreSQL: serialization failure, deadlock, lock not available. MariaDB: lock wait timeout, deadlock,
 # record changed since it was read. SQLite: another writer was not done in time.
 _CONTENTION: Final = frozenset(("40001", "40P01", "55P03", 1205, 1213, 1020, _BUSY))
+# PostgreSQL; MariaDB: a server, a transaction, a storage engine.
+_READ_ONLY: Final = frozenset(("25006", 1290, 1792, 1836))
 _UNIQUE: Final = frozenset(("23505", 1062, "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"))
 _FOREIGN_KEY: Final = frozenset(("23503", 1452, "SQLITE_CONSTRAINT_FOREIGNKEY"))
 
@@ -65,59 +69,75 @@ def transact(
 
     :param taken: makes a sentence from the driver's text about a unique key.
     :raises BookConflict: for a unique key that is taken, or a value that does not fit.
-    :raises BookUnavailable: when other writers do not make room, or the waiter has gone.
+    :raises BookUnavailable: when other writers do not make room, the waiter has gone, or the database takes no
+        changes. Lookups may be answered all the same.
     :raises ChangeUncertain: when the database was lost while it was committing.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _once(engine, work, permit)
-        except DBAPIError as error:
-            kind = code(error)
-            if kind in _UNIQUE and not _of_link(error):
-                raise BookConflict(taken(str(error.orig))) from None
-            if isinstance(error.orig, engine.dialect.loaded_dbapi.DataError):
-                raise BookConflict(f"The database does not take this value: {reason(error)}") from None
-            if kind not in _CONTENTION | _UNIQUE | _FOREIGN_KEY:
-                raise
-            last = reason(error)
-            if kind == _BUSY:
-                break
-            if attempt == ATTEMPTS and kind in _UNIQUE | _FOREIGN_KEY:
-                raise BookConflict(f"Somebody else is changing the same links: {last}") from None
-    raise BookUnavailable(f"Somebody else is changing the database: {last}")
+        with engine.connect().execution_options(**{WRITES: True}) as connection:
+            try:
+                return _once(connection, work, permit)
+            except DBAPIError as error:
+                kind, last = code(error), reason(error)
+                _require_another_try(engine, error, taken)
+        if kind == _BUSY:
+            break
+        if kind in _READ_ONLY:
+            # After a failover, the connections may lead to what was the primary before.
+            engine.dispose()
+        if attempt == ATTEMPTS and kind in _UNIQUE | _FOREIGN_KEY:
+            raise BookConflict(f"Somebody else is changing the same links: {last}")
+    raise BookUnavailable(f"{'The database takes no changes' if kind in _READ_ONLY else _OTHERS}: {last}")
 
 
-def _once(engine: Engine, work: Callable[[Connection], tuple[R, Touched]], permit: Permit) -> tuple[R, Touched]:
-    with engine.connect().execution_options(**{WRITES: True}) as connection:
-        connection.begin()
-        lock(connection)
-        value, touched = work(connection)
-        noted = note(connection, touched)
-        permit.commit()
-        try:
-            connection.commit()
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                # Without the keys: the rows may come after a drop that is done now, and then call for another.
-                raise ChangeUncertain(reason(error), touched) from None
-            raise
-        return value, noted
+def _require_another_try(engine: Engine, error: DBAPIError, taken: Callable[[str], str]) -> None:
+    """Raise what :func:`transact` does for an error that would only come again."""
+    kind = code(error)
+    if kind in _UNIQUE and not _of_link(error):
+        raise BookConflict(taken(str(error.orig))) from None
+    if isinstance(error.orig, engine.dialect.loaded_dbapi.DataError):
+        raise BookConflict(f"The database does not take this value: {reason(error)}") from None
+    if kind not in _CONTENTION | _UNIQUE | _FOREIGN_KEY | _READ_ONLY:
+        raise _refusal(error) from None
+
+
+def _refusal(error: DBAPIError) -> Exception:
+    """What a change fails with. Only a lost connection says that lookups need not be tried either."""
+    if error.connection_invalidated:
+        return error
+    why = _OTHERS if code(error) in _CONTENTION else "The database does not take the change"
+    return BookUnavailable(f"{why}: {reason(error)}")
+
+
+def _once(connection: Connection, work: Callable[[Connection], tuple[R, Touched]], permit: Permit) -> tuple[R, Touched]:
+    connection.begin()
+    lock(connection)
+    value, touched = work(connection)
+    noted = note(connection, touched)
+    permit.commit()
+    try:
+        connection.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            # Without the keys: the rows may come after a drop that is done now, and then call for another.
+            raise ChangeUncertain(reason(error), touched) from None
+        raise
+    return value, noted
 
 
 def write(engine: Engine, work: Callable[[Connection], None]) -> None:
     """Do something in a transaction that is no change of the book, and need not wait for those.
 
-    :raises BookUnavailable: when another writer is in the way.
+    :raises BookUnavailable: when another writer is in the way, or the database takes no changes.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
-    try:
-        with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
-            work(connection)
-    except DBAPIError as error:
-        if code(error) in _CONTENTION:
-            raise BookUnavailable(f"Somebody else is changing the database: {reason(error)}") from None
-        raise
+    with engine.connect().execution_options(**{WRITES: True}) as connection:
+        try:
+            with connection.begin():
+                work(connection)
+        except DBAPIError as error:
+            raise _refusal(error) from None
 
 
 def lock(connection: Connection) -> None:

@@ -1,0 +1,64 @@
+"""The book on a database that answers, and takes no changes: a replica, or what was the primary before a failover."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import event
+
+from chapps_tw.database.breaker import FAILURES
+from chapps_tw.interfaces import BookUnavailable, QuotaGrant
+from tests.book_case import BookCase, OnMariaDB, OnPostgreSQL, shared
+from tests.servers.sql import MariaDB, PostgreSQL
+
+
+class ReadOnlyTests(BookCase):
+    """Behaviour on one kind of server."""
+
+    __test__ = False
+    session: str
+
+    def set_read_only(self, on: bool) -> None:
+        raise NotImplementedError
+
+    async def test_changes_are_refused_with_a_sentence_and_policies_are_answered(self) -> None:
+        await self.user("alice")
+        self.set_read_only(True)
+        self.addCleanup(self.set_read_only, False)
+        for _ in range(2 * FAILURES):
+            with self.assertRaisesRegex(BookUnavailable, "^The database takes no changes: .*read-only"):
+                await self.user("bob")
+            with self.assertRaisesRegex(BookUnavailable, "^The database does not take the change: .*read-only"):
+                await self.book.dropped(["x"])
+        self.assertEqual(self.book.problem, "")
+        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
+        self.set_read_only(False)
+        await self.user("bob")
+
+    async def test_connections_to_a_former_primary_are_not_kept(self) -> None:
+        event.listen(self.engine, "connect", self.make_read_only, once=True)
+        await self.book.ping()
+        await self.user("alice")
+
+    def make_read_only(self, connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(self.session)
+        connection.commit()
+
+
+class ReadOnlyPostgreSQL(OnPostgreSQL, ReadOnlyTests):
+    __test__ = True
+    session = "SET default_transaction_read_only = on"
+
+    def set_read_only(self, on: bool) -> None:
+        value = "on" if on else "off"
+        shared(PostgreSQL).execute(f"ALTER DATABASE {self.adapter.db_name} SET default_transaction_read_only = {value}")
+        self.engine.dispose()
+
+
+class ReadOnlyMariaDB(OnMariaDB, ReadOnlyTests):
+    __test__ = True
+    session = "SET SESSION TRANSACTION READ ONLY"
+
+    def set_read_only(self, on: bool) -> None:
+        shared(MariaDB).execute(f"SET GLOBAL read_only = {int(on)}")
