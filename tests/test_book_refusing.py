@@ -1,4 +1,4 @@
-"""The book on a database that answers, and takes no changes: a replica, or what was the primary before a failover."""
+"""The book on a database that answers, and takes no changes: a replica, a former primary, or one that others lock."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import Any
 
 from sqlalchemy import event
 
+from chapps_tw.database import engine
 from chapps_tw.database.breaker import FAILURES
+from chapps_tw.database.transaction import lock
 from chapps_tw.interfaces import BookUnavailable, QuotaGrant
-from tests.book_case import BookCase, OnMariaDB, OnPostgreSQL, shared
+from tests.book_case import BookCase, OnMariaDB, OnPostgreSQL, engine_for, shared
 from tests.servers.sql import MariaDB, PostgreSQL
 
 
-class ReadOnlyTests(BookCase):
+class RefusingTests(BookCase):
     """Behaviour on one kind of server."""
 
     __test__ = False
@@ -40,13 +42,22 @@ class ReadOnlyTests(BookCase):
         await self.book.ping()
         await self.user("alice")
 
+    async def test_a_node_that_stands_still_in_a_change_does_not_keep_others_from_theirs(self) -> None:
+        self.patch(engine, "IDLE_SECONDS", 1)
+        other = engine_for(self.adapter)
+        self.addCleanup(other.dispose)
+        connection = other.connect()
+        self.addCleanup(connection.invalidate)
+        lock(connection)
+        await self.user("alice")
+
     def make_read_only(self, connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute(self.session)
         connection.commit()
 
 
-class ReadOnlyPostgreSQL(OnPostgreSQL, ReadOnlyTests):
+class RefusingPostgreSQL(OnPostgreSQL, RefusingTests):
     __test__ = True
     session = "SET default_transaction_read_only = on"
 
@@ -56,7 +67,7 @@ class ReadOnlyPostgreSQL(OnPostgreSQL, ReadOnlyTests):
         self.engine.dispose()
 
 
-class ReadOnlyMariaDB(OnMariaDB, ReadOnlyTests):
+class RefusingMariaDB(OnMariaDB, RefusingTests):
     __test__ = True
     session = "SET SESSION TRANSACTION READ ONLY"
 

@@ -22,6 +22,8 @@ CONNECT_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 5
 # Less than a statement may take, so that waiting for another writer is not taken for a failure.
 LOCK_SECONDS: Final = 3
+# Of a transaction between two statements: a node that stands still in the midst of a change keeps others from theirs.
+IDLE_SECONDS: Final = 10
 # A server or a firewall in between may drop what is idle for longer.
 RECYCLE_SECONDS: Final = 1800
 
@@ -144,15 +146,20 @@ def _connect_arguments(backend: str) -> dict[str, Any]:
         "connect_timeout": CONNECT_SECONDS,
         "read_timeout": STATEMENT_SECONDS,
         "write_timeout": STATEMENT_SECONDS,
-        "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}",
+        # MySQL takes the second one for a comment: it has no such limit.
+        "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}"
+        f" /*M!100300 , idle_transaction_timeout = {IDLE_SECONDS} */",
     }
 
 
 def _limit_postgresql(connection: Connection) -> None:
     # Not for the session: behind a connection pooler the next transaction may be in another, and others get this one.
-    connection.exec_driver_sql(
-        f"SET LOCAL statement_timeout = {STATEMENT_SECONDS * 1000}; SET LOCAL lock_timeout = {LOCK_SECONDS * 1000}"
-    )
+    limits = {
+        "statement_timeout": STATEMENT_SECONDS,
+        "lock_timeout": LOCK_SECONDS,
+        "idle_in_transaction_session_timeout": IDLE_SECONDS,
+    }
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = '{seconds}s'" for name, seconds in limits.items()))
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
