@@ -30,6 +30,7 @@ from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, loss_a
 from chapps_tw.helo_whitelist import HeloWhitelist
 from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.log_file import LogFile
+from chapps_tw.log_limit import LogLimit
 from chapps_tw.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.passcode import verify
@@ -128,7 +129,10 @@ class Parts:
         self.reactor = reactor
         self.metrics = Metrics(__version__, time.monotonic)
         form, note = (as_json, loss_as_json) if settings.log.format == "json" else (as_text, loss_as_text)
-        self.log_file = LogFile(settings.log.file, note) if settings.log.file else None
+        complaints = LogLimit(self.log.warn, reactor.seconds)
+        self.log_file = None
+        if settings.log.file:
+            self.log_file = LogFile(settings.log.file, note, lambda text: complaints.warn("{text}", text=text))
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
         self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)

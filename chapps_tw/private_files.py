@@ -68,6 +68,10 @@ def explain(path: str | Path, error: OSError) -> str:
         return f"{text}: there is no directory {gone[0]}; make it first" if gone else text
     if error.errno == errno.EROFS:
         return f"{text}: name another place, or let the service's systemd unit write there (ReadWritePaths)"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{text}: make room there"
+    if error.errno in (errno.ENXIO, errno.EPIPE):
+        return f"{text}: nobody reads what is written there; start its reader"
     return text
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,8 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, loss_as_json, loss_as_text, record_of
-from chapps_tw.log_file import LogFile
+from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, record_of
 from chapps_tw.request import PostfixPolicyRequest
 
 DECISION = Decision(
@@ -121,44 +117,3 @@ def test_the_last_decisions_can_be_asked_for_newest_first() -> None:
     assert [each.instance for each in log.find({"sender": "1@x"}, 2).records] == ["5999", "5997"]
     assert log.find({"user": "nobody"}, 10) == ([], 5000, log.recent[0].time)
     assert DecisionLog(as_text, None, Clock().callLater).find({}, 10) == ([], 0, 0.0)
-
-
-def test_a_log_file_is_appended_to_and_follows_rotation(tmp_path: Path) -> None:
-    path = tmp_path / "decisions.log"
-    path.write_bytes(b"before\n")
-    log = LogFile(str(path), loss_as_text)
-    log.open()
-    log.write(b"one\n")
-    while path.read_bytes() != b"before\none\n":
-        pass
-    os.rename(path, tmp_path / "old")
-    log.write(b"two\n")
-    log.close()
-    assert path.read_bytes() == b"two\n"
-    assert path.stat().st_mode & 0o007 == 0
-
-
-@pytest.mark.parametrize(
-    ("note", "line"),
-    [(loss_as_text, b"4 lines of the decision log were lost"), (loss_as_json, b'{"lost_lines": 4}')],
-)
-def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(
-    tmp_path: Path, note: Callable[[int], str], line: bytes
-) -> None:
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    log = LogFile(str(path), note)
-    log.open()
-    for _ in range(20):
-        log.write(b"x" * (1024 * 1024 - 1) + b"\n")
-    os.set_blocking(reader, True)
-    found = b""
-    while found.count(b"\n") < 16:
-        found += os.read(reader, 65536)
-    log.write(b"last\n")
-    while not found.endswith(b"last\n"):
-        found += os.read(reader, 65536)
-    log.close()
-    os.close(reader)
-    assert b"\n" + line + b"\nlast\n" in found
