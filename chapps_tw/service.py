@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
 
 from chapps_tw.config import ConfigError, Settings
@@ -133,7 +134,7 @@ class Chapps(Service):
     async def _stop(self) -> None:
         assert self._parts is not None
         notify(self._environ, "STOPPING=1")
-        await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
+        await gatherResults([self._stop_listening(port) for port in self._ports])
         answered = [factory.drain() for factory in self._parts.factories.values()]
         drained = gatherResults([*answered, self._parts.api.site.stop()])
         late = self._reactor.callLater(DRAIN_SECONDS, self._abandon)
@@ -143,6 +144,13 @@ class Chapps(Service):
         if self._sweep.running:
             self._sweep.stop()
         await self._parts.stop()
+
+    def _stop_listening(self, port: IListeningPort) -> Deferred[Any]:
+        def go_on(failure: Failure) -> None:
+            # A unix socket that somebody has removed, for one. What was asked wants its answer all the same.
+            self.log.warn("{port} was not closed: {why}", port=port, why=failure.value)
+
+        return maybeDeferred(port.stopListening).addErrback(go_on)
 
     def _abandon(self) -> None:
         """Close the connections that still wait for an answer: Postfix asks again later."""

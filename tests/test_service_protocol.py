@@ -303,3 +303,14 @@ class StartTests(unittest.TestCase):
         service.start()
         with PolicyClient(str(path)) as client:
             self.assertEqual(client.ask(outbound()), "DUNNO")
+
+    def test_a_unix_socket_that_was_removed_does_not_spoil_the_stop(self) -> None:
+        path = Path(self.enterContext(TemporaryDirectory())) / "policy"
+        service = started(self, {"OutboundQuotaPolicy": {"listen": f"unix:{path}"}})
+        with PolicyClient(str(path)) as client:
+            self.assertEqual(client.ask(outbound(instance="last")), "DUNNO")
+            path.unlink()
+            self.assertIn(service.stop(), CLEAN)
+        self.assertIn(" instance=last ", service.decisions())
+        self.assertIn(f"was not closed: [Errno 2] No such file or directory: b'{path}'", service.log())
+        self.assertNotIn("Traceback", service.log())
