@@ -166,6 +166,12 @@ def port_and_interface(endpoint: str) -> tuple[int, str]:
     return int(match[1]), "127.0.0.1" if address == "localhost" else address
 
 
+def unix_path(endpoint: str) -> str:
+    """Path of a unix endpoint's socket, ``""`` where it is none."""
+    match = re.match(r"(?:haproxy:)?unix:(?:(?:.*:)?address=)?((?:\\.|[^:\\])+)", endpoint)
+    return re.sub(r"\\(.)", r"\1", match[1]) if match else ""
+
+
 def _for_others(endpoint: str) -> bool:
     """Whether a unix endpoint makes a socket that every local account may write to, as Twisted does without a mode."""
     modes = re.findall(r"(?<!\\):mode=([0-7]{1,4})(?=:|$)", endpoint)

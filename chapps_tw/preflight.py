@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chapps_tw.config import ConfigError, Settings
-from chapps_tw.config_checks import Finding, Place, places, port_and_interface
+from chapps_tw.config_checks import Finding, Place, places, port_and_interface, unix_path
 from chapps_tw.config_values import Secret
 from chapps_tw.database.engine import database_url, own_url
 from chapps_tw.private_files import explain
@@ -45,8 +45,8 @@ def _of_endpoint(place: Place) -> Iterator[Finding]:
     elif interface and not _is_ours(interface):
         shown = place.value if place.option == place.address else interface
         yield Finding(place.section, place.address, shown, no_address(interface), place.others)
-    elif place.endpoint.startswith("unix:"):
-        directory = Path(place.endpoint.split(":")[1].removeprefix("address=")).parent
+    elif path := unix_path(place.endpoint):
+        directory = Path(path).parent
         # What is under /run is made when the service starts.
         if not directory.is_dir() and not directory.is_relative_to("/run"):
             yield place.finding(f"there is no directory {directory}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Engine
@@ -17,11 +18,12 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
 from chapps_tw.config import Settings
-from chapps_tw.config_checks import Place
+from chapps_tw.config_checks import Place, unix_path
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.errors import code, reason
 from chapps_tw.database.schema import SchemaError
 from chapps_tw.private_files import explain
+from chapps_tw.unix_socket import room_for
 
 # MariaDB: access denied, access denied without a password, to a database, unknown database.
 _LOGIN_CODES, _NAME_CODES = (1045, 1698, "28000", "28P01"), (1044, 1049, "3D000")
@@ -63,8 +65,12 @@ def _make_endpoint(settings: Settings, where: Place, reactor: Any) -> Any:
     :raises StartError: when there is none.
     """
     description = where.endpoint
-    if description.startswith("tcp") and "backlog=" not in description:
+    path = unix_path(description)
+    if (path or description.startswith("tcp")) and "backlog=" not in description:
         description += f":backlog={settings.chapps.listener_backlog}"
+    if path:
+        # room_for knows better.
+        description += ":lockfile=0"
     try:
         return parse_endpoint(description, reactor)
     except ValueError as error:
@@ -91,7 +97,13 @@ def listen(settings: Settings, where: Place, reactor: Any, factory: Any) -> ILis
     # Server endpoints listen at once: one of the two has something in it now.
     opened: list[IListeningPort] = []
     failed: list[Failure] = []
-    _make_endpoint(settings, where, reactor).listen(factory).addCallbacks(opened.append, failed.append)
+    endpoint = _make_endpoint(settings, where, reactor)
+    path = unix_path(where.endpoint)
+    try:
+        with room_for(path) if path else nullcontext():
+            endpoint.listen(factory).addCallbacks(opened.append, failed.append)
+    except OSError as error:
+        failed.append(Failure(error))
     if failed:
         raise StartError(f"{_place(settings, where)}: {_not_listening(failed[0].value)}")
     return opened[0]
@@ -131,14 +143,19 @@ def _not_listening(error: BaseException | None) -> str:
     if isinstance(error.port, bytes | str):
         what = f"socket {os.fsdecode(error.port)}"
     number = problem.errno if isinstance(problem, OSError) else None
-    # Of a unix socket in use, Twisted says that its lock cannot be had.
-    if number == errno.EADDRINUSE or problem == "Cannot acquire lock":
+    if number == errno.EADDRINUSE and not _may_be_socket(error.port):
+        return f"{os.fsdecode(error.port)} is there and no socket; remove it, or choose another"
+    if number == errno.EADDRINUSE:
         return f"{what} is taken by another program (ss -ltnxp shows it); end that, or choose another"
     if number == errno.EADDRNOTAVAIL:
         return no_address(error.interface)
     if number == errno.EACCES:
         return f"{what} is not for everybody; choose one above 1023"
     return f"{what} cannot be listened on: {problem}"
+
+
+def _may_be_socket(place: object) -> bool:
+    return not isinstance(place, bytes | str) or stat.S_ISSOCK(os.lstat(place).st_mode)
 
 
 # --- the database ---

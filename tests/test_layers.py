@@ -18,7 +18,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("config", "config_actions", "config_checks", "config_file", "config_render", "config_values", "config_write"),
         *("decision", "inbound", "interfaces", "log_limit", "names", "network", "outbound", "passcode"),
-        *("private_files", "received_spf", "request", "sending", "sqlite_files", "tokens", "watch"),
+        *("private_files", "received_spf", "request", "sending", "sqlite_files", "tokens", "unix_socket"),
+        "watch",
     ),
     ("policies", "switchboard"),
     (

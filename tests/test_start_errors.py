@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Barrier, Thread
 
 import pytest
 from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
@@ -18,6 +23,7 @@ from chapps_tw.config_checks import places
 from chapps_tw.config_file import load
 from chapps_tw.service import Chapps
 from chapps_tw.start_errors import StartError, listen
+from chapps_tw.unix_socket import room_for
 from tests.other_user import NOBODY, acting_as, directory_of, needs_root
 from tests.servers.common import free_port, wait_until
 from tests.servers.service import Service
@@ -126,6 +132,53 @@ class ListenerTests(ConfiguredTestCase):
         told = self.refusal(f"[API]\nlisten = unix:{path}2", "")
         self.assertIn(f"socket {path}2 is taken by another program", told)
 
+    async def test_a_unix_socket_that_a_killed_process_left_behind_is_made_anew_whoever_has_its_process_id(
+        self,
+    ) -> None:
+        for number, pid in enumerate((1, os.getpid())):
+            path = self.directory / f"socket{number}"
+            with socket.socket(socket.AF_UNIX) as killed:
+                killed.bind(str(path))
+                killed.listen()
+            path.with_name(f"{path.name}.lock").symlink_to(str(pid))
+            for endpoint in (f"unix:{path}", f"unix:{path}:lockfile=1", f"haproxy:unix:{path}"):
+                settings = self.settings(f"[Listener own]\nlisten = {endpoint}\n[API]\nlisten =")
+                port = listen(settings, places(settings)[0], reactor, Factory())
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(str(path))
+                # As a kill does, leave the socket there.
+                kept = path.with_name("kept")
+                kept.hardlink_to(path)
+                await maybeDeferred(port.stopListening)
+                kept.rename(path)
+
+    def test_what_is_in_the_place_of_a_socket_stays(self) -> None:
+        path = self.directory / "file"
+        path.write_text("mine")
+        told = self.refusal(f"[API]\nlisten = unix:{path}", "")
+        self.assertEqual(
+            told, f"[API] listen = 'unix:{path}': {path} is there and no socket; remove it, or choose another"
+        )
+        self.assertEqual(path.read_text(), "mine")
+
+    def test_a_unix_socket_whose_queue_is_full_is_in_use(self) -> None:
+        path = self.directory / "socket"
+        with contextlib.ExitStack() as stack:
+            server, *clients = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3))
+            server.bind(str(path))
+            server.listen(0)
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(str(path))
+            told = self.refusal(f"[API]\nlisten = unix:{path}", "")
+        self.assertIn(f"socket {path} is taken by another program", told)
+
+    def test_a_path_that_is_too_long_for_a_socket_is_told(self) -> None:
+        path = self.directory / ("x" * 110)
+        self.assertIn(
+            "the socket cannot be made: AF_UNIX path too long", self.refusal(f"[API]\nlisten = unix:{path}", "")
+        )
+
     def test_the_default_endpoints_open(self) -> None:
         ports = "".join(
             f"[{section}]\nlisten_port = {free_port()}\n"
@@ -134,6 +187,30 @@ class ListenerTests(ConfiguredTestCase):
         settings = self.settings(f"{ports}[API]\nlisten =\n")
         for where in places(settings):
             self.addCleanup(listen(settings, where, reactor, Factory()).stopListening)
+
+
+def test_of_those_that_want_a_socket_at_once_one_gets_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    together = Barrier(4)
+    listening: list[socket.socket] = []
+
+    def start() -> None:
+        server = socket.socket(socket.AF_UNIX)
+        together.wait()
+        with room_for(path), contextlib.suppress(OSError):
+            server.bind(path)
+            # What the others find between the two looks like a socket that was left behind.
+            time.sleep(0.05)
+            server.listen()
+            listening.append(server)
+
+    threads = [Thread(target=start) for _ in range(together.parties)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(listening) == 1
+    listening[0].close()
 
 
 class FileTests(ConfiguredTestCase):
