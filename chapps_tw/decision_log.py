@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
+from json.encoder import encode_basestring_ascii
 from time import gmtime, strftime
 from typing import NamedTuple
 
@@ -98,8 +99,6 @@ def as_text(record: Record) -> str:
     when = f"{_second(seconds)}.{int((record.time - seconds) * 1000):03d}Z"
     figures = "".join([f" {name}={value}" for name, value in record.figures.items()])
     values = [
-        record.action,
-        record.reason,
         record.user,
         record.sender,
         record.recipient,
@@ -108,12 +107,13 @@ def as_text(record: Record) -> str:
         record.queue_id,
         record.stage,
     ]
-    together = "".join(values)
-    if not (together.isascii() and together.isprintable()) or " " in together or '"' in together:
+    # Of these hardly ever one needs it.
+    if not _is_plain("".join(values)):
         values = [_plain(value) for value in values]
-    action, reason, user, sender, recipient, client, instance, queue_id, stage = values
+    user, sender, recipient, client, instance, queue_id, stage = values
     line = (
-        f"{when} listener={record.listener} policy={record.policy} action={action} reason={reason}{figures}"
+        f"{when} listener={record.listener} policy={record.policy} action={_plain(record.action)}"
+        f" reason={record.reason}{figures}"
         f" user={user} sender={sender} recipient={recipient} client={client} instance={instance}"
         f" queue_id={queue_id} stage={stage}"
     )
@@ -125,15 +125,12 @@ def as_text(record: Record) -> str:
 
 
 def _plain(value: str) -> str:
-    if value.isalnum():
-        return value
-    if value.isascii() and value.isprintable() and '"' not in value:
-        if " " not in value:
-            return value
-        # What JSON makes of it, in a tenth of the time.
-        if "\\" not in value:
-            return f'"{value}"'
-    return json.dumps(value)
+    # Letters of any alphabet stay as they are.
+    return value if _is_plain(value) or value.isalnum() else encode_basestring_ascii(value)
+
+
+def _is_plain(value: str) -> bool:
+    return value.isascii() and value.isprintable() and " " not in value and '"' not in value
 
 
 @lru_cache(1)

@@ -68,6 +68,10 @@ def test_details_can_be_read_again(value: str) -> None:
     assert (json.loads(shown) if shown.startswith('"') else shown) == value
 
 
+def test_letters_of_any_alphabet_are_shown_as_they_are() -> None:
+    assert " sender=müller recipient=" in as_text(record(sender="müller"))
+
+
 def test_that_greylisting_is_asked_for_is_told() -> None:
     asking = DECISION._replace(detail="mailfrom none.net", greylist=True)
     found = record_of("inbound", "", PostfixPolicyRequest(ATTRIBUTES), asking, 1.5)
