@@ -29,6 +29,7 @@ class Record(NamedTuple):
     :ivar stage: the protocol state that the request came at.
     :ivar shadow: the action that would have been, in shadow mode.
     :ivar source: where what was decided by was read.
+    :ivar also: what the policies said whose decisions are in no record of their own, as :func:`beside` tells.
     """
 
     time: float
@@ -47,6 +48,7 @@ class Record(NamedTuple):
     shadow: str
     detail: str
     source: str
+    also: str
 
     def as_dict(self) -> dict[str, object]:
         """The record with its figures beside the rest, for JSON."""
@@ -54,7 +56,9 @@ class Record(NamedTuple):
         return found
 
 
-def record_of(listener: str, user: str, request: PostfixPolicyRequest, decision: Decision, now: float) -> Record:
+def record_of(
+    listener: str, user: str, request: PostfixPolicyRequest, decision: Decision, now: float, also: str = ""
+) -> Record:
     """Make the record of a decision. What comes from the client is shortened."""
     get = request.attributes.get
     detail = f"{decision.detail}; asks for greylisting" if decision.greylist else decision.detail
@@ -75,7 +79,24 @@ def record_of(listener: str, user: str, request: PostfixPolicyRequest, decision:
         decision.shadow,
         detail,
         decision.source,
+        also,
     )
+
+
+def beside(sent: Decision, decisions: Sequence[Decision]) -> str:
+    """What policies said after the one that answers: ``policy:reason``, with a comma between two; mostly nothing.
+
+    Greylisting lets mail pass, or does not want it, for one, and what is sent is the header that SPF gave it. Those
+    before the one that answers are left out: they let the mail through, or it would not have been asked. So are
+    those in shadow mode that have a record of their own.
+
+    :param decisions: of every policy that was asked, in order.
+    """
+    if decisions[-1].policy == sent.policy:
+        return ""
+    names = [decision.policy for decision in decisions]
+    after = decisions[names.index(sent.policy) + 1 :]
+    return ",".join([f"{decision.policy}:{decision.reason}" for decision in after if not decision.shadow])
 
 
 def as_json(record: Record) -> str:
@@ -117,7 +138,7 @@ def as_text(record: Record) -> str:
         f" user={user} sender={sender} recipient={recipient} client={client} instance={instance}"
         f" queue_id={queue_id} stage={stage}"
     )
-    for name in ("shadow", "detail", "source"):
+    for name in ("shadow", "detail", "source", "also"):
         value = getattr(record, name)
         if value:
             line += f" {name}={_plain(value)}"

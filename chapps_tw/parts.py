@@ -26,7 +26,7 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
 from chapps_tw.decision import Decision
-from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, loss_as_json, loss_as_text, record_of
+from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, beside, loss_as_json, loss_as_text, record_of
 from chapps_tw.helo_whitelist import HeloWhitelist
 from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.log_file import LogFile
@@ -103,7 +103,7 @@ class Reporter:
         for decision in answer.decisions:
             if decision.shadow and decision is not sent:
                 self._decisions.add(record_of(listener, user, request, decision, now))
-        self._decisions.add(record_of(listener, user, request, sent, now))
+        self._decisions.add(record_of(listener, user, request, sent, now, beside(sent, answer.decisions)))
 
     def failed(self, policy: str, error: Exception) -> None:
         """Log what a policy did not foresee; the same again only after a while."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, record_of
+from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, beside, record_of
 from chapps_tw.request import PostfixPolicyRequest
 
 DECISION = Decision(
@@ -77,6 +77,29 @@ def test_that_greylisting_is_asked_for_is_told() -> None:
     found = record_of("inbound", "", PostfixPolicyRequest(ATTRIBUTES), asking, 1.5)
     assert as_text(found).endswith(' detail="mailfrom none.net; asks for greylisting"')
     assert json.loads(as_json(found))["detail"] == "mailfrom none.net; asks for greylisting"
+
+
+def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> Decision:
+    return Decision(action, reason, policy, shadow=shadow)
+
+
+def test_what_policies_said_after_the_one_that_answers_is_told() -> None:
+    header = of("SPF", Reason.SPF_PASS, action="PREPEND Received-SPF: pass")
+    passed, shadowed = of("GRL", Reason.GREYLIST_PASSED), of("GRL", Reason.GREYLIST_FIRST, shadow="DEFER")
+    quota = of("OQP", Reason.WITHIN_QUOTA)
+    assert beside(header, [header, passed]) == "GRL:greylist_passed"
+    assert beside(header, [header, passed, quota]) == "GRL:greylist_passed,OQP:within_quota"
+    assert beside(quota, [passed, quota]) == ""
+    assert beside(header, [header]) == ""
+    with_header = header._replace(action="DUNNO")
+    assert beside(with_header, [header, passed]) == "GRL:greylist_passed"
+    assert beside(header, [header, shadowed]) == ""
+
+
+def test_it_is_the_last_of_the_line() -> None:
+    found = record()._replace(also="GRL:greylist_passed,OQP:within_quota")
+    assert as_text(found).endswith(" stage=RCPT also=GRL:greylist_passed,OQP:within_quota")
+    assert json.loads(as_json(found))["also"] == "GRL:greylist_passed,OQP:within_quota"
 
 
 @pytest.mark.parametrize(

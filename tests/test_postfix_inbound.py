@@ -6,6 +6,7 @@ import time
 import unittest
 from collections.abc import Mapping
 
+from tests.servers.common import wait_until
 from tests.servers.dns import DnsServer, addresses, record, txt
 from tests.servers.postfix import Postfix
 from tests.servers.service import Options, Service
@@ -171,6 +172,18 @@ class HeaderTests(InboundTestCase):
         self.assertEqual(self.send(HONEST, GREY, PLAIN).codes, [450, 250])
         [headers] = self.headers(1)
         self.assertEqual(len(headers), 1)
+
+    def test_what_greylisting_said_of_mail_that_has_its_header_is_logged(self) -> None:
+        self.run_both()
+        self.assertEqual(self.send(HONEST, GREY).codes, [450])
+        time.sleep(DEFERRAL)
+        self.assertEqual(self.send(HONEST, GREY, PLAIN).delivered, 2)
+        wait_until(lambda: self.service.decisions().count("\n") == 3, "the lines")
+        told = [line.partition(" also=")[2] for line in self.service.decisions().splitlines()]
+        # The third is of the second recipient, whose message has its header already.
+        self.assertEqual(told, ["", "GreylistingPolicy:greylist_passed", "GreylistingPolicy:not_greylisted"])
+        _, found = self.service.http("/live/decisions/?limit=1")
+        self.assertEqual(found["response"][0]["also"], "GreylistingPolicy:not_greylisted")
 
     def test_two_messages_of_one_session_have_one_each(self) -> None:
         self.run_both()

@@ -188,6 +188,11 @@ class Decided(BaseModel):
         examples=["client 192.0.2.0/24"],
     )
     source: str = Field(description="Where what it was decided by was read: cache, database, dns.")
+    also: str = Field(
+        description="What the policies after this one said of mail that this one answered for: greylisting, of mail "
+        "that SPF gave a header. Empty where there is none, and in `/live/explain/`, which lists them all.",
+        examples=["GreylistingPolicy:greylist_passed"],
+    )
 
 
 class DecidedList(Answer[list[Decided]]):
