@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import ProcessCollector
 
 from chapps_tw.config import Settings
 from chapps_tw.config_file import load
@@ -59,6 +60,27 @@ def test_the_unit_starts_the_service_of_the_sample_configuration() -> None:
     unit = (CONF / UNITS[0]).read_text()
     assert "\nExecStart=/opt/chapps/bin/twistd -n --pidfile= chapps --config /etc/chapps/chapps.ini\n" in unit
     assert f"\nStateDirectory={Path(Settings().chapps.data_dir).name}\n" in unit
+
+
+def test_the_unit_lets_the_process_read_what_its_own_figures_are_made_of() -> None:
+    assert {"process_start_time_seconds", "process_open_fds"} <= {
+        sample.name for metric in ProcessCollector(registry=None).collect() for sample in metric.samples
+    }
+    # The start is told from /proc/stat, which this hides; without it, none of them is there.
+    assert "\nProcSubset=pid\n" not in (CONF / UNITS[0]).read_text()
+
+
+def test_the_unit_lets_decisions_be_logged() -> None:
+    unit = (CONF / UNITS[0]).read_text()
+    assert "\nLogsDirectory=chapps\n" in unit
+    # The journal's own limit is below what is decided on a busy day.
+    assert "\nLogRateLimitIntervalSec=0\n" in unit
+
+
+def test_the_unit_is_started_for_as_long_as_it_takes_and_before_postfix_itself() -> None:
+    unit = (CONF / UNITS[0]).read_text()
+    assert "\nStartLimitIntervalSec=0\n" in unit and "\nRestart=always\n" in unit
+    assert "\nBefore=postfix.service postfix@-.service\n" in unit
 
 
 def test_the_socket_is_that_of_the_outbound_listener() -> None:
