@@ -148,7 +148,7 @@ def _of_listeners(settings: Settings) -> Iterator[Finding]:
 
 
 def _clash(one: str, other: str) -> bool:
-    if one == other:
+    if one == other or unix_path(one) == unix_path(other) != "":
         return True
     port, interface = port_and_interface(one)
     other_port, other_interface = port_and_interface(other)
@@ -196,6 +196,7 @@ def doubts(settings: Settings) -> Iterator[Finding]:
         words = f"is no attribute that Postfix is known to send; where it does not, {result}{nearest(key, ATTRIBUTES)}"
         yield Finding("CHAPPS", "user_key", key, words)
     yield from _useless(settings)
+    yield from _of_nodes(settings)
     for listener in settings.listeners:
         yield from _without_greylisting(settings, listener)
 
@@ -213,6 +214,18 @@ def _useless(settings: Settings) -> Iterator[Finding]:
         for name in _changed(adapter, ("db_host", "db_port", "db_user", "db_pass", "db_pass_file")):
             words = "has no effect while adapter is sqlite, which is a file; should it be postgresql or mariadb?"
             yield Finding("PolicyConfigAdapter", name, getattr(adapter, name), words)
+
+
+def _of_nodes(settings: Settings) -> Iterator[Finding]:
+    """A database server may serve several nodes, a state file serves one."""
+    adapter = settings.adapter
+    if not settings.uses_redis and not (adapter.db_url or adapter.adapter).startswith("sqlite"):
+        words = (
+            "is of this node alone; others on the same database count for themselves, so that a user has the quota at "
+            "each of them, and learn of changes made here only after cache_ttl: [Redis] server would let them share"
+        )
+        others = (("PolicyConfigAdapter", "adapter"), ("PolicyConfigAdapter", "db_url"), ("Redis", "server"))
+        yield Finding("State", "path", settings.state_path, words, others)
 
 
 def _changed(section: object, names: tuple[str, ...]) -> list[str]:

@@ -46,6 +46,7 @@ def test_greylisting_that_forgets_before_it_lets_pass_is_refused(tmp_path: Path)
         ("tcp:1:interface=127.0.0.1", r"tcp6:1:interface=\:\:"),
         ("tcp:1", "ssl:1:privateKey=k"),
         ("unix:/run/x", "unix:/run/x"),
+        (r"unix:/run/x\:y", r"haproxy:unix:mode=600:address=/run/x\:y"),
     ],
 )
 def test_one_port_cannot_be_taken_twice_however_it_is_written(tmp_path: Path, one: str, other: str) -> None:
@@ -128,3 +129,12 @@ def test_nothing_is_told_about_what_has_an_effect(tmp_path: Path) -> None:
         "[Redis]\nserver = r\nport = 1\ntls = True\nca_file = /etc/ca.pem\n"
         "[PolicyConfigAdapter]\nadapter = postgresql\ndb_host = db.example\n[SPFEnforcementPolicy]\nwhitelist = []\n",
     ).warnings
+
+
+@pytest.mark.parametrize("text", ["adapter = postgresql", "adapter = mariadb", "db_url = postgresql://u:hunter2@h/d"])
+def test_what_it_means_that_nodes_share_a_database_alone_is_told(tmp_path: Path, text: str) -> None:
+    (told,) = read(tmp_path, f"[PolicyConfigAdapter]\n{text}\n").warnings
+    assert "[State] path = '/var/lib/chapps/state.sqlite3': is of this node alone; " in told
+    assert "hunter2" not in told
+    assert not read(tmp_path, f"[PolicyConfigAdapter]\n{text}\n[Redis]\nserver = r\n").warnings
+    assert not read(tmp_path, "[PolicyConfigAdapter]\ndb_url = sqlite:////var/lib/book\n").warnings
