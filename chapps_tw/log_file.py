@@ -56,6 +56,8 @@ class LogFile:
         """
         if self._path == "-":
             self._file = _standard_output()
+            if os.path.samestat(os.fstat(self._file), os.stat(os.devnull)):
+                self._report("Decisions are logged to standard output, which goes nowhere: name a file in [Log] file.")
         else:
             self._open()
         self._thread.start()

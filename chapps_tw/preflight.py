@@ -130,4 +130,7 @@ def _problem(path: Path, makes_parents: bool) -> tuple[int, Path] | None:
 
 
 def _forbidden(path: Path, wanted: int) -> tuple[int, Path] | None:
-    return None if os.access(path, wanted) else (errno.EACCES, path)
+    if os.access(path, wanted):
+        return None
+    # The two have different remedies.
+    return (errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES), path

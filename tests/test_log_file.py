@@ -276,3 +276,12 @@ def test_decisions_for_a_standard_output_that_is_closed_stop_the_start(service: 
     service.launch(prefix=redirected(">&-"))
     wait_until(lambda: service.has_ended, "the end")
     assert service.stop() == 1
+
+
+def test_decisions_for_a_standard_output_that_goes_nowhere_are_told_of(service: Service) -> None:
+    # As where twistd goes into the background.
+    service.write_config({"Log": {"file": "-"}})
+    log = service.directory / "twistd.log"
+    start = f'program=$1; shift; exec "$program" --logfile={log} "$@" >/dev/null'
+    service.start(prefix=["/bin/sh", "-c", start, "sh"])
+    assert "standard output, which goes nowhere: name a file in [Log] file." in log.read_text()

@@ -13,7 +13,7 @@ import pytest
 from chapps_tw.config import ConfigError
 from chapps_tw.config_file import load
 from chapps_tw.preflight import findings
-from tests.servers.common import free_port
+from tests.servers.common import free_port, missing, program
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -123,3 +123,18 @@ def test_check_config_and_the_service_say_the_same(tmp_path: Path, config: Path)
     lines = checked.stderr.splitlines()
     assert len(lines) == 2
     assert [line.removeprefix("chapps-cli: ") for line in lines] == started.stderr.splitlines()
+
+
+def test_what_is_mounted_read_only_is_told_as_that(tmp_path: Path, config: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    config.write_text(f"[CHAPPS]\ndata_dir = {tmp_path}/data\n[Log]\nfile = {place}/decisions.log\n")
+    alone = [program("unshare"), "--user", "--map-root-user", "--mount", "--"]
+    if subprocess.run([*alone, "mount", "-t", "tmpfs", "none", str(place)], capture_output=True).returncode:
+        raise missing("nothing may be mounted here")
+    mounted = f'mount -t tmpfs -o ro none {place} && exec "$@"'
+    check = [sys.executable, "-m", "chapps_tw.admin", "--config", str(config), "check-config"]
+    command = [*alone, "/bin/sh", "-c", mounted, "sh", *check]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert "cannot be used: Read-only file system: name another place, or let " in ran.stderr
