@@ -19,6 +19,9 @@ from chapps_tw.private_files import explain
 from chapps_tw.start_errors import no_address, parse_endpoint
 from chapps_tw.state.redis_server import authorities
 
+# An error's number, and the file or directory that it is about.
+Problem = tuple[int, Path]
+
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """What is wrong with the settings on this machine, for this user."""
@@ -46,10 +49,10 @@ def _of_endpoint(place: Place) -> Iterator[Finding]:
         shown = place.value if place.option == place.address else interface
         yield Finding(place.section, place.address, shown, no_address(interface), place.others)
     elif path := unix_path(place.endpoint):
-        directory = Path(path).parent
+        problem = _no_room_for(Path(path))
         # What is under /run is made when the service starts.
-        if not directory.is_dir() and not directory.is_relative_to("/run"):
-            yield place.finding(f"there is no directory {directory}")
+        if problem and not (problem[0] == errno.ENOENT and problem[1].is_relative_to("/run")):
+            yield place.finding(f"cannot be used: {_explained(problem)}")
 
 
 def _is_ours(interface: str) -> bool:
@@ -109,19 +112,31 @@ def _unusable(
     """
     problem = _problem(path, makes_parents or path.parent == data_dir)
     if problem:
-        error = OSError(problem[0], os.strerror(problem[0]), str(problem[1]))
         shown = str(data_dir) if option == "data_dir" else str(path)
         others = (("CHAPPS", "data_dir"),)
-        yield Finding(section, option, shown, f"cannot be used: {explain(problem[1], error)}", others)
+        yield Finding(section, option, shown, f"cannot be used: {_explained(problem)}", others)
 
 
-def _problem(path: Path, makes_parents: bool) -> tuple[int, Path] | None:
+def _explained(problem: Problem) -> str:
+    number, path = problem
+    return explain(path, OSError(number, os.strerror(number), str(path)))
+
+
+def _problem(path: Path, makes_parents: bool) -> Problem | None:
     try:
         if path.exists():
             return (errno.EISDIR, path) if path.is_dir() else _forbidden(path, os.W_OK)
-        directory = path.parent
-        while makes_parents and not os.path.lexists(directory) and directory != directory.parent:
-            directory = directory.parent
+    except PermissionError:
+        return errno.EACCES, path
+    return _no_room_for(path, makes_parents)
+
+
+def _no_room_for(path: Path, makes_parents: bool = False) -> Problem | None:
+    """What keeps a file from being made, whether or not it is there."""
+    directory = path.parent
+    while makes_parents and not os.path.lexists(directory) and directory != directory.parent:
+        directory = directory.parent
+    try:
         if not directory.exists():
             return errno.ENOENT, path
         return _forbidden(directory, os.W_OK | os.X_OK) if directory.is_dir() else (errno.ENOTDIR, directory)
@@ -129,7 +144,7 @@ def _problem(path: Path, makes_parents: bool) -> tuple[int, Path] | None:
         return errno.EACCES, path
 
 
-def _forbidden(path: Path, wanted: int) -> tuple[int, Path] | None:
+def _forbidden(path: Path, wanted: int) -> Problem | None:
     if os.access(path, wanted):
         return None
     # The two have different remedies.

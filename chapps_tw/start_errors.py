@@ -28,6 +28,8 @@ from chapps_tw.unix_socket import room_for
 # MariaDB: access denied, access denied without a password, to a database, unknown database.
 _LOGIN_CODES, _NAME_CODES = (1045, 1698, "28000", "28P01"), (1044, 1049, "3D000")
 
+_TAKEN = "is taken by another program (ss -ltnxp shows it); end that, or choose another"
+
 
 class StartError(Exception):
     """Something that the process needs cannot be opened. Says which option it comes from, and what would help."""
@@ -139,23 +141,27 @@ def _not_listening(error: BaseException | None) -> str:
         return f"the socket cannot be made: {explain('', error)}"
     if not isinstance(error, CannotListenError):
         return f"cannot be listened on: {error}"
-    problem, what = error.socketError, f"port {error.port}"
+    problem = error.socketError
     if isinstance(error.port, bytes | str):
-        what = f"socket {os.fsdecode(error.port)}"
+        return _no_unix_socket(os.fsdecode(error.port), problem)
     number = problem.errno if isinstance(problem, OSError) else None
-    if number == errno.EADDRINUSE and not _may_be_socket(error.port):
-        return f"{os.fsdecode(error.port)} is there and no socket; remove it, or choose another"
     if number == errno.EADDRINUSE:
-        return f"{what} is taken by another program (ss -ltnxp shows it); end that, or choose another"
+        return f"port {error.port} {_TAKEN}"
     if number == errno.EADDRNOTAVAIL:
         return no_address(error.interface)
     if number == errno.EACCES:
-        return f"{what} is not for everybody; choose one above 1023"
-    return f"{what} cannot be listened on: {problem}"
+        return f"port {error.port} is not for everybody; choose one above 1023"
+    return f"port {error.port} cannot be listened on: {problem}"
 
 
-def _may_be_socket(place: object) -> bool:
-    return not isinstance(place, bytes | str) or stat.S_ISSOCK(os.lstat(place).st_mode)
+def _no_unix_socket(path: str, problem: object) -> str:
+    if not isinstance(problem, OSError):
+        return f"socket {path} cannot be listened on: {problem}"
+    if problem.errno != errno.EADDRINUSE:
+        return f"socket {path} cannot be made: {explain(path, problem)}"
+    if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        return f"{path} is there and no socket; remove it, or choose another"
+    return f"socket {path} {_TAKEN}"
 
 
 # --- the database ---

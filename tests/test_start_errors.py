@@ -18,13 +18,14 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import Settings
+from chapps_tw.config import ConfigError, Settings
 from chapps_tw.config_checks import places
 from chapps_tw.config_file import load
+from chapps_tw.preflight import findings
 from chapps_tw.service import Chapps
 from chapps_tw.start_errors import StartError, listen
 from chapps_tw.unix_socket import room_for
-from tests.other_user import NOBODY, acting_as, directory_of, needs_root
+from tests.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 from tests.servers.common import free_port, wait_until
 from tests.servers.service import Service
 from tests.servers.sql import MariaDB, PostgreSQL, running
@@ -277,6 +278,25 @@ def test_a_file_of_roots_is_told_with_its_owner_and_the_remedy(name: str, option
     assert told.startswith(f"chapps cannot start: {config}: {option}: ")
     assert "belongs to root, and this runs as nobody; " in told
     assert f"chown nobody {place / name}" in told
+
+
+@needs_root
+def test_a_socket_in_a_directory_of_others_is_told_before_the_start_and_at_it() -> None:
+    with directory_of(OTHER) as place:
+        config = place / "chapps.ini"
+        config.write_text(f"[Listener own]\nlisten = unix:{place}/socket\n[API]\nlisten =\n")
+        place.chmod(0o755)
+        with acting_as(NOBODY):
+            settings = load(str(config), {})
+            with pytest.raises(StartError) as refused:
+                listen(settings, places(settings)[0], reactor, Factory())
+            with pytest.raises(ConfigError) as told:
+                load(str(config), {}, findings)
+    listener, remedy = f"{config}: [Listener own] listen = 'unix:{place}/socket': ", "run this as 65533 (sudo -u 65533)"
+    assert str(refused.value).startswith(f"{listener}socket {place}/socket cannot be made: Permission denied: {place} ")
+    [found] = [each for each in told.value.problems if "[Listener own]" in each]
+    assert found.startswith(f"{listener}cannot be used: Permission denied: it belongs to 65533, ")
+    assert str(refused.value).endswith(remedy) and found.endswith(remedy)
 
 
 # --- the process ---
