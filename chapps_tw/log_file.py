@@ -91,7 +91,7 @@ class LogFile:
             note = f"{self._note(untold)}\n".encode() if untold else b""
             problem = self._follow()
             written, error = self._append(note + batch)
-            if error and not problem:
+            if error and self._file >= 0:
                 problem = f"The decision log {self._path} cannot be written: {explain(self._path, error)}."
             with self._lock:
                 if written < len(note):

@@ -98,6 +98,17 @@ def test_lines_of_a_file_that_was_deleted_are_counted_as_lost(path: Path) -> Non
     ]
 
 
+def test_it_is_told_that_the_file_that_was_moved_cannot_be_written_either(path: Path) -> None:
+    with opened(path) as log:
+        log.write(b"one\n")
+        wait_for(path, b"one\n")
+        path.parent.rename(path.parent.with_name("moved"))
+        with file_size_limit(4):
+            log.write(b"two\n")
+            wait_until(lambda: log.lost == 1, "the loss")
+    assert log.told[0] == f"The decision log {path} cannot be written: File too large."
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
