@@ -185,3 +185,9 @@ def test_the_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     assert (
         explain(path, error.value) == f"No such file or directory: there is no directory {path.parent}; make it first"
     )
+
+
+def test_what_has_no_room_is_told_with_the_remedy() -> None:
+    with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError) as error:
+        file.write(b"x")
+    assert explain("/dev/full", error.value) == "No space left on device: make room there"
