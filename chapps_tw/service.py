@@ -69,7 +69,8 @@ class Chapps(Service):
         self._settings = settings
         self._reactor = reactor
         self._environ = environ
-        self._ports: list[IListeningPort] = []
+        # With whether each is systemd's.
+        self._ports: list[tuple[IListeningPort, bool]] = []
         self._parts: Parts | None = None
         self._sweep = LoopingCall(self._sweep_once)
         self._sweep.clock = reactor
@@ -103,7 +104,8 @@ class Chapps(Service):
         factories = {f"listener {name}": factory for name, factory in parts.factories.items()}
         for where in places(settings):
             factory = factories.get(where.what, parts.api.site)
-            self._ports.append(listen(settings, where, self._reactor, factory))
+            port = listen(settings, where, self._reactor, factory)
+            self._ports.append((port, where.endpoint.removeprefix("haproxy:").startswith("systemd:")))
             self.log.info("{version}: {what} on {endpoint}", version=VERSION, what=where.what, endpoint=where.endpoint)
 
     def _ready(self) -> None:
@@ -134,7 +136,7 @@ class Chapps(Service):
     async def _stop(self) -> None:
         assert self._parts is not None
         notify(self._environ, "STOPPING=1")
-        await gatherResults([self._stop_listening(port) for port in self._ports])
+        await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
         answered = [factory.drain() for factory in self._parts.factories.values()]
         drained = gatherResults([*answered, self._parts.api.site.stop()])
         late = self._reactor.callLater(DRAIN_SECONDS, self._abandon)
@@ -145,7 +147,14 @@ class Chapps(Service):
             self._sweep.stop()
         await self._parts.stop()
 
-    def _stop_listening(self, port: IListeningPort) -> Deferred[Any]:
+    def _stop_listening(self, port: Any, lent: bool) -> Deferred[Any]:
+        """Accept no more.
+
+        :param lent: it is systemd's, which goes on with it; closed by Twisted, a unix socket would be removed.
+        """
+        if lent:
+            return maybeDeferred(port.stopReading)
+
         def go_on(failure: Failure) -> None:
             # A unix socket that somebody has removed, for one. What was asked wants its answer all the same.
             self.log.warn("{port} was not closed: {why}", port=port, why=failure.value)

@@ -260,6 +260,21 @@ class StartTests(unittest.TestCase):
         service.start(prefix=prefix, pass_fds=[number])
         self.assertRegex(client.answer(), "^REJECT ")
 
+    def test_a_unix_socket_that_systemd_hands_over_is_there_for_the_next_start(self) -> None:
+        path = Path(self.enterContext(TemporaryDirectory())) / "policy"
+        listener = self.enterContext(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen()
+        service = Service({"OutboundQuotaPolicy": {"listen": "systemd:domain=UNIX:index=0"}})
+        self.addCleanup(service.remove)
+        number = listener.fileno()
+        for _ in range(2):
+            client = self.enterContext(PolicyClient(str(path)))
+            client.send(encode(outbound()))
+            service.start(prefix=[sys.executable, "-c", _ACTIVATE, str(number)], pass_fds=[number])
+            self.assertRegex(client.answer(), "^REJECT ")
+            self.assertIn(service.stop(), CLEAN)
+
     def test_it_tells_systemd_when_it_is_ready_and_when_it_stops(self) -> None:
         service = Service()
         self.addCleanup(service.remove)
