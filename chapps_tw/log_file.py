@@ -30,7 +30,7 @@ class LogFile:
     :param path: the file, made with mode 0640 when it is not there; ``-`` is standard output.
     :param note: makes that line, of how many were lost.
     :param report: is told, in a sentence, when the file cannot be used as it should, and when it can again. Called
-        in the thread, and by :meth:`close`.
+        in the thread, and by the methods.
     """
 
     def __init__(self, path: str, note: Callable[[int], str], report: Callable[[str], None]) -> None:
@@ -47,6 +47,8 @@ class LogFile:
         self._lock = Lock()
         self._behind = 0
         self._untold = 0
+        # Whether the last batch found no room.
+        self._slow = False
         self._thread = Thread(target=self._run, name="decision log", daemon=True)
 
     def open(self) -> None:
@@ -65,12 +67,16 @@ class LogFile:
     def write(self, batch: bytes) -> None:
         """Append some lines, soon. Never blocks, never raises."""
         with self._lock:
-            if self._behind + len(batch) > MAX_BEHIND:
+            slow, was_slow = self._behind + len(batch) > MAX_BEHIND, self._slow
+            self._slow = slow
+            if slow:
                 self._lose(batch.count(b"\n"))
-                return
-            self._behind += len(batch)
-            untold, self._untold = self._untold, 0
-        self._queue.put((batch, untold))
+            else:
+                self._behind += len(batch)
+                self._queue.put((batch, self._untold))
+                self._untold = 0
+        if slow and not was_slow:
+            self._report(f"The decision log {self._path} is not written as fast as lines come: some are lost.")
 
     def close(self) -> None:
         """Write what waits, and close. Gives up after two seconds."""

@@ -223,6 +223,7 @@ def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(
         found += read(reader, b"last\n")
     os.close(reader)
     assert b"\n" + line + b"\nlast\n" in found
+    assert log.told == [f"The decision log {path} is not written as fast as lines come: some are lost."]
 
 
 def test_what_is_lost_at_the_end_is_told_by_the_log_of_the_service(path: Path) -> None:
