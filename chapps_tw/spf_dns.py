@@ -1,86 +1,73 @@
 """DNS questions on the reactor, each asked once and remembered for its TTL.
 
-dnspython writes and reads the messages; sockets and timers are Twisted's, so that a name server
-that never answers costs a socket and a timer, and no thread.
+Sockets and timers are Twisted's, so that a name server that never answers costs a socket and a timer, and
+no thread.
 """
 
 from __future__ import annotations
 
-import struct
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from math import inf
+from secrets import randbelow
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-import dns.exception
-import dns.flags
-import dns.message
-import dns.name
-import dns.rcode
-import dns.rdatatype
 import dns.resolver
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IConnector, IReactorFDSet, IReactorTCP, IReactorTime, IReadDescriptor
+from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from chapps_tw.spf_cache import Cache
+from chapps_tw.spf_messages import (
+    FAILURE_TTL,
+    MAX_TTL,
+    NO_EDNS,
+    UDP_PAYLOAD,
+    Answer,
+    Damaged,
+    DnsFailure,
+    Found,
+    Reply,
+    is_reply,
+    query,
+    question_of,
+    read,
+)
 from chapps_tw.watch import Watch, unwatched
 
 MAX_QUESTIONS = 512
 MAX_CACHED = 16384
-MAX_TTL = 86400.0
-
-# RFC 9520: a failure is remembered for at least 1 s and at most 5 minutes.
-FAILURE_TTL = 5.0
+MAX_CACHED_BYTES = 32 << 20
 
 # Seconds that a server has for its first answer; doubled each time all of them were asked.
 FIRST_PATIENCE = 1.0
 
-# Questions that are sent in one turn of the reactor; each takes about a quarter of a millisecond.
+# Questions that are sent in one turn of the reactor; each takes about a tenth of a millisecond.
 TURN_SIZE = 2
 
-# Of one message: reading 256 records takes some ten milliseconds, in the reactor's thread.
-MAX_RECORDS = 256
 MAX_TCP_BYTES = 16384
-_MAX_UDP_BYTES = 4096
-_UDP_PAYLOAD = 1232
 
-Value = str | tuple[bytes, ...] | tuple[int, str]
-Answer = tuple[Value, ...]
+T = TypeVar("T")
+
 Server = tuple[str, int]
 
 log = Logger()
-
-
-class DnsFailure(OSError):
-    """DNS gave no answer, neither yes nor no. Says why in one sentence."""
 
 
 class _Unusable(Exception):
     """What a server answered is of no use; another one may know better."""
 
 
-class _Query(NamedTuple):
-    """A question, and what is sent each time it is asked."""
-
-    message: dns.message.Message
-    wire: bytes
-
-
-class _Found(NamedTuple):
-    answer: Answer | DnsFailure
-    ttl: float
-
-
 class Resolver:
     """Asks recursive name servers.
 
     :param reactor: provides IReactorTime, IReactorFDSet and IReactorTCP.
+    :param run: runs a function with its arguments in a thread: long answers are read there.
     :param servers: addresses and ports, asked in this order.
     :param timeout: seconds until a question is given up.
     :param watch: times each question to the servers, by its type of record.
@@ -89,13 +76,21 @@ class Resolver:
     :ivar failures: questions that no server answered.
     """
 
-    def __init__(self, reactor: Any, servers: Sequence[Server], timeout: float, watch: Watch = unwatched) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        run: Callable[..., Deferred[Reply]],
+        servers: Sequence[Server],
+        timeout: float,
+        watch: Watch = unwatched,
+    ) -> None:
         self._reactor = reactor
+        self._run = run
         self._watch = watch
         self.looks = self.misses = self.failures = 0
         self._servers = tuple(servers)
         self._timeout = timeout
-        self._cache: OrderedDict[tuple[str, str], tuple[float, Answer | DnsFailure]] = OrderedDict()
+        self._cache: Cache[Answer | DnsFailure] = Cache(MAX_CACHED, MAX_CACHED_BYTES)
         self._waiting: dict[tuple[str, str], list[Deferred[Answer]]] = {}
         self._tasks: set[Deferred[None]] = set()
         self._turns = Turns(reactor)
@@ -116,8 +111,8 @@ class Resolver:
         """
         self.looks += 1
         key = (name.lower().removesuffix("."), rdtype)
-        until, answer = self._cache.get(key, (0.0, ()))
-        if until > self._reactor.seconds():
+        answer = self._cache.get(key, self._reactor.seconds())
+        if answer is not None:
             return fail(DnsFailure(*answer.args)) if isinstance(answer, DnsFailure) else succeed(answer)
         if key not in self._waiting and (self._closed or len(self._waiting) >= MAX_QUESTIONS):
             return fail(DnsFailure("too many DNS questions at once" if not self._closed else "the process ends"))
@@ -140,45 +135,41 @@ class Resolver:
             task.cancel()
 
     async def _answer(self, key: tuple[str, str]) -> None:
-        found = _Found(DnsFailure("the look-up was given up"), 0.0)
+        found = Found(DnsFailure("the look-up was given up"), 0.0)
         try:
             found = await self._look_up(*key)
         except DnsFailure as error:
-            self.failures += 1
-            found = _Found(error, FAILURE_TTL)
+            found = Found(error, FAILURE_TTL)
         except CancelledError:
             pass
         finally:
-            self._keep(key, found)
-            for waiter in self._waiting.pop(key):
-                if isinstance(found.answer, DnsFailure):
-                    # One for each: an exception keeps hold of everything that it was raised through.
-                    waiter.errback(DnsFailure(*found.answer.args))
-                else:
-                    waiter.callback(found.answer)
+            self._tell(key, found)
 
-    def _keep(self, key: tuple[str, str], found: _Found) -> None:
-        self._cache.pop(key, None)
+    def _tell(self, key: tuple[str, str], found: Found) -> None:
         if found.ttl > 0:
-            self._cache[key] = (self._reactor.seconds() + min(found.ttl, MAX_TTL), found.answer)
-            if len(self._cache) > MAX_CACHED:
-                self._cache.popitem(last=False)
+            self._cache.keep(key, found.answer, self._reactor.seconds() + found.ttl)
+            self.failures += isinstance(found.answer, DnsFailure)
+        for waiter in self._waiting.pop(key):
+            if isinstance(found.answer, DnsFailure):
+                # One for each: an exception keeps hold of everything that it was raised through.
+                waiter.errback(DnsFailure(*found.answer.args))
+            else:
+                waiter.callback(found.answer)
 
-    async def _look_up(self, name: str, rdtype: str) -> _Found:
+    async def _look_up(self, name: str, rdtype: str) -> Found:
         end = self._reactor.seconds() + self._timeout
         await self._turns.mine()
         try:
-            message = dns.message.make_query(_dns_name(name), rdtype, use_edns=0, payload=_UDP_PAYLOAD)
-        except dns.exception.DNSException:
-            return _Found((), MAX_TTL)  # what cannot be a name has no records
-        query = _Query(message, message.to_wire())
+            question = question_of(name, rdtype)
+        except ValueError:
+            return Found((), MAX_TTL)  # what cannot be a name has no records
         servers, patience = list(self._servers), FIRST_PATIENCE
         while servers:
             for server in tuple(servers):
                 if self._reactor.seconds() >= end:
                     raise DnsFailure("no answer from DNS in time")
                 try:
-                    return await self._ask_server(query, server, patience, end)
+                    return await self._ask_server(question, server, patience, end)
                 except TimeoutError:
                     await self._turns.mine()
                 except _Unusable:
@@ -186,23 +177,27 @@ class Resolver:
             patience *= 2
         raise DnsFailure("no DNS server has an answer")
 
-    async def _ask_server(self, query: _Query, server: Server, patience: float, end: float) -> _Found:
-        left = end - self._reactor.seconds()
-        response = await self._over_udp(query, server).addTimeout(min(patience, left), self._reactor)
-        if response.flags & dns.flags.TC:
-            left = max(0.0, end - self._reactor.seconds())
-            response = await self._over_tcp(query, server).addTimeout(left, self._reactor)
-        return _read(response)
+    async def _ask_server(self, question: bytes, server: Server, patience: float, end: float) -> Found:
+        reply = await self._in_time(self._over_udp(question, server, edns=True), patience, end)
+        if reply.status in NO_EDNS:
+            reply = await self._in_time(self._over_udp(question, server, edns=False), patience, end)
+        if reply.truncated:
+            await self._turns.mine()
+            wire = await self._in_time(_Conversation(self._reactor, question, server).received, patience, end)
+            reply = await self._in_time(self._run(_read, wire, question), inf, end)
+        if reply.found is None:
+            raise _Unusable
+        return reply.found
 
-    def _over_udp(self, query: _Query, server: Server) -> Deferred[dns.message.Message]:
+    def _in_time(self, waiting: Deferred[T], patience: float, end: float) -> Deferred[T]:
+        left = end - self._reactor.seconds()
+        return waiting.addTimeout(max(0.0, min(patience, left)), self._reactor)
+
+    def _over_udp(self, question: bytes, server: Server, edns: bool) -> Deferred[Reply]:
         try:
-            return _Datagrams(self._reactor, query, server).response
+            return _Datagrams(self._reactor, question, server, edns).reply
         except OSError:
             return fail(_Unusable())
-
-    def _over_tcp(self, query: _Query, server: Server) -> Deferred[dns.message.Message]:
-        endpoint = TCP6ClientEndpoint if ":" in server[0] else TCP4ClientEndpoint
-        return Deferred.fromCoroutine(_converse(endpoint(self._reactor, *server), query))
 
 
 class Turns:
@@ -246,15 +241,16 @@ class _Datagrams:
     :raises OSError: when there is no socket to be had, or no way to the server.
     """
 
-    def __init__(self, reactor: IReactorFDSet, query: _Query, server: Server) -> None:
-        self.response: Deferred[dns.message.Message] = Deferred(lambda _: self._close())
+    def __init__(self, reactor: IReactorFDSet, question: bytes, server: Server, edns: bool) -> None:
+        self.reply: Deferred[Reply] = Deferred(lambda _: self._close())
         self._reactor = reactor
-        self._query = query
+        self._question = question
+        self._number = randbelow(1 << 16)
         self._socket = socket(AF_INET6 if ":" in server[0] else AF_INET, SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
             self._socket.connect(server)
-            self._socket.send(query.wire)
+            self._socket.send(query(self._number, question, edns))
         except OSError:
             self._socket.close()
             raise
@@ -268,19 +264,23 @@ class _Datagrams:
 
     def doRead(self) -> None:
         try:
-            response = _parse(self._query, self._socket.recv(_MAX_UDP_BYTES))
-        except (BlockingIOError, _Unusable):
-            return  # from somebody else, or damaged: the right one may still come
+            wire = self._socket.recv(UDP_PAYLOAD)
+            if not is_reply(wire, self._number, self._question):
+                return  # from somebody else: the right one may still come
+            # So short that it is read at once.
+            reply = read(wire, self._question)
+        except (BlockingIOError, Damaged):
+            return
         except OSError:
             self.connectionLost(Failure())
             return
         self._close()
-        self.response.callback(response)
+        self.reply.callback(reply)
 
     def connectionLost(self, reason: Failure) -> None:
         self._close()
-        if not self.response.called:
-            self.response.errback(_Unusable())
+        if not self.reply.called:
+            self.reply.errback(_Unusable())
 
     def _close(self) -> None:
         self._reactor.removeReader(self)
@@ -288,72 +288,65 @@ class _Datagrams:
 
 
 class _Stream(Int16StringReceiver):
-    """One question over TCP (RFC 7766)."""
+    """The connection of a :class:`_Conversation`."""
 
     MAX_LENGTH = MAX_TCP_BYTES
 
-    def __init__(self) -> None:
-        self.received: Deferred[bytes] = Deferred()
+    factory: Any
+    transport: Any
+
+    def connectionMade(self) -> None:
+        message = self.factory.message
+        self.transport.write(len(message).to_bytes(2) + message)
 
     def stringReceived(self, string: bytes) -> None:
-        if not self.received.called:
-            self.received.callback(string)
+        self.factory.hear(string)
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self.received.called:
+        self.factory.hear(b"")
+
+
+class _Conversation(ClientFactory):
+    """One question over TCP (RFC 7766).
+
+    :ivar received: the answer, in wire form. Fails with _Unusable where there is none.
+    """
+
+    protocol = _Stream
+    # Else there are two lines in the log for each.
+    noisy = False
+
+    def __init__(self, reactor: IReactorTCP, question: bytes, server: Server) -> None:
+        self._question = question
+        self._number = randbelow(1 << 16)
+        self.message = query(self._number, question, edns=False)
+        self.received: Deferred[bytes] = Deferred(self._give_up)
+        self._connector = reactor.connectTCP(*server, self)
+
+    def _give_up(self, received: Deferred[bytes]) -> None:
+        received.errback(CancelledError())
+        self._connector.disconnect()
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self.hear(b"")
+
+    def hear(self, wire: bytes) -> None:
+        """Take what the server says first."""
+        if self.received.called:
+            return
+        if is_reply(wire, self._number, self._question):
+            self.received.callback(wire)
+        else:
             self.received.errback(_Unusable())
 
 
-async def _converse(endpoint: Any, query: _Query) -> dns.message.Message:
+def _read(wire: bytes, question: bytes) -> Reply:
+    """Read an answer in a thread."""
     try:
-        stream = await connectProtocol(endpoint, _Stream())
-    except ConnectError:
+        return read(wire, question)
+    except Damaged:
         raise _Unusable from None
-    try:
-        stream.sendString(query.wire)
-        return _parse(query, await stream.received)
-    finally:
-        stream.transport.abortConnection()
-
-
-def _dns_name(text: str) -> dns.name.Name:
-    labels = [label.encode("utf-8", "surrogateescape") for label in text.split(".")]
-    return dns.name.Name([*labels, b""])
-
-
-def _parse(query: _Query, wire: bytes) -> dns.message.Message:
-    try:
-        if sum(struct.unpack_from("!3H", wire, 6)) > MAX_RECORDS:
-            raise _Unusable
-        response = dns.message.from_wire(wire, ignore_trailing=True)
-        if query.message.is_response(response):
-            return response
-    except (dns.exception.DNSException, ValueError, struct.error):
-        pass
-    raise _Unusable
-
-
-def _read(response: dns.message.Message) -> _Found:
-    if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) or response.flags & dns.flags.TC:
-        raise _Unusable
-    try:
-        chain = response.resolve_chaining()  # type: ignore[attr-defined]
-    except dns.message.ChainTooLong:
-        return _Found((), MAX_TTL)
-    except dns.exception.DNSException:
-        raise _Unusable from None
-    return _Found(tuple(_value(rdata) for rdata in chain.answer or ()), chain.minimum_ttl)
-
-
-def _value(rdata: Any) -> Value:
-    match rdata.rdtype:
-        case dns.rdatatype.TXT:
-            return tuple(rdata.strings)
-        case dns.rdatatype.MX:
-            return rdata.preference, rdata.exchange.to_text(omit_final_dot=True)
-        case dns.rdatatype.PTR:
-            return str(rdata.target.to_text(omit_final_dot=True))
-    return str(rdata.address)
 
 
 def nameservers(configured: Sequence[Server]) -> list[Server]:

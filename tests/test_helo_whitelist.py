@@ -60,7 +60,7 @@ class Verification(TestCase):
     def whitelist(self, text: str, moods: dict[object, str | float] | None = None) -> HeloWhitelist:
         self.server = dns_server(self, ZONES, moods)
         self.warnings: list[str] = []
-        dns = resolver(self, self.server, 0.3)
+        dns = resolver(self, self.server, timeout=0.3)
         return HeloWhitelist(parse_helo_whitelist(text), dns.ask, self.warnings.append)
 
     async def test_nothing_counts_before_dns_agreed_but_loopback(self) -> None:

@@ -26,6 +26,12 @@ NEVER = "never"
 SERVFAIL = "servfail"
 TRUNCATED = "truncated"
 FORGED = "forged"
+# Over TCP alone it never answers.
+SILENT_TCP = "silent tcp"
+# Responses to a question with EDNS; one without is answered.
+FORMERR, NOTIMP, BADVERS = "formerr", "notimp", "badvers"
+# The name is written back in capitals.
+SHOUTED = "shouted"
 
 Zones = Mapping[str, Sequence[dns.rdata.Rdata]]
 
@@ -46,6 +52,10 @@ def addresses(*texts: str) -> list[dns.rdata.Rdata]:
     return [record("AAAA" if ":" in text else "A", text) for text in texts]
 
 
+def _capitals(name: dns.name.Name) -> dns.name.Name:
+    return dns.name.Name([label.upper() for label in name.labels])
+
+
 def _text(name: dns.name.Name) -> str:
     return b".".join(name.labels[:-1]).decode("latin-1").lower()
 
@@ -53,17 +63,22 @@ def _text(name: dns.name.Name) -> str:
 class DnsServer:
     """Answers from ``zones`` (names in lower case, without final dot), NXDOMAIN for all others.
 
+    :param tcp: whether it listens on TCP as well.
     :ivar moods: what the server does instead of answering, by name, ``(name, type)`` or ``.suffix``.
     :ivar questions: ``(name, type, protocol)`` of everything that was asked, in order.
     :ivar ttl: of every record, and of a negative answer.
     """
 
-    def __init__(self, zones: Zones, moods: Mapping[Any, str | float] | None = None, ttl: int = 300) -> None:
+    def __init__(
+        self, zones: Zones, moods: Mapping[Any, str | float] | None = None, ttl: int = 300, tcp: bool = True
+    ) -> None:
         self.zones = dict(zones)
         self.moods: dict[Any, str | float] = dict(moods or {})
         self.ttl = ttl
         self.questions: list[tuple[str, str, str]] = []
         self._open()
+        if not tcp:
+            self._tcp.close()
         self._stopping = False
         self._timers: set[threading.Timer] = set()
         self._thread = threading.Thread(target=self._serve, name="dns server", daemon=True)
@@ -105,7 +120,8 @@ class DnsServer:
     def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._udp, selectors.EVENT_READ)
-            selector.register(self._tcp, selectors.EVENT_READ)
+            if self._tcp.fileno() >= 0:
+                selector.register(self._tcp, selectors.EVENT_READ)
             while not self._stopping:
                 for key, _ in selector.select():
                     if key.fileobj is self._udp:
@@ -120,6 +136,7 @@ class DnsServer:
             mood = self._mood(query, "udp")
             if mood == FORGED:
                 self._udp.sendto(self._forgery(query), client)
+                self._udp.sendto(self._answer(query, "", 65535)[:-5], client)
             if mood == NEVER:
                 return
             answer = self._answer(query, mood, max(query.payload, 512))
@@ -145,7 +162,9 @@ class DnsServer:
             [length] = struct.unpack("!H", connection.recv(2, socket.MSG_WAITALL))
             query = dns.message.from_wire(connection.recv(length, socket.MSG_WAITALL))
             mood = self._mood(query, "tcp")
-            if mood == NEVER:
+            if mood == SILENT_TCP:
+                connection.recv(1)
+            if mood in (NEVER, SILENT_TCP):
                 return
             answer = self._answer(query, "" if mood == TRUNCATED else mood, 65535)
             connection.sendall(struct.pack("!H", len(answer)) + answer)
@@ -160,9 +179,16 @@ class DnsServer:
 
     def _answer(self, query: dns.message.Message, mood: str | float, most: int) -> bytes:
         response = dns.message.make_response(query, recursion_available=True)
+        if mood == SHOUTED:
+            [asked] = query.question
+            response.question = [dns.rrset.RRset(_capitals(asked.name), asked.rdclass, asked.rdtype)]
         if mood == SERVFAIL:
             response.set_rcode(dns.rcode.SERVFAIL)
-        elif mood == TRUNCATED:
+        elif mood in (FORMERR, NOTIMP, BADVERS) and query.edns >= 0:
+            response.set_rcode(dns.rcode.from_text(str(mood)))
+            if mood == FORMERR:
+                response.question.clear()
+        elif mood in (TRUNCATED, SILENT_TCP):
             response.flags |= dns.flags.TC
         else:
             self._fill(response, query.question[0])
