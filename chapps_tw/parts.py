@@ -53,8 +53,8 @@ from chapps_tw.tokens import TokenError, TokenStore
 
 VERSION = f"CHAPPS-TW v{__version__}"
 
-# pyspf computes in these; its DNS questions are asked on the reactor.
-SPF_THREADS = 2
+# pyspf computes in these, and long DNS answers are read; the questions are asked on the reactor.
+SPF_THREADS = 1
 
 # How often the HELO whitelist is looked up, and how soon again when DNS did not answer.
 WHITELIST_SECONDS = 3600.0
@@ -180,10 +180,10 @@ class Parts:
     def _make_spf(self) -> None:
         options = self.settings.spf
         watch, servers = partial(self.metrics.watch, "dns"), nameservers(options.nameservers)
-        self.resolver = Resolver(self.reactor, servers, options.spf_query_timeout, watch)
         self.spf_threads = ThreadPool(0, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, self.reactor, self.spf_threads)
-        self.checker = SpfChecker(self.reactor, run, self.resolver, options.spf_query_timeout)
+        self.resolver = Resolver(self.reactor, run, servers, options.spf_query_timeout, watch)
+        self.checker = SpfChecker(self.reactor, run, time.thread_time, self.resolver, options.spf_query_timeout)
         entries = self.settings.chapps.helo_whitelist
         self.whitelist = HeloWhitelist(entries, self.resolver.ask, lambda text: self.log.warn("{text}", text=text))
         self.verifying = LoopingCall(self._verify_whitelist)

@@ -7,11 +7,10 @@ busy for the millisecond that a run takes, and a name server that never answers 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Protocol
 
-import spf
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -19,7 +18,9 @@ from twisted.logger import Logger
 from chapps_tw.names import normal_domain
 from chapps_tw.network import client_address
 from chapps_tw.received_spf import SpfResult, one_line
-from chapps_tw.spf_dns import Answer, DnsFailure
+from chapps_tw.spf_cache import Cache
+from chapps_tw.spf_messages import FAILURE_TTL, Answer, DnsFailure, is_spf, text_of
+from chapps_tw.spf_query import Check, Identity, Question, Run, evaluate, problem_of
 
 # Messages that are checked at once. Each has one DNS question open, so this bounds sockets as well.
 MAX_CHECKS = 400
@@ -27,12 +28,11 @@ MAX_CHECKS = 400
 # A message is asked about once for each recipient, and at more than one stage.
 RESULT_TTL = 60.0
 MAX_RESULTS = 4096
+MAX_RESULT_BYTES = 8 << 20
 
-# RFC 7208, section 3.4, wants records to fit into 512 octets. The time that a run takes grows with the
-# length of a term, or of an explanation, times its dots; and there are as many runs as questions.
-MAX_RECORD = 4096
-MAX_TERM = 512
-MAX_DOTS = 127
+# Seconds that the runs of one check may compute, all together.
+MAX_SECONDS = 0.25
+
 _MAX_LOCAL_PART = 128
 _MAX_HELO = 255
 
@@ -40,9 +40,6 @@ _MAX_HELO = 255
 _GRACE = 0.5
 
 log = Logger()
-
-Question = tuple[str, str]
-Known = dict[Question, Answer | DnsFailure]
 
 
 class Dns(Protocol):
@@ -52,50 +49,32 @@ class Dns(Protocol):
         """The records of a name. Raises DnsFailure."""
 
 
-class Identity(NamedTuple):
-    """Who is checked.
-
-    :ivar client: IP address.
-    :ivar name: ``helo`` or ``mailfrom``.
-    """
-
-    client: str
-    name: str
-    local: str
-    domain: str
-    helo: str
-
-
-class Run(NamedTuple):
-    """What a run came to.
-
-    :ivar missing: the question to answer before the next; ``None`` when the result counts.
-    """
-
-    result: SpfResult
-    missing: Question | None = None
-
-
-_UNKNOWN = SpfResult("none")
-
-
 class SpfChecker:
     """Checks the HELO identity, then MAIL FROM.
 
     :param clock: what deadlines and caches go by.
     :param run: runs a function with its arguments in a thread, such as ``partial(deferToThreadPool,
         reactor, pool)``.
+    :param computed: how many seconds the thread that asks has computed, such as ``time.thread_time``.
     :param timeout: seconds for both identities of a message together.
     :ivar looks: how often a message was to be checked.
     :ivar misses: how often that had to be done, since its result was not known and not under way.
     """
 
-    def __init__(self, clock: IReactorTime, run: Callable[..., Deferred[Run]], resolver: Dns, timeout: float) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        run: Callable[..., Deferred[Run]],
+        computed: Callable[[], float],
+        resolver: Dns,
+        timeout: float,
+    ) -> None:
         self._clock = clock
-        self._run = run
+        self._evaluate = partial(run, evaluate)
+        self._computed = computed
         self._dns = resolver
         self._timeout = timeout
-        self._results: OrderedDict[tuple[str, str, str], tuple[float, SpfResult]] = OrderedDict()
+        self._results: Cache[SpfResult] = Cache(MAX_RESULTS, MAX_RESULT_BYTES)
         self._waiting: dict[tuple[str, str, str], list[Deferred[SpfResult]]] = {}
         self._tasks: set[Deferred[None]] = set()
         self.looks = self.misses = 0
@@ -113,8 +92,8 @@ class SpfChecker:
         """
         self.looks += 1
         key = (client, helo, sender)
-        until, result = self._results.get(key, (0.0, None))
-        if result is not None and until > self._clock.seconds():
+        result = self._results.get(key, self._clock.seconds())
+        if result is not None:
             return succeed(result)
         if key not in self._waiting and len(self._waiting) >= MAX_CHECKS:
             return succeed(SpfResult("temperror", problem="too many SPF checks at once"))
@@ -148,10 +127,9 @@ class SpfChecker:
                 waiter.callback(result)
 
     def _keep(self, key: tuple[str, str, str], result: SpfResult) -> None:
-        self._results.pop(key, None)
-        self._results[key] = (self._clock.seconds() + RESULT_TTL, result)
-        if len(self._results) > MAX_RESULTS:
-            self._results.popitem(last=False)
+        # Whoever comes back later must find DNS asked again.
+        ttl = FAILURE_TTL if result.result == "temperror" else RESULT_TTL
+        self._results.keep(key, result, self._clock.seconds() + ttl)
 
     async def _check_both(self, client: str, helo: str, sender: str) -> SpfResult:
         by_helo = identity_of(client, helo, "")
@@ -175,19 +153,22 @@ class SpfChecker:
         first = (identity.domain, "TXT")
         records = await self._find(first, deadline)
         if isinstance(records, DnsFailure):
-            return SpfResult("temperror", identity.name, identity.domain, problem=_problem(first, records))
-        if not any(spf.RE_SPF.match(_joined(record)) for record in records):
+            return SpfResult("temperror", identity.name, identity.domain, problem=problem_of(first, records))
+        if not any(is_spf(text_of(record)) for record in records):
             return SpfResult("none", identity.name, identity.domain)
-        known: Known = {first: records}
+        check = Check(identity, {first: records}, {})
+        spare = MAX_SECONDS
         while True:
             left = max(0.0, deadline - self._clock.seconds()) + _GRACE
             try:
-                result, missing = await self._run(evaluate, identity, known).addTimeout(left, self._clock)
+                running = self._evaluate(check, self._computed, spare)
+                result, seconds, missing = await running.addTimeout(left, self._clock)
             except TimeoutError:
                 return SpfResult("temperror", identity.name, identity.domain, problem="the check took too long")
             if missing is None:
                 return result
-            known[missing] = await self._find(missing, deadline)
+            spare -= seconds
+            check.known[missing] = await self._find(missing, deadline)
 
     async def _find(self, question: Question, deadline: float) -> Answer | DnsFailure:
         left = deadline - self._clock.seconds()
@@ -199,86 +180,6 @@ class SpfChecker:
             return failure
         except TimeoutError:
             return DnsFailure("no answer from DNS in time")
-
-
-def evaluate(identity: Identity, known: Known) -> Run:
-    """One run of pyspf on the answers that are known: the result, or the question that is missing."""
-    query = _Query(identity, known)
-    try:
-        result, _, text = query.check()
-    except _Missing:
-        return Run(_UNKNOWN, query.missing)
-    except Exception as error:
-        # pyspf is not to be trusted with every record that a stranger can write.
-        problem = f"{type(error).__name__} while the record was read"
-        return Run(SpfResult("temperror", identity.name, identity.domain, problem=problem))
-    # It looks for an explanation first of all, and swallows every exception there.
-    if result == "fail" and query.missing:
-        return Run(_UNKNOWN, query.missing)
-    found = SpfResult(
-        result,
-        identity.name,
-        identity.domain,
-        explanation=one_line(text) if result == "fail" else "",
-        mechanism=one_line(query.mechanism or ""),
-        problem=one_line(query.prob) if result in ("temperror", "permerror") else "",
-    )
-    return Run(found)
-
-
-class _Missing(Exception):
-    """pyspf asks something that is not known yet."""
-
-
-class _Query(spf.query):  # type: ignore[misc]
-    """pyspf's check of one identity, with no network under it."""
-
-    def __init__(self, identity: Identity, known: Known) -> None:
-        super().__init__(i=identity.client, s=f"{identity.local}@{identity.domain}", h=identity.helo)
-        # A local part may hold an @ of its own.
-        self.l, self.o, self.d = identity.local, identity.domain, identity.domain
-        self.set_default_explanation("")
-        self.known = known
-        self.missing: Question | None = None
-        self.prob = ""
-
-    def dns(self, name: str, qtype: str, cnames: object = None, ignore_void: bool = False) -> list[Any]:
-        """In place of pyspf's own: CNAMEs are followed by the name server, void look-ups counted here."""
-        name = str(name).removesuffix(".").lower()
-        if not all(0 < len(label) < 64 for label in name.split(".")):
-            return []
-        answer = self.known.get((name, qtype))
-        if answer is None:
-            self.missing = (name, qtype)
-            raise _Missing
-        if isinstance(answer, DnsFailure):
-            raise spf.TempError(_problem((name, qtype), answer))
-        if not answer and not ignore_void:
-            self.void_lookups += 1
-            if self.void_lookups > spf.MAX_VOID_LOOKUPS:
-                raise spf.PermError(f"Void lookup limit of {spf.MAX_VOID_LOOKUPS} exceeded")
-        return [value for value in answer if qtype != "TXT" or _bearable(value)]
-
-
-def _problem(question: Question, failure: DnsFailure) -> str:
-    return f"{question[1]} of {question[0]}: {failure}"
-
-
-def _joined(record: Any) -> bytes:
-    """The strings of a TXT record as one (RFC 7208, section 3.3)."""
-    return b"".join(record)
-
-
-def _bearable(record: Any) -> bool:
-    """Whether a TXT record is worth a look; raises PermError for an SPF record that is not."""
-    text = _joined(record)
-    if not spf.RE_SPF.match(text):
-        return len(text) <= MAX_TERM
-    if len(text) > MAX_RECORD:
-        raise spf.PermError(f"SPF record of more than {MAX_RECORD} octets")
-    if any(len(term) > MAX_TERM or term.count(b".") > MAX_DOTS for term in text.split(b" ")):
-        raise spf.PermError(f"SPF term of more than {MAX_TERM} octets or {MAX_DOTS} dots")
-    return True
 
 
 def identity_of(client: str, helo: str, sender: str) -> Identity | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
@@ -26,24 +29,31 @@ def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | 
     return server
 
 
-def resolver(test: TestCase, server: DnsServer, timeout: float = 5.0) -> Resolver:
-    """A resolver that asks that server, with no memory of earlier tests."""
-    found = Resolver(reactor, [server.address], timeout)
+def resolver(test: TestCase, *servers: DnsServer, timeout: float = 5.0) -> Resolver:
+    """A resolver that asks these servers, with no memory of earlier tests."""
+    found = Resolver(reactor, runner(test), [server.address for server in servers], timeout)
     test.addCleanup(found.close)
     return found
 
 
-def thread_pool(test: TestCase, size: int = 4) -> ThreadPool:
-    """A running pool that ends with the test."""
+def runner(test: TestCase, size: int = 4) -> Callable[..., Deferred[Any]]:
+    """Runs functions in threads that end with the test."""
     pool = ThreadPool(0, size, "spf")
     pool.start()
     test.addCleanup(pool.stop)
-    return pool
+    return partial(deferToThreadPool, reactor, pool)
 
 
 def checker(test: TestCase, server: DnsServer, timeout: float = 5.0) -> SpfChecker:
-    """A checker with a pool and a resolver of its own."""
-    run = partial(deferToThreadPool, reactor, thread_pool(test))
-    found = SpfChecker(reactor, run, resolver(test, server, timeout), timeout)
+    """A checker with threads and a resolver of its own."""
+    found = SpfChecker(reactor, runner(test), time.thread_time, resolver(test, server, timeout=timeout), timeout)
     test.addCleanup(found.close)
     return found
+
+
+async def wait_until(true: Callable[[], object]) -> None:
+    """Return when something is true."""
+    end = reactor.seconds() + 10
+    while not true():
+        assert reactor.seconds() < end
+        await deferLater(reactor, 0.05, lambda: None)

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policies", "switchboard"),
     (
         *("database", "decision_log", "helo_whitelist", "log_file", "metrics"),
-        *("migrations", "notify", "spf_check", "spf_dns", "state"),
+        *("migrations", "notify", "spf_cache", "spf_check", "spf_dns", "spf_messages", "spf_query", "state"),
     ),
     ("cli", "cli_ask", "cli_parser", "postfix", "rest"),
     ("admin", "parts", "preflight", "readings", "service", "start_errors"),
@@ -38,8 +38,9 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "database": TWISTED | {"sqlalchemy", "alembic"},
     "migrations": frozenset({"sqlalchemy", "alembic"}),
     "state": TWISTED | {"txredisapi", "hiredis", "OpenSSL", "service_identity"},
-    "spf_check": TWISTED | {"spf"},
+    "spf_check": TWISTED,
     "spf_dns": TWISTED | {"dns"},
+    "spf_query": frozenset({"spf"}),
     "helo_whitelist": TWISTED,
     "decision_log": TWISTED,
     "log_file": TWISTED,
@@ -57,7 +58,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
 # Parts of one thing: a module may also import its neighbour in the same layer.
 FAMILIES: tuple[frozenset[str], ...] = (
     frozenset({"database", "migrations"}),
-    frozenset({"spf_check", "spf_dns"}),
+    frozenset({"spf_cache", "spf_check", "spf_dns", "spf_messages", "spf_query"}),
     frozenset({"cli", "cli_ask", "cli_parser"}),
 )
 

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
-from functools import partial
 from typing import Any
 
 from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
-from twisted.internet.task import LoopingCall, deferLater
-from twisted.internet.threads import blockingCallFromThread, deferToThread, deferToThreadPool
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import TestCase
 
-from chapps_tw import spf_check, spf_dns
-from chapps_tw.network import parse_nameservers
+from chapps_tw import spf_check, spf_dns, spf_messages
 from chapps_tw.received_spf import SpfResult
 from chapps_tw.spf_check import SpfChecker
-from chapps_tw.spf_dns import DnsFailure, Resolver, nameservers
-from tests.servers.dns import FORGED, NEVER, SERVFAIL, TRUNCATED, DnsServer, addresses, record, txt
-from tests.spf_tools import checker, dns_server, reactor, resolver, thread_pool
+from chapps_tw.spf_messages import MAX_RECORD
+from chapps_tw.spf_query import Check, Identity, evaluate
+from tests.servers.dns import (
+    NEVER,
+    SERVFAIL,
+    addresses,
+    record,
+    txt,
+)
+from tests.spf_tools import checker, dns_server, reactor, resolver, runner, wait_until
 
 CLIENT = "192.0.2.1"
 RESULTS = {"pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"}
+
+# Each with what it stands for, of x-y.z@macros.example, HELO a-b.c.example and 203.0.113.4.
+MACROS = {"%{l1r-}": "x", "%{lr-}": "y.z.x", "%{h-}": "a.b.c.example", "%{S}": "x-y.z%40macros.example"}
 
 ZONES = {
     "good.example": [txt("v=spf1 ip4:192.0.2.0/24 -all")],
@@ -48,6 +57,18 @@ ZONES = {
     "voids.example": [txt("v=spf1 a:v1.example a:v2.example a:v3.example ip4:192.0.2.1 -all")],
     "mxes.example": [txt("v=spf1 mx -all"), *[record("MX", f"10 m{n}.mxes.example.") for n in range(11)]],
     "helo.example": [txt("v=spf1 ip4:192.0.2.1 -all")],
+    "ptr.example": [txt("v=spf1 ptr -all")],
+    "p.example": [txt("v=spf1 a:%{p}.p.example -all")],
+    "unknown.p.example": addresses("203.0.113.1", "203.0.113.2", "203.0.113.3"),
+    "mail.ptr.example": addresses("203.0.113.3"),
+    "1.113.0.203.in-addr.arpa": [record("PTR", "mail.ptr.example.")],
+    "2.113.0.203.in-addr.arpa": [record("PTR", "sick.ptr.example.")],
+    "3.113.0.203.in-addr.arpa": [record("PTR", "sick.ptr.example."), record("PTR", "mail.ptr.example.")],
+    "macros.example": [txt("v=spf1 ", *[f"a:{text}.%{{d1r}}.m.example " for text in MACROS], "-all")],
+    **{f"{value}.macros.m.example".lower(): addresses("198.51.100.1") for value in MACROS.values()},
+    "longest.example": [txt("v=spf1 a:%{l}.%{l}.%{l}.l.example -all")],
+    "wordy.example": [txt("v=spf1 -all exp=why.wordy.example")],
+    "why.wordy.example": [txt("Not ours. " * 25, "Not ours. " * 10)],
 }
 
 
@@ -119,6 +140,34 @@ class Results(TestCase):
         self.assertEqual(found.result, "pass")
         self.assertEqual(self.server.asked("why.hung.example", "TXT"), 0)
 
+    async def test_names_of_the_client_that_dns_does_not_know_are_none(self) -> None:
+        self.server.moods |= {"1.113.0.203.in-addr.arpa": SERVFAIL, "sick.ptr.example": SERVFAIL}
+        for client, result in (("203.0.113.1", "fail"), ("203.0.113.2", "fail"), ("203.0.113.3", "pass")):
+            self.assertEqual((await self.spf.check(client, "", "alice@ptr.example")).result, result, client)
+        for client in ("203.0.113.1", "203.0.113.2"):
+            self.assertEqual((await self.spf.check(client, "", "alice@p.example")).result, "pass", client)
+
+    async def test_macros_stand_for_what_the_rfc_says(self) -> None:
+        found = await self.spf.check("203.0.113.4", "a-b.c.example", "x-y.z@macros.example")
+        self.assertEqual(found.mechanism, "-all", found)
+        asked = [name for name, rdtype, _ in self.server.questions if rdtype == "A"]
+        self.assertEqual(asked, [f"{value}.macros.m.example".lower() for value in MACROS.values()])
+
+    async def test_a_name_that_is_too_long_loses_as_many_labels_as_it_takes(self) -> None:
+        await self.spf.check("203.0.113.4", "", f"{'a.' * 60}b@longest.example")
+        [asked] = [name for name, rdtype, _ in self.server.questions if rdtype == "A"]
+        self.assertEqual(asked, "a." * 60 + "b." + "a." * 60 + "b.l.example")
+
+    async def test_a_long_explanation_keeps_its_beginning(self) -> None:
+        found = await self.spf.check(CLIENT, "", "alice@wordy.example")
+        self.assertEqual(found.explanation, ("Not ours. " * 20)[:200])
+
+    async def test_what_is_no_macro_is_an_error(self) -> None:
+        for macro in ("%{d0}", "%{d1x}", "%{a}", "%{}", "%{d", "%", "%x", "%{c}"):
+            self.server.zones[f"m{len(macro)}.example"] = [txt(f"v=spf1 a:{macro}.example -all")]
+            found = await self.spf.check(CLIENT, macro, f"alice@m{len(macro)}.example")
+            self.assertEqual(found.result, "permerror", macro)
+
     async def test_clients_without_an_address_have_no_result(self) -> None:
         for client in ("unknown", "", "192.0.2", "\udcff", "list", "list6"):
             self.assertEqual((await self.spf.check(client, "plain.example", "a@plain.example")).result, "none")
@@ -148,6 +197,42 @@ class Results(TestCase):
         await deferToThread(anything)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    async def test_identical_checks_in_flight_are_one(self) -> None:
+        server = dns_server(self, ZONES, {"good.example": 0.2})
+        spf = checker(self, server)
+        waiting = [spf.check(CLIENT, "", "alice@good.example") for _ in range(30)]
+        self.assertEqual(spf.checks, 1)
+        self.assertEqual({found.result for found in await gatherResults(waiting)}, {"pass"})
+        self.assertEqual(server.asked("good.example", "TXT"), 1)
+
+
+class Costs(TestCase):
+    """Records that are made to take long."""
+
+    async def test_a_check_that_computes_for_too_long_is_a_temperror(self) -> None:
+        chain = [(f"c{n}.example", [txt(f"v=spf1 include:c{n + 1}.example -all")]) for n in range(5)]
+        server, ticks = dns_server(self, dict(chain)), itertools.count()
+        spf = SpfChecker(reactor, runner(self), lambda: next(ticks) / 50, resolver(self, server), 5.0)
+        found = await spf.check(CLIENT, "", "alice@c0.example")
+        self.assertEqual((found.result, found.problem), ("temperror", "the record takes too long to be read"))
+        self.assertLess(len(server.questions), 5)
+
+    def test_no_record_takes_long(self) -> None:
+        for terms in (
+            ["ip4:192.0.2.#"],
+            ["x#=" + "%{sr}" * 70 + "." * 127],
+            ["x#=" + "%{S}" * 120],
+            ["exp=" + "%{sr-}" * 80, "redirect=" + "%{l9r+}" * 70],
+            ["a:" + "%{h2r-}" * 60 + ".example/32//128"],
+            ["?a:%{p}.e#"],
+        ):
+            many = [term.replace("#", str(number)) for number in range(400) for term in terms]
+            text = " ".join(["v=spf1", *many]).encode()[:MAX_RECORD].rpartition(b" ")[0]
+            identity = Identity("192.0.2.1", "mailfrom", "a." * 64, "b." * 120 + "example", "c." * 120 + "example")
+            check = Check(identity, {(identity.domain, "TXT"): ((text,),)}, {})
+            run = evaluate(check, time.thread_time, 10.0)
+            self.assertLess(run.seconds, 0.25, terms)
+
 
 class Deadlines(TestCase):
     def setUp(self) -> None:
@@ -164,6 +249,18 @@ class Deadlines(TestCase):
         self.assertEqual(found.result, "pass")
         self.assertTrue(0.4 < seconds < 1.0, seconds)
 
+    async def test_an_error_of_dns_is_kept_no_longer_than_dns_is(self) -> None:
+        for module in (spf_check, spf_messages, spf_dns):
+            self.patch(module, "FAILURE_TTL", 0.2)
+        self.server.moods["good.example"] = SERVFAIL
+        spf = checker(self, self.server)
+        for _ in range(2):
+            self.assertEqual((await spf.check(CLIENT, "", "alice@good.example")).result, "temperror")
+        self.server.moods.clear()
+        end = reactor.seconds() + 0.25
+        await wait_until(lambda: reactor.seconds() > end)
+        self.assertEqual((await spf.check(CLIENT, "", "alice@good.example")).result, "pass")
+
     async def test_a_late_answer_within_the_deadline_counts(self) -> None:
         found, _ = await timed(checker(self, self.server, 3.0), "", "alice@late.example")
         self.assertEqual(found.result, "pass")
@@ -176,7 +273,7 @@ class Deadlines(TestCase):
     async def test_threads_that_are_stuck_do_not_hold_the_answer(self) -> None:
         dns = resolver(self, self.server)
         never: Deferred[Any] = Deferred()
-        spf = SpfChecker(reactor, lambda *_: never, dns, 0.3)
+        spf = SpfChecker(reactor, lambda *_: never, time.thread_time, dns, 0.3)
         found, seconds = await timed(spf, "", "alice@good.example")
         self.assertEqual((found.result, found.problem), ("temperror", "the check took too long"))
         self.assertLess(seconds, 1.3)
@@ -209,9 +306,8 @@ class Deadlines(TestCase):
 class Flood(TestCase):
     async def test_150_that_hang_hold_up_nothing_and_leave_nothing_behind(self) -> None:
         server = dns_server(self, ZONES, {".hung.example": NEVER})
-        pool = thread_pool(self, 2)
-        dns = resolver(self, server, 2.0)
-        spf = SpfChecker(reactor, partial(deferToThreadPool, reactor, pool), dns, 2.0)
+        dns = resolver(self, server, timeout=2.0)
+        spf = SpfChecker(reactor, runner(self, 2), time.thread_time, dns, 2.0)
         await spf.check(CLIENT, "", "warm@good.example")
         files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
         for turn in range(3):
@@ -236,13 +332,6 @@ def timed(spf: SpfChecker, helo: str, sender: str) -> Deferred[tuple[SpfResult, 
     return spf.check(CLIENT, helo, sender).addCallback(lambda found: (found, time.monotonic() - start))
 
 
-def down() -> DnsServer:
-    """A server that is no more."""
-    server = DnsServer({})
-    server.stop()
-    return server
-
-
 class Lags:
     """How late the reactor runs what is due every 5 ms."""
 
@@ -260,127 +349,3 @@ class Lags:
     def p99(self) -> float:
         self._loop.stop()
         return sorted(self.late)[int(len(self.late) * 0.99)]
-
-
-async def wait_until(true: Any) -> None:
-    end = reactor.seconds() + 10
-    while not true():
-        assert reactor.seconds() < end
-        await deferLater(reactor, 0.05, lambda: None)
-
-
-class Asking(TestCase):
-    """What reaches the name server."""
-
-    async def test_identical_checks_in_flight_are_one(self) -> None:
-        server = dns_server(self, ZONES, {"good.example": 0.2})
-        spf = checker(self, server)
-        waiting = [spf.check(CLIENT, "", "alice@good.example") for _ in range(30)]
-        self.assertEqual(spf.checks, 1)
-        self.assertEqual({found.result for found in await gatherResults(waiting)}, {"pass"})
-        self.assertEqual(server.asked("good.example", "TXT"), 1)
-
-    async def test_identical_questions_in_flight_are_one(self) -> None:
-        server = dns_server(self, ZONES, {"good.example": 0.2})
-        spf = checker(self, server)
-        await gatherResults([spf.check(f"192.0.2.{n}", "", f"user{n}@good.example") for n in range(30)])
-        self.assertEqual(server.asked("good.example", "TXT"), 1)
-
-    async def test_answers_are_kept_for_their_ttl_negative_ones_too(self) -> None:
-        server = dns_server(self, ZONES)
-        server.ttl = 1
-        dns = resolver(self, server)
-        for _ in range(3):
-            await dns.ask("good.example", "TXT")
-            self.assertEqual(await dns.ask("nowhere.example", "TXT"), ())
-            self.assertEqual(await dns.ask("good.example", "A"), ())
-        self.assertEqual(len(server.questions), 3)
-        end = reactor.seconds() + 1.05
-        await wait_until(lambda: reactor.seconds() > end)
-        await dns.ask("Good.Example.", "TXT")
-        await dns.ask("nowhere.example", "TXT")
-        self.assertEqual(len(server.questions), 5)
-
-    async def test_a_failure_is_kept_for_a_moment(self) -> None:
-        server = dns_server(self, ZONES, {"good.example": SERVFAIL})
-        dns = resolver(self, server)
-        for _ in range(3):
-            await self.assertFailure(dns.ask("good.example", "TXT"), DnsFailure)
-        self.assertEqual(server.asked("good.example", "TXT"), 1)
-
-    async def test_a_truncated_answer_is_asked_for_over_tcp(self) -> None:
-        server = dns_server(self, ZONES, {"good.example": TRUNCATED})
-        dns = resolver(self, server)
-        self.assertEqual(await dns.ask("good.example", "TXT"), ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
-        self.assertEqual([protocol for _, _, protocol in server.questions], ["udp", "tcp"])
-
-    async def test_more_records_than_spf_needs_are_not_read(self) -> None:
-        many = {"many.example": addresses(*[f"192.0.2.{n}" for n in range(256)], "198.51.100.1")}
-        dns = resolver(self, dns_server(self, many))
-        await self.assertFailure(dns.ask("many.example", "A"), DnsFailure)
-
-    async def test_a_datagram_that_is_lost_is_sent_again(self) -> None:
-        server = dns_server(self, ZONES, {"good.example": NEVER})
-        waiting = resolver(self, server).ask("good.example", "TXT")
-        await wait_until(lambda: server.questions)
-        server.moods.clear()
-        self.assertEqual(len(await waiting), 1)
-        self.assertEqual(server.asked("good.example", "TXT"), 2)
-
-    async def test_an_answer_to_another_question_is_not_taken(self) -> None:
-        server = dns_server(self, ZONES, {"good.example": FORGED})
-        answer = await resolver(self, server).ask("good.example", "TXT")
-        self.assertEqual(answer, ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
-
-    async def test_another_server_is_asked_where_one_is_down_sick_or_silent(self) -> None:
-        good = dns_server(self, ZONES)
-        sick = dns_server(self, ZONES, {"good.example": SERVFAIL})
-        silent = dns_server(self, ZONES, {"good.example": NEVER})
-        for bad in (down().address, sick.address, silent.address):
-            dns = Resolver(reactor, [bad, good.address], 5.0)
-            self.addCleanup(dns.close)
-            self.assertEqual(len(await dns.ask("good.example", "TXT")), 1)
-
-    async def test_no_server_at_all_is_a_failure_at_once(self) -> None:
-        dns = Resolver(reactor, [down().address, ("::1", down().port)], 30.0)
-        self.addCleanup(dns.close)
-        await self.assertFailure(dns.ask("good.example", "TXT"), DnsFailure)
-
-    async def test_names_that_cannot_be_asked_have_no_records(self) -> None:
-        server = dns_server(self, ZONES)
-        dns = resolver(self, server)
-        for name in ("a" * 64 + ".example", ".".join(["a" * 60] * 5), "a..example", ""):
-            self.assertEqual(await dns.ask(name, "A"), (), name)
-
-    async def test_the_memory_is_bounded(self) -> None:
-        self.patch(spf_dns, "MAX_CACHED", 3)
-        server = dns_server(self, ZONES)
-        dns = resolver(self, server)
-        for name in ("a.example", "b.example", "c.example", "d.example", "a.example", "d.example"):
-            await dns.ask(name, "A")
-        self.assertEqual(len(server.questions), 5)
-
-
-class Servers(TestCase):
-    def test_name_servers_have_addresses_and_ports(self) -> None:
-        read = parse_nameservers("192.0.2.53 192.0.2.53:5353, [2001:db8::53] [2001:db8::53]:5353 2001:db8::53")
-        self.assertEqual(
-            read,
-            (
-                ("192.0.2.53", 53),
-                ("192.0.2.53", 5353),
-                ("2001:db8::53", 53),
-                ("2001:db8::53", 5353),
-                ("2001:db8::53", 53),
-            ),
-        )
-        self.assertEqual(parse_nameservers(" ".join(map(str, read))), read)
-        self.assertEqual(nameservers(read), list(read))
-
-    def test_anything_else_is_refused(self) -> None:
-        for text in ("dns.example", "192.0.2.53:0", "192.0.2.53:70000", "[192.0.2.53", "192.0.2.53:x", "[]:53"):
-            error = self.assertRaises(ValueError, parse_nameservers, text)
-            self.assertIn(repr(text), str(error))
-
-    def test_without_any_the_systems_are_asked(self) -> None:
-        self.assertTrue(nameservers(()))
