@@ -163,4 +163,5 @@ def _sent(decisions: Sequence[Decision]) -> Decision:
 def _shadowed(decision: Decision) -> Decision:
     """A decision without its consequences."""
     shadow = "" if decision.action == PASS else decision.action
-    return decision._replace(action=PASS, shadow=shadow, greylist=False, client="")
+    detail = f"{decision.detail}; would ask for greylisting" if decision.greylist else decision.detail
+    return decision._replace(action=PASS, shadow=shadow, detail=detail, greylist=False, client="")

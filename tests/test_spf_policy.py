@@ -230,13 +230,15 @@ class OneHeader(SpfCase):
         self.assertEqual(shown, ["mailfrom none.net; asks for greylisting", asked])
         self.assertEqual(self.ask().decision.detail, asked)
 
-    def test_in_shadow_mode_nothing_is_asked_for(self) -> None:
+    def test_in_shadow_mode_it_tells_what_it_would_ask_for_and_does_not_ask(self) -> None:
         self.found = SpfResult("none", "mailfrom", "none.net")
         seats = (Seat(self.policy, shadow=True), Seat(GreylistingPolicy(Settings(), self.state, self.book)))
         self.listener = Switchboard("inbound", seats, lambda _: False, lambda *_: None, CancelledError)
         spf, grl = self.ask(recipient="bob@both.example").decisions
-        self.assertEqual(record_of("inbound", "", PostfixPolicyRequest(attributes()), spf, 1.5).detail, spf.detail)
-        self.assertEqual((spf.detail, grl.detail), ("mailfrom none.net", "client 192.0.2.0/24"))
+        shown = [record_of("inbound", "", PostfixPolicyRequest(attributes()), each, 1.5) for each in (spf, grl)]
+        self.assertTrue(shown[0].shadow.startswith(HEADER))
+        wanted = ["mailfrom none.net; would ask for greylisting", "client 192.0.2.0/24"]
+        self.assertEqual([record.detail for record in shown], wanted)
 
     def test_a_pool_that_spf_passed_waits_once(self) -> None:
         self.assertEqual(self.ask(recipient="bob@both.example").decision.reason, Reason.GREYLIST_FIRST)
