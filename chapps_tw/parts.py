@@ -54,7 +54,7 @@ from chapps_tw.tokens import TokenError, TokenStore
 VERSION = f"CHAPPS-TW v{__version__}"
 
 # pyspf computes in these, and long DNS answers are read; the questions are asked on the reactor.
-SPF_THREADS = 1
+SPF_THREADS = 2
 
 # How often the HELO whitelist is looked up, and how soon again when DNS did not answer.
 WHITELIST_SECONDS = 3600.0

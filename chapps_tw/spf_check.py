@@ -8,8 +8,9 @@ busy for the millisecond that a run takes, and a name server that never answers 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Protocol
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -70,7 +71,7 @@ class SpfChecker:
         timeout: float,
     ) -> None:
         self._clock = clock
-        self._evaluate = partial(run, evaluate)
+        self._runs = Runs(run)
         self._computed = computed
         self._dns = resolver
         self._timeout = timeout
@@ -161,8 +162,8 @@ class SpfChecker:
         while True:
             left = max(0.0, deadline - self._clock.seconds()) + _GRACE
             try:
-                running = self._evaluate(check, self._computed, spare)
-                result, seconds, missing = await running.addTimeout(left, self._clock)
+                running = self._runs.run(MAX_SECONDS - spare, evaluate, check, self._computed, spare)
+                result, seconds, missing = await Deferred.fromCoroutine(running).addTimeout(left, self._clock)
             except TimeoutError:
                 return SpfResult("temperror", identity.name, identity.domain, problem="the check took too long")
             if missing is None:
@@ -180,6 +181,39 @@ class SpfChecker:
             return failure
         except TimeoutError:
             return DnsFailure("no answer from DNS in time")
+
+
+class Runs:
+    """Has checks run one at a time, and first those that have computed least: a costly record waits for the others.
+
+    :param run: as of :class:`SpfChecker`.
+    """
+
+    def __init__(self, run: Callable[..., Deferred[Run]]) -> None:
+        self._run = run
+        self._queue: list[tuple[float, int, Deferred[None]]] = []
+        self._numbers = count()
+        self._busy = False
+
+    async def run(self, spent: float, *work: Any) -> Run:
+        """Run a function with its arguments when it is the turn of a check that has computed for some seconds."""
+        turn: Deferred[None] = Deferred()
+        heappush(self._queue, (spent, next(self._numbers), turn))
+        self._go_on()
+        await turn
+        try:
+            return await self._run(*work)
+        finally:
+            self._busy = False
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._queue and not self._busy:
+            *_, turn = heappop(self._queue)
+            # It was called when it was given up.
+            if not turn.called:
+                self._busy = True
+                turn.callback(None)
 
 
 def identity_of(client: str, helo: str, sender: str) -> Identity | None:

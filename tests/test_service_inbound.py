@@ -20,7 +20,7 @@ import pytest
 
 from tests.policy_client import PolicyClient, encode, inbound, outbound
 from tests.servers.common import wait_until
-from tests.servers.dns import NEVER, DnsServer, txt
+from tests.servers.dns import LONG, NEVER, DnsServer, txt
 from tests.servers.redis import RedisProcess
 from tests.servers.service import Options, Service
 
@@ -249,6 +249,40 @@ class SilentDnsTests(ServiceTestCase):
             self.assertEqual({each.answer for each in asked if not each.answer.startswith(expected[name])}, set())
             # A message that needs DNS takes its turn behind those that came before it.
             self.assertLess(slowest(asked), 0.25 if name == "inbound" else 0.05, name)
+
+
+class CostlyDnsTests(ServiceTestCase):
+    """Many messages at once whose DNS is made to cost much."""
+
+    def check(self, dns: DnsServer, senders: Sequence[str], expected: str) -> None:
+        service = self.start_service(dns, {})
+        with Measuring(service) as measuring:
+            answers = list(self.ask_at_once(service, senders))
+        self.assertEqual({answer for answer in answers if not answer.startswith(expected)}, set())
+        self.assertLess(slowest(measuring.asked["outbound"]), 0.75)
+        self.assertLess(slowest(measuring.asked["/health"]), 0.75)
+        self.assertNotIn("Traceback", service.log())
+
+    def ask_at_once(self, service: Service, senders: Sequence[str]) -> Iterator[str]:
+        clients = [service.client("inbound", 30) for _ in senders]
+        for client, sender in zip(clients, senders, strict=True):
+            self.addCleanup(client.close)
+            client.send(encode(inbound(sender=sender, recipient=CHECKED)))
+        return (client.answer() for client in clients)
+
+    def test_long_answers_hold_up_nothing_else(self) -> None:
+        dns = self.start_dns({".long.example": LONG})
+        self.check(dns, [f"carl@d{number}.long.example" for number in range(STUCK)], GREYLISTED)
+
+    def test_long_records_hold_up_nothing_else(self) -> None:
+        dns = self.start_dns()
+        macros = " ".join(f"x{number}=" + "%{sr}" * 70 + "." * 127 for number in range(8))
+        for number in range(9):
+            text = f"v=spf1 include:c{number + 1}.costly.example {macros}"
+            dns.zones[f"c{number}.costly.example"] = [txt(*[text[at : at + 250] for at in range(0, len(text), 250)])]
+        dns.zones["c9.costly.example"] = [txt("v=spf1 +all")]
+        senders = [f"carl{number}@c0.costly.example" for number in range(STUCK)]
+        self.check(dns, senders, HEADER)
 
 
 class RedisAwayTests(ServiceTestCase):

@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw import spf_check, spf_dns, spf_messages
 from chapps_tw.received_spf import SpfResult
-from chapps_tw.spf_check import SpfChecker
+from chapps_tw.spf_check import Runs, SpfChecker
 from chapps_tw.spf_messages import MAX_RECORD
 from chapps_tw.spf_query import Check, Identity, evaluate
 from tests.servers.dns import (
@@ -216,6 +216,22 @@ class Costs(TestCase):
         found = await spf.check(CLIENT, "", "alice@c0.example")
         self.assertEqual((found.result, found.problem), ("temperror", "the record takes too long to be read"))
         self.assertLess(len(server.questions), 5)
+
+    def test_a_check_that_has_computed_much_waits_for_the_others(self) -> None:
+        begun: list[tuple[str, Deferred[Any]]] = []
+
+        def run(name: str) -> Deferred[Any]:
+            begun.append((name, Deferred()))
+            return begun[-1][1]
+
+        runs = Runs(run)
+        turns = [(0.2, "first"), (0.2, "dear"), (0.1, "cheap"), (0.1, "given up"), (0.0, "new")]
+        waiting = [Deferred.fromCoroutine(runs.run(spent, name)) for spent, name in turns]
+        waiting[3].addErrback(lambda _: None).cancel()
+        for number in range(4):
+            self.assertEqual(len(begun), number + 1)
+            begun[-1][1].callback(None)
+        self.assertEqual([name for name, _ in begun], ["first", "new", "cheap", "dear"])
 
     def test_no_record_takes_long(self) -> None:
         for terms in (

@@ -26,6 +26,8 @@ NEVER = "never"
 SERVFAIL = "servfail"
 TRUNCATED = "truncated"
 FORGED = "forged"
+# An answer of 14 KB over TCP, made at once.
+LONG = "long"
 # Over TCP alone it never answers.
 SILENT_TCP = "silent tcp"
 # Responses to a question with EDNS; one without is answered.
@@ -58,6 +60,16 @@ def _capitals(name: dns.name.Name) -> dns.name.Name:
 
 def _text(name: dns.name.Name) -> str:
     return b".".join(name.labels[:-1]).decode("latin-1").lower()
+
+
+def _long(query: dns.message.Message) -> bytes:
+    texts = [f"text {number} of the many that some domains have".encode() for number in range(240)]
+    # The name that was asked for, TXT, IN, TTL, length, and one string.
+    records = [struct.pack("!HHHIHB", 0xC00C, 16, 1, 300, len(text) + 1, len(text)) + text for text in texts]
+    head = dns.message.make_response(query)
+    head.use_edns(False)
+    wire = head.to_wire()
+    return wire[:6] + struct.pack("!HHH", len(records), 0, 0) + wire[12:] + b"".join(records)
 
 
 class DnsServer:
@@ -166,7 +178,7 @@ class DnsServer:
                 connection.recv(1)
             if mood in (NEVER, SILENT_TCP):
                 return
-            answer = self._answer(query, "" if mood == TRUNCATED else mood, 65535)
+            answer = _long(query) if mood == LONG else self._answer(query, "" if mood == TRUNCATED else mood, 65535)
             connection.sendall(struct.pack("!H", len(answer)) + answer)
 
     def _mood(self, query: dns.message.Message, protocol: str) -> str | float:
@@ -188,7 +200,7 @@ class DnsServer:
             response.set_rcode(dns.rcode.from_text(str(mood)))
             if mood == FORMERR:
                 response.question.clear()
-        elif mood in (TRUNCATED, SILENT_TCP):
+        elif mood in (TRUNCATED, SILENT_TCP, LONG):
             response.flags |= dns.flags.TC
         else:
             self._fill(response, query.question[0])
