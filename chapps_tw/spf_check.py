@@ -8,9 +8,7 @@ busy for the millisecond that a run takes, and a name server that never answers 
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
-from itertools import count
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -22,6 +20,7 @@ from chapps_tw.received_spf import SpfResult, one_line
 from chapps_tw.spf_cache import Cache
 from chapps_tw.spf_messages import FAILURE_TTL, Answer, DnsFailure, is_spf, text_of
 from chapps_tw.spf_query import Check, Identity, Question, Run, evaluate, problem_of
+from chapps_tw.spf_turns import Queue
 
 # Messages that are checked at once. Each has one DNS question open, so this bounds sockets as well.
 MAX_CHECKS = 400
@@ -71,7 +70,7 @@ class SpfChecker:
         timeout: float,
     ) -> None:
         self._clock = clock
-        self._runs = Runs(run)
+        self._runs = Queue(run)
         self._computed = computed
         self._dns = resolver
         self._timeout = timeout
@@ -181,39 +180,6 @@ class SpfChecker:
             return failure
         except TimeoutError:
             return DnsFailure("no answer from DNS in time")
-
-
-class Runs:
-    """Has checks run one at a time, and first those that have computed least: a costly record waits for the others.
-
-    :param run: as of :class:`SpfChecker`.
-    """
-
-    def __init__(self, run: Callable[..., Deferred[Run]]) -> None:
-        self._run = run
-        self._queue: list[tuple[float, int, Deferred[None]]] = []
-        self._numbers = count()
-        self._busy = False
-
-    async def run(self, spent: float, *work: Any) -> Run:
-        """Run a function with its arguments when it is the turn of a check that has computed for some seconds."""
-        turn: Deferred[None] = Deferred()
-        heappush(self._queue, (spent, next(self._numbers), turn))
-        self._go_on()
-        await turn
-        try:
-            return await self._run(*work)
-        finally:
-            self._busy = False
-            self._go_on()
-
-    def _go_on(self) -> None:
-        while self._queue and not self._busy:
-            *_, turn = heappop(self._queue)
-            # It was called when it was given up.
-            if not turn.called:
-                self._busy = True
-                turn.callback(None)
 
 
 def identity_of(client: str, helo: str, sender: str) -> Identity | None:

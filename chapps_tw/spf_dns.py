@@ -6,16 +6,14 @@ no thread.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
-from secrets import randbelow
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from typing import Any, TypeVar
 
 import dns.resolver
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
-from twisted.internet.interfaces import IConnector, IReactorFDSet, IReactorTCP, IReactorTime, IReadDescriptor
+from twisted.internet.interfaces import IConnector, IReactorFDSet, IReactorTCP, IReadDescriptor
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int16StringReceiver
@@ -32,12 +30,15 @@ from chapps_tw.spf_messages import (
     Damaged,
     DnsFailure,
     Found,
+    Query,
+    Question,
     Reply,
-    is_reply,
+    may_answer,
     query,
     question_of,
     read,
 )
+from chapps_tw.spf_turns import Queue, Turns
 from chapps_tw.watch import Watch, unwatched
 
 MAX_QUESTIONS = 512
@@ -67,7 +68,7 @@ class Resolver:
     """Asks recursive name servers.
 
     :param reactor: provides IReactorTime, IReactorFDSet and IReactorTCP.
-    :param run: runs a function with its arguments in a thread: long answers are read there.
+    :param run: runs a function with its arguments in a thread: answers are read there.
     :param servers: addresses and ports, asked in this order.
     :param timeout: seconds until a question is given up.
     :param watch: times each question to the servers, by its type of record.
@@ -85,7 +86,8 @@ class Resolver:
         watch: Watch = unwatched,
     ) -> None:
         self._reactor = reactor
-        self._run = run
+        # Short ones first: a long answer is read in a hundred times the time of a short one.
+        self._reading = Queue(run)
         self._watch = watch
         self.looks = self.misses = self.failures = 0
         self._servers = tuple(servers)
@@ -93,7 +95,7 @@ class Resolver:
         self._cache: Cache[Answer | DnsFailure] = Cache(MAX_CACHED, MAX_CACHED_BYTES)
         self._waiting: dict[tuple[str, str], list[Deferred[Answer]]] = {}
         self._tasks: set[Deferred[None]] = set()
-        self._turns = Turns(reactor)
+        self._turns = Turns(reactor, TURN_SIZE)
         self._closed = False
 
     @property
@@ -172,63 +174,37 @@ class Resolver:
                     return await self._ask_server(question, server, patience, end)
                 except TimeoutError:
                     await self._turns.mine()
-                except _Unusable:
+                except (_Unusable, Damaged):
                     servers.remove(server)
             patience *= 2
         raise DnsFailure("no DNS server has an answer")
 
-    async def _ask_server(self, question: bytes, server: Server, patience: float, end: float) -> Found:
+    async def _ask_server(self, question: Question, server: Server, patience: float, end: float) -> Found:
         reply = await self._in_time(self._over_udp(question, server, edns=True), patience, end)
         if reply.status in NO_EDNS:
             reply = await self._in_time(self._over_udp(question, server, edns=False), patience, end)
         if reply.truncated:
             await self._turns.mine()
-            wire = await self._in_time(_Conversation(self._reactor, question, server).received, patience, end)
-            reply = await self._in_time(self._run(_read, wire, question), inf, end)
+            talk = _Conversation(self._reactor, query(question, edns=False), server)
+            wire = await self._in_time(talk.received, patience, end)
+            reply = await self._in_time(self._read(wire, talk.query), inf, end)
         if reply.found is None:
             raise _Unusable
         return reply.found
+
+    def _read(self, wire: bytes, asked: Query) -> Deferred[Reply]:
+        """Read an answer in a thread. Raises Damaged."""
+        return Deferred.fromCoroutine(self._reading.run(len(wire), read, wire, asked))
 
     def _in_time(self, waiting: Deferred[T], patience: float, end: float) -> Deferred[T]:
         left = end - self._reactor.seconds()
         return waiting.addTimeout(max(0.0, min(patience, left)), self._reactor)
 
-    def _over_udp(self, question: bytes, server: Server, edns: bool) -> Deferred[Reply]:
+    def _over_udp(self, question: Question, server: Server, edns: bool) -> Deferred[Reply]:
         try:
-            return _Datagrams(self._reactor, question, server, edns).reply
+            return _Datagrams(self._reactor, query(question, edns), server, self._read).reply
         except OSError:
             return fail(_Unusable())
-
-
-class Turns:
-    """Lets a few go on in each turn of the reactor, so that a burst of questions is no standstill."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._free = TURN_SIZE
-        self._queue: deque[Deferred[None]] = deque()
-        self._renewing = False
-
-    def mine(self) -> Deferred[None]:
-        """Fires when it is the caller's turn."""
-        turn: Deferred[None] = Deferred()
-        self._queue.append(turn)
-        self._go_on()
-        return turn
-
-    def _go_on(self) -> None:
-        while self._free and self._queue:
-            self._free -= 1
-            self._queue.popleft().callback(None)
-        if not self._renewing:
-            self._renewing = True
-            self._clock.callLater(0, self._renew)
-
-    def _renew(self) -> None:
-        self._renewing = False
-        self._free = TURN_SIZE
-        if self._queue:
-            self._go_on()
 
 
 @implementer(IReadDescriptor)
@@ -238,19 +214,22 @@ class _Datagrams:
     The reactor's own ports are not for one datagram: each writes a line into the log when it is opened,
     and one when it is closed.
 
+    :param read: reads what was received.
     :raises OSError: when there is no socket to be had, or no way to the server.
     """
 
-    def __init__(self, reactor: IReactorFDSet, question: bytes, server: Server, edns: bool) -> None:
+    def __init__(
+        self, reactor: IReactorFDSet, asked: Query, server: Server, read: Callable[[bytes, Query], Deferred[Reply]]
+    ) -> None:
         self.reply: Deferred[Reply] = Deferred(lambda _: self._close())
         self._reactor = reactor
-        self._question = question
-        self._number = randbelow(1 << 16)
+        self._asked = asked
+        self._read = read
         self._socket = socket(AF_INET6 if ":" in server[0] else AF_INET, SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
             self._socket.connect(server)
-            self._socket.send(query(self._number, question, edns))
+            self._socket.send(asked.wire)
         except OSError:
             self._socket.close()
             raise
@@ -265,17 +244,18 @@ class _Datagrams:
     def doRead(self) -> None:
         try:
             wire = self._socket.recv(UDP_PAYLOAD)
-            if not is_reply(wire, self._number, self._question):
-                return  # from somebody else: the right one may still come
-            # So short that it is read at once.
-            reply = read(wire, self._question)
-        except (BlockingIOError, Damaged):
+        except BlockingIOError:
             return
         except OSError:
             self.connectionLost(Failure())
             return
-        self._close()
-        self.reply.callback(reply)
+        if may_answer(wire, self._asked):
+            self._read(wire, self._asked).addCallbacks(self._told, _not_this_one)
+
+    def _told(self, reply: Reply) -> None:
+        if not self.reply.called:
+            self._close()
+            self.reply.callback(reply)
 
     def connectionLost(self, reason: Failure) -> None:
         self._close()
@@ -287,6 +267,11 @@ class _Datagrams:
         self._socket.close()
 
 
+def _not_this_one(failure: Failure) -> None:
+    """From somebody else, or damaged on its way: the right one may still come."""
+    failure.trap(Damaged)
+
+
 class _Stream(Int16StringReceiver):
     """The connection of a :class:`_Conversation`."""
 
@@ -296,7 +281,7 @@ class _Stream(Int16StringReceiver):
     transport: Any
 
     def connectionMade(self) -> None:
-        message = self.factory.message
+        message = self.factory.query.wire
         self.transport.write(len(message).to_bytes(2) + message)
 
     def stringReceived(self, string: bytes) -> None:
@@ -311,16 +296,15 @@ class _Conversation(ClientFactory):
     """One question over TCP (RFC 7766).
 
     :ivar received: the answer, in wire form. Fails with _Unusable where there is none.
+    :ivar query: what is asked.
     """
 
     protocol = _Stream
     # Else there are two lines in the log for each.
     noisy = False
 
-    def __init__(self, reactor: IReactorTCP, question: bytes, server: Server) -> None:
-        self._question = question
-        self._number = randbelow(1 << 16)
-        self.message = query(self._number, question, edns=False)
+    def __init__(self, reactor: IReactorTCP, query: Query, server: Server) -> None:
+        self.query = query
         self.received: Deferred[bytes] = Deferred(self._give_up)
         self._connector = reactor.connectTCP(*server, self)
 
@@ -335,18 +319,10 @@ class _Conversation(ClientFactory):
         """Take what the server says first."""
         if self.received.called:
             return
-        if is_reply(wire, self._number, self._question):
+        if may_answer(wire, self.query):
             self.received.callback(wire)
         else:
             self.received.errback(_Unusable())
-
-
-def _read(wire: bytes, question: bytes) -> Reply:
-    """Read an answer in a thread."""
-    try:
-        return read(wire, question)
-    except Damaged:
-        raise _Unusable from None
 
 
 def nameservers(configured: Sequence[Server]) -> list[Server]:

@@ -24,7 +24,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policies", "switchboard"),
     (
         *("database", "decision_log", "helo_whitelist", "log_file", "metrics"),
-        *("migrations", "notify", "spf_cache", "spf_check", "spf_dns", "spf_messages", "spf_query", "state"),
+        *(
+            "migrations",
+            "notify",
+            "spf_cache",
+            "spf_check",
+            "spf_dns",
+            "spf_messages",
+            "spf_query",
+            "spf_turns",
+            "state",
+        ),
     ),
     ("cli", "cli_ask", "cli_parser", "postfix", "rest"),
     ("admin", "parts", "preflight", "readings", "service", "start_errors"),
@@ -40,6 +50,8 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "state": TWISTED | {"txredisapi", "hiredis", "OpenSSL", "service_identity"},
     "spf_check": TWISTED,
     "spf_dns": TWISTED | {"dns"},
+    "spf_messages": frozenset({"dns"}),
+    "spf_turns": TWISTED,
     "spf_query": frozenset({"spf"}),
     "helo_whitelist": TWISTED,
     "decision_log": TWISTED,
@@ -58,7 +70,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
 # Parts of one thing: a module may also import its neighbour in the same layer.
 FAMILIES: tuple[frozenset[str], ...] = (
     frozenset({"database", "migrations"}),
-    frozenset({"spf_cache", "spf_check", "spf_dns", "spf_messages", "spf_query"}),
+    frozenset({"spf_cache", "spf_check", "spf_dns", "spf_messages", "spf_query", "spf_turns"}),
     frozenset({"cli", "cli_ask", "cli_parser"}),
 )
 

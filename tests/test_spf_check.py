@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
@@ -18,9 +19,10 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw import spf_check, spf_dns, spf_messages
 from chapps_tw.received_spf import SpfResult
-from chapps_tw.spf_check import Runs, SpfChecker
+from chapps_tw.spf_check import SpfChecker
 from chapps_tw.spf_messages import MAX_RECORD
 from chapps_tw.spf_query import Check, Identity, evaluate
+from chapps_tw.spf_turns import Queue
 from tests.servers.dns import (
     NEVER,
     SERVFAIL,
@@ -220,13 +222,16 @@ class Costs(TestCase):
     def test_a_check_that_has_computed_much_waits_for_the_others(self) -> None:
         begun: list[tuple[str, Deferred[Any]]] = []
 
-        def run(name: str) -> Deferred[Any]:
+        def run(work: Callable[[], None], name: str) -> Deferred[Any]:
             begun.append((name, Deferred()))
             return begun[-1][1]
 
-        runs = Runs(run)
+        def work(name: str) -> None:
+            """Not called."""
+
+        runs = Queue(run)
         turns = [(0.2, "first"), (0.2, "dear"), (0.1, "cheap"), (0.1, "given up"), (0.0, "new")]
-        waiting = [Deferred.fromCoroutine(runs.run(spent, name)) for spent, name in turns]
+        waiting = [Deferred.fromCoroutine(runs.run(spent, work, name)) for spent, name in turns]
         waiting[3].addErrback(lambda _: None).cancel()
         for number in range(4):
             self.assertEqual(len(begun), number + 1)
