@@ -1,6 +1,6 @@
 """A process that spends as fast as it can, and tells what became of it.
 
-    python -m tests.state_spender FILE NAME
+    python -m tests.state_spender FILE NAME LIMIT
 
 Prints a line for each answer: the instance and the outcome. Runs until it is killed, or is told that
 there is no more room.
@@ -19,11 +19,10 @@ from twisted.python.failure import Failure
 from chapps_tw.interfaces import Fill, Outcome, Rules, Spend, StateUnavailable
 from chapps_tw.state.sqlite import SqliteState
 
-LIMIT = 4000
 RULES = Rules(interval=86400.0, margin_count=0, margin_ratio=0.0, min_delta=0.0)
 
 
-async def spend_all(state: SqliteState, name: str) -> None:
+async def spend_all(state: SqliteState, name: str, limit: int) -> None:
     number = 0
     outcome = Outcome.ACCEPTED
     while outcome != Outcome.EXCEEDED:
@@ -32,7 +31,7 @@ async def spend_all(state: SqliteState, name: str) -> None:
         try:
             spent = await state.spend(spend, RULES)
             if spent.outcome == Outcome.MISSING:
-                spent = await state.spend(spend, RULES, Fill(spent.token, LIMIT, 86400.0))
+                spent = await state.spend(spend, RULES, Fill(spent.token, limit, 86400.0))
         except StateUnavailable:
             # Another process had the file for too long; asked again, as Postfix would. What is refused is refused
             # at once: without a wait this would not let the reactor go on.
@@ -44,12 +43,12 @@ async def spend_all(state: SqliteState, name: str) -> None:
         sys.stdout.flush()
 
 
-def main(path: str, name: str) -> None:
+def main(path: str, name: str, limit: str) -> None:
     state = SqliteState(path, time.time, reactor)
     state.start()
 
     async def work() -> None:
-        await spend_all(state, name)
+        await spend_all(state, name, int(limit))
         await state.stop()
         reactor.stop()
 

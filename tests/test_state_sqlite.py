@@ -28,8 +28,8 @@ from chapps_tw.state.sqlite import SqliteState
 from chapps_tw.state.sqlite_file import StateTooNew
 from tests.servers.common import Process, wait_until
 from tests.state_contract import LiveStateContract
-from tests.state_spender import LIMIT
 
+LIMIT = 4000
 START = 1_700_000_000.0
 RULES = Rules(interval=1000.0, margin_count=0, margin_ratio=0.0, min_delta=0.0)
 
@@ -177,7 +177,8 @@ class Turns(SynchronousTestCase):
         for number in range(64):
             refused.append(self.state.spend(Spend("bob", f"i{number}", "", 1), RULES))
             self.clock.advance(0.007)
-        self.assertLess(time.monotonic() - began, 2.0)
+        # Once each would be 13 s.
+        self.assertLess(time.monotonic() - began, 8.0)
         for each in refused:
             self.failureResultOf(each, StateUnavailable)
         self.assertEqual(self.used(), 1)
@@ -453,10 +454,10 @@ class Files(TestCase):
 class Processes(TestCase):
     """Real processes with a real reactor on one file."""
 
-    def spender(self, path: str, name: str) -> Process:
+    def spender(self, path: str, name: str, limit: int) -> Process:
         root = Path(__file__).parent.parent
         environment = os.environ | {"PYTHONPATH": str(root)}
-        command = [sys.executable, "-m", "tests.state_spender", os.path.abspath(path), name]
+        command = [sys.executable, "-m", "tests.state_spender", os.path.abspath(path), name, str(limit)]
         process = Process(command, Path(temporary(self)), env=environment)
         self.addCleanup(process.stop)
         return process
@@ -469,7 +470,7 @@ class Processes(TestCase):
         path = temporary(self)
         answered: list[str] = []
         for name, enough in (("first", 300), ("second", 500), ("third", 100)):
-            process = self.spender(path, name)
+            process = self.spender(path, name, 10**6)
             wait_until(lambda process=process, enough=enough: len(self.told(process)) > enough, "spending")  # type: ignore[misc]
             process.signal(signal.SIGKILL)
             process.stop()
@@ -486,9 +487,10 @@ class Processes(TestCase):
 
     async def test_two_processes_on_one_file_let_exactly_the_limit_through(self) -> None:
         path = temporary(self)
-        both = [self.spender(path, "one"), self.spender(path, "two")]
+        both = [self.spender(path, "one", LIMIT), self.spender(path, "two", LIMIT)]
         for process in both:
-            wait_until(lambda process=process: process.popen.poll() is not None, "ending", 60.0)  # type: ignore[misc]
+            wait_until(lambda process=process: process.popen.poll() is not None, "ending", 90.0)  # type: ignore[misc]
+        self.assertEqual([process.stop() for process in both], [0, 0], [process.output()[-2000:] for process in both])
         accepted = [sum(outcome == "ACCEPTED" for _, outcome in self.told(process)) for process in both]
         self.assertEqual(sum(accepted), LIMIT, [process.output()[-500:] for process in both])
         with sqlite3.connect(path) as db:
