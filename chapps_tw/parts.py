@@ -146,10 +146,14 @@ class Parts:
         self.pinging = LoopingCall(self._ping)
         self.pinging.clock = reactor
 
+    @property
+    def _store_timeout(self) -> float:
+        """Seconds that a policy waits for the state or the book."""
+        # What a question that timed out there is answered with must be sent before the whole request times out.
+        return 0.75 * self.settings.chapps.request_timeout
+
     def _make_state(self) -> None:
         settings = self.settings
-        # What a command that timed out was answered with must be sent before the whole question times out.
-        timeout = 0.75 * settings.chapps.request_timeout
         self.state: LiveState
         self.store: Store
         if settings.uses_redis:
@@ -159,7 +163,7 @@ class Parts:
                 settings.redis_password,
                 self.reactor,
                 time.monotonic,
-                timeout,
+                self._store_timeout,
                 observe,
                 settings.sentinel_password,
             )
@@ -175,7 +179,9 @@ class Parts:
         self.engine = open_engine(self.settings)
         self.threads = Threads(self.reactor, adapter.pool_size)
         watch = partial(self.metrics.watch, "database")
-        self.book = Keeper(self.engine, self.reactor, self.threads.run, adapter.pool_size, watch=watch)
+        self.book = Keeper(
+            self.engine, self.reactor, self.threads.run, adapter.pool_size, self._store_timeout, watch=watch
+        )
 
     def _make_spf(self) -> None:
         options = self.settings.spf

@@ -19,13 +19,12 @@ from chapps_tw.database import changes
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.models import pending_drops
 from chapps_tw.database.transaction import Permit, transact
-from chapps_tw.rest.dropping import LOOK
 from tests.api_case import APITestCase
 from tests.policy_client import encode, inbound, outbound
 from tests.rest_client import ask
 from tests.servers.dns import DnsServer, txt
 from tests.servers.redis import RedisProcess
-from tests.servers.service import Options, Service
+from tests.servers.service import PATIENT, Options, Service
 
 OVER_QUOTA = "REJECT Rejected - outbound quota fulfilled"
 NOT_ALLOWED = "REJECT Rejected - not allowed to send mail from this domain"
@@ -88,7 +87,7 @@ class NextQuestionTests(InForceTestCase):
     def setUpClass(cls) -> None:
         dns = DnsServer({"example.net": [txt("v=spf1 -all")]})
         cls.addClassCleanup(dns.stop)
-        cls.run_both(cls.run_redis(), {"SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"}})
+        cls.run_both(cls.run_redis(), {**PATIENT, "SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"}})
 
     def test_another_quota_for_a_user(self) -> None:
         self.assertEqual([self.sent(), self.sent()], ["DUNNO", OVER_QUOTA])
@@ -177,7 +176,7 @@ class StandstillTests(InForceTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.run_both(cls.run_redis())
+        cls.run_both(cls.run_redis(), PATIENT)
         cls.addClassCleanup(lambda: cls.there.signal(SIGCONT))
 
     def check(self, listener: str, question: Callable[[], Mapping[str, str]], clear: Call, *flips: Flip) -> None:
@@ -244,7 +243,7 @@ class PersistentTestCase(InForceTestCase):
         """Take the domain from Ann; returns the envelope."""
         return self.expect(200, self.here, "DELETE", f"/users/{self.ann}/domains/", [self.domain])
 
-    def wait_in_force(self, seconds: float) -> None:
+    def wait_in_force(self, seconds: float = 60.0) -> None:
         """Wait until the stale copy is dropped; nobody asks about Ann by policy requests meanwhile."""
 
         def dropped() -> bool:
@@ -272,7 +271,7 @@ class StateAwayTests(PersistentTestCase):
         self.assertGreater(self.waiting_drops(), 0)
         back()
         # Nobody asks about Ann by policy requests meanwhile.
-        self.wait_for("the dropping of the stale copies", lambda: not self.waiting_drops(), 5)
+        self.wait_for("the dropping of the stale copies", lambda: not self.waiting_drops())
         self.assertEqual(self.expect(200, self.there, "GET", self.ANN)["response"], "NOT CACHED")
         self.assertIn("There is no cached limit for user ann.", self.remarks("/live/quota/0?name=ann"))
         self.assertEqual(self.sent(), NOT_ALLOWED)
@@ -286,7 +285,8 @@ class StateAwayTests(PersistentTestCase):
         ):
             begin = time.monotonic()
             self.assertEqual(self.expect(200, self.here, method, path, body)["remarks"], [STATE_AWAY])
-            self.assertLess(time.monotonic() - begin, 3)
+            # Many times what the state store is waited for.
+            self.assertLess(time.monotonic() - begin, 20)
 
     def remarks(self, path: str) -> list[str]:
         found: list[str] = self.expect(200, self.there, "GET", path)["remarks"]
@@ -314,7 +314,7 @@ class NodeLostTests(PersistentTestCase):
         self.here.kill()
         self.here.start()
         self.redis.go_on()
-        self.wait_in_force(5)
+        self.wait_in_force()
 
     def test_it_stays_away_and_another_node_does_its_work(self) -> None:
         self.assertEqual(self.sent(), "DUNNO")
@@ -322,7 +322,7 @@ class NodeLostTests(PersistentTestCase):
         self.assertEqual(self.unlink()["remarks"], [STATE_AWAY])
         self.here.kill()
         self.redis.start()
-        self.wait_in_force(LOOK + 5)
+        self.wait_in_force()
 
     def test_it_is_killed_between_the_commit_and_the_drop(self) -> None:
         self.assertEqual(self.sent(), "DUNNO")
@@ -330,7 +330,7 @@ class NodeLostTests(PersistentTestCase):
         asking = threading.Thread(target=self.ask_in_vain)
         asking.start()
         domains = f"/users/{self.ann}/domains/"
-        self.wait_for("the commit", lambda: self.there.http(domains)[1]["response"] == [], 2)
+        self.wait_for("the commit", lambda: self.there.http(domains)[1]["response"] == [])
         self.here.kill()
         asking.join()
         # What the node has sent is lost with the server that never goes on to read it; the copies are not.
@@ -340,14 +340,14 @@ class NodeLostTests(PersistentTestCase):
         self.redis.start()
         self.expect_stale()
         self.here.start()
-        self.wait_in_force(5)
+        self.wait_in_force()
 
     def ask_in_vain(self) -> None:
         with suppress(ConnectionError, HTTPException):
             self.unlink()
 
     def expect_stale(self) -> None:
-        self.wait_for("Redis", lambda: self.there.http(self.ANN)[0] == 200, 5)
+        self.wait_for("Redis", lambda: self.there.http(self.ANN)[0] == 200)
         self.assertEqual(self.expect(200, self.there, "GET", self.ANN)["response"], "AUTHORIZED")
 
 
@@ -367,7 +367,7 @@ class EmbeddedTests(APITestCase):
         unlink = partial(changes.unlink, kind="users", id=ann, other="domains", ids=[domain])
         transact(engine, unlink, Permit(), str)
         service.start()
-        self.wait_for("the drop", lambda: not self.rows(engine), 5)
+        self.wait_for("the drop", lambda: not self.rows(engine))
         with service.client() as client:
             self.assertEqual(client.ask(outbound()), NOT_ALLOWED)
 

@@ -8,6 +8,7 @@ from tests.api_case import APITestCase
 from tests.policy_client import encode, outbound
 from tests.rest_client import ask
 from tests.servers.postfix import Postfix
+from tests.servers.service import PATIENT
 from tests.smtp_client import Replies, SMTPClient
 
 SENDER = "sales@customer.example"
@@ -16,7 +17,7 @@ REFUSED = 554
 
 class CustomerTests(APITestCase):
     def setUp(self) -> None:
-        self.first, self.second = self.run_nodes(self.run_redis(), {"OutboundQuotaPolicy": {"margin": 0}})
+        self.first, self.second = self.run_nodes(self.run_redis(), {"OutboundQuotaPolicy": {"margin": 0}, **PATIENT})
         self.postfix = Postfix({stage: [self.second.endpoint()] for stage in ("RCPT", "DATA", "END-OF-MESSAGE")})
         self.addCleanup(self.postfix.stop)
 

@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 Options = Mapping[str, Mapping[str, object]]
 
+# For what no answer may be late in, however slow the machine is.
+PATIENT: Options = {"CHAPPS": {"request_timeout": 30}}
+
 # The default listeners, and the section that configures each.
 _LISTENERS = {"outbound": "OutboundQuotaPolicy", "greylisting": "GreylistingPolicy", "inbound": "SPFEnforcementPolicy"}
 
@@ -75,7 +78,7 @@ class Service:
         :raises RuntimeError: with its log, when it ends instead.
         """
         self.launch(environment, prefix, **popen)
-        wait_until(lambda: self.has_ended or self.is_listening, "the service listening", 30)
+        wait_until(lambda: self.has_ended or self.is_listening, "the service listening")
         if self.has_ended:
             raise RuntimeError(f"the service did not start:\n{self.log()}")
         return self
@@ -167,7 +170,7 @@ class Service:
     def token(self) -> str:
         return (self.directory / "api-token").read_text().strip()
 
-    def client(self, listener: str = "outbound", timeout: float = 10.0) -> PolicyClient:
+    def client(self, listener: str = "outbound", timeout: float = 30.0) -> PolicyClient:
         """A new connection to one of its policy listeners."""
         return PolicyClient(("127.0.0.1", self.ports[listener]), timeout)
 
@@ -181,7 +184,7 @@ class Service:
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         url = f"http://127.0.0.1:{self.ports['api']}{path}"
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=10) as reply:
+            with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=60) as reply:
                 return reply.status, json.load(reply)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
