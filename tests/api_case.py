@@ -72,7 +72,7 @@ class APITestCase(unittest.TestCase):
         """Create an object of the book; returns its id."""
         return int(self.expect(201, service, "POST", f"/{kind}/", fields)["response"]["id"])
 
-    def wait_for(self, what: str, true: Callable[[], object], seconds: float) -> None:
+    def wait_for(self, what: str, true: Callable[[], object], seconds: float = 60.0) -> None:
         """Fail unless something comes true in time."""
         try:
             wait_until(true, what, seconds)

@@ -24,6 +24,9 @@ from tests.servers.sql import MariaDB, PostgreSQL
 
 CLOCK: Any = reactor
 
+# Seconds that an answer of the database may take, where it is not what is looked at: of one entry, and of others.
+PATIENCE = 30.0, 60.0
+
 
 @cache
 def shared(kind: type[PostgreSQL] | type[MariaDB]) -> PostgreSQL | MariaDB:
@@ -121,7 +124,7 @@ class BookCase(TestCase):
         self.threads = Threads(CLOCK, self.adapter.pool_size)
         self.threads.start()
         self.addCleanup(self.threads.stop)
-        self.book = Keeper(self.engine, CLOCK, self.threads.run, self.adapter.pool_size)
+        self.book = Keeper(self.engine, CLOCK, self.threads.run, self.adapter.pool_size, *PATIENCE)
         self.addCleanup(self.book.stop)
 
     async def user(self, name: str, **links: list[int]) -> int:

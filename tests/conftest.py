@@ -7,10 +7,15 @@ import time
 
 import pytest
 from _pytest.runner import runtestprotocol
+from hypothesis import HealthCheck, settings
 
 # A job in the background is started with it ignored, and so would be all that the tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The machine may be held up in the middle of an example.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 ATTEMPTS = 3
 # Seconds from the start after which a test is not begun again: pytest's own timeout is for all attempts together.

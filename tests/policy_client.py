@@ -69,7 +69,7 @@ class PolicyClient:
     :param timeout: seconds that an answer may take before :class:`TimeoutError`.
     """
 
-    def __init__(self, address: Address, timeout: float = 10.0) -> None:
+    def __init__(self, address: Address, timeout: float = 30.0) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family)
         self.socket.settimeout(timeout)

@@ -53,7 +53,7 @@ def checker(test: TestCase, server: DnsServer, timeout: float = 5.0) -> SpfCheck
 
 async def wait_until(true: Callable[[], object]) -> None:
     """Return when something is true."""
-    end = reactor.seconds() + 10
+    end = reactor.seconds() + 40
     while not true():
         assert reactor.seconds() < end
         await deferLater(reactor, 0.05, lambda: None)

@@ -259,7 +259,7 @@ def answering(
         def serve() -> None:
             connection, _ = server.accept()
             with connection:
-                connection.settimeout(5)
+                connection.settimeout(30)
                 received = b""
                 while not received.endswith(b"\n\n"):
                     received += connection.recv(4096)
@@ -270,7 +270,7 @@ def answering(
         thread = threading.Thread(target=serve)
         thread.start()
         yield (0 if path else server.getsockname()[1]), asked
-        thread.join(5)
+        thread.join(30)
 
 
 def test_ask_prints_the_answer_to_a_request_of_postfix_form(run: Run) -> None:
@@ -432,12 +432,12 @@ def test_a_passcode_in_place_of_its_hash_is_told(run: Run, config: Path) -> None
 # --- the program, as a shell runs it ---
 
 
-def shell(command: str, config: Path, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+def shell(command: str, config: Path) -> subprocess.CompletedProcess[str]:
     """Run a line of sh in which ``$CLI`` is the program."""
     program = f"{sys.executable} -m chapps_tw.admin --config {config}"
     environment = {**os.environ, "CLI": program, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        ["/bin/sh", "-c", command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=seconds
+        ["/bin/sh", "-c", command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
     )
 
 
@@ -472,5 +472,5 @@ def test_ctrl_c_ends_it_without_a_traceback(config: Path) -> None:
             while b"\n\n" not in connection.recv(65536):
                 continue
             process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=10)[1] == ""
+            assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 128 + signal.SIGINT

@@ -13,6 +13,8 @@ from tests.servers.common import program
 from tests.servers.service import Service
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
+# Of the browser's start, and of each step, in milliseconds.
+PATIENCE = 100_000
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -48,7 +50,9 @@ def browser(size: tuple[int, int], password: str) -> Iterator[Browser]:
             args=list(OPTIONS),
             viewport={"width": size[0], "height": size[1]},
             http_credentials={"username": "", "password": password},
+            timeout=PATIENCE,
         )
+        context.set_default_timeout(PATIENCE)
         try:
             yield Browser(context.pages[0])
         finally:

@@ -55,7 +55,7 @@ class DropperTests(OnSqlite, BookCase):
 
     async def until(self, true: Callable[[], Any], what: str) -> None:
         """Wait for threads."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not true():
             self.assertLess(time.monotonic(), end, what)
             await deferLater(CLOCK, 0.005)
@@ -65,7 +65,7 @@ class DropperTests(OnSqlite, BookCase):
         for seconds in after:
             self.clock.advance(seconds)
             await deferLater(CLOCK, 0.05)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while await self.book.pending():
             self.assertLess(time.monotonic(), end, "something is pending for ever")
             await deferLater(CLOCK, 0.005)

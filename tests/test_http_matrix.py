@@ -226,13 +226,13 @@ class LiveRows(RowsCase):
             known, tally = {"client_address": client, **mail}, "/live/grl/tally/{client_address}"
             self.assertEqual(self.get("/live/grl/tuple/", known)["response"], 0.0)
             self.assertTrue(self.received("greylisting", **known).startswith(GREYLISTED))
-            self.assertAlmostEqual(self.get("/live/grl/tuple/", known)["response"], time.time(), delta=5)
+            self.assertAlmostEqual(self.get("/live/grl/tuple/", known)["response"], time.time(), delta=30)
             self.assertEqual(self.get(tally, client_address=client)["response"], [])
             time.sleep(DEFERRAL)
             self.assertEqual(self.received("greylisting", instance=f"grey.{number}", **known), "DUNNO")
             [[instance, passed]] = self.get(tally, client_address=client)["response"]
             self.assertEqual(instance, f"grey.{number}")
-            self.assertAlmostEqual(passed, time.time(), delta=5)
+            self.assertAlmostEqual(passed, time.time(), delta=30)
             self.assertEqual(self.send("DELETE", tally, client_address=client)["response"], "deleted")
             self.assertEqual(self.get(tally, client_address=client)["response"], [])
 
@@ -314,7 +314,7 @@ class InsightRows(RowsCase):
             self.wait_for("the line in the log", partial(self.is_logged, line), 5.0)
             names = ("client_address", "sender", "recipient")
             known = {name: request[name] for name in names}
-            self.assertAlmostEqual(self.get("/live/grl/tuple/", known)["response"], time.time(), delta=5)
+            self.assertAlmostEqual(self.get("/live/grl/tuple/", known)["response"], time.time(), delta=30)
 
     def is_logged(self, text: str) -> bool:
         return text in self.service.decisions()

@@ -21,7 +21,7 @@ from tests.policy_client import PolicyClient, encode, outbound
 from tests.servers.service import Book, Options, Service
 from tests.servers.sql import PostgreSQL
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.timed]
 
 USERS = 1000
 LISTING = 16

@@ -22,7 +22,17 @@ import chapps_tw
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SOURCES = shutil.ignore_patterns(
-    ".*_cache", ".git", ".venv", ".hypothesis", "__pycache__", "*.egg-info", "_trial_temp*", "build", "dist", "var"
+    ".*_cache",
+    ".git",
+    ".venv",
+    ".hypothesis",
+    "__pycache__",
+    "*.egg-info",
+    "_trial_temp*",
+    "build",
+    "dist",
+    "var",
+    "dropin.cache*",  # written by the services of other tests
 )
 TWISTD = "from twisted.scripts.twistd import run; run()"
 MIGRATIONS = """
@@ -41,7 +51,7 @@ def run(command: list[str], directory: Path, **environment: str) -> str:
     """
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CHAPPS_"))}
     ran = subprocess.run(
-        command, cwd=directory, env={**env, **environment}, capture_output=True, text=True, timeout=120
+        command, cwd=directory, env={**env, **environment}, capture_output=True, text=True, timeout=170
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout

@@ -6,6 +6,8 @@ import time
 import unittest
 from collections.abc import Mapping
 
+import pytest
+
 from tests.servers.common import wait_until
 from tests.servers.dns import DnsServer, addresses, record, txt
 from tests.servers.postfix import Postfix
@@ -78,6 +80,7 @@ class InboundTestCase(unittest.TestCase):
         return dict(replies.recipients)
 
 
+@pytest.mark.timed
 class GreylistingTests(InboundTestCase):
     def test_the_first_attempt_is_deferred_and_the_next_after_the_deferral_passes(self) -> None:
         self.run_both()
@@ -87,20 +90,19 @@ class GreylistingTests(InboundTestCase):
         self.assertEqual(self.send(UNKNOWN, GREY).codes, [450])
         time.sleep(DEFERRAL)
         self.assertEqual(self.send(UNKNOWN, GREY).delivered, 1)
-        with self.subTest("another address of the same network"):
-            self.assertEqual(self.send(UNKNOWN, GREY, address="198.51.100.200").delivered, 1)
-        with self.subTest("another network"):
-            self.assertEqual(self.send(UNKNOWN, GREY, address="203.0.113.7").codes, [450])
-        with self.subTest("another sender"):
-            self.assertEqual(self.send("x" + UNKNOWN, GREY).codes, [450])
+        another_of_the_network, another_network = "198.51.100.200", "203.0.113.7"
+        self.assertEqual(self.send(UNKNOWN, GREY, address=another_of_the_network).delivered, 1)
+        self.assertEqual(self.send(UNKNOWN, GREY, address=another_network).codes, [450])
+        self.assertEqual(self.send("x" + UNKNOWN, GREY).codes, [450])
 
     def test_early_retries_do_not_start_the_wait_again(self) -> None:
         self.run_both()
         begin = time.monotonic()
-        codes = []
-        while time.monotonic() < begin + DEFERRAL + 0.5:
-            codes += self.send(UNKNOWN, GREY).codes
+        codes = self.send(UNKNOWN, GREY).codes
+        while codes[-1] == 450:
+            self.assertLess(time.monotonic(), begin + 20 * DEFERRAL)
             time.sleep(DEFERRAL / 3)
+            codes += self.send(UNKNOWN, GREY).codes
         self.assertEqual(codes[:3], [450] * 3)
         self.assertEqual(codes[-1], 250)
 
@@ -143,6 +145,7 @@ class RecipientTests(InboundTestCase):
         self.assertIn("SPF check failed", self.told(told)[550])
         self.assertEqual(self.send(HONEST, GREY, PLAIN, CHECKED).codes, [450, 250, 250])
 
+    @pytest.mark.timed
     def test_a_sender_that_spf_is_not_sure_of_is_greylisted_where_spf_is_checked(self) -> None:
         self.run_both()
         for sender in (UNKNOWN, LENIENT):
@@ -200,7 +203,7 @@ class WhitelistTests(InboundTestCase):
     def test_a_client_of_the_helo_whitelist_skips_both_policies_and_gets_no_header(self) -> None:
         self.run_both({"CHAPPS": {"helo_whitelist": "relay.trusted.example:192.0.2.99"}})
         name, address = "relay.trusted.example", "192.0.2.99"
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while self.send(FORGED, CHECKED, address=address, helo=name).codes == [550]:
             # DNS is asked when the service has started.
             self.assertLess(time.monotonic(), deadline)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
@@ -22,7 +23,8 @@ from chapps_tw.state.redis_pool import RedisPool, pool_from
 from tests.servers.redis import Authority, RedisProcess
 
 reactor: Any = installed_reactor
-DEADLINE = 0.6
+# Of calls, in seconds; and where it is not what is looked at.
+DEADLINE, AMPLE = 0.6, 10.0
 RULES = Rules(interval=3600, margin_count=0, margin_ratio=0.0, min_delta=0)
 
 
@@ -30,7 +32,7 @@ async def pause(seconds: float) -> None:
     await deferLater(reactor, seconds)
 
 
-async def eventually(true: Callable[[], object], seconds: float) -> float:
+async def eventually(true: Callable[[], object], seconds: float = 40.0) -> float:
     """Wait until something is so; returns after how many seconds that was."""
     begin = time.monotonic()
     while not true():
@@ -45,7 +47,8 @@ class RedisTestCase(TestCase):
 
     server_options: dict[str, Any] = {}  # noqa: RUF012
     redis = Redis()
-    timeout = 60
+    deadline = AMPLE
+    timeout = 100
 
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -61,13 +64,13 @@ class RedisTestCase(TestCase):
         """A started pool on the server's port."""
         where: dict[str, Any] = {"server": "127.0.0.1", "port": self.server.port}
         redis = replace(self.redis, **(where | changes))
-        pool = pool_from(redis, password or self.server.password, reactor, time.monotonic, DEADLINE)
+        pool = pool_from(redis, password or self.server.password, reactor, time.monotonic, self.deadline)
         pool.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(pool.stop()))
         return pool
 
-    async def ready(self, pool: RedisPool, seconds: float = 5.0) -> RedisState:
-        await eventually(lambda: not pool.problem, seconds)
+    async def ready(self, pool: RedisPool) -> RedisState:
+        await eventually(lambda: not pool.problem)
         return RedisState(pool, "chapps")
 
     def told(self) -> list[str]:
@@ -123,9 +126,11 @@ class Load:
         return any(start > begin and outcome is Outcome.ACCEPTED for start, _, outcome in self.outcomes)
 
 
+@pytest.mark.timed
 class OutageTests(RedisTestCase):
     server_options = {"password": "s3cret-word"}  # noqa: RUF012
     redis = replace(Redis(), db=3)
+    deadline = DEADLINE
 
     async def _outage(self, begin: Callable[[], Any], end: Callable[[], Any]) -> Load:
         """Load before, during and after an outage. Everything is answered in time, and right again soon after."""
@@ -133,13 +138,13 @@ class OutageTests(RedisTestCase):
         load = Load(await self.ready(pool))
         await pause(0.3)
         await deferToThread(begin)
-        await eventually(lambda: pool.problem, 2)
+        await eventually(lambda: pool.problem)
         await pause(0.7)
         during = time.monotonic()
         await pause(0.1)
         self.assertFalse(load.right_since(during))
         await deferToThread(end)
-        self.assertLess(await eventually(lambda: load.right_since(time.monotonic() - 0.5), 2), 2)
+        self.assertLess(await eventually(lambda: load.right_since(time.monotonic() - 0.5)), 2)
         await load.stop()
         self.assertLess(load.slowest, DEADLINE + 0.3)
         self.assert_quiet()
@@ -173,7 +178,7 @@ class OutageTests(RedisTestCase):
         pool = self.pool()
         state = await self.ready(pool)
         self.server.kill()
-        await eventually(lambda: pool.problem, 2)
+        await eventually(lambda: pool.problem)
         begin = time.monotonic()
         for _ in range(100):
             await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
@@ -186,7 +191,7 @@ class OutageTests(RedisTestCase):
             await pause(0.02)
             await deferToThread(self.server.kill)
             await deferToThread(self.server.start)
-        await eventually(lambda: pool.connections == 4, 4)
+        await eventually(lambda: pool.connections == 4)
         self.assert_quiet()
 
     async def test_what_waits_fails_when_the_pool_is_stopped(self) -> None:
@@ -203,14 +208,14 @@ class LoginTests(RedisTestCase):
     async def test_a_wrong_password_is_reported_and_the_right_one_is_taken_later(self) -> None:
         pool = self.pool(password="hunter2")
         # A server without a password refuses any.
-        await eventually(lambda: "answers" in pool.problem, 2)
+        await eventually(lambda: "answers" in pool.problem)
         self.server.command("CONFIG", "SET", "requirepass", "other")
         self.server.password = "other"
-        await eventually(lambda: "WRONGPASS" in pool.problem, 2)
+        await eventually(lambda: "WRONGPASS" in pool.problem)
         self.assertNotIn("hunter2", pool.problem)
         self.server.command("CONFIG", "SET", "requirepass", "hunter2")
         self.server.password = "hunter2"
-        await (await self.ready(pool, 2)).ping()
+        await (await self.ready(pool)).ping()
         self.assertNotIn("hunter2", repr(self.lines))
         self.assertEqual(len(self.told()), 2)
         self.assert_quiet()
@@ -218,15 +223,15 @@ class LoginTests(RedisTestCase):
     async def test_a_missing_password_is_reported(self) -> None:
         self.server.command("CONFIG", "SET", "requirepass", "other")
         pool = self.pool()
-        await eventually(lambda: "NOAUTH" in pool.problem, 2)
+        await eventually(lambda: "NOAUTH" in pool.problem)
         self.assertEqual(pool.connections, 0)
 
     async def test_what_the_server_refuses_is_told_with_its_option_in_one_sentence(self) -> None:
         unknown = self.pool(password="hunter2", username="nobody")
-        await eventually(lambda: "WRONGPASS" in unknown.problem, 2)
+        await eventually(lambda: "WRONGPASS" in unknown.problem)
         self.assertTrue(unknown.problem.endswith("user is disabled (see [Redis] username, password)"), unknown.problem)
         far = self.pool(db=5000)
-        await eventually(lambda: "DB index" in far.problem, 2)
+        await eventually(lambda: "DB index" in far.problem)
         self.assertTrue(far.problem.endswith("(see [Redis] db)"), far.problem)
         # A full stop is added where it is logged.
         self.assertFalse([line for line in self.told() if line.endswith(".")])
@@ -245,9 +250,9 @@ class LoginTests(RedisTestCase):
         state = await self.ready(pool)
         self.server.command("REPLICAOF", "127.0.0.1", "1")
         await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60)), StateUnavailable)
-        await eventually(lambda: "READONLY" in pool.problem or "MASTERDOWN" in pool.problem, 2)
+        await eventually(lambda: "READONLY" in pool.problem or "MASTERDOWN" in pool.problem)
         self.server.command("REPLICAOF", "NO", "ONE")
-        await self._use(await self.ready(pool, 2))
+        await self._use(await self.ready(pool))
 
     async def test_a_unix_socket_is_taken_where_it_is_given(self) -> None:
         pool = self.pool(unix_socket=self.server.path, server="")
@@ -256,7 +261,7 @@ class LoginTests(RedisTestCase):
 
     async def test_what_is_no_redis_is_reported(self) -> None:
         pool = self.pool(server="127.0.0.1", port=await self._web_server())
-        await eventually(lambda: "does not speak the Redis protocol" in pool.problem, 3)
+        await eventually(lambda: "does not speak the Redis protocol" in pool.problem)
         self.assert_quiet()
 
     async def _web_server(self) -> int:
@@ -295,7 +300,7 @@ class CommandTests(RedisTestCase):
         for each in asked:
             await each
         self.assertLessEqual(len(self.server.clients()), 4)
-        await eventually(lambda: pool.connections == 4, 2)
+        await eventually(lambda: pool.connections == 4)
         self.assertEqual(len(self.server.clients()), 4)
 
     async def test_scripts_that_the_server_forgot_are_sent_again(self) -> None:
@@ -348,7 +353,8 @@ class CommandTests(RedisTestCase):
 
 
 class TLSTests(TestCase):
-    timeout = 60
+    deadline = AMPLE
+    timeout = 100
 
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -360,34 +366,34 @@ class TLSTests(TestCase):
         server = RedisProcess(self.folder / "redis", tls=self.authority.issue(name), password="word").start()
         self.addCleanup(server.stop)
         redis = replace(Redis(), server="localhost", port=server.port, tls=True, ca_file=str(self.authority.path))
-        pool = pool_from(replace(redis, **changes), "word", reactor, time.monotonic, DEADLINE)
+        pool = pool_from(replace(redis, **changes), "word", reactor, time.monotonic, self.deadline)
         pool.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(pool.stop()))
         return pool
 
     async def test_a_certificate_of_the_right_authority_for_the_right_host_is_accepted(self) -> None:
         pool = self.pool("localhost")
-        await eventually(lambda: pool.connections == 4, 5)
+        await eventually(lambda: pool.connections == 4)
         await RedisState(pool, "chapps").ping()
 
     async def test_a_certificate_for_an_address_is_accepted_there(self) -> None:
         pool = self.pool("127.0.0.1", server="127.0.0.1")
-        await eventually(lambda: not pool.problem, 5)
+        await eventually(lambda: not pool.problem)
 
     async def test_a_certificate_for_another_host_is_refused(self) -> None:
         pool = self.pool("elsewhere.example")
-        await eventually(lambda: pool.problem.endswith("its TLS certificate is for another name"), 5)
+        await eventually(lambda: pool.problem.endswith("its TLS certificate is for another name"))
         self.assertEqual(pool.connections, 0)
 
     async def test_a_certificate_of_another_authority_is_refused(self) -> None:
         (self.folder / "other").mkdir()
         pool = self.pool("localhost", ca_file=str(Authority(self.folder / "other", "Other CA").path))
-        await eventually(lambda: "TLS failed" in pool.problem, 5)
+        await eventually(lambda: "TLS failed" in pool.problem)
         self.assertIn("certificate verify failed", pool.problem)
 
     async def test_the_system_does_not_know_a_private_authority(self) -> None:
         pool = self.pool("localhost", ca_file="")
-        await eventually(lambda: "certificate verify failed" in pool.problem, 5)
+        await eventually(lambda: "certificate verify failed" in pool.problem)
 
     def test_an_authority_file_that_cannot_be_used_is_named(self) -> None:
         empty = self.folder / "empty.pem"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import TestCase as PlainTestCase
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -88,6 +89,7 @@ class TokenTests(TestCase):
         self.assertEqual(lines[9], "HTTP: 1 wrong token from 127.0.1.9")
         self.assertEqual(len(lines), 11)
 
+    @pytest.mark.timed
     async def test_guessing_is_slowed_down_and_others_are_not(self) -> None:
         before = reactor.seconds()
         for _ in range(7):

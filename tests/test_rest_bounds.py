@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -139,6 +140,7 @@ class BodyTests(BoundsTestCase):
         self.assertTrue(answer.startswith(b"HTTP/1.1 413 "), answer[:100])
         self.assertEqual(self.node.api.site.buffered, 0)
 
+    @pytest.mark.timed
     async def test_what_came_of_refused_bodies_is_not_kept(self) -> None:
         most, clients, part = 4 << 20, 40, b" " * (MAX_BODY // 10)
         self.patch(server, "MAX_BUFFERED", most)
@@ -168,6 +170,7 @@ class BodyTests(BoundsTestCase):
             await deferLater(reactor, 0.01)
         self.assertEqual(self.node.api.site.buffered, 0)
 
+    @pytest.mark.timed
     async def test_a_refused_client_that_goes_on_sending_is_read_for_a_while_only(self) -> None:
         def pour() -> int:
             """Send until the connection is closed; returns how many bytes were taken."""
@@ -283,6 +286,7 @@ class ConnectionTests(BoundsTestCase):
             self.assertTrue(answer.startswith(b"HTTP/1.1 400 "), answer)
             json.loads(answer.partition(b"\r\n\r\n")[2])
 
+    @pytest.mark.timed
     async def test_a_request_that_is_never_complete_is_cut_off_though_bytes_come(self) -> None:
         self.patch(self.node.api.site, "timeOut", 1.0)
 
@@ -347,6 +351,7 @@ class ConnectionTests(BoundsTestCase):
         await stopped
         self.assertEqual(await half, b"")
 
+    @pytest.mark.timed
     async def test_connections_over_the_limit_are_closed_and_places_come_free(self) -> None:
         self.patch(self.node.api.site, "_max_connections", 3)
 

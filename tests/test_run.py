@@ -62,7 +62,7 @@ def as_printed(tree: Path, running: Process, pattern: str) -> list[str]:
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
         ).stdout
         for command in commands
     ]
@@ -100,7 +100,7 @@ def test_ctrl_c_ends_it_and_it_starts_again(tree: Path, running: Process) -> Non
 
 def test_a_port_that_is_taken_is_named(tree: Path, running: Process) -> None:
     second = start(tree, "second.log")
-    assert second.popen.wait(20) == 1
+    assert second.popen.wait(60) == 1
     port = re.findall(r"outbound: (tcp:\d+)", running.output())[0]
     assert f"Another program listens there already:\n  {port}:" in second.output()
     assert "Traceback" not in second.output()

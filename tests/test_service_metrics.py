@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from chapps_tw import __version__
 from tests.policy_client import inbound, outbound
 from tests.servers.common import program, wait_until
-from tests.servers.dns import SERVFAIL, DnsServer, txt
+from tests.servers.dns import NEVER, SERVFAIL, DnsServer, txt
 from tests.servers.redis import RedisProcess
 from tests.servers.service import ROOT, Options, Service
 
@@ -128,7 +129,7 @@ class MailTests(ServiceTestCase):
 
     def test_a_question_that_waits_is_in_flight(self) -> None:
         dns = self.start_dns()
-        dns.moods["example.net"] = 1.0
+        dns.moods["example.net"] = NEVER
         service = self.start(on_dns(dns))
         with service.client("inbound") as client:
             client.socket.sendall(b"request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=198.51.100.7\n")
@@ -202,6 +203,7 @@ class CallTests(ServiceTestCase):
         grown = found.value("chapps_sqlite_operations_total") - before.value("chapps_sqlite_operations_total")
         self.assertGreaterEqual(grown, 10)
 
+    @pytest.mark.timed
     def test_commands_to_redis_are_timed_those_without_an_answer_too(self) -> None:
         redis = self.start_redis()
         service = self.start(on_redis(redis))
@@ -254,7 +256,7 @@ class DependencyTests(ServiceTestCase):
         service = self.start(on_redis(redis))
         redis.hang()
         self.addCleanup(redis.go_on)
-        wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 0, "Redis seen to hang", 30)
+        wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 0, "Redis seen to hang")
 
     def test_changes_that_wait_for_redis_are_shown_until_they_are_in_force(self) -> None:
         redis = self.start_redis()
@@ -307,6 +309,7 @@ class FormTests(ServiceTestCase):
         drawn = {re.sub("_(bucket|count|sum)$", "", name) for name in used_names(dashboard_expressions())}
         self.assertEqual(ours - drawn, set())
 
+    @pytest.mark.timed
     def test_reading_is_quick(self) -> None:
         service = self.start()
         scrape(service)

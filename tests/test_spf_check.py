@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
@@ -199,6 +200,7 @@ class Results(TestCase):
         await deferToThread(anything)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    @pytest.mark.timed
     async def test_identical_checks_in_flight_are_one(self) -> None:
         server = dns_server(self, ZONES, {"good.example": 0.2})
         spf = checker(self, server)
@@ -255,6 +257,7 @@ class Costs(TestCase):
             self.assertLess(run.seconds, 0.25, terms)
 
 
+@pytest.mark.timed
 class Deadlines(TestCase):
     def setUp(self) -> None:
         self.server = dns_server(self, ZONES, {".hung.example": NEVER, "late.example": 0.6})
@@ -324,6 +327,8 @@ class Deadlines(TestCase):
         await DeferredList([one], consumeErrors=True)
 
 
+@pytest.mark.alone
+@pytest.mark.timed
 class Flood(TestCase):
     async def test_150_that_hang_hold_up_nothing_and_leave_nothing_behind(self) -> None:
         server = dns_server(self, ZONES, {".hung.example": NEVER})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
@@ -41,6 +42,7 @@ def down() -> DnsServer:
     return server
 
 
+@pytest.mark.timed
 class Asking(TestCase):
     """What reaches the name server."""
 

@@ -37,7 +37,7 @@ def test_a_file_that_is_there_keeps_its_locks(tmp_path: Path) -> None:
     db.execute("BEGIN IMMEDIATE")
     sqlite_files.create(path)
     command = [sys.executable, "-c", OTHER_PROCESS, str(path)]
-    other = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    other = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     db.close()
     assert other.stdout == "database is locked\n"
 

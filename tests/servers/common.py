@@ -58,7 +58,7 @@ def free_port() -> int:
     raise RuntimeError("no port is free on this machine")
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Wait until something is so.
 
     :raises TimeoutError: naming ``what``.

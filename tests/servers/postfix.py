@@ -158,7 +158,7 @@ class Postfix:
         """What Postfix logged."""
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
-    def delivered(self, count: int, seconds: float = 20.0) -> list[Message]:
+    def delivered(self, count: int, seconds: float = 60.0) -> list[Message]:
         """Wait for a number of messages in the mailbox; returns them, one for each recipient.
 
         :raises TimeoutError: when fewer have come.

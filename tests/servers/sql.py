@@ -63,6 +63,11 @@ class _Server:
     def start(self) -> None:
         raise NotImplementedError
 
+    def ensure(self) -> None:
+        """Start it, unless it runs."""
+        if self._process is None or self._process.popen.poll() is not None:
+            self.start()
+
     def connected(self) -> bool:
         raise NotImplementedError
 
@@ -92,8 +97,10 @@ class _Server:
         raise NotImplementedError
 
     def _launch(self, command: list[str]) -> None:
-        self._process = Process(command, self.directory / "log", **_as(self.owner))
-        wait_until(self.connected, f"{self.kind} answering")
+        process = self._process = Process(command, self.directory / "log", **_as(self.owner))
+        wait_until(lambda: self.connected() or process.popen.poll() is not None, f"{self.kind} answering")
+        if process.popen.poll() is not None:
+            raise RuntimeError(f"{self.kind} did not start: {process.output()}")
 
     def signal(self, number: int) -> None:
         """Send a signal to all of the server's processes; those of PostgreSQL are no one process group."""
