@@ -11,16 +11,13 @@ import time
 import unittest
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
 from signal import SIGCONT, SIGTERM
 
-# Below those that outgoing connections take for themselves between the look and the use; apart for each worker, and
-# begun anywhere, for other runs on this machine.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
-_FIRST, _EACH = 12_000 + 5_000 * _WORKER, 5_000
-_START = random.randrange(_EACH)
-_PORTS: cycle[int] = cycle([*range(_FIRST + _START, _FIRST + _EACH), *range(_FIRST, _FIRST + _START)])
+# Below those that outgoing connections take for themselves between the look and the use.
+_FIRST, _EACH, _SHARES = 12_000, 1_250, 16
 
 _PLACES = "/usr/sbin:/usr/local/sbin:/sbin:/usr/lib/postfix/sbin"
 
@@ -46,12 +43,33 @@ def missing(why: str) -> Exception:
     return unittest.SkipTest(why)
 
 
+@cache
+def _share() -> tuple[socket.socket, cycle[int]]:
+    """The ports of this process, and what keeps them from all others on this machine while it lives.
+
+    :raises RuntimeError: when too many test runs are under way.
+    """
+    for share in range(_SHARES):
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            # An abstract name: it belongs to the network as ports do, and is free again when the process ends.
+            lock.bind(f"\0chapps-tests-{share}")
+        except OSError:
+            lock.close()
+            continue
+        # Begun anywhere: what the run before has left may take a moment to end.
+        start, first = random.randrange(_EACH), _FIRST + share * _EACH
+        return lock, cycle([*range(first + start, first + _EACH), *range(first, first + start)])
+    raise RuntimeError("other test runs have all the ports of this machine")
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on, and that was not given to another server of this run.
 
-    :raises RuntimeError: when thousands in a row are taken.
+    :raises RuntimeError: when all are taken.
     """
-    for port in islice(_PORTS, _EACH):
+    _, ports = _share()
+    for port in islice(ports, _EACH):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
