@@ -69,6 +69,18 @@ def engine_for(adapter: PolicyConfigAdapter) -> Engine:
     return make_engine(adapter, "secret", "/nowhere")
 
 
+def patient_engine(adapter: PolicyConfigAdapter) -> Engine:
+    """One whose connections may take their time, where that is not what is looked at."""
+    engine = engine_for(adapter)
+
+    @event.listens_for(engine, "do_connect")
+    def wait(_dialect: Any, _record: Any, _positional: Any, options: dict[str, Any]) -> None:
+        if "connect_timeout" in options:
+            options["connect_timeout"] = int(PATIENCE[0])
+
+    return engine
+
+
 class Statements:
     """Counts the statements of an engine that begin with a word."""
 
@@ -111,12 +123,12 @@ class BookCase(TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.adapter = cls.new_database()
-        engine = engine_for(cls.adapter)
+        engine = patient_engine(cls.adapter)
         schema.upgrade(engine)
         engine.dispose()
 
     def setUp(self) -> None:
-        self.engine = engine_for(self.adapter)
+        self.engine = patient_engine(self.adapter)
         with self.engine.begin() as connection:
             for table in reversed(metadata.sorted_tables):
                 connection.execute(delete(table))

@@ -60,11 +60,18 @@ class DropperTests(OnSqlite, BookCase):
             self.assertLess(time.monotonic(), end, what)
             await deferLater(CLOCK, 0.005)
 
+    async def rest(self) -> None:
+        """Wait until no thread has had anything to do for a moment."""
+        quiet = 0
+        while quiet < 10:
+            await deferLater(CLOCK, 0.005)
+            quiet = 0 if self.threads._pool.working else quiet + 1
+
     async def gone(self, *, after: Iterable[float] = ()) -> None:
         """Let time pass in steps, and wait until all is done that was pending."""
         for seconds in after:
             self.clock.advance(seconds)
-            await deferLater(CLOCK, 0.05)
+            await self.rest()
         end = time.monotonic() + 60
         while await self.book.pending():
             self.assertLess(time.monotonic(), end, "something is pending for ever")
@@ -124,7 +131,7 @@ class DropperTests(OnSqlite, BookCase):
         looks = Statements(self.engine, "SELECT pending_drops")
         for _ in range(5):
             self.clock.advance(RETRY)
-            await deferLater(CLOCK, 0.02)
+            await self.rest()
         self.assertEqual((node.left, looks.seen), (2, []))
         self.state.away = False
         await self.gone(after=[RETRY])
@@ -151,7 +158,7 @@ class DropperTests(OnSqlite, BookCase):
         await dead.drop(await self.change())
         self.state.away = False
         self.clock.advance(LOOK / 2)
-        await deferLater(CLOCK, 0.05)
+        await self.rest()
         self.assertEqual(await self.cached("alice"), [5])
         await self.gone(after=[LOOK / 2])
         self.assertEqual((await self.cached("alice"), other.left), ([None], 0))
@@ -218,7 +225,7 @@ class DropperTests(OnSqlite, BookCase):
         self.patch(self.book, "dropped", away)
         self.assertEqual(await node.drop(await self.change()), [])
         self.clock.advance(GATHER)
-        await deferLater(CLOCK, 0.02)
+        await self.rest()
         self.assertEqual(len(await self.book.pending()), 1)
         self.patch(self.book, "dropped", dropped)
         await self.gone(after=[LOOK])

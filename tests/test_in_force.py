@@ -355,7 +355,7 @@ class EmbeddedTests(APITestCase):
     """Everything in one process, which is killed between the commit and the drop."""
 
     def test_the_start_drops_what_was_left(self) -> None:
-        service = self.run_service(OPTIONS)
+        service = self.run_service({**OPTIONS, **PATIENT})
         domain = self.create(service, "domains", name="example.com")
         quota = self.create(service, "quotas", name="plenty", quota=100)
         ann = self.create(service, "users", name="ann", quota=quota, domains=[domain])
