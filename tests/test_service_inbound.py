@@ -205,14 +205,18 @@ class SilentDnsTests(ServiceTestCase):
     def stuck(self) -> dict[str, str]:
         return inbound(sender=f"carl@{next(self.domains)}", recipient=CHECKED)
 
-    def fill_pools(self) -> None:
-        """Have everything opened that is opened once and kept: threads, and connections to the database."""
+    def fill_pools(self) -> dict[str, float]:
+        """Have everything opened that is opened once and kept: threads, and connections to the database.
+
+        Returns how slow each kind of question is on this machine when nothing is stuck.
+        """
         senders = ANSWERING[-40:]
         messages = [inbound(sender=f"carl@{sender}", recipient=f"bob@new.{sender}") for sender in senders]
         self.assertEqual(len(list(self.send_at_once(messages))), len(senders))
-        with Measuring(self.service):
+        with Measuring(self.service) as measuring:
             time.sleep(CHECKPOINT_SECONDS)
         time.sleep(0.5)
+        return {name: slowest(asked) for name, asked in measuring.asked.items()}
 
     def held(self) -> tuple[int, int]:
         """How many threads the service has, and how many files and sockets."""
@@ -220,7 +224,7 @@ class SilentDnsTests(ServiceTestCase):
         return len(list((process / "task").iterdir())), len(list((process / "fd").iterdir()))
 
     def test_they_hold_up_nothing_else_and_leave_nothing_behind(self) -> None:
-        self.fill_pools()
+        usual = self.fill_pools()
         before, others = self.held(), defaultdict[str, list[Asked]](list)
         for _ in range(3):
             with Measuring(self.service) as measuring:
@@ -229,7 +233,7 @@ class SilentDnsTests(ServiceTestCase):
             for name, asked in measuring.asked.items():
                 others[name] += [each for each in asked if stuck[0].due <= each.due < stuck[-1].end]
             wait_until(lambda: self.held() == before, f"{before} threads and files again, not {self.held()}", 30)
-        self.check_others(others)
+        self.check_others(others, usual)
         self.assertNotIn("Traceback", self.service.log())
         # And never a line for each message, or each question to DNS.
         self.assertLess(len(self.service.log().splitlines()), 60)
@@ -241,14 +245,19 @@ class SilentDnsTests(ServiceTestCase):
             self.assertGreater(each.end - each.due, SPF_TIMEOUT - 0.5)
             self.assertLess(each.end - each.due, SPF_TIMEOUT + 1)
 
-    def check_others(self, others: Mapping[str, Sequence[Asked]]) -> None:
+    def check_others(self, others: Mapping[str, Sequence[Asked]], usual: Mapping[str, float]) -> None:
         expected = {"outbound": "DUNNO", "inbound": HEADER, "/health": "200", "/live/quota": "200"}
         self.assertEqual(set(others), set(expected))
         for name, asked in others.items():
             self.assertGreater(len(asked), 3 * SPF_TIMEOUT / PERIOD / 2, name)
             self.assertEqual({each.answer for each in asked if not each.answer.startswith(expected[name])}, set())
-            # A message that needs DNS takes its turn behind those that came before it.
-            self.assertLess(slowest(asked), 0.25 if name == "inbound" else 0.05, name)
+            # A message that needs DNS takes its turn behind those that came before it. What else this machine has
+            # to do is no fault of theirs.
+            bound = max(0.25 if name == "inbound" else 0.05, 3 * usual[name])
+            print(
+                f"{name}: {1000 * usual[name]:.1f} ms, and {1000 * slowest(asked):.1f} ms with {STUCK} that are stuck"
+            )
+            self.assertLess(slowest(asked), bound, name)
 
 
 class CostlyDnsTests(ServiceTestCase):
