@@ -198,6 +198,11 @@ class OutboundQuotaPolicy(_PolicySection):
     min_delta: float = option(
         "0", "Seconds that must pass between two messages of a user; 0 is off.", seconds(0, 86400)
     )
+    min_delta_message: str = option(
+        "DEFER_IF_PERMIT Too soon after the message before, try again in {retry_after} s",
+        "Answer to a message that comes earlier. Filled in as rejection_message.",
+        message(*_QUOTA_FIGURES),
+    )
     counting_recipients: bool = option("True", "Count each recipient, not each message.", boolean)
 
 

@@ -93,6 +93,8 @@ class QuotaTests(PolicyCase):
         self.clock.advance(4)
         decision = self.decide("i2")
         self.assertEqual((decision.reason, decision.figures["wait"]), (Reason.TOO_SOON, 6))
+        # For now only: who waits can send it.
+        self.assertEqual(decision.action, "DEFER_IF_PERMIT Too soon after the message before, try again in 6 s")
         self.clock.advance(6)
         self.assertEqual(self.decide("i3").reason, Reason.WITHIN_QUOTA)
 

@@ -105,7 +105,9 @@ class OutboundQuotaPolicy:
             return Decision(action, reason, self.name, figures, source=source)
         wait = ceil(spent.wait)
         shown = figures | {"retry_after": wait, "user": user, "sender": request.get("sender")}
-        text = fill(self._settings.rejection_message, shown)
+        # Waiting helps at once here: a permanent refusal would lose the mail of whoever does not ask a person.
+        too_soon = spent.outcome is Outcome.TOO_SOON
+        text = fill(self._settings.min_delta_message if too_soon else self._settings.rejection_message, shown)
         return Decision(text, reason, self.name, figures | {"wait": wait}, source=source)
 
 

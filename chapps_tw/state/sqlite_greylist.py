@@ -85,7 +85,7 @@ class Greylist:
         return flag
 
     def _keep_flag(self, db: sqlite3.Connection, now: float, domain: str, fill: Fill) -> None:
-        self._flags.clear()
+        self._flags.pop(domain, None)
         sqlite_verdicts.keep(db, now, _FLAGS, "", [(domain, fill.value != 0, fill.token)], fill.ttl)
 
     def _find(
