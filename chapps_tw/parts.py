@@ -35,6 +35,7 @@ from chapps_tw.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.passcode import verify
 from chapps_tw.policies.greylisting import GreylistingPolicy
+from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
 from chapps_tw.policies.spf import SPFEnforcementPolicy
@@ -210,7 +211,7 @@ class Parts:
             return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book)), settings.grl)
         policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.gethostname())
         self._caching("spf_flags", policy)
-        return _seat(policy, settings.spf)._replace(settle=policy.settle)
+        return _seat(policy, settings.spf)
 
     def _caching(self, cache: str, policy: C) -> C:
         """Have the looks of a policy for copies of the book counted."""
@@ -223,7 +224,8 @@ class Parts:
 
     def _make_switchboard(self, listener: Listener) -> Switchboard:
         seats = [self._make_policy(name) for name in listener.policies]
-        return Switchboard(listener.name, seats, self.whitelist.matches, self.reporter.failed, CancelledError)
+        whitelisted, failed, settle = self.whitelist.matches, self.reporter.failed, partial(one_header, self.state)
+        return Switchboard(listener.name, seats, whitelisted, failed, CancelledError, settle)
 
     def _make_factory(self, board: Switchboard) -> PolicyFactory:
         patience = self.settings.chapps.request_timeout

@@ -33,13 +33,11 @@ class Seat(NamedTuple):
 
     :ivar shadow: it decides, but what it decides does not count.
     :ivar accept_on_failure: when it cannot decide, the mail passes; else it is deferred.
-    :ivar settle: has the last word on a decision of the policy that is going to be the answer.
     """
 
     policy: Policy
     shadow: bool = False
     accept_on_failure: bool = False
-    settle: Callable[[OutboundPPR, Decision], Awaitable[Decision]] | None = None
 
 
 class Answer(NamedTuple):
@@ -53,12 +51,16 @@ class Answer(NamedTuple):
     decisions: Sequence[Decision]
 
 
+Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
+
+
 class Switchboard:
     """The policies of one listener.
 
     :param whitelisted: tells whether a request's client skips the inbound policies.
     :param failed: told of every exception that a policy did not foresee, with the policy's name.
     :param timeout: the exception that a policy sees when its time is up.
+    :param settle: has the last word on an answer that lets the mail go on and is not DUNNO.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Switchboard:
         whitelisted: Callable[[OutboundPPR], bool],
         failed: Callable[[str, Exception], None],
         timeout: type[Exception],
+        settle: Settle,
     ) -> None:
         self.listener = listener
         self._seats = tuple(seats)
@@ -75,6 +78,7 @@ class Switchboard:
         self._whitelisted = whitelisted
         self._failed = failed
         self._timeout = timeout
+        self._settle = settle
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -103,15 +107,12 @@ class Switchboard:
                 answer, answering = decision, seat
         if answer is None or answering is None:
             return Answer(decisions[-1], decisions)
-        if answering.settle is not None and answer.action != PASS:
-            answer = await self._settle(answering, request, answer)
+        if answer.action != PASS:
+            try:
+                answer = await self._settle(request, answer)
+            except Exception as error:
+                answer = self._failure(answering, error)
         return Answer(answer, decisions)
-
-    async def _settle(self, seat: Seat, request: OutboundPPR, answer: Decision) -> Decision:
-        try:
-            return await seat.settle(request, answer) if seat.settle else answer
-        except Exception as error:
-            return self._failure(seat, error)
 
     async def explain(self, request: OutboundPPR) -> Answer:
         """What would be answered now, and what every policy would, also after one that stops the mail.

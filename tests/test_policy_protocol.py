@@ -46,12 +46,16 @@ def answers(*senders: str) -> bytes:
     return b"".join(b"action=REJECT %s\n\n" % sender.encode() for sender in senders)
 
 
+async def unchanged(request: OutboundPPR, decision: Decision) -> Decision:
+    return decision
+
+
 class ProtocolTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.echo = Echo()
         self.reported: list[tuple[str, float]] = []
-        self.board = Switchboard("test", [Seat(self.echo)], lambda _: False, lambda *_: None, CancelledError)
+        self.board = Switchboard("test", [Seat(self.echo)], lambda _: False, lambda *_: None, CancelledError, unchanged)
         self.factory = PolicyFactory(self.board, OutboundPPR, self.report, self.clock.seconds, 2.0)
         self.protocol, self.transport = self.connect()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -14,6 +15,7 @@ from chapps_tw.decision_log import record_of
 from chapps_tw.interfaces import BookUnavailable
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
+from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from chapps_tw.received_spf import SpfResult
 from chapps_tw.request import PostfixPolicyRequest
@@ -178,11 +180,11 @@ class OneHeader(SpfCase):
         self.listener = self.inbound(self.policy)
 
     def inbound(self, policy: SPFEnforcementPolicy) -> Switchboard:
-        seats = (
-            Seat(policy, settle=policy.settle),
-            Seat(GreylistingPolicy(Settings(), self.state, self.book)),
-        )
-        return Switchboard("inbound", seats, lambda _: False, lambda name, error: self.fail(str(error)), CancelledError)
+        return self.board(Seat(policy), Seat(GreylistingPolicy(Settings(), self.state, self.book)))
+
+    def board(self, *seats: Seat) -> Switchboard:
+        settle = partial(one_header, self.state)
+        return Switchboard("inbound", seats, lambda _: False, lambda *_: self.fail(), CancelledError, settle)
 
     def ask(self, instance: str = "i1", **others: str) -> Answer:
         return self.run_now(self.listener.decide(OutboundPPR(attributes(instance, **others))))
@@ -192,6 +194,12 @@ class OneHeader(SpfCase):
         self.assertEqual([answer.verb for answer in answers], ["PREPEND", "DUNNO", "DUNNO"])
         self.assertEqual({answer.reason for answer in answers}, {Reason.SPF_PASS})
         self.assertEqual(self.ask("i2").decision.verb, "PREPEND")
+
+    def test_so_it_is_with_what_another_policy_is_configured_to_add(self) -> None:
+        settings = Settings(grl=dataclasses.replace(Settings().grl, acceptance_message="PREPEND X-Greylisting: passed"))
+        self.listener = self.board(Seat(GreylistingPolicy(settings, self.state, self.book)))
+        answers = [self.ask(recipient=f"r{n}@none.example").decision for n in range(3)]
+        self.assertEqual([answer.verb for answer in answers], ["PREPEND", "DUNNO", "DUNNO"])
 
     def test_the_same_question_again_gets_no_second_one(self) -> None:
         self.assertEqual([self.ask().decision.verb for _ in range(2)], ["PREPEND", "DUNNO"])
@@ -232,8 +240,8 @@ class OneHeader(SpfCase):
 
     def test_in_shadow_mode_it_tells_what_it_would_ask_for_and_does_not_ask(self) -> None:
         self.found = SpfResult("none", "mailfrom", "none.net")
-        seats = (Seat(self.policy, shadow=True), Seat(GreylistingPolicy(Settings(), self.state, self.book)))
-        self.listener = Switchboard("inbound", seats, lambda _: False, lambda *_: None, CancelledError)
+        greylisting = Seat(GreylistingPolicy(Settings(), self.state, self.book))
+        self.listener = self.board(Seat(self.policy, shadow=True), greylisting)
         spf, grl = self.ask(recipient="bob@both.example").decisions
         shown = [record_of("inbound", "", PostfixPolicyRequest(attributes()), each, 1.5) for each in (spf, grl)]
         self.assertTrue(shown[0].shadow.startswith(HEADER))

@@ -34,14 +34,21 @@ class Says:
 
 
 class SwitchboardTests(SynchronousTestCase):
+    async def settle(self, request: OutboundPPR, decision: Decision) -> Decision:
+        """What has the last word."""
+        self.settled.append(decision.action)
+        return decision
+
     def ask(self, *seats: Seat | Says, whitelisted: Callable[[OutboundPPR], bool] = lambda _: False) -> Answer:
         self.failures: list[tuple[str, Exception]] = []
+        self.settled: list[str] = []
         board = Switchboard(
             "test",
             [seat if isinstance(seat, Seat) else Seat(seat) for seat in seats],
             whitelisted,
             lambda name, error: self.failures.append((name, error)),
             CancelledError,
+            self.settle,
         )
         self.board = board
         return self.successResultOf(Deferred.fromCoroutine(board.decide(REQUEST)))
@@ -78,13 +85,24 @@ class SwitchboardTests(SynchronousTestCase):
         (found, _) = self.ask(Seat(Demands("A", ""), shadow=True), Says("B", "DUNNO")).decisions
         self.assertEqual((found.greylist, found.client, found.reason), (False, "", Reason.SPF_SOFTFAIL))
 
-    def test_a_policy_may_have_the_last_word_on_its_answer(self) -> None:
-        async def settle(request: OutboundPPR, decision: Decision) -> Decision:
-            return decision._replace(action="DUNNO")
+    def test_an_answer_that_lets_through_with_more_than_dunno_has_somebodys_last_word(self) -> None:
+        header = Says("A", "PREPEND X: 1")
+        self.ask(header, Says("B", "DUNNO"))
+        self.assertEqual(self.settled, ["PREPEND X: 1"])
+        for other in ("DEFER b", "PREPEND X: 2"):
+            self.ask(header, Says("B", other))
+        self.assertEqual(self.settled, ["PREPEND X: 2"])
+        self.ask(Says("A", "DUNNO"))
+        self.assertEqual(self.settled, [])
 
-        settled = Seat(Says("A", "PREPEND X: 1"), settle=settle)
-        self.assertEqual(self.ask(settled, Says("B", "DUNNO")).decision.action, "DUNNO")
-        self.assertEqual(self.ask(settled, Says("B", "DEFER b")).decision.action, "DEFER b")
+    def test_where_the_last_word_cannot_be_had_on_failure_of_the_policy_counts(self) -> None:
+        async def away(request: OutboundPPR, decision: Decision) -> Decision:
+            raise StateUnavailable("x")
+
+        self.patch(self, "settle", away)
+        answer = self.ask(Seat(Says("A", "PREPEND X: 1"), accept_on_failure=True), Says("B", "DUNNO"))
+        self.assertEqual((answer.decision.action, answer.decision.reason), ("DUNNO", Reason.STATE_UNAVAILABLE))
+        self.assertEqual(self.ask(Says("A", "PREPEND X: 1")).decision.action, DEFER)
 
     def test_a_policy_that_cannot_ask_defers_or_accepts(self) -> None:
         for error, reason in (

@@ -18,9 +18,6 @@ FLAG = "check_spf"
 # At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 
-# A transaction does not last longer; Postfix closes a session after 1000 s.
-_HEADER_TTL = 3600.0
-
 _PASS_ON = "DUNNO"
 
 _REASONS = {
@@ -64,7 +61,8 @@ class SPFEnforcementPolicy:
     def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Check the sender of a message to one recipient.
 
-        A header is answered for each recipient; :meth:`settle` sees to it that the message has one.
+        A header is answered for each recipient; :func:`~chapps_tw.policies.one_header.one_header` sees to it that
+        the message has one.
 
         :raises StateUnavailable, BookUnavailable: when they cannot be asked.
         """
@@ -73,22 +71,6 @@ class SPFEnforcementPolicy:
     def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, keeping nothing. Raises the same."""
         return self._judge(request, keep=False)
-
-    async def settle(self, request: PostfixPolicyRequest, decision: Decision) -> Decision:
-        """Last word on a decision of this policy that is about to be the listener's answer.
-
-        Postfix adds a header each time it is answered. Only here is it known that the answer is not
-        replaced by a later policy's, which would lose the header for all the other recipients.
-
-        :returns: the decision; or it as DUNNO, where the message has its header already.
-        :raises StateUnavailable: when that cannot be asked.
-        """
-        instance = request.get("instance")
-        if decision.verb != "PREPEND" or not instance:
-            return decision
-        if await self._state.first_time("spf-header", instance, _HEADER_TTL):
-            return decision
-        return decision._replace(action=_PASS_ON)
 
     async def _judge(self, plain: PostfixPolicyRequest, keep: bool) -> Decision:
         if not plain.get("recipient") or plain.get("protocol_state") not in STAGES:
