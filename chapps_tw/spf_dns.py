@@ -25,7 +25,6 @@ from chapps_tw.spf_messages import (
     FAILURE_TTL,
     MAX_TTL,
     NO_EDNS,
-    UDP_PAYLOAD,
     Answer,
     Damaged,
     DnsFailure,
@@ -52,6 +51,9 @@ FIRST_PATIENCE = 1.0
 TURN_SIZE = 2
 
 MAX_TCP_BYTES = 16384
+
+# More than we ask for, since some servers do not heed that.
+_MAX_UDP_BYTES = 4096
 
 T = TypeVar("T")
 
@@ -243,7 +245,7 @@ class _Datagrams:
 
     def doRead(self) -> None:
         try:
-            wire = self._socket.recv(UDP_PAYLOAD)
+            wire = self._socket.recv(_MAX_UDP_BYTES)
         except BlockingIOError:
             return
         except OSError:

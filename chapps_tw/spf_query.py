@@ -24,7 +24,7 @@ _MAX_TERMS = 512
 _MAX_NAME = 253
 
 # RFC 7208, section 7.1: what may stand in braces.
-_MACRO = re.compile(r"([slodiphcrtv])([0-9]{0,3})(r?)([-.+,/_=]*)", re.IGNORECASE)
+_MACRO = re.compile(r"([slodiphcrtv])([0-9]*)(r?)([-.+,/_=]*)", re.IGNORECASE)
 _SPECIAL = {"%%": "%", "%_": " ", "%-": "%20"}
 _EXPLAINING = "crt"
 

@@ -37,7 +37,19 @@ CLIENT = "192.0.2.1"
 RESULTS = {"pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"}
 
 # Each with what it stands for, of x-y.z@macros.example, HELO a-b.c.example and 203.0.113.4.
-MACROS = {"%{l1r-}": "x", "%{lr-}": "y.z.x", "%{h-}": "a.b.c.example", "%{S}": "x-y.z%40macros.example"}
+MACROS = {
+    "%{l1r-}": "x",
+    "%{l4444-}": "x.y.z",
+    "%{lr-}": "y.z.x",
+    "%{h-}": "a.b.c.example",
+    "%{S}": "x-y.z%40macros.example",
+}
+    "%{l1r-}": "x",
+    "%{l4444-}": "x.y.z",
+    "%{lr-}": "y.z.x",
+    "%{h-}": "a.b.c.example",
+    "%{S}": "x-y.z%40macros.example",
+}
 
 ZONES = {
     "good.example": [txt("v=spf1 ip4:192.0.2.0/24 -all")],

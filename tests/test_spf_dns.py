@@ -104,6 +104,12 @@ class Asking(TestCase):
             self.assertEqual(len(await resolver(self, server).ask("good.example", "TXT")), 1, mood)
             self.assertEqual(server.asked("good.example", "TXT"), 2)
 
+    async def test_a_server_is_asked_over_ipv6_as_well(self) -> None:
+        server = DnsServer(ZONES, {"good.example": TRUNCATED}, host="::1")
+        self.addCleanup(server.stop)
+        self.assertEqual(len(await resolver(self, server).ask("good.example", "TXT")), 1)
+        self.assertEqual([protocol for _, _, protocol in server.questions], ["udp", "tcp"])
+
     async def test_a_name_that_is_written_back_in_other_letters_is_the_same(self) -> None:
         server = dns_server(self, ZONES, {"good.example": SHOUTED})
         self.assertEqual(len(await resolver(self, server).ask("good.example", "TXT")), 1)
@@ -160,6 +166,15 @@ class Asking(TestCase):
         for name in ("a.example", "b.example", "c.example", "d.example", "a.example", "d.example"):
             await dns.ask(name, "A")
         self.assertEqual(len(server.questions), 5)
+
+    async def test_long_answers_leave_room_for_fewer(self) -> None:
+        self.patch(spf_dns, "MAX_CACHED_BYTES", 8_000)
+        names = [f"n{number}.example" for number in range(3)]
+        server = dns_server(self, {name: [txt("v=spf1 ", *["x" * 250] * 10)] for name in names})
+        dns = resolver(self, server)
+        for name in [*names, *names[1:], names[0]]:
+            await dns.ask(name, "TXT")
+        self.assertEqual([name for name, _, protocol in server.questions if protocol == "udp"], [*names, names[0]])
 
 
 def fill(test: TestCase, server: DnsServer) -> None:

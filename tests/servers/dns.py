@@ -82,8 +82,14 @@ class DnsServer:
     """
 
     def __init__(
-        self, zones: Zones, moods: Mapping[Any, str | float] | None = None, ttl: int = 300, tcp: bool = True
+        self,
+        zones: Zones,
+        moods: Mapping[Any, str | float] | None = None,
+        ttl: int = 300,
+        tcp: bool = True,
+        host: str = "127.0.0.1",
     ) -> None:
+        self._host = host
         self.zones = dict(zones)
         self.moods: dict[Any, str | float] = dict(moods or {})
         self.ttl = ttl
@@ -98,13 +104,13 @@ class DnsServer:
 
     def _open(self) -> None:
         for _ in range(50):
-            self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._udp = socket.socket(self._family, socket.SOCK_DGRAM)
             self._udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            self._udp.bind(("127.0.0.1", 0))
+            self._udp.bind((self._host, 0))
             self.port = int(self._udp.getsockname()[1])
-            self._tcp = socket.socket()
+            self._tcp = socket.socket(self._family)
             with contextlib.suppress(OSError):
-                self._tcp.bind(("127.0.0.1", self.port))
+                self._tcp.bind((self._host, self.port))
                 self._tcp.listen(64)
                 return
             self._udp.close()
@@ -113,7 +119,11 @@ class DnsServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        return "127.0.0.1", self.port
+        return self._host, self.port
+
+    @property
+    def _family(self) -> socket.AddressFamily:
+        return socket.AF_INET6 if ":" in self._host else socket.AF_INET
 
     def asked(self, name: str, rdtype: str) -> int:
         """How often a question was asked over UDP."""
@@ -121,7 +131,7 @@ class DnsServer:
 
     def stop(self) -> None:
         self._stopping = True
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
+        with socket.socket(self._family, socket.SOCK_DGRAM) as waker:
             waker.sendto(b"", self.address)
         self._thread.join(5)
         for timer in tuple(self._timers):
