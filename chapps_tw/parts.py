@@ -187,7 +187,7 @@ class Parts:
     def _make_spf(self) -> None:
         options = self.settings.spf
         watch, servers = partial(self.metrics.watch, "dns"), nameservers(options.nameservers)
-        self.spf_threads = ThreadPool(0, SPF_THREADS, "spf")
+        self.spf_threads = ThreadPool(SPF_THREADS, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, self.reactor, self.spf_threads)
         self.resolver = Resolver(self.reactor, run, servers, options.spf_query_timeout, watch)
         self.checker = SpfChecker(self.reactor, run, time.thread_time, self.resolver, options.spf_query_timeout)

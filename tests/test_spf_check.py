@@ -44,12 +44,6 @@ MACROS = {
     "%{h-}": "a.b.c.example",
     "%{S}": "x-y.z%40macros.example",
 }
-    "%{l1r-}": "x",
-    "%{l4444-}": "x.y.z",
-    "%{lr-}": "y.z.x",
-    "%{h-}": "a.b.c.example",
-    "%{S}": "x-y.z%40macros.example",
-}
 
 ZONES = {
     "good.example": [txt("v=spf1 ip4:192.0.2.0/24 -all")],
