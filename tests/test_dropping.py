@@ -89,6 +89,15 @@ class DropperTests(OnSqlite, BookCase):
         await self.gone(after=[GATHER])
         self.assertEqual(len(self.removals.seen), 1)
 
+    async def test_what_was_dropped_at_once_is_not_dropped_again_when_it_is_looked_for(self) -> None:
+        node = self.node()
+        await self.rest()
+        self.clock.advance(LOOK - GATHER / 2)
+        await node.drop(await self.change())
+        await self.cache("alice")
+        await self.gone(after=[GATHER / 2])
+        self.assertEqual(await self.cached("alice"), [5])
+
     async def test_a_stop_does_not_leave_what_is_done(self) -> None:
         node = self.node()
         await node.drop(await self.change())

@@ -60,7 +60,8 @@ class CopyDropper:
         self._book = book
         self._reactor = reactor
         self._left = 0
-        self._dropped: list[str] = []
+        # Done here, but the book may not have forgotten them yet.
+        self._dropped: set[str] = set()
         self._telling: IDelayedCall | None = None
         self._looked: Deferred[Any] = succeed(None)
         self._looking = LoopingCall(self._look)
@@ -145,7 +146,8 @@ class CopyDropper:
     async def _drop_page(self, page: list[Touched]) -> None:
         try:
             for touched in page:
-                await self._drop(touched)
+                if not self._dropped.issuperset(touched.pending):
+                    await self._drop(touched)
         except StateUnavailable:
             self._left = max(self._left, len(page))
             raise
@@ -156,7 +158,7 @@ class CopyDropper:
     def _tell_later(self, keys: tuple[str, ...]) -> None:
         if not self._looking.running:
             return
-        self._dropped += keys
+        self._dropped.update(keys)
         if self._telling is None:
             self._telling = self._reactor.callLater(GATHER, self._tell_now)
 
@@ -166,10 +168,11 @@ class CopyDropper:
 
     async def _tell(self) -> None:
         self._telling = None
-        keys, self._dropped = self._dropped, []
+        keys = sorted(self._dropped)
         # Whoever looks next finds them, and drops the same once more.
         with suppress(BookUnavailable):
             await self._book.dropped(keys)
+        self._dropped.difference_update(keys)
 
     # --- dropping ---
 
