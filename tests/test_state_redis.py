@@ -185,6 +185,7 @@ class WindowTests(RedisStateTestCase):
         await self.state.spend(Spend("u", "e", "", 1), RULES, FILL)
         self.assertEqual(self.server.command("HLEN", "chapps:oqp:{u}:msg"), 1)
 
+    @pytest.mark.timed
     async def test_a_message_costs_as_much_work_after_fifty_thousand_as_after_ten(self) -> None:
         await self.state.spend(Spend("few", "i", "", 1), RULES, FILL)
         await self.state.spend(Spend("many", "i", "", 1), RULES, FILL)
