@@ -26,7 +26,8 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
 from chapps_tw.decision import Decision
-from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, beside, loss_as_json, loss_as_text, record_of
+from chapps_tw.decision_log import DecisionLog, beside
+from chapps_tw.decision_record import FORMS, Record, record_of
 from chapps_tw.helo_whitelist import HeloWhitelist
 from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.log_file import LogFile
@@ -103,8 +104,8 @@ class Reporter:
         now, user, sent = self._now(), request.known_user, answer.decision
         for decision in answer.decisions:
             if decision.shadow and decision is not sent:
-                self._decisions.add(record_of(listener, user, request, decision, now))
-        self._decisions.add(record_of(listener, user, request, sent, now, beside(sent, answer.decisions)))
+                self._decisions.add(listener, user, request, decision, now)
+        self._decisions.add(listener, user, request, sent, now, beside(sent, answer.decisions))
 
     def failed(self, policy: str, error: Exception) -> None:
         """Log what a policy did not foresee; the same again only after a while."""
@@ -129,11 +130,11 @@ class Parts:
         self.settings = settings
         self.reactor = reactor
         self.metrics = Metrics(__version__, time.monotonic)
-        form, note = (as_json, loss_as_json) if settings.log.format == "json" else (as_text, loss_as_text)
+        form = FORMS[settings.log.format]
         complaints = LogLimit(self.log.warn, reactor.seconds)
         self.log_file = None
         if settings.log.file:
-            self.log_file = LogFile(settings.log.file, note, lambda text: complaints.warn("{text}", text=text))
+            self.log_file = LogFile(settings.log.file, form.loss, lambda text: complaints.warn("{text}", text=text))
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
         self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)

@@ -22,7 +22,8 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import upgrade
 from chapps_tw.database.threads import Threads
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import Found, Record, record_of
+from chapps_tw.decision_log import Found
+from chapps_tw.decision_record import Record, record_of
 from chapps_tw.interfaces import StateUnavailable
 from chapps_tw.request import PostfixPolicyRequest
 from chapps_tw.rest.app import API

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import DecisionLog, Record, as_json, as_text, beside, record_of
+from chapps_tw.decision_log import DecisionLog, beside
+from chapps_tw.decision_record import FORMS, Record, as_json, as_text, from_json, from_text, record_of
 from chapps_tw.request import PostfixPolicyRequest
 
 DECISION = Decision(
@@ -26,12 +28,19 @@ ATTRIBUTES = {
 }
 
 
-def record(**attributes: str) -> Record:
-    return record_of("outbound", "bob", PostfixPolicyRequest(ATTRIBUTES | attributes), DECISION, 1763636645.1234)
+Entry = tuple[str, str, PostfixPolicyRequest, Decision, float, str]
+
+
+def entry(decision: Decision = DECISION, also: str = "", **attributes: str) -> Entry:
+    return "outbound", "bob", PostfixPolicyRequest(ATTRIBUTES | attributes), decision, 1763636645.1234, also
+
+
+def log_of(form: str = "text", write: Callable[[bytes], None] | None = None, clock: Clock | None = None) -> DecisionLog:
+    return DecisionLog(FORMS[form], write, (clock or Clock()).callLater)
 
 
 def test_a_line_tells_what_was_decided_why_and_for_whom() -> None:
-    assert as_text(record()) == (
+    assert as_text(*entry()) == (
         "2025-11-20T11:04:05.123Z listener=outbound policy=OutboundQuotaPolicy"
         ' action="REJECT quota fulfilled" reason=quota_exceeded limit=12 used=12 wait=60 user=bob'
         " sender=bob@example.org recipient=x@example.net client=192.0.2.1 instance=1.2.3 queue_id=ABC stage=RCPT"
@@ -39,44 +48,42 @@ def test_a_line_tells_what_was_decided_why_and_for_whom() -> None:
 
 
 def test_the_json_form_says_the_same() -> None:
-    found = json.loads(as_json(record()))
+    found = json.loads(as_json(*entry()))
     assert found["figures"] == {"limit": 12, "used": 12, "wait": 60}
     assert (found["reason"], found["user"], found["time"]) == ("quota_exceeded", "bob", 1763636645.123)
 
 
 @pytest.mark.parametrize("value", ["a b", 'a"b', "a\nuser=root", "\udce9", "a\u2028b", "x" * 9000])
 def test_what_a_client_sends_cannot_forge_a_line(value: str) -> None:
-    line = as_text(record(sender=value))
+    line = as_text(*entry(sender=value))
     assert len(line.splitlines()) == 1 and len(line) < 3000
     assert line.count(" user=") == 1
     line.encode()
-    assert len(as_json(record(sender=value)).splitlines()) == 1
+    assert len(as_json(*entry(sender=value)).splitlines()) == 1
 
 
 @given(st.text(max_size=100))
 def test_every_line_can_be_taken_apart_again(value: str) -> None:
-    line = as_text(record(sender=value))
+    line = as_text(*entry(sender=value))
     shown = line.split(" sender=", 1)[1].rsplit(" recipient=", 1)[0]
     assert (json.loads(shown) if shown.startswith('"') else shown) == value
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\\b", 'a "b"', "a b\\c", "ä", "ä b", "a\tb"])
 def test_details_can_be_read_again(value: str) -> None:
-    detailed = DECISION._replace(detail=value)
-    line = as_text(record_of("outbound", "bob", PostfixPolicyRequest(ATTRIBUTES), detailed, 1.5))
+    line = as_text(*entry(DECISION._replace(detail=value)))
     shown = line.partition(" detail=")[2]
     assert (json.loads(shown) if shown.startswith('"') else shown) == value
 
 
 def test_letters_of_any_alphabet_are_shown_as_they_are() -> None:
-    assert " sender=müller recipient=" in as_text(record(sender="müller"))
+    assert " sender=müller recipient=" in as_text(*entry(sender="müller"))
 
 
 def test_that_greylisting_is_asked_for_is_told() -> None:
     asking = DECISION._replace(detail="mailfrom none.net", greylist=True)
-    found = record_of("inbound", "", PostfixPolicyRequest(ATTRIBUTES), asking, 1.5)
-    assert as_text(found).endswith(' detail="mailfrom none.net; asks for greylisting"')
-    assert json.loads(as_json(found))["detail"] == "mailfrom none.net; asks for greylisting"
+    assert as_text(*entry(asking)).endswith(' detail="mailfrom none.net; asks for greylisting"')
+    assert json.loads(as_json(*entry(asking)))["detail"] == "mailfrom none.net; asks for greylisting"
 
 
 def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> Decision:
@@ -97,26 +104,51 @@ def test_what_policies_said_after_the_one_that_answers_is_told() -> None:
 
 
 def test_it_is_the_last_of_the_line() -> None:
-    found = record()._replace(also="GRL:greylist_passed,OQP:within_quota")
-    assert as_text(found).endswith(" stage=RCPT also=GRL:greylist_passed,OQP:within_quota")
-    assert json.loads(as_json(found))["also"] == "GRL:greylist_passed,OQP:within_quota"
+    found = entry(also="GRL:greylist_passed,OQP:within_quota")
+    assert as_text(*found).endswith(" stage=RCPT also=GRL:greylist_passed,OQP:within_quota")
+    assert json.loads(as_json(*found))["also"] == "GRL:greylist_passed,OQP:within_quota"
+
+
+@pytest.mark.parametrize(("write", "read"), [(as_text, from_text), (as_json, from_json)])
+@given(st.text(max_size=400), st.text(max_size=400), st.text(max_size=50), st.booleans())
+def test_a_line_is_read_as_what_it_was_made_of(
+    write: Callable[..., str], read: Callable[[str], Record], sender: str, text: str, other: str, greylist: bool
+) -> None:
+    figures = {"limit": 12, "wait": -1, "ratio": 1e-7, "most": 1.5e300}
+    made = Decision(f"REJECT {text}", Reason.QUOTA_EXCEEDED, "P", figures, text, greylist, "", other, "cache dns")
+    given = entry(made, also="GRL:greylist_passed", sender=sender, recipient=other, client_address="", queue_id=text)
+    assert read(write(*given)) == record_of(*given)._replace(time=1763636645.123)
 
 
 @pytest.mark.parametrize(
     "wanted", ["Bob@BÜCHER.example", "bob@bücher.example", "bob@xn--bcher-kva.example", "BOB@XN--BCHER-KVA.example."]
 )
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("came", ["bob@bücher.example", "BOB@Bücher.example", "Bob@XN--bcher-kva.Example"])
-def test_addresses_are_found_in_any_form(wanted: str, came: str) -> None:
-    log = DecisionLog(as_text, None, Clock().callLater)
-    log.add(record(sender=came, recipient=came))
+def test_addresses_are_found_in_any_form(wanted: str, form: str, came: str) -> None:
+    log = log_of(form)
+    log.add(*entry(sender=came, recipient=came))
     for name in ("sender", "recipient"):
         assert [getattr(each, name) for each in log.find({name: wanted}, 10).records] == [came]
         assert not log.find({name: "other" + wanted}, 10).records
 
 
-def test_users_are_found_as_they_are_and_the_null_sender_by_nothing() -> None:
-    log = DecisionLog(as_text, None, Clock().callLater)
-    log.add(record(sender=""))
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ['a "b"', "a\\b", "É", "é é", "a\tb", "\udce9", "root", "a=b c"])
+def test_odd_names_are_found_and_no_others(form: str, name: str) -> None:
+    log = log_of(form)
+    for each in (name, "other", f"x {name}", f"sender={name}"):
+        log.add(
+            "outbound", each, PostfixPolicyRequest({"sender": f"{each}@example.org", "queue_id": each}), DECISION, 1.5
+        )
+    for wanted in ({"user": name}, {"sender": f"{name}@example.org"}, {"sender": f"{name.lower()}@EXAMPLE.org"}):
+        assert [each.user for each in log.find(wanted, 10).records] == [name], wanted
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_users_are_found_as_they_are_and_the_null_sender_by_nothing(form: str) -> None:
+    log = log_of(form)
+    log.add(*entry(sender=""))
     assert len(log.find({"user": "bob", "sender": ""}, 10).records) == 1
     assert not log.find({"user": "Bob"}, 10).records
 
@@ -124,23 +156,23 @@ def test_users_are_found_as_they_are_and_the_null_sender_by_nothing() -> None:
 def test_lines_are_written_in_batches() -> None:
     clock = Clock()
     written: list[bytes] = []
-    log = DecisionLog(as_text, written.append, clock.callLater)
-    log.add(record())
-    log.add(record(sender="two@example.org"))
+    log = log_of("text", written.append, clock)
+    log.add(*entry())
+    log.add(*entry(sender="two@example.org"))
     assert written == []
     clock.advance(0.1)
     assert len(written) == 1 and written[0].count(b"\n") == 2
     clock.advance(1)
-    log.add(record())
+    log.add(*entry())
     clock.advance(0.1)
     assert len(written) == 2
 
 
 def test_the_last_decisions_can_be_asked_for_newest_first() -> None:
-    log = DecisionLog(as_text, None, Clock().callLater)
+    log = log_of()
     for number in range(6000):
-        log.add(record(sender=f"{number % 2}@x", instance=str(number)))
+        log.add(*entry(sender=f"{number % 2}@x", instance=str(number)))
     assert len(log.recent) == 5000
     assert [each.instance for each in log.find({"sender": "1@x"}, 2).records] == ["5999", "5997"]
-    assert log.find({"user": "nobody"}, 10) == ([], 5000, log.recent[0].time)
-    assert DecisionLog(as_text, None, Clock().callLater).find({}, 10) == ([], 0, 0.0)
+    assert log.find({"user": "nobody"}, 10) == ([], 5000, 1763636645.123)
+    assert log_of().find({}, 10) == ([], 0, 0.0)

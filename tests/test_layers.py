@@ -17,7 +17,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "chapps_tw"
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("config", "config_actions", "config_checks", "config_file", "config_render", "config_values", "config_write"),
-        *("decision", "inbound", "interfaces", "log_limit", "names", "network", "outbound", "passcode"),
+        *(
+            "decision",
+            "decision_record",
+            "inbound",
+            "interfaces",
+            "log_limit",
+            "names",
+            "network",
+            "outbound",
+            "passcode",
+        ),
         *("private_files", "received_spf", "request", "sending", "sqlite_files", "tokens", "unix_socket"),
         "watch",
     ),
@@ -54,7 +64,6 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "spf_turns": TWISTED,
     "spf_query": frozenset({"spf"}),
     "helo_whitelist": TWISTED,
-    "decision_log": TWISTED,
     "log_file": TWISTED,
     "metrics": frozenset({"prometheus_client"}),
     "postfix": TWISTED,

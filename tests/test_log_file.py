@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw.decision_log import loss_as_json, loss_as_text
+from chapps_tw.decision_record import loss_as_json, loss_as_text
 from chapps_tw.log_file import LogFile
 from tests.policy_client import outbound
 from tests.servers.common import wait_until

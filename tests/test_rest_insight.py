@@ -11,7 +11,8 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config import Chapps, Settings
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import RECENT, record_of
+from chapps_tw.decision_log import RECENT
+from chapps_tw.decision_record import record_of
 from chapps_tw.request import PostfixPolicyRequest, parse_attributes
 from tests.rest_client import Node
 

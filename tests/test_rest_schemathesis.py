@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import record_of
+from chapps_tw.decision_record import record_of
 from chapps_tw.request import PostfixPolicyRequest
 from chapps_tw.rest import auth
 from tests.rest_client import Node

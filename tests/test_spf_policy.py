@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from chapps_tw.config import PostfixSPFActions, Settings
 from chapps_tw.config import SPFEnforcementPolicy as Section
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import record_of
+from chapps_tw.decision_record import record_of
 from chapps_tw.interfaces import BookUnavailable
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
