@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -19,16 +20,11 @@ _FLAGS = "\0greylist"
 _LONGER = 60.0
 
 _NEVER: tuple[float, Verdict] = (0.0, Verdict(None, ""))
-_NEVER_MET = (None, None)
+_NEVER_MET = (-math.inf, -math.inf)
 _NOT_GREYLISTED = Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
 
 _COUNT = "SELECT COUNT(*), MAX(until) FROM tally WHERE client = ?"
 _FIND = "SELECT first, last FROM meeting WHERE tuple = ?"
-# Half the time of two questions.
-_FIND_BOTH = """
-    SELECT t.count, t.until, m.first, m.last
-    FROM (SELECT COUNT(*) AS count, MAX(until) AS until FROM tally WHERE client = ?) t
-    LEFT JOIN meeting m ON m.tuple = ?"""
 _TRIM = """
     DELETE FROM tally WHERE client = ? AND instance IN (
         SELECT instance FROM tally WHERE client = ? ORDER BY at, instance LIMIT ?)"""
@@ -54,52 +50,55 @@ class Greylist:
 
         :param dry: write nothing, and answer what would be answered.
         """
+        client, domain, forced = meeting.client, meeting.domain, meeting.forced
         if fill is not None:
-            flag: bool | None = fill.value != 0
             if not dry:
-                self._keep_flag(db, now, meeting.domain, fill)
-        elif meeting.forced:
-            flag = True
+                self._keep_flag(db, now, domain, fill)
+            wanted = forced or fill.value != 0
+        elif forced:
+            wanted = True
         else:
-            flag, token = self._flag(db, now, meeting.domain)
-            if flag is None:
-                return Met(Outcome.MISSING, 0.0, 0, token)
-        if not flag and not meeting.forced:
+            until, flag = self._flags.get(domain, _NEVER)
+            if until <= now:
+                flag = self._read_flag(db, now, domain)
+            if flag.allowed is None:
+                return Met(Outcome.MISSING, 0.0, 0, flag.token)
+            wanted = flag.allowed
+        if not wanted:
             return _NOT_GREYLISTED
-        name = _tuple(meeting.client, meeting.sender, meeting.recipient)
-        tally, row = self._find(db, now, meeting.client, name)
+        name = _tuple(client, meeting.sender, meeting.recipient)
+        tally, ends = self._tallies.get(client) or self._read_tally(db, client)
+        if ends <= now:
+            tally = 0
         if 0 < patience.threshold <= tally:
             return Met(Outcome.KNOWN_CLIENT, 0.0, self._count(db, now, meeting, patience, tally, dry), "")
-        outcome, wait = _wait(db, now, name, patience, row, dry)
-        if outcome is Outcome.PASSED:
-            tally = self._count(db, now, meeting, patience, tally, dry)
-        return Met(outcome, wait, tally, "")
+        first, last = db.execute(_FIND, (name,)).fetchone() or _NEVER_MET
+        known = now - last <= patience.lifetime
+        # A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
+        first = min(first, now) if known else now
+        if not dry:
+            db.execute(_MEET, (name, first, now, now + patience.lifetime + _LONGER))
+        wait = first + patience.deferral - now
+        if wait > 0:
+            return Met(Outcome.EARLY if known else Outcome.FIRST, wait, tally, "")
+        return Met(Outcome.PASSED, 0.0, self._count(db, now, meeting, patience, tally, dry), "")
 
-    def _flag(self, db: sqlite3.Connection, now: float, domain: str) -> Verdict:
+    def _read_flag(self, db: sqlite3.Connection, now: float, domain: str) -> Verdict:
         """A domain's flag, ``None`` when it is not known, and the token to bring it with."""
-        until, flag = self._flags.get(domain, _NEVER)
-        if until <= now:
-            [flag], until = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
-            if until > now:
-                self._flags.keep(domain, (until, flag))
+        [flag], until = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
+        if until > now:
+            self._flags.keep(domain, (until, flag))
         return flag
 
     def _keep_flag(self, db: sqlite3.Connection, now: float, domain: str, fill: Fill) -> None:
         self._flags.pop(domain, None)
         sqlite_verdicts.keep(db, now, _FLAGS, "", [(domain, fill.value != 0, fill.token)], fill.ttl)
 
-    def _find(
-        self, db: sqlite3.Connection, now: float, client: str, name: int
-    ) -> tuple[int, tuple[float | None, float | None]]:
-        """A client's tally, and when a tuple was met first and last."""
-        known = self._tallies.get(client)
-        if known is not None:
-            tally, until = known
-            row = db.execute(_FIND, (name,)).fetchone() or _NEVER_MET
-        else:
-            tally, until, *row = db.execute(_FIND_BOTH, (key(client), name)).fetchone()
-            self._tallies.keep(client, (tally, until or 0.0))
-        return (tally if tally and until > now else 0), row
+    def _read_tally(self, db: sqlite3.Connection, client: str) -> tuple[int, float]:
+        """How many messages count for a client, and until when."""
+        tally, ends = db.execute(_COUNT, (key(client),)).fetchone()
+        self._tallies.keep(client, (tally, ends or 0.0))
+        return tally, ends or 0.0
 
     def _count(
         self, db: sqlite3.Connection, now: float, meeting: Meeting, patience: Patience, tally: int, dry: bool
@@ -130,30 +129,6 @@ class Greylist:
         """Forget the cached flags of some domains."""
         self._flags.clear()
         sqlite_verdicts.drop(db, now, _FLAGS, "", domains)
-
-
-def _wait(
-    db: sqlite3.Connection,
-    now: float,
-    name: int,
-    patience: Patience,
-    row: tuple[float | None, float | None],
-    dry: bool,
-) -> tuple[Outcome, float]:
-    """How a tuple stands, and how long it must still wait; it is met now.
-
-    :param row: when it was met first, and last.
-    """
-    first, last = row
-    known = first is not None and last is not None and now - last <= patience.lifetime
-    # A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
-    first = now if first is None or not known else min(first, now)
-    if not dry:
-        db.execute(_MEET, (name, first, now, now + patience.lifetime + _LONGER))
-    wait = first + patience.deferral - now
-    if wait <= 0:
-        return Outcome.PASSED, 0.0
-    return (Outcome.EARLY if known else Outcome.FIRST), wait
 
 
 def _tuple(client: str, sender: str, recipient: str) -> int:
