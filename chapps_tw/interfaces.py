@@ -328,9 +328,8 @@ class Met(NamedTuple):
 class LiveState(Protocol):
     """Live state. Every method raises :class:`StateUnavailable`; each is one atomic operation.
 
-    Times are the store's own. Where its clock was ahead for a while, what it wrote down as later than now counts
-    as of now: nobody is made to wait until it is then. Each operation that changes something is idempotent, so a
-    question that is asked again costs nothing.
+    Times are the store's own. What its clock, when it was ahead, wrote down as later than now counts as of now.
+    Each operation that changes something is idempotent, so a question that is asked again costs nothing.
     """
 
     def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Awaitable[Spent]:

@@ -55,7 +55,7 @@ from chapps_tw.tokens import TokenError, TokenStore
 
 VERSION = f"CHAPPS-TW v{__version__}"
 
-# pyspf computes in these, and long DNS answers are read; the questions are asked on the reactor.
+# pyspf computes in one of these, and DNS answers are read in the other; the questions are asked on the reactor.
 SPF_THREADS = 2
 
 # How often the HELO whitelist is looked up, and how soon again when DNS did not answer.
