@@ -44,7 +44,7 @@ class Greylist:
         self._tallies.clear()
 
     def meet(
-        self, db: sqlite3.Connection, now: float, meeting: Meeting, patience: Patience, fill: Fill | None, dry: bool
+        self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, fill: Fill | None, dry: bool
     ) -> Met:
         """Greylist a message.
 
@@ -83,25 +83,25 @@ class Greylist:
             return Met(Outcome.EARLY if known else Outcome.FIRST, wait, tally, "")
         return Met(Outcome.PASSED, 0.0, self._count(db, now, meeting, patience, tally, dry), "")
 
-    def _read_flag(self, db: sqlite3.Connection, now: float, domain: str) -> Verdict:
+    def _read_flag(self, db: sqlite3.Cursor, now: float, domain: str) -> Verdict:
         """A domain's flag, ``None`` when it is not known, and the token to bring it with."""
         [flag], until = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
         if until > now:
             self._flags.keep(domain, (until, flag))
         return flag
 
-    def _keep_flag(self, db: sqlite3.Connection, now: float, domain: str, fill: Fill) -> None:
+    def _keep_flag(self, db: sqlite3.Cursor, now: float, domain: str, fill: Fill) -> None:
         self._flags.pop(domain, None)
         sqlite_verdicts.keep(db, now, _FLAGS, "", [(domain, fill.value != 0, fill.token)], fill.ttl)
 
-    def _read_tally(self, db: sqlite3.Connection, client: str) -> tuple[int, float]:
+    def _read_tally(self, db: sqlite3.Cursor, client: str) -> tuple[int, float]:
         """How many messages count for a client, and until when."""
         tally, ends = db.execute(_COUNT, (key(client),)).fetchone()
         self._tallies.keep(client, (tally, ends or 0.0))
         return tally, ends or 0.0
 
     def _count(
-        self, db: sqlite3.Connection, now: float, meeting: Meeting, patience: Patience, tally: int, dry: bool
+        self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, tally: int, dry: bool
     ) -> int:
         """Count a message that passes in its client's tally; returns the tally then."""
         if patience.threshold <= 0 or not meeting.instance:
@@ -120,12 +120,12 @@ class Greylist:
             self._tallies.pop(meeting.client, None)
         return min(tally + 1, patience.threshold)
 
-    def clear(self, db: sqlite3.Connection, client: str) -> None:
+    def clear(self, db: sqlite3.Cursor, client: str) -> None:
         """Forget a client's tally."""
         self._tallies.pop(client, None)
         db.execute("DELETE FROM tally WHERE client = ?", (key(client),))
 
-    def drop_flags(self, db: sqlite3.Connection, now: float, domains: Iterable[str]) -> None:
+    def drop_flags(self, db: sqlite3.Cursor, now: float, domains: Iterable[str]) -> None:
         """Forget the cached flags of some domains."""
         self._flags.clear()
         sqlite_verdicts.drop(db, now, _FLAGS, "", domains)
@@ -143,14 +143,14 @@ def _tuple(client: str, sender: str, recipient: str) -> int:
     return (neighbourhood << 40 | int.from_bytes(blake2b(text, digest_size=5).digest(), "big")) - 2**63
 
 
-def last_met(db: sqlite3.Connection, now: float, client: str, sender: str, recipient: str) -> float:
+def last_met(db: sqlite3.Cursor, now: float, client: str, sender: str, recipient: str) -> float:
     """When a tuple was last met."""
     name = _tuple(client, sender, recipient)
     row = db.execute("SELECT last FROM meeting WHERE tuple = ? AND until > ?", (name, now)).fetchone()
     return float(row[0]) if row else 0.0
 
 
-def tally(db: sqlite3.Connection, now: float, client: str) -> list[tuple[str, float]]:
+def tally(db: sqlite3.Cursor, now: float, client: str) -> list[tuple[str, float]]:
     """What counts for a client, oldest first."""
     name = key(client)
     count, until = db.execute(_COUNT, (name,)).fetchone()

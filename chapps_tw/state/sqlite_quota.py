@@ -64,7 +64,7 @@ class _Question(NamedTuple):
     dry: bool
 
 
-def spend(db: sqlite3.Connection, now: float, wanted: Spend, rules: Rules, fill: Fill | None, dry: bool) -> Spent:
+def spend(db: sqlite3.Cursor, now: float, wanted: Spend, rules: Rules, fill: Fill | None, dry: bool) -> Spent:
     """Count a message, or one more recipient of it, if there is room.
 
     :param dry: write nothing, and answer what would be answered.
@@ -95,7 +95,7 @@ def _by_time(instance: str) -> str:
     return time + dot + process
 
 
-def _judge(db: sqlite3.Connection, asked: _Question, found: _Found, limit: int) -> Spent:
+def _judge(db: sqlite3.Cursor, asked: _Question, found: _Found, limit: int) -> Spent:
     now, rules, used, own = asked.now, asked.rules, found.used, found.own or 0
     mark, target = _target(asked.wanted, own, found.seen or b"")
     if target == own:
@@ -111,7 +111,7 @@ def _judge(db: sqlite3.Connection, asked: _Question, found: _Found, limit: int) 
     return Spent(Outcome.ACCEPTED, limit, total, 0.0, "")
 
 
-def _find(db: sqlite3.Connection, name: bytes, instance: bytes) -> _Found:
+def _find(db: sqlite3.Cursor, name: bytes, instance: bytes) -> _Found:
     row = db.execute(_FIND, (instance, name)).fetchone()
     return _Found._make(row) if row else _Found()
 
@@ -125,16 +125,14 @@ def _target(wanted: Spend, own: int, seen: bytes) -> tuple[bytes, int]:
     return mark, own if own > 0 and mark in seen else own + 1
 
 
-def _copy(db: sqlite3.Connection, now: float, name: bytes, found: _Found, limit: int, fill: Fill) -> None:
+def _copy(db: sqlite3.Cursor, now: float, name: bytes, found: _Found, limit: int, fill: Fill) -> None:
     dropped = floor(db) if found.dropped is None else found.dropped
     if is_current(fill.token, dropped):
         fresh = now + fill.ttl
         db.execute(_COPY, (name, limit, fresh, dropped, fresh + GRACE))
 
 
-def _count_from_now(
-    db: sqlite3.Connection, now: float, interval: float, name: bytes, found: _Found, dry: bool
-) -> _Found:
+def _count_from_now(db: sqlite3.Cursor, now: float, interval: float, name: bytes, found: _Found, dry: bool) -> _Found:
     """What was counted later than now: the clock was ahead. Nobody is made to wait until it is then."""
     if not dry:
         until = now + interval
@@ -145,7 +143,7 @@ def _count_from_now(
     return found._replace(last=now, oldest=oldest)
 
 
-def _slide(db: sqlite3.Connection, name: bytes, found: _Found, end: float, dry: bool) -> _Found:
+def _slide(db: sqlite3.Cursor, name: bytes, found: _Found, end: float, dry: bool) -> _Found:
     """Take off what was counted at ``end`` or before."""
     if found.last is not None and found.last <= end:
         if not dry:
@@ -163,7 +161,7 @@ def _slide(db: sqlite3.Connection, name: bytes, found: _Found, end: float, dry: 
     return found._replace(used=used, oldest=oldest)
 
 
-def _exceeded(db: sqlite3.Connection, asked: _Question, found: _Found, limit: int) -> Spent:
+def _exceeded(db: sqlite3.Cursor, asked: _Question, found: _Found, limit: int) -> Spent:
     """Refuse; a message that is refused as a whole gives back what it had cost."""
     interval, used = asked.rules.interval, found.used
     given_back = found.own and not asked.wanted.recipient
@@ -178,7 +176,7 @@ def _exceeded(db: sqlite3.Connection, asked: _Question, found: _Found, limit: in
     return Spent(Outcome.EXCEEDED, limit, used, wait, "")
 
 
-def _count(db: sqlite3.Connection, asked: _Question, found: _Found, target: int, total: int, mark: bytes) -> None:
+def _count(db: sqlite3.Cursor, asked: _Question, found: _Found, target: int, total: int, mark: bytes) -> None:
     if found.own:
         db.execute(_CHANGE_MESSAGE, (target, (found.seen or b"") + mark, found.run, asked.instance))
         db.execute(_COUNT_MORE, (total, asked.name))
@@ -192,7 +190,7 @@ def _count(db: sqlite3.Connection, asked: _Question, found: _Found, target: int,
     db.execute(_COUNT_NEW, (total, now, oldest, max(found.until, until + asked.rules.min_delta), asked.name))
 
 
-def usage(db: sqlite3.Connection, now: float, users: Iterable[str], interval: float) -> list[Usage]:
+def usage(db: sqlite3.Cursor, now: float, users: Iterable[str], interval: float) -> list[Usage]:
     """What is counted for some users."""
     answer = []
     for user in users:
@@ -205,14 +203,14 @@ def usage(db: sqlite3.Connection, now: float, users: Iterable[str], interval: fl
     return answer
 
 
-def reset(db: sqlite3.Connection, now: float, user: str, interval: float) -> int:
+def reset(db: sqlite3.Cursor, now: float, user: str, interval: float) -> int:
     """Forget what was counted for a user; returns how much."""
     used = usage(db, now, [user], interval)[0].used
     db.execute("UPDATE account SET run = NULL, used = 0, last = NULL, oldest = NULL WHERE name = ?", (key(user),))
     return used
 
 
-def drop_limits(db: sqlite3.Connection, now: float, users: Iterable[str]) -> None:
+def drop_limits(db: sqlite3.Cursor, now: float, users: Iterable[str]) -> None:
     """Forget the cached limits of some users."""
     dropped = advance(db)
     db.executemany(_COPY, [(key(user), None, now, dropped, now + GRACE) for user in users])

@@ -55,6 +55,8 @@ class Turns:
         self._forget = forget
         self._version = 0
         self._db: sqlite3.Connection | None = None
+        # One for all operations: making one takes as long as finding a row.
+        self._cursor: sqlite3.Cursor
         self._begun = False
         self._dirty = 0
         self._waiting: list[tuple[Deferred[Any], Any]] = []
@@ -77,7 +79,7 @@ class Turns:
             self._drop_connection(self._db)
 
     def look(
-        self, area: int, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, area: int, operation: Callable[Concatenate[sqlite3.Cursor, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
         """Run an operation that only reads. It opens no transaction of its own."""
         self.operations += 1
@@ -85,7 +87,7 @@ class Turns:
             db = self._connection()
             if not self._begun:
                 self._look_around(db)
-            result = operation(db, *args, **kwargs)
+            result = operation(self._cursor, *args, **kwargs)
         except sqlite3.Error as error:
             return fail(unavailable(self._path, error))
         except Exception as error:
@@ -93,7 +95,7 @@ class Turns:
         return self._let_out(area, result)
 
     def change(
-        self, area: int, operation: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, area: int, operation: Callable[Concatenate[sqlite3.Cursor, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
         """Run an operation that may write."""
         self.operations += 1
@@ -105,7 +107,7 @@ class Turns:
             return fail(error)
         before = db.total_changes
         try:
-            result = operation(db, *args, **kwargs)
+            result = operation(self._cursor, *args, **kwargs)
         except sqlite3.Error as error:
             reason = unavailable(self._path, error)
             self._report(reason)
@@ -132,6 +134,7 @@ class Turns:
             raise StateUnavailable("The live state is closed.")
         if self._db is None:
             self._db = open_file(self._path)
+            self._cursor = self._db.cursor()
         return self._db
 
     def _look_around(self, db: sqlite3.Connection) -> None:

@@ -82,11 +82,11 @@ class Cleaner:
     def __init__(self) -> None:
         self._places = [walk.start for walk in _WALKS]
 
-    def step(self, db: sqlite3.Connection, now: float) -> int:
+    def step(self, db: sqlite3.Cursor, now: float) -> int:
         """Clean the next rows of each table; returns how many rows had expired."""
         return sum(self._step(db, now, number) for number in range(len(_WALKS)))
 
-    def _step(self, db: sqlite3.Connection, now: float, number: int) -> int:
+    def _step(self, db: sqlite3.Cursor, now: float, number: int) -> int:
         walk = _WALKS[number]
         width = len(walk.start)
         rows = db.execute(walk.select, (*self._places[number], _STEP)).fetchall()

@@ -35,23 +35,23 @@ _KEEP = """
     ON CONFLICT DO UPDATE SET allowed = excluded.allowed, fresh = excluded.fresh, dropped = excluded.dropped"""
 
 
-def counter(db: sqlite3.Connection) -> int:
+def counter(db: sqlite3.Cursor) -> int:
     """The counter, to be given out as a token."""
     return int(db.execute("SELECT counter FROM meta").fetchone()[0])
 
 
-def advance(db: sqlite3.Connection) -> int:
+def advance(db: sqlite3.Cursor) -> int:
     """Raise the counter; returns a number that was never given before."""
     db.execute("UPDATE meta SET counter = counter + 1")
     return counter(db)
 
 
-def floor(db: sqlite3.Connection) -> int:
+def floor(db: sqlite3.Cursor) -> int:
     """What a name with no row counts as dropped at."""
     return int(db.execute("SELECT floor FROM meta").fetchone()[0])
 
 
-def touch(db: sqlite3.Connection) -> None:
+def touch(db: sqlite3.Cursor) -> None:
     """Write something new: what changes nothing is not written, and a full disk would not be noticed."""
     db.execute("UPDATE meta SET pings = pings + 1")
 
@@ -81,7 +81,7 @@ class Verdicts:
         """To be called when what was read before may not hold any more."""
         self._memo.clear()
 
-    def find(self, db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequence[str]) -> list[Verdict]:
+    def find(self, db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence[str]) -> list[Verdict]:
         """The cached verdicts about some names, in their order."""
         wanted = (space, owner, tuple(names))
         until, verdicts = self._memo.get(wanted, _NOTHING)
@@ -94,7 +94,7 @@ class Verdicts:
 
     def keep(
         self,
-        db: sqlite3.Connection,
+        db: sqlite3.Cursor,
         now: float,
         space: str,
         owner: str,
@@ -105,17 +105,13 @@ class Verdicts:
         self._memo.clear()
         keep(db, now, space, owner, verdicts, ttl)
 
-    def drop(
-        self, db: sqlite3.Connection, now: float, space: str, owner: str, names: Iterable[str]
-    ) -> list[bool | None]:
+    def drop(self, db: sqlite3.Cursor, now: float, space: str, owner: str, names: Iterable[str]) -> list[bool | None]:
         """Forget cached verdicts; returns what each was."""
         self._memo.clear()
         return drop(db, now, space, owner, names)
 
 
-def find(
-    db: sqlite3.Connection, now: float, space: str, owner: str, names: Sequence[str]
-) -> tuple[list[Verdict], float]:
+def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence[str]) -> tuple[list[Verdict], float]:
     """The cached verdicts about some names, in their order, and until when all of them hold; 0.0: one is missing."""
     whose = _whose(space, owner)
     wanted = [whose + key(name) for name in names]
@@ -143,7 +139,7 @@ def _whose(space: str, owner: str) -> bytes:
 
 
 def keep(
-    db: sqlite3.Connection,
+    db: sqlite3.Cursor,
     now: float,
     space: str,
     owner: str,
@@ -159,7 +155,7 @@ def keep(
             db.execute(_KEEP, (whose + key(name), int(allowed), now + ttl, dropped))
 
 
-def drop(db: sqlite3.Connection, now: float, space: str, owner: str, names: Iterable[str]) -> list[bool | None]:
+def drop(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Iterable[str]) -> list[bool | None]:
     """Forget cached verdicts; returns what each was."""
     dropped, whose = advance(db), _whose(space, owner)
     were = []
@@ -170,7 +166,7 @@ def drop(db: sqlite3.Connection, now: float, space: str, owner: str, names: Iter
     return were
 
 
-def first_time(db: sqlite3.Connection, now: float, space: str, name: str, ttl: float) -> bool:
+def first_time(db: sqlite3.Cursor, now: float, space: str, name: str, ttl: float) -> bool:
     """Whether a name was not brought here in the last ``ttl`` seconds; it is now."""
     where = (key(space), key(name))
     row = db.execute("SELECT until FROM once WHERE space = ? AND name = ?", where).fetchone()
