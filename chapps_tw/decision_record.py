@@ -88,20 +88,13 @@ def as_text(
 ) -> str:
     """A decision as ``name=value`` pairs on one line; a value that needs it is quoted as in JSON."""
     get = request.attributes.get
-    values = [
-        user,
-        get("sender", ""),
-        get("recipient", ""),
-        get("client_address", ""),
-        get("instance", ""),
-        get("queue_id", ""),
-        get("protocol_state", ""),
-    ]
+    sender, recipient, client = get("sender", ""), get("recipient", ""), get("client_address", "")
+    instance, queue_id, stage = get("instance", ""), get("queue_id", ""), get("protocol_state", "")
     # Of these hardly ever one is too long, or needs quotes.
-    together = "".join(values)
+    together = f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}"
     if len(together) > MAX_VALUE or not _is_plain(together):
-        values = [_plain(value[:MAX_VALUE]) for value in values]
-    user, sender, recipient, client, instance, queue_id, stage = values
+        values = (user, sender, recipient, client, instance, queue_id, stage)
+        user, sender, recipient, client, instance, queue_id, stage = (_plain(value[:MAX_VALUE]) for value in values)
     seconds = int(now)
     figures = "".join([f" {name}={value}" for name, value in decision.figures.items()])
     line = (

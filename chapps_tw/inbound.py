@@ -43,9 +43,7 @@ class InboundPPR(PostfixPolicyRequest):
     @property
     def client_network(self) -> str:
         """The network that stands for the client, such as ``192.0.2.0/24``."""
-        return client_network(
-            self.get("client_address", _UNKNOWN), self._config.grl.ipv4_prefix, self._config.grl.ipv6_prefix
-        )
+        return client_network(self.get("client_address"), self._config.grl.ipv4_prefix, self._config.grl.ipv6_prefix)
 
     @property
     def spf_identities(self) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
-from chapps_tw.inbound import InboundPPR, mail_address
+from chapps_tw.inbound import client_network, domain_of, mail_address
 from chapps_tw.interfaces import Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
 from chapps_tw.request import PostfixPolicyRequest
 
@@ -34,7 +34,6 @@ class GreylistingPolicy:
     name = "GreylistingPolicy"
 
     def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
-        self._all = settings
         self._settings = settings.grl
         self._patience = patience(settings)
         self._state = state
@@ -61,7 +60,7 @@ class GreylistingPolicy:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
         if self._settings.null_sender_ok and not request.get("sender"):
             return Decision(self._accepting(request), Reason.NULL_SENDER_ACCEPTED, self.name)
-        meeting, detail = self._meeting(InboundPPR(request.attributes, cfg=self._all), earlier)
+        meeting, detail = self._meeting(request, earlier)
         if not meeting.domain and not meeting.forced:
             return Decision(self._accepting(request), Reason.NOT_GREYLISTED, self.name)
         self.looks += 1
@@ -72,9 +71,10 @@ class GreylistingPolicy:
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
         return self._decision(met, detail, request, "" if meeting.forced else source)
 
-    def _meeting(self, request: InboundPPR, earlier: Sequence[Decision]) -> tuple[Meeting, str]:
+    def _meeting(self, request: PostfixPolicyRequest, earlier: Sequence[Decision]) -> tuple[Meeting, str]:
         """What is met; and in words under which name, and who asked for it."""
-        client, named_by, asks = request.client_network, "", None
+        prefixes = self._settings.ipv4_prefix, self._settings.ipv6_prefix
+        client, named_by, asks = client_network(request.get("client_address"), *prefixes), "", None
         for decision in earlier:
             if asks is None and decision.greylist:
                 asks = decision
@@ -84,11 +84,12 @@ class GreylistingPolicy:
         if asks is not None:
             why = f"{asks.reason}: {asks.detail}" if asks.detail else asks.reason
             detail = f"{detail}; asked for by {asks.policy} ({why})"
+        recipient = request.get("recipient")
         meeting = Meeting(
             client,
             mail_address(request.get("sender")),
-            mail_address(request.get("recipient")),
-            request.recipient_domain,
+            mail_address(recipient),
+            domain_of(recipient),
             request.get("instance"),
             asks is not None,
         )
