@@ -12,8 +12,8 @@ from typing import Any
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256
 
-# Lines that are remembered, and how long such a line may be: a megabyte at the most.
-_MAX_LINES = 4096
+# Lines that are remembered, so few that they stay in the cache of the processor, and how long one may be.
+_MAX_LINES = 512
 _MAX_LINE = 256
 
 
