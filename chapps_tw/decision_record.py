@@ -98,7 +98,7 @@ def as_text(
     seconds = int(now)
     figures = "".join([f" {name}={value}" for name, value in decision.figures.items()])
     line = (
-        f"{_second(seconds)}.{int((now - seconds) * 1000):03d}Z listener={listener} policy={decision.policy}"
+        f"{_second(seconds)}.{int((now - seconds) * 1000):03d}Z listener={_listener(listener)} policy={decision.policy}"
         f" action={_plain(decision.action)} reason={decision.reason}{figures}"
         f" user={user} sender={sender} recipient={recipient} client={client} instance={instance}"
         f" queue_id={queue_id} stage={stage}"
@@ -168,6 +168,10 @@ class Form(NamedTuple):
 def _plain(value: str) -> str:
     # Letters of any alphabet stay as they are.
     return value if _is_plain(value) or value.isalnum() else encode_basestring_ascii(value)
+
+
+# There are few, and each is a name that an admin has thought of.
+_listener = lru_cache(64)(_plain)
 
 
 def _is_plain(value: str) -> bool:

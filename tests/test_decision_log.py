@@ -76,6 +76,12 @@ def test_details_can_be_read_again(value: str) -> None:
     assert (json.loads(shown) if shown.startswith('"') else shown) == value
 
 
+@pytest.mark.parametrize("name", ["my list", 'a "b" reason=c', "ä", "ä b"])
+def test_a_listener_of_any_name_is_read_again(name: str) -> None:
+    for form in FORMS.values():
+        assert form.read(form.write(name, *entry()[1:])).listener == name
+
+
 def test_letters_of_any_alphabet_are_shown_as_they_are() -> None:
     assert " sender=müller recipient=" in as_text(*entry(sender="müller"))
 
