@@ -1,4 +1,4 @@
-# make setup | run | test | lint | bench | conf | clean
+# make setup | run | test | test-fast | lint | bench | conf | clean
 #
 # PYTHON=...       the Python to make .venv with, 3.11 or later
 # PYTEST_ARGS=...  more arguments for pytest
@@ -6,7 +6,7 @@
 BIN := .venv/bin
 STAMP := .venv/.made
 
-.PHONY: setup run test lint bench conf clean
+.PHONY: setup run test test-fast lint bench conf clean
 
 setup: $(STAMP)
 
@@ -21,12 +21,16 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 # Two at a time: most of them wait for servers. Those that measure latencies have the machine for themselves.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
+
+# What needs no database server, no Postfix and no browser.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n 2 tests/unit tests/contract $(PYTEST_ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from tests.policy_client import encode, inbound, outbound
+from tests.support.policy_client import encode, inbound, outbound
 
 GREYLISTED = "greylisted.example"
 CHECKED = "checked.example"

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from bench.load import Sample, drive
 from bench.mail import CHECKED, GREYLISTED, SENDERS, user_domain, user_name
-from tests.servers.common import free_port, listening, wait_until
-from tests.servers.dns import DnsServer, txt
-from tests.servers.redis import RedisProcess
-from tests.servers.service import ROOT, Book, Options, Service
+from tests.support.paths import ROOT
+from tests.support.servers.common import free_port, listening, wait_until
+from tests.support.servers.dns import DnsServer, txt
+from tests.support.servers.redis import RedisProcess
+from tests.support.servers.service import Book, Options, Service
 
 QUOTA = 1_000_000_000
 

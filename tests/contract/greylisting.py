@@ -1,0 +1,258 @@
+"""What every LiveState promises about greylisting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chapps_tw.interfaces import Fill, LiveState, Meeting, Met, Outcome, Patience
+from tests.support.odd_names import ODD_NAMES
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase as Base
+else:
+    Base = object
+
+PATIENCE = Patience(deferral=60.0, lifetime=600.0, threshold=3)
+MISSING = Outcome.MISSING
+NOT_GREYLISTED, FIRST, EARLY, PASSED, KNOWN_CLIENT = (
+    Outcome.NOT_GREYLISTED,
+    Outcome.FIRST,
+    Outcome.EARLY,
+    Outcome.PASSED,
+    Outcome.KNOWN_CLIENT,
+)
+
+
+class GreylistContract(Base):
+    """Greylisting."""
+
+    state: LiveState
+
+    def advance(self, seconds: float) -> None:
+        """Let the state's time go on."""
+        raise NotImplementedError
+
+    async def flag(self, on: bool = True, domain: str = "our.example") -> None:
+        """Have the state keep a domain's flag, without meeting anything that matters."""
+        token = (await self.state.peek_meet(self.mail(domain=domain), PATIENCE)).token
+        await self.state.meet(self.mail("flag setter", domain=domain), PATIENCE, Fill(token, int(on), 86400.0))
+
+    def mail(
+        self,
+        client: str = "192.0.2.0/24",
+        sender: str = "s@example.net",
+        recipient: str = "r@our.example",
+        domain: str = "our.example",
+        instance: str = "i",
+        forced: bool = False,
+    ) -> Meeting:
+        return Meeting(client, sender, recipient, domain, instance, forced)
+
+    async def meet(self, meeting: Meeting | None = None, patience: Patience = PATIENCE) -> Met:
+        return await self.state.meet(meeting or self.mail(), patience)
+
+    def assertMet(self, met: Met, outcome: Outcome, wait: float = 0.0, tally: int = 0) -> None:
+        self.assertEqual((met.outcome, met.tally), (outcome, tally))
+        self.assertAlmostEqual(met.wait, wait, places=3)
+
+    async def known(self, count: int = PATIENCE.threshold) -> None:
+        """Have a client pass some times."""
+        await self.flag()
+        await self.meet(self.mail(instance="deferred"))
+        self.advance(60)
+        for number in range(count):
+            self.assertMet(await self.meet(self.mail(instance=f"i{number}")), PASSED, tally=number + 1)
+
+    async def test_without_a_flag_the_book_must_be_asked(self) -> None:
+        self.assertEqual((await self.meet()).outcome, MISSING)
+        self.assertEqual(await self.state.last_met(*self.mail()[:3]), 0.0)
+
+    async def test_mail_to_a_domain_that_is_not_greylisted_is_let_through_and_not_remembered(self) -> None:
+        await self.flag(False)
+        self.assertMet(await self.meet(), NOT_GREYLISTED)
+        self.assertEqual(await self.state.last_met(*self.mail()[:3]), 0.0)
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+
+    async def test_a_fill_older_than_a_drop_is_used_but_not_kept(self) -> None:
+        token = (await self.meet()).token
+        await self.state.drop_flags(["our.example"])
+        self.assertMet(await self.state.meet(self.mail(), PATIENCE, Fill(token, 1, 100.0)), FIRST, 60)
+        self.assertEqual((await self.meet()).outcome, MISSING)
+
+    async def test_a_drop_of_one_flag_leaves_the_others(self) -> None:
+        await self.flag(domain="a.example")
+        await self.flag(domain="b.example")
+        await self.state.drop_flags(["a.example"])
+        self.assertEqual((await self.meet(self.mail(domain="a.example"))).outcome, MISSING)
+        self.assertEqual((await self.meet(self.mail(domain="b.example"))).outcome, FIRST)
+
+    async def test_a_flag_is_kept_for_its_time(self) -> None:
+        token = (await self.meet()).token
+        await self.state.meet(self.mail(), PATIENCE, Fill(token, 0, 10.5))
+        self.advance(10)
+        self.assertMet(await self.meet(), NOT_GREYLISTED)
+        self.advance(1)
+        self.assertEqual((await self.meet()).outcome, MISSING)
+
+    async def test_flags_are_no_verdicts_that_somebody_can_read(self) -> None:
+        await self.flag()
+        for space in ("sda", "spf", "greylist", "flags", ""):
+            self.assertIsNone((await self.state.verdicts(space, "", ["our.example"]))[0].allowed)
+
+    async def test_the_first_time_is_deferred_and_the_second_passes_after_the_wait(self) -> None:
+        await self.flag()
+        self.assertMet(await self.meet(), FIRST, 60)
+        self.advance(59.75)
+        self.assertMet(await self.meet(), EARLY, 0.25)
+        self.advance(0.25)
+        self.assertMet(await self.meet(), PASSED, tally=1)
+
+    async def test_coming_early_does_not_start_the_wait_again(self) -> None:
+        await self.flag()
+        self.assertMet(await self.meet(), FIRST, 60)
+        for left in (40, 20):
+            self.advance(20)
+            self.assertMet(await self.meet(), EARLY, left)
+        self.advance(20)
+        self.assertMet(await self.meet(), PASSED, tally=1)
+
+    async def test_nobody_waits_for_a_time_that_was_told_by_a_clock_that_was_ahead(self) -> None:
+        await self.flag()
+        self.advance(80_000)
+        await self.meet()
+        self.advance(-80_000)
+        for ask in (self.state.peek_meet, self.state.meet):
+            self.assertMet(await ask(self.mail(), PATIENCE), EARLY, 60)
+        self.advance(60)
+        self.assertMet(await self.meet(), PASSED, tally=1)
+
+    async def test_what_has_passed_passes_as_long_as_it_comes_within_a_lifetime(self) -> None:
+        await self.flag()
+        await self.meet()
+        for _ in range(4):
+            self.advance(600)
+            self.assertEqual((await self.meet()).outcome, PASSED)
+        self.advance(600.25)
+        self.assertMet(await self.meet(), FIRST, 60)
+
+    async def test_coming_early_prolongs_the_lifetime(self) -> None:
+        await self.flag()
+        patience = PATIENCE._replace(deferral=500.0)
+        await self.meet(patience=patience)
+        self.advance(400)
+        self.assertMet(await self.meet(patience=patience), EARLY, 100)
+        self.advance(600)
+        self.assertMet(await self.meet(patience=patience), PASSED, tally=1)
+
+    async def test_each_part_of_the_tuple_counts(self) -> None:
+        await self.flag()
+        await self.meet()
+        self.advance(60)
+        for other in (self.mail(client="c"), self.mail(sender="s"), self.mail(recipient="r"), self.mail(sender="")):
+            self.assertMet(await self.meet(other), FIRST, 60)
+        self.assertMet(await self.meet(), PASSED, tally=1)
+
+    async def test_parts_of_the_tuple_are_not_run_together(self) -> None:
+        await self.flag()
+        await self.meet(self.mail("c", "a", "bc"))
+        self.advance(60)
+        for sender, recipient in (("ab", "c"), ("a\0b", "c"), ("", "abc")):
+            self.assertMet(await self.meet(self.mail("c", sender, recipient)), FIRST, 60)
+
+    async def test_tuples_with_odd_names_are_told_apart(self) -> None:
+        await self.flag()
+        for name in ODD_NAMES:
+            self.assertMet(await self.meet(self.mail(name, name, name, instance=name)), FIRST, 60)
+        self.advance(60)
+        for name in ODD_NAMES:
+            self.assertMet(await self.meet(self.mail(name, name, name, instance=name)), PASSED, tally=1)
+
+    async def test_with_no_deferral_everything_passes_at_once(self) -> None:
+        await self.flag()
+        self.assertMet(await self.meet(patience=PATIENCE._replace(deferral=0.0)), PASSED, tally=1)
+
+    async def test_forced_mail_is_greylisted_whatever_the_flag_says(self) -> None:
+        forced = self.mail(forced=True)
+        self.assertMet(await self.meet(forced), FIRST, 60)
+        await self.flag(False)
+        self.advance(60)
+        self.assertMet(await self.meet(forced), PASSED, tally=1)
+        self.assertMet(await self.meet(), NOT_GREYLISTED)
+
+    async def test_a_client_that_passed_often_enough_is_let_through_at_once(self) -> None:
+        await self.known()
+        self.assertMet(await self.meet(self.mail(sender="new", instance="new")), KNOWN_CLIENT, tally=3)
+        self.assertEqual(await self.state.last_met("192.0.2.0/24", "new", "r@our.example"), 0.0)
+
+    async def test_the_tally_keeps_the_newest_messages(self) -> None:
+        await self.known()
+        self.advance(1)
+        await self.meet(self.mail(instance="new"))
+        tally = await self.state.tally("192.0.2.0/24")
+        self.assertEqual([instance for instance, _ in tally], ["i1", "i2", "new"])
+        self.assertAlmostEqual(tally[2][1] - tally[0][1], 1, places=3)
+
+    async def test_a_message_counts_once_for_its_client(self) -> None:
+        await self.known(2)
+        self.assertMet(await self.meet(self.mail(instance="i1")), PASSED, tally=2)
+        self.assertEqual(len(await self.state.tally("192.0.2.0/24")), 2)
+
+    async def test_deferred_mail_and_mail_without_instance_do_not_count(self) -> None:
+        await self.flag()
+        await self.meet()
+        self.advance(60)
+        self.assertMet(await self.meet(self.mail(instance="")), PASSED, tally=0)
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+
+    async def test_a_tally_ends_a_lifetime_after_its_last_message(self) -> None:
+        await self.known(2)
+        self.advance(500)
+        self.assertMet(await self.meet(self.mail(instance="late")), PASSED, tally=3)
+        self.advance(500)
+        self.assertEqual(len(await self.state.tally("192.0.2.0/24")), 3)
+        self.advance(101)
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+        self.assertMet(await self.meet(self.mail(sender="new")), FIRST, 60)
+        self.advance(60)
+        self.assertMet(await self.meet(self.mail(sender="new")), PASSED, tally=1)
+
+    async def test_with_no_threshold_nobody_is_known(self) -> None:
+        await self.flag()
+        patience = PATIENCE._replace(threshold=0)
+        await self.meet(patience=patience)
+        self.advance(60)
+        for number in range(5):
+            self.assertMet(await self.meet(self.mail(instance=f"i{number}"), patience), PASSED)
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+
+    async def test_a_tally_can_be_cleared(self) -> None:
+        await self.known()
+        await self.state.clear_tally("192.0.2.0/24")
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+        self.assertMet(await self.meet(self.mail(sender="new")), FIRST, 60)
+        await self.state.clear_tally("nobody")
+
+    async def test_the_last_meeting_is_remembered(self) -> None:
+        await self.flag()
+        await self.meet()
+        before = await self.state.last_met(*self.mail()[:3])
+        self.advance(20)
+        await self.meet()
+        self.assertAlmostEqual(await self.state.last_met(*self.mail()[:3]) - before, 20, places=3)
+
+    async def test_peek_answers_as_meet_would_and_changes_nothing(self) -> None:
+        peek = self.state.peek_meet
+        token = (await peek(self.mail(), PATIENCE)).token
+        self.assertMet(await peek(self.mail(), PATIENCE, Fill(token, 1, 100.0)), FIRST, 60)
+        self.assertEqual((await peek(self.mail(), PATIENCE)).outcome, MISSING)
+        await self.flag()
+        for _ in range(2):
+            self.assertMet(await peek(self.mail(), PATIENCE), FIRST, 60)
+        self.assertEqual(await self.state.last_met(*self.mail()[:3]), 0.0)
+        await self.meet()
+        self.advance(20)
+        self.assertMet(await peek(self.mail(), PATIENCE), EARLY, 40)
+        self.advance(40)
+        for _ in range(2):
+            self.assertMet(await peek(self.mail(), PATIENCE), PASSED, tally=1)
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])

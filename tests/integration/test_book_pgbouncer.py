@@ -1,0 +1,95 @@
+"""The book behind PgBouncer, which gives a connection to somebody else after each session or each transaction."""
+
+from __future__ import annotations
+
+import atexit
+from dataclasses import replace
+from functools import cache
+from signal import SIGCONT, SIGSTOP
+
+import psycopg
+from sqlalchemy import event
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.database import schema
+from chapps_tw.database.engine import STATEMENT_SECONDS
+from chapps_tw.interfaces import BookUnavailable, QuotaGrant
+from tests.support.book_case import CLOCK, BookCase, shared
+from tests.support.servers.sql import PgBouncer, PostgreSQL
+
+
+@cache
+def bouncer(mode: str) -> PgBouncer:
+    """The pooler that all tests with this mode use: with a connection for each of a book's, or with fewer."""
+    server = shared(PostgreSQL)
+    assert isinstance(server, PostgreSQL)
+    pooler = PgBouncer(server, mode, 8 if mode == "session" else 2)
+    atexit.register(pooler.stop)
+    return pooler
+
+
+class PgBouncerTests(BookCase):
+    """What a pooler can spoil."""
+
+    __test__ = False
+    mode: str
+
+    @classmethod
+    def new_database(cls) -> PolicyConfigAdapter:
+        server = shared(PostgreSQL)
+        return replace(server.adapter(server.new_database()), db_port=bouncer(cls.mode).port)
+
+    async def test_the_schema_is_set_up_and_checked(self) -> None:
+        schema.check(self.engine)
+        await self.book.ping()
+
+    async def test_changes_and_lookups_by_many_at_once(self) -> None:
+        quota = await self.quota("ten", 10)
+        names = [f"user{number}" for number in range(40)]
+        await gatherResults([Deferred.fromCoroutine(self.user(name, quotas=[quota])) for name in names])
+        # Often enough for a driver to prepare a statement.
+        for _ in range(4):
+            found = await gatherResults([Deferred.fromCoroutine(self.book.quota_of(name)) for name in names])
+            self.assertEqual(found, [QuotaGrant(True, 10)] * len(names))
+
+    async def test_what_a_transaction_may_take_is_limited_and_nobody_elses_is(self) -> None:
+        limits: list[str] = []
+        event.listen(self.engine, "before_cursor_execute", lambda _connection, cursor, *_: limits.append(limit(cursor)))
+        await self.book.ping()
+        self.assertEqual(limits[-1], f"{STATEMENT_SECONDS}s")
+        self.book.stop()
+        with psycopg.connect(self.engine.url.set(drivername="postgresql").render_as_string(False)) as other:
+            self.assertEqual(other.execute("SHOW statement_timeout").fetchone(), ("0",))
+
+    async def test_a_pooler_that_hangs_keeps_nobody_waiting(self) -> None:
+        await self.book.ping()
+        process = bouncer(self.mode).process
+        process.signal(SIGSTOP)
+        self.addCleanup(process.signal, SIGCONT)
+        with self.assertRaisesRegex(BookUnavailable, "did not answer"):
+            await self.book.quota_of("alice")
+        process.signal(SIGCONT)
+        for _ in range(500):
+            await deferLater(CLOCK, 0.02)
+            if not self.book.problem:
+                break
+        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(False, None))
+
+
+def limit(cursor: psycopg.Cursor[tuple[str]]) -> str:
+    """How long a statement may take in the transaction of a cursor."""
+    found = cursor.connection.execute("SHOW statement_timeout").fetchone()
+    assert found is not None
+    return str(found[0])
+
+
+class SessionTests(PgBouncerTests):
+    __test__ = True
+    mode = "session"
+
+
+class TransactionTests(PgBouncerTests):
+    __test__ = True
+    mode = "transaction"

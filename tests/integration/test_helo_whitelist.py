@@ -1,0 +1,114 @@
+"""The HELO whitelist: how it is read, and what DNS must say about it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+from twisted.trial.unittest import TestCase
+
+from chapps_tw.helo_whitelist import HeloWhitelist
+from chapps_tw.network import HeloEntry, parse_helo_whitelist
+from chapps_tw.request import PostfixPolicyRequest
+from tests.support.servers.dns import NEVER, addresses, record
+from tests.support.spf_tools import dns_server, resolver
+
+ZONES = {
+    "mx.example.org": addresses("192.0.2.1", "192.0.2.2", "2001:db8::1"),
+    "1.2.0.192.in-addr.arpa": [record("PTR", "MX.example.org.")],
+    "2.2.0.192.in-addr.arpa": [record("PTR", "other.example.org.")],
+    ip_address("2001:db8::1").reverse_pointer: [record("PTR", "mx.example.org.")],
+    "liar.example.net": addresses("192.0.2.1"),
+}
+
+
+def said(name: str, address: str) -> PostfixPolicyRequest:
+    return PostfixPolicyRequest({"helo_name": name, "client_address": address})
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("", ()),
+        ("mx.example.org", (HeloEntry("mx.example.org", None),)),
+        (
+            " MX.example.org:192.0.2.1 ; b.example:[2001:db8::1]; ",
+            (
+                HeloEntry("mx.example.org", ip_address("192.0.2.1")),
+                HeloEntry("b.example", ip_address("2001:db8::1")),
+            ),
+        ),
+        ("localhost:127.0.0.1", (HeloEntry("localhost", ip_address("127.0.0.1")),)),
+    ],
+)
+def test_entries_are_read(text: str, entries: tuple[HeloEntry, ...]) -> None:
+    assert parse_helo_whitelist(text) == entries
+    assert parse_helo_whitelist(";".join(map(str, entries))) == entries
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "mx.example.org:", "mx.example.org:192.0.2", "mx.example.org:2001:db8::1", ":192.0.2.1",
+             "mx.example.org:[192.0.2.1]", "mx.example.org:[2001:db8::1", "[2001:db8::1]", "mx.example.org,b.example"]
+)  # fmt: skip
+def test_what_is_no_entry_is_refused_with_its_text(text: str) -> None:
+    with pytest.raises(ValueError, match="IPv6 addresses in brackets") as caught:
+        parse_helo_whitelist("ok.example;" + text)
+    assert repr(text) in str(caught.value)
+
+
+class Verification(TestCase):
+    def whitelist(self, text: str, moods: dict[object, str | float] | None = None) -> HeloWhitelist:
+        self.server = dns_server(self, ZONES, moods)
+        self.warnings: list[str] = []
+        dns = resolver(self, self.server, timeout=0.3)
+        return HeloWhitelist(parse_helo_whitelist(text), dns.ask, self.warnings.append)
+
+    async def test_nothing_counts_before_dns_agreed_but_loopback(self) -> None:
+        whitelist = self.whitelist("mx.example.org:192.0.2.1;localhost:127.0.0.1;v6:[::1]")
+        self.assertFalse(whitelist.matches(said("mx.example.org", "192.0.2.1")))
+        self.assertTrue(whitelist.matches(said("localhost", "127.0.0.1")))
+        self.assertTrue(whitelist.matches(said("v6", "::1")))
+        self.assertTrue(await whitelist.verify())
+        self.assertTrue(whitelist.matches(said("mx.example.org", "192.0.2.1")))
+        self.assertTrue(whitelist.matches(said("localhost", "127.0.0.1")))
+        self.assertEqual(self.warnings, [])
+
+    async def test_a_name_without_address_may_be_said_from_those_that_agree(self) -> None:
+        whitelist = self.whitelist("mx.example.org")
+        await whitelist.verify()
+        self.assertTrue(whitelist.matches(said("mx.EXAMPLE.org", "192.0.2.1")))
+        self.assertTrue(whitelist.matches(said("mx.example.org", "::ffff:192.0.2.1")))
+        self.assertTrue(whitelist.matches(said("mx.example.org", "2001:db8::1")))
+        self.assertFalse(whitelist.matches(said("mx.example.org", "192.0.2.2")))
+        self.assertFalse(whitelist.matches(said("mx.example.org", "unknown")))
+        self.assertFalse(whitelist.matches(said("", "192.0.2.1")))
+
+    async def test_an_entry_that_does_not_agree_is_logged_and_left_out(self) -> None:
+        whitelist = self.whitelist("liar.example.net:192.0.2.1;mx.example.org:192.0.2.2;nowhere.example")
+        self.assertTrue(await whitelist.verify())
+        self.assertFalse(whitelist.matches(said("liar.example.net", "192.0.2.1")))
+        self.assertFalse(whitelist.matches(said("mx.example.org", "192.0.2.2")))
+        self.assertEqual([warning.split()[1] for warning in self.warnings],
+                         ["liar.example.net:192.0.2.1", "mx.example.org:192.0.2.2", "nowhere.example"])  # fmt: skip
+
+    async def test_dns_that_is_away_changes_nothing(self) -> None:
+        whitelist = self.whitelist("mx.example.org:192.0.2.1")
+        self.server.moods["mx.example.org"] = NEVER
+        self.assertFalse(await whitelist.verify())
+        self.assertFalse(whitelist.matches(said("mx.example.org", "192.0.2.1")))
+        self.assertIn("could not be checked", self.warnings[0])
+
+        whitelist = self.whitelist("mx.example.org:192.0.2.1")
+        self.server.ttl = 0
+        await whitelist.verify()
+        self.server.moods["mx.example.org"] = NEVER
+        self.assertFalse(await whitelist.verify())
+        self.assertTrue(whitelist.matches(said("mx.example.org", "192.0.2.1")))
+
+    async def test_an_entry_that_stops_agreeing_is_dropped(self) -> None:
+        whitelist = self.whitelist("mx.example.org:192.0.2.1")
+        self.server.ttl = 0
+        await whitelist.verify()
+        self.server.zones["1.2.0.192.in-addr.arpa"] = [record("PTR", "gone.example.org.")]
+        self.assertTrue(await whitelist.verify())
+        self.assertFalse(whitelist.matches(said("mx.example.org", "192.0.2.1")))

@@ -1,0 +1,428 @@
+"""Reading and changing the book, and what each change touches, on each kind of database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from chapps_tw.database.models import domain_user, domains, email_user, emails, quota_user, users
+from chapps_tw.interfaces import BookConflict, Entry, QuotaGrant, Touched
+from tests.support.book_case import CLOCK, BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
+
+NOTHING = Touched()
+
+
+def copies(touched: Touched) -> Touched:
+    """What was touched, without where that is written down."""
+    return touched._replace(pending=())
+
+
+def limits(*users: str) -> Touched:
+    return Touched(limits=frozenset(users))
+
+
+def senders(*pairs: tuple[str, str]) -> Touched:
+    return Touched(senders=frozenset(pairs))
+
+
+class KeeperTests(BookCase):
+    """Behaviour on one kind of database."""
+
+    __test__ = False
+
+    # --- reading ---
+
+    async def test_entries_are_listed_by_id_in_pages(self) -> None:
+        ids = [await self.user(f"user{number}") for number in range(5)]
+        self.assertEqual([entry.id for entry in await self.book.entries("users")], sorted(ids))
+        page = await self.book.entries("users", skip=1, limit=2)
+        self.assertEqual(page, [Entry(ids[1], "user1"), Entry(ids[2], "user2")])
+        self.assertEqual(await self.book.entries("users", skip=10**30), [])
+        self.assertEqual(len(await self.book.entries("users", limit=10**30)), 5)
+
+    async def test_every_kind_has_its_fields(self) -> None:
+        domain = await self.domain("example.com", greylist=True)
+        quota = await self.quota("basic", 100)
+        self.assertEqual(await self.book.entries("domains"), [Entry(domain, "example.com", 0, True, False)])
+        self.assertIs((await self.book.entries("domains"))[0].greylist, True)
+        self.assertEqual(await self.book.entries("quotas"), [Entry(quota, "basic", 100)])
+
+    async def test_what_is_searched_is_taken_literally(self) -> None:
+        names = ["100%", "a_b", "axb", "a/b", "a\\b", "it's", 'quo"te', "Große Küche"]
+        for name in names:
+            await self.user(name)
+        for q, found in (
+            ("%", ["100%"]),
+            ("_", ["a_b"]),
+            ("/", ["a/b"]),
+            ("\\", ["a\\b"]),
+            ("'", ["it's"]),
+            ('"', ['quo"te']),
+            ("a_b", ["a_b"]),
+            ("A", ["a_b", "axb", "a/b", "a\\b"]),
+            ("ße", ["Große Küche"]),
+            ("%%", []),
+            ("nothing", []),
+            ("\udcff", []),
+            ("a\0b", []),
+            ("x" * 100_000, []),
+        ):
+            self.assertEqual([entry.name for entry in await self.book.entries("users", q=q)], found, q)
+
+    async def test_domains_and_addresses_are_searched_in_either_form(self) -> None:
+        names = ("xn--bcher-kva.example", "bücher.example", "other.example")
+        with self.engine.begin() as connection:
+            for id, name in enumerate(names, 1):
+                connection.execute(insert(domains), {"id": id, "name": name, "greylist": False, "check_spf": False})
+                connection.execute(insert(emails), {"id": id, "name": f"joe@{name}"})
+        for q, found in (
+            *(("bücher", {1, 2}), ("Bücher.ex", {1, 2}), ("XN--bcher-kva", {1, 2}), ("xn--bcher-kva.example", {1, 2})),
+            *((".example", {1, 2, 3}), ("xn--b", {1}), ("büch", {2}), ("%", set()), ("bücher.other", set())),
+        ):
+            for kind in ("domains", "emails"):
+                self.assertEqual({entry.id for entry in await self.book.entries(kind, q=q)}, found, (kind, q))
+        self.assertEqual({entry.id for entry in await self.book.entries("emails", q="e@bücher")}, {1, 2})
+        await self.user("xn--bcher-kva")
+        self.assertEqual(await self.book.entries("users", q="bücher"), [])
+
+    async def test_entries_by_their_ids(self) -> None:
+        first, second = await self.user("alice"), await self.user("bob")
+        found = await self.book.by_ids("users", [second, 10**30, first, second, -1, 2**31, 999])
+        self.assertEqual(found, [Entry(first, "alice"), Entry(second, "bob")])
+        self.assertEqual(await self.book.by_ids("users", []), [])
+
+    async def test_entries_by_their_name(self) -> None:
+        id = await self.user("alice")
+        self.assertEqual(await self.book.by_name("users", "alice"), Entry(id, "alice"))
+        for other in ("Alice", "alice ", "bob", "", "\udcff", "a\0", "x" * 1000):
+            self.assertIsNone(await self.book.by_name("users", other), other)
+
+    async def test_links_are_seen_from_both_ends(self) -> None:
+        com, org = await self.domain("example.com"), await self.domain("example.org")
+        quota = await self.quota("basic", 100)
+        alice = await self.user("alice", domains=[org, com], quotas=[quota])
+        bob = await self.user("bob", domains=[com])
+        found = await self.book.links("users", [alice, bob, 999, 10**20], "domains")
+        names = {id: [entry.name for entry in entries] for id, entries in found.items()}
+        self.assertEqual(names, {alice: ["example.com", "example.org"], bob: ["example.com"], 999: [], 10**20: []})
+        self.assertEqual(
+            await self.book.links("domains", [com], "users"), {com: [Entry(alice, "alice"), Entry(bob, "bob")]}
+        )
+        self.assertEqual((await self.book.links("users", [alice], "quotas"))[alice], [Entry(quota, "basic", 100)])
+        linked = await self.book.entries("users", q="o", linked=("domains", com))
+        self.assertEqual(linked, [Entry(bob, "bob")])
+        self.assertEqual([entry.id for entry in await self.book.entries("domains", linked=("users", bob))], [com])
+        self.assertEqual(await self.book.entries("users", linked=("domains", 10**20)), [])
+
+    # --- creating ---
+
+    async def test_a_new_user_touches_the_limit_and_each_sender(self) -> None:
+        domain, email = await self.domain("Bücher.Example"), await self.email("Sales@Example.com")
+        quota = await self.quota("basic", 100)
+        links = {"domains": [domain, domain], "emails": [email], "quotas": [quota]}
+        entry, touched = await self.book.create("users", {"name": "alice"}, links)
+        self.assertEqual(entry, Entry(entry.id, "alice"))
+        expected = {("alice", "xn--bcher-kva.example"), ("alice", "Sales@example.com")}
+        self.assertEqual(copies(touched), Touched(frozenset({"alice"}), frozenset(expected)))
+
+    async def test_new_domains_emails_and_quotas(self) -> None:
+        alice = await self.user("alice")
+        _, touched = await self.book.create("domains", {"name": "example.com", "greylist": True}, {"users": [alice]})
+        self.assertEqual(copies(touched), senders(("alice", "example.com"))._replace(flags=frozenset({"example.com"})))
+        _, touched = await self.book.create("emails", {"name": "a@example.com"}, {"users": [alice]})
+        self.assertEqual(copies(touched), senders(("alice", "a@example.com")))
+        self.assertEqual(copies((await self.book.create("quotas", {"name": "q", "quota": 0}, {}))[1]), NOTHING)
+
+    async def test_what_is_taken_is_a_conflict_that_names_it(self) -> None:
+        await self.user("alice")
+        await self.domain("example.com")
+        quota = await self.quota("basic", 100)
+        taken: list[tuple[str, dict[str, Any], str]] = [
+            ("users", {"name": "alice"}, "users with the name alice already"),
+            ("domains", {"name": "example.com"}, "domains with the name example.com already"),
+            ("quotas", {"name": "basic", "quota": 5}, "quotas with the name basic already"),
+            ("quotas", {"name": "other", "quota": 100}, "quota of 100 already"),
+        ]
+        for kind, fields, sentence in taken:
+            with self.assertRaisesRegex(BookConflict, sentence):
+                await self.book.create(kind, fields, {})
+        other = await self.quota("other", 200)
+        with self.assertRaisesRegex(BookConflict, "quota of 100 already"):
+            await self.book.update("quotas", other, {"quota": 100}, {})
+        self.assertEqual(await self.book.by_ids("quotas", [quota]), [Entry(quota, "basic", 100)])
+
+    async def test_what_does_not_fit_is_refused(self) -> None:
+        refused: list[tuple[str, dict[str, Any]]] = [
+            ("users", {"name": "x" * 129}),
+            ("domains", {"name": "x" * 256}),
+            ("users", {"name": "a\0b"}),
+            ("users", {"name": "\udcff"}),
+            ("users", {"name": ""}),
+            ("users", {}),
+            ("users", {"name": "x", "greylist": True}),
+            ("users", {"name": "x", "id": 5}),
+            ("quotas", {"name": "x"}),
+            ("quotas", {"name": "x", "quota": 2**31}),
+            ("quotas", {"name": "x", "quota": -1}),
+            ("quotas", {"name": "x", "quota": True}),
+            ("domains", {"name": "x", "greylist": 1}),
+            *(("quotas", {"name": name, "quota": 5}) for name in ("trail ", " lead", "tab\t")),
+            *(
+                (kind, {"name": name})
+                for kind in ("users", "domains", "emails")
+                for name in ("trail ", " lead", "x\xa0")
+            ),
+        ]
+        for kind, fields in refused:
+            with self.assertRaises(ValueError):
+                await self.book.create(kind, fields, {})
+        for kind in ("users", "domains", "emails", "quotas"):
+            self.assertEqual(await self.book.entries(kind), [])
+        alice = await self.user("alice")
+        with self.assertRaisesRegex(ValueError, "A name in users does not begin or end with white space"):
+            await self.book.update("users", alice, {"name": "alice "}, {})
+
+    async def test_what_is_there_in_another_spelling_is_taken(self) -> None:
+        with self.engine.begin() as connection:
+            for number, name in enumerate(("UPPER.Example", "Bücher.Example"), 1):
+                connection.execute(
+                    domains.insert(), {"id": number, "name": name, "greylist": False, "check_spf": False}
+                )
+                connection.execute(emails.insert(), {"id": number, "name": f"Info@{name}"})
+        other, address = await self.domain("other.example"), await self.email("x@other.example")
+        for name, there in (
+            ("upper.example", "UPPER.Example"),
+            ("Upper.example", "UPPER.Example"),
+            ("xn--bcher-kva.example", "Bücher.Example"),
+        ):
+            for kind, prefix, id in (("domains", "", other), ("emails", "Info@", address)):
+                sentence = f"one in {kind} with the name {prefix}{there} already"
+                with self.assertRaisesRegex(BookConflict, sentence):
+                    await self.book.create(kind, {"name": prefix + name}, {})
+                with self.assertRaisesRegex(BookConflict, sentence):
+                    await self.book.update(kind, id, {"name": prefix + name}, {})
+        # An address' local part compares as it is, and an entry may be brought into the normal form.
+        await self.email("info@upper.example")
+        self.assertEqual((await self.book.update("domains", 1, {"name": "upper.example"}, {}))[0].name, "upper.example")
+        self.assertEqual((await self.book.update("domains", 1, {"greylist": True}, {}))[0].name, "upper.example")
+
+    async def test_the_longest_names_fit(self) -> None:
+        for kind, length in (("users", 128), ("domains", 255), ("emails", 320)):
+            entry, _ = await self.book.create(kind, {"name": "\U0001f4e7" * length}, {})
+            self.assertEqual(len(entry.name), length)
+
+    async def test_a_link_to_what_is_not_there_undoes_everything(self) -> None:
+        with self.assertRaises(KeyError) as caught:
+            await self.book.create("users", {"name": "alice"}, {"domains": [10**20]})
+        self.assertEqual(caught.exception.args, (("domains", 10**20),))
+        self.assertEqual(await self.book.entries("users"), [])
+
+    async def test_two_quotas_of_a_user_are_refused(self) -> None:
+        both = [await self.quota("a", 1), await self.quota("b", 2)]
+        with self.assertRaisesRegex(ValueError, "one quota"):
+            await self.book.create("users", {"name": "alice"}, {"quotas": both})
+
+    # --- changing ---
+
+    async def test_a_renamed_user_touches_both_names(self) -> None:
+        alice = await self.user("alice", domains=[await self.domain("example.com")])
+        entry, touched = await self.book.update("users", alice, {"name": "bob"}, {})
+        self.assertEqual(entry, Entry(alice, "bob"))
+        pairs = frozenset({("alice", "example.com"), ("bob", "example.com")})
+        self.assertEqual(copies(touched), Touched(frozenset({"alice", "bob"}), pairs))
+
+    async def test_a_renamed_domain_touches_both_names(self) -> None:
+        domain = await self.domain("old.example")
+        await self.user("alice", domains=[domain])
+        _, touched = await self.book.update("domains", domain, {"name": "New.example"}, {})
+        pairs = frozenset({("alice", "old.example"), ("alice", "new.example")})
+        self.assertEqual(copies(touched), Touched(senders=pairs, flags=frozenset({"old.example", "new.example"})))
+
+    async def test_a_renamed_email_touches_both_names(self) -> None:
+        email = await self.email("old@example.com")
+        await self.user("alice", emails=[email])
+        _, touched = await self.book.update("emails", email, {"name": "new@example.com"}, {})
+        self.assertEqual(copies(touched), senders(("alice", "old@example.com"), ("alice", "new@example.com")))
+
+    async def test_a_flag_touches_only_the_domains_flags(self) -> None:
+        domain = await self.domain("example.com")
+        await self.user("alice", domains=[domain])
+        entry, touched = await self.book.update("domains", domain, {"greylist": True}, {})
+        self.assertEqual((entry.greylist, entry.check_spf), (True, False))
+        self.assertEqual(copies(touched), Touched(flags=frozenset({"example.com"})))
+
+    async def test_a_quotas_number_touches_all_its_users_and_its_name_none(self) -> None:
+        quota, other = await self.quota("basic", 100), await self.quota("other", 5)
+        for name in ("alice", "bob"):
+            await self.user(name, quotas=[quota])
+        await self.user("carol", quotas=[other])
+        self.assertEqual(
+            copies((await self.book.update("quotas", quota, {"quota": 200}, {}))[1]), limits("alice", "bob")
+        )
+        self.assertEqual(copies((await self.book.update("quotas", quota, {"name": "new"}, {}))[1]), NOTHING)
+        self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, 200))
+
+    async def test_links_that_are_given_replace_those_there(self) -> None:
+        a, b, c = [await self.domain(f"{letter}.example") for letter in "abc"]
+        email = await self.email("x@example.com")
+        alice = await self.user("alice", domains=[a, b], emails=[email])
+        _, touched = await self.book.update("users", alice, {}, {"domains": [b, c, c]})
+        self.assertEqual(copies(touched), senders(*(("alice", f"{letter}.example") for letter in "abc")))
+        links = (await self.book.links("users", [alice], "domains"))[alice]
+        self.assertEqual([entry.id for entry in links], [b, c])
+        self.assertEqual(len((await self.book.links("users", [alice], "emails"))[alice]), 1)
+
+    async def test_a_quota_is_replaced_and_taken_away(self) -> None:
+        small, big = await self.quota("small", 1), await self.quota("big", 2)
+        alice = await self.user("alice", quotas=[small])
+        for given, limit in (([big], 2), ([], None), ([small], 1)):
+            _, touched = await self.book.update("users", alice, {}, {"quotas": given})
+            self.assertEqual(copies(touched), limits("alice"))
+            self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, limit))
+        self.assertEqual(copies((await self.book.link("users", alice, "quotas", [big]))[1]), limits("alice"))
+        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, 2))
+        self.assertEqual(copies((await self.book.unlink("users", alice, "quotas", [big]))[1]), limits("alice"))
+        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
+
+    async def test_what_is_not_there_cannot_be_changed(self) -> None:
+        for id in (999, 0, -1, 10**20):
+            for change in (
+                self.book.update("users", id, {"name": "x"}, {}),
+                self.book.link("users", id, "domains", []),
+                self.book.unlink("users", id, "domains", []),
+            ):
+                with self.assertRaises(KeyError) as caught:
+                    await change
+                self.assertEqual(caught.exception.args, (("users", id),))
+
+    # --- links ---
+
+    async def test_linking_touches_only_the_pairs_named(self) -> None:
+        a, b = await self.domain("a.example"), await self.domain("b.example")
+        alice, bob = await self.user("alice", domains=[a]), await self.user("bob")
+        self.assertEqual(
+            copies((await self.book.link("users", alice, "domains", [b]))[1]), senders(("alice", "b.example"))
+        )
+        self.assertEqual(
+            copies((await self.book.link("users", alice, "domains", [b, b]))[1]), senders(("alice", "b.example"))
+        )
+        _, touched = await self.book.link("domains", a, "users", [alice, bob])
+        self.assertEqual(copies(touched), senders(("alice", "a.example"), ("bob", "a.example")))
+        _, touched = await self.book.unlink("domains", a, "users", [alice, 999, 10**20])
+        self.assertEqual(copies(touched), senders(("alice", "a.example")))
+        self.assertTrue((await self.book.senders_of("bob", "a.example", "")).domain)
+        self.assertFalse((await self.book.senders_of("alice", "a.example", "")).domain)
+        with self.assertRaises(KeyError) as caught:
+            await self.book.link("users", alice, "emails", [999])
+        self.assertEqual(caught.exception.args, (("emails", 999),))
+
+    async def test_kinds_that_have_no_links_are_refused(self) -> None:
+        with self.assertRaisesRegex(ValueError, "domains are not linked to emails"):
+            await self.book.links("domains", [1], "emails")
+
+    # --- deleting ---
+
+    async def test_deleting_touches_what_was_linked(self) -> None:
+        com, email = await self.domain("example.com"), await self.email("x@example.net")
+        quota = await self.quota("basic", 100)
+        links = {"domains": [com], "emails": [email], "quotas": [quota]}
+        alice, bob = await self.user("alice", **links), await self.user("bob", **links)
+        gone, touched = await self.book.delete("users", [alice, alice, 999, 10**20])
+        self.assertEqual(gone, 1)
+        self.assertEqual(copies(touched), Touched(frozenset({"alice"}), self.pairs("alice")))
+        gone, touched = await self.book.delete("domains", [com])
+        flags = frozenset({"example.com"})
+        self.assertEqual(
+            (gone, copies(touched)), (1, Touched(senders=frozenset({("bob", "example.com")}), flags=flags))
+        )
+        gone, touched = await self.book.delete("emails", [email])
+        self.assertEqual((gone, copies(touched)), (1, senders(("bob", "x@example.net"))))
+        gone, touched = await self.book.delete("quotas", [quota])
+        self.assertEqual((gone, copies(touched)), (1, limits("bob")))
+        self.assertEqual(await self.book.delete("quotas", [quota]), (0, NOTHING))
+        self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, None))
+        self.assertEqual(await self.book.by_ids("users", [alice, bob]), [Entry(bob, "bob")])
+        self.assertEqual(self.link_rows(), 0)
+
+    def pairs(self, user: str) -> frozenset[tuple[str, str]]:
+        return frozenset({(user, "example.com"), (user, "x@example.net")})
+
+    def link_rows(self) -> int:
+        with self.engine.connect() as connection:
+            tables = (domain_user, email_user, quota_user)
+            return sum(connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables)
+
+    async def test_thousands_of_users_at_once(self) -> None:
+        count = 2500
+        with self.engine.begin() as connection:
+            rows = [{"id": number, "name": f"user{number}"} for number in range(1, count + 1)]
+            connection.execute(users.insert(), rows)
+        domain, quota = await self.domain("example.com"), await self.quota("basic", 100)
+        everybody = list(range(1, count + 1))
+        _, touched = await self.book.link("domains", domain, "users", everybody)
+        self.assertEqual(len(touched.senders), count)
+        _, touched = await self.book.update("quotas", quota, {"quota": 5}, {"users": everybody})
+        self.assertEqual(len(touched.limits), count)
+        seen = Statements(self.engine, "DELETE")
+        gone, touched = await self.book.delete("users", everybody)
+        self.assertEqual((gone, len(touched.limits), len(touched.senders)), (count, count, count))
+        self.assertEqual(len(seen.seen), 5)
+        self.assertEqual(self.link_rows(), 0)
+
+    # --- at the same time ---
+
+    async def test_writers_at_the_same_time_lose_nothing(self) -> None:
+        there = [await self.domain(f"d{number}.example") for number in range(12)]
+        alice, bob = await self.user("alice"), await self.user("bob")
+        changes = [self.book.link("users", user, "domains", [id]) for id in there for user in (alice, bob)]
+        changes += [self.book.update("domains", id, {"greylist": True}, {}) for id in there]  # type: ignore[misc]
+        await gatherResults([Deferred.fromCoroutine(change) for change in changes])
+        found = await self.book.links("users", [alice, bob], "domains")
+        self.assertEqual([len(found[alice]), len(found[bob])], [12, 12])
+        self.assertTrue(all(entry.greylist for entry in found[alice]))
+
+    async def test_of_two_who_take_a_name_one_has_it(self) -> None:
+        def create(_: int) -> Deferred[Any]:
+            return Deferred.fromCoroutine(self.book.create("users", {"name": "alice"}, {})).addErrback(
+                lambda failure: failure.trap(BookConflict)
+            )
+
+        results = await gatherResults([create(number) for number in range(8)])
+        self.assertEqual(results.count(BookConflict), 7)
+
+    async def test_a_change_reaches_what_others_link_meanwhile(self) -> None:
+        """Whatever the order, one of the two changes has touched the pair as it is in the end."""
+        for number in range(5):
+            domain, user = await self.domain(f"d{number}.example"), await self.user(f"old{number}")
+            rename = Deferred.fromCoroutine(self.book.update("users", user, {"name": f"new{number}"}, {}))
+            link = Deferred.fromCoroutine(self.book.link("users", user, "domains", [domain]))
+            pairs = (await rename)[1].senders | (await link)[1].senders
+            self.assertIn((f"new{number}", f"d{number}.example"), pairs)
+
+    async def test_another_programs_lock_is_waited_for(self) -> None:
+        alice = await self.user("alice")
+        with self.engine.connect().execution_options(chapps_writes=True) as connection:
+            connection.begin()
+            connection.execute(users.update().where(users.c.id == alice).values(name="bob"))
+            change = Deferred.fromCoroutine(self.book.update("users", alice, {"name": "carol"}, {}))
+            await deferLater(CLOCK, 0.2)
+            self.assertFalse(change.called)
+            connection.commit()
+        _, touched = await change
+        self.assertIn("carol", touched.limits)
+        self.assertEqual((await self.book.by_ids("users", [alice]))[0].name, "carol")
+
+
+class KeeperOnSqlite(OnSqlite, KeeperTests):
+    __test__ = True
+
+
+class KeeperOnPostgreSQL(OnPostgreSQL, KeeperTests):
+    __test__ = True
+
+
+class KeeperOnMariaDB(OnMariaDB, KeeperTests):
+    __test__ = True

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from chapps_tw.config import ConfigError, Redis
+from chapps_tw.interfaces import Fill, Outcome, Spend, StateUnavailable
+from chapps_tw.state.redis import RedisState
+from chapps_tw.state.redis_pool import RedisPool, pool_from
+from tests.support.redis_case import AMPLE, DEADLINE, RULES, Load, RedisTestCase, eventually, pause, reactor
+from tests.support.servers.redis import Authority, RedisProcess
+
+
+@pytest.mark.timed
+class OutageTests(RedisTestCase):
+    server_options = {"password": "s3cret-word"}  # noqa: RUF012
+    redis = replace(Redis(), db=3)
+    deadline = DEADLINE
+
+    async def _outage(self, begin: Callable[[], Any], end: Callable[[], Any]) -> Load:
+        """Load before, during and after an outage. Everything is answered in time, and right again soon after."""
+        pool = self.pool()
+        load = Load(await self.ready(pool))
+        await pause(0.3)
+        await deferToThread(begin)
+        await eventually(lambda: pool.problem)
+        await pause(0.7)
+        during = time.monotonic()
+        await pause(0.1)
+        self.assertFalse(load.right_since(during))
+        await deferToThread(end)
+        self.assertLess(await eventually(lambda: load.right_since(time.monotonic() - 0.5)), 2)
+        await load.stop()
+        self.assertLess(load.slowest, DEADLINE + 0.3)
+        self.assert_quiet()
+        self.assertEqual(len(self.told()), 3, self.told())
+        self.assertNotIn("s3cret", repr(self.lines) + repr(vars(pool)))
+        return load
+
+    async def test_a_server_that_is_killed_and_started_again_is_used_again_within_two_seconds(self) -> None:
+        await self._outage(self.server.kill, self.server.start)
+
+    async def test_what_timed_out_on_a_hung_server_is_not_counted_when_it_goes_on(self) -> None:
+        load = await self._outage(self.server.hang, self.server.go_on)
+        script = "redis.call('SELECT', 3) return redis.call('HGET', KEYS[1], 'used')"
+        counted = int(self.server.command("EVAL", script, "1", "chapps:oqp:{u}"))
+        # The server may be stopped between running a script and sending the answer. All sixteen would be counted
+        # if they ran when it goes on.
+        self.assertIn(counted - load.accepted, range(8))
+
+    async def test_an_answer_that_came_while_this_process_was_held_up_still_counts(self) -> None:
+        state = await self.ready(self.pool())
+        await state.spend(Spend("u", "before", "", 1), RULES)
+        self.server.hang()
+        asked = state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
+        await pause(0.2)
+        self.server.go_on()
+        # From a thread it comes before the timers, and they before what there is to read.
+        await deferToThread(reactor.callFromThread, time.sleep, DEADLINE + 0.2)
+        self.assertEqual((await asked).outcome, Outcome.ACCEPTED)
+
+    async def test_a_call_fails_at_once_while_nothing_is_connected(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        self.server.kill()
+        await eventually(lambda: pool.problem)
+        begin = time.monotonic()
+        for _ in range(100):
+            await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
+        self.assertLess(time.monotonic() - begin, 0.1)
+        self.assertIn(f"Redis at 127.0.0.1:{self.server.port} cannot be used: it ", pool.problem)
+
+    async def test_a_server_that_goes_away_while_connections_log_in_is_used_when_it_is_back(self) -> None:
+        pool = self.pool()
+        for _ in range(5):
+            await pause(0.02)
+            await deferToThread(self.server.kill)
+            await deferToThread(self.server.start)
+        await eventually(lambda: pool.connections == 4)
+        self.assert_quiet()
+
+    async def test_what_waits_fails_when_the_pool_is_stopped(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        self.server.hang()
+        asked = state.spend(Spend("u", "i", "", 1), RULES)
+        await pool.stop()
+        await self.assertFailure(asked, StateUnavailable)
+        await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
+
+
+class LoginTests(RedisTestCase):
+    async def test_a_wrong_password_is_reported_and_the_right_one_is_taken_later(self) -> None:
+        pool = self.pool(password="hunter2")
+        # A server without a password refuses any.
+        await eventually(lambda: "answers" in pool.problem)
+        self.server.command("CONFIG", "SET", "requirepass", "other")
+        self.server.password = "other"
+        await eventually(lambda: "WRONGPASS" in pool.problem)
+        self.assertNotIn("hunter2", pool.problem)
+        self.server.command("CONFIG", "SET", "requirepass", "hunter2")
+        self.server.password = "hunter2"
+        await (await self.ready(pool)).ping()
+        self.assertNotIn("hunter2", repr(self.lines))
+        self.assertEqual(len(self.told()), 2)
+        self.assert_quiet()
+
+    async def test_a_missing_password_is_reported(self) -> None:
+        self.server.command("CONFIG", "SET", "requirepass", "other")
+        pool = self.pool()
+        await eventually(lambda: "NOAUTH" in pool.problem)
+        self.assertEqual(pool.connections, 0)
+
+    async def test_what_the_server_refuses_is_told_with_its_option_in_one_sentence(self) -> None:
+        unknown = self.pool(password="hunter2", username="nobody")
+        await eventually(lambda: "WRONGPASS" in unknown.problem)
+        self.assertTrue(unknown.problem.endswith("user is disabled (see [Redis] username, password)"), unknown.problem)
+        far = self.pool(db=5000)
+        await eventually(lambda: "DB index" in far.problem)
+        self.assertTrue(far.problem.endswith("(see [Redis] db)"), far.problem)
+        # A full stop is added where it is logged.
+        self.assertFalse([line for line in self.told() if line.endswith(".")])
+
+    async def test_an_acl_user_needs_no_more_than_its_own_keys_and_few_commands(self) -> None:
+        self.server.command(
+            "ACL", "SETUSER", "mail", "on", ">word", "~chapps:*",
+            "-@all", "+@read", "+@write", "+evalsha", "+eval", "+time", "+select",
+        )  # fmt: skip
+        state = await self.ready(self.pool(password="word", username="mail", db=2))
+        await self._use(state)
+        self.assertTrue(all("user=mail" in line and "db=2" in line for line in self.server.clients()))
+
+    async def test_a_replica_is_not_used(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        self.server.command("REPLICAOF", "127.0.0.1", "1")
+        await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60)), StateUnavailable)
+        await eventually(lambda: "READONLY" in pool.problem or "MASTERDOWN" in pool.problem)
+        self.server.command("REPLICAOF", "NO", "ONE")
+        await self._use(await self.ready(pool))
+
+    async def test_a_unix_socket_is_taken_where_it_is_given(self) -> None:
+        pool = self.pool(unix_socket=self.server.path, server="")
+        await self._use(await self.ready(pool))
+        self.assertTrue(all(self.server.path in line for line in self.server.clients()))
+
+    async def test_what_is_no_redis_is_reported(self) -> None:
+        pool = self.pool(server="127.0.0.1", port=await self._web_server())
+        await eventually(lambda: "does not speak the Redis protocol" in pool.problem)
+        self.assert_quiet()
+
+    async def _web_server(self) -> int:
+        from twisted.internet.protocol import Factory, Protocol
+
+        class Web(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                assert self.transport is not None
+                self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        factory = Factory.forProtocol(Web)
+        factory.noisy = False
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return int(port.getHost().port)
+
+    async def _use(self, state: RedisState) -> None:
+        spent = await state.spend(Spend("u", "i", "r", 0), RULES, Fill("", 5, 60))
+        self.assertEqual((spent.outcome, spent.used), (Outcome.ACCEPTED, 1))
+        self.assertTrue(await state.first_time("spf", "i", 60))
+        await state.keep_verdicts("sda", "u", [("d", True, "")], 60)
+        self.assertEqual([each.allowed for each in await state.verdicts("sda", "u", ["d", "e"])], [True, None])
+        await state.ping()
+
+
+class CommandTests(RedisTestCase):
+    async def test_no_more_than_pool_size_connections_whatever_asks(self) -> None:
+        pool = self.pool(pool_size=4)
+        state = await self.ready(pool)
+        asked: list[Awaitable[Any]] = []
+        for number in range(400):
+            asked.append(state.spend(Spend("u", str(number), "", 1), RULES, Fill("", 5, 60)))
+            asked.append(state.verdicts("sda", "u", ["d"]))
+            asked.append(Deferred.fromCoroutine(state.usage([f"u{number}", "u"], 3600)))
+            asked.append(Deferred.fromCoroutine(state.tally("192.0.2.0/24")))
+        for each in asked:
+            await each
+        self.assertLessEqual(len(self.server.clients()), 4)
+        await eventually(lambda: pool.connections == 4)
+        self.assertEqual(len(self.server.clients()), 4)
+
+    async def test_scripts_that_the_server_forgot_are_sent_again(self) -> None:
+        state = await self.ready(self.pool())
+        for number in range(3):
+            self.server.command("SCRIPT", "FLUSH")
+            asked = [state.spend(Spend("u", f"{number}-{each}", "", 1), RULES, Fill("", 50, 60)) for each in range(5)]
+            self.assertEqual({(await each).outcome for each in asked}, {Outcome.ACCEPTED})
+        self.assertEqual((await state.usage(["u"], 3600))[0].used, 15)
+
+    async def test_a_server_whose_clock_was_set_forward_is_asked_again(self) -> None:
+        pool = self.pool(pool_size=1)
+        state = await self.ready(pool)
+        connection = pool._ready[0]
+        connection.ahead -= 3600
+        spent = await state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
+        self.assertEqual(spent.outcome, Outcome.ACCEPTED)
+        self.assertGreater(connection.ahead, -1e6)
+        self.assertEqual((await state.usage(["u"], 3600))[0].used, 1)
+
+    async def test_a_full_server_is_unavailable_and_stays_connected(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        await state.keep_verdicts("sda", "u", [("d", True, "")], 60)
+        self.server.command("CONFIG", "SET", "maxmemory", "1")
+        problem = await self.assertFailure(
+            state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60)), StateUnavailable
+        )
+        self.assertIn("OOM", str(problem))
+        await self.assertFailure(Deferred.fromCoroutine(state.ping()), StateUnavailable)
+        self.assertTrue((await state.verdicts("sda", "u", ["d"]))[0].allowed)
+        self.server.command("CONFIG", "SET", "maxmemory", "0")
+        await state.ping()
+        self.assertEqual(pool.lost, 0)
+
+    async def test_thirty_connections_over_two_pools_pass_exactly_the_limit(self) -> None:
+        states = [await self.ready(self.pool()) for _ in range(2)]
+        offered = iter(range(1800))
+        outcomes: list[Outcome] = []
+
+        async def connection(state: RedisState) -> None:
+            for number in offered:
+                spent = await state.spend(Spend("u", f"m{number}", "", 1), RULES)
+                if spent.outcome is Outcome.MISSING:
+                    spent = await state.spend(Spend("u", f"m{number}", "", 1), RULES, Fill(spent.token, 1000, 60))
+                outcomes.append(spent.outcome)
+
+        await DeferredList([Deferred.fromCoroutine(connection(states[each % 2])) for each in range(30)])
+        self.assertEqual((outcomes.count(Outcome.ACCEPTED), outcomes.count(Outcome.EXCEEDED)), (1000, 800))
+
+
+class TLSTests(TestCase):
+    deadline = AMPLE
+    timeout = 100
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.authority = Authority(self.folder)
+
+    def pool(self, name: str, **changes: Any) -> RedisPool:
+        """A pool for ``localhost``, where the server has a certificate for ``name``."""
+        server = RedisProcess(self.folder / "redis", tls=self.authority.issue(name), password="word").start()
+        self.addCleanup(server.stop)
+        redis = replace(Redis(), server="localhost", port=server.port, tls=True, ca_file=str(self.authority.path))
+        pool = pool_from(replace(redis, **changes), "word", reactor, time.monotonic, self.deadline)
+        pool.start()
+        self.addCleanup(lambda: Deferred.fromCoroutine(pool.stop()))
+        return pool
+
+    async def test_a_certificate_of_the_right_authority_for_the_right_host_is_accepted(self) -> None:
+        pool = self.pool("localhost")
+        await eventually(lambda: pool.connections == 4)
+        await RedisState(pool, "chapps").ping()
+
+    async def test_a_certificate_for_an_address_is_accepted_there(self) -> None:
+        pool = self.pool("127.0.0.1", server="127.0.0.1")
+        await eventually(lambda: not pool.problem)
+
+    async def test_a_certificate_for_another_host_is_refused(self) -> None:
+        pool = self.pool("elsewhere.example")
+        await eventually(lambda: pool.problem.endswith("its TLS certificate is for another name"))
+        self.assertEqual(pool.connections, 0)
+
+    async def test_a_certificate_of_another_authority_is_refused(self) -> None:
+        (self.folder / "other").mkdir()
+        pool = self.pool("localhost", ca_file=str(Authority(self.folder / "other", "Other CA").path))
+        await eventually(lambda: "TLS failed" in pool.problem)
+        self.assertIn("certificate verify failed", pool.problem)
+
+    async def test_the_system_does_not_know_a_private_authority(self) -> None:
+        pool = self.pool("localhost", ca_file="")
+        await eventually(lambda: "certificate verify failed" in pool.problem)
+
+    def test_an_authority_file_that_cannot_be_used_is_named(self) -> None:
+        empty = self.folder / "empty.pem"
+        empty.write_text("nothing\n")
+        for path in (empty, self.folder / "none.pem"):
+            redis = replace(Redis(), server="localhost", tls=True, ca_file=str(path))
+            with self.assertRaisesRegex(ConfigError, f"{path.name}.*must be a readable PEM file"):
+                pool_from(redis, "", reactor, time.monotonic, DEADLINE)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import time
+import unittest
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from chapps_tw.config import Redis
+from chapps_tw.state.redis import RedisState
+from chapps_tw.state.redis_pool import RedisPool, pool_from
+from tests.support.policy_client import outbound
+from tests.support.redis_case import DEADLINE, Load, eventually, pause
+from tests.support.servers.common import free_port
+from tests.support.servers.redis import Authority, SentinelGroup
+from tests.support.servers.service import Service
+
+reactor: Any = installed_reactor
+
+# Seconds. A Sentinel that stood still for two does nothing for thirty.
+FAILOVER = 80.0
+
+
+class SentinelTests(TestCase):
+    timeout = 120
+
+    async def group(self, password: str = "", sentinel_password: str = "", tls: bool = False) -> SentinelGroup:
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        group = SentinelGroup(folder, password, sentinel_password, Authority(folder) if tls else None)
+        self.addCleanup(group.stop)
+        await deferToThread(group.start)
+        return group
+
+    def pool(self, group: SentinelGroup, sentinel_password: str | None = None, **changes: Any) -> RedisPool:
+        """A started pool; with the Sentinels' password, unless another is given."""
+        redis = replace(Redis(), sentinel_servers=group.servers, sentinel_dataset=group.name)
+        if group.authority:
+            redis = replace(redis, tls=True, ca_file=str(group.authority.path))
+        if sentinel_password is None:
+            sentinel_password = group.sentinel_password
+        pool = pool_from(
+            replace(redis, **changes), group.password, reactor, time.monotonic, DEADLINE,
+            sentinel_password=sentinel_password,
+        )  # fmt: skip
+        pool.start()
+        self.addCleanup(lambda: Deferred.fromCoroutine(pool.stop()))
+        return pool
+
+    @pytest.mark.timed
+    async def test_the_new_master_is_used_after_a_failover_and_the_old_one_is_not_when_it_comes_back(self) -> None:
+        group = await self.group("s3cret-word", "An0ther-word")
+        pool = self.pool(group, sentinel_servers=f"127.0.0.1:{free_port()} {group.servers}")
+        await eventually(lambda: pool.connections == 4)
+        load = Load(RedisState(pool, "chapps"))
+        await pause(0.3)
+        await deferToThread(group.master.kill)
+        await eventually(lambda: group.replica.command("ROLE")[0] == "master", FAILOVER)
+        self.assertLess(await eventually(lambda: load.right_since(time.monotonic() - 0.5)), 3)
+        await deferToThread(group.master.start)
+        await pause(1)
+        await load.stop()
+        self.assertLess(load.slowest, DEADLINE + 0.3)
+        self.assertEqual(load.outcomes[-1][2], 1)
+        peers = {connection.transport.getPeer().port for connection in pool._ready}
+        self.assertEqual(peers, {group.replica.port})
+        self.assertEqual(group.replica.command("ROLE")[0], "master")
+
+    async def test_a_name_that_no_sentinel_knows_is_reported(self) -> None:
+        group = await self.group()
+        pool = self.pool(group, sentinel_dataset="other")
+        await eventually(lambda: "no Sentinel names a healthy master 'other'" in pool.problem)
+        self.assertIn(f"127.0.0.1:{group.ports[2]}: it knows none of this name", pool.problem)
+        known = self.pool(group)
+        await eventually(lambda: not known.problem)
+        await RedisState(known, "chapps").ping()
+
+    async def test_a_password_that_the_sentinels_refuse_is_reported_for_each_and_not_shown(self) -> None:
+        group = await self.group("word", "right")
+        wrong, none = self.pool(group, "hunter2"), self.pool(group, "")
+        await eventually(lambda: "WRONGPASS" in wrong.problem)
+        for port in group.ports:
+            self.assertIn(f"127.0.0.1:{port}: it refuses [Redis] sentinel_password (WRONGPASS", wrong.problem)
+        await eventually(lambda: "it wants a password, see [Redis] sentinel_password" in none.problem)
+        self.assertNotIn("hunter2", wrong.problem + repr(vars(wrong)) + repr(vars(wrong.server)))
+
+    async def test_a_password_is_refused_by_sentinels_that_have_none(self) -> None:
+        group = await self.group()
+        pool = self.pool(group, "hunter2")
+        await eventually(lambda: "it refuses [Redis] sentinel_password (" in pool.problem)
+        self.assertNotIn("hunter2", pool.problem)
+
+    async def test_an_acl_user_needs_no_more_than_to_ask_for_the_masters(self) -> None:
+        group = await self.group("word", "right")
+        for port in group.ports:
+            rules = ("on", ">word", "-@all", "+auth", "+sentinel|masters")
+            self.assertEqual(await deferToThread(group.command, port, "ACL", "SETUSER", "mail", *rules), "OK")
+        pool = self.pool(group, "word", sentinel_username="mail")
+        await eventually(lambda: not pool.problem)
+        await RedisState(pool, "chapps").ping()
+
+    async def test_sentinels_and_servers_are_spoken_to_with_tls(self) -> None:
+        group = await self.group("word", "right", tls=True)
+        pool = self.pool(group)
+        await eventually(lambda: pool.connections == 4)
+        await RedisState(pool, "chapps").ping()
+        await deferToThread(group.master.kill)
+        await eventually(lambda: group.replica.command("ROLE")[0] == "master", FAILOVER)
+        await eventually(lambda: not pool.problem and pool.connections == 4)
+        await RedisState(pool, "chapps").ping()
+
+    async def test_certificates_of_the_sentinels_are_verified(self) -> None:
+        group = await self.group(tls=True)
+        pool = self.pool(group, ca_file="")
+        await eventually(lambda: "TLS failed (certificate verify failed)" in pool.problem)
+        elsewhere = self.pool(group, sentinel_servers=f"localhost:{group.ports[0]}")
+        await eventually(lambda: "its TLS certificate is for another name" in elsewhere.problem)
+
+    async def test_a_sentinel_that_hangs_is_reported(self) -> None:
+        group = await self.group()
+        for sentinel in group.sentinels:
+            sentinel.signal(signal.SIGSTOP)
+        pool = self.pool(group)
+        await eventually(lambda: f"127.0.0.1:{group.ports[0]}: it does not answer" in pool.problem)
+
+
+class ServiceTests(unittest.TestCase):
+    def test_the_service_logs_in_at_sentinels_and_servers_with_what_is_in_its_files(self) -> None:
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="sentinel-")))
+        group = SentinelGroup(folder, "s3cret-word", "An0ther-word")
+        self.addCleanup(group.stop)
+        group.start()
+        files = {"password_file": group.password, "sentinel_password_file": group.sentinel_password}
+        for name, word in files.items():
+            (folder / name).write_text(f"{word}\n")
+        where = {"sentinel_servers": group.servers, "sentinel_dataset": group.name}
+        service = Service({"Redis": {**where, **{name: folder / name for name in files}}})
+        self.addCleanup(service.remove)
+        service.start().wait_ready()
+        service.add_user("ann", 10, ["example.com"])
+        with service.client() as client:
+            self.assertEqual(client.ask(outbound()), "DUNNO")
+        self.assertEqual(service.remaining("ann"), 9)
+        self.assertNotRegex(service.log() + service.decisions(), "s3cret|An0ther")

@@ -1,0 +1,429 @@
+"""Users, domains, emails and quotas over a real socket."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import insert
+from twisted.trial.unittest import TestCase
+
+from chapps_tw.database.models import domains, users
+from chapps_tw.interfaces import Fill, Outcome, Rules, Spend
+from tests.support.rest_client import Answer, Node
+
+ODD_NAMES = [
+    "a/b",
+    "50%",
+    "%2F",
+    "two words",
+    "Jürgen",
+    "名前",
+    "12345",
+    "a+b@example.com",
+    "x?y#z",
+    "quo\"te'",
+    "..",
+    "&=",
+]
+
+
+class BookTestCase(TestCase):
+    def setUp(self) -> None:
+        self.node = Node()
+        self.node.start()
+        self.addCleanup(self.node.stop)
+
+    async def create(self, kind: str, **fields: Any) -> int:
+        answer = await self.node.ask("POST", f"/{kind}/", fields)
+        self.assertEqual(answer.status, 201, answer.body)
+        return int(answer.response["id"])
+
+    async def expect(self, status: int, method: str, path: str, body: Any = None, **more: Any) -> Answer:
+        answer = await self.node.ask(method, path, body, **more)
+        self.assertEqual(answer.status, status, (method, path, answer.body))
+        self.assertEqual(answer.headers["content-type"], "application/json")
+        return answer
+
+
+class ObjectTests(BookTestCase):
+    async def test_each_kind_is_created_shown_listed_changed_and_deleted(self) -> None:
+        for kind, singular, fields, change in (
+            ("users", "user", {"name": "alice"}, {"name": "bob"}),
+            ("domains", "domain", {"name": "example.com", "greylist": True, "check_spf": False}, {"check_spf": True}),
+            ("emails", "email", {"name": "a@example.com"}, {"name": "b@example.com"}),
+            ("quotas", "quota", {"name": "basic", "quota": 100}, {"quota": 7}),
+        ):
+            created = await self.expect(201, "POST", f"/{kind}/", fields)
+            id = created.response["id"]
+            self.assertEqual(created.response, {"id": id, **fields})
+            changed = await self.expect(200, "PUT", f"/{kind}/", {singular: {"id": id, **change}})
+            self.assertEqual(changed.response, {"id": id, **fields, **change})
+            shown = await self.expect(200, "GET", f"/{kind}/{id}/")
+            self.assertEqual(shown.response, changed.response)
+            listed = await self.expect(200, "GET", f"/{kind}/")
+            self.assertEqual(listed.response, [changed.response])
+            self.assertEqual((await self.expect(200, "DELETE", f"/{kind}/", [id])).response, "deleted")
+            await self.expect(404, "GET", f"/{kind}/{id}")
+            self.assertEqual((await self.expect(200, "GET", f"/{kind}")).response, [])
+
+    async def test_the_envelope_tells_version_and_time(self) -> None:
+        answer = (await self.expect(200, "GET", "/users/")).json
+        self.assertEqual(answer["version"], "CHAPPS-TW v0.0.test")
+        self.assertApproximates(answer["timestamp"], time.time(), 10)
+
+    async def test_a_user_is_shown_with_what_is_linked_to_it(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=100)
+        domain = await self.create("domains", name="example.com")
+        email = await self.create("emails", name="me@example.org")
+        created = await self.expect(
+            201, "POST", "/users/", {"name": "alice", "quota": quota, "domains": [domain], "emails": [email]}
+        )
+        shown = (await self.expect(200, "GET", f"/users/{created.response['id']}/")).json
+        for answer in (created.json, shown):
+            self.assertEqual(answer["quota"], {"id": quota, "name": "basic", "quota": 100})
+            self.assertEqual([each["name"] for each in answer["domains"]], ["example.com"])
+            self.assertEqual([each["name"] for each in answer["emails"]], ["me@example.org"])
+        users = (await self.expect(200, "GET", f"/domains/{domain}")).json["users"]
+        self.assertEqual(users, [{"id": created.response["id"], "name": "alice"}])
+
+    async def test_the_wrapped_form_of_a_body_is_taken_too(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=100)
+        created = await self.expect(201, "POST", "/users/", {"user": {"name": "alice"}, "quota": quota})
+        self.assertEqual(created.json["quota"]["id"], quota)
+        flat = await self.expect(200, "PUT", "/users/", {"id": created.response["id"], "name": "bob"})
+        self.assertEqual(flat.response["name"], "bob")
+        wrapped = await self.expect(201, "POST", "/quotas/", {"quota": {"name": "big", "quota": 5}})
+        self.assertEqual(wrapped.response["quota"], 5)
+        await self.expect(422, "POST", "/users/", {"user": {"name": "carol", "color": "red"}})
+
+    async def test_lists_given_to_put_replace_and_those_not_given_are_null(self) -> None:
+        first = await self.create("domains", name="one.example")
+        second = await self.create("domains", name="two.example")
+        email = await self.create("emails", name="me@example.org")
+        user = await self.create("users", name="alice", domains=[first], emails=[email])
+        changed = (await self.expect(200, "PUT", "/users/", {"user": {"id": user}, "domains": [second]})).json
+        self.assertEqual([each["id"] for each in changed["domains"]], [second])
+        self.assertIsNone(changed["emails"])
+        self.assertIsNone(changed["quota"])
+        shown = (await self.expect(200, "GET", f"/users/{user}/")).json
+        self.assertEqual([each["id"] for each in shown["domains"]], [second])
+        self.assertEqual([each["id"] for each in shown["emails"]], [email])
+
+    async def test_a_name_that_is_taken_is_a_conflict(self) -> None:
+        await self.create("users", name="alice")
+        other = await self.create("users", name="bob")
+        answer = await self.expect(409, "POST", "/users/", {"name": "alice"})
+        self.assertEqual(answer.detail, "Unique key conflict creating user.")
+        answer = await self.expect(409, "PUT", "/users/", {"user": {"id": other, "name": "alice"}})
+        self.assertEqual(answer.detail, "Unique key conflict updating user.")
+
+    async def test_what_is_not_there_is_named(self) -> None:
+        user = await self.create("users", name="alice")
+        for status, method, path, body, missing in (
+            (404, "GET", "/domains/77/", None, "domain"),
+            (404, "PUT", "/users/", {"user": {"id": 77, "name": "x"}}, "user"),
+            (404, "PUT", "/users/77/emails/", [], "user"),
+            (404, "GET", "/users/77/domains/", None, "user"),
+            (409, "POST", "/users/", {"name": "x", "domains": [77]}, "domain"),
+            (409, "PUT", f"/users/{user}/quota/77", None, "quota"),
+            (409, "PUT", f"/users/{user}/emails/", [77], "email"),
+        ):
+            detail = (await self.expect(status, method, path, body)).detail
+            self.assertEqual(detail, f"There is no {missing} with id 77.")
+        self.assertEqual(len((await self.expect(200, "GET", "/users/")).response), 1)
+
+    async def test_names_are_stored_as_they_are_however_odd(self) -> None:
+        for name in ODD_NAMES:
+            id = await self.create("users", name=name)
+            self.assertEqual((await self.expect(200, "GET", f"/users/{id}")).response["name"], name)
+            found = (await self.expect(200, "GET", f"/users/?q={quote(name, safe='')}")).response
+            self.assertIn({"id": id, "name": name}, found)
+
+    async def test_domains_and_addresses_are_stored_as_they_are_compared(self) -> None:
+        domain = await self.expect(201, "POST", "/domains/", {"name": "BÜCHER.Example."})
+        self.assertEqual(domain.response["name"], "xn--bcher-kva.example")
+        email = await self.expect(201, "POST", "/emails/", {"name": "Me@BÜCHER.example"})
+        self.assertEqual(email.response["name"], "Me@xn--bcher-kva.example")
+
+    async def test_names_that_cannot_be_are_refused(self) -> None:
+        for kind, fields in (
+            ("users", {"name": ""}),
+            ("users", {"name": "x" * 129}),
+            ("users", {"name": "a\nb"}),
+            ("users", {"name": "a\x00b"}),
+            ("users", {"name": 5}),
+            ("users", {}),
+            ("users", {"name": "a", "domains": [True]}),
+            ("users", {"name": "a", "domains": [0]}),
+            ("users", {"name": "a", "domains": [2**31]}),
+            ("users", {"name": "a", "domains": "1"}),
+            ("users", {"name": "a", "id": 1}),
+            ("domains", {"name": "no domain"}),
+            ("domains", {"name": "-a.example"}),
+            ("domains", {"name": "a" * 64 + ".example"}),
+            ("domains", {"name": ("a" * 60 + ".") * 5}),
+            ("domains", {"name": "example.com", "greylist": 1}),
+            ("emails", {"name": "example.com"}),
+            ("emails", {"name": "@example.com"}),
+            ("emails", {"name": "a@b@example.com"}),
+            ("quotas", {"name": "q" * 33, "quota": 1}),
+            ("quotas", {"name": "q", "quota": -1}),
+            ("quotas", {"name": "q", "quota": 2**31}),
+            ("quotas", {"name": "q", "quota": 1.5}),
+            ("quotas", {"name": "q", "quota": True}),
+        ):
+            answer = await self.expect(422, "POST", f"/{kind}/", fields)
+            self.assertEqual(set(answer.detail[0]), {"loc", "msg", "type"})
+
+    async def test_names_that_are_nearly_surely_a_mistake_are_refused_with_a_sentence(self) -> None:
+        space = "must not begin or end with white space"
+        for kind, fields, sentence in (
+            ("users", {"name": "robert "}, space),
+            ("users", {"name": "\xa0robert"}, space),
+            ("quotas", {"name": "basic ", "quota": 1}, space),
+            ("domains", {"name": " example.com"}, space),
+            ("emails", {"name": " joe@ex.com"}, space),
+            ("emails", {"name": "joe@ex.com "}, space),
+            ("emails", {"name": '" joe"@ex.com'}, space),
+            ("emails", {"name": '"a@b"@ex.com'}, "must be a mail address"),
+            ("emails", {"name": "a@1.2.3.4"}, "must be a mail address"),
+            ("domains", {"name": "1.2.3.4"}, "must be a domain name"),
+            ("domains", {"name": "xn--zzzz"}, "must be a domain name"),
+        ):
+            answer = await self.expect(422, "POST", f"/{kind}/", fields)
+            self.assertEqual([fault["msg"] for fault in answer.detail], [sentence], fields)
+        user = await self.create("users", name="robert")
+        await self.expect(422, "PUT", "/users/", {"id": user, "name": "robert "})
+        await self.expect(422, "GET", "/live/grl/tally/1.2.3")
+        for client in ("192.0.2.1", "2001:db8::1", "example.com"):
+            await self.expect(200, "GET", f"/live/grl/tally/{client}")
+
+    async def test_a_user_whose_name_was_stored_with_a_space_can_be_asked_about_and_renamed(self) -> None:
+        with self.node.book._engine.begin() as connection:
+            connection.execute(insert(users), {"id": 5, "name": "robert "})
+        await self.expect(200, "GET", "/live/quota/0?name=robert%20")
+        self.assertEqual((await self.expect(200, "PUT", "/users/", {"id": 5, "name": "robert"})).response["id"], 5)
+
+    async def test_an_address_is_stored_without_the_quotes_that_postfix_leaves_out(self) -> None:
+        created = await self.expect(201, "POST", "/emails/", {"name": '"a b"@q.example'})
+        self.assertEqual(created.response["name"], "a b@q.example")
+        await self.expect(409, "POST", "/emails/", {"name": "a b@q.example"})
+        await self.expect(200, "PUT", "/emails/", {"email": created.response})
+
+    async def test_a_domain_that_is_there_in_another_spelling_is_taken(self) -> None:
+        with self.node.book._engine.begin() as connection:
+            connection.execute(insert(domains), {"name": "UPPER.Example", "greylist": False, "check_spf": False})
+        answer = await self.expect(409, "POST", "/domains/", {"name": "upper.example"})
+        self.assertEqual(answer.detail, "Unique key conflict creating domain.")
+        self.assertEqual(answer.json["remarks"], ["There is one in domains with the name UPPER.Example already."])
+
+    async def test_what_was_created_tells_its_path(self) -> None:
+        for kind, fields in (("users", {"name": "alice"}), ("domains", {"name": "example.com"})):
+            answer = await self.expect(201, "POST", f"/{kind}/", fields)
+            self.assertEqual(answer.headers["location"], f"/{kind}/{answer.response['id']}/")
+            await self.expect(200, "GET", answer.headers["location"])
+        self.assertNotIn("location", (await self.expect(200, "GET", "/users/")).headers)
+        document = (await self.expect(200, "GET", "/openapi.json")).json
+        self.assertIn("Location", document["paths"]["/users/"]["post"]["responses"]["201"]["headers"])
+
+    async def test_how_many_users_lose_something_with_what_is_deleted_is_told(self) -> None:
+        quota, unused = [await self.create("quotas", name=f"q{n}", quota=n) for n in (1, 2)]
+        first, second = [await self.create("domains", name=f"d{n}.example") for n in (1, 2)]
+        email = await self.create("emails", name="a@example.com")
+        alice = await self.create("users", name="alice", quota=quota, domains=[first, second], emails=[email])
+        bob = await self.create("users", name="bob", quota=quota, domains=[first])
+        for path, ids, remarks in (
+            ("/quotas/", [unused], []),
+            ("/quotas/", [quota], ["2 users have no quota now, and may send nothing."]),
+            ("/domains/", [first, second], ["2 users may no longer send from there, unless by another link."]),
+            ("/emails/", [email], ["1 user may no longer send from there, unless by another link."]),
+            ("/users/", [alice, bob], []),
+        ):
+            answer = await self.expect(200, "DELETE", path, ids)
+            self.assertEqual(answer.json.get("remarks", []), remarks, path)
+
+    async def test_a_change_is_not_done_in_part(self) -> None:
+        user = await self.create("users", name="alice")
+        await self.expect(409, "PUT", "/users/", {"user": {"id": user, "name": "bob"}, "domains": [77]})
+        self.assertEqual((await self.expect(200, "GET", f"/users/{user}")).response["name"], "alice")
+
+
+class LinkTests(BookTestCase):
+    async def test_links_are_added_listed_and_removed_from_either_side(self) -> None:
+        user = await self.create("users", name="alice")
+        for other, names in (("domains", ["a.example", "b.example"]), ("emails", ["a@x.example", "b@x.example"])):
+            first, second = [await self.create(other, name=name) for name in names]
+            path = f"/users/{user}/{other}/"
+            self.assertEqual((await self.expect(200, "PUT", path, [first])).response, "Updated.")
+            self.assertEqual((await self.expect(200, "PUT", path, [first, second])).response, "Updated.")
+            listed = (await self.expect(200, "GET", path)).response
+            self.assertEqual([each["id"] for each in listed], [first, second])
+            self.assertEqual((await self.expect(200, "GET", f"/{other}/{first}/users/")).response[0]["id"], user)
+            await self.expect(200, "DELETE", path, [first, 77])
+            await self.expect(200, "DELETE", f"/{other}/{second}/users/?user_ids={user}")
+            self.assertEqual((await self.expect(200, "GET", path)).response, [])
+            await self.expect(200, "PUT", f"/{other}/{second}/users/", [user])
+            self.assertEqual((await self.expect(200, "GET", path)).response[0]["id"], second)
+
+    async def test_a_user_is_given_another_quota(self) -> None:
+        small = await self.create("quotas", name="small", quota=1)
+        big = await self.create("quotas", name="big", quota=1000)
+        user = await self.create("users", name="alice", quota=small)
+        self.assertEqual((await self.expect(200, "PUT", f"/users/{user}/quota/{big}")).response, "Updated.")
+        self.assertEqual((await self.expect(200, "GET", f"/users/{user}")).json["quota"]["id"], big)
+
+    async def test_a_quota_is_taken_from_a_user_and_from_no_other(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com")
+        alice = await self.create("users", name="alice", quota=quota, domains=[domain])
+        bob = await self.create("users", name="bob", quota=quota)
+        first = (await self.expect(200, "DELETE", f"/users/{alice}/quota/")).json
+        self.assertEqual(first["response"], "Updated.")
+        self.assertEqual(first["remarks"], [])
+        shown = (await self.expect(200, "GET", f"/users/{alice}")).json
+        self.assertIsNone(shown["quota"])
+        self.assertEqual([each["id"] for each in shown["domains"]], [domain])
+        self.assertEqual((await self.expect(200, "GET", f"/users/{bob}")).json["quota"]["id"], quota)
+        again = (await self.expect(200, "DELETE", f"/users/{alice}/quota")).json
+        self.assertEqual([again["response"], again["remarks"]], ["Updated.", ["User alice had no quota."]])
+        missing = await self.expect(404, "DELETE", "/users/77/quota/")
+        self.assertEqual(missing.detail, "There is no user with id 77.")
+        await self.expect(422, "DELETE", f"/users/{alice}/quota/", [quota])
+        await self.expect(405, "GET", f"/users/{alice}/quota/")
+
+    async def test_maps_of_several_users_by_body_and_by_query(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com")
+        email = await self.create("emails", name="a@example.com")
+        alice = await self.create("users", name="alice", quota=quota, domains=[domain], emails=[email])
+        bob = await self.create("users", name="bob")
+        for path, key, one, none in (
+            ("/users/quotas/", "quota_id", quota, None),
+            ("/users/domains/", "domain_ids", [domain], []),
+            ("/users/emails/", "email_ids", [email], []),
+        ):
+            wanted = [{"user_name": "alice", key: one}, {"user_name": "bob", key: none}]
+            by_body = (await self.expect(200, "GET", path, [alice, bob, 77])).json
+            by_query = (await self.expect(200, "GET", f"{path}?user_ids={alice}&user_ids={bob}")).json
+            self.assertEqual([by_body["response"], by_query["response"]], [wanted, wanted])
+            self.assertEqual(by_body["remarks"], ["There is no user with id 77."])
+            await self.expect(422, "GET", path)
+
+    async def test_users_without_a_quota_are_left_out_of_the_map_when_asked_for(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        alice = await self.create("users", name="alice", quota=quota)
+        bob = await self.create("users", name="bob")
+        path = f"/users/quotas/?user_ids={alice}&user_ids={bob}"
+        for given, names in (
+            ("", ["alice", "bob"]), ("&nulls=1", ["alice", "bob"]), ("&nulls=true", ["alice", "bob"]),
+            ("&nulls=0", ["alice"]), ("&nulls=false", ["alice"]),
+        ):  # fmt: skip
+            found = (await self.expect(200, "GET", path + given)).response
+            self.assertEqual([each["user_name"] for each in found], names, given)
+        found = (await self.expect(200, "GET", "/users/quotas/?nulls=0", [alice, bob])).response
+        self.assertEqual(found, [{"user_name": "alice", "quota_id": quota}])
+        for given in ("", "2", "null", "yes"):
+            await self.expect(422, "GET", f"{path}&nulls={given}")
+        await self.expect(422, "GET", f"/users/domains/?user_ids={alice}&nulls=0")
+        document = (await self.expect(200, "GET", "/openapi.json")).json
+        names = [each["name"] for each in document["paths"]["/users/quotas/"]["get"]["parameters"]]
+        self.assertEqual(names, ["user_ids", "nulls"])
+
+    async def test_lists_are_searched_and_paged(self) -> None:
+        ids = [await self.create("users", name=name) for name in ("ann", "a_n", "a%n", "bob", "anna")]
+        listed = (await self.expect(200, "GET", "/users/?q=_")).response
+        self.assertEqual([each["name"] for each in listed], ["a_n"])
+        listed = (await self.expect(200, "GET", "/users/?q=%25")).response
+        self.assertEqual([each["name"] for each in listed], ["a%n"])
+        listed = (await self.expect(200, "GET", "/users?skip=1&limit=2")).response
+        self.assertEqual([each["id"] for each in listed], ids[1:3])
+        domain = await self.create("domains", name="example.com", users=ids)
+        listed = (await self.expect(200, "GET", f"/domains/{domain}/users/?q=ann&skip=1")).response
+        self.assertEqual([each["name"] for each in listed], ["anna"])
+
+    async def test_a_list_longer_than_a_slice_is_whole(self) -> None:
+        for number in range(450):
+            await self.node.book.create("users", {"name": f"user{number}"}, {})
+        answer = await self.expect(200, "GET", "/users/")
+        self.assertEqual([each["name"] for each in answer.response], [f"user{n}" for n in range(450)])
+        self.assertIn("timestamp", answer.json)
+
+
+class InForceTests(BookTestCase):
+    """Each change drops the copies that it makes wrong."""
+
+    rules = Rules(86400, 0, 0.0, 0.0)
+
+    async def cache_limit(self, user: str, limit: int) -> None:
+        spend = Spend(user, "i1", "", 1)
+        missing = await self.node.state.spend(spend, self.rules)
+        self.assertIs(missing.outcome, Outcome.MISSING)
+        await self.node.state.spend(spend, self.rules, Fill(missing.token, limit, 1000.0))
+        self.assertEqual(await self.cached_limit(user), limit)
+
+    async def cached_limit(self, user: str) -> int | None:
+        [usage] = await self.node.state.usage([user], 86400)
+        return usage.limit
+
+    async def cache_verdict(self, user: str, name: str) -> None:
+        [before] = await self.node.state.verdicts("sda", user, [name])
+        await self.node.state.keep_verdicts("sda", user, [(name, True, before.token)], 1000.0)
+
+    async def cached_verdict(self, user: str, name: str, space: str = "sda") -> bool | None:
+        [verdict] = await self.node.state.verdicts(space, user, [name])
+        return verdict.allowed
+
+    async def test_a_changed_quota_object_reaches_all_its_users_and_no_other(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        other = await self.create("quotas", name="other", quota=11)
+        await self.create("users", name="alice", quota=quota)
+        await self.create("users", name="bob", quota=quota)
+        await self.create("users", name="carol", quota=other)
+        for user in ("alice", "bob", "carol"):
+            await self.cache_limit(user, 10)
+        await self.expect(200, "PUT", "/quotas/", {"quota": {"id": quota, "quota": 20}})
+        self.assertEqual([await self.cached_limit(user) for user in ("alice", "bob", "carol")], [None, None, 10])
+
+    async def test_another_quota_for_a_user_is_in_force(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        user = await self.create("users", name="alice")
+        await self.cache_limit("alice", -1)
+        await self.expect(200, "PUT", f"/users/{user}/quota/{quota}")
+        self.assertIsNone(await self.cached_limit("alice"))
+
+    async def test_a_quota_taken_away_is_in_force(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        user = await self.create("users", name="alice", quota=quota)
+        await self.create("users", name="bob", quota=quota)
+        for name in ("alice", "bob"):
+            await self.cache_limit(name, 10)
+        await self.expect(200, "DELETE", f"/users/{user}/quota/")
+        self.assertEqual([await self.cached_limit(name) for name in ("alice", "bob")], [None, 10])
+
+    async def test_a_removed_domain_is_in_force_and_leaves_other_verdicts(self) -> None:
+        domain = await self.create("domains", name="example.com")
+        user = await self.create("users", name="alice", domains=[domain])
+        await self.cache_verdict("alice", "example.com")
+        await self.cache_verdict("alice", "other.example")
+        await self.expect(200, "DELETE", f"/users/{user}/domains/", [domain])
+        self.assertIsNone(await self.cached_verdict("alice", "example.com"))
+        self.assertTrue(await self.cached_verdict("alice", "other.example"))
+
+    async def test_a_deleted_user_is_in_force(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com")
+        user = await self.create("users", name="alice", quota=quota, domains=[domain])
+        await self.cache_limit("alice", 10)
+        await self.cache_verdict("alice", "example.com")
+        await self.expect(200, "DELETE", "/users/", [user])
+        self.assertIsNone(await self.cached_limit("alice"))
+        self.assertIsNone(await self.cached_verdict("alice", "example.com"))
+
+    async def test_changed_flags_of_a_domain_are_in_force(self) -> None:
+        domain = await self.create("domains", name="example.com")
+        [before] = await self.node.state.verdicts("spf", "example.com", ["check_spf"])
+        await self.node.state.keep_verdicts("spf", "example.com", [("check_spf", False, before.token)], 1000.0)
+        await self.expect(200, "PUT", "/domains/", {"domain": {"id": domain, "check_spf": True}})
+        self.assertIsNone(await self.cached_verdict("example.com", "check_spf", "spf"))

@@ -1,0 +1,22 @@
+"""Reading a configuration that a test writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chapps_tw.config import ConfigError, Settings
+from chapps_tw.config_file import load
+
+
+def read(tmp_path: Path, text: str, **environ: str) -> Settings:
+    file = tmp_path / "chapps.ini"
+    file.write_text(text)
+    return load(str(file), environ)
+
+
+def problems(tmp_path: Path, text: str, **environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text, **environ)
+    return caught.value.problems

@@ -1,0 +1,117 @@
+"""A service with every combination of stores, and what is asked of it over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from urllib.parse import quote, urlencode
+
+import jsonschema_rs
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from chapps_tw.passcode import make_hash
+from tests.support.api_case import APITestCase, Database
+from tests.support.policy_client import inbound, outbound
+from tests.support.rest_client import PASSCODE, ask
+from tests.support.servers.dns import DnsServer, txt
+from tests.support.servers.service import PATIENT, Options, Service
+from tests.support.servers.sql import MariaDB, PostgreSQL
+
+DEFERRAL = 0.2
+
+
+class RowsCase(APITestCase):
+    """One service, and what it is asked.
+
+    :ivar asked: method and route of everything that was asked.
+    """
+
+    kind: ClassVar[type[PostgreSQL] | type[MariaDB] | None] = None
+    with_redis: ClassVar[bool] = False
+
+    service: ClassVar[Service]
+    url: ClassVar[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        policies = {"example.net": "-all", "soft.example": "~all", "passes.example": "+all"}
+        dns = DnsServer({name: [txt(f"v=spf1 {policy}")] for name, policy in policies.items()})
+        cls.addClassCleanup(dns.stop)
+        options: Options = {
+            "CHAPPS": {**PATIENT["CHAPPS"], "password": make_hash(PASSCODE)},
+            "OutboundQuotaPolicy": {"margin": 0},
+            "GreylistingPolicy": {"minimum_deferral": DEFERRAL},
+            "SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"},
+        }
+        database = Database(cls.kind) if cls.kind else None
+        stores = [database.options] if database else []
+        if cls.with_redis:
+            stores.append({"Redis": {"server": "127.0.0.1", "port": cls.run_redis().port}})
+        cls.service = cls.run_service(options, *stores, set_up=bool(database))
+        cls.url = database.url if database else cls.service.database
+
+    def setUp(self) -> None:
+        self.asked: set[tuple[str, str]] = set()
+        self.document = ask(self.service.ports["api"], "GET", "/openapi.json", token=self.service.token).json
+        self.clients = {name: self.service.client(name) for name in ("outbound", "greylisting", "inbound")}
+        for client in self.clients.values():
+            self.addCleanup(client.close)
+
+    def tearDown(self) -> None:
+        for kind in ("user", "domain", "email", "quota"):
+            there = self.send("GET", f"/{kind}s/")["response"]
+            self.send("DELETE", f"/{kind}s/", [each["id"] for each in there])
+
+    def send(self, method: str, route: str, body: Any = None, status: int = 200, query: str = "", **values: Any) -> Any:
+        """One request; returns the envelope, or the text where the answer is no JSON.
+
+        :param route: as in the OpenAPI document, the final slash aside.
+        :param values: of the parameters in the path.
+        """
+        documented = route if route in self.document["paths"] else route + "/"
+        self.asked.add((method, documented))
+        path = route.format_map({name: quote(str(value), safe="") for name, value in values.items()})
+        headers = {"Content-Type": "text/plain"} if isinstance(body, bytes) else {}
+        path += f"?{query}" if query else ""
+        answer = ask(self.service.ports["api"], method, path, body, headers, self.service.token)
+        self.assertEqual(answer.status, status, (method, path, body, answer.body))
+        content = self.document["paths"][documented][method.lower()]["responses"][str(status)]["content"]
+        self.assertEqual([answer.headers["content-type"]], list(content))
+        if "application/json" not in content:
+            return answer.body.decode()
+        schema = content["application/json"]["schema"]
+        jsonschema_rs.validator_for({**schema, "components": self.document["components"]}).validate(answer.json)
+        return answer.json
+
+    def get(self, route: str, given: Mapping[str, object] | None = None, bare: str = "", **values: Any) -> Any:
+        """GET in every form there is, each with the same answer; returns its envelope.
+
+        :param given: what stands in the query, or else in the body: as an object, or alone when it is ``bare``.
+        """
+        found = []
+        for path in (route, route.rstrip("/")):
+            found.append(self.send("GET", path, query=urlencode(given or {}, doseq=True), **values))
+            if given:
+                found.append(self.send("GET", path, given[bare] if bare else given, **values))
+        for each in found:
+            self.assertTrue(each["version"].startswith("CHAPPS-TW v"))
+            self.assertAlmostEqual(each["timestamp"], time.time(), delta=30)
+            self.assertEqual({**each, "timestamp": 0}, {**found[0], "timestamp": 0})
+        return found[0]
+
+    def create(self, kind: str, **fields: Any) -> int:  # type: ignore[override]
+        return int(self.send("POST", f"/{kind}/", fields, 201)["response"]["id"])
+
+    def behind_its_back(self, statement: str, **values: object) -> None:
+        """Change the database so that the service does not notice."""
+        engine = create_engine(self.url, poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(text(statement), values)
+
+    def sent(self, **changes: str) -> str:
+        return self.clients["outbound"].ask(outbound(**changes))
+
+    def received(self, listener: str, **changes: str) -> str:
+        return self.clients[listener].ask(inbound(**changes))

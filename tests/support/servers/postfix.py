@@ -1,0 +1,185 @@
+"""A Postfix of its own: configuration, queue and mailbox in one temporary directory.
+
+All mail that it accepts ends in one maildir; nothing leaves the machine. Any client on loopback may
+speak for another one (XCLIENT), and say who has logged in.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+
+from tests.support.servers.common import Process, free_port, listening, missing, program, wait_until
+
+STAGES = {
+    "CONNECT": "smtpd_client_restrictions",
+    "EHLO": "smtpd_helo_restrictions",
+    "MAIL": "smtpd_sender_restrictions",
+    "RCPT": "smtpd_recipient_restrictions",
+    "DATA": "smtpd_data_restrictions",
+    "END-OF-MESSAGE": "smtpd_end_of_data_restrictions",
+}
+
+_NOBODY = 65534
+
+# Name, type, private, unprivileged, chroot, wakeup, processes, command: see master(5).
+_MASTER = """\
+{port} inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+anvil unix - - n - 1 anvil
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+local unix - n n - - local
+virtual unix - n n - - virtual
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+_SASL = """\
+pwcheck_method: auxprop
+auxprop_plugin: sasldb
+mech_list: PLAIN LOGIN
+sasldb_path: {file}
+"""
+
+
+class Postfix:
+    """A Postfix that asks a policy service, started by the constructor.
+
+    :param asked: stage (a key of :data:`STAGES`) to the policy endpoints asked there, each such as
+        ``inet:127.0.0.1:10225`` or ``unix:/path``.
+    :param domains: domains that mail from others is accepted for; what else is relayed for who has logged in.
+    :param users: names to passwords for a real AUTH PLAIN.
+    :param parameters: of main.cf; they win over those made here.
+    :raises unittest.SkipTest: when Postfix is not installed, or the tests are not run by root.
+    """
+
+    def __init__(
+        self,
+        asked: Mapping[str, Sequence[str]],
+        domains: Sequence[str] = ("example.com",),
+        users: Mapping[str, str] | None = None,
+        parameters: Mapping[str, str] | None = None,
+    ) -> None:
+        postfix = program("postfix")
+        if os.geteuid() != 0:
+            raise missing("Postfix can only be started by root")
+        self.directory = Path(tempfile.mkdtemp(prefix="postfix-"))
+        self.directory.chmod(0o755)
+        self.port = free_port()
+        self.log = self.directory / "mail.log"
+        self._make_directories()
+        settings = {**self._basics(domains), **_restrictions(asked), **(parameters or {})}
+        if users:
+            settings |= self._sasl(users)
+        self._write_configuration(settings)
+        self._process = Process([postfix, "-c", f"{self.directory}/etc", "start-fg"], self.directory / "output")
+        try:
+            wait_until(lambda: listening(self.port) or self._process.popen.poll() is not None, "Postfix listening")
+            if self._process.popen.poll() is not None:
+                raise RuntimeError(f"Postfix did not start: {self._process.output()}{self.log_text()}")
+        except Exception:
+            self.stop()
+            raise
+
+    def _make_directories(self) -> None:
+        for name in ("etc", "queue", "data", "mail"):
+            (self.directory / name).mkdir()
+        shutil.chown(self.directory / "data", "postfix", "postfix")
+        for name in ("", "new", "cur", "tmp"):
+            box = self.directory / "mail" / "box" / name
+            box.mkdir()
+            os.chown(box, _NOBODY, _NOBODY)
+
+    def _basics(self, domains: Sequence[str]) -> dict[str, str]:
+        return {
+            "compatibility_level": "3.6",
+            "queue_directory": f"{self.directory}/queue",
+            "data_directory": f"{self.directory}/data",
+            "maillog_file": str(self.log),
+            "maillog_file_prefixes": str(self.directory),
+            "myhostname": "mx.example.com",
+            "mydestination": "",
+            "alias_maps": "",
+            "alias_database": "",
+            "mynetworks": "127.0.0.0/8",
+            "inet_interfaces": "127.0.0.1",
+            "inet_protocols": "ipv4",
+            "smtputf8_enable": "yes",
+            "smtpd_authorized_xclient_hosts": "127.0.0.0/8",
+            "smtpd_relay_restrictions": "permit_sasl_authenticated, reject_unauth_destination",
+            "smtpd_peername_lookup": "no",
+            "virtual_mailbox_domains": " ".join(domains),
+            "default_transport": "virtual",
+            "virtual_mailbox_base": f"{self.directory}/mail",
+            "virtual_mailbox_maps": "static:box/",
+            "virtual_uid_maps": f"static:{_NOBODY}",
+            "virtual_gid_maps": f"static:{_NOBODY}",
+            "smtpd_sasl_auth_enable": "yes",
+            "smtpd_error_sleep_time": "0",
+            "smtpd_client_connection_count_limit": "0",
+        }
+
+    def _sasl(self, users: Mapping[str, str]) -> dict[str, str]:
+        """Real AUTH: Cyrus SASL with a password file."""
+        passwords = self.directory / "sasldb2"
+        for name, password in users.items():
+            words = [program("saslpasswd2"), "-p", "-c", "-f", str(passwords), "-u", "mx.example.com", name]
+            subprocess.run(words, input=password.encode(), check=True)
+        shutil.chown(passwords, "postfix", "postfix")
+        sasl = self.directory / "etc" / "sasl"
+        sasl.mkdir()
+        (sasl / "smtpd.conf").write_text(_SASL.format(file=passwords))
+        return {"cyrus_sasl_config_path": str(sasl), "smtpd_sasl_local_domain": "mx.example.com"}
+
+    def _write_configuration(self, settings: Mapping[str, str]) -> None:
+        (self.directory / "etc" / "master.cf").write_text(_MASTER.format(port=self.port))
+        main = self.directory / "etc" / "main.cf"
+        main.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+        # Postfix waits before it reads a file that was changed this second.
+        os.utime(main, (1e9, 1e9))
+
+    def log_text(self) -> str:
+        """What Postfix logged."""
+        return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+
+    def delivered(self, count: int, seconds: float = 60.0) -> list[Message]:
+        """Wait for a number of messages in the mailbox; returns them, one for each recipient.
+
+        :raises TimeoutError: when fewer have come.
+        """
+        new = self.directory / "mail" / "box" / "new"
+        wait_until(lambda: len(list(new.iterdir())) >= count, f"delivery of {count} messages", seconds)
+        return [message_from_bytes(path.read_bytes()) for path in sorted(new.iterdir())]
+
+    def stop(self) -> None:
+        """Stop it and remove its directory."""
+        # What was started is a shell that waits for the master, and ends with it.
+        master = self.directory / "queue" / "pid" / "master.pid"
+        if master.exists() and self._process.popen.poll() is None:
+            os.kill(int(master.read_text()), signal.SIGTERM)
+            wait_until(lambda: self._process.popen.poll() is not None, "the end of Postfix")
+        self._process.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _restrictions(asked: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {
+        STAGES[stage]: ", ".join(f"check_policy_service {endpoint}" for endpoint in endpoints)
+        for stage, endpoints in asked.items()
+    }

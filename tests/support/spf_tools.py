@@ -1,0 +1,59 @@
+"""A checker on a DNS server of the test's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from twisted.trial.unittest import TestCase
+
+from chapps_tw.spf_check import SpfChecker
+from chapps_tw.spf_dns import Resolver
+from tests.support.servers.dns import DnsServer, Zones
+
+# Which interfaces it provides is only known when it runs.
+reactor: Any = _reactor
+
+
+def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | None = None) -> DnsServer:
+    """A DNS server that stops with the test."""
+    server = DnsServer(zones, moods)
+    test.addCleanup(server.stop)
+    return server
+
+
+def resolver(test: TestCase, *servers: DnsServer, timeout: float = 5.0) -> Resolver:
+    """A resolver that asks these servers, with no memory of earlier tests."""
+    found = Resolver(reactor, runner(test), [server.address for server in servers], timeout)
+    test.addCleanup(found.close)
+    return found
+
+
+def runner(test: TestCase, size: int = 4) -> Callable[..., Deferred[Any]]:
+    """Runs functions in threads that end with the test."""
+    pool = ThreadPool(0, size, "spf")
+    pool.start()
+    test.addCleanup(pool.stop)
+    return partial(deferToThreadPool, reactor, pool)
+
+
+def checker(test: TestCase, server: DnsServer, timeout: float = 5.0) -> SpfChecker:
+    """A checker with threads and a resolver of its own."""
+    found = SpfChecker(reactor, runner(test), time.thread_time, resolver(test, server, timeout=timeout), timeout)
+    test.addCleanup(found.close)
+    return found
+
+
+async def wait_until(true: Callable[[], object]) -> None:
+    """Return when something is true."""
+    end = reactor.seconds() + 40
+    while not true():
+        assert reactor.seconds() < end
+        await deferLater(reactor, 0.05, lambda: None)

@@ -1,0 +1,34 @@
+"""The embedded state, driven by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import Clock
+
+from chapps_tw.state.sqlite import SqliteState
+from tests.support.state_machine import START, Subject
+
+
+def sqlite_subject() -> Subject:
+    """A state in memory whose time and turns go on by hand. Its cleaning goes on with its time."""
+    clock = Clock()
+    clock.advance(START)
+    state = SqliteState(":memory:", clock.seconds, clock)
+    state.start()
+
+    def run(awaitable: Awaitable[Any]) -> Any:
+        results: list[Any] = []
+        waiting = ensureDeferred(_wait(awaitable))
+        waiting.addBoth(results.append)
+        clock.advance(0)
+        (result,) = results
+        return result
+
+    return Subject("sqlite", state, run, clock.advance, lambda: run(state.stop()))
+
+
+async def _wait(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

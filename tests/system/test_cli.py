@@ -1,0 +1,476 @@
+"""``chapps-cli``: each command, run as the program runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import chapps_tw
+from chapps_tw import admin, cli
+from chapps_tw.cli_ask import AskError, ask, request
+from chapps_tw.config_file import load
+from chapps_tw.passcode import make_hash, verify
+from chapps_tw.preflight import findings
+from chapps_tw.tokens import TokenError, TokenStore
+from tests.support.paths import ROOT
+from tests.support.servers.common import free_port
+
+WORLD = cli.World(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "chapps.ini"
+    path.write_text(f"[CHAPPS]\ndata_dir = {tmp_path}\n")
+    return path
+
+
+@pytest.fixture
+def run(config: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run_one(*arguments: str, file: Path = config) -> Ran:
+        code = cli.run(["--config", str(file), *arguments], WORLD)
+        return Ran(code, *capsys.readouterr())
+
+    return run_one
+
+
+def test_version_is_the_packages(run: Run) -> None:
+    assert run("version").out == f"CHAPPS-TW v{chapps_tw.__version__}\n"
+
+
+def test_usage_errors_exit_with_2(run: Run) -> None:
+    for arguments in ((), ("admin",), ("token", "create"), ("no-such-command",)):
+        with pytest.raises(SystemExit) as ended:
+            run(*arguments)
+        assert ended.value.code == 2
+
+
+# --- check-config ---
+
+
+def test_check_config_names_the_listeners(run: Run, config: Path) -> None:
+    ran = run("check-config")
+    assert ran.code == 0
+    assert ran.out.splitlines()[0] == f"{config}: ok"
+    assert "  outbound: tcp:10225:interface=127.0.0.1: SenderDomainAuthPolicy, OutboundQuotaPolicy\n" in ran.out
+    assert "  HTTP API: tcp:8080:interface=127.0.0.1\n" in ran.out
+
+
+def test_check_config_tells_every_problem_at_once(run: Run, config: Path) -> None:
+    config.write_text(f"{config.read_text()}user_kee = x\nrequest_timeout = soon\n[Nonsense]\nx = 1\n")
+    ran = run("check-config")
+    assert (ran.code, ran.out) == (1, "")
+    lines = ran.err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"chapps-cli: {config}: ") for line in lines)
+
+
+def test_a_file_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
+    ran = run("check-config", file=tmp_path / "other.ini")
+    assert ran.code == 1
+    assert "other.ini: cannot be read" in ran.err
+
+
+# --- flush-config ---
+
+
+def test_flush_config_writes_what_loads_to_the_same_settings(run: Run, config: Path) -> None:
+    config.write_text("[Redis]\npassword = 00123%\n[OutboundQuotaPolicy]\nmargin = 15%\n")
+    before = load(str(config))
+    assert run("admin", "flush-config").code == 0
+    assert load(str(config)) == before
+    assert "# Seconds of the rolling interval." in config.read_text()
+
+
+def test_flush_config_makes_the_file_readable_by_its_owner_alone(run: Run, config: Path) -> None:
+    config.chmod(0o644)
+    ran = run("admin", "flush-config")
+    assert config.stat().st_mode & 0o7777 == 0o600
+    assert ran.out == f"{config} written, mode 0600, owner {os.getuid()}:{os.getgid()}\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_flush_config_keeps_the_owner(run: Run, config: Path) -> None:
+    os.chown(config, 65534, 65534)
+    assert run("admin", "flush-config").code == 0
+    assert (config.stat().st_uid, config.stat().st_gid) == (65534, 65534)
+
+
+def test_flush_config_follows_a_symbolic_link(run: Run, config: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.ini"
+    link.symlink_to(config)
+    assert run("admin", "flush-config", file=link).code == 0
+    assert link.is_symlink()
+    assert "request_timeout" in config.read_text()
+
+
+def test_flush_config_that_fails_leaves_everything_as_it_was(run: Run, config: Path, tmp_path: Path) -> None:
+    busy = tmp_path / "directory"
+    busy.mkdir()
+    before = sorted(tmp_path.iterdir())
+    ran = run("admin", "flush-config", "--to", str(busy))
+    assert ran.code == 1
+    assert ran.err == f"chapps-cli: {busy}: cannot be written: Is a directory\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+# --- passcode ---
+
+
+def stdin_of(monkeypatch: pytest.MonkeyPatch, path: Path, text: str) -> None:
+    path.write_text(text)
+    monkeypatch.setattr("sys.stdin", path.open())
+
+
+def test_passcode_prints_a_line_that_the_configuration_takes(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stdin_of(monkeypatch, tmp_path / "stdin", "correct horse\n")
+    config.write_text(f"[CHAPPS]\n{run('admin', 'passcode').out}")
+    stored = load(str(config)).chapps.password
+    assert stored.startswith("scrypt$")
+    assert verify("correct horse", stored)
+    assert not verify("correct horse ", stored)
+
+
+def test_an_empty_passcode_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stdin_of(monkeypatch, tmp_path / "stdin", "\n")
+    assert run("admin", "passcode") == (1, "", "chapps-cli: the passcode is empty\n")
+
+
+def test_a_passcode_is_salted() -> None:
+    assert make_hash("same") != make_hash("same")
+
+
+def test_the_hash_of_chapps_is_read() -> None:
+    digest = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+    assert verify("password", digest)
+    assert not verify("Password", digest)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["", "password", "scrypt$", "scrypt$3$8$1$c2FsdHNhbHQ=$" + "A" * 44, "scrypt$4194304$8$1$c2FsdA==$" + "A" * 44],
+)
+def test_nothing_matches_what_is_no_hash(stored: str) -> None:
+    assert not verify("password", stored)
+    assert not verify(stored, stored)
+
+
+# --- the database ---
+
+
+def test_db_setup_makes_the_tables_and_says_when_nothing_is_to_do(run: Run, tmp_path: Path) -> None:
+    assert "set up at revision" in run("admin", "db-setup").out
+    assert "is up to date" in run("admin", "db-setup").out
+    with sqlite3.connect(tmp_path / "chapps.sqlite3") as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert tables >= {"users", "domains", "emails", "quotas", "domain_user", "email_user", "quota_user"}
+
+
+def test_examples_are_added_once(run: Run, tmp_path: Path) -> None:
+    assert run("admin", "add-examples").out.endswith("alice@example.com and bob@example.org added\n")
+    assert "is left as it is" in run("admin", "add-examples").out
+    with sqlite3.connect(tmp_path / "chapps.sqlite3") as database:
+        assert database.execute("SELECT count(*) FROM users").fetchone() == (2,)
+
+
+def test_a_database_that_is_away_is_told_without_its_password(run: Run, config: Path) -> None:
+    config.write_text(
+        "[PolicyConfigAdapter]\nadapter = postgresql\ndb_host = 127.0.0.1\n"
+        f"db_port = {free_port()}\ndb_pass = hunter22\n"
+    )
+    ran = run("admin", "db-setup")
+    assert ran.code == 1
+    assert f"{config}: [PolicyConfigAdapter] db_host, db_port: the database cannot be used: " in ran.err
+    assert "refused" in ran.err
+    assert "hunter22" not in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_file_that_is_no_database_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "chapps.sqlite3").write_bytes(b"not a database" * 1000)
+    assert run("admin", "db-setup").err.endswith(
+        "/chapps.ini: [PolicyConfigAdapter] db_name: the database cannot be used: file is not a database\n"
+    )
+
+
+# --- tokens ---
+
+
+def test_a_token_can_be_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
+    token = run("token", "create", "billing").out.strip()
+    reader = run("token", "create", "help desk", "--read-only").out.strip()
+    store = TokenStore(str(tmp_path / "api-token"))
+    assert (store.scope_of(token), store.scope_of(reader)) == ("full", "read")
+    assert run("token", "list").out == "2001-09-09T01:46:40Z  full  billing\n2001-09-09T01:46:40Z  read  help desk\n"
+    assert run("token", "revoke", "billing").code == 0
+    assert (store.scope_of(token), store.scope_of(reader)) == (None, "read")
+    assert run("token", "revoke", "billing").err == "chapps-cli: there is no token named 'billing'\n"
+
+
+def test_a_name_makes_one_token(run: Run) -> None:
+    assert run("token", "create", "billing").code == 0
+    assert run("token", "create", "billing") == (1, "", "chapps-cli: there is a token named 'billing' already\n")
+
+
+def test_show_prints_the_first_token(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "api-token"
+    assert run("token", "show").err == f"chapps-cli: {path}: is not there; the service makes it at its first start\n"
+    TokenStore(str(path)).make_first()
+    assert run("token", "show").out == path.read_text()
+    run("token", "revoke", "first")
+    assert "was revoked" in run("token", "show").err
+
+
+# --- ask ---
+
+
+@contextmanager
+def answering(
+    *parts: bytes, family: socket.AddressFamily = socket.AF_INET, path: str = ""
+) -> Iterator[tuple[int, list[bytes]]]:
+    """A policy server for one connection: keeps what it is asked, sends its answer in parts."""
+    asked: list[bytes] = []
+    with socket.socket(family) as server:
+        server.bind(path or ("127.0.0.1", 0))
+        server.listen()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(30)
+                received = b""
+                while not received.endswith(b"\n\n"):
+                    received += connection.recv(4096)
+                asked.append(received)
+                for part in parts:
+                    connection.sendall(part)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield (0 if path else server.getsockname()[1]), asked
+        thread.join(30)
+
+
+def test_ask_prints_the_answer_to_a_request_of_postfix_form(run: Run) -> None:
+    with answering(b"action=REJ", b"ECT no\n", b"\n") as (port, asked):
+        ran = run("ask", "--user", "ann", "--sender", "ann@x.example", "--port", str(port), "helo_name=h=1", "size=7")
+    assert (ran.code, ran.out) == (0, "action=REJECT no\n")
+    lines = asked[0].decode().split("\n")
+    assert lines[0] == "request=smtpd_access_policy"
+    assert lines[-2:] == ["", ""]
+    assert {"protocol_state=RCPT", "sasl_username=ann", "sender=ann@x.example", "helo_name=h=1", "size=7"} < set(lines)
+
+
+def test_each_question_is_a_message_of_its_own() -> None:
+    first, second = (request("", "", "", "192.0.2.1", {}) for _ in range(2))
+    assert first != second
+    same = request("", "", "", "192.0.2.1", {"instance": "1"})
+    assert same == request("", "", "", "192.0.2.1", {"instance": "1"})
+
+
+def test_ask_over_a_unix_socket(run: Run, tmp_path: Path) -> None:
+    path = str(tmp_path / "policy")
+    with answering(b"action=DUNNO\n\n", family=socket.AF_UNIX, path=path):
+        assert run("ask", "--socket", path).out == "action=DUNNO\n"
+
+
+def test_ask_says_who_is_not_there(run: Run) -> None:
+    port = free_port()
+    assert run("ask", "--port", str(port)).err == f"chapps-cli: 127.0.0.1:{port} cannot be asked: Connection refused\n"
+
+
+def test_ask_says_when_the_connection_ends_without_an_answer(run: Run) -> None:
+    with answering(b"action=DUNNO\n") as (port, _):
+        ran = run("ask", "--port", str(port))
+    assert "ended the connection without a whole answer" in ran.err
+
+
+def test_ask_does_not_wait_for_ever() -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, pytest.raises(AskError, match=r"did not answer in 0\.1 s"):
+        ask(silent.getsockname()[:2], b"\n", 0.1)
+
+
+@pytest.mark.parametrize("other", ["no-value-sign\nx=1", "a=b\nc=d", "=x"])
+def test_ask_refuses_what_would_be_another_attribute(run: Run, other: str) -> None:
+    assert "must be one line: NAME=VALUE" in run("ask", other).err
+
+
+# --- whatever is given to it ---
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_the_configuration_is_named_before_or_after_the_command(
+    config: Path, capsys: pytest.CaptureFixture[str], place: int
+) -> None:
+    arguments = ["token", "list"]
+    arguments[place:place] = ["--config", str(config)]
+    config.write_text("nonsense")
+    assert cli.run(arguments, WORLD) == 1
+    assert f"{config}: cannot be read" in capsys.readouterr().err
+
+
+def test_the_configuration_that_is_named_last_wins(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--config", "/nonesuch", "check-config", "--config", str(config)], WORLD) == 0
+    assert capsys.readouterr().out.startswith(f"{config}: ok\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--timeout", value) for value in ("-1", "0", "0.0", "nan", "inf", "1e300", "soon", "")),
+        *(("--port", value) for value in ("0", "65536", "-1", "1.5", "smtp", "")),
+    ],
+)
+def test_what_is_no_number_for_an_option_is_a_usage_error(
+    run: Run, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("ask", f"{option}={value}")
+    assert ended.value.code == 2
+    assert f"argument {option}: {value!r} is no " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", [".", "a" * 70, "a..b"])
+def test_what_is_no_name_of_a_host_is_told(run: Run, host: str) -> None:
+    assert run("ask", "--host", host) == (1, "", f"chapps-cli: {host}:10225 is no name of a host\n")
+
+
+def test_an_attribute_without_a_value_is_told(run: Run) -> None:
+    with answering(b"action=DUNNO\n\n") as (port, asked):
+        assert run("ask", "--port", str(port), "foo") == (1, "", "chapps-cli: 'foo' must be NAME=VALUE\n")
+        assert run("ask", "--port", str(port), "size=").code == 0
+    assert len(asked) == 1
+
+
+def test_flush_config_does_not_follow_a_link_to_itself(run: Run, tmp_path: Path) -> None:
+    link = tmp_path / "link.ini"
+    link.symlink_to(link)
+    ran = run("admin", "flush-config", "--to", str(link))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"chapps-cli: {link}: cannot be written: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[", "[" * 100_000, "{}x", "[1]", '[{"name": 1}]', '"text"', "\0",
+        '[{"name": "a", "scope": "all", "created": 1, "sha256": ""}]',
+        '[{"name": ["a"], "scope": "full", "created": 1, "sha256": ""}]',
+        '[{"name": "a", "scope": "full", "created": 1e300, "sha256": ""}]',
+        '[{"name": "a", "scope": "full", "created": NaN, "sha256": ""}]',
+        '[{"name": "a", "scope": "full", "created": 1, "sha256": null}]',
+        '[{"name": "a", "scope": "full", "created": 1, "sha256": "\u00fc"}]',
+    ],
+)  # fmt: skip
+def test_a_damaged_list_of_tokens_is_told(run: Run, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "api-tokens.json"
+    path.write_text(text)
+    for command in (("list",), ("create", "other"), ("revoke", "other")):
+        ran = run("token", *command)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith(f"chapps-cli: {path}: is no list of tokens (")
+    with pytest.raises(TokenError):
+        TokenStore(str(tmp_path / "api-token")).scope_of("guess")
+
+
+def test_a_first_token_that_cannot_be_read_is_told(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "api-token"
+    path.write_bytes(b"\xff")
+    assert run("token", "show").err == f"chapps-cli: {path}: is no token\n"
+    assert run("token", "list").err == f"chapps-cli: {path}: cannot be read (it is no text)\n"
+    path.unlink()
+    path.mkdir()
+    assert run("token", "show").err == f"chapps-cli: {path}: cannot be read (Is a directory)\n"
+
+
+@pytest.mark.parametrize("closed", ["stdin", "end"])
+def test_a_passcode_that_cannot_be_read_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closed: str
+) -> None:
+    if closed == "stdin":
+        monkeypatch.setattr("sys.stdin", None)
+        assert run("admin", "passcode").err == "chapps-cli: the passcode cannot be read: the input ended\n"
+    else:
+        stdin_of(monkeypatch, tmp_path / "stdin", "")
+        assert run("admin", "passcode").err == "chapps-cli: the passcode is empty\n"
+
+
+def test_a_passcode_in_place_of_its_hash_is_told(run: Run, config: Path) -> None:
+    plain = config.read_text()
+    config.write_text(f"{plain}password = hunter2\n")
+    ran = run("check-config")
+    assert ran.code == 0
+    assert f"{config}: [CHAPPS] password is no hash, so that no passcode matches it; make one with" in ran.err
+    assert "hunter2" not in ran.err + ran.out
+    config.write_text(f"{plain}password = {make_hash('hunter2')}\n")
+    assert run("check-config").err == ""
+
+
+# --- the program, as a shell runs it ---
+
+
+def shell(command: str, config: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line of sh in which ``$CLI`` is the program."""
+    program = f"{sys.executable} -m chapps_tw.admin --config {config}"
+    environment = {**os.environ, "CLI": program, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("to", "why"),
+    [
+        (">/dev/full", "the output cannot be written: No space left on device"),
+        (">&-", "there is no standard output to write to"),
+        ("| true", "the output cannot be written: Broken pipe"),
+    ],
+)
+def test_a_token_that_nobody_could_read_is_not_kept(config: Path, to: str, why: str) -> None:
+    # Whoever reads the pipe is gone before anything is written.
+    command = f"(sleep 0.3; $CLI token create billing) {to}" if "|" in to else f"$CLI token create billing {to}"
+    assert shell(command, config).stderr == f"chapps-cli: {why}\n"
+    assert TokenStore(str(config.with_name("api-token"))).list() == []
+
+
+def test_output_that_a_terminal_has_no_letters_for_is_shown(config: Path) -> None:
+    assert shell("$CLI token create käse", config).returncode == 0
+    listed = shell("PYTHONIOENCODING=ascii $CLI token list", config)
+    assert (listed.returncode, listed.stdout[-8:]) == (0, r"k\xe4se" + "\n")
+
+
+def test_ctrl_c_ends_it_without_a_traceback(config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        command = [sys.executable, "-m", "chapps_tw.admin", "ask", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        with silent.accept()[0] as connection:
+            # It waits for the answer from here on.
+            while b"\n\n" not in connection.recv(65536):
+                continue
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 128 + signal.SIGINT

@@ -1,0 +1,147 @@
+"""What is in ``conf/`` works as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import smtplib
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import ProcessCollector
+
+from chapps_tw.config import Settings
+from chapps_tw.config_file import load
+from chapps_tw.config_render import render
+from tests.support.paths import ROOT
+from tests.support.servers.common import free_port, program
+from tests.support.servers.postfix import Postfix
+
+CONF = ROOT / "conf"
+UNITS = ("chapps.service", "chapps.socket")
+
+
+def test_the_sample_configuration_is_made_from_the_settings() -> None:
+    assert (CONF / "chapps.ini").read_text() == render(Settings()), "run: make conf"
+
+
+def test_the_sample_configuration_holds_the_defaults() -> None:
+    sample = load(str(CONF / "chapps.ini"))
+    assert replace(sample, path="") == Settings()
+
+
+# --- systemd ---
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units, with a program in place of the one that is installed."""
+    for name in UNITS:
+        text = (CONF / name).read_text()
+        (tmp_path / name).write_text(text.replace("/opt/chapps/bin/twistd", "/bin/true"))
+    return tmp_path
+
+
+def test_the_units_are_clean(units: Path) -> None:
+    command = [program("systemd-analyze"), "verify", "--man=no", *(str(units / name) for name in UNITS)]
+    verified = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+
+
+def test_the_unit_is_hardened(units: Path) -> None:
+    command = [program("systemd-analyze"), "security", "--offline=true", "--threshold=15", str(units / UNITS[0])]
+    rated = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert rated.returncode == 0, rated.stdout + rated.stderr
+
+
+def test_the_unit_starts_the_service_of_the_sample_configuration() -> None:
+    unit = (CONF / UNITS[0]).read_text()
+    assert "\nExecStart=/opt/chapps/bin/twistd -n --pidfile= chapps --config /etc/chapps/chapps.ini\n" in unit
+    assert f"\nStateDirectory={Path(Settings().chapps.data_dir).name}\n" in unit
+
+
+def test_the_unit_lets_the_process_read_what_its_own_figures_are_made_of() -> None:
+    assert {"process_start_time_seconds", "process_open_fds"} <= {
+        sample.name for metric in ProcessCollector(registry=None).collect() for sample in metric.samples
+    }
+    # The start is told from /proc/stat, which this hides; without it, none of them is there.
+    assert "\nProcSubset=pid\n" not in (CONF / UNITS[0]).read_text()
+
+
+def test_the_unit_lets_decisions_be_logged() -> None:
+    unit = (CONF / UNITS[0]).read_text()
+    assert "\nLogsDirectory=chapps\n" in unit
+    # The journal's own limit is below what is decided on a busy day.
+    assert "\nLogRateLimitIntervalSec=0\n" in unit
+
+
+def test_the_unit_is_started_for_as_long_as_it_takes_and_before_postfix_itself() -> None:
+    unit = (CONF / UNITS[0]).read_text()
+    assert "\nStartLimitIntervalSec=0\n" in unit and "\nRestart=always\n" in unit
+    assert "\nBefore=postfix.service postfix@-.service\n" in unit
+
+
+def test_the_socket_is_that_of_the_outbound_listener() -> None:
+    unit = (CONF / UNITS[1]).read_text()
+    assert f"\nListenStream=127.0.0.1:{Settings().oqp.listen_port}\n" in unit
+
+
+# --- Postfix ---
+
+
+def examples(directory: Path) -> dict[str, str]:
+    """The example as a Postfix reads it: name to value, one line each.
+
+    :raises AssertionError: when Postfix complains.
+    """
+    for name in ("main.cf", "master.cf"):
+        shutil.copy(CONF / "postfix" / f"{name}.example", directory / name)
+    command = [program("postconf"), "-c", str(directory)]
+    options = ("-n", "-M", "-P")
+    read = [subprocess.run([*command, option], capture_output=True, text=True, timeout=60) for option in options]
+    assert [(each.returncode, each.stderr) for each in read] == [(0, "")] * len(options)
+    return dict(line.split(" = ", 1) for line in read[0].stdout.splitlines())
+
+
+def test_postfix_has_nothing_to_say_against_the_examples(tmp_path: Path) -> None:
+    settings = examples(tmp_path)
+    assert f"inet:127.0.0.1:{Settings().oqp.listen_port}," in settings["chapps_outbound"]
+    assert f"inet:127.0.0.1:{Settings().spf.listen_port}," in settings["chapps_inbound"]
+
+
+def test_inbound_mail_is_asked_about_only_when_it_is_for_us(tmp_path: Path) -> None:
+    restrictions = examples(tmp_path)["smtpd_recipient_restrictions"].split(", ")
+    assert restrictions.index("reject_unauth_destination") < restrictions.index("$chapps_inbound")
+
+
+@pytest.mark.parametrize(
+    ("name", "patience"),
+    [
+        ("chapps_outbound", Settings().chapps.request_timeout),
+        ("chapps_inbound", Settings().chapps.request_timeout + Settings().spf.spf_query_timeout),
+    ],
+)
+def test_postfix_waits_longer_than_the_service_takes(tmp_path: Path, name: str, patience: float) -> None:
+    timeout = examples(tmp_path)[name].partition("timeout=")[2].partition("s")[0]
+    assert float(timeout) > patience
+
+
+@pytest.mark.parametrize(("name", "reply"), [("chapps_outbound", (451, "4.3.0")), ("chapps_inbound", (250, "2.1.5"))])
+def test_with_no_service_outbound_mail_is_deferred_and_inbound_mail_flows(
+    tmp_path: Path, name: str, reply: tuple[int, str]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("Postfix can only be started by root")
+    restriction = examples(tmp_path)[name].removeprefix("check_policy_service ")
+    port = Settings().oqp.listen_port if name == "chapps_outbound" else Settings().spf.listen_port
+    postfix = Postfix({"RCPT": [restriction.replace(f":{port},", f":{free_port()},")]})
+    try:
+        with smtplib.SMTP("127.0.0.1", postfix.port, timeout=30) as client:
+            client.ehlo("client.example.net")
+            client.mail("ann@example.com")
+            code, text = client.rcpt("bob@example.com")
+    finally:
+        postfix.stop()
+    assert (code, text.decode()[:5]) == reply

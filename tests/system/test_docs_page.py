@@ -1,0 +1,137 @@
+"""The page of the documentation in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+
+from playwright.sync_api import Locator, Page, sync_playwright
+
+from tests.support.api_case import APITestCase
+from tests.support.servers.common import program
+from tests.support.servers.service import Service
+
+DESKTOP, PHONE = (1280, 900), (390, 844)
+# Of the browser's start, and of each step, in milliseconds.
+PATIENCE = 100_000
+OPTIONS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+class Browser:
+    """One window.
+
+    :ivar requests: address of everything that was asked for.
+    :ivar complaints: errors and warnings of the console, and of scripts.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("requestfailed", lambda request: self.complaints.append(f"{request.url}: {request.failure}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on(
+            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
+        )
+
+
+@contextmanager
+def browser(size: tuple[int, int], password: str) -> Iterator[Browser]:
+    """A window of a new Chromium that knows nothing but the password for whoever asks for one."""
+    with TemporaryDirectory(prefix="chromium-") as profile, sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            profile,
+            executable_path=program("chromium", "chromium-browser", "google-chrome"),
+            args=list(OPTIONS),
+            viewport={"width": size[0], "height": size[1]},
+            http_credentials={"username": "", "password": password},
+            timeout=PATIENCE,
+        )
+        context.set_default_timeout(PATIENCE)
+        try:
+            yield Browser(context.pages[0])
+        finally:
+            context.close()
+
+
+class DocsPageTests(APITestCase):
+    service: Service
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        program("chromium", "chromium-browser", "google-chrome")
+        cls.service = cls.run_service()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.service.ports['api']}{path}"
+
+    def open(self, window: Browser) -> Page:
+        """Open the page; returns when the operations are on it, and can be seen."""
+        empty = len(window.page.screenshot())
+        window.page.goto(self.url("/docs"))
+        window.page.locator(".opblock").first.wait_for()
+        self.assertGreater(len(window.page.screenshot()), 5 * empty)
+        return window.page
+
+    def log_in(self, page: Page) -> None:
+        page.click(".auth-wrapper .authorize")
+        page.fill(".modal-ux input", self.service.token)
+        page.click(".modal-ux .auth-btn-wrapper .authorize")
+        page.click(".modal-ux .btn-done")
+
+    def run_operation(self, page: Page, name: str, **values: str) -> Locator:
+        """Fill in the parameters of an operation and execute it; returns its block, with the answer."""
+        block = page.locator(f"#operations-{name}")
+        block.locator(".opblock-summary-control").click()
+        block.locator(".try-out__btn").click()
+        for parameter, value in values.items():
+            block.locator(f'tr[data-param-name="{parameter}"] input').fill(value)
+        block.locator(".execute").click()
+        block.locator(".live-responses-table tbody .response-col_status").wait_for()
+        return block
+
+    def check_quiet(self, window: Browser) -> None:
+        """No host but ours was asked, and nothing was complained about."""
+        self.assertGreater(len(window.requests), 4)
+        foreign = [each for each in window.requests if not each.startswith((self.url("/"), "data:", "blob:"))]
+        self.assertEqual((foreign, window.complaints), ([], []))
+
+    def test_every_operation_is_on_the_page(self) -> None:
+        document = self.expect(200, self.service, "GET", "/openapi.json")
+        with browser(DESKTOP, self.service.token) as window:
+            page = self.open(window)
+            self.assertEqual(page.title(), "CHAPPS-TW")
+            self.assertEqual(page.locator(".opblock").count(), sum(map(len, document["paths"].values())))
+            self.assertIn("click Authorize and enter the token there too", page.locator(".info").inner_text())
+            self.check_quiet(window)
+
+    def test_a_request_is_sent_from_the_page_and_its_answer_shown(self) -> None:
+        self.create(self.service, "users", name="Jürgen & <b>Söhne</b>")
+        with browser(DESKTOP, self.service.token) as window:
+            page = self.open(window)
+            self.log_in(page)
+            block = self.run_operation(page, "users-get_users", q="Söhne", limit="5")
+            answer = block.locator(".live-responses-table tbody").first
+            self.assertEqual(answer.locator(".response-col_status").inner_text(), "200")
+            self.assertIn('"Jürgen & <b>Söhne</b>"', answer.inner_text())
+            self.assertIn(self.url("/users/?q=S%C3%B6hne&skip=0&limit=5"), window.requests)
+            self.check_quiet(window)
+
+    def test_without_a_token_the_page_says_that_one_is_needed(self) -> None:
+        with browser(DESKTOP, "guess") as window:
+            answer = window.page.goto(self.url("/docs"))
+            assert answer
+            self.assertEqual((answer.status, answer.json()["detail"]), (401, "The token is none of ours."))
+
+    def test_on_a_phone_nothing_is_wider_than_the_screen(self) -> None:
+        with browser(PHONE, self.service.token) as window:
+            page = self.open(window)
+            self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), PHONE[0])
+            self.run_operation(page, "health-get_health")
+            self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), PHONE[0])
+            self.check_quiet(window)

@@ -1,0 +1,340 @@
+"""``/metrics`` of the running service, and what is drawn and alerted from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import time
+import unittest
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from chapps_tw import __version__
+from tests.support.paths import ROOT
+from tests.support.policy_client import inbound, outbound
+from tests.support.servers.common import program, wait_until
+from tests.support.servers.dns import NEVER, SERVFAIL, DnsServer, txt
+from tests.support.servers.redis import RedisProcess
+from tests.support.servers.service import Options, Service
+
+CONF = ROOT / "conf"
+LISTENERS = ("greylisting", "inbound", "outbound")
+
+
+def scrape(service: Service) -> str:
+    """What Prometheus gets, with a token."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{service.ports['api']}/metrics", headers={"Authorization": f"Bearer {service.token}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        return str(reply.read().decode("utf-8"))
+
+
+class Scraped:
+    """One answer of ``/metrics``."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._families = list(text_string_to_metric_families(text))
+        self.samples = [sample for family in self._families for sample in family.samples]
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of the samples of this name that have these labels.
+
+        :raises AssertionError: when there is none.
+        """
+        found = [s.value for s in self.samples if s.name == name and labels.items() <= s.labels.items()]
+        assert found, f"no {name} with {labels}"
+        return sum(found)
+
+    @property
+    def names(self) -> set[str]:
+        """Every name that a query may use, of series that need not be there yet, too."""
+        endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+        return {
+            family.name.removesuffix("_total") + ending
+            for family in self._families
+            for ending in endings.get(family.type, ("",))
+        }
+
+
+class ServiceTestCase(unittest.TestCase):
+    def start(self, options: Options | None = None) -> Service:
+        service = Service(options)
+        self.addCleanup(service.remove)
+        service.start().wait_ready()
+        service.add_user("ann", 5, ["example.com"])
+        return service
+
+    def start_redis(self) -> RedisProcess:
+        redis = RedisProcess(Path(self.enterContext(TemporaryDirectory(prefix="redis-"))))
+        self.addCleanup(redis.stop)
+        return redis.start()
+
+    def start_dns(self, moods: Mapping[str, str] | None = None) -> DnsServer:
+        server = DnsServer({"example.net": [txt("v=spf1 ip4:198.51.100.7 -all")]}, moods)
+        self.addCleanup(server.stop)
+        return server
+
+    def scrape(self, service: Service) -> Scraped:
+        return Scraped(scrape(service))
+
+
+def on_dns(server: DnsServer) -> Options:
+    return {"SPFEnforcementPolicy": {"nameservers": "{}:{}".format(*server.address)}}
+
+
+def on_redis(redis: RedisProcess) -> Options:
+    return {"Redis": {"server": "127.0.0.1", "port": redis.port, "pool_size": 3}}
+
+
+class MailTests(ServiceTestCase):
+    def test_decisions_answers_and_connections_are_shown_by_listener(self) -> None:
+        service = self.start()
+        with service.client() as client, service.client():
+            for _ in range(7):
+                client.ask(outbound())
+            found = self.scrape(service)
+        quota = {"listener": "outbound", "policy": "OutboundQuotaPolicy", "mode": "enforce"}
+        self.assertEqual(
+            found.value("chapps_decisions_total", reason="within_quota", action="DUNNO", **quota)
+            + found.value("chapps_decisions_total", reason="quota_exceeded", action="REJECT", **quota),
+            7,
+        )
+        self.assertEqual(found.value("chapps_decisions_total", reason="authorized_domain"), 7)
+        self.assertEqual(found.value("chapps_build_info", version=__version__), 1)
+        self.assertEqual(found.value("chapps_answer_seconds_count", listener="outbound"), 7)
+        self.assertEqual(found.value("chapps_connections", listener="outbound"), 2)
+        self.assertEqual([found.value("chapps_connections", listener=name) for name in LISTENERS[:2]], [0, 0])
+        self.assertEqual([found.value("chapps_in_flight", listener=name) for name in LISTENERS], [0, 0, 0])
+        self.assertEqual(found.value("chapps_http_connections"), 1)
+
+    def test_what_is_no_question_is_counted(self) -> None:
+        service = self.start()
+        with socket.create_connection(("127.0.0.1", service.ports["outbound"]), timeout=10) as connection:
+            connection.sendall(b"nonsense\n\n")
+            self.assertTrue(connection.recv(1000))
+            found = self.scrape(service)
+        self.assertEqual(found.value("chapps_unreadable_requests_total", listener="outbound"), 1)
+        self.assertEqual(found.value("chapps_unreadable_requests_total", listener="inbound"), 0)
+
+    def test_a_question_that_waits_is_in_flight(self) -> None:
+        dns = self.start_dns()
+        dns.moods["example.net"] = NEVER
+        service = self.start(on_dns(dns))
+        with service.client("inbound") as client:
+            client.socket.sendall(b"request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=198.51.100.7\n")
+            client.socket.sendall(b"helo_name=h.example.net\nsender=a@example.net\nrecipient=b@example.com\n\n")
+            wait_until(lambda: dns.questions, "a question to DNS")
+            found = self.scrape(service)
+            self.assertEqual(found.value("chapps_in_flight", listener="inbound"), 1)
+            self.assertEqual(found.value("chapps_dns_waiting_questions"), 1)
+
+    def test_strangers_cannot_add_series(self) -> None:
+        service = self.start()
+        with service.client() as out, service.client("inbound") as into, service.client("greylisting") as grey:
+
+            def ask(number: int) -> None:
+                name = f"stranger{number}.example"
+                out.ask(outbound(sasl_username=name, sender=f"x@{name}", helo_name=name))
+                for client in (into, grey):
+                    client.ask(inbound(sender=f"x@{name}.invalid", recipient=f"y@{name}", helo_name=name))
+
+            ask(0)
+            before = len(self.scrape(service).samples)
+            for number in range(1, 20):
+                ask(number)
+            found = self.scrape(service)
+        self.assertEqual(len(found.samples), before)
+        self.assertNotIn("stranger", found.text)
+
+
+class CacheTests(ServiceTestCase):
+    def check(self, options: Options) -> None:
+        service = self.start(options)
+        with service.client() as client:
+            for _ in range(4):
+                client.ask(outbound())
+        with service.client("inbound") as client:
+            for _ in range(3):
+                client.ask(inbound())
+        found = self.scrape(service)
+        outbound_caches = [(cache, 1, 3) for cache in ("limits", "senders")]
+        inbound_caches = [(cache, 1, 2) for cache in ("spf_flags", "greylist_flags", "spf_results")]
+        for cache, misses, hits in outbound_caches + inbound_caches:
+            with self.subTest(cache):
+                self.assertEqual(found.value("chapps_cache_lookups_total", cache=cache, result="miss"), misses)
+                self.assertEqual(found.value("chapps_cache_lookups_total", cache=cache, result="hit"), hits)
+        self.assertGreater(found.value("chapps_cache_lookups_total", cache="dns", result="miss"), 0)
+        asked = [
+            found.value("chapps_call_seconds_count", part="database", operation=operation)
+            for operation in ("quota", "senders", "flags")
+        ]
+        self.assertEqual(asked, [1, 1, 2])
+
+    def test_hits_and_misses_with_the_state_in_sqlite(self) -> None:
+        self.check(on_dns(self.start_dns()))
+
+    def test_hits_and_misses_with_the_state_in_redis(self) -> None:
+        self.check({**on_redis(self.start_redis()), **on_dns(self.start_dns())})
+
+
+class CallTests(ServiceTestCase):
+    def test_commits_of_sqlite_are_timed_and_its_operations_counted(self) -> None:
+        service = self.start()
+        before = self.scrape(service)
+        with service.client() as client:
+            for _ in range(5):
+                client.ask(outbound())
+        found = self.scrape(service)
+        state = {"part": "state", "operation": "commit"}
+        name = "chapps_call_seconds_count"
+        self.assertGreaterEqual(found.value(name, **state) - before.value(name, **state), 5)
+        self.assertGreater(found.value("chapps_call_seconds_sum", **state), 0)
+        grown = found.value("chapps_sqlite_operations_total") - before.value("chapps_sqlite_operations_total")
+        self.assertGreaterEqual(grown, 10)
+
+    @pytest.mark.timed
+    def test_commands_to_redis_are_timed_those_without_an_answer_too(self) -> None:
+        redis = self.start_redis()
+        service = self.start(on_redis(redis))
+        state = {"part": "state", "operation": "command"}
+        with service.client() as client:
+            before = self.scrape(service)
+            for _ in range(5):
+                client.ask(outbound())
+            found = self.scrape(service)
+            count = found.value("chapps_call_seconds_count", **state)
+            self.assertGreaterEqual(count - before.value("chapps_call_seconds_count", **state), 10)
+            self.assertLess(found.value("chapps_call_seconds_sum", **state), 0.5)
+            redis.hang()
+            self.addCleanup(redis.go_on)
+            client.ask(outbound())
+            found = self.scrape(service)
+        self.assertGreaterEqual(found.value("chapps_call_seconds_sum", **state), 1.4)
+        self.assertGreaterEqual(found.value("chapps_redis_timeouts_total"), 1)
+        self.assertEqual(found.value("chapps_redis_lost_connections_total"), 3)
+
+    def test_questions_to_dns_are_timed_and_their_failures_counted(self) -> None:
+        service = self.start(on_dns(self.start_dns({".example.org": SERVFAIL})))
+        with service.client("inbound") as client:
+            client.ask(inbound())
+            self.assertEqual(self.scrape(service).value("chapps_dns_failures_total"), 0)
+            client.ask(inbound(sender="x@mail.example.org"))
+        found = self.scrape(service)
+        self.assertGreaterEqual(found.value("chapps_call_seconds_count", part="dns", operation="TXT"), 2)
+        self.assertGreaterEqual(found.value("chapps_dns_failures_total"), 1)
+
+
+class DependencyTests(ServiceTestCase):
+    def test_redis_that_goes_and_comes_back_is_seen_without_any_mail(self) -> None:
+        redis = self.start_redis()
+        service = self.start(on_redis(redis))
+        found = self.scrape(service)
+        self.assertEqual([found.value("chapps_up", part=part) for part in ("state", "database")], [1, 1])
+        wait_until(lambda: self.scrape(service).value("chapps_redis_connections") == 3, "all connections")
+        self.assertEqual(found.value("chapps_redis_pool_size"), 3)
+        redis.kill()
+        wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 0, "Redis seen to be away")
+        found = self.scrape(service)
+        self.assertEqual(found.value("chapps_redis_connections"), 0)
+        self.assertEqual(found.value("chapps_up", part="database"), 1)
+        redis.start()
+        wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 1, "Redis seen to be back")
+
+    def test_redis_that_hangs_is_seen_without_any_mail(self) -> None:
+        redis = self.start_redis()
+        service = self.start(on_redis(redis))
+        redis.hang()
+        self.addCleanup(redis.go_on)
+        wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 0, "Redis seen to hang")
+
+    def test_changes_that_wait_for_redis_are_shown_until_they_are_in_force(self) -> None:
+        redis = self.start_redis()
+        service = self.start(on_redis(redis))
+        self.assertEqual(self.scrape(service).value("chapps_waiting_drops"), 0)
+        redis.kill()
+        wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 0, "Redis seen to be away")
+        status, _ = service.http("/users/", "DELETE", [1])
+        self.assertEqual(status, 200)
+        self.assertGreater(self.scrape(service).value("chapps_waiting_drops"), 0)
+        redis.start()
+        wait_until(lambda: self.scrape(service).value("chapps_waiting_drops") == 0, "the changes in force")
+
+    def test_lines_that_the_decision_log_loses_are_counted(self) -> None:
+        service = self.start({"Log": {"file": "/dev/full"}})
+        self.assertEqual(self.scrape(service).value("chapps_log_lines_lost_total"), 0)
+        with service.client() as client:
+            for _ in range(3):
+                client.ask(outbound())
+        wait_until(lambda: self.scrape(service).value("chapps_log_lines_lost_total") == 3, "three lines lost")
+
+
+class FormTests(ServiceTestCase):
+    def test_needs_a_token(self) -> None:
+        service = self.start()
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"http://127.0.0.1:{service.ports['api']}/metrics", timeout=10)
+        self.assertEqual(caught.exception.code, 401)
+        caught.exception.close()
+
+    def test_prometheus_has_nothing_to_say_against_it_and_knows_what_is_drawn_and_alerted(self) -> None:
+        promtool = program("promtool")
+        used = used_names(alert_expressions()) | used_names(dashboard_expressions())
+        self.assertGreater(len(used), 25)
+        shown: set[str] = set()
+        for options in ({}, on_redis(self.start_redis())):
+            service = self.start(options)
+            with service.client() as client:
+                client.ask(outbound())
+            text = scrape(service)
+            checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+            self.assertEqual((checked.returncode, checked.stdout + checked.stderr), (0, ""))
+            shown |= Scraped(text).names
+        # Prometheus itself says whether it could read them.
+        self.assertEqual(used - shown - {"up"}, set())
+
+    def test_the_dashboard_shows_every_metric(self) -> None:
+        service = self.start()
+        ours = {re.sub("_(bucket|count|sum)$", "", name) for name in Scraped(scrape(service)).names if "chapps" in name}
+        drawn = {re.sub("_(bucket|count|sum)$", "", name) for name in used_names(dashboard_expressions())}
+        self.assertEqual(ours - drawn, set())
+
+    @pytest.mark.timed
+    def test_reading_is_quick(self) -> None:
+        service = self.start()
+        scrape(service)
+        begin = time.monotonic()
+        for _ in range(10):
+            scrape(service)
+        # In the thread that answers Postfix.
+        self.assertLess((time.monotonic() - begin) / 10, 0.05)
+
+
+def alert_expressions() -> list[str]:
+    groups = yaml.safe_load((CONF / "prometheus" / "chapps.rules.yml").read_text())["groups"]
+    return [rule["expr"] for group in groups for rule in group["rules"]]
+
+
+def dashboard_expressions() -> list[str]:
+    panels = json.loads((CONF / "grafana" / "chapps.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+
+
+def used_names(expressions: list[str]) -> set[str]:
+    """The metrics that some queries read."""
+    return {name for text in expressions for name in re.findall(r"\b(?:chapps|process)_\w+|\bup\b", unlabelled(text))}
+
+
+def unlabelled(expression: str) -> str:
+    return re.sub(r"\{[^}]*\}", "", expression)

@@ -1,0 +1,139 @@
+"""Options that do not go together are refused; those that do nothing are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chapps_tw.config_checks import ATTRIBUTES, port_and_interface
+from tests.support.config_case import problems, read
+from tests.support.paths import RECORDED
+
+
+def test_contradictions_are_told_beside_other_errors(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        "[API]\nauth = none\nlisten = tcp:8080\n[CHAPPS]\nuser_key =\nrequest_timeout = soon\n"
+        "[GreylistingPolicy]\ncache_ttl = 60\nlisten_port = 10225\n[Redis]\nsentinel_dataset = mail\n",
+    )
+    assert len(found) == 6
+    for option in ("auth", "user_key", "request_timeout", "cache_ttl", "listen_port", "sentinel_dataset"):
+        assert sum(f"] {option} = " in line for line in found) == 1, found
+
+
+def test_what_hangs_on_an_option_that_cannot_be_read_is_not_told(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "[API]\nauth = nome\nlisten = tcp:8080\n")
+    assert "did you mean none?" in found
+    (found,) = problems(tmp_path, "[GreylistingPolicy]\nminimum_deferral = 1h\ncache_ttl = 30\n")
+    assert "minimum_deferral" in found
+    (found,) = problems(tmp_path, "[OutboundQuotaPolicy]\nlisten_port = x\n[API]\nlisten = tcp:10225\n")
+    assert "must be a whole number" in found
+
+
+def test_greylisting_that_forgets_before_it_lets_pass_is_refused(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "[GreylistingPolicy]\ncache_ttl = 600\nminimum_deferral = 600\n")
+    assert "[GreylistingPolicy] cache_ttl = '600': must be more than minimum_deferral (600)" in found
+    assert read(tmp_path, "[GreylistingPolicy]\ncache_ttl = 601\nminimum_deferral = 600\n").grl.cache_ttl == 601
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("tcp:1", "tcp:1:interface=127.0.0.1"),
+        ("tcp:1:interface=localhost", "tcp:port=1:interface=127.0.0.1"),
+        ("tcp:1:interface=127.0.0.1", r"tcp6:1:interface=\:\:"),
+        ("tcp:1", "ssl:1:privateKey=k"),
+        ("unix:/run/x", "unix:/run/x"),
+        (r"unix:/run/x\:y", r"haproxy:unix:mode=600:address=/run/x\:y"),
+    ],
+)
+def test_one_port_cannot_be_taken_twice_however_it_is_written(tmp_path: Path, one: str, other: str) -> None:
+    listener = "[Listener {0}]\nlisten = {1}\npolicies = GreylistingPolicy\n"
+    (found,) = problems(tmp_path, listener.format("a", one) + listener.format("b", other))
+    assert f"[Listener b] listen = {other!r}: is taken by listener a ({one})" in found
+
+
+def test_ports_of_different_addresses_and_chosen_ones_are_different_places(tmp_path: Path) -> None:
+    for one, other in (
+        ("tcp:1:interface=127.0.0.1", r"tcp6:1:interface=\:\:1"),
+        ("tcp:0", "tcp:0:interface=127.0.0.1"),
+        ("unix:/run/x", "unix:/run/y"),
+        ("systemd:domain=INET:name=a", "systemd:domain=INET:name=b"),
+    ):
+        listener = "[Listener {0}]\nlisten = {1}\npolicies = GreylistingPolicy\n"
+        assert len(read(tmp_path, listener.format("a", one) + listener.format("b", other)).listeners) == 2
+
+
+def test_two_listeners_of_one_name_are_refused(tmp_path: Path) -> None:
+    listener = "[Listener {0}]\nlisten = tcp:{1}\npolicies = GreylistingPolicy\n"
+    (found,) = problems(tmp_path, listener.format("a", 1) + listener.format(" a ", 2))
+    assert "[Listener a] another name" in found
+
+
+def test_port_and_interface_of_an_endpoint() -> None:
+    assert port_and_interface(r"tcp6:25:interface=\:\:1:backlog=9") == (25, "::1")
+    assert port_and_interface("haproxy:tcp:port=25") == (25, "")
+    assert port_and_interface("tcp:25x") == port_and_interface("unix:/tcp:25") == (-1, "")
+
+
+# --- told, but not refused ---
+
+
+def test_every_attribute_that_postfix_sends_may_name_the_user() -> None:
+    lines = [line for file in RECORDED.glob("*.req") for line in file.read_bytes().split(b"\n") if line]
+    sent = {line.partition(b"=")[0].decode() for line in lines}
+    assert "sasl_username" in sent
+    assert sent <= set(ATTRIBUTES)
+
+
+def test_an_attribute_of_a_postfix_to_come_is_taken_and_told(tmp_path: Path) -> None:
+    settings = read(tmp_path, "[CHAPPS]\nuser_key = oauth_subject\n")
+    assert settings.chapps.user_key == "oauth_subject"
+    (told,) = settings.warnings
+    assert "[CHAPPS] user_key = 'oauth_subject': is no attribute that Postfix is known to send" in told
+    assert "all mail is refused" in told
+
+
+def test_spf_that_wants_greylisting_where_none_follows_is_told(tmp_path: Path) -> None:
+    alone = "[Listener in]\nlisten = tcp:1\npolicies = {}\n"
+    for policies in ("SPFEnforcementPolicy", "GreylistingPolicy SPFEnforcementPolicy"):
+        (told,) = read(tmp_path, alone.format(policies)).warnings
+        assert "[Listener in] policies" in told
+        assert "(softfail, none_neutral) is let through" in told
+    assert not read(tmp_path, alone.format("SPFEnforcementPolicy GreylistingPolicy")).warnings
+    never = "[PostfixSPFActions]\nsoftfail = prepend\nnone_neutral = dunno\n"
+    assert not read(tmp_path, never + alone.format("SPFEnforcementPolicy")).warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("[Redis]\npassword = hush", "[Redis] password = '********'"),
+        ("[Redis]\nport = 6380", "[Redis] port = 6380"),
+        ("[Redis]\nserver = r\nca_file = /etc/ca.pem", "[Redis] ca_file"),
+        ("[PolicyConfigAdapter]\ndb_host = db.example", "[PolicyConfigAdapter] db_host"),
+        ("[SPFEnforcementPolicy]\nwhitelist = ['a']", "[SPFEnforcementPolicy] whitelist"),
+    ],
+)
+def test_what_has_no_effect_is_told(tmp_path: Path, text: str, option: str) -> None:
+    (told,) = read(tmp_path, text).warnings
+    assert option in told and "has no effect" in told
+
+
+def test_nothing_is_told_about_what_has_an_effect(tmp_path: Path) -> None:
+    assert not read(tmp_path, "").warnings
+    assert not read(
+        tmp_path,
+        "[Redis]\nserver = r\nport = 1\ntls = True\nca_file = /etc/ca.pem\n"
+        "[PolicyConfigAdapter]\nadapter = postgresql\ndb_host = db.example\n[SPFEnforcementPolicy]\nwhitelist = []\n",
+    ).warnings
+
+
+@pytest.mark.parametrize("text", ["adapter = postgresql", "adapter = mariadb", "db_url = postgresql://u:hunter2@h/d"])
+def test_what_it_means_that_nodes_share_a_database_alone_is_told(tmp_path: Path, text: str) -> None:
+    (told,) = read(tmp_path, f"[PolicyConfigAdapter]\n{text}\n").warnings
+    assert "[State] path = '/var/lib/chapps/state.sqlite3': is of this node alone; " in told
+    assert "hunter2" not in told
+    assert not read(tmp_path, f"[PolicyConfigAdapter]\n{text}\n[Redis]\nserver = r\n").warnings
+    assert not read(tmp_path, "[PolicyConfigAdapter]\ndb_url = sqlite:////var/lib/book\n").warnings

@@ -1,0 +1,315 @@
+"""Greylisting: the policy over the embedded store, and against a model over both."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import blockingCallFromThread, deferToThread
+
+from chapps_tw.config import GreylistingPolicy as Section
+from chapps_tw.config import Settings
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
+from chapps_tw.policies.greylisting import GreylistingPolicy
+from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.state.sqlite import SqliteState
+from tests.support.paths import RECORDED
+from tests.support.policy_case import DictBook, PolicyCase
+from tests.support.redis_case import RedisStateTestCase
+
+reactor: Any = installed_reactor
+
+FORCING = Decision("DUNNO", Reason.SPF_SOFTFAIL, "SPFEnforcementPolicy", greylist=True)
+PASSING = Decision("DUNNO", Reason.SPF_PASS, "SPFEnforcementPolicy", client="example.com")
+
+
+def request(instance: str = "i1", **attributes: str) -> PostfixPolicyRequest:
+    return PostfixPolicyRequest(
+        {
+            "protocol_state": "RCPT",
+            "client_address": "192.0.2.1",
+            "sender": "alice@example.com",
+            "recipient": "bob@grey.example",
+            "instance": instance,
+        }
+        | attributes
+    )
+
+
+class GreylistingCase(PolicyCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.book.flags = {"grey.example": (True, False), "open.example": (False, True)}
+        self.policy = self.make()
+
+    def make(self, **options: object) -> GreylistingPolicy:
+        section = dataclasses.replace(Section(), **options)  # type: ignore[arg-type]
+        return GreylistingPolicy(Settings(grl=section), self.state, self.book)
+
+    def decide(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> Decision:
+        return self.run_now(self.policy.decide(request(instance, **attributes), earlier))
+
+    def reason(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> Reason:
+        return self.decide(instance, *earlier, **attributes).reason
+
+
+class Waiting(GreylistingCase):
+    def test_the_first_time_is_deferred_and_told_when_to_come_back(self) -> None:
+        decision = self.decide()
+        self.assertEqual(decision.reason, Reason.GREYLIST_FIRST)
+        self.assertEqual(decision.action, "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in 60 s")
+        self.assertEqual(decision.figures, {"wait": 60, "tally": 0, "threshold": 10})
+
+    def test_seconds_are_whole_and_rounded_up(self) -> None:
+        self.decide()
+        self.clock.advance(10.25)
+        self.assertTrue(self.decide("i2").action.endswith("retry in 50 s"))
+
+    def test_coming_back_early_does_not_start_the_wait_again(self) -> None:
+        self.decide()
+        for attempt in range(2):
+            self.clock.advance(20)
+            self.assertEqual(self.reason(f"e{attempt}"), Reason.GREYLIST_EARLY)
+        self.clock.advance(20)
+        decision = self.decide("i3")
+        self.assertEqual((decision.action, decision.reason), ("DUNNO", Reason.GREYLIST_PASSED))
+        self.assertEqual(decision.figures, {"wait": 0, "tally": 1, "threshold": 10})
+
+    def test_another_address_of_the_network_is_the_same_client(self) -> None:
+        self.decide()
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", client_address="192.0.2.200"), Reason.GREYLIST_PASSED)
+        self.assertEqual(self.reason("i2", client_address="198.51.100.1"), Reason.GREYLIST_FIRST)
+
+    def test_sender_and_recipient_belong_to_it_whatever_their_case(self) -> None:
+        self.decide()
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", sender="ALICE@Example.COM", recipient="Bob@GREY.example"), "greylist_passed")
+        self.assertEqual(self.reason("i2", sender="carol@example.com"), Reason.GREYLIST_FIRST)
+        self.assertEqual(self.reason("i2", recipient="dave@grey.example"), Reason.GREYLIST_FIRST)
+
+    def test_a_client_that_passed_often_enough_is_known(self) -> None:
+        self.policy = self.make(whitelist_threshold=2)
+        for number in range(2):
+            self.decide(f"a{number}", sender=f"s{number}@example.com")
+            self.clock.advance(60)
+            self.assertEqual(self.reason(f"b{number}", sender=f"s{number}@example.com"), Reason.GREYLIST_PASSED)
+        decision = self.decide("new", sender="new@example.com")
+        self.assertEqual((decision.action, decision.reason), ("DUNNO", Reason.KNOWN_CLIENT))
+        self.assertEqual(decision.figures, {"wait": 0, "tally": 2, "threshold": 2})
+
+    def test_messages_are_templates(self) -> None:
+        self.policy = self.make(
+            acceptance_message="PREPEND X-Greylist: {sender} to {recipient} passed, wait {retry_after}",
+            rejection_message="450 4.7.1 {recipient}: {sender} back in {retry_after}",
+        )
+        self.assertEqual(self.decide().action, "450 4.7.1 bob@grey.example: alice@example.com back in 60")
+        self.clock.advance(60)
+        passed = "PREPEND X-Greylist: alice@example.com to bob@{} passed, wait 0"
+        self.assertEqual(self.decide("i2").action, passed.format("grey.example"))
+        self.assertEqual(self.decide("i3", recipient="bob@open.example").action, passed.format("open.example"))
+
+    def test_bytes_that_are_no_text_are_a_sender_like_any_other(self) -> None:
+        odd = {"sender": "\udce4@example.com", "recipient": "\udcff@grey.example", "client_address": "\udcff"}
+        self.assertEqual(self.reason("i1", **odd), Reason.GREYLIST_FIRST)
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", **odd), Reason.GREYLIST_PASSED)
+
+    def test_explaining_changes_nothing(self) -> None:
+        for _ in range(2):
+            self.assertEqual(self.run_now(self.policy.explain(request())).reason, Reason.GREYLIST_FIRST)
+        self.decide()
+        self.clock.advance(60)
+        self.assertEqual(self.run_now(self.policy.explain(request("i2"))).reason, Reason.GREYLIST_PASSED)
+        self.assertEqual(self.run_now(self.policy.explain(request("i3"))).figures["tally"], 1)
+
+
+class WhatIsJudged(GreylistingCase):
+    def test_each_recipient_by_its_own_domain(self) -> None:
+        self.assertEqual(self.reason(recipient="bob@open.example"), Reason.NOT_GREYLISTED)
+        self.assertEqual(self.reason(recipient="bob@elsewhere.example"), Reason.NOT_GREYLISTED)
+        self.assertEqual(self.reason(recipient="postmaster"), Reason.NOT_GREYLISTED)
+        self.assertEqual(self.reason(recipient="bob@GREY.example."), Reason.GREYLIST_FIRST)
+
+    def test_the_book_is_asked_once(self) -> None:
+        for number in range(5):
+            self.decide(recipient=f"r{number}@grey.example")
+            self.decide(recipient=f"r{number}@open.example")
+        self.assertEqual(self.book.asked, 2)
+
+    def test_what_an_earlier_policy_wants_greylisted_is(self) -> None:
+        self.assertEqual(self.reason("i1", FORCING, recipient="bob@open.example"), Reason.GREYLIST_FIRST)
+        self.assertEqual(self.reason("i1", FORCING, recipient="postmaster"), Reason.GREYLIST_FIRST)
+
+    def test_a_domain_that_spf_passed_is_the_client(self) -> None:
+        self.decide("i1", PASSING)
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_PASSED)
+        self.policy = self.make(spf_identity=False)
+        self.assertEqual(self.reason("i3", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_FIRST)
+
+    def test_it_tells_whom_it_took_for_the_client(self) -> None:
+        self.assertEqual(self.decide().detail, "client 192.0.2.0/24")
+        self.assertEqual(self.decide("i1", PASSING).detail, "client example.com, by SPFEnforcementPolicy")
+        self.clock.advance(60)
+        self.assertEqual(self.decide("i2").detail, "client 192.0.2.0/24")
+        self.assertEqual(self.decide("i3", recipient="bob@open.example").detail, "")
+        self.policy = self.make(spf_identity=False)
+        self.assertEqual(self.decide("i4", PASSING).detail, "client 192.0.2.0/24")
+
+    def test_it_tells_who_asked_for_it(self) -> None:
+        asked = FORCING._replace(detail="mailfrom example.org ~all")
+        decision = self.decide("i1", asked, recipient="bob@open.example")
+        wanted = "client 192.0.2.0/24; asked for by SPFEnforcementPolicy (spf_softfail: mailfrom example.org ~all)"
+        self.assertEqual(decision.detail, wanted)
+        self.assertTrue(self.decide("i2", FORCING).detail.endswith("asked for by SPFEnforcementPolicy (spf_softfail)"))
+
+    def test_a_domain_is_the_same_in_either_of_its_forms(self) -> None:
+        self.decide("i1", FORCING, sender="alice@bücher.example", recipient="bob@BÜCHER.example")
+        self.clock.advance(60)
+        mail = {"sender": "alice@xn--bcher-kva.example", "recipient": "bob@xn--bcher-kva.example"}
+        self.assertEqual(self.reason("i2", FORCING, **mail), Reason.GREYLIST_PASSED)
+
+    def test_the_null_sender_is_greylisted_like_any_other(self) -> None:
+        self.assertEqual(self.reason(sender=""), Reason.GREYLIST_FIRST)
+        self.policy = self.make(null_sender_ok=True)
+        self.assertEqual(self.reason(sender=""), Reason.NULL_SENDER_ACCEPTED)
+
+    def test_later_stages_repeat_the_verdict_of_the_only_recipient(self) -> None:
+        self.decide()
+        self.clock.advance(60)
+        for stage in ("RCPT", "DATA", "END-OF-MESSAGE"):
+            decision = self.decide("i2", protocol_state=stage)
+            self.assertEqual((decision.reason, decision.figures["tally"]), (Reason.GREYLIST_PASSED, 1))
+
+    def test_other_stages_are_not_judged(self) -> None:
+        for name in ("in-three-rcpt-04-DATA", "in-three-rcpt-05-END-OF-MESSAGE", "in-vrfy-01-VRFY", "in-etrn-01-ETRN"):
+            recorded = PostfixPolicyRequest((RECORDED / f"{name}.req").read_bytes())
+            self.assertEqual(self.run_now(self.policy.decide(recorded)).reason, Reason.STAGE_NOT_JUDGED, name)
+
+    def test_a_book_that_is_away_is_told_until_the_flag_is_known(self) -> None:
+        self.book.away = True
+        failed = Deferred.fromCoroutine(self.policy.decide(request()))
+        self.clock.advance(0)
+        self.failureResultOf(failed, BookUnavailable)
+        self.book.away = False
+        self.decide()
+        self.book.away = True
+        self.assertEqual(self.reason("i2"), Reason.GREYLIST_EARLY)
+
+    def test_a_state_that_is_away_is_told(self) -> None:
+        self.state = SqliteState("/dev/null/state.sqlite3", self.clock.seconds, self.clock)
+        self.policy = self.make()
+        failed = Deferred.fromCoroutine(self.policy.decide(request()))
+        self.clock.advance(0)
+        self.failureResultOf(failed, StateUnavailable)
+
+
+DEFERRAL, LIFETIME, THRESHOLD = 60.0, 3600.1, 2
+
+
+class Model:
+    """Greylisting in ten lines: whether an attempt passes. It forgets nothing."""
+
+    def __init__(self) -> None:
+        self.met: dict[tuple[str, str], tuple[float, float]] = {}
+        self.passed: dict[str, tuple[tuple[str, ...], float]] = {}
+
+    def passes(self, now: float, client: str, sender: str, instance: str) -> bool:
+        first, last = self.met.get((client, sender), (now, now))
+        first = first if now - last <= LIFETIME else now
+        tally, until = self.passed.get(client, ((), now))
+        tally = tally if now < until else ()
+        known = len(tally) >= THRESHOLD
+        if not known:
+            self.met[client, sender] = (first, now)
+        passes = known or now - first >= DEFERRAL
+        if passes and instance not in tally:
+            self.passed[client] = ((*tally, instance)[-THRESHOLD:], now + LIFETIME)
+        return passes
+
+
+class Attempt(NamedTuple):
+    """A message that somebody tries to send.
+
+    :ivar pause: seconds since the attempt before. No two are at the same moment, and no sum is the lifetime.
+    """
+
+    pause: float
+    address: str
+    sender: str
+    instance: str
+
+
+attempts = st.builds(
+    Attempt,
+    pause=st.sampled_from([0.25, 1.0, 20.0, 59.0, 60.0, 61.0, 3599.0, 3601.0]),
+    address=st.sampled_from(["192.0.2.1", "192.0.2.9", "198.51.100.1"]),
+    sender=st.sampled_from(["a@example.com", "B@example.com", "b@example.com", ""]),
+    instance=st.sampled_from(["i1", "i2", "i3", "i4", "i5", "i6"]),
+)
+
+
+class Subject(NamedTuple):
+    """A new state.
+
+    :ivar run: waits for a decision.
+    :ivar advance: lets its time go on.
+    """
+
+    state: LiveState
+    run: Callable[[Coroutine[Any, Any, Decision]], Decision]
+    advance: Callable[[float], None]
+
+
+def compare_with_model(new_subject: Callable[[], Subject]) -> None:
+    """Try random sequences of attempts, each on a new state."""
+    section = dataclasses.replace(
+        Section(), minimum_deferral=DEFERRAL, cache_ttl=LIFETIME, whitelist_threshold=THRESHOLD
+    )
+    book = DictBook()
+    book.flags = {"grey.example": (True, False)}
+
+    @profile(max_examples=200, deadline=None)
+    @given(st.lists(attempts, min_size=10, max_size=50))
+    def compare(attempts: list[Attempt]) -> None:
+        subject, model, now = new_subject(), Model(), 0.0
+        policy = GreylistingPolicy(Settings(grl=section), subject.state, book)
+        for pause, address, sender, instance in attempts:
+            subject.advance(pause)
+            now += pause
+            decision = subject.run(policy.decide(request(instance, client_address=address, sender=sender)))
+            network = address.rpartition(".")[0]
+            assert decision.stops != model.passes(now, network, sender.lower(), instance), decision
+
+    compare()
+
+
+class EmbeddedModelTests(GreylistingCase):
+    def subject(self) -> Subject:
+        self.setUp()
+        return Subject(self.state, self.run_now, self.clock.advance)
+
+    def test_random_attempts_agree_with_the_model(self) -> None:
+        compare_with_model(self.subject)
+
+
+class RedisModelTests(RedisStateTestCase):
+    timeout = 150
+
+    def subject(self) -> Subject:
+        self.server.command("FLUSHALL")
+        return Subject(self.state, self.run_now, self.advance)
+
+    def run_now(self, decision: Coroutine[Any, Any, Any]) -> Any:
+        return blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(decision))
+
+    async def test_random_attempts_agree_with_the_model(self) -> None:
+        await deferToThread(compare_with_model, self.subject)

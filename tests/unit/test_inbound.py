@@ -1,0 +1,151 @@
+"""Whom mail is for and who brings it, and the header that tells of SPF."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chapps_tw.config import Settings
+from chapps_tw.decision import wire
+from chapps_tw.inbound import InboundPPR, client_network, mail_address
+from chapps_tw.received_spf import MAX_HEADER, SpfResult, one_line, received_spf
+from chapps_tw.request import PostfixPolicyRequest
+from tests.support.paths import RECORDED
+
+# RFC 7208, section 9.1, on one line; CFWS is one space, and a comment holds none of its own kind.
+_ATOM = r"[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]+"
+_VALUE = rf'(?:{_ATOM}(?:\.{_ATOM})*|"(?:[ !#-\[\]-~]|\\[ -~])*")'
+_PAIR = rf"(?:client-ip|envelope-from|helo|problem|receiver|identity|mechanism)={_VALUE}"
+HEADER = re.compile(
+    r"Received-SPF: (?:pass|fail|softfail|neutral|none|temperror|permerror)"
+    rf"(?: \((?:[ !-'*-\[\]-~]|\\[ -~])*\))? {_PAIR}(?:; {_PAIR})*"
+)
+
+
+def recorded(name: str) -> InboundPPR:
+    return InboundPPR((RECORDED / f"{name}.req").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("recipient", "domain"),
+    [
+        ("bob@example.org", "example.org"),
+        ("bob@EXAMPLE.Org.", "example.org"),
+        ("a@b@example.org", "example.org"),
+        ("müller@bücher.example", "xn--bcher-kva.example"),
+        ("bob@[192.0.2.1]", ""),
+        ("postmaster", ""),
+        ("example.org", ""),
+        ("bob@", ""),
+        ("bob@ex\udce4mple.org", ""),
+        ("", ""),
+    ],
+)
+def test_the_domain_of_the_recipient_is_what_follows_the_last_at(recipient: str, domain: str) -> None:
+    assert InboundPPR({"recipient": recipient}).recipient_domain == domain
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.77", "192.0.2.0/24"),
+        ("::ffff:192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+        ("", "unknown"),
+        ("\udcff" * 500, "?" * 64),
+        ("192.0.2", "192.0.2"),
+    ],
+)
+def test_the_client_is_its_network(address: str, network: str) -> None:
+    assert InboundPPR({"client_address": address}).client_network == network
+
+
+def test_prefixes_come_from_the_settings() -> None:
+    settings = Settings()
+    settings = replace(settings, grl=replace(settings.grl, ipv4_prefix=32, ipv6_prefix=48))
+    assert InboundPPR({"client_address": "192.0.2.77"}, cfg=settings).client_network == "192.0.2.77/32"
+    assert InboundPPR({"client_address": "2001:db8:1:2::1"}, cfg=settings).client_network == "2001:db8:1::/48"
+
+
+@given(st.text(), st.integers(0, 32), st.integers(0, 128))
+def test_any_client_address_has_a_network_of_printable_ascii(text: str, ipv4: int, ipv6: int) -> None:
+    assert re.fullmatch(r"[!-~]{1,64}", client_network(text, ipv4, ipv6))
+
+
+def test_a_request_of_another_kind_is_taken_as_it_is() -> None:
+    plain = PostfixPolicyRequest((RECORDED / "in-single-01-RCPT.req").read_bytes())
+    request = InboundPPR(plain.attributes)
+    assert request.attributes is plain.attributes
+    assert request.spf_identities == ("203.0.113.7", "mail.example.com", "alice@example.com")
+
+
+def test_recorded_requests_of_ipv6_clients_and_of_none_have_a_network() -> None:
+    assert recorded("in-ipv6-01-RCPT").client_network.endswith("::/64")
+    assert recorded("in-ipv4-mapped-01-RCPT").client_network.endswith(".0/24")
+
+
+def test_addresses_compare_without_case_and_always_encode() -> None:
+    assert mail_address("Alice+Tag@Example.COM") == "alice+tag@example.com"
+    assert mail_address("\udce4@example.com").encode("utf-8") == rb"\udce4@example.com"
+    assert mail_address("\udce4@example.com") != mail_address("\udce5@example.com")
+    assert mail_address("x@\udce4.example").encode("utf-8") == rb"x@\udce4.example"
+
+
+def test_a_domain_in_an_address_compares_as_a_labels() -> None:
+    assert mail_address("Jürgen@BÜCHER.example") == "jürgen@xn--bcher-kva.example"
+    assert mail_address("jürgen@xn--bcher-kva.example") == "jürgen@xn--bcher-kva.example"
+    assert mail_address("bücher") == "bücher" and mail_address("x@ü ü") == "x@ü ü"
+
+
+def test_the_header_names_all_that_is_known() -> None:
+    found = SpfResult("pass", "mailfrom", "example.com", mechanism="ip4:192.0.2.0/24")
+    header = received_spf(found, "192.0.2.1", "mail.example.com", "alice@example.com", "mx.example.org")
+    assert header == (
+        "Received-SPF: pass (mx.example.org: domain of alice@example.com designates 192.0.2.1 as permitted sender)"
+        ' client-ip=192.0.2.1; envelope-from="alice@example.com"; helo=mail.example.com; identity=mailfrom;'
+        ' receiver=mx.example.org; mechanism="ip4:192.0.2.0/24"'
+    )
+
+
+def test_the_header_of_a_null_sender_is_about_helo() -> None:
+    found = SpfResult("none", "helo", "mail.example.com")
+    header = received_spf(found, "2001:db8::1", "mail.example.com", "", "")
+    assert header == (
+        "Received-SPF: none (domain of postmaster@mail.example.com does not designate permitted sender hosts)"
+        ' client-ip="2001:db8::1"; envelope-from=""; helo=mail.example.com; identity=helo'
+    )
+
+
+@given(
+    st.sampled_from(["pass", "fail", "softfail", "neutral", "none", "temperror", "permerror"]),
+    st.text(max_size=400),
+    st.text(max_size=400),
+    st.text(max_size=400),
+    st.text(max_size=400),
+)
+def test_the_header_is_well_formed_whatever_a_client_says(
+    result: str, helo: str, sender: str, mechanism: str, problem: str
+) -> None:
+    found = SpfResult(result, "mailfrom", "example.com", mechanism=mechanism, problem=problem)
+    header = received_spf(found, "192.0.2.1", helo, sender, "mx.example.org")
+    assert HEADER.fullmatch(header), header
+    assert len(header) <= MAX_HEADER
+    assert wire("PREPEND " + header) == f"action=PREPEND {header}\n\n".encode()
+
+
+def test_quotes_cannot_be_left_by_what_is_inside() -> None:
+    hostile = 'a"; identity=helo\\'
+    header = received_spf(SpfResult("fail", domain="example.com"), "192.0.2.1", hostile, ")(" + hostile, "")
+    assert HEADER.fullmatch(header)
+    assert r'helo="a\"; identity=helo\\"' in header
+
+
+def test_one_line_is_short_printable_ascii() -> None:
+    assert one_line("two\r\nlines\x00 \u2028 ü \udcff", 100) == "two  lines?   ? ?"
+    assert len(one_line("x" * 5000)) == 200

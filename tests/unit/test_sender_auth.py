@@ -1,0 +1,160 @@
+"""Who may send as whom."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+
+from chapps_tw.config import Chapps, Settings
+from chapps_tw.config import SenderDomainAuthPolicy as Section
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.interfaces import BookUnavailable
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
+from tests.support.policy_case import PolicyCase
+
+T = TypeVar("T")
+
+
+class SenderAuthTests(PolicyCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.book.senders = {"bob": {"example.org", "sales@example.com"}, "none": set()}
+        self.policy = self.make()
+
+    def make(self, require_user_key: bool = True, **options: object) -> SenderDomainAuthPolicy:
+        settings = Settings(
+            chapps=dataclasses.replace(Chapps(), require_user_key=require_user_key),
+            sda=dataclasses.replace(Section(), **options),  # type: ignore[arg-type]
+        )
+        self.settings = settings
+        return SenderDomainAuthPolicy(settings, self.state, self.book)
+
+    def wait_for(self, awaitable: Awaitable[T]) -> T:
+        async def wait() -> T:
+            return await awaitable
+
+        return self.run_now(wait())
+
+    def request(self, sender: str, user: str = "bob", stage: str = "RCPT") -> OutboundPPR:
+        attributes = {"protocol_state": stage, "sender": sender, "sasl_username": user}
+        return OutboundPPR(attributes, cfg=self.settings)
+
+    def decide(self, sender: str, user: str = "bob", stage: str = "RCPT") -> Decision:
+        return self.run_now(self.policy.decide(self.request(sender, user, stage)))
+
+    def test_a_linked_domain_is_authorized(self) -> None:
+        for sender in ("x@example.org", "Other+tag@Example.ORG", "x@example.org."):
+            decision = self.decide(sender)
+            self.assertEqual((decision.action, decision.reason), ("DUNNO", Reason.AUTHORIZED_DOMAIN))
+
+    def test_a_linked_address_is_authorized_and_no_other_of_its_domain(self) -> None:
+        self.assertEqual(self.decide("sales@EXAMPLE.com").reason, Reason.AUTHORIZED_EMAIL)
+        for sender in ("Sales@example.com", "sales+x@example.com", "boss@example.com"):
+            self.assertEqual(self.decide(sender).reason, Reason.SENDER_NOT_AUTHORIZED)
+
+    def test_the_whole_domain_counts_not_a_part_of_it(self) -> None:
+        for sender in ("x@sub.example.org", "x@org", "x@example.org.evil.example", "x@notexample.org"):
+            decision = self.decide(sender)
+            self.assertEqual(decision.reason, Reason.SENDER_NOT_AUTHORIZED)
+            self.assertTrue(decision.stops)
+
+    def test_a_sender_without_domain_or_with_two_readings_is_refused(self) -> None:
+        for sender in (
+            "root",
+            "a@b@example.org",
+            "@example.org",
+            "x@",
+            "x@[192.0.2.1]",
+            "x@exa mple.org",
+            "\udce9@example.org",
+        ):
+            self.assertEqual(self.decide(sender).reason, Reason.SENDER_UNCLEAR, sender)
+
+    def test_an_unknown_user_is_refused(self) -> None:
+        self.assertEqual(self.decide("x@example.org", user="eve").reason, Reason.SENDER_NOT_AUTHORIZED)
+        self.assertEqual(self.decide("x@example.org", user="none").reason, Reason.SENDER_NOT_AUTHORIZED)
+
+    def test_that_there_is_no_such_user_is_told_where_it_is_known(self) -> None:
+        self.assertEqual(self.decide("x@example.com", user="none").detail, "")
+        for _ in range(2):
+            explained = self.run_now(self.policy.explain(self.request("x@example.org", "eve")))
+            self.assertEqual((explained.detail, explained.source), ("there is no such user", "database"))
+        self.assertEqual(self.decide("x@example.org", user="eve").detail, "there is no such user")
+        cached = self.decide("x@example.org", user="eve")
+        self.assertEqual((cached.detail, cached.source), ("", "cache"))
+
+    def test_user_names_compare_as_they_are(self) -> None:
+        self.assertTrue(self.decide("x@example.org", user="Bob").stops)
+
+    def test_the_null_sender_passes_only_when_it_may(self) -> None:
+        self.assertEqual(self.decide("").reason, Reason.NULL_SENDER_REFUSED)
+        self.policy = self.make(null_sender_ok=True)
+        self.assertEqual(self.decide("").reason, Reason.NULL_SENDER_ACCEPTED)
+        self.assertEqual(self.decide("x@evil.example").reason, Reason.SENDER_NOT_AUTHORIZED)
+
+    def test_nobody_gets_the_answer_for_nobody(self) -> None:
+        decision = self.decide("x@example.org", user="")
+        self.assertEqual(
+            (decision.action, decision.reason), ("REJECT Rejected - Authentication failed", Reason.NO_USER)
+        )
+        self.policy = self.make(require_user_key=False)
+        self.assertEqual(self.decide("", user="").reason, Reason.NO_USER)
+
+    def test_stages_without_a_sender_are_not_judged(self) -> None:
+        for stage in ("CONNECT", "EHLO", "HELO", "VRFY", "ETRN"):
+            self.assertEqual(self.decide("", stage=stage).reason, Reason.STAGE_NOT_JUDGED)
+        for stage in ("MAIL", "DATA", "END-OF-MESSAGE"):
+            self.assertTrue(self.decide("x@evil.example", stage=stage).stops)
+
+    def test_a_verdict_is_asked_for_once(self) -> None:
+        for _ in range(3):
+            self.decide("x@example.org")
+            self.decide("x@evil.example")
+        self.assertEqual(self.book.asked, 2)
+
+    def test_known_verdicts_hold_while_the_database_is_away(self) -> None:
+        self.decide("x@example.org")
+        self.decide("sales@example.com")
+        self.book.away = True
+        self.assertEqual(self.decide("other@example.org").reason, Reason.AUTHORIZED_DOMAIN)
+        self.assertEqual(self.decide("sales@example.com").reason, Reason.AUTHORIZED_EMAIL)
+        self.failureResultOf(Deferred.fromCoroutine(self.policy.decide(self.request("x@new.example"))), BookUnavailable)
+
+    def test_a_verdict_that_was_dropped_is_asked_for_again(self) -> None:
+        self.decide("x@example.org")
+        self.book.senders["bob"].clear()
+        self.assertFalse(self.decide("x@example.org").stops)
+        self.wait_for(self.state.drop_verdicts("sda", "bob", ["example.org"]))
+        self.assertTrue(self.decide("x@example.org").stops)
+
+    def test_that_a_user_is_unknown_is_remembered_for_a_short_while(self) -> None:
+        self.assertTrue(self.decide("x@new.example", user="new").stops)
+        self.book.senders["new"] = {"new.example"}
+        self.assertTrue(self.decide("x@new.example", user="new").stops)
+        self.clock.advance(61)
+        self.assertFalse(self.decide("x@new.example", user="new").stops)
+
+    def test_explaining_answers_the_same_and_keeps_nothing(self) -> None:
+        for sender in ("x@example.org", "sales@example.com", "x@evil.example", "root"):
+            request = self.request(sender)
+            explained = self.run_now(self.policy.explain(request))
+            kept = self.wait_for(self.state.verdicts("sda", "bob", ["example.org", "example.com", "evil.example"]))
+            self.assertEqual([verdict.allowed for verdict in kept], [None, None, None])
+            self.assertEqual(explained.reason, self.run_now(self.make().explain(request)).reason)
+        for sender in ("x@example.org", "x@evil.example"):
+            self.assertEqual(self.run_now(self.policy.explain(self.request(sender))), self.decide(sender))
+
+    def test_messages_name_user_and_sender(self) -> None:
+        self.policy = self.make(rejection_message="REJECT {user} may not send as {sender}")
+        self.assertEqual(self.decide("x@evil.example").action, "REJECT bob may not send as x@evil.example")
+
+    def test_acceptance_tells_who_sends_as_whom(self) -> None:
+        self.policy = self.make(acceptance_message="PREPEND X-Sender: {user} as {sender}", null_sender_ok=True)
+        for sender in ("x@example.org", "sales@example.com"):
+            self.assertEqual(self.decide(sender).action, f"PREPEND X-Sender: bob as {sender}")
+        self.assertEqual(self.decide("").action, "PREPEND X-Sender: bob as -")
+        self.assertEqual(self.decide("", user="").action, "PREPEND X-Sender: - as -")

@@ -1,0 +1,202 @@
+"""DNS messages: what comes is read as SPF needs it, and nothing that anybody writes is an accident."""
+
+from __future__ import annotations
+
+import contextlib
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdata
+import dns.rrset
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chapps_tw.spf_messages import (
+    FAILURE_TTL,
+    MAX_EXPLANATION,
+    MAX_RECORD,
+    MAX_TTL,
+    Answer,
+    Damaged,
+    DnsFailure,
+    Found,
+    Reply,
+    may_answer,
+    query,
+    question_of,
+    read,
+    text_of,
+)
+from tests.support.servers.dns import addresses, record, txt
+
+NAME = "a.example"
+QUERIES = {rdtype: query(question_of(NAME, rdtype), edns=True) for rdtype in ("A", "AAAA", "MX", "PTR", "TXT")}
+
+
+def response(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int = 300) -> dns.message.Message:
+    """An answer to a question for NAME that holds some records, each set with its name."""
+    made = dns.message.make_response(dns.message.from_wire(QUERIES[rdtype].wire))
+    for name, records in rrsets:
+        made.answer.append(dns.rrset.from_rdata_list(dns.name.from_text(name), ttl, records))
+    return made
+
+
+def reply(message: dns.message.Message, rdtype: str = "TXT") -> Reply:
+    wire = message.to_wire(max_size=65535)
+    assert may_answer(wire, QUERIES[rdtype])
+    return read(wire, QUERIES[rdtype])
+
+
+def found(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int = 300) -> Found:
+    result = reply(response(rdtype, *rrsets, ttl=ttl), rdtype).found
+    assert result is not None
+    return result
+
+
+def answer(rdtype: str, *records: dns.rdata.Rdata) -> Answer:
+    result = found(rdtype, (NAME, list(records))).answer
+    assert isinstance(result, tuple)
+    return result
+
+
+def test_a_question_is_sent_with_edns_or_without_and_each_time_under_another_number() -> None:
+    question = question_of("Mail.Example", "MX")
+    sent = [dns.message.from_wire(query(question, edns).wire) for edns in (True, False)]
+    assert [(each.edns, each.flags) for each in sent] == [(0, dns.flags.RD), (-1, dns.flags.RD)]
+    assert sent[0].payload == 1232
+    assert [each.question[0].to_text() for each in sent] == ["mail.example. IN MX"] * 2
+    assert len({query(question, edns=True).wire[:2] for _ in range(20)}) > 10
+
+
+@pytest.mark.parametrize("name", ["", "a..example", "." + NAME, "a" * 64 + ".example", ".".join(["a" * 60] * 5)])
+def test_what_is_no_name_cannot_be_asked_for(name: str) -> None:
+    with pytest.raises(ValueError):
+        question_of(name, "A")
+
+
+def test_every_type_of_record_is_read() -> None:
+    assert set(answer("A", *addresses("192.0.2.1", "192.0.2.2"))) == {"192.0.2.1", "192.0.2.2"}
+    assert answer("AAAA", *addresses("2001:db8::1")) == ("2001:db8::1",)
+    assert answer("MX", record("MX", "5 Mx.a.example.")) == ((5, "mx.a.example"),)
+    assert answer("MX", record("MX", "0 .")) == ((0, ""),)
+    assert answer("PTR", record("PTR", "mail.a.example.")) == ("mail.a.example",)
+    assert answer("TXT", txt("v=spf1 ", "", "-all")) == ((b"v=spf1 -all",),)
+    assert answer("TXT", txt("")) == ((b"",),)
+
+
+def test_a_name_that_text_would_make_another_is_none() -> None:
+    assert answer("PTR", record("PTR", r"a\.example.org.")) == ("",)
+    assert answer("PTR", record("PTR", r"a\000.example.org.")) == ("",)
+
+
+def test_aliases_are_followed_and_the_shortest_time_counts() -> None:
+    made = response("A", (NAME, [record("CNAME", "B.example.")]), ("c.example", addresses("192.0.2.1")))
+    made.answer.append(dns.rrset.from_text("b.example.", 20, "IN", "CNAME", "c.example."))
+    assert reply(made, "A").found == Found(("192.0.2.1",), 20)
+
+
+def test_aliases_in_a_circle_are_a_failure() -> None:
+    result = found("A", (NAME, [record("CNAME", "b.example.")]), ("b.example", [record("CNAME", f"{NAME}.")]))
+    assert isinstance(result.answer, DnsFailure)
+    assert result.ttl == FAILURE_TTL
+
+
+def test_what_is_not_there_is_remembered_as_long_as_its_zone_says() -> None:
+    assert found("A") == Found((), FAILURE_TTL)
+    made = response("A")
+    made.authority.append(dns.rrset.from_text("example.", 600, "IN", "SOA", "ns. root. 1 2 3 4 90"))
+    assert reply(made, "A").found == Found((), 90)
+    made.set_rcode(dns.rcode.NXDOMAIN)
+    assert reply(made, "A").found == Found((), 90)
+
+
+def test_no_time_to_live_is_longer_than_a_day_or_below_nothing() -> None:
+    assert found("A", (NAME, addresses("192.0.2.1")), ttl=2**31 - 1).ttl == MAX_TTL
+    wire = response("A", (NAME, addresses("192.0.2.1")), ttl=0x01020304).to_wire()
+    forever = wire.replace(b"\x01\x02\x03\x04", b"\xff\xff\xff\xff", 1)
+    assert read(forever, QUERIES["A"]) == Reply(0, found=Found(("192.0.2.1",), 0))
+
+
+def test_errors_are_of_no_use_whatever_they_hold() -> None:
+    made = response("TXT", (NAME, [txt("v=spf1 +all")]))
+    for status in (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NXDOMAIN, dns.rcode.BADVERS):
+        made.set_rcode(status)
+        assert reply(made) == Reply(int(status))
+    made.set_rcode(dns.rcode.NOERROR)
+    made.flags |= dns.flags.TC
+    assert reply(made) == Reply(0, truncated=True)
+
+
+def test_of_text_is_kept_what_can_make_a_difference() -> None:
+    records = [txt(f"other {n}") for n in range(50)] + [txt(f"v=spf1 ip4:192.0.2.{n} -all") for n in range(50)]
+    texts = list(map(text_of, answer("TXT", *records)))
+    assert [len(texts), sum(text.startswith(b"v=spf1") for text in texts)] == [4, 2]
+    assert answer("TXT", *[txt(*[start, *["x" * 250] * 40]) for start in ("v=spf1 ", "")]) == (
+        ((b"v=spf1 " + b"x" * 10000)[: MAX_RECORD + 1],),
+        (b"x" * (MAX_EXPLANATION + 1),),
+    )
+
+
+def test_of_names_is_kept_what_the_limits_of_spf_let_count() -> None:
+    assert len(answer("MX", *[record("MX", f"{n} m{n}.example.") for n in range(50)])) == 11
+    assert len(answer("PTR", *[record("PTR", f"m{n}.example.") for n in range(50)])) == 11
+
+
+def test_more_than_can_be_meant_is_not_read() -> None:
+    many = response("A", (NAME, addresses(*[f"10.0.{n // 250}.{n % 250}" for n in range(300)])))
+    assert not may_answer(many.to_wire(max_size=65535), QUERIES["A"])
+
+
+@pytest.mark.parametrize("pointers", [b"\xc0\x1b", b"\xc0\x1d\xc0\x1b", b"\xff\xff", b"\x40", b"\x3fabc"])
+def test_a_name_that_does_not_end_is_an_error(pointers: bytes) -> None:
+    head = response("TXT").to_wire()
+    head = head[: head.index(b"\0\0\x10\0\1") + 5]
+    with pytest.raises(Damaged):
+        read(head[:6] + b"\0\1\0\0\0\0" + head[12:] + pointers + bytes(10), QUERIES["TXT"])
+
+
+def test_only_an_answer_to_this_question_is_one() -> None:
+    made = response("TXT", (NAME, [txt("v=spf1 -all")]))
+    wire, asked = made.to_wire(), QUERIES["TXT"]
+    assert may_answer(wire, asked)
+    assert not may_answer(bytes((wire[0] ^ 1,)) + wire[1:], asked)
+    assert not may_answer(asked.wire, asked)
+    assert not may_answer(wire[:11], asked)
+    for name, rdtype in (("b.example", "TXT"), (NAME, "A")):
+        other = query(question_of(name, rdtype), edns=True)
+        with pytest.raises(Damaged):
+            read(other.wire[:2] + wire[2:], other)
+    made.question.clear()
+    with pytest.raises(Damaged):
+        read(made.to_wire(), asked)
+    made.set_rcode(dns.rcode.FORMERR)
+    assert read(made.to_wire(), asked) == Reply(int(dns.rcode.FORMERR))
+
+
+WIRES = [
+    (rdtype, response(rdtype, (NAME, [record("CNAME", "b.example.")]), ("b.example", records)).to_wire())
+    for rdtype, records in {
+        "A": addresses("192.0.2.1", "192.0.2.2"),
+        "AAAA": addresses("2001:db8::1"),
+        "MX": [record("MX", "5 mx.b.example."), record("MX", "6 b.example.")],
+        "PTR": [record("PTR", "c.b.example.")],
+        "TXT": [txt("v=spf1 ", "-all"), txt("other")],
+    }.items()
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(WIRES), st.data())
+def test_whatever_is_received_is_an_answer_or_damaged(case: tuple[str, bytes], data: st.DataObject) -> None:
+    rdtype, wire = case
+    asked = QUERIES[rdtype]
+    changed = bytearray(wire)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(2, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    received = bytes(changed[: data.draw(st.integers(0, len(wire)))]) if data.draw(st.booleans()) else bytes(changed)
+    if may_answer(received, asked):
+        with contextlib.suppress(Damaged):
+            assert isinstance(read(received, asked), Reply)
