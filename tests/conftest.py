@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import defaultdict
+from collections.abc import Generator
 
 import pytest
 from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, settings
+
+from tests.support import guard
+from tests.support.servers.common import took_part
 
 # A job in the background is started with it ignored, and so would be all that the tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -16,6 +21,32 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # The machine may be held up in the middle of an example.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+guard.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the logs of the servers that took part to what a failure says."""
+    report = yield
+    if report.failed:
+        for process in took_part:
+            report.sections.append((f"log of {' '.join(process.command)[:160]}", process.last_words()))
+    if report.when == "teardown":
+        took_part[:] = [process for process in took_part if process.popen.poll() is None]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each part of the suite took: seconds of tests, which run side by side."""
+    spent: defaultdict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                spent["/".join(report.nodeid.split("/")[:2])] += report.duration
+    for part, seconds in sorted(spent.items()):
+        terminalreporter.write_line(f"{part}: {seconds:.0f} s")
+
 
 ATTEMPTS = 3
 # Seconds from the start after which a test is not begun again: pytest's own timeout is for all attempts together.

@@ -95,16 +95,29 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+# What was started since the last look, or still runs: whose logs a failure wants.
+took_part: list[Process] = []
+
+
 class Process:
     """A child process with its output in a file, stopped for certain at the end."""
 
     def __init__(self, command: list[str], log: Path, **options: object) -> None:
         self.log = log
+        self.command = command
         with log.open("ab") as output:
             self.popen = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
+        self._last_words = ""
+        took_part.append(self)
 
     def output(self) -> str:
         return self.log.read_text("utf-8", "replace")
+
+    def last_words(self, lines: int = 60) -> str:
+        """The end of its output, also when the file is gone since it was stopped."""
+        with suppress(OSError):
+            self._last_words = "\n".join(self.output().splitlines()[-lines:])
+        return self._last_words
 
     def signal(self, number: int) -> None:
         if self.popen.poll() is None:
@@ -119,3 +132,5 @@ class Process:
         except subprocess.TimeoutExpired:
             self.popen.kill()
             return int(self.popen.wait())
+        finally:
+            self.last_words()

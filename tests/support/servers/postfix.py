@@ -16,6 +16,7 @@ from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
 
+from tests.support.guard import MARK
 from tests.support.servers.common import Process, free_port, listening, missing, program, wait_until
 
 STAGES = {
@@ -109,6 +110,7 @@ class Postfix:
     def _basics(self, domains: Sequence[str]) -> dict[str, str]:
         return {
             "compatibility_level": "3.6",
+            "import_environment": f"MAIL_CONFIG MAIL_LOGTAG LANG=C {MARK}",
             "queue_directory": f"{self.directory}/queue",
             "data_directory": f"{self.directory}/data",
             "maillog_file": str(self.log),

@@ -75,6 +75,8 @@ class RedisProcess:
         self.port = free_port()
         self.path = str(folder / "redis.sock")
         self.options = {
+            # Its title would be written over the environment, by which an interrupted run is found.
+            "set-proc-title": "no",
             "save": "",
             "appendonly": "no",
             "bind": "127.0.0.1",
@@ -211,7 +213,7 @@ class SentinelGroup:
         login = f"sentinel auth-pass {self.name} {self.password}\n" if self.password else ""
         own = f"requirepass {self.sentinel_password}\n" if self.sentinel_password else ""
         config.write_text(
-            f"{self._listening(port)}bind 127.0.0.1\ndir {self._folder}\n{own}"
+            f"{self._listening(port)}bind 127.0.0.1\nset-proc-title no\ndir {self._folder}\n{own}"
             f"sentinel monitor {self.name} 127.0.0.1 {self.master.port} 2\n{login}"
             f"sentinel down-after-milliseconds {self.name} 500\n"
             f"sentinel failover-timeout {self.name} 3000\n"

@@ -17,23 +17,13 @@ import psycopg
 import pymysql
 
 from chapps_tw.config import PolicyConfigAdapter
+from tests.support.guard import family
 from tests.support.servers.common import Process, free_port, listening, program, wait_until
 
 
 def _as(user: str) -> dict[str, Any]:
     """Options of a process for another user when root runs the tests: neither server serves root."""
     return {"user": user, "group": user, "extra_groups": [], "cwd": "/"} if os.getuid() == 0 else {}
-
-
-def _family(process: int) -> list[int]:
-    """A process and all that descend from it, oldest first."""
-    found = [process]
-    for parent in found:
-        try:
-            found += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def _newest(pattern: str) -> list[str]:
@@ -105,7 +95,7 @@ class _Server:
     def signal(self, number: int) -> None:
         """Send a signal to all of the server's processes; those of PostgreSQL are no one process group."""
         if self._process is not None and self._process.popen.poll() is None:
-            for process in _family(self._process.popen.pid):
+            for process in family([self._process.popen.pid]):
                 with suppress(ProcessLookupError):
                     os.kill(process, number)
 
