@@ -56,6 +56,7 @@ _IDN_EMAIL: JsonDict = {"format": "idn-email", "maxLength": MAX_EMAIL}
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+IdOrNone = Annotated[int, Field(ge=0, le=MAX_ID)]
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
 Text = Annotated[str, Field(max_length=MAX_EMAIL, pattern=_PLAIN)]
 UserName = Annotated[

@@ -24,6 +24,7 @@ from chapps_tw.rest.fields import (
     Flag,
     Greylist,
     Id,
+    IdOrNone,
     Ids,
     QuotaLimit,
     QuotaName,
@@ -124,17 +125,25 @@ class QuotaFields(Input):
 
 
 class UserLinks(Input):
-    quota: Id | None = Field(None, description="Id of the quota that the user is to have.", examples=[1])
+    quota: IdOrNone | None = Field(
+        None, description="Id of the quota that the user is to have. 0 gives none, and takes none away.", examples=[1]
+    )
     domains: Ids | None = Field(
-        None, description="Ids of the domains from all of whose addresses the user may send.", examples=[[1, 2]]
+        None,
+        description="Ids of the domains from all of whose addresses the user may send. An empty list changes nothing.",
+        examples=[[1, 2]],
     )
     emails: Ids | None = Field(
-        None, description="Ids of single addresses that the user may send from besides.", examples=[[3]]
+        None,
+        description="Ids of single addresses that the user may send from besides. An empty list changes nothing.",
+        examples=[[3]],
     )
 
 
 class UserLink(Input):
-    users: Ids | None = Field(None, description="Ids of the users that may send from it.", examples=[[1]])
+    users: Ids | None = Field(
+        None, description="Ids of the users that may send from it. An empty list changes nothing.", examples=[[1]]
+    )
 
 
 class NewUser(UserLinks, UserFields):

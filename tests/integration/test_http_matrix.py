@@ -101,7 +101,8 @@ class BookRows(RowsCase):
         for kind, other in (("domains", domain), ("emails", email)):
             self.assertEqual(self.get(f"/{kind}/{{id}}/", id=other["id"])["users"], [user])
         changed = self.send("PUT", "/users/", {"user": {"id": user["id"]}, "domains": []})
-        self.assertEqual([changed[key] for key in links], [None, [], None])
+        self.assertEqual([changed[key] for key in links], [None, None, None])
+        self.assertEqual(self.get("/users/{id}/", id=user["id"])["domains"], [domain])
         for kind, singular, other in (("domains", "domain", domain), ("emails", "email", email)):
             changed = self.send("PUT", f"/{kind}/", {singular: {"id": other["id"]}, "users": [user["id"]]})
             self.assertEqual(changed["users"], [user])
