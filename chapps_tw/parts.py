@@ -247,7 +247,7 @@ class Parts:
             self.book,
             scope_of=self.tokens.scope_of,
             explain=self._explain,
-            find=self.decisions.find,
+            find=self.decisions.search,
             metrics=self.metrics.text,
             write_config=self._write_config,
             clock=time.time,

@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from chapps_tw.config import Settings
 from chapps_tw.interfaces import BookConflict, BookKeeper, BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.rest import crud, live, openapi, users
+from chapps_tw.rest.answers import Said
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.docs import Docs
 from chapps_tw.rest.dropping import CopyDropper
@@ -27,8 +28,10 @@ from chapps_tw.rest.insight import Check, Explain, Find, Health, Insight, WrongP
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
+from chapps_tw.rest.slices import Slices
 
-SLICE = 200
+# Entries of a list that are encoded at once.
+PART = 50
 
 T = TypeVar("T")
 
@@ -64,6 +67,7 @@ class API:
         self._reactor = reactor
         self._version = version
         self._log = Logger()
+        self._slices = Slices(reactor)
         self._dropper = CopyDropper(state, book, reactor)
         self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
         lane = crud.Lane()
@@ -72,11 +76,21 @@ class API:
             *crud.routes(book, self._dropper.drop, lane),
             *users.routes(book, self._dropper.drop, lane),
             *live.routes(settings, state, book),
-            *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding).routes(),
+            *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
+            Route(
+                "GET",
+                "/",
+                "Leads to the page of documentation",
+                self._start,
+                answer=Said,
+                status=307,
+                open=True,
+                tag="documentation",
+            ),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
-        self._document = json.dumps(openapi.document(self.routes, version), ensure_ascii=False).encode("utf-8")
+        self._document = json.dumps(openapi.document(self.routes, version), ensure_ascii=False).encode("utf-8") + b"\n"
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
 
@@ -135,16 +149,17 @@ class API:
             **reply.beside,
             "remarks": list(reply.remarks),
         }
-        if not isinstance(reply.response, list) or len(reply.response) <= SLICE:
-            return _json({**about, "response": reply.response})
-        parts = []
-        for start in range(0, len(reply.response), SLICE):
-            parts.append(_json(reply.response[start : start + SLICE])[1:-1])
-            await self._sleep(0)
-        return _json(about)[:-1] + b', "response": [' + b", ".join(parts) + b"]}"
+        if not isinstance(reply.response, list) or len(reply.response) <= PART:
+            return _json({**about, "response": reply.response}) + b"\n"
+        starts = range(0, len(reply.response), PART)
+        parts = await self._slices.collect(_json(reply.response[start : start + PART])[1:-1] for start in starts)
+        return _json(about)[:-1] + b', "response": [' + b", ".join(parts) + b"]}\n"
 
     async def _sleep(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds)
+
+    async def _start(self, _: Any) -> Reply:
+        return Reply("/docs", headers={"Location": "/docs"})
 
     async def _openapi(self, _: Any) -> Raw:
         return Raw(self._document, JSON)

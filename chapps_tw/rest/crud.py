@@ -203,6 +203,10 @@ class _Collection:
             note=f"Their links go with them. Ids that nothing has are named in `remarks`.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
+            "DELETE", path + "{id}/", f"Delete {kind.with_article}", self.delete_one, m.ById, a.Said,
+            errors=(404, 409), changes=True, tag=kind.plural, note=f"Its links go with it.{_ABOUT_DELETE[p]}",
+        )  # fmt: skip
+        yield Route(
             "GET", path + "{id}/", f"Show {kind.with_article}", self.show, m.ById, kind.one, errors=(404,),
             tag=kind.plural, note=f"{beside}, at most {MAX_SHOWN} of each kind." if beside else "",
         )  # fmt: skip
@@ -246,7 +250,14 @@ class _Collection:
         )
 
     async def delete(self, which: Any) -> Reply:
-        ids = list(getattr(which, f"{self._kind.singular}_ids"))
+        return await self._delete(list(getattr(which, f"{self._kind.singular}_ids")))
+
+    async def delete_one(self, which: m.ById) -> Reply:
+        if not await self._book.by_ids(self._kind.plural, [which.id]):
+            raise missing(self._kind.plural, which.id)
+        return await self._delete([which.id])
+
+    async def _delete(self, ids: list[int]) -> Reply:
         found = await self._book.by_ids(self._kind.plural, ids)
         _, touched = await made(self._kind.plural, "deleting", self._book.delete(self._kind.plural, ids), self._drop)
         remarks = unknown_ids(self._kind.plural, ids, found) + _left_without(self._kind.plural, touched)

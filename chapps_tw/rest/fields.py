@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -155,6 +156,36 @@ Client = Annotated[
             {"format": "ipv6"},
             _ASCII_DOMAIN,
             _IDN,
+        )
+    ),
+]
+
+
+def _client_or_network(text: str) -> str:
+    bare = text.removeprefix("[").removesuffix("]")
+    try:
+        return str(ip_network(bare, strict=False)) if "/" in bare else str(client_address(bare) or _unknown(bare))
+    except ValueError:
+        raise ValueError("must be an IPv4 or IPv6 address or network, as 192.0.2.0/24") from None
+
+
+def _unknown(text: str) -> str:
+    """What Postfix tells of a client whose address it does not know, and nothing of a client."""
+    if text not in ("", "unknown"):
+        raise ValueError
+    return text
+
+
+ClientOrNetwork = Annotated[
+    str,
+    AfterValidator(_client_or_network),
+    WithJsonSchema(
+        _any_of(
+            "An address, a network, or `unknown`, as Postfix calls one that it does not know.",
+            {"format": "ipv4"},
+            {"format": "ipv6"},
+            {"enum": ["", "unknown"]},
+            {"pattern": r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]+$"},
         )
     ),
 ]
