@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from klein import Klein
@@ -30,7 +30,7 @@ from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
 
-# Entries of a list that are encoded at once.
+# Entries of a list or an object that are encoded at once.
 PART = 50
 
 T = TypeVar("T")
@@ -68,14 +68,14 @@ class API:
         self._version = version
         self._log = Logger()
         self._slices = Slices(reactor)
-        self._dropper = CopyDropper(state, book, reactor)
+        self._dropper = CopyDropper(state, book, reactor, self._slices)
         self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
         lane = crud.Lane()
         self.routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
             *crud.routes(book, self._dropper.drop, lane),
             *users.routes(book, self._dropper.drop, lane),
-            *live.routes(settings, state, book),
+            *live.routes(settings, state, book, self._slices),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
             Route(
                 "GET",
@@ -142,18 +142,14 @@ class API:
         return _finish(request, await self._encode(reply))
 
     async def _encode(self, reply: Reply) -> bytes:
-        """The envelope as JSON. A long list is encoded a part at a time, so that others get their turn."""
+        """The envelope as JSON."""
         about = {
             "version": f"CHAPPS-TW v{self._version}",
             "timestamp": self._clock(),
             **reply.beside,
             "remarks": list(reply.remarks),
         }
-        if not isinstance(reply.response, list) or len(reply.response) <= PART:
-            return _json({**about, "response": reply.response}) + b"\n"
-        starts = range(0, len(reply.response), PART)
-        parts = await self._slices.collect(_json(reply.response[start : start + PART])[1:-1] for start in starts)
-        return _json(about)[:-1] + b', "response": [' + b", ".join(parts) + b"]}\n"
+        return b"".join(await self._slices.collect(_encoded({**about, "response": reply.response})))
 
     async def _sleep(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds)
@@ -229,6 +225,28 @@ def _finish(request: IRequest, body: bytes, content_type: str = JSON) -> bytes:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
+    """An envelope as JSON, in parts that none takes long to encode."""
+    before = b"{"
+    for name, value in envelope.items():
+        yield before + _json(name) + b": "
+        before = b", "
+        if isinstance(value, dict | list) and len(value) > PART:
+            yield from _long(value)
+        else:
+            yield _json(value)
+    yield b"}\n"
+
+
+def _long(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
+    entries = list(value.items()) if isinstance(value, dict) else value
+    yield _json(type(value)())[:1]
+    for start in range(0, len(entries), PART):
+        part = entries[start : start + PART]
+        yield (b", " if start else b"") + _json(dict(part) if isinstance(value, dict) else part)[1:-1]
+    yield _json(type(value)())[1:]
 
 
 def _to_the_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from chapps_tw.config import ConfigError
@@ -14,7 +14,6 @@ from chapps_tw.decision import Reason, stops
 from chapps_tw.request import parse_attributes
 from chapps_tw.rest import answers
 from chapps_tw.rest import models as m
-from chapps_tw.rest.dropping import at_most
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
@@ -98,7 +97,7 @@ class Health:
         return Reply("alive")
 
     async def ready(self, _: m.Nothing) -> Reply:
-        parts = await at_most(len(self._checks), list(self._checks), self._ask)
+        parts = await gatherResults([Deferred.fromCoroutine(self._ask(name)) for name in self._checks])
         away = [f"{part['name']}: {part['problem']}" for part in parts if not part["up"]]
         if not away:
             return Reply(parts)
@@ -189,11 +188,12 @@ class Insight:
         names = ("user", "sender", "recipient", "client", "instance", "queue_id")
         given = {name: getattr(wanted, name) for name in names if name in wanted.model_fields_set}
         search = self._find(given)
-        found = await self._slices.collect(search.records, wanted.limit)
+        shown = (record and record.as_dict() for record in search.records)
+        found = await self._slices.collect(shown, wanted.limit)
         remarks = [_reach(search)]
         if len(found) == wanted.limit:
             remarks.append(f"There may be more: the newest {wanted.limit} are shown.")
-        return Reply([record.as_dict() for record in found], remarks=remarks)
+        return Reply(found, remarks=remarks)
 
     async def write(self, given: m.Passcode) -> Reply:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from chapps_tw.config import Settings
@@ -14,12 +15,13 @@ from chapps_tw.network import client_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
 from chapps_tw.rest.crud import missing, unknown_ids
-from chapps_tw.rest.dropping import at_most
 from chapps_tw.rest.routing import Refusal, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 SDA = "sda"
 SPF, SPF_FLAG = "spf", "check_spf"
-AT_ONCE = 16
+# Names that the state is asked about in one operation, and users at a time.
+NAMES, AT_ONCE = 100, 16
 
 _TUPLE_NOTE = (
     "Where SPF passed, greylisting takes the domain that passed for the client, unless `spf_identity` is off: with an "
@@ -33,17 +35,18 @@ _TALLY_NOTE = (
 _STATUS = {True: "AUTHORIZED", False: "PROHIBITED", None: "NOT CACHED"}
 
 
-def routes(settings: Settings, state: LiveState, book: BookKeeper) -> Iterator[Route[Any]]:
-    """All routes of this family."""
-    yield from _Quotas(settings.oqp.interval, state, book).routes()
-    yield from _Senders(state, book).routes()
+def routes(settings: Settings, state: LiveState, book: BookKeeper, slices: Slices) -> Iterator[Route[Any]]:
+    """All routes of this family. ``slices`` is for what is asked about many."""
+    yield from _Quotas(settings.oqp.interval, state, book, slices).routes()
+    yield from _Senders(state, book, slices).routes()
     yield from _Inbound(settings, state).routes()
 
 
 class _Quotas:
     """What is left of quotas. The limit is the book's, what was used is the state's."""
 
-    def __init__(self, interval: float, state: LiveState, book: BookKeeper) -> None:
+    def __init__(self, interval: float, state: LiveState, book: BookKeeper, slices: Slices) -> None:
+        self._slices = slices
         self._interval = interval
         self._state = state
         self._book = book
@@ -67,7 +70,8 @@ class _Quotas:
     async def several(self, which: m.UserIds) -> Reply:
         users = await self._book.by_ids("users", which.user_ids)
         quotas = await self._book.links("users", [user.id for user in users], "quotas")
-        usages = await self._state.usage([user.name for user in users], self._interval) if users else []
+        names = [user.name for user in users]
+        usages = await self._slices.in_parts(names, NAMES, lambda part: self._state.usage(part, self._interval))
         remarks = unknown_ids("users", which.user_ids, users)
         rows = []
         for user, usage in zip(users, usages, strict=True):
@@ -150,7 +154,8 @@ def _about(user: Entry, quota: Entry | None, usage: Usage) -> list[str]:
 class _Senders:
     """Cached verdicts of sender domain authorization."""
 
-    def __init__(self, state: LiveState, book: BookKeeper) -> None:
+    def __init__(self, state: LiveState, book: BookKeeper, slices: Slices) -> None:
+        self._slices = slices
         self._state = state
         self._book = book
 
@@ -182,7 +187,7 @@ class _Senders:
         return Reply(_STATUS[before])
 
     async def peek_all(self, which: m.Authorizations) -> Reply:
-        async def ask(user: str, names: list[str]) -> list[bool | None]:
+        async def ask(user: str, names: Sequence[str]) -> list[bool | None]:
             return [verdict.allowed for verdict in await self._state.verdicts(SDA, user, names)]
 
         users, sources, remarks, found = await self._each(which, ask)
@@ -193,7 +198,7 @@ class _Senders:
         return Reply(response, remarks=remarks)
 
     async def clear_all(self, which: m.Authorizations) -> Reply:
-        async def ask(user: str, names: list[str]) -> list[bool | None]:
+        async def ask(user: str, names: Sequence[str]) -> list[bool | None]:
             return await self._state.drop_verdicts(SDA, user, names)
 
         users, sources, remarks, found = await self._each(which, ask)
@@ -201,7 +206,7 @@ class _Senders:
         return Reply(f"cleared {had} of {len(users) * len(sources)}", remarks=remarks)
 
     async def _each(
-        self, which: m.Authorizations, ask: Callable[[str, list[str]], Awaitable[list[bool | None]]]
+        self, which: m.Authorizations, ask: Callable[[str, Sequence[str]], Awaitable[list[bool | None]]]
     ) -> tuple[list[str], list[str], list[str], list[list[bool | None]]]:
         """Names of users, names of sources, remarks, and the answers: a list for each user."""
         if not which.domain_ids and not which.email_ids:
@@ -218,7 +223,11 @@ class _Senders:
         keys = [normal_domain(entry.name) or entry.name for entry in domains]
         keys += [normal_email(entry.name) or entry.name for entry in emails]
         names = [user.name for user in users]
-        found = await at_most(AT_ONCE, names, lambda user: ask(user, keys)) if keys else [[] for _ in names]
+
+        async def about(user: str) -> list[bool | None]:
+            return await self._slices.in_parts(keys, NAMES, partial(ask, user))
+
+        found = await self._slices.each(names, about, AT_ONCE)
         return names, sources, remarks, found
 
 
