@@ -81,9 +81,9 @@ def test_the_printed_nc_line_works(tree: Path, running: Process) -> None:
 
 def test_the_printed_curl_line_tells_what_is_left(tree: Path, running: Process) -> None:
     program("curl")
-    (before,) = as_printed(tree, running, r"^ +(curl .*)$")
+    (before,) = as_printed(tree, running, r"^ +(.*curl .*)$")
     as_printed(tree, running, r"^ +(\S+chapps-cli .* ask .*)$")
-    (after,) = as_printed(tree, running, r"^ +(curl .*)$")
+    (after,) = as_printed(tree, running, r"^ +(.*curl .*)$")
     assert '"response": 1000' in before
     assert '"response": 999' in after
 
