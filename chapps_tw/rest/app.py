@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import BaseConverter
 
 from chapps_tw.config import Settings
 from chapps_tw.interfaces import BookConflict, BookKeeper, BookUnavailable, LiveState, StateUnavailable
@@ -112,6 +113,7 @@ class API:
     def _klein(self) -> Klein:
         app = Klein()
         app.url_map.merge_slashes = False
+        app.url_map.converters = {**app.url_map.converters, "id": _Id}
         for route in self.routes:
             app.route(route.rule, methods=[route.method], endpoint=openapi.operation_id(route))(self._endpoint(route))
         app.handle_errors(self._failed)
@@ -176,6 +178,12 @@ class API:
             self._log.failure("HTTP: {method} {path} failed", failure, method=request.method.decode("ascii"), path=path)
             error = Refusal(500, "Internal error.")
         return refuse(request, error)
+
+
+class _Id(BaseConverter):
+    """What may stand in the place of an id: all but the names of what all users have."""
+
+    regex = "(?!(?:quotas|domains|emails)(?:/|$))[^/]+"
 
 
 class _Checked(KleinResource):

@@ -95,6 +95,7 @@ def _next(kind: Kind) -> Iterator[Link]:
     yield Link(f"get_{p}_id", {"id": id})
     yield Link(f"put_{p}", body="$response.body#/response")
     yield Link(f"delete_{p}", {f"{kind.singular}_ids": id})
+    yield Link(f"delete_{p}_id", {"id": id})
     for one, other in LINKS:
         if one == p:
             yield Link(f"get_{p}_id_{other}", {"id": id})
@@ -204,7 +205,8 @@ class _Collection:
         )  # fmt: skip
         yield Route(
             "DELETE", path + "{id}/", f"Delete {kind.with_article}", self.delete_one, m.ById, a.Said,
-            errors=(404, 409), changes=True, tag=kind.plural, note=f"Its links go with it.{_ABOUT_DELETE[p]}",
+            errors=(404, 409), changes=True, tag=kind.plural,
+            note=f"Its links go with it.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
             "GET", path + "{id}/", f"Show {kind.with_article}", self.show, m.ById, kind.one, errors=(404,),

@@ -138,7 +138,8 @@ class Route(Generic[M]):
     @property
     def rule(self) -> str:
         """The path as Klein takes it, without a final slash."""
-        return self.path.replace("{", "<").replace("}", ">").rstrip("/") or "/"
+        path = self.path.replace("{id}", "<id:id>")
+        return path.replace("{", "<").replace("}", ">").rstrip("/") or "/"
 
     @property
     def path_fields(self) -> list[str]:

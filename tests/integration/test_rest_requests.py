@@ -42,6 +42,7 @@ class RequestTests(BookTestCase):
             [fault] = (await self.expect(422, method, "/users/erin@example.com")).detail
             self.assertEqual(fault["loc"], ["path", "id"])
             self.assertIn("GET /users/?q=", fault["msg"])
+        await self.expect(405, "DELETE", "/users/domains/")
 
     async def test_all_unknown_fields_are_told_at_once(self) -> None:
         for method, path, body, where in (
