@@ -7,11 +7,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger, LogLevel
@@ -87,13 +89,19 @@ class Store(Protocol):
 
 
 class Reporter:
-    """Tells what happened: counts, logs, remembers."""
+    """Tells what happened: counts, logs, remembers.
+
+    :param now: epoch seconds.
+    """
 
     log = Logger()
 
-    def __init__(self, metrics: Metrics, decisions: DecisionLog, now: Callable[[], float]) -> None:
+    def __init__(
+        self, metrics: Metrics, decisions: DecisionLog, reactor: IReactorTime, now: Callable[[], float]
+    ) -> None:
         self._metrics = metrics
         self._decisions = decisions
+        self._reactor = reactor
         self._now = now
         self._told: dict[str, float] = {}
 
@@ -110,9 +118,9 @@ class Reporter:
     def failed(self, policy: str, error: Exception) -> None:
         """Log what a policy did not foresee; the same again only after a while."""
         place = f"{policy} {type(error).__name__}"
-        now = self._now()
-        if now - self._told.get(place, 0.0) >= FAILURE_SECONDS:
-            self._told[place] = now
+        moment = self._reactor.seconds()
+        if moment - self._told.get(place, -inf) >= FAILURE_SECONDS:
+            self._told[place] = moment
             self.log.failure("{policy} failed", Failure(error), policy=policy)
 
 
@@ -137,7 +145,7 @@ class Parts:
             self.log_file = LogFile(settings.log.file, form.loss, lambda text: complaints.warn("{text}", text=text))
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
-        self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)
+        self.reporter = Reporter(self.metrics, self.decisions, reactor, time.time)
         self.caches: list[tuple[str, readings.Cached]] = []
         self._make_state()
         self._make_book()
@@ -263,7 +271,7 @@ class Parts:
         request = OutboundPPR(dict(attributes), cfg=self.settings)
         board = self.switchboards[listener] if listener else self._fitting(request)
         answer = await board.explain(request)
-        now = self.reactor.seconds()
+        now = time.time()
 
         def record(decision: Decision) -> Record:
             return record_of(board.listener, request.known_user, request, decision, now)

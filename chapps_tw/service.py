@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
@@ -58,9 +59,16 @@ class Options(UsageOptions):
 
 
 def makeService(options: Options, reactor: Any = None) -> Chapps:
-    """Make the service of the settings. Nothing is opened before it starts."""
+    """Make the service of the settings. Nothing is opened before it starts.
+
+    Its reactor's clock is never set: Twisted times by the time of day, and would let every timer wait for as long as
+    that is set back.
+
+    :param reactor: one that nothing was scheduled with.
+    """
     if reactor is None:
         from twisted.internet import reactor
+    reactor.seconds = time.monotonic
     return Chapps(options.settings, reactor, os.environ)
 
 
