@@ -78,6 +78,10 @@ class LogFile:
         if slow and not was_slow:
             self._report(f"The decision log {self._path} is not written as fast as lines come: some are lost.")
 
+    def open_again(self) -> None:
+        """Look now whether the file was moved away, and not with the next lines."""
+        self._queue.put((b"", 0))
+
     def close(self) -> None:
         """Write what waits, and close. Gives up after two seconds."""
         self._queue.put(None)

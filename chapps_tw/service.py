@@ -28,9 +28,14 @@ from chapps_tw.preflight import findings
 from chapps_tw.private_files import make_directory
 from chapps_tw.start_errors import StartError, listen, opening
 
-# How often questions that take too long are looked for, and how long a stop waits for the last ones.
+# How often questions that take too long are looked for.
 SWEEP_SECONDS = 0.2
+
+# How long a stop waits for the last ones, until: what waits for DNS is answered without, every question is answered
+# by its policies' on_failure, and connections that are left are closed.
+SPF_SECONDS = 2.0
 DRAIN_SECONDS = 3.0
+ABANDON_SECONDS = 3.5
 
 # New objects until the collector looks at them, and how often at older ones (gc.set_threshold).
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -95,6 +100,7 @@ class Chapps(Service):
         :raises SystemExit: with a sentence, when something cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self._heed_signals()
         source = self._settings.path or "no file: built-in defaults"
         self.log.info("{version}: configuration from {source}", version=VERSION, source=source)
         for warning in self._settings.warnings:
@@ -123,7 +129,6 @@ class Chapps(Service):
     def _ready(self) -> None:
         assert self._parts is not None
         _stop_at_the_first_signal()
-        signal.signal(signal.SIGHUP, self._hung_up)
         self._parts.start()
         # What was made so far stays: the collector need not look at it again and again.
         gc.collect()
@@ -133,13 +138,34 @@ class Chapps(Service):
         sys.setswitchinterval(SWITCH_SECONDS)
         notify(self._environ, "READY=1")
 
-    def _hung_up(self, number: int, frame: FrameType | None) -> None:
-        # Left alone, it ends the process, and systemd takes that for a wish.
-        self._reactor.callFromThread(
-            self.log.info,
-            "SIGHUP: nothing to do. A log file that was moved away is opened again by itself; "
-            "a changed configuration wants a restart",
-        )
+    def _heed_signals(self) -> None:
+        """Live through the signals that would end the process, and that systemd would take for a wish."""
+        before = signal.getsignal(signal.SIGUSR1)
+
+        def hung_up(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(
+                self.log.info,
+                "SIGHUP: nothing to do. A log file that was moved away is opened again by itself; "
+                "a changed configuration wants a restart",
+            )
+
+        def open_logs(number: int, frame: FrameType | None) -> None:
+            # twistd's own: it has a log too where it was told a file.
+            if callable(before):
+                before(number, frame)
+            self._reactor.callFromThread(self._open_log_again)
+
+        def ignore(number: int, frame: FrameType | None) -> None:
+            # Not SIG_IGN, which programs would inherit that are started from here.
+            pass
+
+        for number, handler in ((signal.SIGHUP, hung_up), (signal.SIGUSR1, open_logs), (signal.SIGUSR2, ignore)):
+            signal.signal(number, handler)
+
+    def _open_log_again(self) -> None:
+        if self._parts is not None and self._parts.log_file is not None:
+            self._parts.log_file.open_again()
+        self.log.info("SIGUSR1: the log is opened again")
 
     def _sweep_once(self) -> None:
         assert self._parts is not None
@@ -152,10 +178,12 @@ class Chapps(Service):
         await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
         answered = [factory.drain() for factory in self._parts.factories.values()]
         drained = gatherResults([*answered, self._parts.api.site.stop()])
-        late = self._reactor.callLater(DRAIN_SECONDS, self._abandon)
+        ends = (SPF_SECONDS, self._parts.checker.close), (DRAIN_SECONDS, self._hurry), (ABANDON_SECONDS, self._abandon)
+        late = [self._reactor.callLater(seconds, end) for seconds, end in ends]
         await drained
-        if late.active():
-            late.cancel()
+        for each in late:
+            if each.active():
+                each.cancel()
         if self._sweep.running:
             self._sweep.stop()
         await self._parts.stop()
@@ -173,6 +201,12 @@ class Chapps(Service):
             self.log.warn("{port} was not closed: {why}", port=port, why=failure.value)
 
         return maybeDeferred(port.stopListening).addErrback(go_on)
+
+    def _hurry(self) -> None:
+        """Answer every question that still waits for something, without it."""
+        assert self._parts is not None
+        for factory in self._parts.factories.values():
+            factory.hurry()
 
     def _abandon(self) -> None:
         """Close the connections that still wait for an answer: Postfix asks again later."""
