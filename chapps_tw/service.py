@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -22,6 +23,9 @@ from twisted.python.usage import Options as UsageOptions
 from chapps_tw.config import ConfigError, Settings
 from chapps_tw.config_checks import places
 from chapps_tw.config_file import load
+from chapps_tw.decision_record import FORMS
+from chapps_tw.log_limit import LogLimit
+from chapps_tw.log_stream import LogStream
 from chapps_tw.notify import notify
 from chapps_tw.parts import VERSION, Parts
 from chapps_tw.preflight import findings
@@ -74,18 +78,41 @@ def makeService(options: Options, reactor: Any = None) -> Chapps:
     if reactor is None:
         from twisted.internet import reactor
     reactor.seconds = time.monotonic
-    return Chapps(options.settings, reactor, os.environ)
+    return Chapps(options.settings, reactor, os.environ, _log_stream(options))
+
+
+def _log_stream(options: Options) -> LogStream | None:
+    """Put something in place of standard output that never blocks, before Twisted begins to log there.
+
+    A reader that stands still would else stop the reactor, with the first line that finds no room.
+
+    :return: ``None`` where Twisted does not log there.
+    """
+    if sys.stdout is None or not (options.parent and options.parent["nodaemon"]):
+        return None
+    limit = LogLimit(Logger().warn, time.monotonic)
+    stream = LogStream(FORMS[options.settings.log.format].loss, lambda text: limit.warn("{text}", text=text))
+    stream.open()
+    sys.stdout = stream
+    atexit.register(stream.finish)
+    return stream
 
 
 class Chapps(Service):
-    """One process: policy listeners and HTTP over one state store and one engine."""
+    """One process: policy listeners and HTTP over one state store and one engine.
+
+    :param stream: where Twisted logs to, if that is standard output.
+    """
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, environ: Mapping[str, str], stream: LogStream | None = None
+    ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._environ = environ
+        self._stream = stream
         # With whether each is systemd's.
         self._ports: list[tuple[IListeningPort, bool]] = []
         self._parts: Parts | None = None
@@ -117,7 +144,7 @@ class Chapps(Service):
         data_dir = settings.chapps.data_dir
         with opening(settings, "CHAPPS", "data_dir", data_dir):
             make_directory(data_dir)
-        self._parts = parts = Parts(settings, self._reactor)
+        self._parts = parts = Parts(settings, self._reactor, self._stream.file if self._stream else None)
         parts.open()
         factories = {f"listener {name}": factory for name, factory in parts.factories.items()}
         for where in places(settings):
@@ -187,6 +214,9 @@ class Chapps(Service):
         if self._sweep.running:
             self._sweep.stop()
         await self._parts.stop()
+        if self._stream is not None:
+            # Twisted ends the process by a signal, right after its last line.
+            self._stream.finish()
 
     def _stop_listening(self, port: Any, lent: bool) -> Deferred[Any]:
         """Accept no more.
