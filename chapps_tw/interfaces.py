@@ -329,6 +329,7 @@ class LiveState(Protocol):
     """Live state. Every method raises :class:`StateUnavailable`; each is one atomic operation.
 
     Times are the store's own. What its clock, when it was ahead, wrote down as later than now counts as of now.
+    What it copied then is not known any more, and a tuple that it met more than a lifetime ahead is new.
     Each operation that changes something is idempotent, so a question that is asked again costs nothing.
     """
 

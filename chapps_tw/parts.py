@@ -7,11 +7,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger, LogLevel
@@ -30,7 +32,7 @@ from chapps_tw.decision_log import DecisionLog, beside
 from chapps_tw.decision_record import FORMS, Record, record_of
 from chapps_tw.helo_whitelist import HeloWhitelist
 from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
-from chapps_tw.log_file import LogFile
+from chapps_tw.log_file import STANDARD_OUTPUT, LogFile, goes_nowhere
 from chapps_tw.log_limit import LogLimit
 from chapps_tw.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
@@ -87,13 +89,19 @@ class Store(Protocol):
 
 
 class Reporter:
-    """Tells what happened: counts, logs, remembers."""
+    """Tells what happened: counts, logs, remembers.
+
+    :param now: epoch seconds.
+    """
 
     log = Logger()
 
-    def __init__(self, metrics: Metrics, decisions: DecisionLog, now: Callable[[], float]) -> None:
+    def __init__(
+        self, metrics: Metrics, decisions: DecisionLog, reactor: IReactorTime, now: Callable[[], float]
+    ) -> None:
         self._metrics = metrics
         self._decisions = decisions
+        self._reactor = reactor
         self._now = now
         self._told: dict[str, float] = {}
 
@@ -110,9 +118,9 @@ class Reporter:
     def failed(self, policy: str, error: Exception) -> None:
         """Log what a policy did not foresee; the same again only after a while."""
         place = f"{policy} {type(error).__name__}"
-        now = self._now()
-        if now - self._told.get(place, 0.0) >= FAILURE_SECONDS:
-            self._told[place] = now
+        moment = self._reactor.seconds()
+        if moment - self._told.get(place, -inf) >= FAILURE_SECONDS:
+            self._told[place] = moment
             self.log.failure("{policy} failed", Failure(error), policy=policy)
 
 
@@ -121,23 +129,22 @@ class Parts:
 
     :param settings: the configuration.
     :param reactor: the reactor.
+    :param output: what writes to standard output, if Twisted logs there.
     :raises ConfigError: for options whose meaning only the parts themselves know.
     """
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, output: LogFile | None = None) -> None:
         self.settings = settings
         self.reactor = reactor
         self.metrics = Metrics(__version__, time.monotonic)
         form = FORMS[settings.log.format]
-        complaints = LogLimit(self.log.warn, reactor.seconds)
-        self.log_file = None
-        if settings.log.file:
-            self.log_file = LogFile(settings.log.file, form.loss, lambda text: complaints.warn("{text}", text=text))
+        self.output = output
+        self.log_file = self._make_log_file()
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
-        self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)
+        self.reporter = Reporter(self.metrics, self.decisions, reactor, time.time)
         self.caches: list[tuple[str, readings.Cached]] = []
         self._make_state()
         self._make_book()
@@ -147,6 +154,13 @@ class Parts:
         self._show()
         self.pinging = LoopingCall(self._ping)
         self.pinging.clock = reactor
+
+    def _make_log_file(self) -> LogFile | None:
+        path, form = self.settings.log.file, FORMS[self.settings.log.format]
+        if not path or (path == STANDARD_OUTPUT and self.output is not None):
+            return self.output if path else None
+        complaints = LogLimit(self.log.warn, self.reactor.seconds)
+        return LogFile(path, form.loss, lambda text: complaints.warn("{text}", text=text))
 
     @property
     def _store_timeout(self) -> float:
@@ -263,7 +277,7 @@ class Parts:
         request = OutboundPPR(dict(attributes), cfg=self.settings)
         board = self.switchboards[listener] if listener else self._fitting(request)
         answer = await board.explain(request)
-        now = self.reactor.seconds()
+        now = time.time()
 
         def record(decision: Decision) -> Record:
             return record_of(board.listener, request.known_user, request, decision, now)
@@ -297,7 +311,7 @@ class Parts:
         readings.show_database(self.metrics, self.engine, self.settings.adapter.pool_size)
         readings.show_dns(self.metrics, self.resolver)
         readings.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.api.drops_left)
-        readings.show_log(self.metrics, lambda: self.log_file.lost if self.log_file else 0)
+        readings.show_log(self.metrics, lambda: sum(each.lost for each in {self.log_file, self.output} if each))
 
     async def _ping(self) -> None:
         """Notice that something is away, or back, also while nobody asks."""
@@ -312,9 +326,7 @@ class Parts:
         :raises StartError: when one of them cannot be used.
         """
         settings = self.settings
-        if self.log_file is not None:
-            with opening(settings, "Log", "file", settings.log.file):
-                self.log_file.open()
+        self._open_log_file()
         self._prepare_database()
         try:
             if settings.api.auth == "token" and settings.api.listen:
@@ -325,6 +337,13 @@ class Parts:
             self.store.start()
         except StateUnavailable as error:
             raise StartError(f"{place(settings, 'State', 'path')}: {error}") from None
+
+    def _open_log_file(self) -> None:
+        if self.log_file is not None and self.log_file is not self.output:
+            with opening(self.settings, "Log", "file", self.settings.log.file):
+                self.log_file.open()
+        if self.settings.log.file == STANDARD_OUTPUT and goes_nowhere():
+            self.log.warn("Decisions are logged to standard output, which goes nowhere: name a file in [Log] file.")
 
     def _prepare_database(self) -> None:
         """Set SQLite's file up, or check a server's schema.
@@ -379,7 +398,7 @@ class Parts:
         self.threads.stop()
         self.spf_threads.stop()
         self.decisions.flush()
-        if self.log_file is not None:
+        if self.log_file is not None and self.log_file is not self.output:
             self.log_file.close()
 
 

@@ -77,6 +77,7 @@ class SpfChecker:
         self._results: Cache[SpfResult] = Cache(MAX_RESULTS, MAX_RESULT_BYTES)
         self._waiting: dict[tuple[str, str, str], list[Deferred[SpfResult]]] = {}
         self._tasks: set[Deferred[None]] = set()
+        self._closed = False
         self.looks = self.misses = 0
 
     @property
@@ -95,8 +96,9 @@ class SpfChecker:
         result = self._results.get(key, self._clock.seconds())
         if result is not None:
             return succeed(result)
-        if key not in self._waiting and len(self._waiting) >= MAX_CHECKS:
-            return succeed(SpfResult("temperror", problem="too many SPF checks at once"))
+        if key not in self._waiting and (self._closed or len(self._waiting) >= MAX_CHECKS):
+            why = "the process ends" if self._closed else "too many SPF checks at once"
+            return succeed(SpfResult("temperror", problem=why))
         waiter: Deferred[SpfResult] = Deferred()
         if key in self._waiting:
             self._waiting[key].append(waiter)
@@ -109,7 +111,8 @@ class SpfChecker:
         return waiter
 
     def close(self) -> None:
-        """Give up every check that is in flight; who waits for one gets a ``temperror``."""
+        """Give up every check that is in flight, and begin no more; who waits for one gets a ``temperror``."""
+        self._closed = True
         for task in tuple(self._tasks):
             task.cancel()
 

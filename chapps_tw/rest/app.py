@@ -132,7 +132,7 @@ class API:
         values = read_input(route, path, query, request.content.read(), content_type)
         handled = route.handler(values)
         try:
-            reply = await (_to_the_end(handled) if route.changes else handled)
+            reply = await (self._to_the_end(handled, request) if route.changes else handled)
         except WrongPasscode as error:
             await self._gate.punish(request, "passcode")
             raise Refusal(401, str(error), {"WWW-Authenticate": ['Bearer realm="chapps"']}) from None
@@ -142,6 +142,31 @@ class API:
         for name, value in reply.headers.items():
             request.setHeader(name, value)
         return _finish(request, await self._encode(reply))
+
+    def _to_the_end(self, work: Coroutine[Any, Any, T], request: IRequest) -> Deferred[T]:
+        """Waits for some work, and does not stop it when nobody waits any more.
+
+        A client that goes away must not leave a change half done: committed, but not in force. Nobody but the log
+        is left to be told that it failed.
+        """
+        waiting: Deferred[T] = Deferred()
+
+        def ended(outcome: T | Failure) -> None:
+            if not waiting.called:
+                waiting.callback(outcome)
+            elif isinstance(outcome, Failure):
+                self._note_lost(request, outcome)
+
+        Deferred.fromCoroutine(work).addBoth(ended)
+        return waiting
+
+    def _note_lost(self, request: IRequest, failure: Failure) -> None:
+        text = "HTTP: {method} {path} failed, and its client had left"
+        refusal = _refusal(failure.value)
+        if refusal is None:
+            self._log.failure(text, failure, **_about(request))
+        else:
+            self._log.warn(text + ": {why}", why=refusal.detail, **_about(request))
 
     async def _encode(self, reply: Reply) -> bytes:
         """The envelope as JSON."""
@@ -164,20 +189,13 @@ class API:
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         """Every error, as JSON."""
-        error = failure.value
-        if isinstance(error, HTTPException):
-            error = _routing_refusal(error)
-        elif isinstance(error, (StateUnavailable, BookUnavailable)):
-            error = Refusal(503, str(error) or "The service is away.")
-        elif isinstance(error, BookConflict):
-            error = Refusal(409, str(error))
-        elif isinstance(error, CancelledError):
+        if isinstance(failure.value, CancelledError):
             return b""
-        if not isinstance(error, Refusal):
-            path = request.uri.partition(b"?")[0].decode("ascii", "replace")
-            self._log.failure("HTTP: {method} {path} failed", failure, method=request.method.decode("ascii"), path=path)
-            error = Refusal(500, "Internal error.")
-        return refuse(request, error)
+        refusal = _refusal(failure.value)
+        if refusal is None:
+            self._log.failure("HTTP: {method} {path} failed", failure, **_about(request))
+            refusal = Refusal(500, "Internal error.")
+        return refuse(request, refusal)
 
 
 class _Id(BaseConverter):
@@ -212,11 +230,28 @@ def refuse(request: IRequest, refusal: Refusal) -> bytes:
     return _finish(request, error_body(refusal.detail, **refusal.beside))
 
 
+def _refusal(error: BaseException | None) -> Refusal | None:
+    """What an error is answered with; ``None`` for one that nobody foresaw."""
+    if isinstance(error, HTTPException):
+        return _routing_refusal(error)
+    if isinstance(error, (StateUnavailable, BookUnavailable)):
+        return Refusal(503, str(error) or "The service is away.")
+    if isinstance(error, BookConflict):
+        return Refusal(409, str(error))
+    return error if isinstance(error, Refusal) else None
+
+
 def _routing_refusal(error: HTTPException) -> Refusal:
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         return Refusal(405, f"Only {allowed} can be used here.", {"Allow": [allowed]})
     return Refusal(404, "There is no such page.")
+
+
+def _about(request: IRequest) -> dict[str, Any]:
+    """What the log tells of a request: a query may be long."""
+    path = request.uri.partition(b"?")[0].decode("ascii", "replace")
+    return {"method": request.method.decode("ascii"), "path": path}
 
 
 def _raw(request: IRequest, raw: Raw) -> bytes:
@@ -255,13 +290,3 @@ def _long(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
         part = entries[start : start + PART]
         yield (b", " if start else b"") + _json(dict(part) if isinstance(value, dict) else part)[1:-1]
     yield _json(type(value)())[1:]
-
-
-def _to_the_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """Waits for some work, and does not stop it when nobody waits any more.
-
-    A client that goes away must not leave a change half done: committed, but not in force.
-    """
-    waiting: Deferred[T] = Deferred()
-    Deferred.fromCoroutine(work).chainDeferred(waiting)
-    return waiting

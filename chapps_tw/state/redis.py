@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from binascii import b2a_hex
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
 from os import urandom
@@ -30,7 +31,6 @@ MOST = 2**53
 
 _BATCH = 500
 _OUTCOMES = tuple(Outcome(number) for number in range(len(Outcome)))
-_VERDICTS = {b"1": Verdict(True, "1"), b"0": Verdict(False, "0"), None: Verdict(None, "")}
 
 
 class RedisState:
@@ -61,6 +61,8 @@ class RedisState:
         self._tally = Script("tally").shape(1, 0)
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
+        verdicts = Script("verdicts")
+        self._verdicts = lru_cache(16)(lambda names: verdicts.shape(names, 0))
         self._keep_verdicts, self._drop_verdicts = Script("keep_verdicts"), Script("drop_verdicts")
 
     # --- quota ---
@@ -116,7 +118,8 @@ class RedisState:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
         if not names:
             return succeed([])
-        return self._pool.call(b"MGET", *self._verdict_keys(space, owner, names)).addCallback(_verdicts)
+        keys = self._verdict_keys(space, owner, names)
+        return self._run(self._verdicts(len(keys)), strings(*keys)).addCallback(_verdicts)
 
     async def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
@@ -247,7 +250,15 @@ def _met(reply: list[Any]) -> Met:
 
 
 def _verdicts(values: list[bytes | None]) -> list[Verdict]:
-    return [_VERDICTS.get(value) or Verdict(None, (value or b"").decode()) for value in values]
+    return [_verdict(value) for value in values]
+
+
+@lru_cache(256)
+def _verdict(value: bytes | None) -> Verdict:
+    """What a key of a verdict says; its value is the token."""
+    text = (value or b"").decode()
+    known = {"1 ": True, "0 ": False}.get(text[:2])
+    return Verdict(known, text.removeprefix("?"))
 
 
 def _rules(dry: bytes, rules: Rules) -> bytes:

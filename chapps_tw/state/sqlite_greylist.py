@@ -11,7 +11,7 @@ from zlib import crc32
 from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Verdict
 from chapps_tw.state import sqlite_verdicts
 from chapps_tw.state.sqlite_file import key, readable
-from chapps_tw.state.sqlite_verdicts import Memo
+from chapps_tw.state.sqlite_verdicts import Held, Memo
 
 # Domains' flags are verdicts, in a space that no caller can name.
 _FLAGS = "\0greylist"
@@ -19,7 +19,7 @@ _FLAGS = "\0greylist"
 # A tuple is still there for those who look when its lifetime has just ended; seconds.
 _LONGER = 60.0
 
-_NEVER: tuple[float, Verdict] = (0.0, Verdict(None, ""))
+_NEVER = Held(0.0, 0.0, [Verdict(None, "")])
 _NEVER_MET = (-math.inf, -math.inf)
 _NOT_GREYLISTED = Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
 
@@ -35,7 +35,7 @@ class Greylist:
     """Greylisting in the file, with flags and tallies remembered that were read before."""
 
     def __init__(self) -> None:
-        self._flags = Memo[str, tuple[float, Verdict]]()
+        self._flags = Memo[str, Held]()
         self._tallies = Memo[str, tuple[int, float]]()
 
     def forget(self) -> None:
@@ -58,8 +58,8 @@ class Greylist:
         elif forced:
             wanted = True
         else:
-            until, flag = self._flags.get(domain, _NEVER)
-            if until <= now:
+            since, until, [flag] = self._flags.get(domain, _NEVER)
+            if not since <= now < until:
                 flag = self._read_flag(db, now, domain)
             if flag.allowed is None:
                 return Met(Outcome.MISSING, 0.0, 0, flag.token)
@@ -70,10 +70,13 @@ class Greylist:
         tally, ends = self._tallies.get(client) or self._read_tally(db, client)
         if ends <= now:
             tally = 0
+        elif ends > now + patience.lifetime and not dry:
+            self._count_from_now(db, now, client, now + patience.lifetime)
         if 0 < patience.threshold <= tally:
             return Met(Outcome.KNOWN_CLIENT, 0.0, self._count(db, now, meeting, patience, tally, dry), "")
         first, last = db.execute(_FIND, (name,)).fetchone() or _NEVER_MET
-        known = now - last <= patience.lifetime
+        # One of the far future was met by a clock that was ahead, nobody knows when.
+        known = abs(now - last) <= patience.lifetime
         # A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
         first = min(first, now) if known else now
         if not dry:
@@ -85,10 +88,10 @@ class Greylist:
 
     def _read_flag(self, db: sqlite3.Cursor, now: float, domain: str) -> Verdict:
         """A domain's flag, ``None`` when it is not known, and the token to bring it with."""
-        [flag], until = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
-        if until > now:
-            self._flags.keep(domain, (until, flag))
-        return flag
+        held = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
+        if held.until > now:
+            self._flags.keep(domain, held)
+        return held.verdicts[0]
 
     def _keep_flag(self, db: sqlite3.Cursor, now: float, domain: str, fill: Fill) -> None:
         self._flags.pop(domain, None)
@@ -119,6 +122,12 @@ class Greylist:
                 db.execute(_TRIM, (client, client, tally + 1 - patience.threshold))
             self._tallies.pop(meeting.client, None)
         return min(tally + 1, patience.threshold)
+
+    def _count_from_now(self, db: sqlite3.Cursor, now: float, client: str, until: float) -> None:
+        """What counts for a client later than now: the clock was ahead. It ends when what comes now ends."""
+        row = (now, until, key(client))
+        db.execute("UPDATE tally SET at = MIN(at, ?), until = MIN(until, ?) WHERE client = ?", row)
+        self._tallies.pop(client, None)
 
     def clear(self, db: sqlite3.Cursor, client: str) -> None:
         """Forget a client's tally."""

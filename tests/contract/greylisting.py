@@ -122,9 +122,52 @@ class GreylistContract(Base):
         await self.meet()
         self.advance(-80_000)
         for ask in (self.state.peek_meet, self.state.meet):
-            self.assertMet(await ask(self.mail(), PATIENCE), EARLY, 60)
+            self.assertMet(await ask(self.mail(), PATIENCE), FIRST, 60)
         self.advance(60)
         self.assertMet(await self.meet(), PASSED, tally=1)
+
+    async def test_a_flag_that_was_copied_while_the_clock_was_ahead_is_not_known_when_it_is_set_back(self) -> None:
+        self.advance(1e6)
+        await self.flag()
+        await self.meet()
+        self.advance(-1e6)
+        for ask in (self.state.peek_meet, self.state.meet):
+            self.assertEqual((await ask(self.mail(), PATIENCE)).outcome, MISSING)
+
+    async def test_a_tuple_that_was_met_while_the_clock_was_far_ahead_is_new_when_it_is_set_back(self) -> None:
+        await self.flag()
+        await self.meet()
+        self.advance(60)
+        self.assertEqual((await self.meet()).outcome, PASSED)
+        self.advance(1e9)
+        await self.flag()
+        await self.meet()
+        self.advance(60)
+        self.assertEqual((await self.meet()).outcome, PASSED)
+        self.advance(-1e9)
+        await self.flag()
+        self.assertMet(await self.meet(), FIRST, 60, tally=1)
+
+    async def test_a_tally_of_a_clock_that_was_ahead_ends_a_lifetime_from_now(self) -> None:
+        patience = PATIENCE._replace(deferral=0.0, threshold=2)
+        await self.flag()
+        self.advance(80_000)
+        for instance in ("i", "j"):
+            await self.meet(self.mail(instance=instance), patience)
+        self.advance(-80_000)
+        self.assertMet(await self.meet(self.mail(instance="k"), patience), KNOWN_CLIENT, tally=2)
+        self.assertMet(await self.meet(self.mail(instance="l"), patience), KNOWN_CLIENT, tally=2)
+        self.assertEqual({instance for instance, _ in await self.state.tally("192.0.2.0/24")}, {"k", "l"})
+        self.advance(patience.lifetime + 1)
+        self.assertMet(await self.meet(self.mail(instance="m"), patience), PASSED, tally=1)
+
+    async def test_a_clock_that_is_set_back_a_little_makes_nobody_wait_who_has_passed(self) -> None:
+        await self.flag()
+        await self.meet()
+        self.advance(100)
+        self.assertMet(await self.meet(), PASSED, tally=1)
+        self.advance(-15)
+        self.assertMet(await self.meet(self.mail(instance="again")), PASSED, tally=2)
 
     async def test_what_has_passed_passes_as_long_as_it_comes_within_a_lifetime(self) -> None:
         await self.flag()

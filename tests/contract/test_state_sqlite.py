@@ -419,7 +419,8 @@ class Files(TestCase):
         await state.stop()
         with sqlite3.connect(path) as db:
             db.execute("ALTER TABLE meta DROP COLUMN pings")
-            db.execute("ALTER TABLE account DROP COLUMN oldest")
+            for table, column in (("account", "oldest"), ("account", "kept"), ("verdict", "kept")):
+                db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
             db.execute("DROP TABLE meeting")
             db.execute("CREATE TABLE meeting (tuple BLOB PRIMARY KEY, first REAL, last REAL, until REAL) WITHOUT ROWID")
             db.execute("INSERT INTO meeting VALUES (x'00112233445566778899aabbccddeeff', 1.0, 1.0, 1e12)")

@@ -10,10 +10,11 @@ from urllib.parse import quote, urlencode
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config import GreylistingPolicy, Settings
-from chapps_tw.interfaces import Fill, Meeting, Outcome, Patience, Rules, Spend
+from chapps_tw.interfaces import BookUnavailable, Fill, Meeting, Outcome, Patience, Rules, Spend
 from chapps_tw.rest.dropping import WAITING
 from tests.support.rest_client import PASSCODE, Answer, Node, Outage
 
@@ -371,3 +372,32 @@ class DisconnectTests(LiveTestCase):
         while after.allowed is not None:
             await deferLater(reactor, 0.01, lambda: None)
             [after] = await self.node.state.verdicts("sda", "alice", ["example.com"])
+
+    async def test_a_change_that_fails_when_its_client_has_left_is_logged(self) -> None:
+        began: Deferred[None] = Deferred()
+        go_on: Deferred[None] = Deferred()
+
+        async def fail(*arguments: Any) -> Any:
+            began.callback(None)
+            await go_on
+            raise BookUnavailable("The database is away.")
+
+        self.patch(self.node.book, "unlink", fail)
+        events: list[LogEvent] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        request = (
+            "DELETE /users/1/domains/?domain_ids=1 HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {self.node.token}\r\n\r\n"
+        )
+        sent = self.node.send_raw(request.encode(), 0.5)
+        await began
+        await sent
+        # The next one is answered when the connection before it was seen to be closed.
+        await self.node.ask("GET", "/health")
+        go_on.callback(None)
+        told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
+        self.assertEqual(
+            told, ["HTTP: DELETE /users/1/domains/ failed, and its client had left: The database is away."]
+        )

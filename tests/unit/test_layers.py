@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("policies", "switchboard"),
     (
-        *("database", "decision_log", "helo_whitelist", "log_file", "metrics"),
+        *("database", "decision_log", "helo_whitelist", "log_file", "log_stream", "metrics"),
         *(
             "migrations",
             "notify",
@@ -82,6 +82,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
 FAMILIES: tuple[frozenset[str], ...] = (
     frozenset({"database", "migrations"}),
     frozenset({"spf_cache", "spf_check", "spf_dns", "spf_messages", "spf_query", "spf_turns"}),
+    frozenset({"log_file", "log_stream"}),
     frozenset({"cli", "cli_ask", "cli_parser"}),
 )
 

@@ -5,7 +5,7 @@
 local dry, deferral, lifetime = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
 local threshold, forced, instance = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 
-local known = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token')
+local known = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token', 'kept')
 local flag = recall(KEYS[1], known, 6, dry)
 if not forced then
   if not flag then
@@ -18,6 +18,13 @@ end
 local tally, ends = 0, redis.call('ZSCORE', KEYS[3], '')
 if ends and tonumber(ends) > now then
   tally = redis.call('ZCARD', KEYS[3]) - 1
+  if tonumber(ends) > now + lifetime and not dry then
+    -- The clock was ahead: what counts later than now counts from now.
+    for _, each in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. digits(now), '+inf')) do
+      redis.call('ZADD', KEYS[3], digits(now), each)
+    end
+    redis.call('ZADD', KEYS[3], digits(now + lifetime), '')
+  end
 end
 
 local function count()
@@ -47,7 +54,8 @@ if tuple then
   first, last = string.match(tuple, '^(%d+) (%d+)$')
 end
 local outcome, wait = 10, 0
-if not first or now - tonumber(last) > lifetime then
+-- One of the far future was met by a clock that was ahead, nobody knows when.
+if not first or math.abs(now - tonumber(last)) > lifetime then
   first = digits(now)
   outcome = 8
 elseif tonumber(first) > now then
