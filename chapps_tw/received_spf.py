@@ -38,6 +38,7 @@ class SpfResult(NamedTuple):
         printable ASCII, written by a stranger.
     :ivar mechanism: the one that matched, such as ``ip4:192.0.2.0/24``; ``""`` when none did.
     :ivar problem: what went wrong, with ``temperror`` and ``permerror``.
+    :ivar asked: what each name server that was asked did, with ``temperror``; for the log alone.
     """
 
     result: str
@@ -46,6 +47,7 @@ class SpfResult(NamedTuple):
     explanation: str = ""
     mechanism: str = ""
     problem: str = ""
+    asked: str = ""
 
 
 def one_line(text: str, most: int = MAX_EXPLANATION) -> str:

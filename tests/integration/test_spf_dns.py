@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 from twisted.internet.defer import gatherResults
@@ -10,12 +11,13 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw import spf_dns, spf_messages
 from chapps_tw.network import parse_nameservers
-from chapps_tw.spf_dns import Resolver, nameservers
+from chapps_tw.spf_dns import nameservers
 from chapps_tw.spf_messages import DnsFailure
 from tests.support.servers.dns import (
     BADVERS,
     FORGED,
     FORMERR,
+    LONG,
     NEVER,
     NOTIMP,
     SERVFAIL,
@@ -27,7 +29,7 @@ from tests.support.servers.dns import (
     record,
     txt,
 )
-from tests.support.spf_tools import checker, dns_server, reactor, resolver, runner, wait_until
+from tests.support.spf_tools import checker, dns_server, reactor, resolver, wait_until
 
 ZONES = {
     "good.example": [txt("v=spf1 ip4:192.0.2.0/24 -all")],
@@ -80,10 +82,14 @@ class Asking(TestCase):
         self.assertEqual(await dns.ask("good.example", "TXT"), ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
         self.assertEqual([protocol for _, _, protocol in server.questions], ["udp", "tcp"])
 
-    async def test_more_records_than_spf_needs_are_not_read(self) -> None:
-        many = {"many.example": addresses(*[f"192.0.2.{n}" for n in range(256)], "198.51.100.1")}
-        dns = resolver(self, dns_server(self, many))
-        await self.assertFailure(dns.ask("many.example", "A"), DnsFailure)
+    async def test_an_answer_of_more_records_or_octets_than_allowed_is_not_read(self) -> None:
+        server = dns_server(self, {"many.example": addresses(*[f"192.0.2.{n}" for n in range(20)])})
+        self.assertEqual(len(await resolver(self, server, records=21).ask("many.example", "A")), 20)
+        for bounds, why in (({"records": 20}, "21 records, 20 are"), ({"size": 4096}, "octets, 4096 are")):
+            server.moods["many.example"] = LONG if "size" in bounds else ""
+            dns = resolver(self, server, **bounds)
+            failure: Any = await self.assertFailure(dns.ask("many.example", "A"), DnsFailure)
+            self.assertIn(why, failure.asked)
 
     async def test_a_datagram_that_is_lost_is_sent_again(self) -> None:
         server = dns_server(self, ZONES, {"good.example": NEVER})
@@ -144,13 +150,11 @@ class Asking(TestCase):
         sick = dns_server(self, ZONES, {"good.example": SERVFAIL})
         silent = dns_server(self, ZONES, {"good.example": NEVER})
         for bad in (down().address, sick.address, silent.address):
-            dns = Resolver(reactor, runner(self), [bad, good.address], 5.0)
-            self.addCleanup(dns.close)
+            dns = resolver(self, bad, good)
             self.assertEqual(len(await dns.ask("good.example", "TXT")), 1)
 
     async def test_no_server_at_all_is_a_failure_at_once(self) -> None:
-        dns = Resolver(reactor, runner(self), [down().address, ("::1", down().port)], 30.0)
-        self.addCleanup(dns.close)
+        dns = resolver(self, down().address, ("::1", down().port), timeout=30.0)
         await self.assertFailure(dns.ask("good.example", "TXT"), DnsFailure)
 
     async def test_names_that_cannot_be_asked_have_no_records(self) -> None:
@@ -204,7 +208,7 @@ class Servers(TestCase):
             ),
         )
         self.assertEqual(parse_nameservers(" ".join(map(str, read))), read)
-        self.assertEqual(nameservers(read), list(read))
+        self.assertEqual(nameservers(read)(), read)
 
     def test_anything_else_is_refused(self) -> None:
         for text in ("dns.example", "192.0.2.53:0", "192.0.2.53:70000", "[192.0.2.53", "192.0.2.53:x", "[]:53"):
@@ -212,4 +216,4 @@ class Servers(TestCase):
             self.assertIn(repr(text), str(error))
 
     def test_without_any_the_systems_are_asked(self) -> None:
-        self.assertTrue(nameservers(()))
+        self.assertTrue(nameservers(())())

@@ -7,7 +7,7 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dns.exception
@@ -26,6 +26,8 @@ NEVER = "never"
 SERVFAIL = "servfail"
 TRUNCATED = "truncated"
 FORGED = "forged"
+# The end of the answer is missing.
+CUT = "cut"
 # An answer of 14 KB over TCP, made at once.
 LONG = "long"
 # Over TCP alone it never answers.
@@ -157,11 +159,13 @@ class DnsServer:
             query = dns.message.from_wire(wire)
             mood = self._mood(query, "udp")
             if mood == FORGED:
-                self._udp.sendto(self._forgery(query), client)
-                self._udp.sendto(self._answer(query, "", 65535)[:-5], client)
+                for forgery in self._forgeries(query):
+                    self._udp.sendto(forgery, client)
             if mood == NEVER:
                 return
             answer = self._answer(query, mood, max(query.payload, 512))
+            if mood == CUT:
+                answer = answer[:-5]
             if isinstance(mood, (int, float)):
                 self._later(mood, answer, client)
             else:
@@ -237,8 +241,12 @@ class DnsServer:
         if there is None:
             response.set_rcode(dns.rcode.NXDOMAIN)
 
-    def _forgery(self, query: dns.message.Message) -> bytes:
+    def _forgeries(self, query: dns.message.Message) -> Iterator[bytes]:
+        """One under another number, and one to another question."""
         response = dns.message.make_response(query)
-        response.id = (query.id + 1) % 65536
         response.answer.append(dns.rrset.from_rdata_list(query.question[0].name, 300, [txt("v=spf1 +all")]))
-        return response.to_wire()
+        response.id = (query.id + 1) % 65536
+        yield response.to_wire()
+        response.id = query.id
+        response.question = [dns.rrset.RRset(dns.name.root, dns.rdataclass.IN, dns.rdatatype.TXT)]
+        yield response.to_wire()
