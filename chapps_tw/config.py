@@ -273,7 +273,7 @@ class SPFEnforcementPolicy(_PolicySection):
     void_lookup_limit: int = option("2", "Terms of SPF records that may find nothing in DNS.", whole(0, 100))
     record_size_limit: int = option("16384", "Octets of an SPF record; a longer one is a permerror.", whole(512, 65535))
     answer_size_limit: int = option("65535", "Octets of a DNS answer; a longer one is not read.", whole(4096, 65535))
-    answer_record_limit: int = option("1024", "Records of a DNS answer; one with more is not read.", whole(16, 16384))
+    answer_record_limit: int = option("512", "Records of a DNS answer; one with more is not read.", whole(16, 4096))
 
 
 @dataclass(frozen=True)

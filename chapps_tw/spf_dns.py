@@ -220,8 +220,8 @@ class Resolver:
     def _over_udp(self, question: Question, server: Server, edns: bool) -> Deferred[Reply]:
         try:
             return Datagrams(self._reactor, query(question, edns), server, self._read).reply
-        except OSError as error:
-            return fail(Unusable(f"cannot be reached: {error.strerror}"))
+        except OSError:
+            return fail(Unusable("cannot be reached"))
 
 
 def nameservers(configured: Sequence[Server]) -> Callable[[], Sequence[Server]]:

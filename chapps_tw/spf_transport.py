@@ -64,8 +64,8 @@ class Datagrams:
             wire = self._socket.recv(_MAX_UDP_BYTES)
         except BlockingIOError:
             return
-        except OSError as error:
-            self._failed(Failure(Unusable(f"cannot be reached: {error.strerror}")))
+        except OSError:
+            self.connectionLost(Failure())
             return
         if may_answer(wire, self._asked):
             self._read(wire, self._asked).addCallbacks(self._told, self._failed)

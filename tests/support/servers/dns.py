@@ -37,6 +37,9 @@ FORMERR, NOTIMP, BADVERS = "formerr", "notimp", "badvers"
 # The name is written back in capitals.
 SHOUTED = "shouted"
 
+# A TXT record without data, which RFC 1035 does not allow.
+EMPTY: dns.rdata.Rdata = dns.rdata.GenericRdata(dns.rdataclass.IN, dns.rdatatype.TXT, b"")
+
 Zones = Mapping[str, Sequence[dns.rdata.Rdata]]
 
 
