@@ -327,7 +327,8 @@ class Evaluation:
 
 def problem_of(question: Question, failure: DnsFailure) -> str:
     """Why a question has no answer, in one sentence that strangers may read."""
-    return f"{question[1]} of {question[0]}: {failure.problem}"
+    name = question[0].encode("unicode_escape").decode("ascii")
+    return f"{question[1]} of {name}: {failure.problem}"
 
 
 def _is_askable(name: str) -> bool:
