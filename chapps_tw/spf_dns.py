@@ -25,6 +25,7 @@ from chapps_tw.spf_messages import (
     NO_EDNS,
     Answer,
     DnsFailure,
+    Foreign,
     Found,
     Query,
     Question,
@@ -189,7 +190,7 @@ class Resolver:
                     return await self._ask_server(question, server, patience, end)
                 except TimeoutError:
                     await self._turns.mine()
-                except (Unusable, Unreadable) as error:
+                except (Unusable, Unreadable, Foreign) as error:
                     asked[server] = str(error)
                     servers.remove(server)
             patience *= 2

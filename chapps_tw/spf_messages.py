@@ -153,11 +153,13 @@ def read(wire: bytes, asked: Query, most: int = MAX_RECORDS) -> Reply:
         response = dns.message.from_wire(wire, ignore_trailing=True, continue_on_error=True)
     except (dns.exception.DNSException, ValueError, struct.error):
         raise Unreadable("answered what is no DNS message") from None
-    if response.errors and not _is_whole(wire):
-        raise Unreadable("answered a message without its end")
-    if not asked.message.is_response(response):
-        raise Foreign
+    whole = not response.errors or _is_whole(wire)
     status, truncated = int(response.rcode()), bool(response.flags & dns.flags.TC)
+    answers = asked.message.is_response(response)
+    if not whole and not (answers and truncated):
+        raise Unreadable("answered a message without its end")
+    if not answers:
+        raise Foreign("answered another question")
     if truncated or not response.question or status not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         return Reply(status, truncated)
     found = _found(response)

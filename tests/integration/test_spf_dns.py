@@ -21,6 +21,7 @@ from tests.support.servers.dns import (
     FORGED,
     FORMERR,
     LONG,
+    MISLED,
     NEVER,
     NOTIMP,
     SERVFAIL,
@@ -137,8 +138,8 @@ class Asking(TestCase):
         good = dns_server(self, ZONES)
         refusing, full = (DnsServer(ZONES, {"good.example": TRUNCATED}, tcp=False) for _ in range(2))
         fill(self, full)
-        silent = dns_server(self, ZONES, {"good.example": SILENT_TCP})
-        for bad in (refusing, full, silent):
+        silent, misled = (dns_server(self, ZONES, {"good.example": mood}) for mood in (SILENT_TCP, MISLED))
+        for bad in (refusing, full, silent, misled):
             self.addCleanup(bad.stop)
             dns = resolver(self, bad, good, timeout=30.0)
             start = reactor.seconds()

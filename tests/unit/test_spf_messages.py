@@ -30,7 +30,7 @@ from chapps_tw.spf_messages import (
     read,
     text_of,
 )
-from tests.support.servers.dns import addresses, record, txt
+from tests.support.servers.dns import EMPTY, addresses, record, txt
 
 NAME = "a.example"
 QUERIES = {rdtype: query(question_of(NAME, rdtype), edns=True) for rdtype in ("A", "AAAA", "MX", "PTR", "TXT")}
@@ -128,6 +128,25 @@ def test_errors_are_of_no_use_whatever_they_hold() -> None:
     made.set_rcode(dns.rcode.NOERROR)
     made.flags |= dns.flags.TC
     assert reply(made) == Reply(0, truncated=True)
+
+
+def test_an_answer_that_says_that_it_is_cut_may_be_cut_anywhere() -> None:
+    made = response("TXT", (NAME, [txt("v=spf1 +all")]))
+    made.flags |= dns.flags.TC
+    wire = made.to_wire()
+    for end in range(wire.index(b"v=spf1"), len(wire) + 1):
+        assert read(wire[:end], QUERIES["TXT"]) == Reply(0, truncated=True)
+    with pytest.raises(Unreadable):
+        read(wire[:14], QUERIES["TXT"])
+
+
+def test_records_that_can_be_read_count_and_none_is_no_answer() -> None:
+    assert answer("TXT", EMPTY, txt("v=spf1 -all"), EMPTY) == ((b"v=spf1 -all",),)
+    with pytest.raises(Unreadable, match="no record that can be read"):
+        answer("TXT", EMPTY)
+    made = response("TXT", (NAME, [txt("v=spf1 -all")]), (NAME, [txt("v=spf1 +all")]))
+    with pytest.raises(Unreadable, match="without its end"):
+        read(made.to_wire()[:-20], QUERIES["TXT"])
 
 
 def test_of_text_is_kept_what_can_make_a_difference() -> None:

@@ -34,6 +34,8 @@ LONG = "long"
 SILENT_TCP = "silent tcp"
 # Responses to a question with EDNS; one without is answered.
 FORMERR, NOTIMP, BADVERS = "formerr", "notimp", "badvers"
+# Over TCP alone it answers another question.
+MISLED = "misled"
 # The name is written back in capitals.
 SHOUTED = "shouted"
 
@@ -195,7 +197,10 @@ class DnsServer:
                 connection.recv(1)
             if mood in (NEVER, SILENT_TCP):
                 return
-            answer = _long(query) if mood == LONG else self._answer(query, "" if mood == TRUNCATED else mood, 65535)
+            if mood == MISLED:
+                *_, answer = self._forgeries(query)
+            else:
+                answer = _long(query) if mood == LONG else self._answer(query, "" if mood == TRUNCATED else mood, 65535)
             connection.sendall(struct.pack("!H", len(answer)) + answer)
 
     def _mood(self, query: dns.message.Message, protocol: str) -> str | float:
@@ -217,7 +222,7 @@ class DnsServer:
             response.set_rcode(dns.rcode.from_text(str(mood)))
             if mood == FORMERR:
                 response.question.clear()
-        elif mood in (TRUNCATED, SILENT_TCP, LONG):
+        elif mood in (TRUNCATED, SILENT_TCP, LONG, MISLED):
             response.flags |= dns.flags.TC
         else:
             self._fill(response, query.question[0])
