@@ -35,7 +35,7 @@ MAX_RECORDS = 512
 _MAX_NAMES = 11
 
 # Octets of a TXT record that is no SPF record. What is longer is kept to one more than this.
-MAX_EXPLANATION = 512
+MAX_EXPLANATION = 4096
 
 # Two records of one kind are in error, or ignored, as more would be (RFC 7208, sections 4.5 and 6.2).
 _MAX_TEXTS = 2
