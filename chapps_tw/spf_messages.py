@@ -43,7 +43,7 @@ _MAX_TEXTS = 2
 _HEADER = struct.Struct("!6H")
 _QR = 0x8000
 
-_UNUSUAL = re.compile(rb"[^!-~]|\.")
+_UNUSUAL = re.compile(rb"[^\0-\x7f]|\.")
 
 Value = str | tuple[bytes, ...] | tuple[int, str]
 Answer = tuple[Value, ...]

@@ -171,6 +171,12 @@ class Names(Terms):
             found = await checker(self, self.server).check(IPV4, "", f"alice@{domain}")
             self.assertEqual((found.result, found.domain), ("pass", domain))
 
+    async def test_hosts_whose_names_dns_can_carry_are_asked_for(self) -> None:
+        for name, host in ((r"a\032b.m", "a b.m"), ("-a_.m", "-a_.m"), (r"a\"b.m", 'a"b.m')):
+            self.server.zones["a.example"] = hosts(name)
+            self.server.zones[host] = addresses(IPV4)
+            self.assertEqual((await self.check("mx -all")).result, "pass", name)
+
     async def test_those_that_it_cannot_are_not(self) -> None:
         for domain in ("a" * 64 + ".example", "a..example", "a." * 130 + "example", "[192.0.2.1]", "192.0.2.1", "a"):
             found = await checker(self, self.server).check(IPV4, domain, f"alice@{domain}")

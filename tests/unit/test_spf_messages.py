@@ -89,7 +89,8 @@ def test_every_type_of_record_is_read() -> None:
 
 def test_a_name_that_text_would_make_another_is_none() -> None:
     assert answer("PTR", record("PTR", r"a\.example.org.")) == ("",)
-    assert answer("PTR", record("PTR", r"a\000.example.org.")) == ("",)
+    assert answer("PTR", record("PTR", r"a\200.example.org.")) == ("",)
+    assert answer("PTR", record("PTR", r"a\032B\000.example.org.")) == ("a b\0.example.org",)
 
 
 def test_aliases_are_followed_and_the_shortest_time_counts() -> None:
