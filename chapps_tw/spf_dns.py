@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
+import dns.exception
 import dns.rcode
 import dns.resolver
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
@@ -249,7 +250,7 @@ class SystemServers:
                 system = dns.resolver.Resolver(self._path)
                 self._servers = [Server(str(server), system.port) for server in system.nameservers]
                 self._state = state
-        except (OSError, ValueError, dns.resolver.NoResolverConfiguration):
+        except (OSError, ValueError, dns.exception.DNSException):
             pass
         return self._servers
 
