@@ -29,7 +29,7 @@ from chapps_tw.config_values import (
     text,
     whole,
 )
-from chapps_tw.network import HeloEntry, Server, parse_helo_whitelist, parse_nameservers
+from chapps_tw.network import HeloEntry, Server, parse_helo_whitelist, parse_host_name, parse_nameservers
 
 
 class ConfigError(Exception):
@@ -269,6 +269,11 @@ class SPFEnforcementPolicy(_PolicySection):
     cache_ttl: float = option("86400", "Seconds that a domain's flag stays in the state store.", _TTL)
     spf_query_timeout: float = option("20", "Seconds for the whole check.", seconds(0.1, 100))
     nameservers: tuple[Server, ...] = option("", "address[:port] ...; empty is the system's.", parse_nameservers)
+    receiver: str = option("", "Name of this host in Received-SPF; empty is the system's host name.", parse_host_name)
+    void_lookup_limit: int = option("2", "Terms of SPF records that may find nothing in DNS.", whole(0, 100))
+    record_size_limit: int = option("16384", "Octets of an SPF record; a longer one is a permerror.", whole(512, 65535))
+    answer_size_limit: int = option("65535", "Octets of a DNS answer; a longer one is not read.", whole(4096, 65535))
+    answer_record_limit: int = option("512", "Records of a DNS answer; one with more is not read.", whole(16, 4096))
 
 
 @dataclass(frozen=True)

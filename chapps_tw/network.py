@@ -56,6 +56,17 @@ def _server(text: str) -> Server:
     raise ValueError(f"address[:port] ... with an IPv6 address in brackets, which {text!r} is not")
 
 
+def parse_host_name(text: str) -> str:
+    """Read the name of a host, or nothing; as lower-case A-labels.
+
+    :raises ValueError: with what would be right, worded to follow "must be".
+    """
+    name = normal_domain(text)
+    if text and not name:
+        raise ValueError("the name of a host, such as mx.example.org")
+    return name
+
+
 class HeloEntry(NamedTuple):
     """A name, A-labels, and the address that alone may say it; ``None`` is any address of the name."""
 

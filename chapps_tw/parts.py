@@ -47,7 +47,8 @@ from chapps_tw.request import parse_attributes
 from chapps_tw.rest.app import API
 from chapps_tw.rest.insight import Explained, WrongPasscode
 from chapps_tw.spf_check import SpfChecker
-from chapps_tw.spf_dns import Resolver, nameservers
+from chapps_tw.spf_dns import Bounds, Resolver, nameservers
+from chapps_tw.spf_evaluation import Rules
 from chapps_tw.start_errors import StartError, database_problem, database_refuses, open_engine, opening, place
 from chapps_tw.state.redis import RedisState
 from chapps_tw.state.redis_pool import pool_from
@@ -57,7 +58,7 @@ from chapps_tw.tokens import TokenError, TokenStore
 
 VERSION = f"CHAPPS-TW v{__version__}"
 
-# pyspf computes in one of these, and DNS answers are read in the other; the questions are asked on the reactor.
+# SPF records are evaluated in one of these, and DNS answers are read in the other; the reactor asks the questions.
 SPF_THREADS = 2
 
 # How often the HELO whitelist is looked up, and how soon again when DNS did not answer.
@@ -202,10 +203,13 @@ class Parts:
     def _make_spf(self) -> None:
         options = self.settings.spf
         watch, servers = partial(self.metrics.watch, "dns"), nameservers(options.nameservers)
+        bounds = Bounds(options.answer_size_limit, options.answer_record_limit)
+        self.receiver = options.receiver or socket.gethostname()
+        rules = Rules(time.time, self.receiver, options.void_lookup_limit, options.record_size_limit)
         self.spf_threads = ThreadPool(SPF_THREADS, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, self.reactor, self.spf_threads)
-        self.resolver = Resolver(self.reactor, run, servers, options.spf_query_timeout, watch)
-        self.checker = SpfChecker(self.reactor, run, time.thread_time, self.resolver, options.spf_query_timeout)
+        self.resolver = Resolver(self.reactor, run, servers, options.spf_query_timeout, watch, bounds)
+        self.checker = SpfChecker(self.reactor, run, time.thread_time, self.resolver, options.spf_query_timeout, rules)
         entries = self.settings.chapps.helo_whitelist
         self.whitelist = HeloWhitelist(entries, self.resolver.ask, lambda text: self.log.warn("{text}", text=text))
         self.verifying = LoopingCall(self._verify_whitelist)
@@ -224,7 +228,7 @@ class Parts:
             return _seat(self._caching("limits", OutboundQuotaPolicy(settings, state, book)), settings.oqp)
         if name == "GreylistingPolicy":
             return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book)), settings.grl)
-        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.gethostname())
+        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, self.receiver)
         self._caching("spf_flags", policy)
         return _seat(policy, settings.spf)
 

@@ -112,7 +112,7 @@ class SPFEnforcementPolicy:
             action,
             _REASONS[found.result],
             self.name,
-            detail=" ".join(filter(None, (found.identity, found.domain, found.mechanism or found.problem))),
+            detail=_detail(found),
             greylist=greylist,
             client=found.domain if found.result == "pass" else "",
         )
@@ -132,6 +132,12 @@ def reason(found: SpfResult, client: str) -> str:
     if found.result in ("temperror", "permerror"):
         return f"{domain}: {found.problem}" if found.problem else domain
     return f"{domain} says {found.result} for {client or 'this client'}"
+
+
+def _detail(found: SpfResult) -> str:
+    """What was found, for the log: with the name servers, which are no sender's business."""
+    asked = found.asked and f"({found.asked})"
+    return " ".join(filter(None, (found.identity, found.domain, found.mechanism or found.problem, asked)))
 
 
 def actions(options: PostfixSPFActions) -> Mapping[str, str]:

@@ -14,12 +14,16 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.network import Server
 from chapps_tw.spf_check import SpfChecker
-from chapps_tw.spf_dns import Resolver
+from chapps_tw.spf_dns import Bounds, Resolver
+from chapps_tw.spf_evaluation import Rules
 from tests.support.servers.dns import DnsServer, Zones
 
 # Which interfaces it provides is only known when it runs.
 reactor: Any = _reactor
+
+RULES = Rules(time.time)
 
 
 def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | None = None) -> DnsServer:
@@ -29,9 +33,10 @@ def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | 
     return server
 
 
-def resolver(test: TestCase, *servers: DnsServer, timeout: float = 5.0) -> Resolver:
+def resolver(test: TestCase, *servers: DnsServer | tuple[str, int], timeout: float = 5.0, **bounds: int) -> Resolver:
     """A resolver that asks these servers, with no memory of earlier tests."""
-    found = Resolver(reactor, runner(test), [server.address for server in servers], timeout)
+    asked = [Server(*(server if isinstance(server, tuple) else server.address)) for server in servers]
+    found = Resolver(reactor, runner(test), lambda: asked, timeout, bounds=Bounds(**bounds))
     test.addCleanup(found.close)
     return found
 
@@ -44,9 +49,10 @@ def runner(test: TestCase, size: int = 4) -> Callable[..., Deferred[Any]]:
     return partial(deferToThreadPool, reactor, pool)
 
 
-def checker(test: TestCase, server: DnsServer, timeout: float = 5.0) -> SpfChecker:
+def checker(test: TestCase, server: DnsServer, timeout: float = 5.0, **rules: Any) -> SpfChecker:
     """A checker with threads and a resolver of its own."""
-    found = SpfChecker(reactor, runner(test), time.thread_time, resolver(test, server, timeout=timeout), timeout)
+    dns = resolver(test, server, timeout=timeout)
+    found = SpfChecker(reactor, runner(test), time.thread_time, dns, timeout, RULES._replace(**rules))
     test.addCleanup(found.close)
     return found
 

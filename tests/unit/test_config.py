@@ -165,6 +165,7 @@ def test_all_errors_are_told_at_once_with_file_section_option_value_and_remedy(t
         ("CHAPPS", "user_key = sasl_username ; who logged in"),
         ("CHAPPS", "data_dir = /srv/chapps # here"),
         ("SPFEnforcementPolicy", "nameservers = 1.2.3.4.5"),
+        ("SPFEnforcementPolicy", "receiver = mx_.example.org:25"),
         ("GreylistingPolicy", "cache_ttl = 60"),
         ("Redis", "sentinel_dataset = mail"),
         ("Redis", "server = redis.example:6379"),
