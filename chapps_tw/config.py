@@ -24,12 +24,20 @@ from chapps_tw.config_values import (
     host_names,
     nearest,
     parse_margin,
+    parse_recipients,
     required,
     seconds,
     text,
     whole,
 )
-from chapps_tw.network import HeloEntry, Server, parse_helo_whitelist, parse_nameservers
+from chapps_tw.network import (
+    HeloEntry,
+    Network,
+    Server,
+    parse_helo_whitelist,
+    parse_nameservers,
+    parse_networks,
+)
 
 
 class ConfigError(Exception):
@@ -67,6 +75,9 @@ class Chapps:
     listener_backlog: int = option("100", "Connections that may wait to be accepted.", whole(1, 65535))
     helo_whitelist: tuple[HeloEntry, ...] = option(
         "", "name[:address][;...]: clients that skip greylisting and SPF; IPv6 in brackets.", parse_helo_whitelist, "; "
+    )
+    trusted_networks: tuple[Network, ...] = option(
+        "127.0.0.0/8 ::1/128", "Clients that skip greylisting and SPF: address[/bits] ...", parse_networks
     )
     data_dir: str = option("/var/lib/chapps", "Where the embedded files and the API token are.", required)
     request_timeout: float = option("2", "Seconds until a request is answered by on_failure.", seconds(0.1, 60))
@@ -247,13 +258,21 @@ class GreylistingPolicy(_PolicySection):
     null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
     mode: str = option("enforce", *_MODE)
     on_failure: str = option("accept", *_ON_FAILURE)
-    cache_ttl: float = option("86400", "Seconds that a tuple, a tally and a domain's flag are remembered.", _TTL)
     minimum_deferral: float = option("60", "Seconds that a new tuple must wait.", seconds(0, 86400))
+    retry_window: float = option("172800", "Seconds after it was deferred in which a tuple must come back.", _TTL)
+    pass_ttl: float = option("3024000", "Seconds that a tuple which has passed is remembered.", _TTL)
+    tally_ttl: float = option("3024000", "Seconds that the messages which a client has passed are remembered.", _TTL)
+    flag_ttl: float = option("86400", "Seconds that a domain's flag stays in the state store.", _TTL)
     whitelist_threshold: int = option("10", "Messages after which a client passes at once; 0 is off.", whole(0, 10000))
     ipv4_prefix: int = option("24", "Bits of an IPv4 address that make one client.", whole(0, 32))
     ipv6_prefix: int = option("64", "Bits of an IPv6 address that make one client.", whole(0, 128))
     spf_identity: bool = option(
-        "True", "Where SPF passed, the domain that passed is the client, so that a pool waits once.", boolean
+        "True", "A domain whose MAIL FROM passed SPF names the client too, so that a pool waits once.", boolean
+    )
+    exempt_recipients: frozenset[str] = option(
+        "abuse@ postmaster@",
+        "Recipients that are not greylisted: local@ at any domain, or whole ones.",
+        parse_recipients,
     )
 
 
@@ -307,6 +326,9 @@ class Listener:
     policies: tuple[str, ...] = option("OutboundQuotaPolicy", "Policies, in the order they are asked.", policies)
     origin: str = ""
 
+
+# An option of older files, and those that it stands for where they are not given.
+REPLACED = {("GreylistingPolicy", "cache_ttl"): ("retry_window", "pass_ttl", "tally_ttl", "flag_ttl")}
 
 # Options of CHAPPS 0.5 files that mean nothing here; read without complaint.
 OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "config_file", "version", "docpath")} | {

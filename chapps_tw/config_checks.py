@@ -118,14 +118,14 @@ def _of_sentinels(redis: Redis) -> Iterator[Finding]:
 
 
 def _of_greylisting(settings: Settings) -> Iterator[Finding]:
-    wait, life = settings.grl.minimum_deferral, settings.grl.cache_ttl
-    if life <= wait:
+    wait, window = settings.grl.minimum_deferral, settings.grl.retry_window
+    if window <= wait:
         words = (
             f"must be more than minimum_deferral ({plain(wait)}), better by some hours: a tuple that is forgotten "
             "before it may come back never passes"
         )
         others = (("GreylistingPolicy", "minimum_deferral"),)
-        yield Finding("GreylistingPolicy", "cache_ttl", plain(life), words, others)
+        yield Finding("GreylistingPolicy", "retry_window", plain(window), words, others)
 
 
 def _of_listeners(settings: Settings) -> Iterator[Finding]:

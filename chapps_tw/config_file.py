@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chapps_tw.config import OBSOLETE, SECTIONS, Chapps, ConfigError, Listener, Settings
+from chapps_tw.config import OBSOLETE, REPLACED, SECTIONS, Chapps, ConfigError, Listener, Settings
 from chapps_tw.config_checks import Finding, contradictions, doubts
 from chapps_tw.config_values import Secret, nearest
 from chapps_tw.passcode import is_hash
@@ -64,6 +64,8 @@ class _Reader:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.unread: set[tuple[str, str]] = set()
+        # The option that one was given by, where that is not its own name.
+        self.given_as: dict[tuple[str, str], tuple[str, str]] = {}
         self.content = b""
         self.values = self._from_file()
         self.variables: dict[tuple[str, str], str] = {}
@@ -84,7 +86,8 @@ class _Reader:
         found = Settings(**parts, path=self.path, content=self.content, overridden=self.overridden)
         self.problems += self._sentences([*contradictions(found), *check(found)])
         if self.problems:
-            raise ConfigError(self.problems)
+            # One option that stands for several is wrong once.
+            raise ConfigError(list(dict.fromkeys(self.problems)))
         self.warnings += self._sentences(doubts(found))
         return dataclasses.replace(found, warnings=tuple(self.warnings))
 
@@ -96,8 +99,10 @@ class _Reader:
 
     def _place(self, section: str, name: str) -> str:
         """Where an option was given."""
-        variable = self.variables.get((section, name))
-        return f"environment: {variable}" if variable else f"{self._where()}[{section}] {name}"
+        if variable := self.variables.get((section, name)):
+            return f"environment: {variable}"
+        section, name = self.given_as.get((section, name), (section, name))
+        return f"{self._where()}[{section}] {name}"
 
     def _unreadable(self, section: str, name: str, value: object, words: object) -> None:
         self.unread.add((section, name))
@@ -119,6 +124,11 @@ class _Reader:
             sentence = " ".join(str(error).split())
             raise ConfigError([f"{self.path}: cannot be read: {sentence}"]) from None
         values = {section: dict(parser.items(section)) for section in parser.sections()}
+        for (section, old), names in REPLACED.items():
+            given = values.get(section, {})
+            if old in given:
+                self.given_as |= {(section, name): (section, old) for name in names if name not in given}
+                values[section] = dict.fromkeys(names, given.pop(old)) | given
         self._drop_unknown(values)
         return values
 
@@ -148,11 +158,13 @@ class _Reader:
         self.problems.append(f"{self._where()}{sentence}{remedy}")
 
     def _from_environment(self, environ: Mapping[str, str]) -> None:
-        known: dict[str, tuple[str, str]] = {}
-        for kind in SECTIONS.values():
-            known |= {f"CHAPPS_{kind.section}_{name}".upper(): (kind.section, name) for name in _names(kind)}
-        for variable in sorted(environ.keys() & known.keys()):
-            section, name = known[variable]
+        places = [(kind.section, name) for kind in SECTIONS.values() for name in _names(kind)]
+        known = {f"CHAPPS_{section}_{name}".upper(): (section, name) for section, name in (*places, *REPLACED)}
+        given = {known[variable]: variable for variable in sorted(environ.keys() & known.keys())}
+        for (section, old), names in REPLACED.items():
+            if (section, old) in given:
+                given = dict.fromkeys([(section, name) for name in names], given.pop((section, old))) | given
+        for (section, name), variable in given.items():
             values = self.values.setdefault(section, {})
             self.overridden[section, name] = values.get(name, "").partition("\n")[0].strip()
             self.variables[section, name] = variable

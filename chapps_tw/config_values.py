@@ -147,6 +147,14 @@ def choice(*names: str) -> Callable[[str], str]:
     return parse
 
 
+def parse_recipients(value: str) -> frozenset[str]:
+    """Recipients in lower case: ``local@`` at any domain, or whole addresses."""
+    found = addresses(value.lower())
+    if not all(re.fullmatch(r"[^@]+@[^@]*", each) for each in found):
+        raise ValueError("recipients as postmaster@, at any domain, or noc@example.com, with spaces between")
+    return frozenset(found)
+
+
 def encoding(value: str) -> str:
     """The name of a codec that reads every request: what frames one is ASCII, and no byte may be left undecoded."""
     try:
