@@ -4,8 +4,7 @@
 -- ARGV: dry, deferral, retry window, lifetime of what has passed, of a tally, threshold, forced,
 -- instance [, fill's token, value, ttl], when.
 -- Times in microseconds. Returns outcome, wait, tally [, token].
-local dry, deferral, retry_window = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
-local pass_ttl, tally_ttl, threshold = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local dry, deferral, threshold = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[6])
 local forced, instance = ARGV[7] == '1', ARGV[8]
 
 local known = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token')
@@ -18,21 +17,13 @@ if not forced then
   end
 end
 
-local function size(key)
-  local ends = redis.call('ZSCORE', key, '')
-  if ends and tonumber(ends) > now then
-    return redis.call('ZCARD', key) - 1, ends
-  end
-  return 0, ends
-end
-
 -- One that is known by its network alone counts for that.
-local counted = KEYS[3]
-local tally, ends = size(counted)
-if KEYS[5] and tally < threshold then
-  local other, other_ends = size(KEYS[5])
-  if other >= threshold then
-    counted, tally, ends = KEYS[5], other, other_ends
+local tally, ends, counted = -1
+for place = 3, #KEYS, 2 do
+  local last = tally < threshold and redis.call('ZSCORE', KEYS[place], '')
+  local size = last and tonumber(last) > now and redis.call('ZCARD', KEYS[place]) - 1 or 0
+  if place == 3 or tally < threshold and size >= threshold then
+    tally, ends, counted = size, last, KEYS[place]
   end
 end
 
@@ -44,6 +35,7 @@ local function count()
     if tally == 0 and ends then
       redis.call('DEL', counted)
     end
+    local tally_ttl = tonumber(ARGV[5])
     redis.call('ZADD', counted, digits(now), instance, digits(now + tally_ttl), '')
     if tally >= threshold then
       redis.call('ZREMRANGEBYRANK', counted, 0, tally - threshold)
@@ -57,33 +49,25 @@ if threshold > 0 and tally >= threshold then
   return {11, 0, count()}
 end
 
--- Also the time to take where the clock was ahead: nobody is made to wait until it is then.
+-- A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
 local first, met = now, false
-local function recall_tuple(key)
-  local tuple = redis.call('GET', key)
+for place = 2, #KEYS, 2 do
+  local tuple = redis.call('GET', KEYS[place])
   if tuple then
     local began, last = string.match(tuple, '^(%d+) (%d+)$')
     began, last = tonumber(began), tonumber(last)
     -- One that was met after its deferral has passed.
-    local lifetime = last - began >= deferral and pass_ttl or retry_window
-    if now - last <= lifetime then
+    if now - last <= tonumber(ARGV[last - began >= deferral and 4 or 3]) then
       first, met = math.min(first, began), true
     end
   end
 end
-
-recall_tuple(KEYS[2])
-if KEYS[4] then
-  recall_tuple(KEYS[4])
-end
 local wait = math.max(first + deferral - now, 0)
 local outcome = wait == 0 and 10 or met and 9 or 8
 if not dry then
-  local value, lifetime = digits(first) .. ' ' .. digits(now), outcome == 10 and pass_ttl or retry_window
-  local ttl = digits(lifetime / 1000 + 60000)
-  redis.call('SET', KEYS[2], value, 'PX', ttl)
-  if KEYS[4] then
-    redis.call('SET', KEYS[4], value, 'PX', ttl)
+  local value, ttl = digits(first) .. ' ' .. digits(now), digits(ARGV[wait == 0 and 4 or 3] / 1000 + 60000)
+  for place = 2, #KEYS, 2 do
+    redis.call('SET', KEYS[place], value, 'PX', ttl)
   end
 end
 return {outcome, wait, outcome == 10 and count() or tally}
