@@ -174,10 +174,10 @@ _MODE = ("enforce, or shadow: decide, log and count, but let through.", choice("
 _ON_FAILURE = ("defer or accept, when the state or the database cannot be asked.", choice("defer", "accept"))
 _TTL = seconds(1, 31536000)
 
-# What each policy fills into its answers. Of mail that passes, retry_after is 0.
-_QUOTA_FIGURES = ("limit", "used", "remaining", "retry_after", "user", "sender")
+# What each policy fills into its answers; retry_in is retry_after in words. Of mail that passes, retry_after is 0.
+_QUOTA_FIGURES = ("limit", "used", "remaining", "retry_after", "retry_in", "user", "sender")
 _SENDER_FIGURES = ("user", "sender")
-_GREYLIST_FIGURES = ("retry_after", "sender", "recipient")
+_GREYLIST_FIGURES = ("retry_after", "retry_in", "sender", "recipient")
 _SPF_ACTION = spf_action("reason")
 
 
@@ -191,8 +191,24 @@ class OutboundQuotaPolicy(_PolicySection):
         "DUNNO", "Answer to what is within the quota. Filled in as below.", acceptance(*_QUOTA_FIGURES)
     )
     rejection_message: str = option(
-        "REJECT Rejected - outbound quota fulfilled",
-        "Answer to the rest. {limit} {used} {remaining} {retry_after} {user} {sender} are filled in.",
+        "REJECT Rejected - outbound quota fulfilled: {used} of {limit} used, try again in {retry_in}",
+        "Answer to the rest; 450 4.7.1 in place of REJECT lets mail programs try again by themselves. Filled in are "
+        "{limit} {used} {remaining} {user} {sender}, and {retry_after} in seconds, which {retry_in} tells in words.",
+        message(*_QUOTA_FIGURES),
+    )
+    too_large_message: str = option(
+        "REJECT Rejected - this message alone is more than the outbound quota of {limit}",
+        "Answer to a message that waiting is no use for. Filled in as rejection_message.",
+        message(*_QUOTA_FIGURES),
+    )
+    no_quota_message: str = option(
+        "REJECT Rejected - {user} has no quota for outgoing mail; ask your provider",
+        "Answer to a user without a quota. Filled in as rejection_message.",
+        message(*_QUOTA_FIGURES),
+    )
+    unknown_user_message: str = option(
+        "REJECT Rejected - {user} may not send mail here; ask your provider",
+        "Answer to a user who is not in the database. Filled in as rejection_message.",
         message(*_QUOTA_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through where no user is named.", boolean)
@@ -210,7 +226,7 @@ class OutboundQuotaPolicy(_PolicySection):
         "0", "Seconds that must pass between two messages of a user; 0 is off.", seconds(0, 86400)
     )
     min_delta_message: str = option(
-        "DEFER_IF_PERMIT Too soon after the message before, try again in {retry_after} s",
+        "DEFER_IF_PERMIT Too soon after the message before, try again in {retry_in}",
         "Answer to a message that comes earlier. Filled in as rejection_message.",
         message(*_QUOTA_FIGURES),
     )
@@ -231,7 +247,7 @@ class SenderDomainAuthPolicy(_PolicySection):
         "DUNNO", "Answer to an authorized sender. Filled in as below.", acceptance(*_SENDER_FIGURES)
     )
     rejection_message: str = option(
-        "REJECT Rejected - not allowed to send mail from this domain",
+        "REJECT Rejected - {user} is not allowed to send mail as {sender}",
         "Answer to any other. {user} {sender} are filled in.",
         message(*_SENDER_FIGURES),
     )
@@ -251,8 +267,8 @@ class GreylistingPolicy(_PolicySection):
         "DUNNO", "Answer to mail that may pass. Filled in as below.", acceptance(*_GREYLIST_FIGURES)
     )
     rejection_message: str = option(
-        "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in {retry_after} s",
-        "Answer to mail that must come back. {retry_after} {sender} {recipient} are filled in.",
+        "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in {retry_in}",
+        "Answer to mail that must come back. {retry_after} (seconds), {retry_in} (words), {sender}, {recipient} fit in.",
         message(*_GREYLIST_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through.", boolean)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
+from math import ceil
 from typing import NamedTuple
 
 MAX_ACTION_CHARACTERS = 500
@@ -158,6 +159,18 @@ def fill(template: str, figures: Mapping[str, object]) -> str:
     for name, after in rest:
         text += f"{str(figures[name])[:256]}{after}" if name in figures else f"{{{name}}}{after}"
     return text
+
+
+# From which on a unit is told, and its seconds: a wait of one and a half of a unit is told in smaller ones.
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
+
+
+def in_words(seconds: int) -> str:
+    """A wait for people, as ``3 hours``: never shorter than it is."""
+    for name, length in _UNITS:
+        if seconds >= 2 * length:
+            return f"{ceil(seconds / length)} {name}s"
+    return f"{seconds} second" + ("s" if seconds != 1 else "")
 
 
 @lru_cache(256)

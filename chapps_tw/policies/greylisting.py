@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from chapps_tw.config import Settings
-from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.inbound import client_network, domain_of, mail_address
 from chapps_tw.interfaces import Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
 from chapps_tw.request import PostfixPolicyRequest
@@ -125,7 +125,12 @@ class GreylistingPolicy:
 
 
 def _shown(request: PostfixPolicyRequest, wait: int) -> dict[str, object]:
-    return {"retry_after": wait, "sender": request.get("sender"), "recipient": request.get("recipient")}
+    return {
+        "retry_after": wait,
+        "retry_in": in_words(wait),
+        "sender": request.get("sender"),
+        "recipient": request.get("recipient"),
+    }
 
 
 def patience(settings: Settings) -> Patience:

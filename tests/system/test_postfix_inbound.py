@@ -86,7 +86,7 @@ class GreylistingTests(InboundTestCase):
         self.run_both()
         first = self.told(self.send(UNKNOWN, GREY))
         self.assertEqual(list(first), [450])
-        self.assertRegex(first[450], r"Service temporarily unavailable - greylisted, retry in 2 s$")
+        self.assertRegex(first[450], r"Service temporarily unavailable - greylisted, retry in 2 seconds$")
         self.assertEqual(self.send(UNKNOWN, GREY).codes, [450])
         time.sleep(DEFERRAL)
         self.assertEqual(self.send(UNKNOWN, GREY).delivered, 1)
@@ -151,7 +151,7 @@ class RecipientTests(InboundTestCase):
         for sender in (UNKNOWN, LENIENT):
             replies = self.send(sender, PLAIN, CHECKED)
             self.assertEqual(replies.codes, [250, 450])
-            self.assertIn("greylisted, retry in 2 s", self.told(replies)[450])
+            self.assertIn("greylisted, retry in 2 seconds", self.told(replies)[450])
         time.sleep(DEFERRAL)
         for sender, result in ((UNKNOWN, "none"), (LENIENT, "softfail")):
             before = len(self.postfix.delivered(1))

@@ -172,7 +172,7 @@ class SenderTests(OutboundTestCase):
             ("eve", "ann@example.com"),
         ]:
             with self.subTest(login=login, sender=sender):
-                self.assertIn("not allowed to send mail from this domain", self.refusal(login, sender))
+                self.assertIn(f"{login} is not allowed to send mail as ", self.refusal(login, sender))
         self.assertEqual((self.service.remaining("ann"), self.service.remaining("eve")), (12, 12))
         with self.session("eve") as client:
             self.assertEqual(client.message("eve@EXAMPLE.com", ["r@example.net"]).delivered, 1)

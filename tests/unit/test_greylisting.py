@@ -67,13 +67,15 @@ class Waiting(GreylistingCase):
     def test_the_first_time_is_deferred_and_told_when_to_come_back(self) -> None:
         decision = self.decide()
         self.assertEqual(decision.reason, Reason.GREYLIST_FIRST)
-        self.assertEqual(decision.action, "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in 60 s")
+        self.assertEqual(
+            decision.action, "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in 60 seconds"
+        )
         self.assertEqual(decision.figures, {"wait": 60, "tally": 0, "threshold": 10})
 
     def test_seconds_are_whole_and_rounded_up(self) -> None:
         self.decide()
         self.clock.advance(10.25)
-        self.assertTrue(self.decide("i2").action.endswith("retry in 50 s"))
+        self.assertTrue(self.decide("i2").action.endswith("retry in 50 seconds"))
 
     def test_coming_back_early_does_not_start_the_wait_again(self) -> None:
         self.decide()
