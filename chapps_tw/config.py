@@ -268,7 +268,7 @@ class GreylistingPolicy(_PolicySection):
     )
     rejection_message: str = option(
         "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in {retry_in}",
-        "Answer to mail that must come back. {retry_after} (seconds), {retry_in} (words), {sender}, {recipient} fit in.",
+        "Answer to mail that must come back. {retry_after} (seconds), {retry_in} (words), {sender}, {recipient} fit.",
         message(*_GREYLIST_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
