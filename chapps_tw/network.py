@@ -83,6 +83,17 @@ class HeloEntry(NamedTuple):
             return self.name
         return f"{self.name}:[{self.address}]" if self.address.version == 6 else f"{self.name}:{self.address}"
 
+    @property
+    def wanted(self) -> str:
+        """What DNS must have for the name, in words; ``""`` where it is not asked."""
+        if self.address is None:
+            address = "an address in DNS (A or AAAA)"
+        elif self.address.is_loopback:
+            return ""
+        else:
+            address = f"{self.address} in DNS ({'A' if self.address.version == 4 else 'AAAA'})"
+        return f"{address}, whose name there (PTR) is {self.name}"
+
 
 def parse_helo_whitelist(text: str) -> tuple[HeloEntry, ...]:
     """Read ``name[:address][;name...]``, IPv6 addresses in brackets.

@@ -97,7 +97,7 @@ def test_an_attribute_of_a_postfix_to_come_is_taken_and_told(tmp_path: Path) -> 
 
 
 def test_spf_that_wants_greylisting_where_none_follows_is_told(tmp_path: Path) -> None:
-    alone = "[Listener in]\nlisten = tcp:1\npolicies = {}\n"
+    alone = "[Listener in]\nlisten = unix:/run/x\npolicies = {}\n"
     for policies in ("SPFEnforcementPolicy", "GreylistingPolicy SPFEnforcementPolicy"):
         (told,) = read(tmp_path, alone.format(policies)).warnings
         assert "[Listener in] policies" in told
