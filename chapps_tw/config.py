@@ -358,7 +358,7 @@ class Settings:
 
     :ivar db_password, redis_password, sentinel_password: from the options or the files they name.
     :ivar path: the file it came from, ``""`` for the built-in defaults.
-    :ivar warnings: sentences for the log.
+    :ivar warnings: sentences for the log. They tell lines of the file, and are no part of what the settings are.
     :ivar content: the file's bytes as they were read. Not shown: they may hold secrets.
     :ivar overridden: of the options that the environment gives, by section and name, what the file says. Not shown:
         some are secrets.
@@ -380,7 +380,7 @@ class Settings:
     redis_password: Secret = Secret("")
     sentinel_password: Secret = Secret("")
     path: str = ""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), compare=False)
     content: bytes = field(default=b"", compare=False, repr=False)
     overridden: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False, repr=False)
 

@@ -105,7 +105,7 @@ def test_what_is_rendered_reads_back_the_same(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
         "[OutboundQuotaPolicy]\nmargin = 15%\ninterval = 31536000\nmin_delta = 0.25\nlisten =\n"
-        "[Redis]\nserver = r\npassword = a%b;c#d\n[Listener one]\nlisten = tcp:1:interface=127.0.0.1\npolicies = GreylistingPolicy\n"
+        "[Redis]\nserver = r\npassword = a%b;c#d\n[Listener one]\nlisten = tcp:1\npolicies = GreylistingPolicy\n"
         "[API]\nhosts = a.example b.example\n[SPFEnforcementPolicy]\nnameservers = 127.0.0.1:53 [::1]:53\n"
         "[CHAPPS]\nhelo_whitelist = mx.example.org;b.example:[2001:db8::1]; c.example:192.0.2.1\n",
     )
