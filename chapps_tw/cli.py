@@ -100,6 +100,11 @@ def _check_config(options: argparse.Namespace, world: World) -> None:
     lines += [f"  {each.name}: {each.listen}: {', '.join(each.policies)}" for each in settings.listeners]
     if settings.api.listen:
         lines.append(f"  HTTP API: {settings.api.listen}")
+    lines += [
+        f"  helo_whitelist: {entry} counts while {entry.name} has {entry.wanted}"
+        for entry in settings.chapps.helo_whitelist
+        if entry.wanted
+    ]
     _say("\n".join(lines))
 
 

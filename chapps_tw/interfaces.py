@@ -283,10 +283,11 @@ class Verdict(NamedTuple):
 class Meeting(NamedTuple):
     """A message that greylisting meets.
 
-    :ivar client: network, or domain that SPF passed, that stands for the client.
+    :ivar client: the network that stands for the client.
     :ivar domain: the recipient's domain, whose flag is asked for.
     :ivar instance: of the request; counts once in the client's tally. May be ``""``.
     :ivar forced: greylist whatever the flag says.
+    :ivar spf_domain: another name of the client: the domain whose MAIL FROM passed SPF, or ``""``.
     """
 
     client: str
@@ -295,18 +296,23 @@ class Meeting(NamedTuple):
     domain: str
     instance: str
     forced: bool
+    spf_domain: str = ""
 
 
 class Patience(NamedTuple):
     """How greylisting waits. The same for all clients.
 
     :ivar deferral: seconds that a new tuple must wait.
-    :ivar lifetime: seconds that a tuple, and a client's tally, are remembered after they were last met.
+    :ivar retry_window: seconds that a tuple which was deferred is remembered after it was last met.
+    :ivar pass_ttl: seconds that a tuple which has passed is remembered after it was last met.
+    :ivar tally_ttl: seconds that a client's tally is remembered after its last message.
     :ivar threshold: messages after which a client passes at once; 0 is off.
     """
 
     deferral: float
-    lifetime: float
+    retry_window: float
+    pass_ttl: float
+    tally_ttl: float
     threshold: int
 
 
@@ -316,7 +322,7 @@ class Met(NamedTuple):
     Outcomes: ``NOT_GREYLISTED``, ``FIRST`` and ``EARLY`` (defer), ``PASSED``, ``KNOWN_CLIENT``, ``MISSING``.
 
     :ivar wait: seconds that the client must still wait.
-    :ivar tally: messages counted for the client.
+    :ivar tally: messages counted for the client under the name that its mail counts for.
     """
 
     outcome: Outcome
@@ -374,10 +380,12 @@ class LiveState(Protocol):
         """Greylist a message.
 
         * A domain whose flag is off: ``NOT_GREYLISTED`` unless forced, and nothing is remembered.
-        * A client whose tally has reached the threshold: ``KNOWN_CLIENT``.
-        * A new tuple, or one last met longer than a lifetime ago: ``FIRST``. Met again before the
+        * A client whose tally, under either of its names, has reached the threshold: ``KNOWN_CLIENT``.
+        * A new tuple, or one last met longer ago than it is remembered: ``FIRST``. Met again before the
           deferral is over: ``EARLY``; that does not start the wait again. Later: ``PASSED``.
-        * What passes counts in the client's tally, once per instance.
+        * A tuple that was met under either name of the client counts for both.
+        * What passes counts in the client's tally, once per instance: in the domain's where there is one, unless
+          the client is known by its network alone.
         """
 
     def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Awaitable[Met]:

@@ -37,6 +37,7 @@ from chapps_tw.log_limit import LogLimit
 from chapps_tw.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.passcode import verify
+from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.quota import OutboundQuotaPolicy
@@ -243,8 +244,9 @@ class Parts:
 
     def _make_switchboard(self, listener: Listener) -> Switchboard:
         seats = [self._make_policy(name) for name in listener.policies]
-        whitelisted, failed, settle = self.whitelist.matches, self.reporter.failed, partial(one_header, self.state)
-        return Switchboard(listener.name, seats, whitelisted, failed, CancelledError, settle)
+        exempted = Exemption(self.settings, self.whitelist.matches).of
+        failed, settle = self.reporter.failed, partial(one_header, self.state)
+        return Switchboard(listener.name, seats, exempted, failed, CancelledError, settle)
 
     def _make_factory(self, board: Switchboard) -> PolicyFactory:
         patience = self.settings.chapps.request_timeout

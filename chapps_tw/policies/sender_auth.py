@@ -95,7 +95,7 @@ class SenderDomainAuthPolicy:
         return Decision(text, reason, self.name, source=source)
 
     def _refuse(self, reason: Reason, user: str, sender: str, source: str = "", detail: str = "") -> Decision:
-        text = fill(self._settings.rejection_message, {"user": user, "sender": sender})
+        text = fill(self._settings.rejection_message, {"user": user, "sender": sender or "<>"})
         return Decision(text, reason, self.name, detail=detail, source=source)
 
 

@@ -114,7 +114,8 @@ class SPFEnforcementPolicy:
             self.name,
             detail=_detail(found),
             greylist=greylist,
-            client=found.domain if found.result == "pass" else "",
+            # Each host of a pool has a HELO name of its own: only MAIL FROM names a client that several may be.
+            client=found.domain if found.result == "pass" and found.identity == "mailfrom" else "",
         )
 
     def _header(self, found: SpfResult, request: InboundPPR) -> str:

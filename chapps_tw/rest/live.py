@@ -24,11 +24,11 @@ SPF, SPF_FLAG = "spf", "check_spf"
 NAMES, AT_ONCE = 100, 16
 
 _TUPLE_NOTE = (
-    "Where SPF passed, greylisting takes the domain that passed for the client, unless `spf_identity` is off: with an "
-    "address, the sender's domain is looked for as well, and the newest of both is told."
+    "Where SPF passed, the sender's domain is another name of the client, unless `spf_identity` is off: with an "
+    "address, that domain is looked for as well, and the newest of both is told."
 )
 _TALLY_NOTE = (
-    "Where SPF passed, greylisting takes the domain that passed for the client, unless `spf_identity` is off. The "
+    "Where SPF passed, messages count for the sender's domain, unless `spf_identity` is off. The "
     "`detail` of greylisting's decisions tells which it was, in `/live/decisions/` and in the log."
 )
 
@@ -271,10 +271,7 @@ class _Inbound:
         newest = max(names, key=lambda name: met[name])
         if met[newest]:
             return Reply(met[newest], remarks=[f"It was met as from {newest}."])
-        remark = f"It was not met as from {' or '.join(names)}."
-        if self._by_domain(which.client_address) and not which.sender:
-            remark += " Where SPF passed the client's HELO name, ask for that name in place of the address."
-        return Reply(0.0, remarks=[remark])
+        return Reply(0.0, remarks=[f"It was not met as from {' or '.join(names)}."])
 
     async def tally(self, which: m.TallyOf) -> Reply:
         counted = await self._state.tally(self._client(which.client_address))
@@ -302,7 +299,7 @@ class _Inbound:
         """That nothing counts for a client, and what to ask for instead."""
         remark = f"Nothing counts for {self._client(text)}."
         if self._by_domain(text):
-            return f"{remark} One that SPF passed counts as the domain that passed, mostly its sender's: ask for that."
+            return f"{remark} One that SPF passed counts as its sender's domain: ask for that."
         if client_address(text) is None:
             return f"{remark} One that SPF did not pass counts as its network: ask for its address."
         return remark

@@ -54,7 +54,8 @@ class RedisState:
     def _load(self) -> None:
         spend, meet = Script("copy", "window", "spend"), Script("copy", "meet")
         self._spend, self._spend_filled = spend.shape(3, 8), spend.shape(3, 11)
-        self._meet, self._meet_filled = meet.shape(3, 6), meet.shape(3, 9)
+        self._meet, self._meet_filled = meet.shape(3, 8), meet.shape(3, 11)
+        self._meet_domain, self._meet_domain_filled = meet.shape(5, 8), meet.shape(5, 11)
         self._usage = Script("copy", "window", "usage").shape(3, 1)
         self._reset = Script("window", "reset_usage").shape(3, 1)
         self._drop_copy = Script("drop_copy").shape(1, 1)
@@ -158,18 +159,20 @@ class RedisState:
         return self._ask_meet(meeting, _patience(b"1", patience), fill)
 
     def _ask_meet(self, meeting: Meeting, patience: bytes, fill: Fill | None) -> Deferred[Met]:
+        keys = [self._flag_key(meeting.domain)]
+        for name in (meeting.spf_domain, meeting.client):
+            if name:
+                keys += self._tuple_key(name, meeting.sender, meeting.recipient), self._tally_key(name)
         body = b"%b%b%b" % (
-            strings(
-                self._flag_key(meeting.domain),
-                self._tuple_key(meeting.client, meeting.sender, meeting.recipient),
-                self._tally_key(meeting.client),
-            ),
+            strings(*keys),
             patience,
             strings(b"1" if meeting.forced else b"0", _short(meeting.instance)),
         )
         if fill is None:
-            return self._pool.run(self._meet, body, self._when()).addCallback(_met)
-        return self._pool.run(self._meet_filled, body + _fill(fill), self._when()).addCallback(_met)
+            shape = self._meet_domain if meeting.spf_domain else self._meet
+        else:
+            shape, body = self._meet_domain_filled if meeting.spf_domain else self._meet_filled, body + _fill(fill)
+        return self._pool.run(shape, body, self._when()).addCallback(_met)
 
     async def last_met(self, client: str, sender: str, recipient: str) -> float:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
@@ -272,7 +275,8 @@ def _rules(dry: bytes, rules: Rules) -> bytes:
 
 
 def _patience(dry: bytes, patience: Patience) -> bytes:
-    return strings(dry, _microseconds(patience.deferral), _microseconds(patience.lifetime), b"%d" % patience.threshold)
+    times = (patience.deferral, patience.retry_window, patience.pass_ttl, patience.tally_ttl)
+    return strings(dry, *map(_microseconds, times), b"%d" % patience.threshold)
 
 
 def _fill(fill: Fill) -> bytes:

@@ -208,7 +208,7 @@ class Turns(SynchronousTestCase):
     def met(self, state: SqliteState, fill: Fill | None = None, instance: str = "i") -> Met:
         """What becomes of a message that greylisting meets."""
         meeting = Meeting("c", "s", "r", "our.example", instance, False)
-        waiting = state.meet(meeting, Patience(deferral=60.0, lifetime=1e6, threshold=3), fill)
+        waiting = state.meet(meeting, Patience(60.0, 1e6, 1e6, 1e6, threshold=3), fill)
         self.clock.advance(0)
         met: Met = self.successResultOf(waiting)
         return met
@@ -217,7 +217,7 @@ class Turns(SynchronousTestCase):
         self.met(self.state, Fill("0", 1, 1e6))
         self.clock.advance(60)
         meeting = Meeting("c", "s", "r", "our.example", "", False)
-        patience = Patience(deferral=60.0, lifetime=1e6, threshold=1)
+        patience = Patience(60.0, 1e6, 1e6, 1e6, threshold=1)
         lost = [
             self.state.keep_verdicts("sda", "bob", [("a", True, "0")], 1e6),
             self.state.verdicts("sda", "bob", ["a"]),
@@ -429,7 +429,7 @@ class Files(TestCase):
         for _ in range(2):
             state = self.open(path)
             self.assertEqual((await state.usage(["bob"], 1000.0))[0].used, 1)
-            met = await state.meet(Meeting("c", "s", "r", "", "", True), Patience(0.0, 1000.0, 0))
+            met = await state.meet(Meeting("c", "s", "r", "", "", True), Patience(0.0, 1000.0, 1000.0, 1000.0, 0))
             self.assertEqual(met.outcome, Outcome.PASSED)
             await state.stop()
 

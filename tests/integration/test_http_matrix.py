@@ -18,11 +18,11 @@ from chapps_tw.config_write import EDITED
 from chapps_tw.names import normal_domain
 from tests.support.policy_client import encode, inbound, outbound
 from tests.support.rest_client import PASSCODE
-from tests.support.rows_case import DEFERRAL, RowsCase
+from tests.support.rows_case import DEFERRAL, OVER_QUOTA, RowsCase
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
-OVER_QUOTA = "REJECT Rejected - outbound quota fulfilled"
-NOT_ALLOWED = "REJECT Rejected - not allowed to send mail from this domain"
+NO_QUOTA = "REJECT Rejected - ann has no quota for outgoing mail; ask your provider"
+NOT_ALLOWED = "REJECT Rejected - ann is not allowed to send mail as me@other.example"
 GREYLISTED = "DEFER_IF_PERMIT Service temporarily unavailable - greylisted"
 
 Names = dict[str, Any]
@@ -184,7 +184,7 @@ class LiveRows(RowsCase):
         self.assertEqual(self.sent(sender="me@ann.example"), "DUNNO")
         taken = self.send("DELETE", "/users/{id}/quota/", id=self.ann)
         self.assertEqual((taken["response"], taken["remarks"]), ("Updated.", []))
-        self.assertEqual(self.sent(sender="me@ann.example"), OVER_QUOTA)
+        self.assertEqual(self.sent(sender="me@ann.example"), NO_QUOTA)
         [decided] = self.send("GET", "/live/decisions/", query="user=ann&limit=1")["response"]
         self.assertEqual(decided["reason"], "no_quota")
         left = self.get("/live/quota/{user_id}", user_id=self.ann)

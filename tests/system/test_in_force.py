@@ -40,7 +40,10 @@ STEPS, STEP = 60, 0.0001
 Call = tuple[Any, ...]
 Flip = tuple[Call, str]
 
-OPTIONS: Options = {"OutboundQuotaPolicy": {"margin": 0}}
+OPTIONS: Options = {
+    "OutboundQuotaPolicy": {"margin": 0, "rejection_message": OVER_QUOTA, "too_large_message": OVER_QUOTA},
+    "SenderDomainAuthPolicy": {"rejection_message": NOT_ALLOWED},
+}
 
 
 class InForceTestCase(APITestCase):

@@ -158,3 +158,8 @@ class SenderAuthTests(PolicyCase):
             self.assertEqual(self.decide(sender).action, f"PREPEND X-Sender: bob as {sender}")
         self.assertEqual(self.decide("").action, "PREPEND X-Sender: bob as -")
         self.assertEqual(self.decide("", user="").action, "PREPEND X-Sender: - as -")
+
+    def test_a_refusal_names_the_user_and_the_sender(self) -> None:
+        for sender, shown in (("x@example.net", "x@example.net"), ("root", "root"), ("", "<>")):
+            told = f"REJECT Rejected - bob is not allowed to send mail as {shown}"
+            self.assertEqual(self.decide(sender).action, told)
