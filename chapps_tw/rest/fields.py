@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, normal_domain, normal_email, unquoted
+from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, MAX_USER, normal_domain, normal_email, normal_name, unquoted
 from chapps_tw.network import client_address
 
 MAX_ID = 2**31 - 1
@@ -31,8 +31,18 @@ def _unpadded(text: str) -> str:
     return text
 
 
+def _entered_user(text: str) -> str:
+    return _fitting(normal_name, text, MAX_USER)
+
+
 def _entered_email(text: str) -> str:
-    return normal_email(unquoted(text))
+    return _fitting(normal_email, unquoted(text), MAX_EMAIL)
+
+
+def _fitting(normal: Callable[[str, bool], str], text: str, length: int) -> str:
+    """The normal form but for letter case, which the book may fold; ``""`` when that or this has no room there."""
+    folded, name = normal(text, True), normal(text, False)
+    return name if 0 < len(folded) <= length and len(name) <= length else ""
 
 
 # No control characters: no mail program writes them, and PostgreSQL takes no NUL.
@@ -49,7 +59,7 @@ _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _LAST_LABEL = "[0-9]{0,20}[A-Za-z_]([A-Za-z0-9_-]{0,40}[A-Za-z0-9_])?"
 _DOMAIN = rf"({_LABEL}\.)*{_LAST_LABEL}\.?"
 _ASCII_DOMAIN: JsonDict = {"pattern": f"^{_DOMAIN}$", "maxLength": MAX_DOMAIN}
-_ASCII_EMAIL: JsonDict = {"pattern": f"^[!#-?A-~][ -?A-~]*@{_DOMAIN}$", "maxLength": MAX_EMAIL}
+_ASCII_EMAIL: JsonDict = {"pattern": f"^[!#-?A-~][ -~]*@{_DOMAIN}$", "maxLength": MAX_EMAIL}
 _IDN: JsonDict = {"format": "idn-hostname", "maxLength": MAX_DOMAIN}
 _IDN_EMAIL: JsonDict = {"format": "idn-email", "maxLength": MAX_EMAIL}
 
@@ -62,13 +72,19 @@ UserName = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=128,
+        max_length=MAX_USER,
         pattern=_PLAIN,
-        description="The name that the user logs in with, as Postfix tells it; letter case counts.",
+        description="The name that the user logs in with, as Postfix tells it. Letter case does not count, unless "
+        "`fold_case` is off: it is kept in lower case, and a domain after an @ like that of a domain.",
         examples=["alice@example.com"],
     ),
 ]
-EnteredUserName = Annotated[UserName, Field(json_schema_extra=_UNPADDED_PLAIN), _UNPADDED]
+EnteredUserName = Annotated[
+    UserName,
+    Field(json_schema_extra=_UNPADDED_PLAIN),
+    _UNPADDED,
+    _normal(_entered_user, f"a name of at most {MAX_USER} characters, in the form that is kept"),
+]
 QuotaName = Annotated[
     str,
     Field(
@@ -107,8 +123,8 @@ EmailName = Annotated[
     Field(
         min_length=3,
         max_length=MAX_EMAIL,
-        description="A mail address. Its domain is kept like that of a domain; letter case counts before the @. "
-        "Quotes around what is before the @ are left out, as Postfix does.",
+        description="A mail address. Its domain is kept like that of a domain, and what is before the last @ in lower "
+        "case, unless `fold_case` is off. Quotes around what is before the @ are left out, as Postfix does.",
         examples=["alice@example.com"],
         json_schema_extra={"anyOf": [_ASCII_EMAIL, _IDN_EMAIL]},
     ),
@@ -131,7 +147,7 @@ def _any_of(description: str, *schemas: JsonDict) -> dict[str, Any]:
 
 
 def _source(text: str) -> str:
-    return normal_email(text) if "@" in text else normal_domain(text)
+    return normal_email(text, False) if "@" in text else normal_domain(text)
 
 
 def _client(text: str) -> str:

@@ -326,7 +326,7 @@ class Question(Input):
 
 
 class DecisionFilter(Input):
-    user: Text = Field("", description="Only those about this user; letter case counts.")
+    user: Text = Field("", description="Only those about this user, however spelled.")
     sender: Text = Field("", description="Only those about mail from this address; letter case does not count.")
     recipient: Text = Field("", description="Only those about mail to this address; letter case does not count.")
     client: Text = Field("", description="Only those about mail from this client address.")
