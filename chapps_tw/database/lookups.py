@@ -81,7 +81,9 @@ def spelled_otherwise(connection: Connection, kind: str, name: str, id: int | No
     return found[0].name if found else None
 
 
-def _named(connection: Connection, query: Select[Any], kind: str, wanted: str) -> Sequence[Row[Any]]:
+def _named(
+    connection: Connection, query: Select[*tuple[Any, ...]], kind: str, wanted: str
+) -> Sequence[Row[*tuple[Any, ...]]]:
     """The rows whose name has a normal form, the one that is spelled so first, then in the order of their ids.
 
     :param query: selects the ``name`` of a kind, and more.

@@ -16,8 +16,8 @@ KINDS: Final = ("users", "domains", "emails")
 
 # What becomes of names of which there can be one.
 _REMEDY: Final[Mapping[str, str]] = {
-    "users": "Whoever logs in by any of these names is id {first}; the others are kept, and are nobody until they are"
-    " renamed or deleted",
+    "users": "Whoever logs in by any of these names is id {first}; the others are kept, but not used until they are"
+    " renamed or id {first} is",
     "domains": "The flags of id {first} count, and the links of all; delete the others when id {first} has their links",
     "emails": "The links of all count; delete the others when id {first} has their links",
 }
@@ -51,7 +51,7 @@ def normalise(connection: Connection, say: Say) -> None:
                 changed.append(Row(rows[0].id, name))
         _rename(connection, kind, changed)
         if changed:
-            say(f"{len(changed)} {kind} are named in normal form now: in lower case, domains as A-labels.")
+            say(f"Names of {kind} that were brought into their normal form: {len(changed)}.")
         ids = [row.id for row in (*changed, *several)]
         note(connection, touched(connection, kind, ids, everything(kind)))
 
@@ -77,4 +77,5 @@ def _rename(connection: Connection, kind: str, rows: Sequence[Row]) -> None:
 def _told(kind: str, name: str, rows: Sequence[Row]) -> str:
     ordered = sorted(rows, key=lambda row: row.name != name)
     them = ", ".join(f"{row.name!r} (id {row.id})" for row in ordered)
-    return f"{len(rows)} {kind} are one by their names, {them}. {_REMEDY[kind].format(first=ordered[0].id)}."
+    remedy = _REMEDY[kind].format(first=ordered[0].id)
+    return f"{len(rows)} {kind} have the same name but for its spelling: {them}. {remedy}."

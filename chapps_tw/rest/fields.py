@@ -36,7 +36,11 @@ def _entered_user(text: str) -> str:
 
 
 def _entered_email(text: str) -> str:
-    return _fitting(normal_email, unquoted(text), MAX_EMAIL)
+    address = unquoted(text)
+    if address == text and text.count("@") > 1:
+        # Nearly surely two addresses, or a slip.
+        raise ValueError("must have quotes around what is before the last @, which holds another")
+    return _fitting(normal_email, address, MAX_EMAIL)
 
 
 def _fitting(normal: Callable[[str, bool], str], text: str, length: int) -> str:
@@ -59,7 +63,9 @@ _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _LAST_LABEL = "[0-9]{0,20}[A-Za-z_]([A-Za-z0-9_-]{0,40}[A-Za-z0-9_])?"
 _DOMAIN = rf"({_LABEL}\.)*{_LAST_LABEL}\.?"
 _ASCII_DOMAIN: JsonDict = {"pattern": f"^{_DOMAIN}$", "maxLength": MAX_DOMAIN}
-_ASCII_EMAIL: JsonDict = {"pattern": f"^[!#-?A-~][ -~]*@{_DOMAIN}$", "maxLength": MAX_EMAIL}
+_ASCII_EMAIL: JsonDict = {"pattern": f"^[!#-?A-~][ -?A-~]*@{_DOMAIN}$", "maxLength": MAX_EMAIL}
+# As Postfix hands it over.
+_ASCII_SENDER: JsonDict = {"pattern": f"^[ -~]+@{_DOMAIN}$", "maxLength": MAX_EMAIL}
 _IDN: JsonDict = {"format": "idn-hostname", "maxLength": MAX_DOMAIN}
 _IDN_EMAIL: JsonDict = {"format": "idn-email", "maxLength": MAX_EMAIL}
 
@@ -124,7 +130,8 @@ EmailName = Annotated[
         min_length=3,
         max_length=MAX_EMAIL,
         description="A mail address. Its domain is kept like that of a domain, and what is before the last @ in lower "
-        "case, unless `fold_case` is off. Quotes around what is before the @ are left out, as Postfix does.",
+        "case, unless `fold_case` is off. Quotes around what is before the last @ are left out, as Postfix does; they "
+        "are needed where that holds another @.",
         examples=["alice@example.com"],
         json_schema_extra={"anyOf": [_ASCII_EMAIL, _IDN_EMAIL]},
     ),
@@ -158,7 +165,7 @@ def _client(text: str) -> str:
 Source = Annotated[
     str,
     _normal(_source, "a domain name or a mail address"),
-    WithJsonSchema(_any_of("A domain name or a mail address.", _ASCII_DOMAIN, _IDN, _ASCII_EMAIL, _IDN_EMAIL)),
+    WithJsonSchema(_any_of("A domain name or a mail address.", _ASCII_DOMAIN, _IDN, _ASCII_SENDER, _IDN_EMAIL)),
 ]
 Client = Annotated[
     str,
