@@ -40,13 +40,14 @@ def normalise(connection: Connection, say: Say) -> None:
     :param say: takes a sentence for each kind that was changed, and for each name that stands there several times.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
+    told: list[str] = []
     for kind in KINDS:
         changed: list[Row] = []
         several: list[Row] = []
         for name, rows in _by_normal_name(connection, kind).items():
             if len(rows) > 1:
                 several += rows
-                say(_told(kind, name, rows))
+                told.append(_told(kind, name, rows))
             elif rows[0].name != name and storable(name, TABLES[kind].c.name.type.length):  # type: ignore[attr-defined]
                 changed.append(Row(rows[0].id, name))
         _rename(connection, kind, changed)
@@ -54,6 +55,8 @@ def normalise(connection: Connection, say: Say) -> None:
             say(f"Names of {kind} that were brought into their normal form: {len(changed)}.")
         ids = [row.id for row in (*changed, *several)]
         note(connection, touched(connection, kind, ids, everything(kind)))
+    for sentence in told:
+        say(sentence)
 
 
 def _by_normal_name(connection: Connection, kind: str) -> dict[str, list[Row]]:

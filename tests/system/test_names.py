@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import unittest
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from chapps_tw.config import PolicyConfigAdapter
+from tests.integration.test_migrations import revise
+from tests.integration.test_name_migration import BEFORE
 from tests.support.api_case import APITestCase, Database
+from tests.support.book_case import engine_for
 from tests.support.policy_client import outbound
 from tests.support.servers.service import PATIENT, Options, Service
 from tests.support.servers.sql import MariaDB, PostgreSQL
@@ -164,6 +169,45 @@ class OneNameCase(APITestCase):
         quota = self.ask("GET", "/quotas/")["response"][0]["id"]
         self.ask("PUT", "/quotas/", {"quota": {"id": quota, "quota": 4}})
         self.assertEqual(self.sent(LOGIN), "REJECT")
+
+
+class StartTests(unittest.TestCase):
+    """A service that is started on an SQLite file from before names had one form."""
+
+    def setUp(self) -> None:
+        self.service = Service(PATIENT)
+        self.addCleanup(self.service.remove)
+        engine = engine_for(PolicyConfigAdapter(db_name=str(self.service.directory / "chapps.sqlite3")))
+        self.addCleanup(engine.dispose)
+        revise(engine, BEFORE)
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO domains (id, name) VALUES (1, 'Example.org')"))
+            connection.execute(text("INSERT INTO quotas (id, name, quota) VALUES (1, 'ten', 10), (2, 'twenty', 20)"))
+            for id in range(1, 26):
+                rows = [{"id": 2 * id, "name": f"User{id}"}, {"id": 2 * id + 1, "name": f"user{id}"}]
+                connection.execute(text("INSERT INTO users (id, name) VALUES (:id, :name)"), rows)
+            for statement in (
+                "INSERT INTO users (id, name) VALUES (1, 'Alice@Example.org')",
+                "INSERT INTO domain_user (user_id, domain_id) SELECT id, 1 FROM users",
+                "INSERT INTO quota_user (user_id, quota_id) SELECT id, 1 + id % 2 FROM users",
+            ):
+                connection.execute(text(statement))
+
+    def test_it_finds_everybody_and_logs_what_was_done_about_names(self) -> None:
+        self.service.start().wait_ready()
+        log = self.service.log()
+        self.assertIn("Database: Names of domains that were brought into their normal form: 1.", log)
+        self.assertIn("'user1' (id 3), 'User1' (id 2). Whoever logs in by any of these names is id 3", log)
+        self.assertEqual(log.count("Whoever logs in by any"), 18)
+        self.assertIn("there is more to tell (7): run 'chapps-cli admin db-setup'", log)
+        with self.service.client() as client:
+            for login in SPELLINGS:
+                answer = client.ask(outbound(sasl_username=login, sender="x@example.org"))
+                self.assertEqual(answer, "DUNNO", login)
+        self.assertEqual(self.service.remaining(LOGIN), 16)
+        self.service.stop()
+        self.service.start().wait_ready()
+        self.assertEqual(self.service.log().count("Whoever logs in by any"), 18)
 
 
 class OneNameOnSqlite(OneNameCase):
