@@ -111,6 +111,15 @@ class _Quotas:
         [usage] = await self._state.usage([self._key(user)], self._interval)
         return _only(quotas.get(user.id, [])), usage
 
+    async def _in_place_of(self, user: Entry) -> list[str]:
+        """A remark about a user whose name is another's but for its spelling, and not used."""
+        if user.name == self._key(user):
+            return []
+        used = await self._book.by_name("users", user.name)
+        if used is None or used.id == user.id:
+            return []
+        return [f"User {user.name} is not used: whoever logs in by that name is user {used.name}, id {used.id}."]
+
     def _key(self, user: Entry) -> str:
         """A user's name in the state."""
         return normal_name(user.name, self._fold_case)
@@ -122,7 +131,7 @@ class _Quotas:
         if who.user_id:
             found = await self._book.by_ids("users", [who.user_id])
             if found:
-                return found[0], []
+                return found[0], await self._in_place_of(found[0])
             if who.name is None:
                 raise missing("users", who.user_id)
         user = await self._book.by_name("users", who.name or "")
