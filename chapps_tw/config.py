@@ -27,6 +27,7 @@ from chapps_tw.config_values import (
     parse_recipients,
     required,
     seconds,
+    separators,
     text,
     whole,
 )
@@ -67,6 +68,9 @@ class Chapps:
     payload_encoding: str = option("utf-8", "Encoding of Postfix requests; undecodable bytes are kept.", encoding)
     user_key: str = option("sasl_username", "Request attribute that names the user.", attribute)
     require_user_key: bool = option("True", "No other attribute may stand in for user_key.", boolean)
+    fold_case: bool = option(
+        "True", "Letter case tells no two users or addresses apart; run admin db-setup when it was changed.", boolean
+    )
     no_user_key_response: str = option(
         "REJECT Rejected - Authentication failed", "Answer to mail whose user cannot be told.", message()
     )
@@ -256,6 +260,11 @@ class SenderDomainAuthPolicy(_PolicySection):
     mode: str = option("enforce", *_MODE)
     on_failure: str = option("defer", *_ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a verdict stays in the state store.", _TTL)
+    subaddress_separators: str = option(
+        "+",
+        "Characters of which the first ends an address: with +, a+b@c may be sent from as a@c. Empty is none.",
+        separators,
+    )
 
 
 @dataclass(frozen=True)

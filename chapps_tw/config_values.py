@@ -120,6 +120,13 @@ def attribute(value: str) -> str:
     return value
 
 
+def separators(value: str) -> str:
+    """Characters that separate an address from its extension, as in Postfix' ``recipient_delimiter``; or nothing."""
+    if not re.fullmatch(r"[!#$%&'*+\-./=?^_`{|}~]*", value):
+        raise ValueError("punctuation that an address may hold before the @, such as + or +-, without spaces")
+    return value
+
+
 def host_names(value: str) -> tuple[str, ...]:
     """Names as they come in the Host header, but without a port."""
     names = addresses(value)

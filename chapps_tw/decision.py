@@ -34,14 +34,17 @@ class Reason(StrEnum):
         return member
 
     AUTHORIZED_DOMAIN = "authorized_domain", "The sender's domain is linked to the user."
-    AUTHORIZED_EMAIL = "authorized_email", "The sender's address is linked to the user."
+    AUTHORIZED_EMAIL = (
+        "authorized_email",
+        "The sender's address is linked to the user, or the one that it is a sub-address of.",
+    )
     SENDER_NOT_AUTHORIZED = (
         "sender_not_authorized",
         "Neither the sender's domain nor the sender's address is linked to the user, or there is no such user.",
     )
     SENDER_UNCLEAR = (
         "sender_unclear",
-        "The sender has no domain, or can be read in two ways, so that it is not known whose it is.",
+        "The sender has no domain: there is no @, or what follows the last one is no domain name.",
     )
     NULL_SENDER_ACCEPTED = "null_sender_accepted", "The sender is empty, and null_sender_ok lets that through."
     NULL_SENDER_REFUSED = "null_sender_refused", "The sender is empty, which null_sender_ok does not let through."

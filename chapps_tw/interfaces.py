@@ -58,11 +58,13 @@ class SenderGrant(NamedTuple):
     :ivar known: whether there is such a user.
     :ivar domain: whether the domain asked about is linked to the user.
     :ivar email: whether the address asked about is linked to the user.
+    :ivar base: whether the address is that it is a sub-address of.
     """
 
     known: bool
     domain: bool
     email: bool
+    base: bool = False
 
 
 class DomainFlags(NamedTuple):
@@ -74,16 +76,22 @@ class DomainFlags(NamedTuple):
 
 
 class PolicyBook(Protocol):
-    """Read access to what was decided. Every method raises :class:`BookUnavailable`."""
+    """Read access to what was decided. Every method raises :class:`BookUnavailable`.
+
+    Names are asked for in their normal form (:mod:`chapps_tw.names`), and found however they were stored.
+    """
 
     def quota_of(self, user: str) -> Awaitable[QuotaGrant]:
-        """The quota of a user, by the user's exact name."""
+        """The quota of a user."""
 
-    def senders_of(self, user: str, domain: str, email: str) -> Awaitable[SenderGrant]:
-        """Whether a domain (A-labels, lower case) and an address (exact) are linked to a user."""
+    def senders_of(self, user: str, domain: str, email: str, base: str = "") -> Awaitable[SenderGrant]:
+        """Whether a domain, an address, and the one that it is a sub-address of, are linked to a user.
+
+        ``""`` is linked to nobody.
+        """
 
     def flags_of(self, domain: str) -> Awaitable[DomainFlags]:
-        """The flags of a recipient domain (A-labels, lower case)."""
+        """The flags of a recipient domain."""
 
     def ping(self) -> Awaitable[None]:
         """Return when the database answers."""
@@ -102,9 +110,11 @@ class Entry(NamedTuple):
 class Touched(NamedTuple):
     """Cached copies that a change of the book makes wrong.
 
+    Names are in their normal form, as in the keys of the state.
+
     :ivar limits: names of users whose limit may have changed.
     :ivar senders: pairs of user name and domain or address, as :meth:`PolicyBook.senders_of` takes them.
-    :ivar flags: domains whose flags may have changed (A-labels, lower case).
+    :ivar flags: domains whose flags may have changed.
     :ivar pending: keys for :meth:`BookKeeper.dropped`; none where nobody knows whether the change is in force.
     """
 
@@ -135,7 +145,7 @@ class BookKeeper(PolicyBook, Protocol):
         """The entries with these ids that exist, in the order of their ids."""
 
     def by_name(self, kind: str, name: str) -> Awaitable[Entry | None]:
-        """The entry of exactly this name."""
+        """The entry of this name, however either is spelled; of several, the one that the policies take."""
 
     def links(self, kind: str, ids: Sequence[int], other: str) -> Awaitable[dict[int, list[Entry]]]:
         """For each id, the entries of kind ``other`` that are linked to it, by id."""
@@ -143,7 +153,7 @@ class BookKeeper(PolicyBook, Protocol):
     def create(
         self, kind: str, fields: dict[str, str | int | bool], links: dict[str, list[int]]
     ) -> Awaitable[tuple[Entry, Touched]]:
-        """Add an entry with its links."""
+        """Add an entry with its links. A name is stored in its normal form."""
 
     def update(
         self, kind: str, id: int, fields: dict[str, str | int | bool], links: dict[str, list[int]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -28,13 +28,14 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
 from chapps_tw.decision import Decision
-from chapps_tw.decision_log import DecisionLog, beside
+from chapps_tw.decision_log import DecisionLog, Search, beside
 from chapps_tw.decision_record import FORMS, Record, record_of
 from chapps_tw.helo_whitelist import HeloWhitelist
 from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.log_file import STANDARD_OUTPUT, LogFile, goes_nowhere
 from chapps_tw.log_limit import LogLimit
 from chapps_tw.metrics import Metrics
+from chapps_tw.names import normal_name
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.passcode import verify
 from chapps_tw.policies.exemption import Exemption
@@ -71,6 +72,9 @@ PING_SECONDS = 10.0
 
 # How long a start waits for the database server.
 CHECK_SECONDS = 5.0
+
+# How many sentences about names in the database a start logs.
+MAX_TOLD = 20
 
 # A bug is logged once in so many seconds.
 FAILURE_SECONDS = 60.0
@@ -267,7 +271,7 @@ class Parts:
             self.book,
             scope_of=self.tokens.scope_of,
             explain=self._explain,
-            find=self.decisions.search,
+            find=self._find,
             metrics=self.metrics.text,
             write_config=self._write_config,
             clock=time.time,
@@ -289,6 +293,11 @@ class Parts:
             return record_of(board.listener, request.known_user, request, decision, now)
 
         return Explained(record(answer.decision), [record(each) for each in answer.decisions])
+
+    def _find(self, wanted: Mapping[str, str]) -> Search:
+        """A look for the decisions whose fields are as wanted, the user however spelled."""
+        user = normal_name(wanted.get("user", ""), self.settings.chapps.fold_case)
+        return self.decisions.search({**wanted, "user": user} if user else wanted)
 
     def _fitting(self, request: OutboundPPR) -> Switchboard:
         """The listener that a request would be sent to: who logged in sends, anybody else brings us mail."""
@@ -359,10 +368,11 @@ class Parts:
         node that does not start would defer everything, and systemd might have given it up by the morning.
         """
         checked: list[Exception | None] = []
+        told: list[str] = []
 
         def check() -> None:
             try:
-                prepare(self.engine)
+                prepare(self.engine, told.append)
                 checked.append(None)
             except Exception as error:
                 checked.append(error)
@@ -375,6 +385,7 @@ class Parts:
             thread.join(CHECK_SECONDS)
         problem = checked[0] if checked else BookUnavailable(f"it did not answer in {CHECK_SECONDS:g} s")
         if problem is None:
+            self._tell(told)
             return
         text = database_problem(self.settings, problem)
         away = isinstance(problem, SQLAlchemyError | OSError | BookUnavailable)
@@ -383,6 +394,14 @@ class Parts:
         level = LogLevel.error if database_refuses(problem) else LogLevel.warn
         meanwhile = "until it can, only what is cached is answered; the schema was not checked"
         self.log.emit(level, "{text}; {meanwhile}", text=text, meanwhile=meanwhile)
+
+    def _tell(self, told: Sequence[str]) -> None:
+        """Log what the set-up of the database said, as far as anybody reads it there."""
+        for sentence in told[:MAX_TOLD]:
+            self.log.warn("Database: {sentence}", sentence=sentence)
+        if len(told) > MAX_TOLD:
+            more = len(told) - MAX_TOLD
+            self.log.warn("Database: there is more to tell ({more}): run 'chapps-cli admin db-setup'", more=more)
 
     def start(self) -> None:
         """Begin to work."""

@@ -354,7 +354,7 @@ class Question(Input):
 
 
 class DecisionFilter(Input):
-    user: Text = Field("", description="Only those about this user; letter case counts.")
+    user: Text = Field("", description="Only those about this user, however spelled.")
     sender: Text = Field("", description="Only those about mail from this address, or from any of this domain.")
     recipient: Text = Field("", description="Only those about mail to this address, or to any of this domain.")
     client: ClientOrNetwork = Field("", description="Only those about mail from this client address or network.")

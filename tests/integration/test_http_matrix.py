@@ -355,12 +355,12 @@ class EmbeddedAndSqliteTests(BookRows, LiveRows, InsightRows):
                 user = self.create("users", name=name, quota=quota, domains=[domain])
                 self.check_user(name, user, 100 + number)
                 renamed = self.send("PUT", "/users/", {"user": {"id": user, "name": f"new {name}"}})
-                self.assertEqual(renamed["response"]["name"], f"new {name}")
+                self.assertEqual(renamed["response"]["name"], f"new {name.lower()}")
 
     def check_user(self, name: str, user: int, limit: int) -> None:
         """Found by the name in a query, in bodies and in a path; and the one that policies ask about."""
         listed = self.send("GET", "/users/", query=urlencode({"q": name}))["response"]
-        self.assertIn({"id": user, "name": name}, listed)
+        self.assertIn({"id": user, "name": name.lower()}, listed)
         request = outbound(sasl_username=name, sender="me@odd.example")
         self.assertEqual(self.clients["outbound"].ask(request), "DUNNO")
         quota = "/live/quota/{user_id}"
@@ -370,9 +370,9 @@ class EmbeddedAndSqliteTests(BookRows, LiveRows, InsightRows):
         self.assertEqual(self.get("/live/sda/{source}/for/{user}", **verdict)["response"], "AUTHORIZED")
         self.assertEqual(self.send("DELETE", "/live/sda/{source}/for/{user}", **verdict)["response"], "AUTHORIZED")
         explained = self.send("POST", "/live/explain/", encode(request))["response"]
-        self.assertEqual([each["user"] for each in explained], [name, name])
+        self.assertEqual([each["user"] for each in explained], [name.lower()] * 2)
         decided = self.send("GET", "/live/decisions/", query=urlencode({"user": name}))["response"]
-        self.assertEqual([each["user"] for each in decided], [name])
+        self.assertEqual([each["user"] for each in decided], [name.lower()])
         self.assertEqual(self.send("DELETE", quota, name, user_id=0)["response"], 1)
 
     def test_odd_addresses(self) -> None:
@@ -381,7 +381,7 @@ class EmbeddedAndSqliteTests(BookRows, LiveRows, InsightRows):
             with self.subTest(address):
                 created = self.send("POST", "/emails/", {"name": address, "users": [user]}, 201)
                 local, _, domain = address.partition("@")
-                self.assertEqual(created["response"]["name"], f"{local}@{normal_domain(domain)}")
+                self.assertEqual(created["response"]["name"], f"{local.lower()}@{normal_domain(domain)}")
                 self.assertEqual(self.sent(sasl_username="addressed", sender=address), "DUNNO")
                 given: Names = {"source": address, "user": "addressed"}
                 self.assertEqual(self.get("/live/sda/{source}/for/{user}", **given)["response"], "AUTHORIZED")

@@ -139,7 +139,7 @@ class Node:
         self.state = state or SqliteState(":memory:", time.time, reactor)
         self._threads = Threads(reactor, 4)
         adapter = replace(PolicyConfigAdapter(), db_name="book")
-        self.engine = engine = make_engine(adapter, "", self.directory.name)
+        self.engine = engine = make_engine(adapter, "", self.directory.name, self.settings.chapps.fold_case)
         upgrade(engine)
         self.book = Keeper(engine, reactor, self._threads.run)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
