@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 import idna
+
+from chapps_tw.memo import Answers
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _A_LABEL = "xn--"
@@ -15,8 +16,10 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 MAX_DOMAIN = 253
 MAX_EMAIL = 320
 
+# Bytes for the names that are remembered, of each kind.
+_ROOM = 8 << 20
 
-@lru_cache(8192)
+
 def normal_domain(text: str) -> str:
     """A domain name as A-labels (RFC 5890) in lower case, without a final dot.
 
@@ -24,6 +27,10 @@ def normal_domain(text: str) -> str:
         encodable by IDNA 2008 (UTS 46, non-transitional), of characters that no name has, with an
         A-label that cannot be decoded, or all digits at its end as an IP address is (RFC 3696, section 2).
     """
+    return _domains[text]
+
+
+def _normal_domain(text: str) -> str:
     name = text.removesuffix(".")
     if not name or len(name) > MAX_DOMAIN:
         return ""
@@ -39,6 +46,9 @@ def normal_domain(text: str) -> str:
     return name
 
 
+_domains = Answers(_normal_domain, _ROOM)
+
+
 def _is_label(label: str) -> bool:
     if not _LABEL.fullmatch(label):
         return False
@@ -51,7 +61,6 @@ def _is_label(label: str) -> bool:
     return True
 
 
-@lru_cache(8192)
 def split_address(text: str) -> tuple[str, str]:
     """A mail address as ``(address, domain)``, the domain normal and the local part as it is.
 
@@ -60,6 +69,10 @@ def split_address(text: str) -> tuple[str, str]:
 
     :returns: ``("", "")`` when there is no local part, no domain, or more than one ``@``.
     """
+    return _addresses[text]
+
+
+def _split_address(text: str) -> tuple[str, str]:
     local, at, rest = text.rpartition("@")
     domain = normal_domain(rest)
     if not at or not local or not domain or "@" in local or len(local) + len(domain) >= MAX_EMAIL:
@@ -67,6 +80,9 @@ def split_address(text: str) -> tuple[str, str]:
     if not local.isprintable():
         return "", ""
     return f"{local}@{domain}", domain
+
+
+_addresses = Answers(_split_address, _ROOM)
 
 
 def normal_email(text: str) -> str:
