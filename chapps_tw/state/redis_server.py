@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config import ConfigError, Redis
+from chapps_tw.state.redis_script import PROBE
 
 CONNECT = 1.0
 """Seconds for the Sentinels' answer, and again for a connection."""
@@ -29,7 +30,7 @@ CONNECT = 1.0
 class Login:
     """What is said at the beginning of a connection.
 
-    :ivar probe: a key that is written, to see whether that can be done.
+    :ivar probe: a key that is written, to see whether all that is needed can be done.
     :ivar master: whether the server must call itself a master.
     """
 
@@ -59,8 +60,8 @@ class Login:
 
     @property
     def write(self) -> tuple[bytes, ...]:
-        """The command that writes the probe."""
-        return (b"SET", self.probe, b"1", b"PX", b"1000")
+        """The command that tries all that is needed on the probe."""
+        return PROBE.words(self.probe)
 
     def hide(self, text: str) -> str:
         """The text without the password, should a server repeat it."""
