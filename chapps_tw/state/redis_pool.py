@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from chapps_tw.config import Redis
 from chapps_tw.state.redis_connection import Entry, RedisConnection, Unusable, not_observed
+from chapps_tw.state.redis_following import Following
 from chapps_tw.state.redis_refusals import Refusals
 from chapps_tw.state.redis_script import PROBE, Shape, strings
 from chapps_tw.state.redis_server import Login, RedisServer, server_from
@@ -65,6 +66,7 @@ class RedisPool:
         self.size = size
         self.tick = min(0.1, deadline / 4)
         self._away = f"{server.name} is not connected yet"
+        self._following = Following(server.moved, self._leave, reactor)
         self._refusals = Refusals(server.name, reactor, monotonic, self.ping)
         self.lost = 0
         self.timeouts = 0
@@ -95,6 +97,7 @@ class RedisPool:
         """Begin to connect."""
         self._waiters.open()
         self._factory.startConnecting(self.server)
+        self._following.start()
 
     async def stop(self) -> None:
         """Close all connections; what waits for an answer fails."""
@@ -102,6 +105,7 @@ class RedisPool:
         self._away = f"{self.server.name} is not connected any more"
         self._waiters.close()
         self._refusals.stop()
+        self._following.stop()
         # A turn before and after: whoever calls, or goes on, from what a lost connection caused is inside a
         # ClientService that cannot be stopped then.
         await deferLater(self.clock, 0)
@@ -215,8 +219,12 @@ class RedisPool:
     def distrust(self, connection: RedisConnection, why: str) -> None:
         """What a ready connection saw holds for the server: make all connections anew."""
         if connection in self._ready:
-            for each in list(self._ready):
-                each.abandon(why)
+            self._leave(why)
+
+    def _leave(self, why: str) -> None:
+        """Make all connections anew."""
+        for connection in list(self._ready):
+            connection.abandon(why)
 
     def watch(self) -> None:
         """See to the deadlines of what waits."""
