@@ -69,11 +69,14 @@ class OutageTests(RedisTestCase):
         await deferToThread(reactor.callFromThread, time.sleep, DEADLINE + 0.2)
         self.assertEqual((await asked).outcome, Outcome.ACCEPTED)
 
-    async def test_a_call_fails_at_once_while_nothing_is_connected(self) -> None:
+    async def test_a_call_fails_at_once_when_a_connection_was_waited_for_in_vain(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         self.server.kill()
         await eventually(lambda: pool.problem)
+        begin = time.monotonic()
+        await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
+        self.assertLess(time.monotonic() - begin, DEADLINE)
         begin = time.monotonic()
         for _ in range(100):
             await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)

@@ -16,12 +16,13 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config import Redis
+from chapps_tw.interfaces import Outcome
 from chapps_tw.state.redis import RedisState
 from chapps_tw.state.redis_pool import RedisPool, pool_from
 from tests.support.policy_client import outbound
 from tests.support.redis_case import DEADLINE, Load, eventually, pause
 from tests.support.servers.common import free_port
-from tests.support.servers.redis import Authority, SentinelGroup
+from tests.support.servers.redis import Authority, RedisProcess, SentinelGroup
 from tests.support.servers.service import Service
 
 reactor: Any = installed_reactor
@@ -74,6 +75,43 @@ class SentinelTests(TestCase):
         peers = {connection.transport.getPeer().port for connection in pool._ready}
         self.assertEqual(peers, {group.replica.port})
         self.assertEqual(group.replica.command("ROLE")[0], "master")
+
+    @pytest.mark.timed
+    async def test_a_failover_by_hand_is_followed_though_the_old_master_still_answers(self) -> None:
+        group = await self.group()
+        pool = self.pool(group)
+        await eventually(lambda: pool.connections == 4)
+        load = Load(RedisState(pool, "chapps"))
+        await pause(0.3)
+        self.assertEqual(await deferToThread(group.command, group.ports[1], "SENTINEL", "FAILOVER", group.name), "OK")
+        await eventually(lambda: any(each == group.replica.port for each in self.told(group)), FAILOVER)
+        told = time.monotonic()
+        await eventually(lambda: {each.transport.getPeer().port for each in pool._ready} == {group.replica.port})
+        switched = time.monotonic()
+        self.assertLess(switched - told, 3)
+        before = int(group.replica.command("HGET", "chapps:oqp:{u}", "used"))
+        # Long enough for the Sentinels to demote the old master, and for all of them to tell the same.
+        await eventually(lambda: self.is_replica(group.master), FAILOVER)
+        await pause(2)
+        await load.stop()
+        counted = int(group.replica.command("HGET", "chapps:oqp:{u}", "used")) - before
+        accepted = sum(begin > switched and outcome is Outcome.ACCEPTED for begin, _, outcome in load.outcomes)
+        self.assertGreater(accepted, 100)
+        # What was in flight at that moment is counted and not among these.
+        self.assertIn(counted - accepted, range(33))
+        self.assertEqual([each for each in load.outcomes if each[0] > switched and each[2] is not Outcome.ACCEPTED], [])
+        self.assertLess(load.slowest, DEADLINE + 0.3)
+
+    def is_replica(self, server: RedisProcess) -> bool:
+        try:
+            return bool(server.command("ROLE")[0] == "slave")
+        except OSError:  # it closes all connections when it becomes one
+            return False
+
+    def told(self, group: SentinelGroup) -> list[int]:
+        """The port of the master, as each Sentinel tells it."""
+        answers = (group.command(port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", group.name) for port in group.ports)
+        return [int(port) for _, port in answers]
 
     async def test_a_name_that_no_sentinel_knows_is_reported(self) -> None:
         group = await self.group()
