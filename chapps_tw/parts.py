@@ -319,6 +319,9 @@ class Parts:
         try:
             if settings.api.auth == "token" and settings.api.listen:
                 self.tokens.make_first()
+                if not self.tokens.list():
+                    remedy = "make one with 'chapps-cli token create NAME'"
+                    self.log.warn("There is no API token: nobody can use the HTTP API; {remedy}", remedy=remedy)
         except TokenError as error:
             raise StartError(f"{place(settings, 'API', 'token_file')}: {error}") from None
         try:

@@ -13,6 +13,7 @@ from chapps_tw.config_file import load
 def read(tmp_path: Path, text: str, **environ: str) -> Settings:
     file = tmp_path / "chapps.ini"
     file.write_text(text)
+    file.chmod(0o600)
     return load(str(file), environ)
 
 
