@@ -224,7 +224,8 @@ def _of_nodes(settings: Settings) -> Iterator[Finding]:
     if not settings.uses_redis and not (adapter.db_url or adapter.adapter).startswith("sqlite"):
         words = (
             "is of this node alone; others on the same database count for themselves, so that a user has the quota at "
-            "each of them, and learn of changes made here only after cache_ttl: [Redis] server would let them share"
+            "each of them, and learn of changes made here only after [PolicyConfigAdapter] refresh: [Redis] server "
+            "would let them share"
         )
         others = (("PolicyConfigAdapter", "adapter"), ("PolicyConfigAdapter", "db_url"), ("Redis", "server"))
         yield Finding("State", "path", settings.state_path, words, others)

@@ -38,6 +38,7 @@ from chapps_tw.passcode import verify
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.quota import OutboundQuotaPolicy
+from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from chapps_tw.postfix import PolicyFactory
@@ -204,13 +205,14 @@ class Parts:
     def _make_policy(self, name: str) -> Seat:
         """A policy by its name."""
         settings, state, book = self.settings, self.state, self.book
+        due = Refresh(settings.adapter.refresh, self.reactor.seconds).is_due
         if name == "SenderDomainAuthPolicy":
-            return _seat(self._caching("senders", SenderDomainAuthPolicy(settings, state, book)), settings.sda)
+            return _seat(self._caching("senders", SenderDomainAuthPolicy(settings, state, book, due)), settings.sda)
         if name == "OutboundQuotaPolicy":
-            return _seat(self._caching("limits", OutboundQuotaPolicy(settings, state, book)), settings.oqp)
+            return _seat(self._caching("limits", OutboundQuotaPolicy(settings, state, book, due)), settings.oqp)
         if name == "GreylistingPolicy":
-            return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book)), settings.grl)
-        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.gethostname())
+            return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book, due)), settings.grl)
+        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.gethostname(), due)
         self._caching("spf_flags", policy)
         return _seat(policy, settings.spf)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
-from chapps_tw.interfaces import LiveState, PolicyBook, Verdict
+from chapps_tw.interfaces import BookUnavailable, LiveState, PolicyBook, Verdict
 from chapps_tw.names import split_address
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
+from chapps_tw.policies.refresh import never
 
 SPACE = "sda"
 
@@ -21,17 +23,21 @@ STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
 class SenderDomainAuthPolicy:
     """Lets a user send from the domains and the addresses that are linked to the user.
 
+    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
     :ivar looks: how often the book's copy in the state was looked for.
     :ivar misses: how often it was not there.
     """
 
     name = "SenderDomainAuthPolicy"
 
-    def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
+    def __init__(
+        self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
+    ) -> None:
         self._settings = settings.sda
         self._no_user = settings.chapps.no_user_key_response
         self._state = state
         self._book = book
+        self._due = due
         self.looks = self.misses = 0
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
@@ -62,6 +68,8 @@ class SenderDomainAuthPolicy:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         self.looks += 1
         source, detail = CACHE, ""
+        if keep and self._due((user, domain, email)):
+            await self._compare(user, domain, email)
         by_domain, by_email = await self._state.verdicts(SPACE, user, (domain, email))
         if by_domain.allowed is None or (not by_domain.allowed and by_email.allowed is None):
             source = DATABASE
@@ -71,6 +79,16 @@ class SenderDomainAuthPolicy:
         if by_email.allowed:
             return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
         return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, detail)
+
+    async def _compare(self, user: str, domain: str, email: str) -> None:
+        """Drop the copies of verdicts where the book says something else by now; they go on without the book."""
+        by_domain, by_email = await self._state.verdicts(SPACE, user, (domain, email))
+        if by_domain.allowed is None and by_email.allowed is None:
+            return
+        with suppress(BookUnavailable):
+            grant = await self._book.senders_of(user, domain, email)
+            if by_domain.allowed not in (None, grant.domain) or by_email.allowed not in (None, grant.email):
+                await self._state.drop_verdicts(SPACE, user, (domain, email))
 
     async def _look_up(
         self, user: str, domain: str, email: str, by_domain: Verdict, by_email: Verdict, keep: bool
@@ -83,7 +101,9 @@ class SenderDomainAuthPolicy:
         grant = await self._book.senders_of(user, domain, email)
         if keep:
             verdicts = [(domain, grant.domain, by_domain.token), (email, grant.email, by_email.token)]
-            ttl = self._settings.cache_ttl if grant.known else min(UNKNOWN_TTL, self._settings.cache_ttl)
+            ttl = self._settings.cache_ttl
+            if not (grant.domain or grant.email):
+                ttl = min(UNKNOWN_TTL, ttl)
             await self._state.keep_verdicts(SPACE, user, verdicts, ttl)
         detail = "" if grant.known else "there is no such user"
         return by_domain._replace(allowed=grant.domain), by_email._replace(allowed=grant.email), detail
