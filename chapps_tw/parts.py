@@ -158,6 +158,7 @@ class Parts:
     def _make_state(self) -> None:
         settings = self.settings
         self.state: LiveState
+        self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self.store: Store
         if settings.uses_redis:
             observe = self.metrics.calls("state", "command").observe
@@ -176,6 +177,7 @@ class Parts:
             watch = partial(self.metrics.watch, "state")
             self.store = self.state = state = SqliteState(settings.state_path, time.time, self.reactor, watch)
             readings.show_sqlite(self.metrics, state)
+            self.checks["state"] = state.ready
 
     def _make_book(self) -> None:
         adapter = self.settings.adapter
@@ -255,6 +257,7 @@ class Parts:
             clock=time.time,
             reactor=self.reactor,
             version=__version__,
+            checks=self.checks,
         )
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:

@@ -41,7 +41,7 @@ class API:
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.insight.Insight`.
     :param clock: epoch seconds.
     :param reactor: for delays and timeouts.
-    :param checks: more parts that ``/ready`` asks, beside the state store and the database.
+    :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
     """
 
     def __init__(
