@@ -139,6 +139,8 @@ def _connect_arguments(backend: str) -> dict[str, Any]:
             "keepalives_interval": 1,
             "keepalives_count": 3,
             "application_name": "chapps-tw",
+            # Also of a database without an encoding, so that it can be told that it has none.
+            "client_encoding": "utf8",
             # Connection poolers give a statement to another connection than prepared it.
             "prepare_threshold": None,
         }
