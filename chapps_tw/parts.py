@@ -140,6 +140,7 @@ class Parts:
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
         self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)
         self.caches: list[tuple[str, readings.Cached]] = []
+        self.refreshes: list[Refresh] = []
         self._make_state()
         self._make_book()
         self._make_spf()
@@ -207,7 +208,9 @@ class Parts:
     def _make_policy(self, name: str) -> Seat:
         """A policy by its name."""
         settings, state, book = self.settings, self.state, self.book
-        due = Refresh(settings.adapter.refresh, self.reactor.seconds).is_due
+        refresh = Refresh(settings.adapter.refresh, self.reactor.seconds)
+        self.refreshes.append(refresh)
+        due = refresh.is_due
         if name == "SenderDomainAuthPolicy":
             return _seat(self._caching("senders", SenderDomainAuthPolicy(settings, state, book, due)), settings.sda)
         if name == "OutboundQuotaPolicy":
@@ -258,7 +261,12 @@ class Parts:
             reactor=self.reactor,
             version=__version__,
             checks=self.checks,
+            compare=self._compare,
         )
+
+    def _compare(self) -> None:
+        for refresh in self.refreshes:
+            refresh.forget()
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:
         """What a listener would answer, and each of its policies.

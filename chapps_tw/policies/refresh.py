@@ -33,6 +33,10 @@ class Refresh:
         self._compared[key] = now
         return True
 
+    def forget(self) -> None:
+        """Have every copy be compared when it is next wanted."""
+        self._compared.clear()
+
 
 def never(_key: Hashable) -> bool:
     """In place of :meth:`Refresh.is_due`: copies hold for as long as the state keeps them."""

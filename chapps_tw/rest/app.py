@@ -42,6 +42,7 @@ class API:
     :param clock: epoch seconds.
     :param reactor: for delays and timeouts.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
+    :param compare: as for :class:`~chapps_tw.rest.dropping.CopyDropper`.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class API:
         reactor: IReactorTime,
         version: str,
         checks: Mapping[str, Check] | None = None,
+        compare: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._reactor = reactor
         self._version = version
         self._log = Logger()
-        self._dropper = CopyDropper(state, book, reactor)
+        self._dropper = CopyDropper(state, book, reactor, compare)
         self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
         lane = crud.Lane()
         self.routes: list[Route[Any]] = [
