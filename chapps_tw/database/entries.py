@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, or_, select
 
-from chapps_tw.database.models import TABLES
+from chapps_tw.database.models import FIELDS, TABLES
 from chapps_tw.database.text import part_spellings, storable
 from chapps_tw.database.touched import chunks, sides
 from chapps_tw.interfaces import Entry
@@ -26,7 +26,7 @@ def entries(
 ) -> list[Entry]:
     """A page of the entries whose name contains ``q``, letter case aside, ordered by id."""
     table = TABLES[kind]
-    query = select(table)
+    query = select(*FIELDS[kind])
     if linked is not None:
         if not possible([linked[1]]):
             return []
@@ -46,7 +46,7 @@ def by_ids(connection: Connection, kind: str, ids: Collection[int]) -> list[Entr
     return [
         entry
         for chunk in chunks(possible(ids))
-        for entry in _all(connection, select(table).where(table.c.id.in_(chunk)).order_by(table.c.id))
+        for entry in _all(connection, select(*FIELDS[kind]).where(table.c.id.in_(chunk)).order_by(table.c.id))
     ]
 
 
@@ -56,7 +56,8 @@ def by_name(connection: Connection, kind: str, name: str) -> Entry | None:
     if not storable(name, table.c.name.type.length):  # type: ignore[attr-defined]
         return None
     # A collation may take other names for the same: compare again.
-    found = [entry for entry in _all(connection, select(table).where(table.c.name == name)) if entry.name == name]
+    query = select(*FIELDS[kind]).where(table.c.name == name)
+    found = [entry for entry in _all(connection, query) if entry.name == name]
     return found[0] if found else None
 
 
@@ -66,7 +67,7 @@ def links(connection: Connection, kind: str, ids: Sequence[int], other: str) -> 
     table = TABLES[other]
     found: dict[int, list[Entry]] = {id: [] for id in ids}
     for chunk in chunks(possible(ids)):
-        query = select(own.label("own"), table).join(link).where(own.in_(chunk)).order_by(own, table.c.id)
+        query = select(own.label("own"), *FIELDS[other]).join(link).where(own.in_(chunk)).order_by(own, table.c.id)
         for row in connection.execute(query).mappings():
             fields = dict(row)
             found[fields.pop("own")].append(Entry(**fields))

@@ -1,7 +1,6 @@
 """What the policies ask of the book, each in one transaction on one connection.
 
-Names are looked up by their unique index. Only what is not found that way is looked for in other
-spellings, which no index helps with.
+Names are looked up by their unique index, and what is not found that way by the index of the names in lower case.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import Column, ColumnElement, Connection, select
 
 from chapps_tw.database.models import TABLES, domain_user, domains, email_user, emails, quota_user, quotas, users
 from chapps_tw.database.text import domain_spellings, email_spellings, folded
@@ -22,7 +21,7 @@ UNKNOWN_DOMAIN = DomainFlags(False, False, False)
 
 # Kinds whose names are not compared as they are: where they stand, the form that is compared, and how
 # a name of that form may be spelled.
-_SPELLED: Final[dict[str, tuple[ColumnElement[str], Callable[[str], str], Callable[[str], list[str]]]]] = {
+_SPELLED: Final[dict[str, tuple[Column[str], Callable[[str], str], Callable[[str], list[str]]]]] = {
     "domains": (domains.c.name, normal_domain, domain_spellings),
     "emails": (emails.c.name, normal_email, email_spellings),
 }
@@ -102,5 +101,5 @@ def spelled_otherwise(connection: Connection, kind: str, name: str, id: int | No
     return next((other for other in found if normal(other) == wanted), None)
 
 
-def _conditions(column: ColumnElement[str], spellings: list[str]) -> list[ColumnElement[bool]]:
-    return [column.in_(spellings), func.lower(column).in_(folded(spellings))]
+def _conditions(column: Column[str], spellings: list[str]) -> list[ColumnElement[bool]]:
+    return [column.in_(spellings), column.table.c.folded.in_(folded(spellings))]

@@ -218,7 +218,7 @@ def _recognised(connection: Connection) -> str:
         f"{table.name}.{column.name}"
         for table in _CHAPPS
         for column in table.columns
-        if column.name not in columns.get(table.name, ())
+        if column.computed is None and column.name not in columns.get(table.name, ())
     ]
     if not lacking:
         return FLAGS_REVISION
