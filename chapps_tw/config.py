@@ -104,6 +104,11 @@ class PolicyConfigAdapter:
     db_pass_file: str = option("", "File that holds the password instead.")
     db_url: Secret = option("", "SQLAlchemy URL; wins over the options above.", Secret)
     pool_size: int = option("8", "Database connections.", whole(1, 100))
+    refresh: float = option(
+        "60",
+        "Seconds after which a copy of what it says is compared with it again; while it is away copies last cache_ttl.",
+        seconds(1, 86400),
+    )
 
 
 @dataclass(frozen=True)

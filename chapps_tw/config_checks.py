@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chapps_tw.config import SECTIONS, Listener, Redis, Settings
-from chapps_tw.config_values import nearest, plain
+from chapps_tw.config_values import Secret, nearest, plain
+from chapps_tw.private_files import open_to_all
 
 # Of https://www.postfix.org/SMTPD_POLICY_README.html, as of Postfix 3.10.
 ATTRIBUTES = (
@@ -206,6 +207,7 @@ def doubts(settings: Settings) -> Iterator[Finding]:
     yield from _of_reach(settings)
     yield from _useless(settings)
     yield from _of_nodes(settings)
+    yield from _of_secrets(settings)
     for listener in settings.listeners:
         yield from _without_greylisting(settings, listener)
 
@@ -268,10 +270,44 @@ def _of_nodes(settings: Settings) -> Iterator[Finding]:
     if not settings.uses_redis and not (adapter.db_url or adapter.adapter).startswith("sqlite"):
         words = (
             "is of this node alone; others on the same database count for themselves, so that a user has the quota at "
-            "each of them, and learn of changes made here only after cache_ttl: [Redis] server would let them share"
+            "each of them, and learn of changes made here only after [PolicyConfigAdapter] refresh: [Redis] server "
+            "would let them share"
         )
         others = (("PolicyConfigAdapter", "adapter"), ("PolicyConfigAdapter", "db_url"), ("Redis", "server"))
         yield Finding("State", "path", settings.state_path, words, others)
+
+
+def _of_secrets(settings: Settings) -> Iterator[Finding]:
+    """Files with secrets that every account may read."""
+    sections = [(kind.section, name, value) for kind, name, value in _given(settings)]
+    for section, name, value in sections:
+        if _secret(name, value) and (section, name) not in settings.overridden and open_to_all(settings.path):
+            yield Finding(section, name, value, _open("stands in a file", settings.path))
+            break
+    for section, name, value in sections:
+        if name.endswith(("pass_file", "password_file")) and open_to_all(value):
+            yield Finding(section, name, value, _open("is a file", value))
+    if settings.api.auth == "token" and open_to_all(settings.token_path):
+        yield Finding("API", "token_file", settings.token_path, _open("is a file", settings.token_path))
+
+
+def _given(settings: Settings) -> Iterator[tuple[Any, str, Any]]:
+    """Every text that is given: its section, the option's name, the value."""
+    for key, kind in SECTIONS.items():
+        section = getattr(settings, key)
+        for name in (each.name for each in fields(kind)):
+            value = getattr(section, name)
+            if value and isinstance(value, str):
+                yield kind, name, value
+
+
+def _secret(name: str, value: str) -> bool:
+    # An URL is one only where it holds a password.
+    return isinstance(value, Secret) and (name != "db_url" or bool(re.search(r"//[^/@]*:[^/]*@|password=", value)))
+
+
+def _open(what: str, path: str) -> str:
+    return f"{what} that every account on this machine can read: chmod o= {path}"
 
 
 def _changed(section: object, names: tuple[str, ...]) -> list[str]:

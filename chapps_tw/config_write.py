@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 from chapps_tw.config import ConfigError, Settings
 from chapps_tw.config_render import render
-from chapps_tw.private_files import explain, hand_over
+from chapps_tw.private_files import explain, write_whole
 
 EDITED = "The file had been changed since it was read: what was changed there is gone, and was never in force."
 
@@ -57,44 +54,10 @@ def write(settings: Settings, path: str) -> Path:
     """
     try:
         target = Path(path).resolve()
-        _replace(target, render(settings).encode("utf-8"))
+        write_whole(target, render(settings).encode("utf-8"))
     except OSError as error:
         raise ConfigError([f"{path}: cannot be written: {explain(path, error)}"]) from error
     except RuntimeError:
         # What Path.resolve raises before Python 3.13.
         raise ConfigError([f"{path}: cannot be written: it is a symbolic link to itself"]) from None
     return target
-
-
-def _replace(target: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            _keep_owner(target, descriptor)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
-    _sync(target.parent)
-
-
-def _keep_owner(target: Path, descriptor: int) -> None:
-    with contextlib.suppress(PermissionError):
-        try:
-            before = target.stat()
-        except FileNotFoundError:
-            hand_over(descriptor, target.parent)
-        else:
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-
-
-def _sync(directory: Path) -> None:
-    """Make the new name survive a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

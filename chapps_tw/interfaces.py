@@ -115,6 +115,7 @@ class Touched(NamedTuple):
     :ivar limits: names of users whose limit may have changed.
     :ivar senders: pairs of user name and domain or address, as :meth:`PolicyBook.senders_of` takes them.
     :ivar flags: domains whose flags may have changed.
+    :ivar many: kinds of copies, ``limits`` or ``senders``, of which too many are wrong to be named one by one.
     :ivar pending: keys for :meth:`BookKeeper.dropped`; none where nobody knows whether the change is in force.
     """
 
@@ -122,6 +123,7 @@ class Touched(NamedTuple):
     senders: frozenset[tuple[str, str]] = frozenset()
     flags: frozenset[str] = frozenset()
     pending: tuple[str, ...] = ()
+    many: frozenset[str] = frozenset()
 
 
 class BookKeeper(PolicyBook, Protocol):

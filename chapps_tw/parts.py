@@ -42,6 +42,7 @@ from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.quota import OutboundQuotaPolicy
+from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from chapps_tw.postfix import PolicyFactory
@@ -152,6 +153,7 @@ class Parts:
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
         self.reporter = Reporter(self.metrics, self.decisions, reactor, time.time)
         self.caches: list[tuple[str, readings.Cached]] = []
+        self.refreshes: list[Refresh] = []
         self._make_state()
         self._make_book()
         self._make_spf()
@@ -177,6 +179,7 @@ class Parts:
     def _make_state(self) -> None:
         settings = self.settings
         self.state: LiveState
+        self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self.store: Store
         if settings.uses_redis:
             observe = self.metrics.calls("state", "command").observe
@@ -195,6 +198,7 @@ class Parts:
             watch = partial(self.metrics.watch, "state")
             self.store = self.state = state = SqliteState(settings.state_path, time.time, self.reactor, watch)
             readings.show_sqlite(self.metrics, state)
+            self.checks["state"] = state.ready
 
     def _make_book(self) -> None:
         adapter = self.settings.adapter
@@ -227,13 +231,16 @@ class Parts:
     def _make_policy(self, name: str) -> Seat:
         """A policy by its name."""
         settings, state, book = self.settings, self.state, self.book
+        refresh = Refresh(settings.adapter.refresh, self.reactor.seconds)
+        self.refreshes.append(refresh)
+        due = refresh.is_due
         if name == "SenderDomainAuthPolicy":
-            return _seat(self._caching("senders", SenderDomainAuthPolicy(settings, state, book)), settings.sda)
+            return _seat(self._caching("senders", SenderDomainAuthPolicy(settings, state, book, due)), settings.sda)
         if name == "OutboundQuotaPolicy":
-            return _seat(self._caching("limits", OutboundQuotaPolicy(settings, state, book)), settings.oqp)
+            return _seat(self._caching("limits", OutboundQuotaPolicy(settings, state, book, due)), settings.oqp)
         if name == "GreylistingPolicy":
-            return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book)), settings.grl)
-        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, self.receiver)
+            return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book, due)), settings.grl)
+        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, self.receiver, due)
         self._caching("spf_flags", policy)
         return _seat(policy, settings.spf)
 
@@ -279,7 +286,13 @@ class Parts:
             clock=time.time,
             reactor=self.reactor,
             version=__version__,
+            checks=self.checks,
+            compare=self._compare,
         )
+
+    def _compare(self) -> None:
+        for refresh in self.refreshes:
+            refresh.forget()
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:
         """What a listener would answer, and each of its policies.
@@ -348,6 +361,9 @@ class Parts:
         try:
             if settings.api.auth == "token" and settings.api.listen:
                 self.tokens.make_first()
+                if not self.tokens.list():
+                    remedy = "make one with 'chapps-cli token create NAME'"
+                    self.log.warn("There is no API token: nobody can use the HTTP API; {remedy}", remedy=remedy)
         except TokenError as error:
             raise StartError(f"{place(settings, 'API', 'token_file')}: {error}") from None
         try:

@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +24,61 @@ def create(path: str | Path, flags: int = os.O_WRONLY) -> int:
     os.fchmod(descriptor, 0o600)
     hand_over(descriptor, Path(path).parent)
     return descriptor
+
+
+def write_whole(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """Write a file of mode 0600 so that a reader sees the old one or the new one, never half of it.
+
+    One that is replaced keeps its owner where the process may do that. A new one that root makes belongs to the
+    owner of its directory.
+
+    :param replace: whether what is there may be replaced.
+    :raises FileExistsError: when it may not.
+    :raises OSError: when it cannot be written; what was there is untouched then.
+    """
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            _keep_owner(path, descriptor)
+            file.flush()
+            os.fsync(descriptor)
+        if replace:
+            os.replace(draft, path)
+        else:
+            os.link(draft, path)
+            os.unlink(draft)
+    except BaseException:
+        os.unlink(draft)
+        raise
+    _sync(path.parent)
+
+
+def _keep_owner(path: Path, descriptor: int) -> None:
+    with suppress(PermissionError):
+        try:
+            before = path.stat()
+        except FileNotFoundError:
+            hand_over(descriptor, path.parent)
+        else:
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+
+
+def _sync(directory: Path) -> None:
+    """Make the new name survive a power failure."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_to_all(path: str | Path) -> bool:
+    """Whether every account may read a file. One that is not there, or hidden from us, is taken for private."""
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def make_directory(path: str | Path) -> None:

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, cast
 
-from sqlalchemy import Engine, QueuePool
+from sqlalchemy import Engine
 
+from chapps_tw.database.pool import BoundedPool
 from chapps_tw.metrics import Metrics, Values
 from chapps_tw.postfix import PolicyFactory
 from chapps_tw.spf_dns import Resolver
@@ -89,8 +90,7 @@ def show_database(metrics: Metrics, engine: Engine, size: int) -> None:
     """The connections to the database."""
     _gauge(metrics, "chapps_database_pool_size", "Connections to the database that there may be.", lambda: size)
     help = "Connections to the database that are in use."
-    # When connections are thrown away there is a new pool.
-    _gauge(metrics, "chapps_database_connections", help, lambda: cast(QueuePool, engine.pool).checkedout())
+    _gauge(metrics, "chapps_database_connections", help, lambda: cast(BoundedPool, engine.pool).checkedout())
 
 
 def show_dns(metrics: Metrics, resolver: Resolver) -> None:

@@ -81,15 +81,15 @@ class TokenStore:
 
         :raises TokenError: when the file cannot be written, or is there and cannot be read.
         """
-        try:
-            descriptor = private_files.create(self._first)
-        except FileExistsError:
+        if os.path.lexists(self._first):
             self._read_first()
+            return False
+        try:
+            private_files.write_whole(self._first, f"{secrets.token_urlsafe(32)}\n".encode(), replace=False)
+        except FileExistsError:
             return False
         except OSError as error:
             raise _problem(self._first, "the API token cannot be written", error) from error
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
         return True
 
     def create(self, name: str, scope: str, created: float) -> str:
@@ -137,7 +137,7 @@ class TokenStore:
         had = bool(self._read_first())
         if had:
             try:
-                self._first.write_text("")
+                private_files.write_whole(self._first.resolve(), b"")
             except OSError as error:
                 raise _problem(self._first, "cannot be written", error) from error
         return had
@@ -177,15 +177,8 @@ class TokenStore:
         rows = [
             {"name": each.name, "scope": each.scope, "created": each.created, "sha256": each.digest} for each in tokens
         ]
-        draft = self._others.with_suffix(".new")
         try:
-            draft.unlink(missing_ok=True)
-            descriptor = private_files.create(draft)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(rows, file, indent=1)
-                file.flush()
-                os.fsync(descriptor)
-            draft.replace(self._others)
+            private_files.write_whole(self._others, json.dumps(rows, indent=1).encode())
         except OSError as error:
             raise _problem(self._others, "cannot be written", error) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from itertools import chain
 from typing import Any, TypeAlias
 
 from sqlalchemy import Column, Connection, Table, delete, insert, select, update
@@ -12,7 +11,7 @@ from chapps_tw.database.entries import MAX_INTEGER, by_ids, missing, possible
 from chapps_tw.database.lookups import spelled_otherwise
 from chapps_tw.database.models import TABLES, quota_user
 from chapps_tw.database.text import normal_of, storable
-from chapps_tw.database.touched import chunks, everything, linked_senders, reached, sides, touched, union
+from chapps_tw.database.touched import chunks, everything, reached, senders_between, sides, touched, union
 from chapps_tw.interfaces import BookConflict, Entry, Touched
 
 Fields: TypeAlias = Mapping[str, str | int | bool]
@@ -175,5 +174,4 @@ def _touched_links(connection: Connection, kind: str, id: int, other: str, ids: 
     thing = other if kind == "users" else kind
     if thing == "quotas":
         return touched(connection, "users", [id] if kind == "users" else ids, {"limits"})
-    found = (linked_senders(connection, kind, [id], thing, chunk) for chunk in chunks(ids))
-    return Touched(senders=frozenset(chain.from_iterable(found)))
+    return senders_between(connection, kind, id, other, ids)

@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from chapps_tw import sqlite_files
 from chapps_tw.config import ConfigError, PolicyConfigAdapter
+from chapps_tw.database.pool import BoundedPool
 from chapps_tw.database.text import FOLD_CASE
 
 CONNECT_SECONDS: Final = 2
@@ -109,8 +110,8 @@ def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str, fold
     arguments = {name: value for name, value in _connect_arguments(backend).items() if name not in url.query}
     engine = create_engine(
         url,
+        poolclass=BoundedPool,
         pool_size=adapter.pool_size,
-        max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
         pool_pre_ping=backend != "sqlite",
         pool_recycle=-1 if backend == "sqlite" else RECYCLE_SECONDS,
@@ -120,7 +121,7 @@ def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str, fold
         pool_logging_name=_POOL_LOG,
     )
     # A connection that broke is reported to whoever used it; the pool would print a traceback as well.
-    logging.getLogger(f"sqlalchemy.pool.impl.QueuePool.{_POOL_LOG}").setLevel(logging.CRITICAL)
+    logging.getLogger(f"{BoundedPool.__module__}.{BoundedPool.__name__}.{_POOL_LOG}").setLevel(logging.CRITICAL)
     if backend == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -141,6 +142,8 @@ def _connect_arguments(backend: str) -> dict[str, Any]:
             "keepalives_interval": 1,
             "keepalives_count": 3,
             "application_name": "chapps-tw",
+            # Also of a database without an encoding, so that it can be told that it has none.
+            "client_encoding": "utf8",
             # Connection poolers give a statement to another connection than prepared it.
             "prepare_threshold": None,
         }
@@ -201,23 +204,26 @@ def _follow_file(engine: Engine, path: str) -> None:
 
 
 class Lifelines:
-    """Frees threads that wait for an answer of PostgreSQL that will not come.
+    """Frees threads that wait for an answer of a server that will not come.
 
-    PyMySQL and SQLite give up by themselves; libpq waits for ever when the server hangs but its
-    kernel acknowledges. Shutting the socket down from another thread ends that wait. Each connection's
-    socket is held a second time here, so that its number cannot be anybody else's by then.
+    libpq waits for ever when the server hangs but its kernel acknowledges, PyMySQL for five seconds, which keep
+    a connection from those who would find out that the server is back. Shutting the socket down from another
+    thread ends that wait; SQLite gives up by itself. Each connection's socket is held a second time here, so that
+    its number cannot be anybody else's by then.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sockets: dict[int, socket.socket] = {}
-        if engine.dialect.name == "postgresql":
+        if engine.dialect.name != "sqlite":
             event.listen(engine, "connect", self._hold)
             event.listen(engine, "close", self._let_go)
             event.listen(engine, "close_detached", self._let_go_detached)
 
     def _hold(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
-        self._sockets[id(connection)] = socket.socket(fileno=os.dup(connection.fileno()))
+        # PyMySQL has no public way to it.
+        end = connection if hasattr(connection, "fileno") else connection._sock
+        self._sockets[id(connection)] = socket.socket(fileno=os.dup(end.fileno()))
 
     def _let_go_detached(self, connection: Any) -> None:
         held = self._sockets.pop(id(connection), None)

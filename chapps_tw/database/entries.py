@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, or_, select
 
 from chapps_tw.database.lookups import id_of
-from chapps_tw.database.models import TABLES
+from chapps_tw.database.models import FIELDS, TABLES
 from chapps_tw.database.text import part_spellings, storable
 from chapps_tw.database.touched import chunks, sides
 from chapps_tw.interfaces import Entry
@@ -27,7 +27,7 @@ def entries(
 ) -> list[Entry]:
     """A page of the entries whose name contains ``q``, letter case aside, ordered by id."""
     table = TABLES[kind]
-    query = select(table)
+    query = select(*FIELDS[kind])
     if linked is not None:
         if not possible([linked[1]]):
             return []
@@ -47,7 +47,7 @@ def by_ids(connection: Connection, kind: str, ids: Collection[int]) -> list[Entr
     return [
         entry
         for chunk in chunks(possible(ids))
-        for entry in _all(connection, select(table).where(table.c.id.in_(chunk)).order_by(table.c.id))
+        for entry in _all(connection, select(*FIELDS[kind]).where(table.c.id.in_(chunk)).order_by(table.c.id))
     ]
 
 
@@ -66,7 +66,7 @@ def links(connection: Connection, kind: str, ids: Sequence[int], other: str) -> 
     table = TABLES[other]
     found: dict[int, list[Entry]] = {id: [] for id in ids}
     for chunk in chunks(possible(ids)):
-        query = select(own.label("own"), table).join(link).where(own.in_(chunk)).order_by(own, table.c.id)
+        query = select(own.label("own"), *FIELDS[other]).join(link).where(own.in_(chunk)).order_by(own, table.c.id)
         for row in connection.execute(query).mappings():
             fields = dict(row)
             found[fields.pop("own")].append(Entry(**fields))

@@ -1,7 +1,6 @@
 """What the policies ask of the book, each in one transaction on one connection.
 
-Names are looked up by their unique index. Only what is not found that way is looked for in other
-spellings, which no index helps with.
+Names are looked up by their unique index, and what is not found that way by the index of the names in lower case.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select
 
 from chapps_tw.database.models import TABLES, domain_user, domains, email_user, emails, quota_user, quotas, users
 from chapps_tw.database.text import domain_spellings, folded, name_spellings, normal_of
@@ -97,5 +96,5 @@ def _named(
     return []
 
 
-def _conditions(column: ColumnElement[str], spellings: list[str]) -> list[ColumnElement[bool]]:
-    return [column.in_(spellings), func.lower(column).in_(folded(spellings))]
+def _conditions(column: Column[str], spellings: list[str]) -> list[ColumnElement[bool]]:
+    return [column.in_(spellings), column.table.c.folded.in_(folded(spellings))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import Boolean, Column, Computed, ForeignKey, Integer, MetaData, String, Table, Text
 
 from chapps_tw.names import MAX_EMAIL, MAX_USER
 
@@ -61,14 +61,20 @@ def _link(name: str, other: str, target: str, *, one: bool = False) -> Table:
     )
 
 
-users = _entries("users", MAX_USER)
+def _folded(length: int) -> Column[str]:
+    """The name in lower case, as the database folds it and for it alone: another spelling is found by its index."""
+    return Column("folded", String(length), Computed("lower(name)"), index=True)
+
+
+users = _entries("users", MAX_USER, _folded(MAX_USER))
 domains = _entries(
     "domains",
     255,
     Column("greylist", Boolean, nullable=False, server_default="0"),
     Column("check_spf", Boolean, nullable=False, server_default="0"),
+    _folded(255),
 )
-emails = _entries("emails", MAX_EMAIL)
+emails = _entries("emails", MAX_EMAIL, _folded(MAX_EMAIL))
 quotas = _entries("quotas", 32, Column("quota", Integer, nullable=False, unique=True, index=True))
 
 domain_user = _link("domain_user", "domain_id", "domains.id")
@@ -85,6 +91,9 @@ pending_drops = Table(
 )
 
 TABLES: Final = {"users": users, "domains": domains, "emails": emails, "quotas": quotas}
+
+# What an entry consists of.
+FIELDS: Final = {kind: [column for column in table.c if column.computed is None] for kind, table in TABLES.items()}
 
 # What links a user to the things of a kind, and the name of the column that says to which.
 LINKS: Final = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
@@ -64,7 +64,9 @@ def check(engine: Engine) -> None:
     :raises SchemaBehind: when ``chapps-cli admin db-setup`` has to be run first.
     :raises SchemaForeign: when the database belongs to a newer version, or to something else.
     """
-    found = current(engine)
+    with engine.connect() as connection:
+        _require_encoding(connection)
+        found = _revision(connection)
     if found != head():
         raise SchemaBehind(_behind(found) if found else f"The database has no tables yet: {SET_UP}.")
 
@@ -98,6 +100,7 @@ def upgrade(engine: Engine, say: Callable[[str], None] = _say_nothing) -> str:
     :raises SchemaForeign: when the database belongs to a newer version, or to something else.
     """
     with _exclusive(engine) as connection:
+        _require_encoding(connection)
         found = _revision(connection)
         if found == head():
             return found
@@ -129,6 +132,21 @@ def prepare(engine: Engine, say: Callable[[str], None] = _say_nothing) -> None:
         upgrade(engine, say)
     else:
         check(engine)
+
+
+def _require_encoding(connection: Connection) -> None:
+    """Refuse a database of PostgreSQL that takes any octets for text: names could not be read and compared.
+
+    :raises SchemaForeign: for one.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    driver: Any = connection.connection.driver_connection
+    if driver.info.parameter_status("server_encoding") == "SQL_ASCII":
+        raise SchemaForeign(
+            "The database has the encoding SQL_ASCII, in which only ASCII is text: make another one with "
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and name that."
+        )
 
 
 def _behind(found: str) -> str:
@@ -220,7 +238,7 @@ def _recognised(connection: Connection) -> str:
         f"{table.name}.{column.name}"
         for table in _CHAPPS
         for column in table.columns
-        if column.name not in columns.get(table.name, ())
+        if column.computed is None and column.name not in columns.get(table.name, ())
     ]
     if not lacking:
         return FLAGS_REVISION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Table, select
@@ -12,6 +12,9 @@ from chapps_tw.database.text import normal_of
 from chapps_tw.interfaces import Touched
 
 CHUNK: Final = 500
+
+# Copies of a kind that are named one by one. More would keep the database, the state and the reactor busy for long.
+MOST: Final = 5000
 
 # What a change of a field, or of a kind of link, makes wrong: limits, flags, or verdicts about a user
 # and a kind of sender.
@@ -64,11 +67,38 @@ def sides(kind: str, other: str) -> tuple[Table, Column[Any], Column[Any]]:
 
 
 def union(*parts: Touched) -> Touched:
-    return Touched(
+    return _bounded(
         frozenset().union(*(part.limits for part in parts)),
         frozenset().union(*(part.senders for part in parts)),
         frozenset().union(*(part.flags for part in parts)),
+        frozenset().union(*(part.many for part in parts)),
     )
+
+
+def _bounded(
+    limits: Set[str], senders: Set[tuple[str, str]], flags: Set[str], many: frozenset[str] = frozenset()
+) -> Touched:
+    """What was touched, with kinds in place of too many copies."""
+    found = {"limits": len(limits), "senders": len(senders)}
+    many |= {kind for kind, count in found.items() if count > MOST}
+    return Touched(
+        frozenset() if "limits" in many else frozenset(limits),
+        frozenset() if "senders" in many else frozenset(senders),
+        frozenset(flags),
+        many=many,
+    )
+
+
+def senders_between(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> Touched:
+    """The verdicts that hang on the links between one entry and some others.
+
+    :param other: ``domains`` or ``emails``, or ``users`` where ``kind`` is one of these.
+    """
+    thing = other if kind == "users" else kind
+    senders: set[tuple[str, str]] = set()
+    for chunk in chunks(ids):
+        senders.update(linked_senders(connection, kind, [id], thing, chunk))
+    return _bounded(set(), senders, set())
 
 
 def touched(connection: Connection, kind: str, ids: Collection[int], reach: Collection[str]) -> Touched:
@@ -77,16 +107,16 @@ def touched(connection: Connection, kind: str, ids: Collection[int], reach: Coll
     senders: set[tuple[str, str]] = set()
     flags: set[str] = set()
     for chunk in chunks(ids):
-        if "limits" in reach:
+        if "limits" in reach and len(limits) <= MOST:
             limits.update(_limits(connection, kind, chunk))
         for other in ("domains", "emails"):
-            if other in reach:
+            if other in reach and len(senders) <= MOST:
                 senders.update(linked_senders(connection, kind, chunk, other))
         if "flags" in reach:
             names = connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))
             flags.update(map(normal_of(connection, "domains"), names))
     flags.discard("")
-    return Touched(frozenset(limits), frozenset(senders), frozenset(flags))
+    return _bounded(limits, senders, flags)
 
 
 def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[str]:
@@ -94,14 +124,14 @@ def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[s
     if kind == "users":
         names = names.where(users.c.id.in_(ids))
     else:
-        names = names.join(quota_user).where(quota_user.c.quota_id.in_(ids))
+        names = names.join(quota_user).where(quota_user.c.quota_id.in_(ids)).limit(MOST + 1)
     yield from map(normal_of(connection, "users"), connection.scalars(names))
 
 
 def linked_senders(
     connection: Connection, kind: str, ids: Sequence[int], other: str, only: Sequence[int] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Users and what they are linked to: pairs as :meth:`PolicyBook.senders_of` takes them.
+    """Users and what they are linked to: pairs as :meth:`PolicyBook.senders_of` takes them, no more than one too many.
 
     :param kind: ``users``, or the same as ``other``.
     :param other: ``domains`` or ``emails``.
@@ -114,7 +144,7 @@ def linked_senders(
     if only is not None:
         query = query.where(far.in_(only))
     normal_user, normal_sender = normal_of(connection, "users"), normal_of(connection, other)
-    for user, name in connection.execute(query):
+    for user, name in connection.execute(query.limit(MOST + 1)):
         normal = normal_sender(name)
         if normal:
             yield normal_user(user), normal

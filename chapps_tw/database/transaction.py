@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import code, reason
+from chapps_tw.database.models import TABLES
 from chapps_tw.database.pending import note
 from chapps_tw.interfaces import BookConflict, BookUnavailable, ChangeUncertain, Touched
 
@@ -30,6 +31,12 @@ _CONTENTION: Final = frozenset(("40001", "40P01", "55P03", 1205, 1213, 1020, _BU
 _READ_ONLY: Final = frozenset(("25006", 1290, 1792, 1836))
 _UNIQUE: Final = frozenset(("23505", 1062, "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"))
 _FOREIGN_KEY: Final = frozenset(("23503", 1452, "SQLITE_CONSTRAINT_FOREIGNKEY"))
+
+
+_BEHIND: Final = (
+    "The database gives out ids of {table} that are in use, so that nothing can be added; let its administrator run "
+    "SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
+)
 
 
 class Permit:
@@ -70,7 +77,7 @@ def transact(
     :param taken: makes a sentence from the driver's text about a unique key.
     :raises BookConflict: for a unique key that is taken, or a value that does not fit.
     :raises BookUnavailable: when other writers do not make room, the waiter has gone, or the database takes no
-        changes. Lookups may be answered all the same.
+        changes or gives out ids that are in use. Lookups may be answered all the same.
     :raises ChangeUncertain: when the database was lost while it was committing.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
@@ -94,6 +101,8 @@ def transact(
 def _require_another_try(engine: Engine, error: DBAPIError, taken: Callable[[str], str]) -> None:
     """Raise what :func:`transact` does for an error that would only come again."""
     kind = code(error)
+    if kind in _UNIQUE and (table := _ids_of(error)):
+        raise BookUnavailable(_BEHIND.format(table=table)) from None
     if kind in _UNIQUE and not _of_link(error):
         raise BookConflict(taken(str(error.orig))) from None
     if isinstance(error.orig, engine.dialect.loaded_dbapi.DataError):
@@ -148,6 +157,16 @@ def lock(connection: Connection) -> None:
     """
     if connection.dialect.name != "sqlite":
         connection.execute(text("SELECT version_num FROM alembic_version FOR UPDATE"))
+
+
+def _ids_of(error: DBAPIError) -> str:
+    """The table for which PostgreSQL has given out an id that is in use; ``""`` when it is something else.
+
+    Rows that were copied in with their ids leave its sequence behind.
+    """
+    report = getattr(error.orig, "diag", None)
+    constraint, table = getattr(report, "constraint_name", None), getattr(report, "table_name", None)
+    return str(table) if table in TABLES and constraint in (f"pk_{table}", f"{table}_pkey") else ""
 
 
 def _of_link(error: DBAPIError) -> bool:

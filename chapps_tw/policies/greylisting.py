@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
 from math import ceil
 from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.inbound import client_network, domain_of, mail_address
-from chapps_tw.interfaces import Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
+from chapps_tw.interfaces import BookUnavailable, Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
+from chapps_tw.policies.refresh import never
 from chapps_tw.request import PostfixPolicyRequest
 
 # At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
@@ -27,17 +29,21 @@ _REASONS = {
 class GreylistingPolicy:
     """Defers what it has not met before; who comes back after a while passes (RFC 6647).
 
+    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
     :ivar looks: how often the book's copy in the state was looked for.
     :ivar misses: how often it was not there.
     """
 
     name = "GreylistingPolicy"
 
-    def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
+    def __init__(
+        self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
+    ) -> None:
         self._settings = settings.grl
         self._patience = patience(settings)
         self._state = state
         self._book = book
+        self._due = due
         self.looks = self.misses = 0
 
     def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
@@ -47,14 +53,18 @@ class GreylistingPolicy:
             a domain that one names is another name of the client.
         :raises StateUnavailable, BookUnavailable: when they cannot be asked.
         """
-        return self._judge(request, earlier, self._state.meet)
+        return self._judge(request, earlier, self._state.meet, self._due)
 
     def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, remembering nothing. Raises the same."""
-        return self._judge(request, earlier, self._state.peek_meet)
+        return self._judge(request, earlier, self._state.peek_meet, never)
 
     async def _judge(
-        self, request: PostfixPolicyRequest, earlier: Sequence[Decision], ask: Callable[..., Awaitable[Met]]
+        self,
+        request: PostfixPolicyRequest,
+        earlier: Sequence[Decision],
+        ask: Callable[..., Awaitable[Met]],
+        due: Callable[[Hashable], bool],
     ) -> Decision:
         if not request.get("recipient") or request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
@@ -65,6 +75,8 @@ class GreylistingPolicy:
         meeting, detail = self._meeting(request, earlier)
         if not meeting.domain and not meeting.forced:
             return Decision(self._accepting(request), Reason.NOT_GREYLISTED, self.name)
+        if not meeting.forced and due(meeting.domain):
+            await self._compare(meeting)
         self.looks += 1
         source = CACHE
         met = await ask(meeting, self._patience)
@@ -102,6 +114,16 @@ class GreylistingPolicy:
             spf_domain,
         )
         return meeting, detail
+
+    async def _compare(self, meeting: Meeting) -> None:
+        """Drop the copy of a domain's flag where the book says something else by now; it goes on without the book."""
+        met = await self._state.peek_meet(meeting, self._patience)
+        if met.outcome is Outcome.MISSING:
+            return
+        with suppress(BookUnavailable):
+            flags = await self._book.flags_of(meeting.domain)
+            if flags.greylist is (met.outcome is Outcome.NOT_GREYLISTED):
+                await self._state.drop_flags([meeting.domain])
 
     async def _look_up(self, domain: str, token: str) -> Fill:
         self.misses += 1

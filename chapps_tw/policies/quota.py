@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
 from math import ceil, floor
 from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
-from chapps_tw.interfaces import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, PolicyBook, Rules, Spend, Spent
+from chapps_tw.interfaces import (
+    NO_QUOTA,
+    UNKNOWN_USER,
+    BookUnavailable,
+    Fill,
+    LiveState,
+    Outcome,
+    PolicyBook,
+    QuotaGrant,
+    Rules,
+    Spend,
+    Spent,
+)
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
+from chapps_tw.policies.refresh import never
 
 # Only here does a message have an instance that its count can hang on (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
@@ -28,18 +42,22 @@ _REASONS = {
 class OutboundQuotaPolicy:
     """Lets a user send a number of transmissions in a rolling interval.
 
+    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
     :ivar looks: how often the book's copy in the state was looked for.
     :ivar misses: how often it was not there.
     """
 
     name = "OutboundQuotaPolicy"
 
-    def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
+    def __init__(
+        self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
+    ) -> None:
         self._settings = settings.oqp
         self._no_user = settings.chapps.no_user_key_response
         self._rules = rules(settings)
         self._state = state
         self._book = book
+        self._due = due
         self.looks = self.misses = 0
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
@@ -47,13 +65,15 @@ class OutboundQuotaPolicy:
 
         :raises StateUnavailable, BookUnavailable: when they cannot be asked.
         """
-        return self._judge(request, self._state.spend)
+        return self._judge(request, self._state.spend, self._due)
 
     def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, counting nothing. Raises the same."""
-        return self._judge(request, self._state.peek_spend)
+        return self._judge(request, self._state.peek_spend, never)
 
-    async def _judge(self, request: OutboundPPR, ask: Callable[..., Awaitable[Spent]]) -> Decision:
+    async def _judge(
+        self, request: OutboundPPR, ask: Callable[..., Awaitable[Spent]], due: Callable[[Hashable], bool]
+    ) -> Decision:
         stage = request.get("protocol_state")
         if stage not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
@@ -62,6 +82,8 @@ class OutboundQuotaPolicy:
         except (AuthenticationFailureException, ValueError):
             return self._nobody(request)
         spend = self._spend(request, user, stage)
+        if due(user):
+            await self._compare(user)
         self.looks += 1
         source = CACHE
         spent = await ask(spend, self._rules)
@@ -86,13 +108,20 @@ class OutboundQuotaPolicy:
             return Spend(user, instance, request.get("recipient"), 0)
         return Spend(user, instance, "", request.recipients)
 
+    async def _compare(self, user: str) -> None:
+        """Drop the copy of a user's limit where the book says something else by now; it goes on without the book."""
+        [usage] = await self._state.usage([user], self._rules.interval)
+        if usage.limit is None:
+            return
+        with suppress(BookUnavailable):
+            if usage.limit != copy_of(await self._book.quota_of(user)):
+                await self._state.drop_limits([user])
+
     async def _look_up(self, user: str, token: str) -> Fill:
         self.misses += 1
         grant = await self._book.quota_of(user)
-        if grant.limit is not None:
-            return Fill(token, grant.limit, self._settings.cache_ttl)
-        ttl = min(UNKNOWN_TTL, self._settings.cache_ttl)
-        return Fill(token, NO_QUOTA if grant.known else UNKNOWN_USER, ttl)
+        ttl = self._settings.cache_ttl
+        return Fill(token, copy_of(grant), ttl if grant.limit is not None else min(UNKNOWN_TTL, ttl))
 
     def _decision(self, spent: Spent, spend: Spend, request: OutboundPPR, source: str) -> Decision:
         reason = _REASONS[spent.outcome]
@@ -123,6 +152,13 @@ class OutboundQuotaPolicy:
 
 def _wait(seconds: int) -> dict[str, object]:
     return {"retry_after": seconds, "retry_in": in_words(seconds)}
+
+
+def copy_of(grant: QuotaGrant) -> int:
+    """The number that the state keeps: a limit, or that there is none."""
+    if grant.limit is not None:
+        return grant.limit
+    return NO_QUOTA if grant.known else UNKNOWN_USER
 
 
 def rules(settings: Settings) -> Rules:

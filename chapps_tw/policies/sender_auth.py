@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
-from chapps_tw.interfaces import LiveState, PolicyBook, Verdict
+from chapps_tw.interfaces import BookUnavailable, LiveState, PolicyBook, Verdict
 from chapps_tw.memo import Answers
 from chapps_tw.names import split_address, without_extension
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
+from chapps_tw.policies.refresh import never
 
 SPACE = "sda"
 
@@ -25,18 +27,22 @@ STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
 class SenderDomainAuthPolicy:
     """Lets a user send from the domains and the addresses that are linked to the user.
 
+    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
     :ivar looks: how often the book's copy in the state was looked for.
     :ivar misses: how often it was not there.
     """
 
     name = "SenderDomainAuthPolicy"
 
-    def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
+    def __init__(
+        self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
+    ) -> None:
         self._settings = settings.sda
         self._no_user = settings.chapps.no_user_key_response
         self._names_of = names_reader(settings)
         self._state = state
         self._book = book
+        self._due = due
         self.looks = self.misses = 0
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
@@ -67,6 +73,8 @@ class SenderDomainAuthPolicy:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         self.looks += 1
         source, detail = CACHE, ""
+        if keep and self._due((user, *names)):
+            await self._compare(user, names)
         verdicts = await self._state.verdicts(SPACE, user, names)
         allowed: Sequence[bool | None] = [verdict.allowed for verdict in verdicts]
         if allowed[0] is None or (None in allowed and True not in allowed):
@@ -78,6 +86,22 @@ class SenderDomainAuthPolicy:
             return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
         return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, detail)
 
+    async def _compare(self, user: str, names: Sequence[str]) -> None:
+        """Drop the copies of verdicts where the book says something else by now; they go on without the book."""
+        copies = [verdict.allowed for verdict in await self._state.verdicts(SPACE, user, names)]
+        if not any(copy is not None for copy in copies):
+            return
+        with suppress(BookUnavailable):
+            _, allowed = await self._ask(user, names)
+            if any(copy not in (None, said) for copy, said in zip(copies, allowed, strict=True)):
+                await self._state.drop_verdicts(SPACE, user, names)
+
+    async def _ask(self, user: str, names: Sequence[str]) -> tuple[bool, Sequence[bool]]:
+        """Whether the book knows a user, and whether each name is linked to it."""
+        domain, email, base = (*names, "", "")[:3]
+        grant = await self._book.senders_of(user, domain, email, base)
+        return grant.known, (grant.domain, grant.email, grant.base)[: len(names)]
+
     async def _look_up(
         self, user: str, names: Sequence[str], before: Sequence[Verdict], keep: bool
     ) -> tuple[Sequence[bool], str]:
@@ -87,14 +111,12 @@ class SenderDomainAuthPolicy:
         :returns: whether each is linked; and what else the book says, which is not kept.
         """
         self.misses += 1
-        domain, email, base = (*names, "", "")[:3]
-        grant = await self._book.senders_of(user, domain, email, base)
-        allowed = (grant.domain, grant.email, grant.base)[: len(names)]
+        known, allowed = await self._ask(user, names)
         if keep:
             tokens = (verdict.token for verdict in before)
-            ttl = self._settings.cache_ttl if grant.known else min(UNKNOWN_TTL, self._settings.cache_ttl)
+            ttl = self._settings.cache_ttl if any(allowed) else min(UNKNOWN_TTL, self._settings.cache_ttl)
             await self._state.keep_verdicts(SPACE, user, list(zip(names, allowed, tokens, strict=True)), ttl)
-        return allowed, "" if grant.known else "there is no such user"
+        return allowed, "" if known else "there is no such user"
 
     def _accept(self, reason: Reason, request: OutboundPPR, source: str = "") -> Decision:
         text = self._settings.acceptance_message

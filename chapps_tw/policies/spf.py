@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from chapps_tw.config import PostfixSPFActions, Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.inbound import InboundPPR
-from chapps_tw.interfaces import LiveState, PolicyBook
+from chapps_tw.interfaces import BookUnavailable, LiveState, PolicyBook
+from chapps_tw.policies.refresh import never
 from chapps_tw.received_spf import SpfResult, received_spf
 from chapps_tw.request import PostfixPolicyRequest
 
@@ -36,6 +38,7 @@ class SPFEnforcementPolicy:
 
     :param check: takes client address, HELO name and MAIL FROM.
     :param receiver: name of this host, for the header.
+    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
     :ivar looks: how often the book's copy in the state was looked for.
     :ivar misses: how often it was not there.
     """
@@ -49,6 +52,7 @@ class SPFEnforcementPolicy:
         book: PolicyBook,
         check: Callable[[str, str, str], Awaitable[SpfResult]],
         receiver: str = "",
+        due: Callable[[Hashable], bool] = never,
     ) -> None:
         self._settings = settings.spf
         self._actions = actions(settings.spf_actions)
@@ -56,6 +60,7 @@ class SPFEnforcementPolicy:
         self._book = book
         self._check = check
         self._receiver = receiver
+        self._due = due
         self.looks = self.misses = 0
 
     def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
@@ -80,6 +85,8 @@ class SPFEnforcementPolicy:
         request = InboundPPR(plain.attributes)
         domain, enforced, source = request.recipient_domain, False, ""
         if domain:
+            if keep and self._due(domain):
+                await self._compare(domain)
             self.looks += 1
             [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
             if cached.allowed is None:
@@ -88,6 +95,15 @@ class SPFEnforcementPolicy:
                 enforced, source = cached.allowed, CACHE
         found = await self._check(*request.spf_identities)
         return self._decision(found, request, enforced)._replace(source=f"{source} dns".lstrip())
+
+    async def _compare(self, domain: str) -> None:
+        """Drop the copy of a domain's flag where the book says something else by now; it goes on without the book."""
+        [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
+        if cached.allowed is None:
+            return
+        with suppress(BookUnavailable):
+            if (await self._book.flags_of(domain)).check_spf is not cached.allowed:
+                await self._state.drop_verdicts(SPACE, domain, (FLAG,))
 
     async def _look_up(self, domain: str, token: str, keep: bool) -> bool:
         """Ask the book, and keep what it says for the next time."""

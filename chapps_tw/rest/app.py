@@ -45,7 +45,8 @@ class API:
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.insight.Insight`.
     :param clock: epoch seconds.
     :param reactor: for delays and timeouts.
-    :param checks: more parts that ``/ready`` asks, beside the state store and the database.
+    :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
+    :param compare: as for :class:`~chapps_tw.rest.dropping.CopyDropper`.
     """
 
     def __init__(
@@ -63,13 +64,14 @@ class API:
         reactor: IReactorTime,
         version: str,
         checks: Mapping[str, Check] | None = None,
+        compare: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._reactor = reactor
         self._version = version
         self._log = Logger()
         self._slices = Slices(reactor)
-        self._dropper = CopyDropper(state, book, reactor, self._slices)
+        self._dropper = CopyDropper(state, book, reactor, self._slices, compare)
         self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
         lane = crud.Lane()
         self.routes: list[Route[Any]] = [

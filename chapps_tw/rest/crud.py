@@ -146,7 +146,11 @@ def _left_without(kind: str, deleted: Touched) -> list[str]:
     lost, sentence = set(deleted.limits), "has no quota now, and may send nothing."
     if kind != "quotas":
         lost, sentence = {user for user, _ in deleted.senders}, "may no longer send from there, unless by another link."
-    if not lost or kind == "users":
+    if kind == "users":
+        return []
+    if deleted.many:
+        return [f"Thousands of users {sentence.replace('has', 'have')}"]
+    if not lost:
         return []
     return [f"1 user {sentence}" if len(lost) == 1 else f"{len(lost)} users {sentence.replace('has', 'have')}"]
 

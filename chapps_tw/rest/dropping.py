@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,6 +25,11 @@ RETRY, LOOK = 1.0, 15.0
 GATHER, STOP = 0.5, 0.5
 
 WAITING = "The change is stored, but the state store is away: it is in force when that is back."
+
+MANY = (
+    "The change touches so many users that it is in force here at once, and on other nodes only within "
+    "[PolicyConfigAdapter] refresh."
+)
 
 T = TypeVar("T")
 
@@ -55,10 +60,20 @@ class CopyDropper:
     :param state: where the copies are.
     :param reactor: for the looks.
     :param slices: for drops of many.
+    :param compare: has all copies be compared with the book when they are next wanted here, which is what becomes
+        of a change that touches too many.
     """
 
-    def __init__(self, state: LiveState, book: BookKeeper, reactor: IReactorTime, slices: Slices) -> None:
+    def __init__(
+        self,
+        state: LiveState,
+        book: BookKeeper,
+        reactor: IReactorTime,
+        slices: Slices,
+        compare: Callable[[], None] = lambda: None,
+    ) -> None:
         self._slices = slices
+        self._compare = compare
         self._state = state
         self._book = book
         self._reactor = reactor
@@ -98,17 +113,21 @@ class CopyDropper:
         """Drop what a change touched; returns remarks."""
         if not any(touched):
             return []
+        remarks = []
+        if touched.many:
+            self._compare()
+            remarks.append(MANY)
         try:
             await self._drop(touched)
         except StateUnavailable:
             self._leave(len(touched.pending))
-            return [WAITING]
+            return [*remarks, WAITING]
         if touched.pending:
             self._tell_later(touched.pending)
-        else:
+        elif not touched.many:
             # The change may come into force after this. Only what the book has written down tells.
             self._leave(1)
-        return []
+        return remarks
 
     def _leave(self, count: int) -> None:
         self._left += max(1, count)

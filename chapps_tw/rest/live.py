@@ -9,7 +9,7 @@ from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.inbound import client_network, domain_of, mail_address
-from chapps_tw.interfaces import BookKeeper, Entry, LiveState, Usage
+from chapps_tw.interfaces import NO_QUOTA, BookKeeper, Entry, LiveState, Usage
 from chapps_tw.names import normal_domain, normal_email, normal_name, without_extension
 from chapps_tw.network import client_address
 from chapps_tw.rest import answers as a
@@ -84,6 +84,7 @@ class _Quotas:
             quota = _only(quotas.get(user.id, []))
             if quota is None:
                 remarks.append(f"User {user.name} has no quota.")
+            await self._bring_up_to_date(user, quota, usage)
             rows.append({"user_name": user.name, "quota_avail": _available(quota, usage)})
         return Reply(rows, remarks=remarks)
 
@@ -113,7 +114,14 @@ class _Quotas:
     async def _quota_and_usage(self, user: Entry) -> tuple[Entry | None, Usage]:
         quotas = await self._book.links("users", [user.id], "quotas")
         [usage] = await self._state.usage([self._key(user)], self._interval)
-        return _only(quotas.get(user.id, [])), usage
+        quota = _only(quotas.get(user.id, []))
+        await self._bring_up_to_date(user, quota, usage)
+        return quota, usage
+
+    async def _bring_up_to_date(self, user: Entry, quota: Entry | None, usage: Usage) -> None:
+        """Have the next question read the limit that is told here, where the database was changed by hand."""
+        if usage.limit not in (None, _limit(quota) if quota else NO_QUOTA):
+            await self._state.drop_limits([self._key(user)])
 
     async def _in_place_of(self, user: Entry) -> list[str]:
         """A remark about a user whose name is another's but for its spelling, and not used."""
@@ -171,7 +179,7 @@ def _about(user: Entry, quota: Entry | None, usage: Usage) -> list[str]:
     if usage.limit is None:
         remarks.append(f"There is no cached limit for user {user.name}.")
     elif quota is not None and usage.limit != _limit(quota):
-        remarks.append(f"The cached limit is {max(0, usage.limit)}, the quota {_limit(quota)}.")
+        remarks.append(f"The cached limit was {max(0, usage.limit)}, the quota is {_limit(quota)}: it counts now.")
     return remarks
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -14,7 +15,7 @@ from chapps_tw.interfaces import Fill, Meeting, Met, Patience, Rules, Spend, Spe
 from chapps_tw.state import sqlite_greylist, sqlite_quota, sqlite_verdicts
 from chapps_tw.state.sqlite_file import MEMORY
 from chapps_tw.state.sqlite_turns import Turns
-from chapps_tw.state.sqlite_upkeep import Cleaner, checkpoint
+from chapps_tw.state.sqlite_upkeep import LONG_LOG, Cleaner, checkpoint, is_long
 from chapps_tw.watch import Watch, unwatched
 
 # Areas of the file: what is written in one does not make who reads another wait.
@@ -25,7 +26,9 @@ _EVERYTHING = 31
 # Seconds between steps of cleaning: at rest, and while there is much to remove.
 _REST, _HURRY = 1.0, 0.02
 _MUCH = 100
-_CHECKPOINT_EVERY = 5.0
+# Seconds between looks at the length of the log, and looks until it is moved although it is short.
+_LOOK_AT_LOG = 0.25
+_LOOKS = 20
 
 
 def _still_unavailable(failure: Failure) -> None:
@@ -60,6 +63,8 @@ class SqliteState:
         self._cleaner = Cleaner()
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._checkpoint: Deferred[None] | None = None
+        self._log = 0
+        self._looks = 0
 
     def _forget(self) -> None:
         self._verdicts.forget()
@@ -67,8 +72,8 @@ class SqliteState:
 
     @property
     def problem(self) -> str:
-        """A sentence while the file cannot be used, else ``""``."""
-        return self._turns.problem
+        """A sentence while the file cannot be used, or since a part of it could not be read; else ``""``."""
+        return self._turns.problem or self._turns.damage
 
     @property
     def operations(self) -> int:
@@ -84,7 +89,7 @@ class SqliteState:
         self._turns.open()
         self._later(_REST, self._clean)
         if self._path != MEMORY:
-            self._later(_CHECKPOINT_EVERY, self._begin_checkpoint)
+            self._later(_LOOK_AT_LOG, self._look_at_log)
 
     def stop(self) -> Deferred[None]:
         """Commit what is open, write the log into the file and close it. Fires when that is done."""
@@ -106,32 +111,45 @@ class SqliteState:
 
     def _clean(self) -> None:
         del self._timers[self._clean]
-        if self.problem:
+        if self._turns.problem:
             # Nobody may be asking: this tells when the file can be written again.
             self.ping().addErrback(_still_unavailable)
             self._later(_REST, self._clean)
             return
-        removed = self._turns.change(_EVERYTHING, self._cleaner.step, self._clock())
-        removed.addCallbacks(lambda rows: _HURRY if rows >= _MUCH else _REST, lambda failure: _REST)
-        removed.addCallback(self._clean_again)
+        step, now = self._cleaner.step, self._clock()
+        # Each table by itself: what cannot be read in one does not keep the others from being cleaned.
+        removed = [self._turns.change(_EVERYTHING, step, now, table) for table in self._cleaner.tables]
+        DeferredList(removed, consumeErrors=True).addCallback(self._clean_again)
 
-    def _clean_again(self, delay: float) -> None:
+    def _clean_again(self, results: list[tuple[bool, Any]]) -> None:
         if not self._turns.finished:
-            self._later(delay, self._clean)
+            rows = sum(removed for done, removed in results if done)
+            self._later(_HURRY if rows >= _MUCH else _REST, self._clean)
 
-    def _begin_checkpoint(self) -> None:
-        del self._timers[self._begin_checkpoint]
+    def _look_at_log(self) -> None:
+        del self._timers[self._look_at_log]
+        self._looks += 1
+        if self._looks < _LOOKS and not is_long(self._path):
+            self._later(_LOOK_AT_LOG, self._look_at_log)
+            return
+        self._looks = 0
         self._checkpoint = self._in_thread().addCallback(self._checkpoint_done)
 
     def _checkpoint_done(self, result: None) -> None:
         self._checkpoint = None
-        if not self._turns.finished:
-            self._later(_CHECKPOINT_EVERY, self._begin_checkpoint)
+        if self._turns.finished:
+            return
+        if self._log > LONG_LOG:
+            self._turns.move_log()
+        self._later(_LOOK_AT_LOG, self._look_at_log)
 
     def _in_thread(self) -> Deferred[None]:
         reactor = IReactorThreads(self._reactor)
         done = deferToThreadPool(reactor, reactor.getThreadPool(), checkpoint, self._path)
-        return done.addErrback(self._not_written)
+        return done.addCallbacks(self._written, self._not_written)
+
+    def _written(self, length: int) -> None:
+        self._log = length
 
     def _not_written(self, failure: Failure) -> None:
         # Nothing is lost: it stays in the log, and the next time takes it along.
@@ -206,6 +224,15 @@ class SqliteState:
     def first_time(self, space: str, name: str, ttl: float) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
         return self._turns.change(_ONCE, sqlite_verdicts.first_time, self._clock(), space, name, ttl)
+
+    async def ready(self) -> None:
+        """Return when the store answers, and nothing of the file was found damaged.
+
+        :raises StateUnavailable: with what helps.
+        """
+        await self.ping()
+        if self._turns.damage:
+            raise StateUnavailable(self._turns.damage)
 
     def ping(self) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`. Writes, since a file that can only be read is of no use."""

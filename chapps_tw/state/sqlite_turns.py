@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
@@ -19,6 +19,10 @@ T = TypeVar("T")
 # After another process was waited for in vain: the reactor does not stand still again at once. Seconds.
 _REFUSE = 0.5
 
+# What is in the file cannot be read: a page that makes no sense, or that the disk does not give.
+_DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_UNREADABLE = frozenset((sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS))
+
 # After these the connection is as good as before.
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 
@@ -29,6 +33,10 @@ class Later(Protocol):
     def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> object: ...
 
 
+# Who waits, the result, and what made it: area, operation and its arguments.
+_Waiting: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
 class Turns:
     """Runs operations at once, and lets their results out when what they saw and did is committed.
 
@@ -36,6 +44,8 @@ class Turns:
     uncommitted in its area need not wait.
 
     :ivar problem: a sentence while the file cannot be used, else ``""``.
+    :ivar damage: a sentence, with what helps, once a part of the file could not be read; else ``""``. The other parts
+        work on.
     :ivar finished: whether everything is refused from now on.
     :ivar operations: how many were asked for.
     :param path: of the file.
@@ -48,6 +58,7 @@ class Turns:
 
     def __init__(self, path: str, reactor: Later, forget: Callable[[], None], watch: Watch = unwatched) -> None:
         self.problem = ""
+        self.damage = ""
         self.finished = False
         self.operations = 0
         self._path = path
@@ -59,7 +70,8 @@ class Turns:
         self._cursor: sqlite3.Cursor
         self._begun = False
         self._dirty = 0
-        self._waiting: list[tuple[Deferred[Any], Any]] = []
+        self._waiting: list[_Waiting] = []
+        self._moving_log = False
         self._refusal = ""
         self._watch = watch
 
@@ -85,19 +97,27 @@ class Turns:
         self.operations += 1
         try:
             db = self._connection()
+        except StateUnavailable as error:
+            return fail(error)
+        try:
             if not self._begun:
                 self._look_around(db)
             result = operation(self._cursor, *args, **kwargs)
         except sqlite3.Error as error:
+            if self._look_for_damage(error) and self._begun:
+                self._take_back(db)
             return fail(unavailable(self._path, error))
         except Exception as error:
             return fail(error)
-        return self._let_out(area, result)
+        return self._let_out(result, area, operation, args, kwargs)
 
     def change(
         self, area: int, operation: Callable[Concatenate[sqlite3.Cursor, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
-        """Run an operation that may write."""
+        """Run an operation that may write.
+
+        One that fails takes back what it had done, and with it the turn; the others of the turn are run again.
+        """
         self.operations += 1
         try:
             if not self._begun:
@@ -110,24 +130,48 @@ class Turns:
             result = operation(self._cursor, *args, **kwargs)
         except sqlite3.Error as error:
             reason = unavailable(self._path, error)
-            self._report(reason)
-            self._undo(db, before, reason)
+            if self._look_for_damage(error):
+                # SQLite would commit no turn in which this was met, though nothing was changed.
+                self._take_back(db)
+            else:
+                self._report(reason)
+                self._undo(db, before)
             return fail(reason)
         except Exception as error:
-            self._undo(
-                db, before, StateUnavailable("A change to the live state failed half way, with all of its turn.")
-            )
+            self._undo(db, before)
             return fail(error)
         if db.total_changes != before:
             self._dirty |= area
-        return self._let_out(area, result)
+        return self._let_out(result, area, operation, args, kwargs)
 
-    def _let_out(self, area: int, result: T) -> Deferred[T]:
+    def _let_out(
+        self, result: T, area: int, operation: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Deferred[T]:
         if not self._dirty & area:
             return succeed(result)
         waiting: Deferred[T] = Deferred()
-        self._waiting.append((waiting, result))
+        self._waiting.append((waiting, result, area, operation, args, kwargs))
         return waiting
+
+    def move_log(self) -> None:
+        """Move the rest of the log into the file when the turn has ended, so that it is begun anew.
+
+        A thread cannot reach its end while more is written; between two turns nothing is. To be called when little is
+        left: it blocks.
+        """
+        self._moving_log = True
+        if not self._begun:
+            self._move_log()
+
+    def _move_log(self) -> None:
+        self._moving_log = False
+        if self._db is None:
+            return
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            # Nothing is lost: it stays in the log, and the next time takes it along.
+            self._look_for_damage(error)
 
     def _connection(self) -> sqlite3.Connection:
         if self.finished:
@@ -179,26 +223,51 @@ class Turns:
         if self._dirty and self.problem:
             self.log.info("The live state in {path} can be used again.", path=self._path)
             self.problem = ""
-        for waiting, result in self._end_turn():
+        ended = self._end_turn()
+        if self._moving_log:
+            self._move_log()
+        for waiting, result, *_ in ended:
             waiting.callback(result)
 
-    def _end_turn(self) -> list[tuple[Deferred[Any], Any]]:
+    def _end_turn(self) -> list[_Waiting]:
         ended, self._waiting = self._waiting, []
         self._begun = False
         self._dirty = 0
         return ended
 
-    def _undo(self, db: sqlite3.Connection, before: int, reason: StateUnavailable) -> None:
+    def _undo(self, db: sqlite3.Connection, before: int) -> None:
         """After a failed operation: nothing if it had changed nothing, else the whole turn is taken back."""
-        if db.total_changes == before and db.in_transaction:
-            return
+        if db.total_changes != before or not db.in_transaction:
+            self._take_back(db)
+
+    def _take_back(self, db: sqlite3.Connection) -> None:
+        """Take the turn back, and run those again that wait for it."""
         self._roll_back(db)
         # Not at once: whoever waits would be called in the middle of somebody else's question.
-        self._reactor.callLater(0, self._fail, self._end_turn(), str(reason))
+        self._reactor.callLater(0, self._run_again, self._end_turn())
 
-    def _fail(self, lost: list[tuple[Deferred[Any], Any]], reason: str) -> None:
-        for waiting, _ in lost:
+    def _run_again(self, lost: list[_Waiting]) -> None:
+        """Run what was taken back with another's failure."""
+        for waiting, _, area, operation, args, kwargs in lost:
+            self.change(area, operation, *args, **kwargs).chainDeferred(waiting)
+
+    def _fail(self, lost: list[_Waiting], reason: str) -> None:
+        for waiting, *_ in lost:
             waiting.errback(StateUnavailable(reason))
+
+    def _look_for_damage(self, error: sqlite3.Error) -> bool:
+        """Whether an error says that a part of the file cannot be read. The first time it is told."""
+        number = error.sqlite_errorcode
+        if number & 0xFF not in _DAMAGE and number not in _UNREADABLE:
+            return False
+        if not self.damage:
+            self.damage = (
+                f"The live state in {self._path} is damaged ({error}): questions that need the damaged part fail, all "
+                "others are answered. Look at the disk; then stop the service and move the file away to begin anew, "
+                "or mend it with the .recover of the sqlite3 command."
+            )
+            self.log.error("{damage}", damage=self.damage)
+        return True
 
     def _report(self, reason: StateUnavailable) -> None:
         if not self.problem:
@@ -206,6 +275,7 @@ class Turns:
         self.problem = str(reason)
 
     def _give_up(self, error: sqlite3.Error) -> StateUnavailable:
+        self._look_for_damage(error)
         if self._db is not None:
             self._roll_back(self._db)
             if self._db is not None and error.sqlite_errorcode & 0xFF not in _PASSING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import Any, NamedTuple
 
@@ -10,10 +11,10 @@ from chapps_tw.state.sqlite_verdicts import GRACE
 
 # Rows looked at in one step of each walk: well under a millisecond.
 _STEP = 300
-# Bytes of log that are waited for before writers are held up for a moment to begin it anew.
-_LONG_LOG = 64 * 2**20
-# How long a checkpoint waits, milliseconds: for a writer, and for readers, which holds writers up as well.
-_PATIENCE = 20
+# How often a checkpoint tries to come near to the end of a log that goes on, and octets that are near enough.
+_ROUNDS, _LITTLE = 5, 2**20
+# Octets of log from which on it is moved soon, and begun anew. There are 64 MiB at most, with what is added meanwhile.
+LONG_LOG = 16 * 2**20
 
 
 class _Walk(NamedTuple):
@@ -79,17 +80,19 @@ class Cleaner:
     kept for it on the hot path.
     """
 
+    tables = range(len(_WALKS))
+
     def __init__(self) -> None:
         self._places = [walk.start for walk in _WALKS]
 
-    def step(self, db: sqlite3.Cursor, now: float) -> int:
-        """Clean the next rows of each table; returns how many rows had expired."""
-        return sum(self._step(db, now, number) for number in range(len(_WALKS)))
-
-    def _step(self, db: sqlite3.Cursor, now: float, number: int) -> int:
+    def step(self, db: sqlite3.Cursor, now: float, number: int) -> int:
+        """Clean the next rows of one table; returns how many rows had expired."""
         walk = _WALKS[number]
         width = len(walk.start)
-        rows = db.execute(walk.select, (*self._places[number], _STEP)).fetchall()
+        place = self._places[number]
+        # Where a row cannot be read, at least those before it are cleaned.
+        self._places[number] = walk.start
+        rows = db.execute(walk.select, (*place, _STEP)).fetchall()
         self._places[number] = rows[-1][:width] if len(rows) == _STEP else walk.start
         expired = [row for row in rows if row[width] <= now]
         for statement, columns in walk.changes:
@@ -97,17 +100,27 @@ class Cleaner:
         return len(expired)
 
 
-def checkpoint(path: str) -> None:
+def is_long(path: str) -> bool:
+    """Whether the log of a file wants to be moved soon."""
+    try:
+        return os.stat(f"{path}-wal").st_size > LONG_LOG
+    except OSError:
+        return False
+
+
+def checkpoint(path: str) -> int:
     """Move the log into the file. Blocks: for a thread.
 
+    :returns: octets of log there were, those among them that had been moved before.
     :raises sqlite3.Error: when the file cannot be used.
     """
-    db = connect(path, _PATIENCE)
+    db = connect(path, 0)
     try:
-        # Holds nobody up, and does nearly all of the work.
-        _, length, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if length * PAGE > _LONG_LOG:
-            # Written over from its beginning, not cut: making a file longer takes more time than writing over it.
-            db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        for _ in range(_ROUNDS):
+            # Holds nobody up.
+            _, length, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if (length - moved) * PAGE <= _LITTLE or length * PAGE > 2 * LONG_LOG:
+                break
+        return int(length) * PAGE
     finally:
         db.close()

@@ -15,7 +15,7 @@ from chapps_tw.database import changes
 from chapps_tw.database.models import quota_user, users
 from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces import BookUnavailable, Fill, Rules, Spend, Touched
-from chapps_tw.rest.dropping import GATHER, LOOK, RETRY, STOP, WAITING, CopyDropper
+from chapps_tw.rest.dropping import GATHER, LOOK, NAMES, RETRY, STOP, WAITING, CopyDropper
 from chapps_tw.rest.slices import Slices
 from tests.support.book_case import CLOCK, BookCase, OnSqlite, Statements
 from tests.support.rest_client import Outage
@@ -257,7 +257,7 @@ class DropperTests(OnSqlite, BookCase):
     async def test_a_change_that_touches_many_is_dropped_to_the_end_after_an_outage_in_between(self) -> None:
         node = self.node()
         await self.gone()
-        names = self.add_users(count := 6000)
+        names = self.add_users(count := 4500)
         await self.cache(names[0], names[-1])
         _, touched = await self.book.update("quotas", 1, {"quota": 200}, {})
         self.assertGreater(len(touched.pending), 2)
@@ -270,7 +270,7 @@ class DropperTests(OnSqlite, BookCase):
         self.patch(self.state.inner, "drop_limits", once)
         self.assertEqual(await node.drop(touched), [WAITING])
         self.assertEqual(node.left, len(touched.pending))
-        self.assertLess(len(self.state.asked), count // 500)
+        self.assertLess(len(self.state.asked), count // NAMES)
         self.patch(self.state.inner, "drop_limits", drop)
         self.state.away = False
         await self.gone(after=[RETRY])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,10 @@ class SchemaTests:
             context = MigrationContext.configure(
                 connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
             )
-            self.assertEqual(compare_metadata(context, metadata), [])
+            with warnings.catch_warnings():
+                # Each database has its own way to write the expression of a column, and Alembic cannot compare them.
+                warnings.filterwarnings("ignore", "Computed default on .*folded")
+                self.assertEqual(compare_metadata(context, metadata), [])
 
     def test_setting_up_twice_changes_nothing(self: Any) -> None:
         schema.upgrade(self.engine)

@@ -42,6 +42,7 @@ Run = Callable[..., Ran]
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "chapps.ini"
     path.write_text(f"[CHAPPS]\ndata_dir = {tmp_path}\n")
+    path.chmod(0o600)
     return path
 
 

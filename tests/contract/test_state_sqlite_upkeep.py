@@ -1,0 +1,175 @@
+"""How long the log of the state file gets, and what a damaged page costs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+from unittest.mock import patch
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from chapps_tw.interfaces import Fill, Rules, Spend, Spent, StateUnavailable
+from chapps_tw.state import sqlite, sqlite_upkeep
+from chapps_tw.state.sqlite import SqliteState
+from chapps_tw.state.sqlite_file import PAGE
+from tests.contract.test_state_sqlite import START, HandReactor, temporary
+
+CLOCK: Any = reactor
+RULES = Rules(interval=1000.0, margin_count=0, margin_ratio=0.0, min_delta=0.0)
+FILL = Fill("0", 1000000, 1e6)
+USERS = 3000
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The lines that are logged meanwhile."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    observer = cast(ILogObserver, observe)
+    globalLogPublisher.addObserver(observer)
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(observer)
+
+
+class LogTests(TestCase):
+    """While more is written than a thread can move."""
+
+    async def test_it_stays_short_and_is_cut_when_it_was_long(self) -> None:
+        self.patch(sqlite, "LONG_LOG", 2**20)
+        self.patch(sqlite_upkeep, "LONG_LOG", 2**20)
+        self.patch(sqlite, "_LOOK_AT_LOG", 0.01)
+        path = temporary(self)
+        state = SqliteState(path, CLOCK.seconds, CLOCK)
+        state.start()
+        self.addCleanup(state.stop)
+        longest = 0
+        for turn in range(300):
+            await gatherResults(
+                [
+                    state.spend(Spend(f"user{turn * 7919 % USERS}-{number}", f"1.{turn}.{number}", "", 1), RULES, FILL)
+                    for number in range(30)
+                ]
+            )
+            longest = max(longest, os.path.getsize(f"{path}-wal"))
+            await deferLater(CLOCK, 0)
+        written = os.path.getsize(path)
+        # Each turn writes far more than its share of this.
+        self.assertGreater(written, 2**20)
+        self.assertLess(longest, 16 * 2**20)
+
+    def test_it_is_cut_when_it_is_begun_anew(self) -> None:
+        path = temporary(self)
+        with patch("chapps_tw.state.sqlite_file._KEPT_LOG", 2**16):
+            clock = HandReactor()
+            clock.advance(START)
+            state = SqliteState(path, clock.seconds, clock)
+            state.start()
+        self.addCleanup(state.stop)
+        for turn in range(300):
+            state.spend(Spend(f"user{turn}", "i", "", 1), RULES, FILL)
+            clock.advance(0)
+        self.assertGreater(os.path.getsize(f"{path}-wal"), 2**19)
+        clock.pump([0.25] * 24)
+        state.ping()
+        clock.advance(0)
+        self.assertEqual(os.path.getsize(f"{path}-wal"), 2**16)
+
+
+class DamageTests(SynchronousTestCase):
+    """A file with pages that make no sense."""
+
+    def setUp(self) -> None:
+        self.clock = HandReactor()
+        self.clock.advance(START)
+        self.path = temporary(self)
+        state = self.open()
+        for number in range(USERS):
+            state.spend(Spend(f"user{number}", "i", "", 1), RULES, FILL)
+        self.clock.advance(0)
+        self.successResultOf(state.stop())
+        self.spoil("account", 2)
+
+    def open(self) -> SqliteState:
+        state = SqliteState(self.path, self.clock.seconds, self.clock)
+        state.start()
+        return state
+
+    def spoil(self, table: str, count: int) -> None:
+        """Write nonsense over some leaves of a table, as a disk does."""
+        with sqlite3.connect(self.path) as db:
+            query = "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY pageno"
+            pages = [row[0] for row in db.execute(query, (table,))]
+        db.close()
+        with open(self.path, "r+b") as file:
+            for page in pages[3 : 3 + 5 * count : 5]:
+                file.seek((page - 1) * PAGE)
+                file.write(b"\xa5" * PAGE)
+
+    def spend_all(self, state: SqliteState, instance: str) -> list[Failure | Spent]:
+        """One message of each user, eight in a turn."""
+        found: list[Failure | Spent] = []
+        for first in range(0, USERS, 8):
+            asked = [
+                state.spend(Spend(f"user{number}", f"{instance}-{number}", "", 1), RULES, FILL)
+                for number in range(first, first + 8)
+            ]
+            self.clock.pump([0, 0, 0])
+            found += [result for _, result in self.successResultOf(DeferredList(asked, consumeErrors=True))]
+        return found
+
+    def test_only_the_questions_that_need_them_fail_and_it_is_told_once_with_the_remedy(self) -> None:
+        state = self.open()
+        self.addCleanup(state.stop)
+        with logged() as lines:
+            answers = self.spend_all(state, "first") + self.spend_all(state, "second")
+        failed = [answer for answer in answers if isinstance(answer, Failure)]
+        for failure in failed:
+            failure.trap(StateUnavailable)
+        # Two leaves of some twenty users each, asked twice.
+        self.assertGreater(len(failed), 0)
+        self.assertLess(len(failed), 2 * 2 * 80)
+        used = [answer.used for answer in answers if not isinstance(answer, Failure)]
+        self.assertEqual(sorted(set(used)), [2, 3])
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn(f"The live state in {self.path} is damaged", lines[0])
+        self.assertIn("move the file away", lines[0])
+        self.assertEqual(state.problem, lines[0])
+        error = self.failureResultOf(self.ready(state), StateUnavailable).value
+        self.assertEqual(str(error), lines[0])
+
+    def ready(self, state: SqliteState) -> Deferred[None]:
+        ready = Deferred.fromCoroutine(state.ready())
+        self.clock.pump([0, 0])
+        return ready
+
+    def test_the_other_tables_are_cleaned_all_the_same(self) -> None:
+        state = self.open()
+        self.addCleanup(state.stop)
+        for number in range(1000):
+            state.first_time("prepend", str(number), 10.0)
+        self.clock.advance(1e7)
+        self.clock.pump([1.0] * 60)
+        with sqlite3.connect(self.path) as db:
+            self.assertEqual(db.execute("SELECT COUNT(*) FROM once").fetchone()[0], 0)
+            # Those whose accounts can be read go too.
+            self.assertLess(db.execute("SELECT COUNT(*) FROM message").fetchone()[0], USERS)
+        db.close()
+
+    def test_a_file_that_is_whole_is_ready(self) -> None:
+        os.unlink(self.path)
+        state = self.open()
+        self.addCleanup(state.stop)
+        self.assertIsNone(self.successResultOf(self.ready(state)))

@@ -1,0 +1,79 @@
+"""What is asked of a large book is found by an index, in whatever spelling it stands there, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import event, insert, text
+
+from chapps_tw.database.models import TABLES, domains, emails, users
+from chapps_tw.interfaces import BookConflict
+from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite
+
+ROWS = 3000
+
+
+class IndexTests:
+    """The mixin says on which database, and the others how it is asked for a plan, and how a walk looks in one."""
+
+    analyze: str
+    explain: str
+    walked: str
+
+    def fill(self: Any) -> None:
+        with self.engine.begin() as connection:
+            for table, name in ((users, "User{}@Example.com"), (domains, "D{}.Example"), (emails, "A{}@B.example")):
+                connection.execute(insert(table), [{"name": name.format(number)} for number in range(ROWS)])
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for name in TABLES:
+                connection.execute(text(self.analyze.format(name)))
+
+    @contextmanager
+    def plans(self: Any) -> Iterator[list[str]]:
+        """The plans of what is asked meanwhile."""
+        asked: list[tuple[str, Any]] = []
+        plans: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            if statement.startswith("SELECT") and "name" in statement:
+                asked.append((statement, parameters))
+
+        event.listen(self.engine, "before_cursor_execute", note)
+        yield plans
+        event.remove(self.engine, "before_cursor_execute", note)
+        with self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                # Which of two ways is cheaper is not asked here, but whether there is one by an index.
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            for statement, parameters in asked:
+                rows = connection.exec_driver_sql(f"{self.explain} {statement}", parameters)
+                plans.append(f"{statement}\n" + "\n".join(str(tuple(row)) for row in rows))
+
+    async def test_no_look_up_walks_through_a_table(self: Any) -> None:
+        self.fill()
+        with self.plans() as plans:
+            await self.book.flags_of("nowhere.example")
+            self.assertTrue((await self.book.flags_of("d7.example")).known)
+            await self.book.senders_of("User7@Example.com", "nowhere.example", "nobody@b.example")
+            await self.book.quota_of("nobody")
+            await self.book.create("domains", {"name": "new.example"}, {})
+            with self.assertRaises(BookConflict):
+                await self.book.create("domains", {"name": "d8.example"}, {})
+            await self.book.create("emails", {"name": "new@b.example"}, {})
+        self.assertGreater(len(plans), 8)
+        for plan in plans:
+            self.assertNotRegex(plan, self.walked)
+
+
+class IndexesOnSqliteTests(IndexTests, OnSqlite, BookCase):
+    explain, analyze, walked = "EXPLAIN QUERY PLAN", "ANALYZE {}", r"SCAN (domains|emails|users)"
+
+
+class IndexesOnPostgreSQLTests(IndexTests, OnPostgreSQL, BookCase):
+    explain, analyze, walked = "EXPLAIN", "ANALYZE {}", r"Seq Scan on (domains|emails|users)"
+
+
+class IndexesOnMariaDBTests(IndexTests, OnMariaDB, BookCase):
+    explain, analyze, walked = "EXPLAIN", "ANALYZE TABLE {}", r"'(domains|emails|users)', '(ALL|index)'"

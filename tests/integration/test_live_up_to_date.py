@@ -1,0 +1,34 @@
+"""What ``/live/quota`` tells is what is enforced, also after the database was changed by hand."""
+
+from __future__ import annotations
+
+from tests.integration.test_rest_live import RULES, LiveTestCase
+
+
+class UpToDateTests(LiveTestCase):
+    async def test_a_limit_that_is_not_the_books_any_more_is_read_again(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=50)
+        alice = await self.create("users", name="alice", quota=quota)
+        for number, (path, body) in enumerate([(f"/live/quota/{alice}", None), ("/live/quota/", [alice])]):
+            # With the limit that the book had before an UPDATE by hand.
+            await self.send("alice", 1, 5, f"i{number}")
+            told = (await self.expect(200, "GET", path, body)).json
+            [usage] = await self.node.state.usage(["alice"], RULES.interval)
+            self.assertEqual((usage.limit, usage.used), (None, number + 1))
+            if body is None:
+                self.assertIn("The cached limit was 5, the quota is 50: it counts now.", told["remarks"])
+
+    async def test_a_copy_of_a_quota_that_was_taken_away_is_dropped(self) -> None:
+        bob = await self.create("users", name="bob")
+        await self.send("bob", 1, 5)
+        self.assertEqual((await self.expect(200, "GET", f"/live/quota/{bob}")).response, 0)
+        [usage] = await self.node.state.usage(["bob"], RULES.interval)
+        self.assertIsNone(usage.limit)
+
+    async def test_a_copy_that_holds_is_left_alone(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=5)
+        alice = await self.create("users", name="alice", quota=quota)
+        await self.send("alice", 1, 5)
+        await self.expect(200, "GET", f"/live/quota/{alice}")
+        [usage] = await self.node.state.usage(["alice"], RULES.interval)
+        self.assertEqual(usage.limit, 5)

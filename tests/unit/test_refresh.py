@@ -1,0 +1,146 @@
+"""What is changed in the database by hand is in force after a while, and copies go on while it is away."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from chapps_tw.config import Settings
+from chapps_tw.config_values import parse_margin
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.memo import size_of
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.greylisting import GreylistingPolicy
+from chapps_tw.policies.quota import OutboundQuotaPolicy
+from chapps_tw.policies.refresh import Refresh
+from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
+from chapps_tw.policies.spf import SPFEnforcementPolicy
+from chapps_tw.received_spf import SpfResult
+from tests.support.policy_case import PolicyCase
+
+PERIOD = 60.0
+DAY = 86400.0
+
+
+class RefreshTests(PolicyCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.settings = Settings()
+        self.settings = dataclasses.replace(
+            self.settings, oqp=dataclasses.replace(self.settings.oqp, margin=parse_margin("0"))
+        )
+        self.book.quotas = {"bob": 9}
+        self.book.senders = {"bob": {"example.org"}}
+        self.book.flags = {"example.net": (False, False)}
+        due = Refresh(PERIOD, self.clock.seconds).is_due
+        self.quota = OutboundQuotaPolicy(self.settings, self.state, self.book, due)
+        due = Refresh(PERIOD, self.clock.seconds).is_due
+        self.senders = SenderDomainAuthPolicy(self.settings, self.state, self.book, due)
+        due = Refresh(PERIOD, self.clock.seconds).is_due
+        self.greylisting = GreylistingPolicy(self.settings, self.state, self.book, due)
+        due = Refresh(PERIOD, self.clock.seconds).is_due
+        self.spf = SPFEnforcementPolicy(self.settings, self.state, self.book, self.check, "here", due)
+        self.asked = 0
+
+    def check(self, *_identities: str) -> Deferred[SpfResult]:
+        return succeed(SpfResult("fail", "mailfrom", "example.org"))
+
+    def decide(self, policy: Any, explain: bool = False) -> Decision:
+        self.asked += 1
+        request = OutboundPPR(
+            {
+                "protocol_state": "RCPT",
+                "sender": "bob@example.org",
+                "recipient": "x@example.net",
+                "recipient_count": "0",
+                "sasl_username": "bob",
+                "client_address": "192.0.2.1",
+                "helo_name": "mail.example.org",
+                "instance": f"i{self.asked}",
+            },
+            cfg=self.settings,
+        )
+        decision: Decision = self.run_now((policy.explain if explain else policy.decide)(request))
+        return decision
+
+    def assert_in_force_after_a_period(self, policy: Any, before: Reason, after: Reason) -> None:
+        self.assertEqual(self.decide(policy).reason, before)
+        self.clock.advance(PERIOD / 2)
+        self.change()
+        self.assertEqual(self.decide(policy).reason, before)
+        self.assertEqual(self.decide(policy, explain=True).reason, before)
+        self.clock.advance(PERIOD)
+        self.assertEqual(self.decide(policy).reason, after)
+
+    change: Callable[[], None]
+
+    def test_a_quota(self) -> None:
+        self.change = lambda: self.book.quotas.update(bob=1)
+        self.assert_in_force_after_a_period(self.quota, Reason.WITHIN_QUOTA, Reason.QUOTA_EXCEEDED)
+
+    def test_a_quota_that_is_taken_away(self) -> None:
+        self.change = lambda: self.book.quotas.update(bob=None)
+        self.assert_in_force_after_a_period(self.quota, Reason.WITHIN_QUOTA, Reason.NO_QUOTA)
+
+    def test_a_user_that_is_removed(self) -> None:
+        self.change = self.book.quotas.clear
+        self.assert_in_force_after_a_period(self.quota, Reason.WITHIN_QUOTA, Reason.UNKNOWN_USER)
+
+    def test_a_domain_that_is_taken_away(self) -> None:
+        self.change = lambda: self.book.senders.update(bob=set())
+        self.assert_in_force_after_a_period(self.senders, Reason.AUTHORIZED_DOMAIN, Reason.SENDER_NOT_AUTHORIZED)
+
+    def test_a_domain_that_is_given(self) -> None:
+        self.book.senders["bob"] = set()
+        self.change = lambda: self.book.senders.update(bob={"example.org"})
+        self.assert_in_force_after_a_period(self.senders, Reason.SENDER_NOT_AUTHORIZED, Reason.AUTHORIZED_DOMAIN)
+
+    def test_a_refusal_is_kept_for_a_minute_where_nothing_is_compared(self) -> None:
+        self.book.senders["bob"] = set()
+        policy = SenderDomainAuthPolicy(self.settings, self.state, self.book)
+        self.assertEqual(self.decide(policy).reason, Reason.SENDER_NOT_AUTHORIZED)
+        self.book.senders["bob"] = {"example.org"}
+        self.clock.advance(61)
+        self.assertEqual(self.decide(policy).reason, Reason.AUTHORIZED_DOMAIN)
+
+    def test_the_flag_of_greylisting(self) -> None:
+        self.change = lambda: self.book.flags.update({"example.net": (True, False)})
+        self.assert_in_force_after_a_period(self.greylisting, Reason.NOT_GREYLISTED, Reason.GREYLIST_FIRST)
+        self.book.flags["example.net"] = (False, False)
+        self.clock.advance(PERIOD)
+        self.assertEqual(self.decide(self.greylisting).reason, Reason.NOT_GREYLISTED)
+
+    def test_the_flag_of_spf(self) -> None:
+        self.assertIn("PREPEND", self.decide(self.spf).action)
+        self.book.flags["example.net"] = (False, True)
+        self.clock.advance(PERIOD)
+        self.assertIn("550 5.7.1", self.decide(self.spf).action)
+
+    def test_what_has_not_changed_is_asked_once_a_period(self) -> None:
+        for policy in (self.quota, self.senders, self.greylisting, self.spf):
+            self.decide(policy)
+            self.clock.advance(PERIOD)
+            before = self.book.asked
+            for _ in range(3):
+                self.assertIn("cache", self.decide(policy).source)
+            self.assertEqual(self.book.asked, before + 1, policy.name)
+
+    def test_copies_go_on_while_the_database_is_away(self) -> None:
+        self.book.quotas["bob"] = 100
+        for policy in (self.quota, self.senders, self.greylisting, self.spf):
+            before = self.decide(policy).reason
+            self.book.away = True
+            for _ in range(10):
+                self.clock.advance(DAY / 12)
+                self.assertEqual(self.decide(policy).reason, before)
+            self.book.away = False
+
+    def test_what_is_remembered_has_a_bound_in_bytes(self) -> None:
+        refresh = Refresh(PERIOD, self.clock.seconds)
+        for number in range(5_000):
+            self.assertTrue(refresh.is_due(f"{number} {'x' * 50_000}"))
+        self.assertFalse(refresh.is_due(f"4999 {'x' * 50_000}"))
+        self.assertLess(sum(map(size_of, refresh._compared)), 32 << 20)

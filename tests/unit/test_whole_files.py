@@ -1,0 +1,131 @@
+"""Files that hold secrets are written whole or not at all, and who may read them is looked at."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chapps_tw.config import ConfigError, Settings
+from chapps_tw.config_file import load
+from chapps_tw.config_write import write
+from chapps_tw.private_files import write_whole
+from chapps_tw.tokens import TokenError, TokenStore
+from tests.support.other_user import needs_root
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """No byte can be written to a file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose disk has room for names, and for no contents."""
+    place = tmp_path / "full"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4096", "tmpfs", str(place)], check=True)
+    try:
+        (place / "filling").write_bytes(bytes(4096))
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_first_token_that_cannot_be_written_leaves_nothing_and_is_made_by_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "api-token"
+    with no_room(), pytest.raises(TokenError, match=f"^{path}: the API token cannot be written"):
+        TokenStore(str(path)).make_first()
+    assert list(tmp_path.iterdir()) == []
+    assert TokenStore(str(path)).make_first()
+    assert TokenStore(str(path)).scope_of(path.read_text().strip()) == "full"
+
+
+@needs_root
+def test_the_same_on_a_full_disk_with_what_would_help(full_disk: Path) -> None:
+    with pytest.raises(TokenError, match=f"^{full_disk}/api-token: .*No space left on device: make room there"):
+        TokenStore(str(full_disk / "api-token")).make_first()
+    assert [path.name for path in full_disk.iterdir()] == ["filling"]
+
+
+def test_tokens_stay_as_they_were_when_they_cannot_be_written(tmp_path: Path) -> None:
+    store = TokenStore(str(tmp_path / "api-token"))
+    store.make_first()
+    first, other = (tmp_path / "api-token").read_text().strip(), store.create("billing", "read", 1.0)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with no_room(), pytest.raises(TokenError, match=f"^{tmp_path}/api-tokens.json: cannot be written"):
+        store.create("more", "read", 2.0)
+    assert (store.scope_of(first), store.scope_of(other)) == ("full", "read")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_configuration_stays_as_it_was_when_it_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "chapps.ini"
+    path.write_text("[CHAPPS]\n")
+    with no_room(), pytest.raises(ConfigError, match=f"^{path}: cannot be written"):
+        write(Settings(), str(path))
+    assert path.read_text() == "[CHAPPS]\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_may_not_be_replaced_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError):
+        write_whole(path, b"new", replace=False)
+    assert path.is_symlink() and list(tmp_path.iterdir()) == [path]
+
+
+# --- who may read them ---
+
+
+def warnings(path: Path, mode: int, text: str) -> list[str]:
+    path.write_text(text)
+    path.chmod(mode)
+    return [each for each in load(str(path)).warnings if "every account" in each]
+
+
+def test_a_configuration_with_a_secret_that_everybody_can_read_is_warned_about(tmp_path: Path) -> None:
+    path = tmp_path / "chapps.ini"
+    text = f"[CHAPPS]\ndata_dir = {tmp_path}\n[PolicyConfigAdapter]\nadapter = mariadb\ndb_pass = hush\n"
+    [warning] = warnings(path, 0o644, text)
+    assert warning.startswith(f"{path}: line 5: [PolicyConfigAdapter] db_pass = '********': ")
+    assert f"chmod o= {path}" in warning
+    assert "hush" not in warning
+    assert warnings(path, 0o640, text) == []
+    assert warnings(path, 0o644, f"[CHAPPS]\ndata_dir = {tmp_path}\n") == []
+
+
+def test_files_of_passwords_and_of_the_token_that_everybody_can_read_are_warned_about(tmp_path: Path) -> None:
+    path, secret, token = tmp_path / "chapps.ini", tmp_path / "secret", tmp_path / "api-token"
+    secret.write_text("hush\n")
+    token.write_text("hush\n")
+    text = (
+        f"[CHAPPS]\ndata_dir = {tmp_path}\n[PolicyConfigAdapter]\nadapter = mariadb\ndb_pass_file = {secret}\n"
+        f"[Redis]\nserver = localhost\npassword_file = {secret}\n"
+    )
+    for file in (secret, token):
+        file.chmod(0o644)
+    found = warnings(path, 0o600, text)
+    assert [each.split(" = ")[0].removeprefix(f"{path}: ") for each in found] == [
+        "line 5: [PolicyConfigAdapter] db_pass_file",
+        "line 8: [Redis] password_file",
+        "[API] token_file",
+    ]
+    assert f"chmod o= {token}" in found[2]
+    for file in (secret, token):
+        file.chmod(0o640)
+    assert warnings(path, 0o600, text) == []
