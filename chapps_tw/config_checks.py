@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from chapps_tw.config import SECTIONS, Listener, Redis, Settings
-from chapps_tw.config_values import Secret, nearest, plain
+from chapps_tw.config_values import nearest, plain
 from chapps_tw.private_files import open_to_all
 
 # Of https://www.postfix.org/SMTPD_POLICY_README.html, as of Postfix 3.10.
@@ -278,36 +278,18 @@ def _of_nodes(settings: Settings) -> Iterator[Finding]:
 
 
 def _of_secrets(settings: Settings) -> Iterator[Finding]:
-    """Files with secrets that every account may read."""
-    sections = [(kind.section, name, value) for kind, name, value in _given(settings)]
-    for section, name, value in sections:
-        if _secret(name, value) and (section, name) not in settings.overridden and open_to_all(settings.path):
-            yield Finding(section, name, value, _open("stands in a file", settings.path))
-            break
-    for section, name, value in sections:
-        if name.endswith(("pass_file", "password_file")) and open_to_all(value):
-            yield Finding(section, name, value, _open("is a file", value))
-    if settings.api.auth == "token" and open_to_all(settings.token_path):
-        yield Finding("API", "token_file", settings.token_path, _open("is a file", settings.token_path))
-
-
-def _given(settings: Settings) -> Iterator[tuple[Any, str, Any]]:
-    """Every text that is given: its section, the option's name, the value."""
-    for key, kind in SECTIONS.items():
-        section = getattr(settings, key)
-        for name in (each.name for each in fields(kind)):
-            value = getattr(section, name)
-            if value and isinstance(value, str):
-                yield kind, name, value
-
-
-def _secret(name: str, value: str) -> bool:
-    # An URL is one only where it holds a password.
-    return isinstance(value, Secret) and (name != "db_url" or bool(re.search(r"//[^/@]*:[^/]*@|password=", value)))
-
-
-def _open(what: str, path: str) -> str:
-    return f"{what} that every account on this machine can read: chmod o= {path}"
+    """Files of passwords, and that of the token, which every local account may read."""
+    found = [
+        (section.section, name, getattr(section, name))
+        for section in (settings.adapter, settings.redis)
+        for name in ("db_pass_file", "password_file", "sentinel_password_file")
+        if getattr(section, name, "")
+    ]
+    if settings.api.auth == "token":
+        found.append(("API", "token_file", settings.token_path))
+    for section, name, path in found:
+        if open_to_all(path):
+            yield Finding(section, name, path, f"is a file that every local account can read; chmod o-r {path}")
 
 
 def _changed(section: object, names: tuple[str, ...]) -> list[str]:

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -124,7 +125,7 @@ class _Reader:
         parser = configparser.RawConfigParser(default_section="")
         try:
             with open(self.path, "rb") as file:
-                self.content = file.read()
+                self.content, mode = file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = self.content.decode("utf-8-sig")
             parser.read_string(text, self.path)
         except OSError as error:
@@ -134,6 +135,7 @@ class _Reader:
             raise ConfigError([f"{self.path}: cannot be read: {sentence}"]) from None
         self.lines = _lines(text)
         values = {section: dict(parser.items(section)) for section in parser.sections()}
+        self._look_at_mode(mode, values)
         for (section, old), names in REPLACED.items():
             given = values.get(section, {})
             if old in given:
@@ -141,6 +143,18 @@ class _Reader:
                 values[section] = dict.fromkeys(names, given.pop(old)) | given
         self._drop_unknown(values)
         return values
+
+    def _look_at_mode(self, mode: int, values: Mapping[str, Mapping[str, str]]) -> None:
+        """Say so when every local account can read a secret of the file."""
+        secrets = [
+            (kind.section, name)
+            for kind in SECTIONS.values()
+            for name, metadata in options(kind)
+            if metadata["parse"] is Secret and values.get(kind.section, {}).get(name)
+        ]
+        if secrets and mode & stat.S_IROTH:
+            words = f"is a secret that every local account can read (mode {mode:04o}); chmod o-r {self.path}"
+            self.warnings.append(f"{self._place(*secrets[0])} {words}")
 
     def _drop_unknown(self, values: dict[str, dict[str, str]]) -> None:
         known = {kind.section: _names(kind) for kind in SECTIONS.values()}

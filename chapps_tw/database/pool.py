@@ -108,7 +108,12 @@ class BoundedPool(Pool):
                 self._idle.append(record)
                 self._free.notify()
         if not kept:
+            self._close(record)
+
+    def _close(self, record: ConnectionPoolEntry) -> None:
+        try:
             record.close()
+        finally:
             self._gone()
 
     def dispose(self) -> None:
@@ -117,8 +122,7 @@ class BoundedPool(Pool):
             idle, self._idle = self._idle, []
             self._generation += 1
         for entry in idle:
-            entry.close()
-            self._gone()
+            self._close(entry)
 
     def recreate(self) -> BoundedPool:
         """The same: what was thrown away counts until it is closed."""

@@ -158,6 +158,7 @@ class ServerFailureTests(TestCase):
         with self.assertRaises(BookUnavailable):
             await self.book.create("users", {"name": "late"}, {})
         self.server.resume()
+        await self.seconds_until_back()
         await self.assert_at_rest()
         self.assertIsNone(await self.book.by_name("users", "late"))
 

@@ -91,4 +91,4 @@ class InForceTests(APITestCase):
         self.assertEqual(sent(3), "DUNNO")
         answer = self.expect(200, service, "DELETE", "/domains/", [1])
         self.assertIn("Thousands of users may no longer send from there, unless by another link.", answer["remarks"])
-        self.assertIn("not allowed to send mail from this domain", sent(4))
+        self.assertIn("not allowed to send mail", sent(4))

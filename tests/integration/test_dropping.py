@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
 from chapps_tw.database import changes
+from chapps_tw.database import touched as touched_copies
 from chapps_tw.database.models import quota_user, users
 from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces import BookUnavailable, Fill, Rules, Spend, Touched
@@ -257,7 +258,9 @@ class DropperTests(OnSqlite, BookCase):
     async def test_a_change_that_touches_many_is_dropped_to_the_end_after_an_outage_in_between(self) -> None:
         node = self.node()
         await self.gone()
-        names = self.add_users(count := 4500)
+        names = self.add_users(count := 6000)
+        # More than are named otherwise.
+        self.patch(touched_copies, "MOST", count)
         await self.cache(names[0], names[-1])
         _, touched = await self.book.update("quotas", 1, {"quota": 200}, {})
         self.assertGreater(len(touched.pending), 2)

@@ -9,6 +9,7 @@ from sqlalchemy import event, func, insert, select
 from twisted.internet.defer import Deferred, gatherResults
 
 from chapps_tw.database import changes
+from chapps_tw.database import touched as touched_copies
 from chapps_tw.database.examples import add_examples
 from chapps_tw.database.models import pending_drops, quota_user, users
 from chapps_tw.database.pending import PAGE
@@ -109,6 +110,8 @@ class PendingTests(BookCase):
             await self.book.dropped(touched.pending)
 
     async def test_a_change_that_touches_many_is_written_in_pieces(self) -> None:
+        # More than are named otherwise.
+        self.patch(touched_copies, "MOST", MANY)
         quota = await self.quota("basic", 100)
         self.add_users(quota)
         seen = Statements(self.engine, "INSERT INTO pending_drops")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from chapps_tw.config_file import load
 from chapps_tw.config_values import Secret
 from chapps_tw.network import parse_helo_whitelist
 from tests.support.config_case import problems, read
@@ -144,6 +145,25 @@ def test_variables_that_kubernetes_sets_for_a_service_are_nobodys(tmp_path: Path
         "CHAPPS_API_PORT_8080_TCP_PROTO": "tcp",
     }
     assert not read(tmp_path, "", **links).warnings
+
+
+# --- secrets ---
+
+
+@pytest.mark.parametrize(
+    "text", ["[Redis]\nserver = r\npassword = hush", "[PolicyConfigAdapter]\ndb_url = sqlite:///hush"]
+)
+def test_a_file_with_a_secret_that_others_can_read_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "chapps.ini"
+    file.write_text(text)
+    for mode, warned in ((0o644, True), (0o604, True), (0o640, False), (0o600, False)):
+        file.chmod(mode)
+        found = load(str(file)).warnings
+        assert len(found) == warned, (oct(mode), found)
+        assert all(f"(mode {mode:04o}); chmod o-r {file}" in told and "hush" not in told for told in found)
+    file.write_text("[Redis]\nserver = r\npassword =\n")
+    file.chmod(0o644)
+    assert not load(str(file)).warnings
 
 
 def test_a_secret_is_hidden_wherever_it_is_shown() -> None:
