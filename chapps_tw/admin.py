@@ -27,8 +27,10 @@ def main() -> int:
     return cli.run(sys.argv[1:], cli.World(set_up, add_examples, time.time, findings))
 
 
-def set_up(settings: Settings) -> str:
+def set_up(settings: Settings, dry_run: bool = False) -> str:
     """Make the database's tables, or bring them up to date.
+
+    :param dry_run: change nothing, and say what would be done.
 
     :returns: a line that says what was done, and one for each thing that there is to tell about names.
     :raises ConfigError: when the database's URL is wrong.
@@ -36,9 +38,11 @@ def set_up(settings: Settings) -> str:
     """
     told: list[str] = []
     with _engine(settings) as engine:
-        before, after = schema.upgrade(engine, told.append), schema.head()
+        before, after = (schema.preview if dry_run else schema.upgrade)(engine, told.append), schema.head()
         done = f"{'brought up to' if before else 'set up at'} revision {after}"
-        if before == after:
+        if dry_run:
+            done = f"nothing was changed; it is at revision {before or 'none'}, and this would be done for {after}"
+        elif before == after:
             schema.normalise_names(engine, told.append)
             done = f"is up to date (revision {after})"
         return "\n".join([f"{engine.url}: {done}", *told])

@@ -32,14 +32,15 @@ class CommandError(Exception):
 class World(NamedTuple):
     """What the commands work with, besides files.
 
-    :ivar set_up: makes the database's tables, or brings them up to date; returns a sentence.
+    :ivar set_up: makes the database's tables, or brings them up to date, or, where the second argument is true,
+        looks what that would do; returns what it did, a sentence a line.
     :ivar add_examples: adds the example users that are not there; returns a sentence. Both raise
         :class:`BookUnavailable`, :class:`BookConflict` and :class:`CommandError`.
     :ivar clock: the time in epoch seconds.
     :ivar check: finds what keeps settings from working on this machine.
     """
 
-    set_up: Callable[[Settings], str]
+    set_up: Callable[[Settings, bool], str]
     add_examples: Callable[[Settings], str]
     clock: Callable[[], float]
     check: Callable[[Settings], Iterable[Finding]]
@@ -109,7 +110,7 @@ def _check_config(options: argparse.Namespace, world: World) -> None:
 
 
 def _db_setup(options: argparse.Namespace, world: World) -> None:
-    _say(world.set_up(_settings(options)))
+    _say(world.set_up(_settings(options), options.dry_run))
 
 
 def _add_examples(options: argparse.Namespace, world: World) -> None:

@@ -47,7 +47,10 @@ def _add_admin(names: Any, commands: Commands) -> None:
     parser = names.add_parser("admin", help="set up the database, write the configuration, make a passcode")
     _add_config(parser, argparse.SUPPRESS)
     jobs = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add(jobs, "db-setup", commands, "make the database's tables, or bring them up to date", "admin")
+    setup = _add(jobs, "db-setup", commands, "make the database's tables, or bring them up to date", "admin")
+    setup.add_argument(
+        "--dry-run", action="store_true", help="change nothing; say which names would be changed or told"
+    )
     _add(jobs, "add-examples", commands, "add two example users to the database", "admin")
     _add(jobs, "passcode", commands, "make the hash of a passcode for [CHAPPS] password", "admin")
     flush = _add(jobs, "flush-config", commands, "write every option with its value and help", "admin")

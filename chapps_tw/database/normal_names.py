@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
@@ -28,6 +29,18 @@ class Row(NamedTuple):
     name: str
 
 
+class Plan(NamedTuple):
+    """What is to be done about the names of a kind.
+
+    :ivar renamed: rows with the names that they are to have.
+    :ivar several: by a name in its normal form, the rows that cannot all have it, and are left as they are.
+    """
+
+    kind: str
+    renamed: Sequence[Row]
+    several: Mapping[str, Sequence[Row]]
+
+
 Say = Callable[[str], None]
 
 
@@ -40,23 +53,37 @@ def normalise(connection: Connection, say: Say) -> None:
     :param say: takes a sentence for each kind that was changed, and for each name that stands there several times.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
-    told: list[str] = []
-    for kind in KINDS:
-        changed: list[Row] = []
-        several: list[Row] = []
-        for name, rows in _by_normal_name(connection, kind).items():
-            if len(rows) > 1:
-                several += rows
-                told.append(_told(kind, name, rows))
-            elif rows[0].name != name and storable(name, TABLES[kind].c.name.type.length):  # type: ignore[attr-defined]
-                changed.append(Row(rows[0].id, name))
-        _rename(connection, kind, changed)
-        if changed:
-            say(f"Names of {kind} that were brought into their normal form: {len(changed)}.")
-        ids = [row.id for row in (*changed, *several)]
+    plans = _plans(connection)
+    for kind, renamed, several in plans:
+        _rename(connection, kind, renamed)
+        ids = [row.id for row in chain(renamed, *several.values())]
         note(connection, touched(connection, kind, ids, everything(kind)))
-    for sentence in told:
-        say(sentence)
+    _tell(plans, say)
+
+
+def preview(connection: Connection, say: Say) -> None:
+    """Tell what :func:`normalise` would do and tell, and change nothing. Takes and raises the same."""
+    _tell(_plans(connection), say)
+
+
+def _plans(connection: Connection) -> list[Plan]:
+    found = []
+    for kind in KINDS:
+        names = _by_normal_name(connection, kind)
+        length = TABLES[kind].c.name.type.length  # type: ignore[attr-defined]
+        single = ((name, rows[0]) for name, rows in names.items() if len(rows) == 1)
+        renamed = [Row(row.id, name) for name, row in single if row.name != name and storable(name, length)]
+        found.append(Plan(kind, renamed, {name: rows for name, rows in names.items() if len(rows) > 1}))
+    return found
+
+
+def _tell(plans: Sequence[Plan], say: Say) -> None:
+    for plan in plans:
+        if plan.renamed:
+            say(f"Names of {plan.kind} brought into their normal form: {len(plan.renamed)}.")
+    for plan in plans:
+        for name, rows in plan.several.items():
+            say(_told(plan.kind, name, rows))
 
 
 def _by_normal_name(connection: Connection, kind: str) -> dict[str, list[Row]]:

@@ -18,10 +18,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, NullPool, column, create_engine, false, inspect, select, table, text
 
+from chapps_tw.database import normal_names
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import SET_UP
 from chapps_tw.database.models import metadata, pending_drops
-from chapps_tw.database.normal_names import normalise
 from chapps_tw.database.transaction import lock
 
 TABLES_REVISION: Final = "ce81767cec26"
@@ -119,7 +119,16 @@ def normalise_names(engine: Engine, say: Callable[[str], None]) -> None:
     """
     with _exclusive(engine) as connection:
         lock(connection)
-        normalise(connection, say)
+        normal_names.normalise(connection, say)
+
+
+def preview(engine: Engine, say: Callable[[str], None]) -> str:
+    """What :func:`upgrade` would do about names; changes nothing. Takes, returns and raises the same."""
+    with engine.connect() as connection:
+        found = _revision(connection)
+        if found:
+            normal_names.preview(connection, say)
+        return found
 
 
 def prepare(engine: Engine, say: Callable[[str], None] = _say_nothing) -> None:

@@ -35,9 +35,9 @@ NORMAL = {
     "quotas": ["Basic"],
 }
 TOLD = [
-    "Names of users that were brought into their normal form: 3.",
-    "Names of domains that were brought into their normal form: 2.",
-    "Names of emails that were brought into their normal form: 2.",
+    "Names of users brought into their normal form: 3.",
+    "Names of domains brought into their normal form: 2.",
+    "Names of emails brought into their normal form: 2.",
 ]
 
 # Several rows for what is one name now. Only of the first user's is none in the normal form.
@@ -62,7 +62,7 @@ SEVERAL_TOLD = [
     f"2 emails {SAME}: 'Friend@example.net' (id 1), 'friend@Example.net' (id 2). The links of all count; delete the"
     " others when id 1 has their links.",
 ]
-EVE_TOLD = "Names of users that were brought into their normal form: 1."
+EVE_TOLD = "Names of users brought into their normal form: 1."
 
 
 def write(engine: Engine, rows: dict[str, str]) -> None:
@@ -109,6 +109,29 @@ class NameMigrationTests:
         self.assertEqual(self.ask(lookups.quota_of, "alice@example.org"), QuotaGrant(True, 100))
         wanted = ("alice@example.org", "example.org", "friend@elsewhere.example")
         self.assertEqual(self.ask(lookups.senders_of, *wanted), SenderGrant(True, True, True))
+
+    def test_a_dry_run_tells_the_same_and_changes_nothing(self: Any) -> None:
+        self.assertIn("at revision none", set_up(self.settings(), dry_run=True))
+        revise(self.engine, schema.FLAGS_REVISION)
+        write(self.engine, SPELLED)
+        self.check_dry_run(TOLD)
+        revise(self.engine, BEFORE)
+        with self.engine.begin() as connection:
+            connection.execute(text("INSERT INTO users (id, name) VALUES (5, 'BOB')"))
+        several = (
+            f"2 users {SAME}: 'bob' (id 2), 'BOB' (id 5). Whoever logs in by any of these names is id 2; the others are"
+            " kept, but not used until they are renamed or id 2 is."
+        )
+        self.check_dry_run([*TOLD, several])
+        self.assertEqual(self.set_up(), [*TOLD, several])
+        self.check_dry_run([several])
+
+    def check_dry_run(self: Any, wanted: list[str]) -> None:
+        before = names(self.engine), self.ask(schema._revision)
+        first, *told = set_up(self.settings(), dry_run=True).split("\n")
+        self.assertIn(f"nothing was changed; it is at revision {before[1]}", first)
+        self.assertEqual(told, wanted)
+        self.assertEqual((names(self.engine), self.ask(schema._revision)), before)
 
     def test_tables_that_chapps_made_itself_are_treated_the_same(self: Any) -> None:
         revise(self.engine, schema.FLAGS_REVISION)
@@ -157,7 +180,7 @@ class NameMigrationTests:
         self.assertEqual(self.ask(lookups.quota_of, "alice"), QuotaGrant(True, 20))
         self.assertEqual(self.ask(lookups.quota_of, "bob@example.org"), QuotaGrant(True, 10))
         told = self.set_up()
-        self.assertEqual(told[:1], ["Names of users that were brought into their normal form: 2."])
+        self.assertEqual(told[:1], ["Names of users brought into their normal form: 2."])
         self.assertEqual(names(self.engine)["users"], ["alice", "bob@example.org", "eve"])
 
     def test_where_case_counts_it_is_left_until_it_does_no_more(self: Any) -> None:

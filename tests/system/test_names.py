@@ -196,7 +196,7 @@ class StartTests(unittest.TestCase):
     def test_it_finds_everybody_and_logs_what_was_done_about_names(self) -> None:
         self.service.start().wait_ready()
         log = self.service.log()
-        self.assertIn("Database: Names of domains that were brought into their normal form: 1.", log)
+        self.assertIn("Database: Names of domains brought into their normal form: 1.", log)
         self.assertIn("'user1' (id 3), 'User1' (id 2). Whoever logs in by any of these names is id 3", log)
         self.assertEqual(log.count("Whoever logs in by any"), 18)
         self.assertIn("there is more to tell (7): run 'chapps-cli admin db-setup'", log)

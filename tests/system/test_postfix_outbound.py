@@ -168,7 +168,7 @@ class SenderTests(OutboundTestCase):
             ("ann", "ann@example.org"),
             ("ann", "ann@sub.example.com"),
             ("ann", "ann"),
-            ("ann", '"ann@example.org"@example.com'),
+            ("ann", '"ann@example.com"@example.org'),
             ("eve", "ann@example.com"),
         ]:
             with self.subTest(login=login, sender=sender):

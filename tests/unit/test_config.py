@@ -437,3 +437,16 @@ def test_the_lifetime_of_an_old_file_is_written_as_what_it_stands_for(tmp_path: 
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().path = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", ["+", "+-", "", "=", "#", "%", "-"])
+def test_separators_of_sub_addresses_are_read_and_written_as_they_are(tmp_path: Path, value: str) -> None:
+    settings = read(tmp_path, f"[SenderDomainAuthPolicy]\nsubaddress_separators = {value}\n")
+    assert settings.sda.subaddress_separators == value
+    assert read(tmp_path, render(settings)).sda.subaddress_separators == value
+
+
+@pytest.mark.parametrize("value", ["@", "+ -", "a", "+;", "ü", '"'])
+def test_what_separates_no_sub_address_is_refused(tmp_path: Path, value: str) -> None:
+    [found] = problems(tmp_path, f"[SenderDomainAuthPolicy]\nsubaddress_separators = {value}\n")
+    assert f"[SenderDomainAuthPolicy] subaddress_separators = {value!r}: must be punctuation" in found
