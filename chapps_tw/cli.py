@@ -35,13 +35,13 @@ class World(NamedTuple):
     :ivar set_up: makes the database's tables, or brings them up to date; returns a sentence.
     :ivar add_examples: adds the example users that are not there; returns a sentence. Both raise
         :class:`BookUnavailable`, :class:`BookConflict` and :class:`CommandError`.
-    :ivar clock: the time in epoch seconds.
+    :ivar now: the time in epoch seconds.
     :ivar check: finds what keeps settings from working on this machine.
     """
 
     set_up: Callable[[Settings], str]
     add_examples: Callable[[Settings], str]
-    clock: Callable[[], float]
+    now: Callable[[], float]
     check: Callable[[Settings], Iterable[Finding]]
 
 
@@ -168,7 +168,7 @@ def _token_list(options: argparse.Namespace, world: World) -> None:
 def _token_create(options: argparse.Namespace, world: World) -> None:
     scope = "read" if options.read_only else "full"
     store = TokenStore(_settings(options).token_path)
-    token = store.create(options.name, scope, world.clock())
+    token = store.create(options.name, scope, world.now())
     try:
         _say(token)
     except CommandError:

@@ -108,7 +108,7 @@ class Reporter:
     def answered(self, board: Switchboard, request: OutboundPPR, answer: Answer, started: float) -> None:
         """Report an answer that was sent."""
         listener = board.listener
-        self._metrics.answered(listener, answer.decisions, time.monotonic() - started)
+        self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
         now, user, sent = self._now(), request.known_user, answer.decision
         for decision in answer.decisions:
             if decision.shadow and decision is not sent:
@@ -138,7 +138,7 @@ class Parts:
     def __init__(self, settings: Settings, reactor: Any, output: LogFile | None = None) -> None:
         self.settings = settings
         self.reactor = reactor
-        self.metrics = Metrics(__version__, time.monotonic)
+        self.metrics = Metrics(__version__, reactor.seconds)
         form = FORMS[settings.log.format]
         self.output = output
         self.log_file = self._make_log_file()
@@ -178,7 +178,6 @@ class Parts:
                 settings.redis,
                 settings.redis_password,
                 self.reactor,
-                time.monotonic,
                 self._store_timeout,
                 observe,
                 settings.sentinel_password,
@@ -246,7 +245,7 @@ class Parts:
         patience = self.settings.chapps.request_timeout
         if any(name == SPFEnforcementPolicy.name for name in board.policies):
             patience += self.settings.spf.spf_query_timeout
-        return PolicyFactory(board, self._read, self.reporter.answered, time.monotonic, patience)
+        return PolicyFactory(board, self._read, self.reporter.answered, self.reactor.seconds, patience)
 
     def _read(self, payload: bytes) -> OutboundPPR:
         return OutboundPPR(parse_attributes(payload, self.settings.chapps.payload_encoding), cfg=self.settings)
@@ -264,7 +263,7 @@ class Parts:
             find=self.decisions.find,
             metrics=self.metrics.text,
             write_config=self._write_config,
-            clock=time.time,
+            now=time.time,
             reactor=self.reactor,
             version=__version__,
         )

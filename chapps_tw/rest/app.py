@@ -39,7 +39,7 @@ class API:
     :param scope_of: the scope of a token, ``read`` or ``full``; ``None`` for none of ours. With
         ``[API] auth = none`` it is not asked.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.insight.Insight`.
-    :param clock: epoch seconds.
+    :param now: epoch seconds.
     :param reactor: for delays and timeouts.
     :param checks: more parts that ``/ready`` asks, beside the state store and the database.
     """
@@ -55,12 +55,12 @@ class API:
         find: Find,
         metrics: Callable[[], bytes],
         write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
-        clock: Callable[[], float],
+        now: Callable[[], float],
         reactor: IReactorTime,
         version: str,
         checks: Mapping[str, Check] | None = None,
     ) -> None:
-        self._clock = clock
+        self._now = now
         self._reactor = reactor
         self._version = version
         self._log = Logger()
@@ -156,7 +156,7 @@ class API:
         """The envelope as JSON. A long list is encoded a part at a time, so that others get their turn."""
         about = {
             "version": f"CHAPPS-TW v{self._version}",
-            "timestamp": self._clock(),
+            "timestamp": self._now(),
             **reply.beside,
             "remarks": list(reply.remarks),
         }

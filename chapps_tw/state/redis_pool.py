@@ -34,7 +34,6 @@ class RedisPool:
     :param server: where to connect.
     :param deadline: seconds until a command that is not answered fails.
     :param size: how many connections.
-    :param monotonic: seconds on a clock that is never set.
     :param observe: told of each command that was answered, or timed out, how long that took.
     :ivar problem: why nothing can be asked now, ``""`` when it can.
     :ivar lost: connections that were ready and were lost.
@@ -50,14 +49,12 @@ class RedisPool:
         reactor: Any,
         deadline: float,
         size: int,
-        monotonic: Callable[[], float],
         observe: Callable[[float], None],
     ) -> None:
         self.server = server
         self.login = login
-        self.clock = reactor
+        self.reactor = reactor
         self.deadline = deadline
-        self.monotonic = monotonic
         self.observe = observe
         self.size = size
         self.tick = min(0.1, deadline / 4)
@@ -86,7 +83,7 @@ class RedisPool:
     def start(self) -> None:
         """Begin to connect."""
         self._early = []
-        self._patience = self.clock.callLater(self.deadline / 2, self._end_early)
+        self._patience = self.reactor.callLater(self.deadline / 2, self._end_early)
         self._factory.startConnecting(self.server)
 
     async def stop(self) -> None:
@@ -96,12 +93,12 @@ class RedisPool:
         self._end_early()
         # A turn before and after: whoever calls, or goes on, from what a lost connection caused is inside a
         # ClientService that cannot be stopped then.
-        await deferLater(self.clock, 0)
+        await deferLater(self.reactor, 0)
         stopped = self._factory.disconnect()
         for connection in list(self._open):
             connection.transport.abortConnection()
         await stopped
-        await deferLater(self.clock, 0)
+        await deferLater(self.reactor, 0)
         if self._sweeping:
             self._sweeping.cancel()
             self._sweeping = None
@@ -115,7 +112,7 @@ class RedisPool:
         """
         if not self._ready:
             return self._not_ready(partial(self.call, *words))
-        return self._ready[0].call(self.monotonic() + self.deadline, *words)
+        return self._ready[0].call(self.reactor.seconds() + self.deadline, *words)
 
     def run(self, shape: Shape, body: bytes, when: bytes = b"", aside: bool = False) -> Deferred[Any]:
         """Run a script: its answer. One that times out has not run, and does not run later.
@@ -128,7 +125,7 @@ class RedisPool:
         if not self._ready:
             return self._not_ready(partial(self.run, shape, body, when, aside))
         connection = self._ready[-1 if aside else 0]
-        return connection.run(self.monotonic() + self.deadline, shape, body, when)
+        return connection.run(self.reactor.seconds() + self.deadline, shape, body, when)
 
     def _not_ready(self, ask: Callable[[], Deferred[Any]]) -> Deferred[Any]:
         """The first connection is waited for, so that a restart defers no mail; none after that is."""
@@ -198,15 +195,15 @@ class RedisPool:
     def watch(self) -> None:
         """See to the deadlines of what waits."""
         if self._sweeping is None:
-            self._swept = self.monotonic()
-            self._sweeping = self.clock.callLater(self.tick, self._sweep)
+            self._swept = self.reactor.seconds()
+            self._sweeping = self.reactor.callLater(self.tick, self._sweep)
 
     def _sweep(self) -> None:
-        now, self._sweeping = self.monotonic(), None
+        now, self._sweeping = self.reactor.seconds(), None
         overslept, self._swept = now - self._swept > 3 * self.tick, now
         if overslept:
             # Nothing ran for a while here: answers may be there that were not read yet.
-            self._sweeping = self.clock.callLater(0, self._sweep)
+            self._sweeping = self.reactor.callLater(0, self._sweep)
             return
         for connection in self._ready:
             if now - connection.learned > LEARN_AGAIN:
@@ -254,7 +251,7 @@ class _Slot:
         self._factory = factory
         self._endpoint = endpoint
         self._rejected = 0
-        self._service = _Service(self, factory, self._delay, factory.owner.clock, self._made)
+        self._service = _Service(self, factory, self._delay, factory.owner.reactor, self._made)
 
     def start(self) -> None:
         self._service.startService()
@@ -287,7 +284,6 @@ def pool_from(
     redis: Redis,
     password: str,
     reactor: Any,
-    monotonic: Callable[[], float],
     deadline: float,
     observe: Callable[[float], None] = not_observed,
     sentinel_password: str = "",
@@ -295,7 +291,6 @@ def pool_from(
     """The pool that a configuration asks for; it is not started.
 
     :param password: of the Redis servers.
-    :param monotonic: seconds on a clock that is never set.
     :param deadline: seconds until a command that is not answered fails.
     :param observe: told of each command that was answered, or timed out, how many seconds that took.
     :param sentinel_password: of the Sentinels.
@@ -304,4 +299,4 @@ def pool_from(
     probe = redis.key_prefix.encode() + b":probe"
     login = Login(redis.username, password, redis.db, probe, bool(redis.sentinel_servers))
     server = server_from(redis, Login(redis.sentinel_username, sentinel_password), reactor)
-    return RedisPool(server, login, reactor, deadline, redis.pool_size, monotonic, observe)
+    return RedisPool(server, login, reactor, deadline, redis.pool_size, observe)
