@@ -36,13 +36,13 @@ class World(NamedTuple):
         looks what that would do; returns what it did, a sentence a line.
     :ivar add_examples: adds the example users that are not there; returns a sentence. Both raise
         :class:`BookUnavailable`, :class:`BookConflict` and :class:`CommandError`.
-    :ivar clock: the time in epoch seconds.
+    :ivar now: the time in epoch seconds.
     :ivar check: finds what keeps settings from working on this machine.
     """
 
     set_up: Callable[[Settings, bool], str]
     add_examples: Callable[[Settings], str]
-    clock: Callable[[], float]
+    now: Callable[[], float]
     check: Callable[[Settings], Iterable[Finding]]
 
 
@@ -174,7 +174,7 @@ def _token_list(options: argparse.Namespace, world: World) -> None:
 def _token_create(options: argparse.Namespace, world: World) -> None:
     scope = "read" if options.read_only else "full"
     store = TokenStore(_settings(options).token_path)
-    token = store.create(options.name, scope, world.clock())
+    token = store.create(options.name, scope, world.now())
     try:
         _say(token)
     except CommandError:

@@ -115,7 +115,7 @@ class Reporter:
     def answered(self, board: Switchboard, request: OutboundPPR, answer: Answer, started: float) -> None:
         """Report an answer that was sent."""
         listener = board.listener
-        self._metrics.answered(listener, answer.decisions, time.monotonic() - started)
+        self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
         now, user, sent = self._now(), request.known_user, answer.decision
         for decision in answer.decisions:
             if decision.shadow and decision is not sent:
@@ -145,7 +145,7 @@ class Parts:
     def __init__(self, settings: Settings, reactor: Any, output: LogFile | None = None) -> None:
         self.settings = settings
         self.reactor = reactor
-        self.metrics = Metrics(__version__, time.monotonic)
+        self.metrics = Metrics(__version__, reactor.seconds)
         form = FORMS[settings.log.format]
         self.output = output
         self.log_file = self._make_log_file()
@@ -187,7 +187,6 @@ class Parts:
                 settings.redis,
                 settings.redis_password,
                 self.reactor,
-                time.monotonic,
                 self._store_timeout,
                 observe,
                 settings.sentinel_password,
@@ -264,7 +263,7 @@ class Parts:
         if any(name == SPFEnforcementPolicy.name for name in board.policies):
             patience += self.settings.spf.spf_query_timeout
         return PolicyFactory(
-            board, self._read, self.reporter.answered, time.monotonic, patience, self.reactor.callLater
+            board, self._read, self.reporter.answered, self.reactor.seconds, patience, self.reactor.callLater
         )
 
     def _read(self, payload: bytes) -> OutboundPPR:
@@ -283,7 +282,7 @@ class Parts:
             find=self._find,
             metrics=self.metrics.text,
             write_config=self._write_config,
-            clock=time.time,
+            now=time.time,
             reactor=self.reactor,
             version=__version__,
             checks=self.checks,

@@ -53,7 +53,7 @@ class Dns(Protocol):
 class SpfChecker:
     """Checks the HELO identity, then MAIL FROM.
 
-    :param clock: what deadlines and caches go by.
+    :param reactor: what deadlines and caches go by.
     :param run: runs a function with its arguments in a thread, such as ``partial(deferToThreadPool,
         reactor, pool)``.
     :param computed: how many seconds the thread that asks has computed, such as ``time.thread_time``.
@@ -65,14 +65,14 @@ class SpfChecker:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        reactor: IReactorTime,
         run: Callable[..., Deferred[SpfResult | Question]],
         computed: Callable[[], float],
         resolver: Dns,
         timeout: float,
         rules: Rules,
     ) -> None:
-        self._clock = clock
+        self._reactor = reactor
         self._steps = Queue(run)
         self._computed = computed
         self._dns = resolver
@@ -97,7 +97,7 @@ class SpfChecker:
         """
         self.looks += 1
         key = (client, helo, sender)
-        result = self._results.get(key, self._clock.seconds())
+        result = self._results.get(key, self._reactor.seconds())
         if result is not None:
             return succeed(result)
         if key not in self._waiting and (self._closed or len(self._waiting) >= MAX_CHECKS):
@@ -136,13 +136,13 @@ class SpfChecker:
     def _keep(self, key: tuple[str, str, str], result: SpfResult) -> None:
         # Whoever comes back later must find DNS asked again.
         ttl = FAILURE_TTL if result.result == "temperror" else RESULT_TTL
-        self._results.keep(key, result, self._clock.seconds() + ttl)
+        self._results.keep(key, result, self._reactor.seconds() + ttl)
 
     async def _check_both(self, client: str, helo: str, sender: str) -> SpfResult:
         by_helo = identity_of(client, helo, "")
         if by_helo is None:
             return SpfResult("none", problem="the client's address is not known")
-        end = self._clock.seconds() + self._timeout
+        end = self._reactor.seconds() + self._timeout
         # A HELO name whose DNS hangs must not take all the time of the other identity.
         result = await self.check_host(by_helo, end - self._timeout / 2 if sender else end)
         by_sender = identity_of(client, helo, sender)
@@ -153,7 +153,7 @@ class SpfChecker:
     async def check_host(self, identity: Identity, deadline: float) -> SpfResult:
         """The function check_host() of RFC 7208, section 4.
 
-        :param deadline: by the checker's clock.
+        :param deadline: by its reactor.
         """
         if not identity.domain:
             return SpfResult("none", identity.name)
@@ -166,10 +166,10 @@ class SpfChecker:
             return SpfResult("none", name, domain)
         evaluation = Evaluation(identity, self._rules, self._computed)
         while True:
-            left = max(0.0, deadline - self._clock.seconds()) + _GRACE
+            left = max(0.0, deadline - self._reactor.seconds()) + _GRACE
             try:
                 running = self._steps.run(evaluation.seconds, evaluation.step, question, answer)
-                outcome = await Deferred.fromCoroutine(running).addTimeout(left, self._clock)
+                outcome = await Deferred.fromCoroutine(running).addTimeout(left, self._reactor)
             except TimeoutError:
                 return SpfResult("temperror", name, domain, problem="the check took too long")
             if isinstance(outcome, SpfResult):
@@ -177,11 +177,11 @@ class SpfChecker:
             question, answer = outcome, await self._find(outcome, deadline)
 
     async def _find(self, question: Question, deadline: float) -> Answer | DnsFailure:
-        left = deadline - self._clock.seconds()
+        left = deadline - self._reactor.seconds()
         try:
             if left <= 0:
                 raise TimeoutError
-            return await self._dns.ask(*question).addTimeout(left, self._clock)
+            return await self._dns.ask(*question).addTimeout(left, self._reactor)
         except DnsFailure as failure:
             return failure
         except TimeoutError:

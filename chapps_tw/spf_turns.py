@@ -21,8 +21,8 @@ class Turns:
     :param size: how many.
     """
 
-    def __init__(self, clock: IReactorTime, size: int) -> None:
-        self._clock = clock
+    def __init__(self, reactor: IReactorTime, size: int) -> None:
+        self._reactor = reactor
         self._size = self._free = size
         self._queue: deque[Deferred[None]] = deque()
         self._renewing = False
@@ -40,7 +40,7 @@ class Turns:
             self._queue.popleft().callback(None)
         if not self._renewing:
             self._renewing = True
-            self._clock.callLater(0, self._renew)
+            self._reactor.callLater(0, self._renew)
 
     def _renew(self) -> None:
         self._renewing = False

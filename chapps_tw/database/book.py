@@ -29,7 +29,7 @@ class Book:
     """Answers policies from the database (:class:`~chapps_tw.interfaces.PolicyBook`).
 
     :param engine: a new engine of :func:`~chapps_tw.database.engine.make_engine`, not connected yet.
-    :param clock: times the deadlines.
+    :param reactor: times the deadlines.
     :param run: calls a function in a thread, such as :meth:`~chapps_tw.database.threads.Threads.run`.
     :param size: connections of the engine.
     :param deadline: seconds until a lookup fails with :exc:`~chapps_tw.interfaces.BookUnavailable`.
@@ -41,7 +41,7 @@ class Book:
     def __init__(
         self,
         engine: Engine,
-        clock: IReactorTime,
+        reactor: IReactorTime,
         run: Run,
         size: int = 8,
         deadline: float = 1.5,
@@ -50,8 +50,8 @@ class Book:
         self._engine = engine
         self._watch = watch
         self._deadline = deadline
-        self._flights = Flights(clock)
-        self._breaker = Breaker(clock, run, self._probe, Lifelines(engine).cut, size)
+        self._flights = Flights(reactor)
+        self._breaker = Breaker(reactor, run, self._probe, Lifelines(engine).cut, size)
         self._remark = ""
         self._told_of_negative = False
 

@@ -65,10 +65,10 @@ class Breaker:
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, run: Run, probe: Callable[[], object], discard: Callable[[], None], size: int
+        self, reactor: IReactorTime, run: Run, probe: Callable[[], object], discard: Callable[[], None], size: int
     ) -> None:
         self.problem = ""
-        self.clock = clock
+        self.reactor = reactor
         self.run = run
         self._probe = probe
         self._discard = discard
@@ -119,7 +119,7 @@ class Breaker:
 
     def _schedule(self) -> None:
         if not self._stopped:
-            self._next_probe = self.clock.callLater(PROBE_SECONDS, self._try)
+            self._next_probe = self.reactor.callLater(PROBE_SECONDS, self._try)
 
     def _try(self) -> None:
         if self._overdue >= 2 * self._size:
@@ -165,7 +165,7 @@ class _Job(Generic[T]):
     def start(self, work: Callable[[], T]) -> Deferred[T]:
         answer = self._answer
         assert answer is not None
-        self._timer = self._breaker.clock.callLater(self._deadline, self._expired)
+        self._timer = self._breaker.reactor.callLater(self._deadline, self._expired)
         done = Deferred.fromCoroutine(self._go(work))
         done.addCallbacks(self._done, self._failed)
         return answer
@@ -185,7 +185,7 @@ class _Job(Generic[T]):
         if self._give_up():
             self._fail(BookUnavailable(f"The database cannot be asked: {why}"))
         else:
-            self._timer = self._breaker.clock.callLater(self._deadline, self._expired)
+            self._timer = self._breaker.reactor.callLater(self._deadline, self._expired)
 
     def _returned(self) -> None:
         if self._timer and self._timer.active():

@@ -31,8 +31,8 @@ class Flights:
     what was read before it.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
         self._boarding: dict[Hashable, _Flight[object]] = {}
         self._under_way: set[Hashable] = set()
 
@@ -45,7 +45,7 @@ class Flights:
         if flight is None:
             flight = self._boarding[key] = _Flight(ask)  # type: ignore[arg-type]
             if key not in self._under_way:
-                self._clock.callLater(0, self._leave, key)
+                self._reactor.callLater(0, self._leave, key)
         waiter: Deferred[T] = Deferred()
         flight.waiters.append(waiter)  # type: ignore[arg-type]
         return waiter

@@ -39,14 +39,14 @@ class Keeper(Book):
     def __init__(
         self,
         engine: Engine,
-        clock: IReactorTime,
+        reactor: IReactorTime,
         run: Run,
         size: int = 8,
         deadline: float = 1.5,
         keeping_deadline: float = 10.0,
         watch: Watch = unwatched,
     ) -> None:
-        super().__init__(engine, clock, run, size, deadline, watch)
+        super().__init__(engine, reactor, run, size, deadline, watch)
         self._keeping_deadline = keeping_deadline
         self._turns = DeferredSemaphore(max(1, size // 2))
 

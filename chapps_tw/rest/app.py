@@ -43,7 +43,7 @@ class API:
     :param scope_of: the scope of a token, ``read`` or ``full``; ``None`` for none of ours. With
         ``[API] auth = none`` it is not asked.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.insight.Insight`.
-    :param clock: epoch seconds.
+    :param now: epoch seconds.
     :param reactor: for delays and timeouts.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
     :param compare: as for :class:`~chapps_tw.rest.dropping.CopyDropper`.
@@ -60,13 +60,13 @@ class API:
         find: Find,
         metrics: Callable[[], bytes],
         write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
-        clock: Callable[[], float],
+        now: Callable[[], float],
         reactor: IReactorTime,
         version: str,
         checks: Mapping[str, Check] | None = None,
         compare: Callable[[], None] = lambda: None,
     ) -> None:
-        self._clock = clock
+        self._now = now
         self._reactor = reactor
         self._version = version
         self._log = Logger()
@@ -174,7 +174,7 @@ class API:
         """The envelope as JSON."""
         about = {
             "version": f"CHAPPS-TW v{self._version}",
-            "timestamp": self._clock(),
+            "timestamp": self._now(),
             **reply.beside,
             "remarks": list(reply.remarks),
         }

@@ -37,12 +37,12 @@ class RedisState:
     """:class:`~chapps_tw.interfaces.LiveState` in Redis.
 
     :param prefix: how every key begins.
-    :param clock: epoch seconds to use in place of the server's clock, in tests.
+    :param now: epoch seconds to use in place of the server's clock, in tests.
     """
 
-    def __init__(self, pool: RedisPool, prefix: str, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, pool: RedisPool, prefix: str, now: Callable[[], float] | None = None) -> None:
         self._pool = pool
-        self._clock = clock
+        self._now = now
         self._prefix = _tag(prefix)
         self._oqp = self._prefix + b":oqp:{%b}"
         self._grl = self._prefix + b":grl:{grl}:"
@@ -215,7 +215,7 @@ class RedisState:
         await self._pool.ping()
 
     def _when(self) -> bytes:
-        return b"" if self._clock is None else b"@" + _microseconds(self._clock())
+        return b"" if self._now is None else b"@" + _microseconds(self._now())
 
     def _run(self, shape: Any, body: bytes) -> Deferred[Any]:
         return self._pool.run(shape, body, self._when())

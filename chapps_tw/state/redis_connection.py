@@ -99,7 +99,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     def _send(self, deferred: Deferred[Any], data: bytes, due: float, what: Run | bytes) -> Deferred[Any]:
         self._waiting.append((deferred, due, what))
         if not self._out:
-            self.factory.owner.clock.callLater(0, self._flush)
+            self.factory.owner.reactor.callLater(0, self._flush)
         self._out.append(data)
         if len(self._out) >= BURST:
             self._flush()
@@ -121,7 +121,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         gets, waiting, observe = self._reader.gets, self._waiting, self._observe
         # A command that is sent now is due then; from that and its own follows how long ago it was sent.
-        then = self.factory.owner.monotonic() + self.factory.owner.deadline
+        then = self.factory.owner.reactor.seconds() + self.factory.owner.deadline
         try:
             self._reader.feed(data)
             while (reply := gets()) is not False:
@@ -144,7 +144,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             return
         if run and code == "NOSCRIPT":
             self._send_script(deferred, due, run, run[0].whole)
-        elif run and code == "LATE" and not run[3] and due > self.factory.owner.monotonic():
+        elif run and code == "LATE" and not run[3] and due > self.factory.owner.reactor.seconds():
             self._again(deferred, due, (*run[:3], True))
         else:
             # Where in which script is of no use to an admin.
@@ -173,7 +173,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         """Find out by how much the server's clock differs from ours."""
 
         def learned(time: list[bytes]) -> None:
-            self.learned = self.factory.owner.monotonic()
+            self.learned = self.factory.owner.reactor.seconds()
             self.ahead = int(time[0]) + int(time[1]) / 1e6 - self.learned - self.factory.owner.tick
 
         return self.call(due, b"TIME").addCallback(learned)
@@ -189,7 +189,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
     async def _log_in(self) -> None:
         owner = self.factory.owner
-        due = owner.monotonic() + HANDSHAKE
+        due = owner.reactor.seconds() + HANDSHAKE
         steps = owner.login.steps()
         answers: list[Deferred[Any]] = [self.call(due, *words) for words in steps]
         results = await DeferredList([*answers, self.learn(due)], consumeErrors=True)

@@ -19,15 +19,15 @@ class Following:
 
     :param moved: tells whether the master is elsewhere by now; ``None`` where it never is.
     :param leave: called then.
-    :param clock: the reactor.
+    :param reactor: for times.
     """
 
-    def __init__(self, moved: Callable[[], Awaitable[bool]] | None, leave: Callable[[str], None], clock: Any) -> None:
+    def __init__(self, moved: Callable[[], Awaitable[bool]] | None, leave: Callable[[str], None], reactor: Any) -> None:
         self._moved = moved
         self._leave = leave
         self._looking: Deferred[None] = succeed(None)
         self._loop = LoopingCall(self._look)
-        self._loop.clock = clock
+        self._loop.clock = reactor
 
     def start(self) -> None:
         """Look again and again."""

@@ -39,7 +39,6 @@ class RedisPool:
     :param server: where to connect.
     :param deadline: seconds until a command that is not answered fails.
     :param size: how many connections.
-    :param monotonic: seconds on a clock that is never set.
     :param observe: told of each command that was answered, or timed out, how long that took.
     :ivar lost: connections that were ready and were lost.
     :ivar timeouts: commands that were not answered in time.
@@ -54,20 +53,18 @@ class RedisPool:
         reactor: Any,
         deadline: float,
         size: int,
-        monotonic: Callable[[], float],
         observe: Callable[[float], None],
     ) -> None:
         self.server = server
         self.login = login
-        self.clock = reactor
+        self.reactor = reactor
         self.deadline = deadline
-        self.monotonic = monotonic
         self.observe = observe
         self.size = size
         self.tick = min(0.1, deadline / 4)
         self._away = f"{server.name} is not connected yet"
         self._following = Following(server.moved, self._leave, reactor)
-        self._refusals = Refusals(server.name, reactor, monotonic, self.ping)
+        self._refusals = Refusals(server.name, reactor, self.ping)
         self.lost = 0
         self.timeouts = 0
         self._ready: list[RedisConnection] = []
@@ -108,12 +105,12 @@ class RedisPool:
         self._following.stop()
         # A turn before and after: whoever calls, or goes on, from what a lost connection caused is inside a
         # ClientService that cannot be stopped then.
-        await deferLater(self.clock, 0)
+        await deferLater(self.reactor, 0)
         stopped = self._factory.disconnect()
         for connection in list(self._open):
             connection.transport.abortConnection()
         await stopped
-        await deferLater(self.clock, 0)
+        await deferLater(self.reactor, 0)
         if self._sweeping:
             self._sweeping.cancel()
             self._sweeping = None
@@ -125,7 +122,7 @@ class RedisPool:
 
         :raises StateUnavailable: (the Deferred) when it is not answered in time, or with an error.
         """
-        due = self.monotonic() + self.deadline
+        due = self.reactor.seconds() + self.deadline
         if not self._ready:
             return self._waiters.wait().addCallback(lambda connection: connection.call(due, *words))
         return self._ready[0].call(due, *words)
@@ -138,7 +135,7 @@ class RedisPool:
         :param aside: not on the connection for what is in a hurry, if there is another.
         :raises StateUnavailable: (the Deferred) likewise.
         """
-        due = self.monotonic() + self.deadline
+        due = self.reactor.seconds() + self.deadline
         if not self._ready:
             return self._waiters.wait().addCallback(lambda connection: connection.run(due, shape, body, when))
         return self._ready[-1 if aside else 0].run(due, shape, body, when)
@@ -229,15 +226,15 @@ class RedisPool:
     def watch(self) -> None:
         """See to the deadlines of what waits."""
         if self._sweeping is None:
-            self._swept = self.monotonic()
-            self._sweeping = self.clock.callLater(self.tick, self._sweep)
+            self._swept = self.reactor.seconds()
+            self._sweeping = self.reactor.callLater(self.tick, self._sweep)
 
     def _sweep(self) -> None:
-        now, self._sweeping = self.monotonic(), None
+        now, self._sweeping = self.reactor.seconds(), None
         overslept, self._swept = now - self._swept > 3 * self.tick, now
         if overslept:
             # Nothing ran for a while here: answers may be there that were not read yet.
-            self._sweeping = self.clock.callLater(0, self._sweep)
+            self._sweeping = self.reactor.callLater(0, self._sweep)
             return
         for connection in self._ready:
             if now - connection.learned > LEARN_AGAIN:
@@ -285,7 +282,7 @@ class _Slot:
         self._factory = factory
         self._endpoint = endpoint
         self._rejected = 0
-        self._service = _Service(self, factory, self._delay, factory.owner.clock, self._made)
+        self._service = _Service(self, factory, self._delay, factory.owner.reactor, self._made)
 
     def start(self) -> None:
         self._service.startService()
@@ -318,7 +315,6 @@ def pool_from(
     redis: Redis,
     password: str,
     reactor: Any,
-    monotonic: Callable[[], float],
     deadline: float,
     observe: Callable[[float], None] = not_observed,
     sentinel_password: str = "",
@@ -326,7 +322,6 @@ def pool_from(
     """The pool that a configuration asks for; it is not started.
 
     :param password: of the Redis servers.
-    :param monotonic: seconds on a clock that is never set.
     :param deadline: seconds until a command that is not answered fails.
     :param observe: told of each command that was answered, or timed out, how many seconds that took.
     :param sentinel_password: of the Sentinels.
@@ -335,4 +330,4 @@ def pool_from(
     probe = redis.key_prefix.encode() + b":probe"
     login = Login(redis.username, password, redis.db, probe, bool(redis.sentinel_servers))
     server = server_from(redis, Login(redis.sentinel_username, sentinel_password), reactor)
-    return RedisPool(server, login, reactor, deadline, redis.pool_size, monotonic, observe)
+    return RedisPool(server, login, reactor, deadline, redis.pool_size, observe)

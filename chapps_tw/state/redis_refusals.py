@@ -22,20 +22,16 @@ class Refusals:
     It is still asked: it may do some things and not others, as one that is full.
 
     :param name: of the server.
-    :param clock: the reactor.
-    :param monotonic: seconds on a clock that is never set.
+    :param reactor: for times.
     :param ping: tries all that the server is asked for, and tells :meth:`well`.
     :ivar problem: what it answers with, in a sentence; ``""`` when it does not.
     """
 
     _log = Logger()
 
-    def __init__(
-        self, name: str, clock: Any, monotonic: Callable[[], float], ping: Callable[[], Deferred[None]]
-    ) -> None:
+    def __init__(self, name: str, reactor: Any, ping: Callable[[], Deferred[None]]) -> None:
         self._name = name
-        self._clock = clock
-        self._monotonic = monotonic
+        self._reactor = reactor
         self._ping = ping
         self._last = 0.0
         self._trying: IDelayedCall | None = None
@@ -43,7 +39,7 @@ class Refusals:
 
     def note(self, problem: str) -> None:
         """It has answered with an error."""
-        self._last = self._monotonic()
+        self._last = self._reactor.seconds()
         if not self.problem:
             self.problem = problem
             self._log.error("{problem}.", problem=problem)
@@ -51,7 +47,7 @@ class Refusals:
 
     def well(self) -> None:
         """It has just done all that it is asked for."""
-        if self.problem and self._monotonic() - self._last >= TRY_AGAIN:
+        if self.problem and self._reactor.seconds() - self._last >= TRY_AGAIN:
             self.stop()
             self.problem = ""
             self._log.info("{name} answers without errors again.", name=self._name)
@@ -64,7 +60,7 @@ class Refusals:
 
     def _try_later(self) -> None:
         if self._trying is None:
-            self._trying = self._clock.callLater(TRY_AGAIN, self._try)
+            self._trying = self._reactor.callLater(TRY_AGAIN, self._try)
 
     def _try(self) -> None:
         self._trying = None

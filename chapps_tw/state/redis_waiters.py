@@ -19,13 +19,13 @@ class Waiters(Generic[C]):
     A server that is started again, or a proxy that closes what is idle, so defers no mail, and in a long outage
     only the first questions wait.
 
-    :param clock: the reactor.
+    :param reactor: for times.
     :param patience: seconds that a connection is waited for.
     :param problem: why there is none, in a sentence.
     """
 
-    def __init__(self, clock: Any, patience: float, problem: Callable[[], str]) -> None:
-        self._clock = clock
+    def __init__(self, reactor: Any, patience: float, problem: Callable[[], str]) -> None:
+        self._reactor = reactor
         self._patience = patience
         self._problem = problem
         self._waiting: list[Deferred[C]] | None = None
@@ -35,7 +35,7 @@ class Waiters(Generic[C]):
         """A connection is being made."""
         if self._waiting is None:
             self._waiting = []
-            self._end = self._clock.callLater(self._patience, self.close)
+            self._end = self._reactor.callLater(self._patience, self.close)
 
     def wait(self) -> Deferred[C]:
         """A connection.

@@ -46,16 +46,16 @@ class SqliteState:
     and :meth:`stop` are those of :class:`chapps_tw.interfaces.LiveState`.
 
     :param path: of the file, or ``:memory:``.
-    :param clock: the time, epoch seconds.
+    :param now: the time, epoch seconds.
     :param reactor: gives turns and timers; for a file that is started, threads too.
     :param watch: times each ``commit``.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, clock: Callable[[], float], reactor: IReactorTime, watch: Watch = unwatched) -> None:
+    def __init__(self, path: str, now: Callable[[], float], reactor: IReactorTime, watch: Watch = unwatched) -> None:
         self._path = path
-        self._clock = clock
+        self._now = now
         self._reactor = reactor
         self._verdicts = sqlite_verdicts.Verdicts()
         self._greylist = sqlite_greylist.Greylist()
@@ -116,7 +116,7 @@ class SqliteState:
             self.ping().addErrback(_still_unavailable)
             self._later(_REST, self._clean)
             return
-        step, now = self._cleaner.step, self._clock()
+        step, now = self._cleaner.step, self._now()
         # Each table by itself: what cannot be read in one does not keep the others from being cleaned.
         removed = [self._turns.change(_EVERYTHING, step, now, table) for table in self._cleaner.tables]
         DeferredList(removed, consumeErrors=True).addCallback(self._clean_again)
@@ -159,57 +159,57 @@ class SqliteState:
 
     def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_QUOTA, sqlite_quota.spend, self._clock(), spend, rules, fill, False)
+        return self._turns.change(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, False)
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.look(_QUOTA, sqlite_quota.spend, self._clock(), spend, rules, fill, True)
+        return self._turns.look(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, True)
 
     def usage(self, users: Sequence[str], interval: float) -> Deferred[list[Usage]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.look(_QUOTA, sqlite_quota.usage, self._clock(), users, interval)
+        return self._turns.look(_QUOTA, sqlite_quota.usage, self._now(), users, interval)
 
     def reset_usage(self, user: str, interval: float) -> Deferred[int]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_QUOTA, sqlite_quota.reset, self._clock(), user, interval)
+        return self._turns.change(_QUOTA, sqlite_quota.reset, self._now(), user, interval)
 
     def drop_limits(self, users: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_QUOTA, sqlite_quota.drop_limits, self._clock(), users)
+        return self._turns.change(_QUOTA, sqlite_quota.drop_limits, self._now(), users)
 
     # --- verdicts ---
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.look(_VERDICTS, self._verdicts.find, self._clock(), space, owner, names)
+        return self._turns.look(_VERDICTS, self._verdicts.find, self._now(), space, owner, names)
 
     def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_VERDICTS, self._verdicts.keep, self._clock(), space, owner, verdicts, ttl)
+        return self._turns.change(_VERDICTS, self._verdicts.keep, self._now(), space, owner, verdicts, ttl)
 
     def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[bool | None]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_VERDICTS, self._verdicts.drop, self._clock(), space, owner, names)
+        return self._turns.change(_VERDICTS, self._verdicts.drop, self._now(), space, owner, names)
 
     # --- greylisting ---
 
     def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_MEETING, self._greylist.meet, self._clock(), meeting, patience, fill, False)
+        return self._turns.change(_MEETING, self._greylist.meet, self._now(), meeting, patience, fill, False)
 
     def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.look(_MEETING, self._greylist.meet, self._clock(), meeting, patience, fill, True)
+        return self._turns.look(_MEETING, self._greylist.meet, self._now(), meeting, patience, fill, True)
 
     def last_met(self, client: str, sender: str, recipient: str) -> Deferred[float]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.look(_GREYLIST, sqlite_greylist.last_met, self._clock(), client, sender, recipient)
+        return self._turns.look(_GREYLIST, sqlite_greylist.last_met, self._now(), client, sender, recipient)
 
     def tally(self, client: str) -> Deferred[list[tuple[str, float]]]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.look(_GREYLIST, sqlite_greylist.tally, self._clock(), client)
+        return self._turns.look(_GREYLIST, sqlite_greylist.tally, self._now(), client)
 
     def clear_tally(self, client: str) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
@@ -217,13 +217,13 @@ class SqliteState:
 
     def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_FLAGS, self._greylist.drop_flags, self._clock(), domains)
+        return self._turns.change(_FLAGS, self._greylist.drop_flags, self._now(), domains)
 
     # --- the rest ---
 
     def first_time(self, space: str, name: str, ttl: float) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
-        return self._turns.change(_ONCE, sqlite_verdicts.first_time, self._clock(), space, name, ttl)
+        return self._turns.change(_ONCE, sqlite_verdicts.first_time, self._now(), space, name, ttl)
 
     async def ready(self) -> None:
         """Return when the store answers, and nothing of the file was found damaged.

@@ -264,7 +264,7 @@ class TLSTests(TestCase):
         server = RedisProcess(self.folder / "redis", tls=self.authority.issue(name), password="word").start()
         self.addCleanup(server.stop)
         redis = replace(Redis(), server="localhost", port=server.port, tls=True, ca_file=str(self.authority.path))
-        pool = pool_from(replace(redis, **changes), "word", reactor, time.monotonic, self.deadline)
+        pool = pool_from(replace(redis, **changes), "word", reactor, self.deadline)
         pool.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(pool.stop()))
         return pool
@@ -299,4 +299,4 @@ class TLSTests(TestCase):
         for path in (empty, self.folder / "none.pem"):
             redis = replace(Redis(), server="localhost", tls=True, ca_file=str(path))
             with self.assertRaisesRegex(ConfigError, f"{path.name}.*must be a readable PEM file"):
-                pool_from(redis, "", reactor, time.monotonic, DEADLINE)
+                pool_from(redis, "", reactor, DEADLINE)

@@ -50,7 +50,7 @@ class SentinelTests(TestCase):
         if sentinel_password is None:
             sentinel_password = group.sentinel_password
         pool = pool_from(
-            replace(redis, **changes), group.password, reactor, time.monotonic, DEADLINE,
+            replace(redis, **changes), group.password, reactor, DEADLINE,
             sentinel_password=sentinel_password,
         )  # fmt: skip
         pool.start()

@@ -69,7 +69,7 @@ class RedisTestCase(TestCase):
         """A started pool on the server's port."""
         where: dict[str, Any] = {"server": "127.0.0.1", "port": self.server.port}
         redis = replace(self.redis, **(where | changes))
-        pool = pool_from(redis, password or self.server.password, reactor, time.monotonic, self.deadline)
+        pool = pool_from(redis, password or self.server.password, reactor, self.deadline)
         pool.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(pool.stop()))
         return pool
@@ -170,7 +170,7 @@ class RedisStateTestCase(TestCase):
         self.server = RedisProcess(folder).start()
         self.addCleanup(self.server.stop)
         self.now = float(int(time.time()))
-        self.pool = pool_from(replace(Redis(), unix_socket=self.server.path), "", reactor, time.monotonic, AMPLE)
+        self.pool = pool_from(replace(Redis(), unix_socket=self.server.path), "", reactor, AMPLE)
         self.pool.start()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.pool.stop()))
         await eventually(lambda: not self.pool.problem)

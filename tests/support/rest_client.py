@@ -150,7 +150,7 @@ class Node:
         self.decisions: DecisionLog | None = None
         self.api = API(
             self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
-            find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, clock=time.time,
+            find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=time.time,
             reactor=reactor, version="0.0.test",
         )  # fmt: skip
         self._port: Any = None
