@@ -74,7 +74,7 @@ class GreylistingPolicy:
         return self._decision(met, detail, request, "" if meeting.forced else source)
 
     def _is_exempt(self, recipient: str) -> bool:
-        exempt, address = self._settings.exempt_recipients, recipient.lower()
+        exempt, address = self._settings.exempt_recipients, mail_address(recipient)
         # Postmaster needs no domain (RFC 5321, section 4.5.1).
         return f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
 
