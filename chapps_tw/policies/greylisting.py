@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -14,6 +15,9 @@ from chapps_tw.request import PostfixPolicyRequest
 
 # At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
+
+# Recipients, most of whom have come before.
+_REMEMBERED = 8192
 
 _REASONS = {
     Outcome.NOT_GREYLISTED: Reason.NOT_GREYLISTED,
@@ -38,6 +42,7 @@ class GreylistingPolicy:
         self._patience = patience(settings)
         self._state = state
         self._book = book
+        self._is_exempt = lru_cache(_REMEMBERED)(self._names_exempt)
         self.looks = self.misses = 0
 
     def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
@@ -73,7 +78,7 @@ class GreylistingPolicy:
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
         return self._decision(met, detail, request, "" if meeting.forced else source)
 
-    def _is_exempt(self, recipient: str) -> bool:
+    def _names_exempt(self, recipient: str) -> bool:
         exempt, address = self._settings.exempt_recipients, mail_address(recipient)
         # Postmaster needs no domain (RFC 5321, section 4.5.1).
         return f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
