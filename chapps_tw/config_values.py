@@ -12,6 +12,8 @@ from configparser import RawConfigParser
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from chapps_tw.names import normal_domain
+
 
 class Secret(str):
     """A value that no log line, f-string or traceback shows; ``str()`` of it is what it is."""
@@ -170,11 +172,16 @@ def choice(*names: str) -> Callable[[str], str]:
 
 
 def parse_recipients(value: str) -> frozenset[str]:
-    """Recipients in lower case: ``local@`` at any domain, or whole addresses."""
-    found = addresses(value.lower())
-    if not all(re.fullmatch(r"[^@]+@[^@]*", each) for each in found):
-        raise ValueError("recipients as postmaster@, at any domain, or noc@example.com, with spaces between")
-    return frozenset(found)
+    """Recipients in lower case: ``local@`` at any domain, or whole addresses with their domains as A-labels."""
+    return frozenset(map(_recipient, addresses(value.lower())))
+
+
+def _recipient(text: str) -> str:
+    local, at, domain = text.partition("@")
+    name = normal_domain(domain)
+    if not local or not at or bool(domain) != bool(name):
+        raise ValueError(f"recipients as postmaster@, at any domain, or noc@example.com, which {text!r} is not")
+    return f"{local}@{name}"
 
 
 def encoding(value: str) -> str:

@@ -184,6 +184,7 @@ def fill(template: str, figures: Mapping[str, object]) -> str:
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
 
 
+@lru_cache(1024)
 def in_words(seconds: int) -> str:
     """A wait for people, as ``3 hours``: never shorter than it is."""
     for name, length in _UNITS:

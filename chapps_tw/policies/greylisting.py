@@ -11,11 +11,15 @@ from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.inbound import client_network, domain_of, mail_address
 from chapps_tw.interfaces import BookUnavailable, Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
+from chapps_tw.memo import Answers
 from chapps_tw.policies.refresh import never
 from chapps_tw.request import PostfixPolicyRequest
 
 # At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
+
+# Bytes for the recipients that came before.
+_ROOM = 4 << 20
 
 _REASONS = {
     Outcome.NOT_GREYLISTED: Reason.NOT_GREYLISTED,
@@ -44,6 +48,7 @@ class GreylistingPolicy:
         self._state = state
         self._book = book
         self._due = due
+        self._is_exempt = Answers(self._names_exempt, _ROOM).__getitem__
         self.looks = self.misses = 0
 
     def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
@@ -85,8 +90,8 @@ class GreylistingPolicy:
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
         return self._decision(met, detail, request, "" if meeting.forced else source)
 
-    def _is_exempt(self, recipient: str) -> bool:
-        exempt, address = self._settings.exempt_recipients, recipient.lower()
+    def _names_exempt(self, recipient: str) -> bool:
+        exempt, address = self._settings.exempt_recipients, mail_address(recipient)
         # Postmaster needs no domain (RFC 5321, section 4.5.1).
         return f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
 

@@ -361,7 +361,7 @@ class RetryTests(ServiceTestCase):
             begin = time.monotonic()
             self.assertEqual(ask(), f"{GREYLISTED}3 seconds")
             first = time.monotonic()
-            for third, left in ((1, "2 s"), (2, "1 s")):
+            for third, left in ((1, "2 seconds"), (2, "1 second")):
                 time.sleep(begin + third * self.DEFERRAL / 3 - time.monotonic())
                 self.assertEqual(ask(), GREYLISTED + left)
             time.sleep(begin + self.DEFERRAL - 0.1 - time.monotonic())

@@ -170,6 +170,7 @@ def test_all_errors_are_told_at_once_with_file_section_option_value_and_remedy(t
         ("GreylistingPolicy", "cache_ttl = 1d"),
         ("GreylistingPolicy", "retry_window = 60"),
         ("GreylistingPolicy", "exempt_recipients = postmaster"),
+        ("GreylistingPolicy", "exempt_recipients = noc@-.example"),
         ("CHAPPS", "trusted_networks = 10.0.0.1/8"),
         ("Redis", "sentinel_dataset = mail"),
         ("Redis", "server = redis.example:6379"),

@@ -180,7 +180,11 @@ class WhatIsJudged(GreylistingCase):
         self.policy = self.make(exempt_recipients=parse_recipients("noc@grey.example, helpdesk@"))
         for recipient in ("NOC@grey.example", "helpdesk@grey.example", "helpdesk@open.example"):
             self.assertEqual(self.reason(recipient=recipient), Reason.RECIPIENT_EXEMPT)
-        for recipient in ("noc@bücher.example", "postmaster@grey.example"):
+        self.assertEqual(self.reason(recipient="noc@xn--bcher-kva.example"), Reason.NOT_GREYLISTED)
+        self.policy = self.make(exempt_recipients=parse_recipients("noc@BÜCHER.example"))
+        for recipient in ("noc@bücher.example", "noc@xn--bcher-kva.example"):
+            self.assertEqual(self.reason("i1", FORCING, recipient=recipient), Reason.RECIPIENT_EXEMPT)
+        for recipient in ("noc@other.example", "postmaster@grey.example"):
             self.assertEqual(self.reason("i1", FORCING, recipient=recipient), Reason.GREYLIST_FIRST)
         self.policy = self.make(exempt_recipients=())
         self.assertEqual(self.reason(recipient="helpdesk@grey.example"), Reason.GREYLIST_FIRST)
