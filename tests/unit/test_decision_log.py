@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from sys import getsizeof
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import DecisionLog, beside
+from chapps_tw.decision_log import RECENT_ROOM, DecisionLog, beside
 from chapps_tw.decision_record import FORMS, Record, as_json, as_text, from_json, from_text, record_of
 from chapps_tw.request import PostfixPolicyRequest
 
@@ -182,3 +183,12 @@ def test_the_last_decisions_can_be_asked_for_newest_first() -> None:
     assert [each.instance for each in log.find({"sender": "1@x"}, 2).records] == ["5999", "5997"]
     assert log.find({"user": "nobody"}, 10) == ([], 5000, 1763636645.123)
     assert log_of().find({}, 10) == ([], 0, 0.0)
+
+
+def test_long_decisions_leave_room_for_fewer() -> None:
+    log = log_of()
+    for number in range(4900):
+        log.add(*entry(sender="\u20ac " * 400, recipient="\u20ac " * 400, instance=str(number)))
+    assert sum(map(getsizeof, log.recent)) <= RECENT_ROOM
+    assert 1000 < len(log.recent) < 4900
+    assert log.find({}, 1).records[0].instance == "4899"
