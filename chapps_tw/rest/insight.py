@@ -64,8 +64,8 @@ _EXPLAIN_NOTE = (
     "of SPF is shown for each recipient, though Postfix is given it once for a message."
 )
 _DECISIONS_NOTE = (
-    "Each node remembers its own last 5000 since its start; how far that reaches back stands in `remarks`. All there "
-    "ever were are in the log. Addresses of senders and recipients compare without letter case, and their domains with "
+    "Each node remembers its own last 5000 since its start, fewer where they take more than 8 MiB; how far that "
+    "reaches back stands in `remarks`. All there ever were are in the log. Addresses of senders and recipients compare without letter case, and their domains with "
     "other than ASCII letters in whatever form; a domain alone, as `example.com`, stands for all addresses in it."
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from sys import getsizeof
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import DecisionLog, beside
+from chapps_tw.decision_log import RECENT_ROOM, DecisionLog, beside
 from chapps_tw.decision_record import FORMS, Record, as_json, as_text, from_json, from_text, record_of
 from chapps_tw.request import PostfixPolicyRequest
 
@@ -211,3 +212,12 @@ def test_a_domain_finds_the_addresses_in_it_and_a_network_the_clients_in_it() ->
         ({"client": "unknown"}, ["4"]),
     ):
         assert [each.instance for each in found(log, wanted)] == instances, wanted
+
+
+def test_long_decisions_leave_room_for_fewer() -> None:
+    log = log_of()
+    for number in range(4900):
+        log.add(*entry(sender="\u20ac " * 400, recipient="\u20ac " * 400, instance=str(number)))
+    assert sum(map(getsizeof, log.recent)) <= RECENT_ROOM
+    assert 1000 < len(log.recent) < 4900
+    assert found(log, {})[0].instance == "4899"
