@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -256,6 +259,25 @@ class Book:
     def _insert(self, table: str, row: Mapping[str, object]) -> None:
         holders = ", ".join(f":{name}" for name in row)
         self._connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({holders})"), row)
+
+
+@cache
+def shared_service() -> Service:
+    """The service with the default options that all tests of this run ask, save those that do something to theirs.
+
+    What a test puts into its book and asks about has names of its own: see :func:`new_name`.
+    """
+    service = Service(PATIENT)
+    atexit.register(service.remove)
+    return service.start().wait_ready()
+
+
+def new_name(stem: str) -> str:
+    """A name that no other test of this run has for something."""
+    return f"{stem}{next(_names)}"
+
+
+_names = count(1)
 
 
 def _merged(first: Options, second: Options) -> dict[str, dict[str, object]]:
