@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -22,6 +21,8 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from chapps_tw.admin import set_up
+from chapps_tw.config_file import load
 from tests.support.paths import ROOT
 from tests.support.policy_client import PolicyClient
 from tests.support.servers.common import Process, free_port, listening, wait_until
@@ -86,9 +87,8 @@ class Service:
         return self
 
     def set_up_database(self) -> Service:
-        """Make the tables on a database server, as an administrator does."""
-        command = [sys.executable, "-m", "chapps_tw.admin", "--config", str(self.config), "admin", "db-setup"]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        """Make the tables on a database server, as an administrator's ``admin db-setup`` does."""
+        set_up(load(str(self.config)))
         return self
 
     def wait_ready(self) -> Service:
