@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -204,7 +203,6 @@ class CallTests(ServiceTestCase):
         grown = found.value("chapps_sqlite_operations_total") - before.value("chapps_sqlite_operations_total")
         self.assertGreaterEqual(grown, 10)
 
-    @pytest.mark.timed
     def test_commands_to_redis_are_timed_those_without_an_answer_too(self) -> None:
         redis = self.start_redis()
         service = self.start(on_redis(redis))
@@ -310,7 +308,6 @@ class FormTests(ServiceTestCase):
         drawn = {re.sub("_(bucket|count|sum)$", "", name) for name in used_names(dashboard_expressions())}
         self.assertEqual(ours - drawn, set())
 
-    @pytest.mark.timed
     def test_reading_is_quick(self) -> None:
         service = self.start()
         scrape(service)
