@@ -135,6 +135,11 @@ class Service:
         pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGESIZE")
 
+    def cpu_seconds(self) -> float:
+        """What it has used of the processors, with all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def open_connections(self, listener: str = "outbound") -> set[str]:
         """The clients, as hexadecimal address and port, that are connected to a listener."""
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
