@@ -32,7 +32,7 @@ TEMPORARY = "DEFER_IF_PERMIT 4.3.0 "
 HEADER = "PREPEND Received-SPF: pass "
 
 STUCK = 150
-SPF_TIMEOUT = 4.0
+SPF_TIMEOUT = 8.0
 # Seconds that Postfix waits longer than for SPF, as it is told to in main.cf.example.
 MARGIN = 5.0
 
@@ -169,9 +169,8 @@ class SilentDnsTests(ServiceTestCase):
     def test_they_hold_up_nothing_else_and_leave_nothing_behind(self) -> None:
         with Asking(self.service) as asking:
             before = self.held()
-            for _ in range(2):
-                self.check_round(asking)
-                wait_until(lambda: self.is_settled(before), f"threads and files as before, {before}")
+            self.check_stuck(asking)
+            wait_until(lambda: self.is_settled(before), f"threads and files as before, {before}")
         for name, expected in USUAL.items():
             wrong = {each.answer for each in asking.asked[name] if not each.answer.startswith(expected)}
             self.assertEqual(wrong, set(), name)
@@ -183,7 +182,7 @@ class SilentDnsTests(ServiceTestCase):
         """Whether nothing is held for the messages; a few threads and files are opened once and kept."""
         return all(now <= then + STUCK // 10 for now, then in zip(self.held(), before, strict=True))
 
-    def check_round(self, asking: Asking) -> None:
+    def check_stuck(self, asking: Asking) -> None:
         """Have many messages wait for DNS at once. While all of them do, everything else is answered."""
         stuck = list(self.send_at_once([self.stuck() for _ in range(STUCK)]))
         self.assertEqual(len(stuck), STUCK)
@@ -279,7 +278,7 @@ class RedisAwayTests(ServiceTestCase):
 class RetryTests(ServiceTestCase):
     """A client that comes back every third of the deferral."""
 
-    DEFERRAL = 2.4
+    DEFERRAL = 1.4
 
     def test_it_passes_as_soon_as_the_deferral_is_over(self) -> None:
         redis = self.start_redis()
@@ -302,7 +301,7 @@ class RetryTests(ServiceTestCase):
 
     def check(self, asked: Sequence[Asked]) -> None:
         first = asked[0]
-        self.assertEqual(first.answer, f"{GREYLISTED}3 s")
+        self.assertEqual(first.answer, f"{GREYLISTED}2 s")
         deferred = [each for each in asked if each.answer.startswith(GREYLISTED)]
         self.assertGreater(len(asked), len(deferred))
         for each in asked:
