@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import unittest
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,9 @@ PATIENT: Options = {"CHAPPS": {"request_timeout": 30}}
 
 # The default listeners, and the section that configures each.
 _LISTENERS = {"outbound": "OutboundQuotaPolicy", "greylisting": "GreylistingPolicy", "inbound": "SPFEnforcementPolicy"}
+
+# How it ends when it was told to, and nothing went wrong: twistd ends by the signal then.
+CLEAN = (0, -signal.SIGTERM)
 
 _ESTABLISHED = "01"  # in /proc/net/tcp
 
@@ -275,6 +279,15 @@ def shared_service() -> Service:
     service = Service(PATIENT)
     atexit.register(service.remove)
     return service.start().wait_ready()
+
+
+def started(test: unittest.TestCase, options: Options | None = None) -> Service:
+    """A service that runs as long as the test; ann has a large quota there, and may send as example.com."""
+    service = Service(options)
+    test.addCleanup(service.remove)
+    service.start().wait_ready()
+    service.add_user("ann", 100_000, ["example.com"])
+    return service
 
 
 def new_name(stem: str) -> str:
