@@ -101,6 +101,7 @@ class EveryStageTests(OutboundTestCase):
     def test_the_margin_lets_a_message_that_begins_below_the_limit_run_over_it(self) -> None:
         for stage in ("RCPT", "DATA", "END-OF-MESSAGE"):
             with self.subTest(stage):
+                self.user = new_name("ann")
                 self.check([stage], 11, [3, 3, 3, 3, 0], 0)
 
     def test_without_room_for_all_at_data_nothing_is_counted(self) -> None:
