@@ -73,23 +73,21 @@ def as_printed(tree: Path, running: Process, pattern: str) -> list[str]:
     ]
 
 
-def test_the_printed_questions_are_answered_from_the_examples(tree: Path, running: Process) -> None:
+def test_the_printed_questions_are_answered_from_the_examples_and_curl_tells_what_is_left(
+    tree: Path, running: Process
+) -> None:
+    program("curl")
+    (before,) = as_printed(tree, running, r"^ +(curl .*)$")
     allowed, refused = as_printed(tree, running, r"^ +(\S+chapps-cli .* ask .*)$")
+    (after,) = as_printed(tree, running, r"^ +(curl .*)$")
     assert allowed.startswith("action=DUNNO\n")
     assert refused.startswith("action=REJECT ")
+    assert json.loads(after)["response"] == json.loads(before)["response"] - 1
 
 
 def test_the_printed_nc_line_works(tree: Path, running: Process) -> None:
     program("nc")
     assert as_printed(tree, running, r"(printf .*)$") == ["action=DUNNO\n\n"]
-
-
-def test_the_printed_curl_line_tells_what_is_left(tree: Path, running: Process) -> None:
-    program("curl")
-    (before,) = as_printed(tree, running, r"^ +(curl .*)$")
-    as_printed(tree, running, r"^ +(\S+chapps-cli .* ask .*)$")
-    (after,) = as_printed(tree, running, r"^ +(curl .*)$")
-    assert json.loads(after)["response"] == json.loads(before)["response"] - 1
 
 
 def test_ctrl_c_ends_it_and_it_starts_again(tmp_path: Path) -> None:
