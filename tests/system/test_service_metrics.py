@@ -33,7 +33,7 @@ def scrape(service: Service) -> str:
     request = urllib.request.Request(
         f"http://127.0.0.1:{service.ports['api']}/metrics", headers={"Authorization": f"Bearer {service.token}"}
     )
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         return str(reply.read().decode("utf-8"))
 
