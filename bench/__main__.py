@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from bench.beside import beside
 from bench.mail import CHECKED, GREYLISTED, inbound_mail, outbound_mail
 from bench.targets import STORES, Measured, Target, installed_stores, start_bare, take_load_cpu
 
@@ -174,6 +175,11 @@ def main() -> None:
             figures["by count"] = [row for target in targets[1:] for row in by_count(target, chosen)]
             print("\noutbound: one request, by transmissions already counted for its user; 64 connections.\n")
             print(table(figures["by count"]))
+    if "outbound" in chosen.pipeline:
+        progress("outbound: beside other work")
+        figures["beside"] = beside(chosen.rounds, chosen.seconds)
+        print("\noutbound: 8 connections beside other work of the service; ratios to none.\n")
+        print(table(figures["beside"]))
     print(LEGEND)
     if chosen.json:
         chosen.json.write_text(json.dumps(figures, indent=1) + "\n")

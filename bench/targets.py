@@ -97,7 +97,7 @@ def start_bare(stack: ExitStack, _: range) -> Target:
 
 def start_embedded(stack: ExitStack, users: range) -> Target:
     """The service, its state in a file of its own."""
-    service = _start_service(stack, {}, users)
+    service = start_service(stack, {}, users)
     return Target("embedded", service.ports, service.pid)
 
 
@@ -106,15 +106,22 @@ def start_on_redis(stack: ExitStack, users: range) -> Target:
     redis = RedisProcess(Path(stack.enter_context(TemporaryDirectory(prefix="redis-")))).start()
     stack.callback(redis.stop)
     assert redis.process
-    service = _start_service(stack, {"Redis": {"server": "127.0.0.1", "port": redis.port}}, users)
+    service = start_service(stack, {"Redis": {"server": "127.0.0.1", "port": redis.port}}, users)
     return Target("redis", service.ports, service.pid, redis.process.popen.pid)
 
 
-def _start_service(stack: ExitStack, options: Options, users: range) -> Service:
-    dns = DnsServer({domain: [txt("v=spf1 ip4:10.0.0.0/8 -all")] for domain in SENDERS}, ttl=3600)
+def start_service(
+    stack: ExitStack, options: Options, users: range, moods: Mapping[str, str | float] | None = None
+) -> Service:
+    """The service with its users, two domains, and a DNS server that it asks.
+
+    :param moods: of the DNS server, see :class:`tests.support.servers.dns.DnsServer`.
+    """
+    dns = DnsServer({domain: [txt("v=spf1 ip4:10.0.0.0/8 -all")] for domain in SENDERS}, moods, ttl=3600)
     stack.callback(dns.stop)
-    service = Service({**options, "SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"}})
+    service = Service(options)
     stack.callback(service.remove)
+    service.write_config({"SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"}})
     service.start(preexec_fn=_take_server_cpu).wait_ready()
     with Book(service.database) as book:
         for user in users:

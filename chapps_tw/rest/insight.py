@@ -65,8 +65,9 @@ _EXPLAIN_NOTE = (
 )
 _DECISIONS_NOTE = (
     "Each node remembers its own last 5000 since its start, fewer where they take more than 8 MiB; how far that "
-    "reaches back stands in `remarks`. All there ever were are in the log. Addresses of senders and recipients compare without letter case, and their domains with "
-    "other than ASCII letters in whatever form; a domain alone, as `example.com`, stands for all addresses in it."
+    "reaches back stands in `remarks`. All there ever were are in the log. Addresses of senders and recipients compare "
+    "without letter case, and their domains with other than ASCII letters in whatever form; a domain alone, as "
+    "`example.com`, stands for all addresses in it."
 )
 
 

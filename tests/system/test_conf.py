@@ -92,11 +92,10 @@ def test_the_socket_is_that_of_the_outbound_listener() -> None:
 # --- Postfix ---
 
 
-def examples(directory: Path) -> dict[str, str]:
-    """The example as a Postfix reads it: name to value, one line each.
-
-    :raises AssertionError: when Postfix complains.
-    """
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The example as a Postfix reads it, with no complaint: name to value, one line each."""
+    directory = tmp_path_factory.mktemp("postfix")
     for name in ("main.cf", "master.cf"):
         shutil.copy(CONF / "postfix" / f"{name}.example", directory / name)
     command = [program("postconf"), "-c", str(directory)]
@@ -106,14 +105,14 @@ def examples(directory: Path) -> dict[str, str]:
     return dict(line.split(" = ", 1) for line in read[0].stdout.splitlines())
 
 
-def test_postfix_has_nothing_to_say_against_the_examples(tmp_path: Path) -> None:
-    settings = examples(tmp_path)
+def test_postfix_has_nothing_to_say_against_the_examples(examples: dict[str, str]) -> None:
+    settings = examples
     assert f"inet:127.0.0.1:{Settings().oqp.listen_port}," in settings["chapps_outbound"]
     assert f"inet:127.0.0.1:{Settings().spf.listen_port}," in settings["chapps_inbound"]
 
 
-def test_inbound_mail_is_asked_about_only_when_it_is_for_us(tmp_path: Path) -> None:
-    restrictions = examples(tmp_path)["smtpd_recipient_restrictions"].split(", ")
+def test_inbound_mail_is_asked_about_only_when_it_is_for_us(examples: dict[str, str]) -> None:
+    restrictions = examples["smtpd_recipient_restrictions"].split(", ")
     assert restrictions.index("reject_unauth_destination") < restrictions.index("$chapps_inbound")
 
 
@@ -124,18 +123,18 @@ def test_inbound_mail_is_asked_about_only_when_it_is_for_us(tmp_path: Path) -> N
         ("chapps_inbound", Settings().chapps.request_timeout + Settings().spf.spf_query_timeout),
     ],
 )
-def test_postfix_waits_longer_than_the_service_takes(tmp_path: Path, name: str, patience: float) -> None:
-    timeout = examples(tmp_path)[name].partition("timeout=")[2].partition("s")[0]
+def test_postfix_waits_longer_than_the_service_takes(examples: dict[str, str], name: str, patience: float) -> None:
+    timeout = examples[name].partition("timeout=")[2].partition("s")[0]
     assert float(timeout) > patience
 
 
 @pytest.mark.parametrize(("name", "reply"), [("chapps_outbound", (451, "4.3.0")), ("chapps_inbound", (250, "2.1.5"))])
 def test_with_no_service_outbound_mail_is_deferred_and_inbound_mail_flows(
-    tmp_path: Path, name: str, reply: tuple[int, str]
+    examples: dict[str, str], name: str, reply: tuple[int, str]
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("Postfix can only be started by root")
-    restriction = examples(tmp_path)[name].removeprefix("check_policy_service ")
+    restriction = examples[name].removeprefix("check_policy_service ")
     port = Settings().oqp.listen_port if name == "chapps_outbound" else Settings().spf.listen_port
     postfix = Postfix({"RCPT": [restriction.replace(f":{port},", f":{free_port()},")]})
     try:

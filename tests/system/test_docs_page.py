@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
 
+from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import Locator, Page, sync_playwright
 
 from tests.support.api_case import APITestCase
 from tests.support.servers.common import program
-from tests.support.servers.service import Service
+from tests.support.servers.service import Service, shared_service
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
 # Of the browser's start, and of each step, in milliseconds.
@@ -41,31 +41,37 @@ class Browser:
 
 
 @contextmanager
-def browser(size: tuple[int, int], password: str) -> Iterator[Browser]:
-    """A window of a new Chromium that knows nothing but the password for whoever asks for one."""
-    with TemporaryDirectory(prefix="chromium-") as profile, sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            profile,
-            executable_path=program("chromium", "chromium-browser", "google-chrome"),
-            args=list(OPTIONS),
-            viewport={"width": size[0], "height": size[1]},
-            http_credentials={"username": "", "password": password},
-            timeout=PATIENCE,
-        )
-        context.set_default_timeout(PATIENCE)
+def chromium() -> Iterator[Chromium]:
+    """A browser of our own."""
+    executable = program("chromium", "chromium-browser", "google-chrome")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS), timeout=PATIENCE)
         try:
-            yield Browser(context.pages[0])
+            yield started
         finally:
-            context.close()
+            started.close()
 
 
 class DocsPageTests(APITestCase):
     service: Service
+    chromium: Chromium
 
     @classmethod
     def setUpClass(cls) -> None:
-        program("chromium", "chromium-browser", "google-chrome")
-        cls.service = cls.run_service()
+        cls.chromium = cls.enterClassContext(chromium())
+        cls.service = shared_service()
+
+    @contextmanager
+    def window(self, size: tuple[int, int], password: str) -> Iterator[Browser]:
+        """A window that knows nothing but the password for whoever asks for one."""
+        context = self.chromium.new_context(
+            viewport={"width": size[0], "height": size[1]}, http_credentials={"username": "", "password": password}
+        )
+        context.set_default_timeout(PATIENCE)
+        try:
+            yield Browser(context.new_page())
+        finally:
+            context.close()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.service.ports['api']}{path}"
@@ -103,7 +109,7 @@ class DocsPageTests(APITestCase):
 
     def test_every_operation_is_on_the_page(self) -> None:
         document = self.expect(200, self.service, "GET", "/openapi.json")
-        with browser(DESKTOP, self.service.token) as window:
+        with self.window(DESKTOP, self.service.token) as window:
             page = self.open(window)
             self.assertEqual(page.title(), "CHAPPS-TW")
             self.assertEqual(page.locator(".opblock").count(), sum(map(len, document["paths"].values())))
@@ -112,7 +118,7 @@ class DocsPageTests(APITestCase):
 
     def test_a_request_is_sent_from_the_page_and_its_answer_shown(self) -> None:
         self.create(self.service, "users", name="jürgen & <b>söhne</b>")
-        with browser(DESKTOP, self.service.token) as window:
+        with self.window(DESKTOP, self.service.token) as window:
             page = self.open(window)
             self.log_in(page)
             block = self.run_operation(page, "users-get_users", q="Söhne", limit="5")
@@ -123,13 +129,13 @@ class DocsPageTests(APITestCase):
             self.check_quiet(window)
 
     def test_without_a_token_the_page_says_that_one_is_needed(self) -> None:
-        with browser(DESKTOP, "guess") as window:
+        with self.window(DESKTOP, "guess") as window:
             answer = window.page.goto(self.url("/docs"))
             assert answer
             self.assertEqual((answer.status, answer.json()["detail"]), (401, "The token is none of ours."))
 
     def test_on_a_phone_nothing_is_wider_than_the_screen(self) -> None:
-        with browser(PHONE, self.service.token) as window:
+        with self.window(PHONE, self.service.token) as window:
             page = self.open(window)
             self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), PHONE[0])
             self.run_operation(page, "health-get_health")

@@ -91,6 +91,7 @@ class NextQuestionTests(InForceTestCase):
         dns = DnsServer({"example.net": [txt("v=spf1 -all")]})
         cls.addClassCleanup(dns.stop)
         cls.run_both(cls.run_redis(), {**PATIENT, "SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"}})
+        cls.addClassCleanup(lambda: cls.there.signal(SIGCONT))
 
     def test_another_quota_for_a_user(self) -> None:
         self.assertEqual([self.sent(), self.sent()], ["DUNNO", OVER_QUOTA])
@@ -170,18 +171,8 @@ class NextQuestionTests(InForceTestCase):
         self.create(self.here, "domains", name="new.example", greylist=True)
         self.assertTrue(self.received("greylisting", recipient="bob@new.example").startswith(GREYLISTED))
 
-
-class StandstillTests(InForceTestCase):
-    """A node that stands still during a change goes on with what it has read before.
-
-    It is stopped at ever later moments of a question; at some of them it has read the book, and not
-    yet kept the copy.
-    """
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.run_both(cls.run_redis(), PATIENT)
-        cls.addClassCleanup(lambda: cls.there.signal(SIGCONT))
+    # A node that stands still during a change goes on with what it has read before. It is stopped at ever later moments
+    # of a question; at some of them it has read the book, and not yet kept the copy.
 
     def check(self, listener: str, question: Callable[[], Mapping[str, str]], clear: Call, *flips: Flip) -> None:
         """Change something to and fro; the question after each change is answered by the new state.
@@ -234,7 +225,7 @@ class StandstillTests(InForceTestCase):
         )
 
 
-class PersistentTestCase(InForceTestCase):
+class StateAwayTests(InForceTestCase):
     """The state store goes away with the copies in it, and comes back with them."""
 
     ANN = "/live/sda/example.com/for/ann"
@@ -242,6 +233,12 @@ class PersistentTestCase(InForceTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.run_both(cls.run_redis(appendonly="yes", appendfsync="always"))
+
+    def tearDown(self) -> None:
+        self.redis.go_on()
+        if self.here.has_ended:
+            self.here.start()
+        super().tearDown()
 
     def unlink(self) -> Any:
         """Take the domain from Ann; returns the envelope."""
@@ -257,8 +254,6 @@ class PersistentTestCase(InForceTestCase):
         self.wait_for("the dropping of the stale copy", dropped, seconds)
         self.assertEqual(self.sent(), NOT_ALLOWED)
 
-
-class StateAwayTests(PersistentTestCase):
     def test_a_change_while_it_hangs(self) -> None:
         self.check(self.redis.hang, self.redis.go_on)
 
@@ -287,10 +282,7 @@ class StateAwayTests(PersistentTestCase):
             ("PUT", "/quotas/", {"quota": {"id": self.quota, "quota": 5}}),
             ("PUT", "/domains/", {"domain": {"id": self.domain, "greylist": True}}),
         ):
-            begin = time.monotonic()
             self.assertEqual(self.expect(200, self.here, method, path, body)["remarks"], [STATE_AWAY])
-            # Many times what the state store is waited for.
-            self.assertLess(time.monotonic() - begin, 20)
 
     def remarks(self, path: str) -> list[str]:
         found: list[str] = self.expect(200, self.there, "GET", path)["remarks"]
@@ -302,14 +294,7 @@ class StateAwayTests(PersistentTestCase):
         [line] = [line for line in text.splitlines() if line.startswith("chapps_waiting_drops ")]
         return float(line.split()[1])
 
-
-class NodeLostTests(PersistentTestCase):
-    """The node that made a change is killed before the stale copies are dropped."""
-
-    def tearDown(self) -> None:
-        self.here.stop()
-        self.here.start()
-        super().tearDown()
+    # The node that made a change is killed before the stale copies are dropped.
 
     def test_it_is_started_again_before_the_state_is_back(self) -> None:
         self.assertEqual(self.sent(), "DUNNO")

@@ -25,6 +25,7 @@ from chapps_tw.preflight import findings
 from chapps_tw.service import Chapps
 from chapps_tw.start_errors import StartError, listen
 from chapps_tw.unix_socket import room_for
+from tests.support.book_case import shared
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 from tests.support.servers.common import free_port, wait_until
 from tests.support.servers.service import Service
@@ -330,10 +331,9 @@ def test_without_a_passcode_the_answer_says_how_to_set_one(service: Service) -> 
 # --- a database server that refuses us ---
 
 
-@pytest.fixture(scope="module", params=[PostgreSQL, MariaDB])
-def server(request: pytest.FixtureRequest) -> Iterator[PostgreSQL | MariaDB]:
-    with running(request.param) as instance:
-        yield instance
+@pytest.fixture(params=[PostgreSQL, MariaDB])
+def server(request: pytest.FixtureRequest) -> PostgreSQL | MariaDB:
+    return shared(request.param)
 
 
 def errors(service: Service) -> list[str]:

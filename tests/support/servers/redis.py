@@ -128,8 +128,11 @@ class RedisProcess:
         return [line for line in lines if "cmd=client|list" not in line]
 
     def hang(self) -> None:
-        """Stop it from doing anything; the kernel still accepts connections for it."""
+        """Stop it from doing anything; the kernel still accepts connections for it. Returns when it stands still."""
+        assert self.process is not None
         self._signal(signal.SIGSTOP)
+        state = Path(f"/proc/{self.process.popen.pid}/stat")
+        wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "redis-server standing still")
 
     def go_on(self) -> None:
         self._signal(signal.SIGCONT)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import unittest
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +22,8 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from chapps_tw.admin import set_up
+from chapps_tw.config_file import load
 from tests.support.paths import ROOT
 from tests.support.policy_client import PolicyClient
 from tests.support.servers.common import Process, free_port, listening, wait_until
@@ -30,6 +35,9 @@ PATIENT: Options = {"CHAPPS": {"request_timeout": 30}}
 
 # The default listeners, and the section that configures each.
 _LISTENERS = {"outbound": "OutboundQuotaPolicy", "greylisting": "GreylistingPolicy", "inbound": "SPFEnforcementPolicy"}
+
+# How it ends when it was told to, and nothing went wrong: twistd ends by the signal then.
+CLEAN = (0, -signal.SIGTERM)
 
 _ESTABLISHED = "01"  # in /proc/net/tcp
 
@@ -83,9 +91,8 @@ class Service:
         return self
 
     def set_up_database(self) -> Service:
-        """Make the tables on a database server, as an administrator does."""
-        command = [sys.executable, "-m", "chapps_tw.admin", "--config", str(self.config), "admin", "db-setup"]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        """Make the tables on a database server, as an administrator's ``admin db-setup`` does."""
+        set_up(load(str(self.config)))
         return self
 
     def wait_ready(self) -> Service:
@@ -131,6 +138,11 @@ class Service:
         """Bytes of its resident memory."""
         pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGESIZE")
+
+    def cpu_seconds(self) -> float:
+        """What it has used of the processors, with all its threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def open_connections(self, listener: str = "outbound") -> set[str]:
         """The clients, as hexadecimal address and port, that are connected to a listener."""
@@ -256,6 +268,34 @@ class Book:
     def _insert(self, table: str, row: Mapping[str, object]) -> None:
         holders = ", ".join(f":{name}" for name in row)
         self._connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({holders})"), row)
+
+
+@cache
+def shared_service() -> Service:
+    """The service with the default options that all tests of this run ask, save those that do something to theirs.
+
+    What a test puts into its book and asks about has names of its own: see :func:`new_name`.
+    """
+    service = Service(PATIENT)
+    atexit.register(service.remove)
+    return service.start().wait_ready()
+
+
+def started(test: unittest.TestCase, options: Options | None = None) -> Service:
+    """A service that runs as long as the test; ann has a large quota there, and may send as example.com."""
+    service = Service(options)
+    test.addCleanup(service.remove)
+    service.start().wait_ready()
+    service.add_user("ann", 100_000, ["example.com"])
+    return service
+
+
+def new_name(stem: str) -> str:
+    """A name that no other test of this run has for something."""
+    return f"{stem}{next(_names)}"
+
+
+_names = count(1)
 
 
 def _merged(first: Options, second: Options) -> dict[str, dict[str, object]]:

@@ -1,0 +1,106 @@
+"""Clients that ask a policy service all the time, and what they were answered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+from tests.support.policy_client import outbound
+from tests.support.servers.common import wait_until
+from tests.support.servers.service import Service
+
+ENDLESS = 1_000_000
+
+
+class Asked(NamedTuple):
+    """One question. Moments are of ``time.monotonic``."""
+
+    begin: float
+    end: float
+    answer: str
+
+
+class Load:
+    """Clients that ask one question after the other until told to stop.
+
+    :param listener: of the services, which the clients share out among themselves.
+    :param question: makes the attributes of one.
+    :param pause: seconds between an answer and the next question.
+    :param each: how many questions a client asks.
+    :ivar asked: in the order of the answers.
+    :ivar broken: errors of connections; a client that has one is done.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        connections: int,
+        pause: float = 0.0,
+        each: int = ENDLESS,
+        listener: str = "outbound",
+        question: Callable[[], Mapping[str, str]] = outbound,
+    ) -> None:
+        self.asked: list[Asked] = []
+        self.broken: list[str] = []
+        self._pause, self._each = pause, each
+        self._listener, self._question = listener, question
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=[services[number % len(services)]]) for number in range(connections)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until every client has asked all it had to ask."""
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, service: Service) -> None:
+        with service.client(self._listener) as client:
+            for _ in range(self._each):
+                if self._over.is_set():
+                    return
+                begin = time.monotonic()
+                try:
+                    answer = client.ask(self._question())
+                except OSError as error:
+                    self.broken.append(repr(error))
+                    return
+                self.asked.append(Asked(begin, time.monotonic(), answer))
+                self._over.wait(self._pause)
+
+    def wait_for(self, answer: str, count: int = 100) -> None:
+        """Wait until the last answers, so many, are what begins with this.
+
+        :raises TimeoutError: when that does not happen.
+        """
+
+        def come() -> bool:
+            last = self.asked[-count:]
+            return len(last) == count and all(asked.answer.startswith(answer) for asked in last)
+
+        wait_until(come, f"{count} times in a row {answer!r}")
+
+    def between(self, first: float, last: float) -> set[str]:
+        """Answers to questions that were asked, and answered, between two moments."""
+        return {asked.answer for asked in self.asked if first <= asked.begin and asked.end <= last}
+
+    @property
+    def slowest(self) -> float:
+        """Seconds from a question to its answer, at most."""
+        return max(asked.end - asked.begin for asked in self.asked)
+
+    @property
+    def passed(self) -> int:
+        return sum(asked.answer == "DUNNO" for asked in self.asked)
