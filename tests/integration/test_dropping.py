@@ -61,11 +61,12 @@ class DropperTests(OnSqlite, BookCase):
             await deferLater(CLOCK, 0.005)
 
     async def rest(self) -> None:
-        """Wait until no thread has had anything to do for a moment."""
+        """Wait until no thread has anything to do, nor gets it in the next turns of the reactor."""
         quiet = 0
         while quiet < 10:
-            await deferLater(CLOCK, 0.005)
-            quiet = 0 if self.threads._pool.working else quiet + 1
+            await deferLater(CLOCK, 0)
+            work = self.threads._pool._team.statistics()
+            quiet = 0 if work.busyWorkerCount or work.backloggedWorkCount else quiet + 1
 
     async def gone(self, *, after: Iterable[float] = ()) -> None:
         """Let time pass in steps, and wait until all is done that was pending."""
@@ -114,6 +115,17 @@ class DropperTests(OnSqlite, BookCase):
         self.assertFalse(stopped.called)
         self.clock.advance(STOP)
         await stopped
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_a_stop_does_not_wait_for_a_look_that_hangs_and_a_second_one_does_nothing(self) -> None:
+        never: Deferred[list[Touched]] = Deferred()
+        self.patch(self.book, "pending", lambda _: never)
+        node = self.node()
+        await node.drop(await self.change())
+        stopped = Deferred.fromCoroutine(node.stop())
+        self.clock.advance(STOP)
+        await stopped
+        await node.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_nothing_is_dropped_once_it_is_stopped(self) -> None:
