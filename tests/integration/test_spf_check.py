@@ -24,6 +24,7 @@ from chapps_tw.spf_check import SpfChecker
 from chapps_tw.spf_messages import MAX_RECORD
 from chapps_tw.spf_query import Check, Identity, evaluate
 from chapps_tw.spf_turns import Queue
+from tests.support.examples import examples
 from tests.support.servers.dns import (
     NEVER,
     SERVFAIL,
@@ -195,7 +196,7 @@ class Results(TestCase):
 
         check: Any = self.spf.check
 
-        @profile(max_examples=60, deadline=None)
+        @profile(max_examples=examples(60), deadline=None)
         @given(text, text, text)
         def anything(client: str, helo: str, sender: str) -> None:
             for address in (client, CLIENT):

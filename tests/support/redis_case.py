@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ DEADLINE, AMPLE = 0.6, 10.0
 RULES = Rules(interval=3600, margin_count=0, margin_ratio=0.0, min_delta=0)
 
 
+@cache
+def shared_redis() -> RedisProcess:
+    """The server of all tests of this process that want no options of their own, nor stop it."""
+    server = RedisProcess(Path(tempfile.mkdtemp(prefix="redis-"))).start()
+    atexit.register(server.stop)
+    return server
+
+
 async def pause(seconds: float) -> None:
     await deferLater(reactor, seconds)
 
@@ -45,6 +54,15 @@ async def eventually(true: Callable[[], object], seconds: float = 40.0) -> float
             raise AssertionError(f"not so after {seconds} s")
         await pause(0.01)
     return time.monotonic() - begin
+
+
+async def repeated(ask: Callable[[], Awaitable[object]], seconds: float = 40.0) -> None:
+    """Ask again and again until the answer is yes."""
+    begin = time.monotonic()
+    while not await ask():
+        if time.monotonic() - begin > seconds:
+            raise AssertionError(f"not so after {seconds} s")
+        await pause(0.01)
 
 
 class RedisTestCase(TestCase):
@@ -157,7 +175,7 @@ async def waited_for(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 
 class RedisStateTestCase(TestCase):
-    """With a server; ``clock`` is whether time stands still but for :meth:`advance`."""
+    """With the shared server, emptied; ``clock`` is whether time stands still but for :meth:`advance`."""
 
     clock = True
     timeout = 100
@@ -165,10 +183,8 @@ class RedisStateTestCase(TestCase):
     state: LiveState
 
     async def setUp(self) -> None:  # type: ignore[override]
-        folder = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, folder)
-        self.server = RedisProcess(folder).start()
-        self.addCleanup(self.server.stop)
+        self.server = shared_redis()
+        self.server.command("FLUSHALL")
         self.now = float(int(time.time()))
         self.pool = pool_from(replace(Redis(), unix_socket=self.server.path), "", reactor, time.monotonic, AMPLE)
         self.pool.start()
