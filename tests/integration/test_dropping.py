@@ -16,7 +16,7 @@ from chapps_tw.database.models import quota_user, users
 from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces import BookUnavailable, Fill, Rules, Spend, Touched
 from chapps_tw.rest.dropping import GATHER, LOOK, RETRY, STOP, WAITING, CopyDropper
-from tests.support.book_case import CLOCK, BookCase, OnSqlite, Statements
+from tests.support.book_case import CLOCK, BookCase, OnSqlite, Statements, working
 from tests.support.rest_client import Outage
 
 RULES = Rules(86400, 0, 0.0, 0.0)
@@ -65,8 +65,7 @@ class DropperTests(OnSqlite, BookCase):
         quiet = 0
         while quiet < 10:
             await deferLater(CLOCK, 0)
-            work = self.threads._pool._team.statistics()
-            quiet = 0 if work.busyWorkerCount or work.backloggedWorkCount else quiet + 1
+            quiet = 0 if working(self.threads) else quiet + 1
 
     async def gone(self, *, after: Iterable[float] = ()) -> None:
         """Let time pass in steps, and wait until all is done that was pending."""
