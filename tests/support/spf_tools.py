@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import thread_time
 from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
@@ -29,9 +29,24 @@ def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | 
     return server
 
 
-def resolver(test: TestCase, *servers: DnsServer, timeout: float = 5.0) -> Resolver:
-    """A resolver that asks these servers, with no memory of earlier tests."""
-    found = Resolver(reactor, runner(test), [server.address for server in servers], timeout)
+class TimeByHand(Clock):
+    """The reactor, but that time stands still until :meth:`advance`: nothing is late that the test does not let be."""
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> Any:
+        # The next turn is no matter of time.
+        later = super().callLater if delay else reactor.callLater
+        return later(delay, callable, *args, **kw)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+def resolver(test: TestCase, *servers: DnsServer, timeout: float = 5.0, time: Any = None) -> Resolver:
+    """A resolver that asks these servers, with no memory of earlier tests.
+
+    :param time: the reactor whose time counts; one whose time stands still when ``None``.
+    """
+    found = Resolver(time or TimeByHand(), runner(test), [server.address for server in servers], timeout)
     test.addCleanup(found.close)
     return found
 
@@ -44,9 +59,11 @@ def runner(test: TestCase, size: int = 4) -> Callable[..., Deferred[Any]]:
     return partial(deferToThreadPool, reactor, pool)
 
 
-def checker(test: TestCase, server: DnsServer, timeout: float = 5.0) -> SpfChecker:
-    """A checker with threads and a resolver of its own."""
-    found = SpfChecker(reactor, runner(test), time.thread_time, resolver(test, server, timeout=timeout), timeout)
+def checker(test: TestCase, server: DnsServer, timeout: float = 5.0, time: Any = None) -> SpfChecker:
+    """A checker with threads and a resolver of its own; see :func:`resolver`."""
+    time = time or TimeByHand()
+    dns = resolver(test, server, timeout=timeout, time=time)
+    found = SpfChecker(time, runner(test), thread_time, dns, timeout)
     test.addCleanup(found.close)
     return found
 
@@ -56,4 +73,4 @@ async def wait_until(true: Callable[[], object]) -> None:
     end = reactor.seconds() + 40
     while not true():
         assert reactor.seconds() < end
-        await deferLater(reactor, 0.05, lambda: None)
+        await deferLater(reactor, 0.01, lambda: None)
