@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import threading
 import time
@@ -30,6 +31,17 @@ SIZE = 4
 DEADLINE, KEEPING = 0.5, 2.0
 
 
+_servers: dict[str, PostgreSQL | MariaDB] = {}
+
+
+def stoppable(kind: type[PostgreSQL] | type[MariaDB]) -> PostgreSQL | MariaDB:
+    """A server that no other tests use. Made once, and not started."""
+    if kind.kind not in _servers:
+        _servers[kind.kind] = kind()
+        atexit.register(_servers[kind.kind].stop)
+    return _servers[kind.kind]
+
+
 class ServerFailureTests(TestCase):
     """A server of one's own that is stopped and started. The mixin's ``kind`` says which.
 
@@ -44,8 +56,8 @@ class ServerFailureTests(TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.server = cls.kind()
-        cls.server.start()
+        cls.server = stoppable(cls.kind)
+        cls.server.ensure()
         cls.adapter = cls.server.adapter(cls.server.new_database(), unix=cls.unix, pool_size=SIZE)
         engine = engine_for(cls.adapter)
         schema.upgrade(engine)
@@ -53,24 +65,21 @@ class ServerFailureTests(TestCase):
             connection.execute(text("INSERT INTO users (name) VALUES ('alice')"))
         engine.dispose()
 
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.server.stop()
-
     def setUp(self) -> None:
         self.server.ensure()
-        # PyMySQL does not know before that its server hangs.
-        self.patch(engine_module, "STATEMENT_SECONDS", 2)
         self.threads = Threads(CLOCK, SIZE)
         self.threads.start()
-        self.engine = engine_for(self.adapter)
         self.clock = Clock()
-        self.book = Keeper(self.engine, self.clock, self.threads.run, SIZE, DEADLINE, KEEPING)
         self.addCleanup(self.threads.stop)
-        self.addCleanup(self.book.stop)
+        self.make_book()
         self.addCleanup(self.server.resume)
         self.log = Log()
         self.addCleanup(self.log.stop)
+
+    def make_book(self) -> None:
+        self.engine = engine_for(self.adapter)
+        self.book = Keeper(self.engine, self.clock, self.threads.run, SIZE, DEADLINE, KEEPING)
+        self.addCleanup(self.book.stop)
 
     def ask(self, name: str = "alice") -> Deferred[str]:
         """Ask something; tells what became of it."""
@@ -184,6 +193,9 @@ class ServerFailureTests(TestCase):
             self.server.pause()
             paused.set()
 
+        # PyMySQL does not know before that its server hangs.
+        self.patch(engine_module, "STATEMENT_SECONDS", 2)
+        self.make_book()
         event.listen(self.engine, "commit", pause)
         change = Deferred.fromCoroutine(self.book.create("users", {"name": f"uncertain{self.unix}"}, {}))
         await self.until(paused.is_set)
