@@ -22,7 +22,7 @@ from tests.support.policy_client import outbound
 from tests.support.redis_case import AMPLE, Load, answers, eventually, repeated
 from tests.support.servers.common import free_port
 from tests.support.servers.redis import Authority, SentinelGroup
-from tests.support.servers.service import Service
+from tests.support.servers.service import PATIENT, Service
 
 reactor: Any = installed_reactor
 
@@ -146,7 +146,7 @@ class ServiceTests(unittest.TestCase):
         for name, word in files.items():
             (folder / name).write_text(f"{word}\n")
         where = {"sentinel_servers": group.servers, "sentinel_dataset": group.name}
-        service = Service({"Redis": {**where, **{name: folder / name for name in files}}})
+        service = Service({**PATIENT, "Redis": {**where, **{name: folder / name for name in files}}})
         self.addCleanup(service.remove)
         service.start().wait_ready()
         service.add_user("ann", 10, ["example.com"])
