@@ -194,7 +194,7 @@ class TokenTests(TestCase):
 
         def ask(token: str) -> bytes:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(5)
+                connection.settimeout(60)
                 connection.connect(path)
                 head = f"GET /users/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
                 connection.sendall(f"{head}Connection: close\r\n\r\n".encode())
