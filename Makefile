@@ -4,20 +4,26 @@
 # PYTEST_ARGS=...  more arguments for pytest
 
 BIN := .venv/bin
-STAMP := .venv/.made
+# .venv with what the service needs, and with what its tests need as well.
+RUN := .venv/.made-run
+TEST := .venv/.made-test
 
 .PHONY: setup run test test-fast lint bench conf clean
 
-setup: $(STAMP)
+setup: $(TEST)
 
-$(STAMP): setup.cfg pyproject.toml
-	@tools/make-venv .venv $(PYTHON)
+$(RUN): setup.cfg pyproject.toml
+	@tools/make-venv .venv run $(PYTHON)
 	@touch $@
 
-run: $(STAMP)
+$(TEST): setup.cfg pyproject.toml
+	@tools/make-venv .venv test $(PYTHON)
+	@touch $(RUN) $@
+
+run: $(RUN)
 	@$(BIN)/python tools/run.py
 
-lint: $(STAMP)
+lint: $(TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -29,14 +35,14 @@ test: lint
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
 
 # What needs no database server, no Postfix and no browser.
-test-fast: $(STAMP)
+test-fast: $(TEST)
 	$(BIN)/python -m pytest -n 2 tests/unit tests/contract $(PYTEST_ARGS)
 
-bench: $(STAMP)
+bench: $(TEST)
 	$(BIN)/python -m bench
 
 # The sample configuration, from the settings.
-conf: $(STAMP)
+conf: $(RUN)
 	CHAPPS_CONFIG= $(BIN)/chapps-cli --config '' admin flush-config --to conf/chapps.ini
 	chmod 644 conf/chapps.ini
 

@@ -30,15 +30,18 @@ def main() -> int:
 def set_up(settings: Settings) -> str:
     """Make the database's tables, or bring them up to date.
 
-    :returns: a sentence that says what was done.
+    :returns: a line that says what was done, and one for each thing that there is to tell about names.
     :raises ConfigError: when the database's URL is wrong.
     :raises CommandError: when the database cannot be used.
     """
+    told: list[str] = []
     with _engine(settings) as engine:
-        before, after = schema.upgrade(engine), schema.head()
+        before, after = schema.upgrade(engine, told.append), schema.head()
+        done = f"{'brought up to' if before else 'set up at'} revision {after}"
         if before == after:
-            return f"{engine.url}: is up to date (revision {after})"
-        return f"{engine.url}: {'brought up to' if before else 'set up at'} revision {after}"
+            schema.normalise_names(engine, told.append)
+            done = f"is up to date (revision {after})"
+        return "\n".join([f"{engine.url}: {done}", *told])
 
 
 def add_examples(settings: Settings) -> str:

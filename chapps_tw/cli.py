@@ -13,7 +13,7 @@ from time import gmtime, strftime
 from typing import NamedTuple
 
 import chapps_tw
-from chapps_tw.cli_ask import AskError, ask, request
+from chapps_tw.cli_ask import AskError, address_of, ask, request
 from chapps_tw.cli_parser import make_parser
 from chapps_tw.config import ConfigError, Settings
 from chapps_tw.config_checks import Finding
@@ -100,6 +100,11 @@ def _check_config(options: argparse.Namespace, world: World) -> None:
     lines += [f"  {each.name}: {each.listen}: {', '.join(each.policies)}" for each in settings.listeners]
     if settings.api.listen:
         lines.append(f"  HTTP API: {settings.api.listen}")
+    lines += [
+        f"  helo_whitelist: {entry} counts while {entry.name} has {entry.wanted}"
+        for entry in settings.chapps.helo_whitelist
+        if entry.wanted
+    ]
     _say("\n".join(lines))
 
 
@@ -189,7 +194,12 @@ def _ask(options: argparse.Namespace, world: World) -> None:
         if not equals:
             raise AskError(f"{each!r} must be NAME=VALUE")
     question = request(options.user, options.sender, options.recipient, options.client, others)
-    _say(ask(options.socket or (options.host, options.port), question, options.timeout))
+    where: tuple[str, int] | str = options.socket or (options.host or "127.0.0.1", options.port or 10225)
+    if not (options.socket or options.host or options.port):
+        where = address_of(_settings(options).listeners, options.listener, bool(options.user))
+    answer = ask(where, question, options.timeout)
+    print("chapps-cli: this was counted as a message would be", file=sys.stderr)
+    _say(answer)
 
 
 _COMMANDS = {

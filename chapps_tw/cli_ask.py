@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from chapps_tw.config import Listener
+from chapps_tw.config_checks import port_and_interface, unix_path
+from chapps_tw.switchboard import INBOUND_POLICIES
 
 # SPF may take 20 s by default; Postfix itself waits 100 s.
 SECONDS = 30.0
@@ -13,6 +17,33 @@ _MOST_BYTES = 65536
 
 class AskError(Exception):
     """There is no answer. Says why in one sentence."""
+
+
+def address_of(listeners: Sequence[Listener], name: str, outbound: bool) -> tuple[str, int] | str:
+    """Where a listener of the configuration is asked: host and port, or the path of a unix socket.
+
+    :param name: of the listener; empty is the first that judges mail from users, or else mail from the world.
+    :raises AskError: when there is no such listener, or it does not say where it is.
+    """
+    fitting = [each for each in listeners if each.name == name] if name else _fitting(listeners, outbound)
+    if not fitting:
+        names = ", ".join(each.name for each in listeners) or "none"
+        raise AskError(f"the configuration has no listener {name}; it has: {names}")
+    endpoint = fitting[0].listen
+    port, interface = port_and_interface(endpoint)
+    where = unix_path(endpoint) or (_LOOPBACK.get(interface, interface), port)
+    if port < 1 and not isinstance(where, str):
+        raise AskError(f"{endpoint!r} of listener {fitting[0].name} does not say where: give --port or --socket")
+    return where
+
+
+# Of a listener on all addresses, the one to ask.
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def _fitting(listeners: Sequence[Listener], outbound: bool) -> Sequence[Listener]:
+    found = [each for each in listeners if outbound != INBOUND_POLICIES.issuperset(each.policies)]
+    return found or listeners
 
 
 def request(user: str, sender: str, recipient: str, client: str, others: Mapping[str, str]) -> bytes:

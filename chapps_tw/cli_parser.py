@@ -69,12 +69,17 @@ def _add_token(names: Any, commands: Commands) -> None:
 
 def _add_ask(names: Any, commands: Commands) -> None:
     parser = _add(names, "ask", commands, "put one question to a running service, as Postfix would at RCPT")
+    parser.epilog = (
+        "What is answered is counted as for a message of Postfix: quotas are spent, greylisting begins. "
+        "To look without that, ask /live/explain/ of the HTTP API."
+    )
     parser.add_argument("--user", default="", help="who has logged in (sasl_username)")
     parser.add_argument("--sender", default="", help="envelope sender; empty is the null sender")
     parser.add_argument("--recipient", default="", help="envelope recipient")
     parser.add_argument("--client", default="192.0.2.1", metavar="ADDRESS", help="IP address of the SMTP client")
-    parser.add_argument("--host", default="127.0.0.1", help="where the service listens (127.0.0.1)")
-    parser.add_argument("--port", type=_port, default=10225, help="its port (10225)")
+    parser.add_argument("--listener", default="", help="of the configuration; else one that fits: with or without user")
+    parser.add_argument("--host", help="where a service listens, in place of the configuration (127.0.0.1 with --port)")
+    parser.add_argument("--port", type=_port, help="its port (10225 with --host)")
     parser.add_argument("--socket", metavar="PATH", help="its unix socket instead")
     parser.add_argument("--timeout", type=_seconds, default=SECONDS, metavar="SECONDS", help=f"({SECONDS:g})")
     parser.add_argument("others", nargs="*", metavar="NAME=VALUE", help="any other request attribute")

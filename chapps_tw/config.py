@@ -24,12 +24,22 @@ from chapps_tw.config_values import (
     host_names,
     nearest,
     parse_margin,
+    parse_recipients,
     required,
     seconds,
+    separators,
     text,
     whole,
 )
-from chapps_tw.network import HeloEntry, Server, parse_helo_whitelist, parse_nameservers
+from chapps_tw.network import (
+    HeloEntry,
+    Network,
+    Server,
+    parse_helo_whitelist,
+    parse_host_name,
+    parse_nameservers,
+    parse_networks,
+)
 
 
 class ConfigError(Exception):
@@ -58,6 +68,9 @@ class Chapps:
     payload_encoding: str = option("utf-8", "Encoding of Postfix requests; undecodable bytes are kept.", encoding)
     user_key: str = option("sasl_username", "Request attribute that names the user.", attribute)
     require_user_key: bool = option("True", "No other attribute may stand in for user_key.", boolean)
+    fold_case: bool = option(
+        "True", "Letter case tells no two users or addresses apart; run admin db-setup when it was changed.", boolean
+    )
     no_user_key_response: str = option(
         "REJECT Rejected - Authentication failed", "Answer to mail whose user cannot be told.", message()
     )
@@ -67,6 +80,9 @@ class Chapps:
     listener_backlog: int = option("100", "Connections that may wait to be accepted.", whole(1, 65535))
     helo_whitelist: tuple[HeloEntry, ...] = option(
         "", "name[:address][;...]: clients that skip greylisting and SPF; IPv6 in brackets.", parse_helo_whitelist, "; "
+    )
+    trusted_networks: tuple[Network, ...] = option(
+        "127.0.0.0/8 ::1/128", "Clients that skip greylisting and SPF: address[/bits] ...", parse_networks
     )
     data_dir: str = option("/var/lib/chapps", "Where the embedded files and the API token are.", required)
     request_timeout: float = option("2", "Seconds until a request is answered by on_failure.", seconds(0.1, 60))
@@ -163,10 +179,10 @@ _MODE = ("enforce, or shadow: decide, log and count, but let through.", choice("
 _ON_FAILURE = ("defer or accept, when the state or the database cannot be asked.", choice("defer", "accept"))
 _TTL = seconds(1, 31536000)
 
-# What each policy fills into its answers. Of mail that passes, retry_after is 0.
-_QUOTA_FIGURES = ("limit", "used", "remaining", "retry_after", "user", "sender")
+# What each policy fills into its answers; retry_in is retry_after in words. Of mail that passes, retry_after is 0.
+_QUOTA_FIGURES = ("limit", "used", "remaining", "retry_after", "retry_in", "user", "sender")
 _SENDER_FIGURES = ("user", "sender")
-_GREYLIST_FIGURES = ("retry_after", "sender", "recipient")
+_GREYLIST_FIGURES = ("retry_after", "retry_in", "sender", "recipient")
 _SPF_ACTION = spf_action("reason")
 
 
@@ -180,8 +196,24 @@ class OutboundQuotaPolicy(_PolicySection):
         "DUNNO", "Answer to what is within the quota. Filled in as below.", acceptance(*_QUOTA_FIGURES)
     )
     rejection_message: str = option(
-        "REJECT Rejected - outbound quota fulfilled",
-        "Answer to the rest. {limit} {used} {remaining} {retry_after} {user} {sender} are filled in.",
+        "REJECT Rejected - outbound quota fulfilled: {used} of {limit} used, try again in {retry_in}",
+        "Answer to the rest; 450 4.7.1 in place of REJECT lets mail programs try again by themselves. Filled in are "
+        "{limit} {used} {remaining} {user} {sender}, and {retry_after} in seconds, which {retry_in} tells in words.",
+        message(*_QUOTA_FIGURES),
+    )
+    too_large_message: str = option(
+        "REJECT Rejected - this message alone is more than the outbound quota of {limit}",
+        "Answer to a message that waiting is no use for. Filled in as rejection_message.",
+        message(*_QUOTA_FIGURES),
+    )
+    no_quota_message: str = option(
+        "REJECT Rejected - {user} has no quota for outgoing mail; ask your provider",
+        "Answer to a user without a quota. Filled in as rejection_message.",
+        message(*_QUOTA_FIGURES),
+    )
+    unknown_user_message: str = option(
+        "REJECT Rejected - {user} may not send mail here; ask your provider",
+        "Answer to a user who is not in the database. Filled in as rejection_message.",
         message(*_QUOTA_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through where no user is named.", boolean)
@@ -199,7 +231,7 @@ class OutboundQuotaPolicy(_PolicySection):
         "0", "Seconds that must pass between two messages of a user; 0 is off.", seconds(0, 86400)
     )
     min_delta_message: str = option(
-        "DEFER_IF_PERMIT Too soon after the message before, try again in {retry_after} s",
+        "DEFER_IF_PERMIT Too soon after the message before, try again in {retry_in}",
         "Answer to a message that comes earlier. Filled in as rejection_message.",
         message(*_QUOTA_FIGURES),
     )
@@ -220,7 +252,7 @@ class SenderDomainAuthPolicy(_PolicySection):
         "DUNNO", "Answer to an authorized sender. Filled in as below.", acceptance(*_SENDER_FIGURES)
     )
     rejection_message: str = option(
-        "REJECT Rejected - not allowed to send mail from this domain",
+        "REJECT Rejected - {user} is not allowed to send mail as {sender}",
         "Answer to any other. {user} {sender} are filled in.",
         message(*_SENDER_FIGURES),
     )
@@ -228,6 +260,11 @@ class SenderDomainAuthPolicy(_PolicySection):
     mode: str = option("enforce", *_MODE)
     on_failure: str = option("defer", *_ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a verdict stays in the state store.", _TTL)
+    subaddress_separators: str = option(
+        "+",
+        "Characters of which the first ends an address: with +, a+b@c may be sent from as a@c. Empty is none.",
+        separators,
+    )
 
 
 @dataclass(frozen=True)
@@ -240,20 +277,28 @@ class GreylistingPolicy(_PolicySection):
         "DUNNO", "Answer to mail that may pass. Filled in as below.", acceptance(*_GREYLIST_FIGURES)
     )
     rejection_message: str = option(
-        "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in {retry_after} s",
-        "Answer to mail that must come back. {retry_after} {sender} {recipient} are filled in.",
+        "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in {retry_in}",
+        "Answer to mail that must come back. {retry_after} (seconds), {retry_in} (words), {sender}, {recipient} fit.",
         message(*_GREYLIST_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
     mode: str = option("enforce", *_MODE)
     on_failure: str = option("accept", *_ON_FAILURE)
-    cache_ttl: float = option("86400", "Seconds that a tuple, a tally and a domain's flag are remembered.", _TTL)
     minimum_deferral: float = option("60", "Seconds that a new tuple must wait.", seconds(0, 86400))
+    retry_window: float = option("172800", "Seconds after it was deferred in which a tuple must come back.", _TTL)
+    pass_ttl: float = option("3024000", "Seconds that a tuple which has passed is remembered.", _TTL)
+    tally_ttl: float = option("3024000", "Seconds that the messages which a client has passed are remembered.", _TTL)
+    flag_ttl: float = option("86400", "Seconds that a domain's flag stays in the state store.", _TTL)
     whitelist_threshold: int = option("10", "Messages after which a client passes at once; 0 is off.", whole(0, 10000))
     ipv4_prefix: int = option("24", "Bits of an IPv4 address that make one client.", whole(0, 32))
     ipv6_prefix: int = option("64", "Bits of an IPv6 address that make one client.", whole(0, 128))
     spf_identity: bool = option(
-        "True", "Where SPF passed, the domain that passed is the client, so that a pool waits once.", boolean
+        "True", "A domain whose MAIL FROM passed SPF names the client too, so that a pool waits once.", boolean
+    )
+    exempt_recipients: frozenset[str] = option(
+        "abuse@ postmaster@",
+        "Recipients that are not greylisted: local@ at any domain, or whole ones.",
+        parse_recipients,
     )
 
 
@@ -269,6 +314,11 @@ class SPFEnforcementPolicy(_PolicySection):
     cache_ttl: float = option("86400", "Seconds that a domain's flag stays in the state store.", _TTL)
     spf_query_timeout: float = option("20", "Seconds for the whole check.", seconds(0.1, 100))
     nameservers: tuple[Server, ...] = option("", "address[:port] ...; empty is the system's.", parse_nameservers)
+    receiver: str = option("", "Name of this host in Received-SPF; empty is the system's host name.", parse_host_name)
+    void_lookup_limit: int = option("2", "Terms of SPF records that may find nothing in DNS.", whole(0, 100))
+    record_size_limit: int = option("16384", "Octets of an SPF record; a longer one is a permerror.", whole(512, 65535))
+    answer_size_limit: int = option("65535", "Octets of a DNS answer; a longer one is not read.", whole(4096, 65535))
+    answer_record_limit: int = option("512", "Records of a DNS answer; one with more is not read.", whole(16, 4096))
 
 
 @dataclass(frozen=True)
@@ -308,6 +358,9 @@ class Listener:
     origin: str = ""
 
 
+# An option of older files, and those that it stands for where they are not given.
+REPLACED = {("GreylistingPolicy", "cache_ttl"): ("retry_window", "pass_ttl", "tally_ttl", "flag_ttl")}
+
 # Options of CHAPPS 0.5 files that mean nothing here; read without complaint.
 OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "config_file", "version", "docpath")} | {
     ("SPFEnforcementPolicy", "whitelist")
@@ -320,7 +373,7 @@ class Settings:
 
     :ivar db_password, redis_password, sentinel_password: from the options or the files they name.
     :ivar path: the file it came from, ``""`` for the built-in defaults.
-    :ivar warnings: sentences for the log.
+    :ivar warnings: sentences for the log. They tell lines of the file, and are no part of what the settings are.
     :ivar content: the file's bytes as they were read. Not shown: they may hold secrets.
     :ivar overridden: of the options that the environment gives, by section and name, what the file says. Not shown:
         some are secrets.
@@ -342,7 +395,7 @@ class Settings:
     redis_password: Secret = Secret("")
     sentinel_password: Secret = Secret("")
     path: str = ""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), compare=False)
     content: bytes = field(default=b"", compare=False, repr=False)
     overridden: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False, repr=False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from chapps_tw.config_values import nearest, nearest_first
+from chapps_tw.config_values import COMMENT, has_comment, nearest, nearest_first
 from chapps_tw.decision import MAX_ACTION_CHARACTERS, stops
 
 _PLAIN = ("DUNNO", "OK", "REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "DISCARD", "HOLD", "INFO", "WARN")
@@ -33,6 +33,8 @@ def message(*figures: str) -> Parser:
     known = [f"{{{name}}}" for name in figures]
 
     def parse(value: str) -> str:
+        if has_comment(value):
+            raise ValueError(f"a text with no {' or '.join('#;')} between spaces; {COMMENT}")
         for found in _BRACES.findall(value):
             if not known:
                 raise ValueError("a text without braces: no figures are filled in here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -24,6 +25,9 @@ ATTRIBUTES = (
 _SLIP = 0.9
 
 _EVERYWHERE = ("", "0.0.0.0", "::")
+
+# Actions that stop or divert nothing.
+_PASSING = ("DUNNO", "OK", "INFO", "WARN", "PREPEND", "BCC")
 
 
 class Finding(NamedTuple):
@@ -118,14 +122,14 @@ def _of_sentinels(redis: Redis) -> Iterator[Finding]:
 
 
 def _of_greylisting(settings: Settings) -> Iterator[Finding]:
-    wait, life = settings.grl.minimum_deferral, settings.grl.cache_ttl
-    if life <= wait:
+    wait, window = settings.grl.minimum_deferral, settings.grl.retry_window
+    if window <= wait:
         words = (
             f"must be more than minimum_deferral ({plain(wait)}), better by some hours: a tuple that is forgotten "
             "before it may come back never passes"
         )
         others = (("GreylistingPolicy", "minimum_deferral"),)
-        yield Finding("GreylistingPolicy", "cache_ttl", plain(life), words, others)
+        yield Finding("GreylistingPolicy", "retry_window", plain(window), words, others)
 
 
 def _of_listeners(settings: Settings) -> Iterator[Finding]:
@@ -195,10 +199,52 @@ def doubts(settings: Settings) -> Iterator[Finding]:
         result = "all mail is refused" if settings.chapps.require_user_key else "it names nobody"
         words = f"is no attribute that Postfix is known to send; where it does not, {result}{nearest(key, ATTRIBUTES)}"
         yield Finding("CHAPPS", "user_key", key, words)
+    if not os.path.isabs(settings.chapps.data_dir):
+        words = "must be told from the root, as /var/lib/chapps, or it is where the service happens to be started"
+        yield Finding("CHAPPS", "data_dir", settings.chapps.data_dir, words)
+    yield from _of_answers(settings)
+    yield from _of_reach(settings)
     yield from _useless(settings)
     yield from _of_nodes(settings)
     for listener in settings.listeners:
         yield from _without_greylisting(settings, listener)
+
+
+def _of_answers(settings: Settings) -> Iterator[Finding]:
+    """Refusals that refuse nothing, and acceptances that accept too much."""
+    for part, kind in SECTIONS.items():
+        section = getattr(settings, part)
+        answers = {
+            each.name: getattr(section, each.name)
+            for each in fields(section)
+            if each.name.endswith("_message") or each.name == "no_user_key_response"
+        }
+        accepting = answers.pop("acceptance_message", "")
+        if accepting.partition(" ")[0] == "OK":
+            words = (
+                "ends Postfix' list of restrictions: what follows is not asked any more, and ahead of "
+                "reject_unauth_destination that makes an open relay; DUNNO lets mail pass too"
+            )
+            yield Finding(kind.section, "acceptance_message", accepting, words)
+        for name, answer in answers.items():
+            if answer.partition(" ")[0] in _PASSING:
+                words = "lets the mail pass that it should refuse; to try a policy out there is mode = shadow"
+                yield Finding(kind.section, name, answer, words)
+
+
+def _of_reach(settings: Settings) -> Iterator[Finding]:
+    """Whether anybody can ask, and who."""
+    if not settings.listeners:
+        yield Finding("OutboundQuotaPolicy", "listen", "", "is empty as all others: nothing answers Postfix")
+    for place in places(settings):
+        port, interface = port_and_interface(place.endpoint)
+        if place.listener and port >= 0 and interface in _EVERYWHERE:
+            words = (
+                f"opens port {port} on every address: whoever reaches it may use up any user's quota, since Postfix "
+                "has no password to give; 127.0.0.1 where Postfix is here, else one address behind a firewall"
+            )
+            shown = place.value if place.option == place.address else interface
+            yield Finding(place.section, place.address, shown, words, place.others)
 
 
 def _useless(settings: Settings) -> Iterator[Finding]:

@@ -6,19 +6,24 @@ import configparser
 import dataclasses
 import errno
 import os
+import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chapps_tw.config import OBSOLETE, SECTIONS, Chapps, ConfigError, Listener, Settings
+from chapps_tw.config import OBSOLETE, REPLACED, SECTIONS, Chapps, ConfigError, Listener, Settings
 from chapps_tw.config_checks import Finding, contradictions, doubts
-from chapps_tw.config_values import Secret, nearest
+from chapps_tw.config_values import COMMENT, Secret, has_comment, nearest
 from chapps_tw.passcode import is_hash
 from chapps_tw.private_files import explain
 
 DEFAULT_PATH = "/etc/chapps/chapps.ini"
 ENVIRONMENT_VARIABLE = "CHAPPS_CONFIG"
+# What Kubernetes sets for a service named chapps, or chapps-something.
+_LINK = re.compile(r"CHAPPS(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+
 PUBLISHED_PASSWORD = "effda33d276c1d5649f3933a6d6b286ed7eaaede0b944221e7699553ce0558e2"
 
 
@@ -64,10 +69,13 @@ class _Reader:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.unread: set[tuple[str, str]] = set()
+        # The option that one was given by, where that is not its own name.
+        self.given_as: dict[tuple[str, str], tuple[str, str]] = {}
         self.content = b""
-        self.values = self._from_file()
+        self.lines: dict[tuple[str, str], int] = {}
         self.variables: dict[tuple[str, str], str] = {}
         self.overridden: dict[tuple[str, str], str] = {}
+        self.values = self._from_file()
         self._from_environment(environ)
 
     def settings(self, check: Callable[[Settings], Iterable[Finding]]) -> Settings:
@@ -84,7 +92,8 @@ class _Reader:
         found = Settings(**parts, path=self.path, content=self.content, overridden=self.overridden)
         self.problems += self._sentences([*contradictions(found), *check(found)])
         if self.problems:
-            raise ConfigError(self.problems)
+            # One option that stands for several is wrong once.
+            raise ConfigError(list(dict.fromkeys(self.problems)))
         self.warnings += self._sentences(doubts(found))
         return dataclasses.replace(found, warnings=tuple(self.warnings))
 
@@ -96,73 +105,103 @@ class _Reader:
 
     def _place(self, section: str, name: str) -> str:
         """Where an option was given."""
-        variable = self.variables.get((section, name))
-        return f"environment: {variable}" if variable else f"{self._where()}[{section}] {name}"
+        if variable := self.variables.get((section, name)):
+            return f"environment: {variable}"
+        section, name = self.given_as.get((section, name), (section, name))
+        return f"{self._where(section, name)}[{section}] {name}"
 
     def _unreadable(self, section: str, name: str, value: object, words: object) -> None:
         self.unread.add((section, name))
         self.problems.append(f"{self._place(section, name)} = {value!r}: must be {words}")
 
-    def _where(self) -> str:
-        return f"{self.path or 'built-in configuration'}: "
+    def _where(self, section: str, name: str = "") -> str:
+        """The file, and the line of an option or a section in it."""
+        line = self.lines.get((" ".join(section.split()), name))
+        return f"{self.path or 'built-in configuration'}: " + (f"line {line}: " if line else "")
 
     def _from_file(self) -> dict[str, dict[str, str]]:
         if not self.path:
             return {}
         parser = configparser.RawConfigParser(default_section="")
         try:
-            self.content = Path(self.path).read_bytes()
-            parser.read_string(self.content.decode("utf-8-sig"), self.path)
+            with open(self.path, "rb") as file:
+                self.content, mode = file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = self.content.decode("utf-8-sig")
+            parser.read_string(text, self.path)
         except OSError as error:
             raise ConfigError([f"{self.path}: cannot be read: {explain(self.path, error)}"]) from None
         except (UnicodeDecodeError, configparser.Error) as error:
             sentence = " ".join(str(error).split())
             raise ConfigError([f"{self.path}: cannot be read: {sentence}"]) from None
+        self.lines = _lines(text)
         values = {section: dict(parser.items(section)) for section in parser.sections()}
+        self._look_at_mode(mode, values)
+        for (section, old), names in REPLACED.items():
+            given = values.get(section, {})
+            if old in given:
+                self.given_as |= {(section, name): (section, old) for name in names if name not in given}
+                values[section] = dict.fromkeys(names, given.pop(old)) | given
         self._drop_unknown(values)
         return values
+
+    def _look_at_mode(self, mode: int, values: Mapping[str, Mapping[str, str]]) -> None:
+        """Say so when every local account can read a secret of the file."""
+        secrets = [
+            (kind.section, name)
+            for kind in SECTIONS.values()
+            for name, metadata in options(kind)
+            if metadata["parse"] is Secret and values.get(kind.section, {}).get(name)
+        ]
+        if secrets and mode & stat.S_IROTH:
+            words = f"is a secret that every local account can read (mode {mode:04o}); chmod o-r {self.path}"
+            self.warnings.append(f"{self._place(*secrets[0])} {words}")
 
     def _drop_unknown(self, values: dict[str, dict[str, str]]) -> None:
         known = {kind.section: _names(kind) for kind in SECTIONS.values()}
         for section in list(values):
             names = _names(Listener) if _is_listener(section) else known.get(section)
             if names is None:
-                self._unknown(f"unknown section [{section}]", section, [*known, "Listener NAME"])
+                sentence = f"{self._where(section)}unknown section [{section}]"
+                self._unknown(sentence, section, [*known, "Listener NAME"])
                 del values[section]
                 continue
             for name in [name for name in values[section] if name not in names]:
                 value = values[section].pop(name)
                 if (section, name) not in OBSOLETE:
                     homes = [f"[{other}]" for other, theirs in known.items() if name in theirs]
-                    self._unknown(f"[{section}] {name}: unknown option", name, names, homes)
+                    self._unknown(f"{self._place(section, name)}: unknown option", name, names, homes)
                 elif name == "whitelist" and value.strip() not in ("", "[]"):
-                    self.warnings.append(
-                        f"{self._where()}[{section}] whitelist has no effect; see [CHAPPS] helo_whitelist"
-                    )
+                    self.warnings.append(f"{self._place(section, name)} has no effect; see [CHAPPS] helo_whitelist")
 
     def _unknown(self, sentence: str, name: str, known: list[str], homes: Sequence[str] = ()) -> None:
         if homes and not nearest(name, known, 0.7):
             remedy = f"; it belongs to {', '.join(homes)}"
         else:
             remedy = nearest(name, known, 0.4) or "; known are " + ", ".join(known)
-        self.problems.append(f"{self._where()}{sentence}{remedy}")
+        self.problems.append(f"{sentence}{remedy}")
 
     def _from_environment(self, environ: Mapping[str, str]) -> None:
-        known: dict[str, tuple[str, str]] = {}
-        for kind in SECTIONS.values():
-            known |= {f"CHAPPS_{kind.section}_{name}".upper(): (kind.section, name) for name in _names(kind)}
-        for variable in sorted(environ.keys() & known.keys()):
-            section, name = known[variable]
+        places = [(kind.section, name) for kind in SECTIONS.values() for name in _names(kind)]
+        known = {f"CHAPPS_{section}_{name}".upper(): (section, name) for section, name in (*places, *REPLACED)}
+        given = {known[variable]: variable for variable in sorted(environ.keys() & known.keys())}
+        for (section, old), names in REPLACED.items():
+            if (section, old) in given:
+                given = dict.fromkeys([(section, name) for name in names], given.pop((section, old))) | given
+        for (section, name), variable in given.items():
             values = self.values.setdefault(section, {})
             self.overridden[section, name] = values.get(name, "").partition("\n")[0].strip()
             self.variables[section, name] = variable
             values[name] = environ[variable]
-        # Others may set variables that begin alike, so one that is not known may well be theirs.
-        sections = tuple(f"CHAPPS_{kind.section}_".upper() for kind in SECTIONS.values())
-        for variable in sorted(environ.keys() - known.keys()):
-            if variable.startswith("CHAPPS_") and (variable.startswith(sections) or nearest(variable, known, 0.9)):
-                near = nearest(variable, known, 0.8)
-                self.warnings.append(f"environment: {variable} names no option and has no effect{near}")
+        for variable in sorted(environ.keys() - known.keys() - {ENVIRONMENT_VARIABLE}):
+            if variable.startswith("CHAPPS_") and not _is_link(variable, environ[variable]):
+                self._unknown_variable(variable, known)
+
+    def _unknown_variable(self, variable: str, known: Iterable[str]) -> None:
+        sections = [kind.section for kind in SECTIONS.values()]
+        remedy = nearest(variable, known, 0.8)
+        if not remedy and not variable.startswith(tuple(f"CHAPPS_{section}_".upper() for section in sections)):
+            remedy = f"; it must be CHAPPS_<SECTION>_<OPTION>, sections are {', '.join(sections)}"
+        self.warnings.append(f"environment: {variable} names no option and has no effect{remedy}")
 
     def _section(self, kind: type[Any], section: str) -> Any:
         given = self.values.get(section, {})
@@ -174,7 +213,10 @@ class _Reader:
                     raise ValueError("a value on one line; a line that begins with a space belongs to the one above")
                 found[name] = metadata["parse"](text)
             except ValueError as error:
-                self._unreadable(section, name, Secret(text) if metadata["parse"] is Secret else text, error)
+                words = str(error)
+                if has_comment(text) and COMMENT not in words:
+                    words = f"{words}; {COMMENT}"
+                self._unreadable(section, name, Secret(text) if metadata["parse"] is Secret else text, words)
                 # What has no default must be given.
                 found[name] = metadata["parse"](metadata["default"]) if metadata["default"] else ""
         return kind(**found)
@@ -209,6 +251,29 @@ class _Reader:
         if not found or "\n" in found:
             self._unreadable(*there, file, "a file that holds one line, the password")
         return Secret(found)
+
+
+def _lines(text: str) -> dict[tuple[str, str], int]:
+    """The line that each section, with ``""`` for the option, and each option begins in, as configparser reads them."""
+    found: dict[tuple[str, str], int] = {}
+    section, name, level = "", "", 0
+    for number, line in enumerate(text.split("\n"), 1):
+        content = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if not content or content[0] in "#;" or (name and indent > level):
+            continue
+        level = indent
+        if header := re.match(r"\[(.+)\]", content):
+            section, name = " ".join(header[1].split()), ""
+        else:
+            name = re.split("[=:]", content, maxsplit=1)[0].strip().lower()
+        found[section, name] = number
+    return found
+
+
+def _is_link(variable: str, value: str) -> bool:
+    """Whether a variable is one that Kubernetes sets for a service."""
+    return bool(_LINK.fullmatch(variable) or re.match("(tcp|udp|sctp)://", value))
 
 
 def _is_listener(section: str) -> bool:

@@ -51,6 +51,8 @@ def _section(title: str, section: Any, overridden: Mapping[tuple[str, str], str]
 
 
 def _as_text(value: Any, joint: str) -> str:
+    if isinstance(value, frozenset):
+        value = tuple(sorted(value))
     if isinstance(value, tuple):
         return joint.join(map(str, value))
     return plain(value) if isinstance(value, float) else str(value)

@@ -14,12 +14,27 @@ from difflib import SequenceMatcher
 
 
 class Secret(str):
-    """A value that no log line or traceback shows."""
+    """A value that no log line, f-string or traceback shows; ``str()`` of it is what it is."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "'********'" if self else "''"
+        return repr(_hidden(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(_hidden(self), spec)
+
+
+def _hidden(secret: str) -> str:
+    return "********" if secret else ""
+
+
+COMMENT = "a comment stands on a line of its own"
+
+
+def has_comment(value: str) -> bool:
+    """Whether there seems to be a comment behind a value: ``5 ; five``."""
+    return bool(re.search(r"\s[#;](\s|$)", value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,7 @@ def plain(number: float) -> str:
 def text(value: str) -> str:
     """Any text. What looks like a comment behind it would be part of a name or a path."""
     if re.search(r"\s[#;]", value):
-        raise ValueError("a value alone; a comment stands on a line of its own")
+        raise ValueError(f"a value alone; {COMMENT}")
     return value
 
 
@@ -105,10 +120,17 @@ def attribute(value: str) -> str:
     return value
 
 
+def separators(value: str) -> str:
+    """Characters that separate an address from its extension, as in Postfix' ``recipient_delimiter``; or nothing."""
+    if not re.fullmatch(r"[!#$%&'*+\-./=?^_`{|}~]*", value):
+        raise ValueError("punctuation that an address may hold before the @, such as + or +-, without spaces")
+    return value
+
+
 def host_names(value: str) -> tuple[str, ...]:
     """Names as they come in the Host header, but without a port."""
     names = addresses(value)
-    if not names or any("/" in name or re.search(r"(^[^:]*|\]):\d*$", name) for name in names):
+    if not names or has_comment(value) or any("/" in name or re.search(r"(^[^:]*|\]):\d*$", name) for name in names):
         raise ValueError("one or more names or addresses, each without a port, IPv6 in brackets")
     return tuple(f"[{name}]" if name.count(":") > 1 and name[0] != "[" else name for name in names)
 
@@ -145,6 +167,14 @@ def choice(*names: str) -> Callable[[str], str]:
         return value.lower()
 
     return parse
+
+
+def parse_recipients(value: str) -> frozenset[str]:
+    """Recipients in lower case: ``local@`` at any domain, or whole addresses."""
+    found = addresses(value.lower())
+    if not all(re.fullmatch(r"[^@]+@[^@]*", each) for each in found):
+        raise ValueError("recipients as postmaster@, at any domain, or noc@example.com, with spaces between")
+    return frozenset(found)
 
 
 def encoding(value: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
+from math import ceil
 from typing import NamedTuple
 
 MAX_ACTION_CHARACTERS = 500
@@ -33,14 +34,17 @@ class Reason(StrEnum):
         return member
 
     AUTHORIZED_DOMAIN = "authorized_domain", "The sender's domain is linked to the user."
-    AUTHORIZED_EMAIL = "authorized_email", "The sender's address is linked to the user."
+    AUTHORIZED_EMAIL = (
+        "authorized_email",
+        "The sender's address is linked to the user, or the one that it is a sub-address of.",
+    )
     SENDER_NOT_AUTHORIZED = (
         "sender_not_authorized",
         "Neither the sender's domain nor the sender's address is linked to the user, or there is no such user.",
     )
     SENDER_UNCLEAR = (
         "sender_unclear",
-        "The sender has no domain, or can be read in two ways, so that it is not known whose it is.",
+        "The sender has no domain: there is no @, or what follows the last one is no domain name.",
     )
     NULL_SENDER_ACCEPTED = "null_sender_accepted", "The sender is empty, and null_sender_ok lets that through."
     NULL_SENDER_REFUSED = "null_sender_refused", "The sender is empty, which null_sender_ok does not let through."
@@ -64,7 +68,10 @@ class Reason(StrEnum):
     GREYLIST_EARLY = "greylist_early", "The client has come back before `wait` was over; it may retry after that."
     GREYLIST_PASSED = "greylist_passed", "The client has come back after the wait."
     KNOWN_CLIENT = "known_client", "The client has passed greylisting so often that it need not wait any more."
+    RECIPIENT_EXEMPT = "recipient_exempt", "Mail to this recipient is not greylisted: exempt_recipients names it."
     HELO_WHITELISTED = "helo_whitelisted", "The client is on the helo_whitelist: SPF and greylisting are not asked."
+    LOGGED_IN = "logged_in", "The client has logged in: SPF and greylisting are for mail from the world."
+    TRUSTED_NETWORK = "trusted_network", "The client is in trusted_networks: SPF and greylisting are not asked."
     SPF_PASS = "spf_pass", "SPF: the domain says that this client may send for it."
     SPF_FAIL = "spf_fail", "SPF: the domain says that this client may not send for it."
     SPF_SOFTFAIL = "spf_softfail", "SPF: the domain says that this client probably may not send for it."
@@ -88,7 +95,7 @@ class Decision(NamedTuple):
     :ivar figures: what it was decided by: ``limit``, ``used``, ``remaining``, ``wait`` (seconds) ...
     :ivar detail: what else there is to say, for people: the error behind a failure, whom greylisting met.
     :ivar greylist: a later greylisting policy is to greylist, whatever the domain's flag.
-    :ivar client: a later greylisting policy is to take this for the client (a domain that SPF passed).
+    :ivar client: another name of the client for a later greylisting policy: the domain whose MAIL FROM passed SPF.
     :ivar shadow: the action that would have been, had the policy not been in shadow mode.
     :ivar source: where what was decided by was read: :data:`CACHE` or :data:`DATABASE`, and ``dns``.
     """
@@ -155,6 +162,18 @@ def fill(template: str, figures: Mapping[str, object]) -> str:
     for name, after in rest:
         text += f"{str(figures[name])[:256]}{after}" if name in figures else f"{{{name}}}{after}"
     return text
+
+
+# From which on a unit is told, and its seconds: a wait of one and a half of a unit is told in smaller ones.
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60))
+
+
+def in_words(seconds: int) -> str:
+    """A wait for people, as ``3 hours``: never shorter than it is."""
+    for name, length in _UNITS:
+        if seconds >= 2 * length:
+            return f"{ceil(seconds / length)} {name}s"
+    return f"{seconds} second" + ("s" if seconds != 1 else "")
 
 
 @lru_cache(256)

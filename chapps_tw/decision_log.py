@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from ipaddress import ip_network
 from typing import NamedTuple
 
 from chapps_tw.decision import Decision
 from chapps_tw.decision_record import Form, Record
 from chapps_tw.names import normal_domain, unicode_domain
+from chapps_tw.network import client_address
 from chapps_tw.request import PostfixPolicyRequest
 
 RECENT = 5_000
@@ -34,14 +35,15 @@ def beside(sent: Decision, decisions: Sequence[Decision]) -> str:
     return ",".join([f"{decision.policy}:{decision.reason}" for decision in after if not decision.shadow])
 
 
-class Found(NamedTuple):
-    """What was found among the last decisions.
+class Search(NamedTuple):
+    """A look through the last decisions, which goes on as far as it is asked to.
 
-    :ivar searched: how many were looked through.
+    :ivar records: newest first, with ``None`` for each that is not wanted: a place to pause at.
+    :ivar searched: how many there are.
     :ivar since: epoch seconds of the oldest of them, 0.0 where there is none.
     """
 
-    records: Sequence[Record]
+    records: Iterator[Record | None]
     searched: int
     since: float
 
@@ -85,41 +87,75 @@ class DecisionLog:
         if lines and self._write is not None:
             self._write(("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
 
-    def find(self, wanted: Mapping[str, str], limit: int) -> Found:
-        """The newest records first, whose fields have the values that are wanted.
+    def search(self, wanted: Mapping[str, str]) -> Search:
+        """Begin to look for the records whose fields have the values that are wanted.
 
-        Addresses of senders and recipients compare without their case, and their domains in whatever form.
+        Addresses of senders and recipients compare without their case, and their domains in whatever form; a domain
+        alone stands for all addresses in it. A client is an address or a network.
         """
-        exact = [(name, value) for name, value in wanted.items() if name not in _ADDRESSES]
+        lines = tuple(self.recent)
+        since = self._form.read(lines[0]).time if lines else 0.0
+        return Search(self._matching(lines, wanted), len(lines), since)
+
+    def _matching(self, lines: Sequence[str], wanted: Mapping[str, str]) -> Iterator[Record | None]:
+        """For each line, newest first, its record if it is wanted."""
         # Only what is wanted is converted: whoever sends mail could make thousands of conversions necessary.
-        forms = [(name, _forms(value)) for name, value in wanted.items() if name in _ADDRESSES]
-        matching = (
-            record
-            for record in map(self._form.read, self._likely(wanted))
-            if all(getattr(record, name) == value for name, value in exact)
-            and all(getattr(record, name).lower() in values for name, values in forms)
-        )
-        since = self._form.read(self.recent[0]).time if self.recent else 0.0
-        return Found(list(islice(matching, limit)), len(self.recent), since)
+        matches = [(name, _MATCHERS.get(name, _exactly)(value)) for name, value in wanted.items()]
+        parts = self._parts(wanted)
+        for line in reversed(lines):
+            # Reading a line takes fifty times the time of this look.
+            if not all(part in line or part in line.lower() for part in parts):
+                yield None
+                continue
+            record = self._form.read(line)
+            yield record if all(match(getattr(record, name)) for name, match in matches) else None
 
-    def _likely(self, wanted: Mapping[str, str]) -> Iterator[str]:
-        """Lines that may be of what is wanted, newest first. Reading a line takes fifty times the time of this look."""
+    def _parts(self, wanted: Mapping[str, str]) -> list[str]:
+        """What a line must hold, as it is or in lower case, to be of what is wanted."""
         value = self._form.value
-        exact = [value(text) for name, text in wanted.items() if name not in _ADDRESSES]
-        # The domain may stand there in another form.
-        addresses = [text.lower().partition("@")[0] for name, text in wanted.items() if name in _ADDRESSES]
-        locals_ = [text for text in addresses if text.isascii() and text in value(text)]
-        for line in reversed(self.recent):
-            if all(text in line for text in exact) and (not locals_ or _holds(line.lower(), locals_)):
-                yield line
+        parts = [value(text) for name, text in wanted.items() if name not in _MATCHERS]
+        # A domain may stand there in another form.
+        locals_ = [
+            text.lower().partition("@")[0] for name, text in wanted.items() if name in _ADDRESSES and "@" in text
+        ]
+        return parts + [text for text in locals_ if text.isascii() and text in value(text)]
 
 
-def _holds(line: str, texts: Sequence[str]) -> bool:
-    return all(text in line for text in texts)
+Match = Callable[[str], bool]
+
+
+def _exactly(value: str) -> Match:
+    return value.__eq__
+
+
+def _client(value: str) -> Match:
+    """Whether a client is the address that is wanted, or in the network."""
+    address = client_address(value)
+    if address is not None:
+        return lambda text: client_address(text) == address
+    if "/" not in value:
+        return value.__eq__
+    network = ip_network(value)
+    return lambda text: (found := client_address(text)) is not None and found in network
+
+
+def _address(value: str) -> Match:
+    """Whether an address is the one that is wanted, or in the domain."""
+    forms = _forms(value)
+    domains = frozenset() if "@" in value.removeprefix("@") else _forms(value.removeprefix("@"))
+
+    def match(text: str) -> bool:
+        lower = text.lower()
+        return lower in forms or ("@" in lower and lower.rpartition("@")[2] in domains)
+
+    return match
+
+
+_MATCHERS: Mapping[str, Callable[[str], Match]] = {"client": _client, "sender": _address, "recipient": _address}
 
 
 def _forms(address: str) -> frozenset[str]:
-    """The ways to write an address in lower case: its domain as it is, as A-labels and as U-labels."""
+    """The ways to write an address or a domain in lower case: the domain as it is, as A-labels and as U-labels."""
     lower = address.lower()
     local, at, domain = lower.rpartition("@")
     name = normal_domain(domain)

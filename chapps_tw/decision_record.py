@@ -146,7 +146,7 @@ def loss_as_json(lines: int) -> str:
 
 def loss_as_text(lines: int) -> str:
     """That lines were lost, in a sentence."""
-    return f"{lines} lines of the decision log were lost"
+    return f"{lines} lines of the log were lost"
 
 
 class Form(NamedTuple):

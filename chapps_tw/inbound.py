@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from chapps_tw.config import Settings
-from chapps_tw.names import normal_domain
+from chapps_tw.names import normal_domain, normal_name
 from chapps_tw.network import client_address
 from chapps_tw.request import Payload, PostfixPolicyRequest
 
@@ -60,18 +60,12 @@ def domain_of(address: str) -> str:
 def mail_address(text: str) -> str:
     """An address in the form that greylisting compares and stores.
 
-    All of it is lower case: a sender that changes the case of a local part between two attempts
-    is the same sender. A domain of other than ASCII letters becomes A-labels. Nothing else is folded: every
-    VERP or BATV variation is a sender of its own. Bytes that are no UTF-8 become escapes, so that every
-    store takes them.
+    All of it is lower case, whatever ``fold_case``: a sender that changes the case of a local part between two
+    attempts is the same sender. Every VERP or BATV variation is a sender of its own. Bytes that are no UTF-8
+    become escapes, so that every store takes them.
     """
-    text = text.lower()
-    if text.isascii():
-        return text
-    local, at, domain = text.rpartition("@")
-    if at and not domain.isascii():
-        text = f"{local}@{normal_domain(domain) or domain}"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    text = normal_name(text)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @lru_cache(8192)

@@ -58,11 +58,13 @@ class SenderGrant(NamedTuple):
     :ivar known: whether there is such a user.
     :ivar domain: whether the domain asked about is linked to the user.
     :ivar email: whether the address asked about is linked to the user.
+    :ivar base: whether the address is that it is a sub-address of.
     """
 
     known: bool
     domain: bool
     email: bool
+    base: bool = False
 
 
 class DomainFlags(NamedTuple):
@@ -74,16 +76,22 @@ class DomainFlags(NamedTuple):
 
 
 class PolicyBook(Protocol):
-    """Read access to what was decided. Every method raises :class:`BookUnavailable`."""
+    """Read access to what was decided. Every method raises :class:`BookUnavailable`.
+
+    Names are asked for in their normal form (:mod:`chapps_tw.names`), and found however they were stored.
+    """
 
     def quota_of(self, user: str) -> Awaitable[QuotaGrant]:
-        """The quota of a user, by the user's exact name."""
+        """The quota of a user."""
 
-    def senders_of(self, user: str, domain: str, email: str) -> Awaitable[SenderGrant]:
-        """Whether a domain (A-labels, lower case) and an address (exact) are linked to a user."""
+    def senders_of(self, user: str, domain: str, email: str, base: str = "") -> Awaitable[SenderGrant]:
+        """Whether a domain, an address, and the one that it is a sub-address of, are linked to a user.
+
+        ``""`` is linked to nobody.
+        """
 
     def flags_of(self, domain: str) -> Awaitable[DomainFlags]:
-        """The flags of a recipient domain (A-labels, lower case)."""
+        """The flags of a recipient domain."""
 
     def ping(self) -> Awaitable[None]:
         """Return when the database answers."""
@@ -102,9 +110,11 @@ class Entry(NamedTuple):
 class Touched(NamedTuple):
     """Cached copies that a change of the book makes wrong.
 
+    Names are in their normal form, as in the keys of the state.
+
     :ivar limits: names of users whose limit may have changed.
     :ivar senders: pairs of user name and domain or address, as :meth:`PolicyBook.senders_of` takes them.
-    :ivar flags: domains whose flags may have changed (A-labels, lower case).
+    :ivar flags: domains whose flags may have changed.
     :ivar pending: keys for :meth:`BookKeeper.dropped`; none where nobody knows whether the change is in force.
     """
 
@@ -135,7 +145,7 @@ class BookKeeper(PolicyBook, Protocol):
         """The entries with these ids that exist, in the order of their ids."""
 
     def by_name(self, kind: str, name: str) -> Awaitable[Entry | None]:
-        """The entry of exactly this name."""
+        """The entry of this name, however either is spelled; of several, the one that the policies take."""
 
     def links(self, kind: str, ids: Sequence[int], other: str) -> Awaitable[dict[int, list[Entry]]]:
         """For each id, the entries of kind ``other`` that are linked to it, by id."""
@@ -143,7 +153,7 @@ class BookKeeper(PolicyBook, Protocol):
     def create(
         self, kind: str, fields: dict[str, str | int | bool], links: dict[str, list[int]]
     ) -> Awaitable[tuple[Entry, Touched]]:
-        """Add an entry with its links."""
+        """Add an entry with its links. A name is stored in its normal form."""
 
     def update(
         self, kind: str, id: int, fields: dict[str, str | int | bool], links: dict[str, list[int]]
@@ -283,10 +293,11 @@ class Verdict(NamedTuple):
 class Meeting(NamedTuple):
     """A message that greylisting meets.
 
-    :ivar client: network, or domain that SPF passed, that stands for the client.
+    :ivar client: the network that stands for the client.
     :ivar domain: the recipient's domain, whose flag is asked for.
     :ivar instance: of the request; counts once in the client's tally. May be ``""``.
     :ivar forced: greylist whatever the flag says.
+    :ivar spf_domain: another name of the client: the domain whose MAIL FROM passed SPF, or ``""``.
     """
 
     client: str
@@ -295,18 +306,23 @@ class Meeting(NamedTuple):
     domain: str
     instance: str
     forced: bool
+    spf_domain: str = ""
 
 
 class Patience(NamedTuple):
     """How greylisting waits. The same for all clients.
 
     :ivar deferral: seconds that a new tuple must wait.
-    :ivar lifetime: seconds that a tuple, and a client's tally, are remembered after they were last met.
+    :ivar retry_window: seconds that a tuple which was deferred is remembered after it was last met.
+    :ivar pass_ttl: seconds that a tuple which has passed is remembered after it was last met.
+    :ivar tally_ttl: seconds that a client's tally is remembered after its last message.
     :ivar threshold: messages after which a client passes at once; 0 is off.
     """
 
     deferral: float
-    lifetime: float
+    retry_window: float
+    pass_ttl: float
+    tally_ttl: float
     threshold: int
 
 
@@ -316,7 +332,7 @@ class Met(NamedTuple):
     Outcomes: ``NOT_GREYLISTED``, ``FIRST`` and ``EARLY`` (defer), ``PASSED``, ``KNOWN_CLIENT``, ``MISSING``.
 
     :ivar wait: seconds that the client must still wait.
-    :ivar tally: messages counted for the client.
+    :ivar tally: messages counted for the client under the name that its mail counts for.
     """
 
     outcome: Outcome
@@ -329,6 +345,7 @@ class LiveState(Protocol):
     """Live state. Every method raises :class:`StateUnavailable`; each is one atomic operation.
 
     Times are the store's own. What its clock, when it was ahead, wrote down as later than now counts as of now.
+    What it copied then is not known any more, and a tuple that it met more than a lifetime ahead is new.
     Each operation that changes something is idempotent, so a question that is asked again costs nothing.
     """
 
@@ -373,10 +390,12 @@ class LiveState(Protocol):
         """Greylist a message.
 
         * A domain whose flag is off: ``NOT_GREYLISTED`` unless forced, and nothing is remembered.
-        * A client whose tally has reached the threshold: ``KNOWN_CLIENT``.
-        * A new tuple, or one last met longer than a lifetime ago: ``FIRST``. Met again before the
+        * A client whose tally, under either of its names, has reached the threshold: ``KNOWN_CLIENT``.
+        * A new tuple, or one last met longer ago than it is remembered: ``FIRST``. Met again before the
           deferral is over: ``EARLY``; that does not start the wait again. Later: ``PASSED``.
-        * What passes counts in the client's tally, once per instance.
+        * A tuple that was met under either name of the client counts for both.
+        * What passes counts in the client's tally, once per instance: in the domain's where there is one, unless
+          the client is known by its network alone.
         """
 
     def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Awaitable[Met]:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -17,6 +18,10 @@ from chapps_tw.private_files import explain
 MAX_BEHIND = 16 * 1024 * 1024
 
 CLOSE_SECONDS = 2.0
+_FLUSH_TICK = 0.002
+
+# In place of a path.
+STANDARD_OUTPUT = "-"
 
 
 class LogFile:
@@ -38,6 +43,9 @@ class LogFile:
         self._path = path
         self._note = note
         self._report = report
+        self._name = "the log on standard output" if path == STANDARD_OUTPUT else f"the decision log {path}"
+        # At the beginning of a sentence.
+        self._sentence = f"T{self._name[1:]}"
         self._problem = ""
         # -1: there is none.
         self._file = -1
@@ -56,10 +64,8 @@ class LogFile:
 
         :raises OSError: when it cannot be opened.
         """
-        if self._path == "-":
+        if self._path == STANDARD_OUTPUT:
             self._file = _standard_output()
-            if os.path.samestat(os.fstat(self._file), os.stat(os.devnull)):
-                self._report("Decisions are logged to standard output, which goes nowhere: name a file in [Log] file.")
         else:
             self._open()
         self._thread.start()
@@ -76,16 +82,27 @@ class LogFile:
                 self._queue.put((batch, self._untold))
                 self._untold = 0
         if slow and not was_slow:
-            self._report(f"The decision log {self._path} is not written as fast as lines come: some are lost.")
+            self._report(f"{self._sentence} is not written as fast as lines come: some are lost.")
+
+    def open_again(self) -> None:
+        """Look now whether the file was moved away, and not with the next lines."""
+        self._queue.put((b"", 0))
+
+    def flush(self, seconds: float) -> float:
+        """Wait until everything is written, for so long at most; returns what is left of that."""
+        while self._behind and seconds > 0:
+            time.sleep(_FLUSH_TICK)
+            seconds -= _FLUSH_TICK
+        return max(0.0, seconds)
 
     def close(self) -> None:
         """Write what waits, and close. Gives up after two seconds."""
         self._queue.put(None)
         self._thread.join(CLOSE_SECONDS)
         if self._behind:
-            self._report(f"The last {self._behind} bytes of the decision log {self._path} were not written in time.")
+            self._report(f"The last {self._behind} bytes of {self._name} were not written in time.")
         if self._untold:
-            self._report(f"The last {self._untold} lines of the decision log {self._path} were lost.")
+            self._report(f"The last {self._untold} lines of {self._name} were lost.")
 
     def _lose(self, lines: int) -> None:
         self.lost += lines
@@ -98,7 +115,7 @@ class LogFile:
             problem = self._follow()
             written, error = self._append(note + batch)
             if error and self._file >= 0:
-                problem = f"The decision log {self._path} cannot be written: {explain(self._path, error)}."
+                problem = f"{self._sentence} cannot be written: {explain(self._path, error)}."
             with self._lock:
                 if written < len(note):
                     self._untold += untold
@@ -112,14 +129,14 @@ class LogFile:
         """Report what has changed."""
         if problem != self._problem:
             self._problem = problem
-            self._report(problem or f"The decision log {self._path} is written again.")
+            self._report(problem or f"{self._sentence} is written again.")
 
     def _follow(self) -> str:
         """Open the file anew where the one that is open is not there any more.
 
         :return: why that cannot be done, a sentence; ``""`` where all is well.
         """
-        if self._path == "-":
+        if self._path == STANDARD_OUTPUT:
             return ""
         with suppress(OSError):
             if os.path.samestat(os.stat(self._path), os.fstat(self._file)):
@@ -127,7 +144,7 @@ class LogFile:
         try:
             self._open()
         except OSError as error:
-            problem = f"The decision log {self._path} cannot be opened anew: {explain(self._path, error)}"
+            problem = f"{self._sentence} cannot be opened anew: {explain(self._path, error)}"
             if self._file >= 0 and os.fstat(self._file).st_nlink:
                 return f"{problem}. Meanwhile lines go on into the file that was moved away."
             self._use(-1)
@@ -167,13 +184,18 @@ class LogFile:
 
     def _take_back(self, size: int) -> bool:
         """Cut off the end of the file; whether that could be done: not of a pipe, nor of a file for appending alone."""
-        if self._path == "-":
+        if self._path == STANDARD_OUTPUT:
             # Others write there as well.
             return False
         with suppress(OSError):
             os.ftruncate(self._file, os.fstat(self._file).st_size - size)
             return True
         return False
+
+
+def goes_nowhere() -> bool:
+    """Whether what is written to standard output is thrown away."""
+    return os.path.samestat(os.fstat(1), os.stat(os.devnull))
 
 
 def _standard_output() -> int:

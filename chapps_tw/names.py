@@ -1,9 +1,11 @@
-"""Mail names in the one form that is compared: domains as lower-case A-labels."""
+"""Mail names in the one form that is compared: domains as lower-case A-labels, the rest without letter case."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
+from unicodedata import normalize
 
 import idna
 
@@ -12,8 +14,12 @@ _A_LABEL = "xn--"
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"@([^@]*)', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
+MAX_USER = 128
 MAX_DOMAIN = 253
 MAX_EMAIL = 320
+
+# Longer ones are not remembered: a request may bring 64 KiB.
+_MAX_KEPT = 1024
 
 
 @lru_cache(8192)
@@ -51,27 +57,65 @@ def _is_label(label: str) -> bool:
     return True
 
 
+def normal_name(text: str, fold_case: bool = True) -> str:
+    """A login or a mail address in its normal form; no name but this form is a key, or compared.
+
+    What follows the last ``@`` is lower-case A-labels where it is a domain name. The rest is in lower case
+    (RFC 5321, section 2.4, discourages names that differ in nothing else), and in NFC as RFC 8265, section 3.3,
+    has it for user names.
+
+    :param fold_case: ``[CHAPPS] fold_case``; without it the case of what is no domain name stays.
+    """
+    # Nothing but its case can differ in ASCII, save for a final dot.
+    if fold_case and text.isascii() and text[-1:] != ".":
+        return text.lower()
+    return _normal_name(text, fold_case) if len(text) <= _MAX_KEPT else _normal_name.__wrapped__(text, fold_case)
+
+
 @lru_cache(8192)
-def split_address(text: str) -> tuple[str, str]:
-    """A mail address as ``(address, domain)``, the domain normal and the local part as it is.
+def _normal_name(text: str, fold_case: bool) -> str:
+    local, at, rest = text.rpartition("@")
+    domain = normal_domain(rest) if at else ""
+    if not domain:
+        local, at = text, ""
+    return normalize("NFC", local.lower() if fold_case else local) + at + domain
 
-    Postfix hands addresses over without their quotes, so one with a second ``@`` could be read in
-    two ways.
 
-    :returns: ``("", "")`` when there is no local part, no domain, or more than one ``@``.
+@lru_cache(8192)
+def split_address(text: str, fold_case: bool = True) -> tuple[str, str]:
+    """A mail address as ``(address, domain)``, both in their normal form.
+
+    The domain is what follows the last ``@``: Postfix hands addresses over without their quotes, and reads them
+    so itself.
+
+    :returns: ``""`` for a domain that is none. ``""`` for an address that nobody can be linked to: one without a
+        domain or a local part, with characters that cannot be shown, or longer than any in the book.
     """
     local, at, rest = text.rpartition("@")
-    domain = normal_domain(rest)
-    if not at or not local or not domain or "@" in local or len(local) + len(domain) >= MAX_EMAIL:
+    domain = normal_domain(rest) if at else ""
+    if not domain:
         return "", ""
-    if not local.isprintable():
-        return "", ""
-    return f"{local}@{domain}", domain
+    address = normal_name(text, fold_case)
+    linkable = local and len(address) <= MAX_EMAIL and address.isprintable()
+    return (address if linkable else ""), domain
 
 
-def normal_email(text: str) -> str:
-    """A mail address with its domain normal and its local part as it is; ``""`` when it is none."""
-    return split_address(text)[0]
+def normal_email(text: str, fold_case: bool = True) -> str:
+    """A mail address in its normal form; ``""`` when it is none that can be in the book."""
+    return split_address(text, fold_case)[0]
+
+
+def without_extension(address: str, separators: Collection[str]) -> str:
+    """The address that a sub-address belongs to: ``alice@d`` of ``alice+shop@d``.
+
+    Cut before the first separator, as Postfix does with ``recipient_delimiter`` (postconf(5)).
+
+    :param separators: characters; none of them is the first of a local part that is cut.
+    :returns: ``""`` when it is no sub-address.
+    """
+    local, _, domain = address.rpartition("@")
+    end = min((place for place in map(local.find, separators) if place >= 0), default=0)
+    return f"{local[:end]}@{domain}" if end else ""
 
 
 def unquoted(text: str) -> str:

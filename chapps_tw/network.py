@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
 from chapps_tw.names import normal_domain
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 _DNS_PORT = 53
 _SERVER = re.compile(r"\[(?P<v6>[^]]+)\](?::(?P<p6>\d{1,5}))?|(?P<v4>[^:]+)(?::(?P<p4>\d{1,5}))?|(?P<bare>.+)")
@@ -22,6 +23,21 @@ def client_address(text: str) -> Address | None:
     except ValueError:
         return None
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Read ``network ...``, each an address or ``address/bits``.
+
+    :raises ValueError: with what would be right, worded to follow "must be".
+    """
+    return tuple(_network(part) for part in text.replace(",", " ").split())
+
+
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"addresses, or networks such as 192.0.2.0/24 and 2001:db8::/32 ({error})") from None
 
 
 class Server(NamedTuple):
@@ -56,6 +72,17 @@ def _server(text: str) -> Server:
     raise ValueError(f"address[:port] ... with an IPv6 address in brackets, which {text!r} is not")
 
 
+def parse_host_name(text: str) -> str:
+    """Read the name of a host, or nothing; as lower-case A-labels.
+
+    :raises ValueError: with what would be right, worded to follow "must be".
+    """
+    name = normal_domain(text)
+    if text and not name:
+        raise ValueError("the name of a host, such as mx.example.org")
+    return name
+
+
 class HeloEntry(NamedTuple):
     """A name, A-labels, and the address that alone may say it; ``None`` is any address of the name."""
 
@@ -66,6 +93,17 @@ class HeloEntry(NamedTuple):
         if self.address is None:
             return self.name
         return f"{self.name}:[{self.address}]" if self.address.version == 6 else f"{self.name}:{self.address}"
+
+    @property
+    def wanted(self) -> str:
+        """What DNS must have for the name, in words; ``""`` where it is not asked."""
+        if self.address is None:
+            address = "an address in DNS (A or AAAA)"
+        elif self.address.is_loopback:
+            return ""
+        else:
+            address = f"{self.address} in DNS ({'A' if self.address.version == 4 else 'AAAA'})"
+        return f"{address}, whose name there (PTR) is {self.name}"
 
 
 def parse_helo_whitelist(text: str) -> tuple[HeloEntry, ...]:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from chapps_tw.config import ConfigError, Settings
+from chapps_tw.names import normal_name
 from chapps_tw.request import Payload, PostfixPolicyRequest
 
 FALLBACK_KEYS = ("sasl_username", "ccert_subject", "sender", "client_address")
@@ -45,7 +46,7 @@ class OutboundPPR(PostfixPolicyRequest):
 
     @property
     def user(self) -> str:
-        """Who is sending; found once and remembered.
+        """Who is sending, in the normal form of a login; found once and remembered.
 
         :raises AuthenticationFailureException: when nobody is named and ``require_user_key`` is on.
         :raises ValueError: when nobody is named and it is off.
@@ -59,6 +60,7 @@ class OutboundPPR(PostfixPolicyRequest):
             if self._config.chapps.require_user_key:
                 raise AuthenticationFailureException(str(error)) from None
             raise
+        user = normal_name(user, self._config.chapps.fold_case)
         object.__setattr__(self, "_user", user)
         return user
 
@@ -94,10 +96,13 @@ def _path(key: str, required: bool) -> tuple[str, ...]:
 
 
 def _searcher(path: tuple[str, ...]) -> Callable[[OutboundPPR], str]:
+    # On a path of several, this word stands for an attribute that has no value. Alone it may be a login.
+    none = "None" if len(path) > 1 else ""
+
     def search(request: OutboundPPR) -> str:
         for key in path:
             value = request.get(key)
-            if value and value != "None":
+            if value and value != none:
                 return decode_xtext(value) if key == "ccert_subject" else value
         raise ValueError("none of these attributes has a value: " + ", ".join(path))
 

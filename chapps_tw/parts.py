@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger, LogLevel
@@ -26,15 +28,17 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
 from chapps_tw.decision import Decision
-from chapps_tw.decision_log import DecisionLog, beside
+from chapps_tw.decision_log import DecisionLog, Search, beside
 from chapps_tw.decision_record import FORMS, Record, record_of
 from chapps_tw.helo_whitelist import HeloWhitelist
 from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
-from chapps_tw.log_file import LogFile
+from chapps_tw.log_file import STANDARD_OUTPUT, LogFile, goes_nowhere
 from chapps_tw.log_limit import LogLimit
 from chapps_tw.metrics import Metrics
+from chapps_tw.names import normal_name
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.passcode import verify
+from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.quota import OutboundQuotaPolicy
@@ -45,7 +49,8 @@ from chapps_tw.request import parse_attributes
 from chapps_tw.rest.app import API
 from chapps_tw.rest.insight import Explained, WrongPasscode
 from chapps_tw.spf_check import SpfChecker
-from chapps_tw.spf_dns import Resolver, nameservers
+from chapps_tw.spf_dns import Bounds, Resolver, nameservers
+from chapps_tw.spf_evaluation import Rules
 from chapps_tw.start_errors import StartError, database_problem, database_refuses, open_engine, opening, place
 from chapps_tw.state.redis import RedisState
 from chapps_tw.state.redis_pool import pool_from
@@ -55,7 +60,7 @@ from chapps_tw.tokens import TokenError, TokenStore
 
 VERSION = f"CHAPPS-TW v{__version__}"
 
-# pyspf computes in one of these, and DNS answers are read in the other; the questions are asked on the reactor.
+# SPF records are evaluated in one of these, and DNS answers are read in the other; the reactor asks the questions.
 SPF_THREADS = 2
 
 # How often the HELO whitelist is looked up, and how soon again when DNS did not answer.
@@ -67,6 +72,9 @@ PING_SECONDS = 10.0
 
 # How long a start waits for the database server.
 CHECK_SECONDS = 5.0
+
+# How many sentences about names in the database a start logs.
+MAX_TOLD = 20
 
 # A bug is logged once in so many seconds.
 FAILURE_SECONDS = 60.0
@@ -87,13 +95,19 @@ class Store(Protocol):
 
 
 class Reporter:
-    """Tells what happened: counts, logs, remembers."""
+    """Tells what happened: counts, logs, remembers.
+
+    :param now: epoch seconds.
+    """
 
     log = Logger()
 
-    def __init__(self, metrics: Metrics, decisions: DecisionLog, now: Callable[[], float]) -> None:
+    def __init__(
+        self, metrics: Metrics, decisions: DecisionLog, reactor: IReactorTime, now: Callable[[], float]
+    ) -> None:
         self._metrics = metrics
         self._decisions = decisions
+        self._reactor = reactor
         self._now = now
         self._told: dict[str, float] = {}
 
@@ -110,9 +124,9 @@ class Reporter:
     def failed(self, policy: str, error: Exception) -> None:
         """Log what a policy did not foresee; the same again only after a while."""
         place = f"{policy} {type(error).__name__}"
-        now = self._now()
-        if now - self._told.get(place, 0.0) >= FAILURE_SECONDS:
-            self._told[place] = now
+        moment = self._reactor.seconds()
+        if moment - self._told.get(place, -inf) >= FAILURE_SECONDS:
+            self._told[place] = moment
             self.log.failure("{policy} failed", Failure(error), policy=policy)
 
 
@@ -121,23 +135,22 @@ class Parts:
 
     :param settings: the configuration.
     :param reactor: the reactor.
+    :param output: what writes to standard output, if Twisted logs there.
     :raises ConfigError: for options whose meaning only the parts themselves know.
     """
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, output: LogFile | None = None) -> None:
         self.settings = settings
         self.reactor = reactor
         self.metrics = Metrics(__version__, time.monotonic)
         form = FORMS[settings.log.format]
-        complaints = LogLimit(self.log.warn, reactor.seconds)
-        self.log_file = None
-        if settings.log.file:
-            self.log_file = LogFile(settings.log.file, form.loss, lambda text: complaints.warn("{text}", text=text))
+        self.output = output
+        self.log_file = self._make_log_file()
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
-        self.reporter = Reporter(self.metrics, self.decisions, reactor.seconds)
+        self.reporter = Reporter(self.metrics, self.decisions, reactor, time.time)
         self.caches: list[tuple[str, readings.Cached]] = []
         self._make_state()
         self._make_book()
@@ -147,6 +160,13 @@ class Parts:
         self._show()
         self.pinging = LoopingCall(self._ping)
         self.pinging.clock = reactor
+
+    def _make_log_file(self) -> LogFile | None:
+        path, form = self.settings.log.file, FORMS[self.settings.log.format]
+        if not path or (path == STANDARD_OUTPUT and self.output is not None):
+            return self.output if path else None
+        complaints = LogLimit(self.log.warn, self.reactor.seconds)
+        return LogFile(path, form.loss, lambda text: complaints.warn("{text}", text=text))
 
     @property
     def _store_timeout(self) -> float:
@@ -188,10 +208,13 @@ class Parts:
     def _make_spf(self) -> None:
         options = self.settings.spf
         watch, servers = partial(self.metrics.watch, "dns"), nameservers(options.nameservers)
+        bounds = Bounds(options.answer_size_limit, options.answer_record_limit)
+        self.receiver = options.receiver or socket.gethostname()
+        rules = Rules(time.time, self.receiver, options.void_lookup_limit, options.record_size_limit)
         self.spf_threads = ThreadPool(SPF_THREADS, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, self.reactor, self.spf_threads)
-        self.resolver = Resolver(self.reactor, run, servers, options.spf_query_timeout, watch)
-        self.checker = SpfChecker(self.reactor, run, time.thread_time, self.resolver, options.spf_query_timeout)
+        self.resolver = Resolver(self.reactor, run, servers, options.spf_query_timeout, watch, bounds)
+        self.checker = SpfChecker(self.reactor, run, time.thread_time, self.resolver, options.spf_query_timeout, rules)
         entries = self.settings.chapps.helo_whitelist
         self.whitelist = HeloWhitelist(entries, self.resolver.ask, lambda text: self.log.warn("{text}", text=text))
         self.verifying = LoopingCall(self._verify_whitelist)
@@ -210,7 +233,7 @@ class Parts:
             return _seat(self._caching("limits", OutboundQuotaPolicy(settings, state, book)), settings.oqp)
         if name == "GreylistingPolicy":
             return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book)), settings.grl)
-        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, socket.gethostname())
+        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, self.receiver)
         self._caching("spf_flags", policy)
         return _seat(policy, settings.spf)
 
@@ -225,8 +248,9 @@ class Parts:
 
     def _make_switchboard(self, listener: Listener) -> Switchboard:
         seats = [self._make_policy(name) for name in listener.policies]
-        whitelisted, failed, settle = self.whitelist.matches, self.reporter.failed, partial(one_header, self.state)
-        return Switchboard(listener.name, seats, whitelisted, failed, CancelledError, settle)
+        exempted = Exemption(self.settings, self.whitelist.matches).of
+        failed, settle = self.reporter.failed, partial(one_header, self.state)
+        return Switchboard(listener.name, seats, exempted, failed, CancelledError, settle)
 
     def _make_factory(self, board: Switchboard) -> PolicyFactory:
         patience = self.settings.chapps.request_timeout
@@ -247,7 +271,7 @@ class Parts:
             self.book,
             scope_of=self.tokens.scope_of,
             explain=self._explain,
-            find=self.decisions.find,
+            find=self._find,
             metrics=self.metrics.text,
             write_config=self._write_config,
             clock=time.time,
@@ -263,12 +287,17 @@ class Parts:
         request = OutboundPPR(dict(attributes), cfg=self.settings)
         board = self.switchboards[listener] if listener else self._fitting(request)
         answer = await board.explain(request)
-        now = self.reactor.seconds()
+        now = time.time()
 
         def record(decision: Decision) -> Record:
             return record_of(board.listener, request.known_user, request, decision, now)
 
         return Explained(record(answer.decision), [record(each) for each in answer.decisions])
+
+    def _find(self, wanted: Mapping[str, str]) -> Search:
+        """A look for the decisions whose fields are as wanted, the user however spelled."""
+        user = normal_name(wanted.get("user", ""), self.settings.chapps.fold_case)
+        return self.decisions.search({**wanted, "user": user} if user else wanted)
 
     def _fitting(self, request: OutboundPPR) -> Switchboard:
         """The listener that a request would be sent to: who logged in sends, anybody else brings us mail."""
@@ -297,7 +326,7 @@ class Parts:
         readings.show_database(self.metrics, self.engine, self.settings.adapter.pool_size)
         readings.show_dns(self.metrics, self.resolver)
         readings.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.api.drops_left)
-        readings.show_log(self.metrics, lambda: self.log_file.lost if self.log_file else 0)
+        readings.show_log(self.metrics, lambda: sum(each.lost for each in {self.log_file, self.output} if each))
 
     async def _ping(self) -> None:
         """Notice that something is away, or back, also while nobody asks."""
@@ -312,9 +341,7 @@ class Parts:
         :raises StartError: when one of them cannot be used.
         """
         settings = self.settings
-        if self.log_file is not None:
-            with opening(settings, "Log", "file", settings.log.file):
-                self.log_file.open()
+        self._open_log_file()
         self._prepare_database()
         try:
             if settings.api.auth == "token" and settings.api.listen:
@@ -326,6 +353,13 @@ class Parts:
         except StateUnavailable as error:
             raise StartError(f"{place(settings, 'State', 'path')}: {error}") from None
 
+    def _open_log_file(self) -> None:
+        if self.log_file is not None and self.log_file is not self.output:
+            with opening(self.settings, "Log", "file", self.settings.log.file):
+                self.log_file.open()
+        if self.settings.log.file == STANDARD_OUTPUT and goes_nowhere():
+            self.log.warn("Decisions are logged to standard output, which goes nowhere: name a file in [Log] file.")
+
     def _prepare_database(self) -> None:
         """Set SQLite's file up, or check a server's schema.
 
@@ -334,10 +368,11 @@ class Parts:
         node that does not start would defer everything, and systemd might have given it up by the morning.
         """
         checked: list[Exception | None] = []
+        told: list[str] = []
 
         def check() -> None:
             try:
-                prepare(self.engine)
+                prepare(self.engine, told.append)
                 checked.append(None)
             except Exception as error:
                 checked.append(error)
@@ -350,6 +385,7 @@ class Parts:
             thread.join(CHECK_SECONDS)
         problem = checked[0] if checked else BookUnavailable(f"it did not answer in {CHECK_SECONDS:g} s")
         if problem is None:
+            self._tell(told)
             return
         text = database_problem(self.settings, problem)
         away = isinstance(problem, SQLAlchemyError | OSError | BookUnavailable)
@@ -358,6 +394,14 @@ class Parts:
         level = LogLevel.error if database_refuses(problem) else LogLevel.warn
         meanwhile = "until it can, only what is cached is answered; the schema was not checked"
         self.log.emit(level, "{text}; {meanwhile}", text=text, meanwhile=meanwhile)
+
+    def _tell(self, told: Sequence[str]) -> None:
+        """Log what the set-up of the database said, as far as anybody reads it there."""
+        for sentence in told[:MAX_TOLD]:
+            self.log.warn("Database: {sentence}", sentence=sentence)
+        if len(told) > MAX_TOLD:
+            more = len(told) - MAX_TOLD
+            self.log.warn("Database: there is more to tell ({more}): run 'chapps-cli admin db-setup'", more=more)
 
     def start(self) -> None:
         """Begin to work."""
@@ -379,7 +423,7 @@ class Parts:
         self.threads.stop()
         self.spf_threads.stop()
         self.decisions.flush()
-        if self.log_file is not None:
+        if self.log_file is not None and self.log_file is not self.output:
             self.log_file.close()
 
 

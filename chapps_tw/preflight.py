@@ -19,6 +19,9 @@ from chapps_tw.private_files import explain
 from chapps_tw.start_errors import no_address, parse_endpoint
 from chapps_tw.state.redis_server import authorities
 
+# File systems in which the kernel alone makes files.
+_KERNEL = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "configfs", "devpts"))
+
 # An error's number, and the file or directory that it is about.
 Problem = tuple[int, Path]
 
@@ -111,10 +114,26 @@ def _unusable(
     :param makes_parents: so are the directories above the file.
     """
     problem = _problem(path, makes_parents or path.parent == data_dir)
-    if problem:
+    why = _explained(problem) if problem else _of_kernel(path)
+    if why:
         shown = str(data_dir) if option == "data_dir" else str(path)
         others = (("CHAPPS", "data_dir"),)
-        yield Finding(section, option, shown, f"cannot be used: {_explained(problem)}", others)
+        yield Finding(section, option, shown, f"cannot be used: {why}", others)
+
+
+def _of_kernel(path: Path) -> str:
+    """That a file is where nobody can make one, although root is let in there."""
+    there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()]
+    except OSError:
+        return ""
+    # The deepest, and of those the last, is what is seen there.
+    over = [(len(mount[1]), place, mount[2]) for place, mount in enumerate(mounts) if there.is_relative_to(mount[1])]
+    kind = max(over, default=(0, 0, ""))[2]
+    if kind not in _KERNEL or not there.is_dir():
+        return ""
+    return f"{there} is a view into the kernel ({kind}), where no file can be made; name another place"
 
 
 def _explained(problem: Problem) -> str:
@@ -126,8 +145,8 @@ def _problem(path: Path, makes_parents: bool) -> Problem | None:
     try:
         if path.exists():
             return (errno.EISDIR, path) if path.is_dir() else _forbidden(path, os.W_OK)
-    except PermissionError:
-        return errno.EACCES, path
+    except OSError as error:
+        return error.errno or errno.EIO, path
     return _no_room_for(path, makes_parents)
 
 
@@ -140,8 +159,8 @@ def _no_room_for(path: Path, makes_parents: bool = False) -> Problem | None:
         if not directory.exists():
             return errno.ENOENT, path
         return _forbidden(directory, os.W_OK | os.X_OK) if directory.is_dir() else (errno.ENOTDIR, directory)
-    except PermissionError:
-        return errno.EACCES, path
+    except OSError as error:
+        return error.errno or errno.EIO, path
 
 
 def _forbidden(path: Path, wanted: int) -> Problem | None:

@@ -107,8 +107,8 @@ def show_http(metrics: Metrics, connections: Callable[[], int], drops_left: Call
 
 
 def show_log(metrics: Metrics, lost: Callable[[], int]) -> None:
-    """What became of the lines of the decision log."""
-    help = "Lines of the decision log that could not be written."
+    """What became of the lines of the logs."""
+    help = "Lines of the decision log, or of standard output, that could not be written."
     _counter(metrics, "chapps_log_lines_lost", help, lost)
 
 

@@ -6,11 +6,15 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from chapps_tw.names import normal_domain
+
 # Of the whole action. Postfix has no bound of its own, and RFC 5322 (section 2.1.1) allows lines of
 # 998 octets; an action is cut at 500 characters, which must not happen inside the header.
 MAX_HEADER = 480
 MAX_EXPLANATION = 200
-_MAX_VALUE = 140
+
+# RFC 5321, section 4.5.3.1.
+_MAX_LOCAL_PART = 64
 
 _ATOM = r"[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]+"
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
@@ -38,6 +42,7 @@ class SpfResult(NamedTuple):
         printable ASCII, written by a stranger.
     :ivar mechanism: the one that matched, such as ``ip4:192.0.2.0/24``; ``""`` when none did.
     :ivar problem: what went wrong, with ``temperror`` and ``permerror``.
+    :ivar asked: what each name server that was asked did, with ``temperror``; for the log alone.
     """
 
     result: str
@@ -46,6 +51,7 @@ class SpfResult(NamedTuple):
     explanation: str = ""
     mechanism: str = ""
     problem: str = ""
+    asked: str = ""
 
 
 def one_line(text: str, most: int = MAX_EXPLANATION) -> str:
@@ -58,43 +64,74 @@ def one_line(text: str, most: int = MAX_EXPLANATION) -> str:
 def received_spf(found: SpfResult, client: str, helo: str, sender: str, receiver: str) -> str:
     """The header ``Received-SPF: ...`` on one line, at most ``MAX_HEADER`` characters of printable ASCII.
 
-    Where there is not room for all, the comment is left out first, then the pairs that matter least.
+    Where there is not room for all, the comment is left out first, then the pairs that matter least. A pair is left
+    out as well when it cannot be told as it is: a name of which a part is missing would be another's.
 
     :param client, helo, sender: as the client gave them; ``""`` is the null sender.
     :param receiver: the name of the host that checked; ``""`` leaves it out.
     """
-    pairs = [
-        _pair("client-ip", client),
-        _pair("envelope-from", sender, always=True),
-        _pair("helo", helo),
-        _pair("identity", found.identity),
-        _pair("problem", found.problem),
-        _pair("receiver", receiver),
-        _pair("mechanism", found.mechanism),
-    ]
-    pairs = [pair for pair in pairs if pair]
+    address = _address(sender)
+    values = {
+        "client-ip": client or None,
+        "envelope-from": address,
+        "helo": _in_ascii(helo) or None,
+        "identity": found.identity,
+        "problem": found.problem or None,
+        "receiver": receiver or None,
+        "mechanism": found.mechanism or None,
+    }
+    pairs = [_pair(key, text) for key, text in values.items() if text is not None and not _UNPRINTABLE.search(text)]
     start = f"Received-SPF: {found.result}"
-    comment = _comment(found, client, sender, receiver)
-    full = f"{start} {comment} {'; '.join(pairs)}"
-    if len(full) <= MAX_HEADER:
-        return full
-    while len(start) + sum(len(pair) + 2 for pair in pairs) > MAX_HEADER:
-        pairs.pop()
-    return f"{start} {'; '.join(pairs)}"
+    full = f"{start} {_comment(found, client, address, receiver)} {'; '.join(pairs)}"
+    return full if len(full) <= MAX_HEADER else f"{start} {'; '.join(_fitting(pairs, MAX_HEADER - len(start)))}"
 
 
-def _pair(key: str, value: str, always: bool = False) -> str:
-    if not value and not always:
+def _fitting(pairs: list[str], room: int) -> list[str]:
+    """As many pairs as there is room for, the first ones first."""
+    fitting = []
+    for pair in pairs:
+        if len(pair) + 2 <= room:
+            fitting.append(pair)
+            room -= len(pair) + 2
+    return fitting
+
+
+def _address(sender: str) -> str | None:
+    """A mail address with its quotes, its local part shortened if that is too long; ``None`` when it has no such form.
+
+    Postfix hands addresses over without their quotes: the domain is what stands after the last ``@``.
+    """
+    if not sender:
         return ""
-    text = one_line(value, _MAX_VALUE)
-    if _DOT_ATOM.fullmatch(text):
-        return f"{key}={text}"
-    return f'{key}="{_escaped(text, chr(34))}"'
+    local, at, domain = sender.rpartition("@") if "@" in sender else (sender, "", "")
+    name = _in_ascii(domain)
+    if (domain and not name) or _UNPRINTABLE.search(local + name):
+        return None
+    if len(local) > _MAX_LOCAL_PART:
+        local = local[: _MAX_LOCAL_PART - 3] + "..."
+    if not _DOT_ATOM.fullmatch(local):
+        local = _quoted(local)
+    return local + at + name
 
 
-def _comment(found: SpfResult, client: str, sender: str, receiver: str) -> str:
-    who = sender if found.identity == "mailfrom" else f"postmaster@{found.domain}"
-    text = _COMMENTS[found.result].format(who=who or "<>", client=client or "an unknown client")
+def _in_ascii(name: str) -> str:
+    """A name with A-labels for its U-labels; ``""`` when it has none."""
+    return name if name.isascii() else normal_domain(name)
+
+
+def _pair(key: str, value: str) -> str:
+    return f"{key}={value if _DOT_ATOM.fullmatch(value) else _quoted(value)}"
+
+
+def _quoted(text: str) -> str:
+    return f'"{_escaped(text, chr(34))}"'
+
+
+def _comment(found: SpfResult, client: str, address: str | None, receiver: str) -> str:
+    who = found.domain if address is None else address or "<>"
+    if found.identity == "helo":
+        who = f"postmaster@{found.domain}"
+    text = _COMMENTS[found.result].format(who=who or "the sender", client=client or "an unknown client")
     if receiver:
         text = f"{receiver}: {text}"
     return f"({_escaped(one_line(text, MAX_HEADER), '()')})"

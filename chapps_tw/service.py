@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
@@ -21,15 +23,23 @@ from twisted.python.usage import Options as UsageOptions
 from chapps_tw.config import ConfigError, Settings
 from chapps_tw.config_checks import places
 from chapps_tw.config_file import load
+from chapps_tw.decision_record import FORMS
+from chapps_tw.log_limit import LogLimit
+from chapps_tw.log_stream import LogStream
 from chapps_tw.notify import notify
 from chapps_tw.parts import VERSION, Parts
 from chapps_tw.preflight import findings
 from chapps_tw.private_files import make_directory
 from chapps_tw.start_errors import StartError, listen, opening
 
-# How often questions that take too long are looked for, and how long a stop waits for the last ones.
+# How often questions that take too long are looked for.
 SWEEP_SECONDS = 0.2
+
+# How long a stop waits for the last ones, until: what waits for DNS is answered without, every question is answered
+# by its policies' on_failure, and connections that are left are closed.
+SPF_SECONDS = 2.0
 DRAIN_SECONDS = 3.0
+ABANDON_SECONDS = 3.5
 
 # New objects until the collector looks at them, and how often at older ones (gc.set_threshold).
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -58,21 +68,51 @@ class Options(UsageOptions):
 
 
 def makeService(options: Options, reactor: Any = None) -> Chapps:
-    """Make the service of the settings. Nothing is opened before it starts."""
+    """Make the service of the settings. Nothing is opened before it starts.
+
+    Its reactor's clock is never set: Twisted times by the time of day, and would let every timer wait for as long as
+    that is set back.
+
+    :param reactor: one that nothing was scheduled with.
+    """
     if reactor is None:
         from twisted.internet import reactor
-    return Chapps(options.settings, reactor, os.environ)
+    reactor.seconds = time.monotonic
+    return Chapps(options.settings, reactor, os.environ, _log_stream(options))
+
+
+def _log_stream(options: Options) -> LogStream | None:
+    """Put something in place of standard output that never blocks, before Twisted begins to log there.
+
+    A reader that stands still would else stop the reactor, with the first line that finds no room.
+
+    :return: ``None`` where Twisted does not log there.
+    """
+    if sys.stdout is None or not (options.parent and options.parent["nodaemon"]):
+        return None
+    limit = LogLimit(Logger().warn, time.monotonic)
+    stream = LogStream(FORMS[options.settings.log.format].loss, lambda text: limit.warn("{text}", text=text))
+    stream.open()
+    sys.stdout = stream
+    atexit.register(stream.finish)
+    return stream
 
 
 class Chapps(Service):
-    """One process: policy listeners and HTTP over one state store and one engine."""
+    """One process: policy listeners and HTTP over one state store and one engine.
+
+    :param stream: where Twisted logs to, if that is standard output.
+    """
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, environ: Mapping[str, str], stream: LogStream | None = None
+    ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._environ = environ
+        self._stream = stream
         # With whether each is systemd's.
         self._ports: list[tuple[IListeningPort, bool]] = []
         self._parts: Parts | None = None
@@ -87,6 +127,7 @@ class Chapps(Service):
         :raises SystemExit: with a sentence, when something cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
+        self._heed_signals()
         source = self._settings.path or "no file: built-in defaults"
         self.log.info("{version}: configuration from {source}", version=VERSION, source=source)
         for warning in self._settings.warnings:
@@ -103,7 +144,7 @@ class Chapps(Service):
         data_dir = settings.chapps.data_dir
         with opening(settings, "CHAPPS", "data_dir", data_dir):
             make_directory(data_dir)
-        self._parts = parts = Parts(settings, self._reactor)
+        self._parts = parts = Parts(settings, self._reactor, self._stream.file if self._stream else None)
         parts.open()
         factories = {f"listener {name}": factory for name, factory in parts.factories.items()}
         for where in places(settings):
@@ -115,7 +156,6 @@ class Chapps(Service):
     def _ready(self) -> None:
         assert self._parts is not None
         _stop_at_the_first_signal()
-        signal.signal(signal.SIGHUP, self._hung_up)
         self._parts.start()
         # What was made so far stays: the collector need not look at it again and again.
         gc.collect()
@@ -125,13 +165,34 @@ class Chapps(Service):
         sys.setswitchinterval(SWITCH_SECONDS)
         notify(self._environ, "READY=1")
 
-    def _hung_up(self, number: int, frame: FrameType | None) -> None:
-        # Left alone, it ends the process, and systemd takes that for a wish.
-        self._reactor.callFromThread(
-            self.log.info,
-            "SIGHUP: nothing to do. A log file that was moved away is opened again by itself; "
-            "a changed configuration wants a restart",
-        )
+    def _heed_signals(self) -> None:
+        """Live through the signals that would end the process, and that systemd would take for a wish."""
+        before = signal.getsignal(signal.SIGUSR1)
+
+        def hung_up(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(
+                self.log.info,
+                "SIGHUP: nothing to do. A log file that was moved away is opened again by itself; "
+                "a changed configuration wants a restart",
+            )
+
+        def open_logs(number: int, frame: FrameType | None) -> None:
+            # twistd's own: it has a log too where it was told a file.
+            if callable(before):
+                before(number, frame)
+            self._reactor.callFromThread(self._open_log_again)
+
+        def ignore(number: int, frame: FrameType | None) -> None:
+            # Not SIG_IGN, which programs would inherit that are started from here.
+            pass
+
+        for number, handler in ((signal.SIGHUP, hung_up), (signal.SIGUSR1, open_logs), (signal.SIGUSR2, ignore)):
+            signal.signal(number, handler)
+
+    def _open_log_again(self) -> None:
+        if self._parts is not None and self._parts.log_file is not None:
+            self._parts.log_file.open_again()
+        self.log.info("SIGUSR1: the log is opened again")
 
     def _sweep_once(self) -> None:
         assert self._parts is not None
@@ -144,13 +205,18 @@ class Chapps(Service):
         await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
         answered = [factory.drain() for factory in self._parts.factories.values()]
         drained = gatherResults([*answered, self._parts.api.site.stop()])
-        late = self._reactor.callLater(DRAIN_SECONDS, self._abandon)
+        ends = (SPF_SECONDS, self._parts.checker.close), (DRAIN_SECONDS, self._hurry), (ABANDON_SECONDS, self._abandon)
+        late = [self._reactor.callLater(seconds, end) for seconds, end in ends]
         await drained
-        if late.active():
-            late.cancel()
+        for each in late:
+            if each.active():
+                each.cancel()
         if self._sweep.running:
             self._sweep.stop()
         await self._parts.stop()
+        if self._stream is not None:
+            # Twisted ends the process by a signal, right after its last line.
+            self._stream.finish()
 
     def _stop_listening(self, port: Any, lent: bool) -> Deferred[Any]:
         """Accept no more.
@@ -165,6 +231,12 @@ class Chapps(Service):
             self.log.warn("{port} was not closed: {why}", port=port, why=failure.value)
 
         return maybeDeferred(port.stopListening).addErrback(go_on)
+
+    def _hurry(self) -> None:
+        """Answer every question that still waits for something, without it."""
+        assert self._parts is not None
+        for factory in self._parts.factories.values():
+            factory.hurry()
 
     def _abandon(self) -> None:
         """Close the connections that still wait for an answer: Postfix asks again later."""

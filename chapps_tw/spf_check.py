@@ -1,12 +1,12 @@
 """SPF checks (RFC 7208) that hold up nothing else.
 
-pyspf blocks on DNS. Here it runs on the answers that are known already; where it needs one more it
-stops, the question goes to DNS on the reactor, and pyspf runs again with the answer. So a thread is
-busy for the millisecond that a run takes, and a name server that never answers occupies none.
+Records are evaluated in a thread, as far as the answers that are known reach; the next question goes to DNS on the
+reactor. So a thread is busy for the millisecond that a step takes, and a name server that never answers occupies none.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,12 +14,12 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succe
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from chapps_tw.names import normal_domain
+from chapps_tw.names import MAX_DOMAIN, normal_domain
 from chapps_tw.network import client_address
-from chapps_tw.received_spf import SpfResult, one_line
+from chapps_tw.received_spf import SpfResult
 from chapps_tw.spf_cache import Cache
+from chapps_tw.spf_evaluation import Evaluation, Identity, Question, Rules, problem_of
 from chapps_tw.spf_messages import FAILURE_TTL, Answer, DnsFailure, is_spf, text_of
-from chapps_tw.spf_query import Check, Identity, Question, Run, evaluate, problem_of
 from chapps_tw.spf_turns import Queue
 
 # Messages that are checked at once. Each has one DNS question open, so this bounds sockets as well.
@@ -30,14 +30,12 @@ RESULT_TTL = 60.0
 MAX_RESULTS = 4096
 MAX_RESULT_BYTES = 8 << 20
 
-# Seconds that the runs of one check may compute, all together.
-MAX_SECONDS = 0.25
-
-_MAX_LOCAL_PART = 128
-_MAX_HELO = 255
-
 # Seconds over the deadline that a thread gets for what it is at.
 _GRACE = 0.5
+
+# What the address of a mail may have for a domain (RFC 5322, section 3.4.1) and DNS can carry, but for addresses.
+_LABEL = r"[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]{1,63}"
+_ASKABLE = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]+\.?$){_LABEL}\.?")
 
 log = Logger()
 
@@ -48,6 +46,9 @@ class Dns(Protocol):
     def ask(self, name: str, rdtype: str) -> Deferred[Answer]:
         """The records of a name. Raises DnsFailure."""
 
+    def progress(self, name: str, rdtype: str) -> str:
+        """What became so far of a question that is not answered yet; ``""`` when nothing did."""
+
 
 class SpfChecker:
     """Checks the HELO identity, then MAIL FROM.
@@ -57,6 +58,7 @@ class SpfChecker:
         reactor, pool)``.
     :param computed: how many seconds the thread that asks has computed, such as ``time.thread_time``.
     :param timeout: seconds for both identities of a message together.
+    :param rules: what a site decides.
     :ivar looks: how often a message was to be checked.
     :ivar misses: how often that had to be done, since its result was not known and not under way.
     """
@@ -64,19 +66,22 @@ class SpfChecker:
     def __init__(
         self,
         clock: IReactorTime,
-        run: Callable[..., Deferred[Run]],
+        run: Callable[..., Deferred[SpfResult | Question]],
         computed: Callable[[], float],
         resolver: Dns,
         timeout: float,
+        rules: Rules,
     ) -> None:
         self._clock = clock
-        self._runs = Queue(run)
+        self._steps = Queue(run)
         self._computed = computed
         self._dns = resolver
         self._timeout = timeout
+        self._rules = rules
         self._results: Cache[SpfResult] = Cache(MAX_RESULTS, MAX_RESULT_BYTES)
         self._waiting: dict[tuple[str, str, str], list[Deferred[SpfResult]]] = {}
         self._tasks: set[Deferred[None]] = set()
+        self._closed = False
         self.looks = self.misses = 0
 
     @property
@@ -95,8 +100,9 @@ class SpfChecker:
         result = self._results.get(key, self._clock.seconds())
         if result is not None:
             return succeed(result)
-        if key not in self._waiting and len(self._waiting) >= MAX_CHECKS:
-            return succeed(SpfResult("temperror", problem="too many SPF checks at once"))
+        if key not in self._waiting and (self._closed or len(self._waiting) >= MAX_CHECKS):
+            why = "the process ends" if self._closed else "too many SPF checks at once"
+            return succeed(SpfResult("temperror", problem=why))
         waiter: Deferred[SpfResult] = Deferred()
         if key in self._waiting:
             self._waiting[key].append(waiter)
@@ -109,7 +115,8 @@ class SpfChecker:
         return waiter
 
     def close(self) -> None:
-        """Give up every check that is in flight; who waits for one gets a ``temperror``."""
+        """Give up every check that is in flight, and begin no more; who waits for one gets a ``temperror``."""
+        self._closed = True
         for task in tuple(self._tasks):
             task.cancel()
 
@@ -150,25 +157,24 @@ class SpfChecker:
         """
         if not identity.domain:
             return SpfResult("none", identity.name)
-        first = (identity.domain, "TXT")
-        records = await self._find(first, deadline)
-        if isinstance(records, DnsFailure):
-            return SpfResult("temperror", identity.name, identity.domain, problem=problem_of(first, records))
-        if not any(is_spf(text_of(record)) for record in records):
-            return SpfResult("none", identity.name, identity.domain)
-        check = Check(identity, {first: records}, {})
-        spare = MAX_SECONDS
+        question, name, domain = (identity.domain, "TXT"), identity.name, identity.domain
+        answer = await self._find(question, deadline)
+        if isinstance(answer, DnsFailure):
+            problem = problem_of(question, answer)
+            return SpfResult("temperror", name, domain, problem=problem, asked=answer.asked)
+        if not any(is_spf(text_of(record)) for record in answer):
+            return SpfResult("none", name, domain)
+        evaluation = Evaluation(identity, self._rules, self._computed)
         while True:
             left = max(0.0, deadline - self._clock.seconds()) + _GRACE
             try:
-                running = self._runs.run(MAX_SECONDS - spare, evaluate, check, self._computed, spare)
-                result, seconds, missing = await Deferred.fromCoroutine(running).addTimeout(left, self._clock)
+                running = self._steps.run(evaluation.seconds, evaluation.step, question, answer)
+                outcome = await Deferred.fromCoroutine(running).addTimeout(left, self._clock)
             except TimeoutError:
-                return SpfResult("temperror", identity.name, identity.domain, problem="the check took too long")
-            if missing is None:
-                return result
-            spare -= seconds
-            check.known[missing] = await self._find(missing, deadline)
+                return SpfResult("temperror", name, domain, problem="the check took too long")
+            if isinstance(outcome, SpfResult):
+                return outcome
+            question, answer = outcome, await self._find(outcome, deadline)
 
     async def _find(self, question: Question, deadline: float) -> Answer | DnsFailure:
         left = deadline - self._clock.seconds()
@@ -179,7 +185,7 @@ class SpfChecker:
         except DnsFailure as failure:
             return failure
         except TimeoutError:
-            return DnsFailure("no answer from DNS in time")
+            return DnsFailure("no answer from DNS in time", self._dns.progress(*question))
 
 
 def identity_of(client: str, helo: str, sender: str) -> Identity | None:
@@ -190,15 +196,16 @@ def identity_of(client: str, helo: str, sender: str) -> Identity | None:
     address = client_address(client)
     if address is None:
         return None
-    said = one_line(helo, _MAX_HELO) or "unknown"
+    said = (helo if helo.isascii() else normal_domain(helo) or helo) or "unknown"
     if not sender:
         return Identity(str(address), "helo", "postmaster", _domain(helo), said)
     local, at, domain = sender.rpartition("@")
-    local = one_line(local, _MAX_LOCAL_PART) or "postmaster"
-    return Identity(str(address), "mailfrom", local, _domain(domain) if at else "", said)
+    return Identity(str(address), "mailfrom", local or "postmaster", _domain(domain) if at else "", said)
 
 
 def _domain(text: str) -> str:
     """A domain name that SPF can be checked for (RFC 7208, section 4.3), else ``""``."""
     domain = normal_domain(text)
+    if not domain and _ASKABLE.fullmatch(text) and len(text) <= MAX_DOMAIN:
+        domain = text.removesuffix(".").lower()
     return domain if "." in domain else ""

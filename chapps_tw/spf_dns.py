@@ -6,37 +6,37 @@ no thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from math import inf
-from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import dns.exception
+import dns.rcode
 import dns.resolver
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
-from twisted.internet.interfaces import IConnector, IReactorFDSet, IReactorTCP, IReadDescriptor
-from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.basic import Int16StringReceiver
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from chapps_tw.network import Server
 from chapps_tw.spf_cache import Cache
 from chapps_tw.spf_messages import (
     FAILURE_TTL,
+    MAX_RECORDS,
     MAX_TTL,
     NO_EDNS,
     Answer,
-    Damaged,
     DnsFailure,
+    Foreign,
     Found,
     Query,
     Question,
     Reply,
-    may_answer,
+    Unreadable,
     query,
     question_of,
     read,
 )
+from chapps_tw.spf_transport import Conversation, Datagrams, Unusable
 from chapps_tw.spf_turns import Queue, Turns
 from chapps_tw.watch import Watch, unwatched
 
@@ -50,20 +50,25 @@ FIRST_PATIENCE = 1.0
 # Questions that are sent in one turn of the reactor; each takes about a tenth of a millisecond.
 TURN_SIZE = 2
 
-MAX_TCP_BYTES = 16384
-
-# More than we ask for, since some servers do not heed that.
-_MAX_UDP_BYTES = 4096
-
 T = TypeVar("T")
 
-Server = tuple[str, int]
+RESOLV_CONF = "/etc/resolv.conf"
 
 log = Logger()
 
 
-class _Unusable(Exception):
-    """What a server answered is of no use; another one may know better."""
+class Bounds(NamedTuple):
+    """What is read of an answer.
+
+    :ivar size: octets that it may have; only one over TCP can have more than 4096.
+    :ivar records: that it may have.
+    """
+
+    size: int = 65535
+    records: int = MAX_RECORDS
+
+
+_BOUNDS = Bounds()
 
 
 class Resolver:
@@ -71,9 +76,10 @@ class Resolver:
 
     :param reactor: provides IReactorTime, IReactorFDSet and IReactorTCP.
     :param run: runs a function with its arguments in a thread: answers are read there.
-    :param servers: addresses and ports, asked in this order.
+    :param servers: gives those to ask, in this order.
     :param timeout: seconds until a question is given up.
     :param watch: times each question to the servers, by its type of record.
+    :param bounds: what is read of an answer.
     :ivar looks: how often something was asked.
     :ivar misses: how often that was not known, nor asked already.
     :ivar failures: questions that no server answered.
@@ -83,19 +89,22 @@ class Resolver:
         self,
         reactor: Any,
         run: Callable[..., Deferred[Reply]],
-        servers: Sequence[Server],
+        servers: Callable[[], Sequence[Server]],
         timeout: float,
         watch: Watch = unwatched,
+        bounds: Bounds = _BOUNDS,
     ) -> None:
         self._reactor = reactor
         # Short ones first: a long answer is read in a hundred times the time of a short one.
         self._reading = Queue(run)
         self._watch = watch
         self.looks = self.misses = self.failures = 0
-        self._servers = tuple(servers)
+        self._servers = servers
         self._timeout = timeout
+        self._bounds = bounds
         self._cache: Cache[Answer | DnsFailure] = Cache(MAX_CACHED, MAX_CACHED_BYTES)
         self._waiting: dict[tuple[str, str], list[Deferred[Answer]]] = {}
+        self._asked: dict[tuple[str, str], dict[Server, str]] = {}
         self._tasks: set[Deferred[None]] = set()
         self._turns = Turns(reactor, TURN_SIZE)
         self._closed = False
@@ -114,10 +123,10 @@ class Resolver:
         :raises DnsFailure: when that cannot be told.
         """
         self.looks += 1
-        key = (name.lower().removesuffix("."), rdtype)
+        key = _key(name, rdtype)
         answer = self._cache.get(key, self._reactor.seconds())
         if answer is not None:
-            return fail(DnsFailure(*answer.args)) if isinstance(answer, DnsFailure) else succeed(answer)
+            return fail(answer.again()) if isinstance(answer, DnsFailure) else succeed(answer)
         if key not in self._waiting and (self._closed or len(self._waiting) >= MAX_QUESTIONS):
             return fail(DnsFailure("too many DNS questions at once" if not self._closed else "the process ends"))
         waiter: Deferred[Answer] = Deferred()
@@ -131,6 +140,10 @@ class Resolver:
         task.addErrback(lambda failure: log.failure("a DNS question ended unexpectedly", failure))
         task.addBoth(lambda _: self._tasks.discard(task))
         return waiter
+
+    def progress(self, name: str, rdtype: str) -> str:
+        """Which servers were asked a question that is in flight, and what each did; ``""`` when none was."""
+        return ", ".join(f"{server} {what}" for server, what in self._asked.get(_key(name, rdtype), {}).items())
 
     def close(self) -> None:
         """Give up every question, and take no more."""
@@ -147,6 +160,7 @@ class Resolver:
         except CancelledError:
             pass
         finally:
+            self._asked.pop(key, None)
             self._tell(key, found)
 
     def _tell(self, key: tuple[str, str], found: Found) -> None:
@@ -155,8 +169,7 @@ class Resolver:
             self.failures += isinstance(found.answer, DnsFailure)
         for waiter in self._waiting.pop(key):
             if isinstance(found.answer, DnsFailure):
-                # One for each: an exception keeps hold of everything that it was raised through.
-                waiter.errback(DnsFailure(*found.answer.args))
+                waiter.errback(found.answer.again())
             else:
                 waiter.callback(found.answer)
 
@@ -167,19 +180,22 @@ class Resolver:
             question = question_of(name, rdtype)
         except ValueError:
             return Found((), MAX_TTL)  # what cannot be a name has no records
-        servers, patience = list(self._servers), FIRST_PATIENCE
+        asked = self._asked[name, rdtype] = {}
+        servers, patience = list(self._servers()), FIRST_PATIENCE
         while servers:
             for server in tuple(servers):
                 if self._reactor.seconds() >= end:
-                    raise DnsFailure("no answer from DNS in time")
+                    raise DnsFailure("no answer from DNS in time", self.progress(name, rdtype))
+                asked[server] = "has not answered"
                 try:
                     return await self._ask_server(question, server, patience, end)
                 except TimeoutError:
                     await self._turns.mine()
-                except (_Unusable, Damaged):
+                except (Unusable, Unreadable, Foreign) as error:
+                    asked[server] = str(error)
                     servers.remove(server)
             patience *= 2
-        raise DnsFailure("no DNS server has an answer")
+        raise DnsFailure("no DNS server has an answer", self.progress(name, rdtype))
 
     async def _ask_server(self, question: Question, server: Server, patience: float, end: float) -> Found:
         reply = await self._in_time(self._over_udp(question, server, edns=True), patience, end)
@@ -187,16 +203,17 @@ class Resolver:
             reply = await self._in_time(self._over_udp(question, server, edns=False), patience, end)
         if reply.truncated:
             await self._turns.mine()
-            talk = _Conversation(self._reactor, query(question, edns=False), server)
+            talk = Conversation(self._reactor, query(question, edns=False), server, self._bounds.size)
             wire = await self._in_time(talk.received, patience, end)
             reply = await self._in_time(self._read(wire, talk.query), inf, end)
         if reply.found is None:
-            raise _Unusable
+            status = dns.rcode.to_text(dns.rcode.Rcode.make(reply.status))
+            raise Unusable(f"answered {status}" if reply.status else "answered with aliases that lead nowhere")
         return reply.found
 
     def _read(self, wire: bytes, asked: Query) -> Deferred[Reply]:
-        """Read an answer in a thread. Raises Damaged."""
-        return Deferred.fromCoroutine(self._reading.run(len(wire), read, wire, asked))
+        """Read an answer in a thread. Raises Foreign, Unreadable."""
+        return Deferred.fromCoroutine(self._reading.run(len(wire), read, wire, asked, self._bounds.records))
 
     def _in_time(self, waiting: Deferred[T], patience: float, end: float) -> Deferred[T]:
         left = end - self._reactor.seconds()
@@ -204,137 +221,39 @@ class Resolver:
 
     def _over_udp(self, question: Question, server: Server, edns: bool) -> Deferred[Reply]:
         try:
-            return _Datagrams(self._reactor, query(question, edns), server, self._read).reply
+            return Datagrams(self._reactor, query(question, edns), server, self._read).reply
         except OSError:
-            return fail(_Unusable())
+            return fail(Unusable("cannot be reached"))
 
 
-@implementer(IReadDescriptor)
-class _Datagrams:
-    """One question over UDP, from a port of its own: its number makes forged answers harder (RFC 5452).
+def nameservers(configured: Sequence[Server]) -> Callable[[], Sequence[Server]]:
+    """Gives the servers that are configured; the system's when there is none."""
+    return (lambda: configured) if configured else SystemServers()
 
-    The reactor's own ports are not for one datagram: each writes a line into the log when it is opened,
-    and one when it is closed.
 
-    :param read: reads what was received.
-    :raises OSError: when there is no socket to be had, or no way to the server.
+class SystemServers:
+    """Gives the name servers of the system, as its file says now (resolv.conf(5)).
+
+    While that names none, such as in the middle of a change, it is those from before; at first the local host.
     """
 
-    def __init__(
-        self, reactor: IReactorFDSet, asked: Query, server: Server, read: Callable[[bytes, Query], Deferred[Reply]]
-    ) -> None:
-        self.reply: Deferred[Reply] = Deferred(lambda _: self._close())
-        self._reactor = reactor
-        self._asked = asked
-        self._read = read
-        self._socket = socket(AF_INET6 if ":" in server[0] else AF_INET, SOCK_DGRAM)
+    def __init__(self, path: str = RESOLV_CONF) -> None:
+        self._path = path
+        self._state: object = None
+        self._servers = [Server("127.0.0.1", 53)]
+
+    def __call__(self) -> Sequence[Server]:
         try:
-            self._socket.setblocking(False)
-            self._socket.connect(server)
-            self._socket.send(asked.wire)
-        except OSError:
-            self._socket.close()
-            raise
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def logPrefix(self) -> str:
-        return "DNS"
-
-    def doRead(self) -> None:
-        try:
-            wire = self._socket.recv(_MAX_UDP_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.connectionLost(Failure())
-            return
-        if may_answer(wire, self._asked):
-            self._read(wire, self._asked).addCallbacks(self._told, _not_this_one)
-
-    def _told(self, reply: Reply) -> None:
-        if not self.reply.called:
-            self._close()
-            self.reply.callback(reply)
-
-    def connectionLost(self, reason: Failure) -> None:
-        self._close()
-        if not self.reply.called:
-            self.reply.errback(_Unusable())
-
-    def _close(self) -> None:
-        self._reactor.removeReader(self)
-        self._socket.close()
+            status = os.stat(self._path)
+            state = status.st_mtime_ns, status.st_ino, status.st_size
+            if state != self._state:
+                system = dns.resolver.Resolver(self._path)
+                self._servers = [Server(str(server), system.port) for server in system.nameservers]
+                self._state = state
+        except (OSError, ValueError, dns.exception.DNSException):
+            pass
+        return self._servers
 
 
-def _not_this_one(failure: Failure) -> None:
-    """From somebody else, or damaged on its way: the right one may still come."""
-    failure.trap(Damaged)
-
-
-class _Stream(Int16StringReceiver):
-    """The connection of a :class:`_Conversation`."""
-
-    MAX_LENGTH = MAX_TCP_BYTES
-
-    factory: Any
-    transport: Any
-
-    def connectionMade(self) -> None:
-        message = self.factory.query.wire
-        self.transport.write(len(message).to_bytes(2) + message)
-
-    def stringReceived(self, string: bytes) -> None:
-        self.factory.hear(string)
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.hear(b"")
-
-
-class _Conversation(ClientFactory):
-    """One question over TCP (RFC 7766).
-
-    :ivar received: the answer, in wire form. Fails with _Unusable where there is none.
-    :ivar query: what is asked.
-    """
-
-    protocol = _Stream
-    # Else there are two lines in the log for each.
-    noisy = False
-
-    def __init__(self, reactor: IReactorTCP, query: Query, server: Server) -> None:
-        self.query = query
-        self.received: Deferred[bytes] = Deferred(self._give_up)
-        self._connector = reactor.connectTCP(*server, self)
-
-    def _give_up(self, received: Deferred[bytes]) -> None:
-        received.errback(CancelledError())
-        self._connector.disconnect()
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self.hear(b"")
-
-    def hear(self, wire: bytes) -> None:
-        """Take what the server says first."""
-        if self.received.called:
-            return
-        if may_answer(wire, self.query):
-            self.received.callback(wire)
-        else:
-            self.received.errback(_Unusable())
-
-
-def nameservers(configured: Sequence[Server]) -> list[Server]:
-    """The servers that are configured; the system's when there is none."""
-    return list(configured) or _system_nameservers()
-
-
-def _system_nameservers() -> list[Server]:
-    try:
-        system = dns.resolver.Resolver()
-    except dns.resolver.NoResolverConfiguration:
-        return [("127.0.0.1", 53)]
-    return [(str(server), system.port) for server in system.nameservers]
+def _key(name: str, rdtype: str) -> tuple[str, str]:
+    return name.lower().removesuffix("."), rdtype

@@ -17,6 +17,7 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import dns.wire
 
 # Responses to a question with EDNS that may be none to one without (RFC 6891, sections 6.1.3 and 7).
 NO_EDNS = frozenset((dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS))
@@ -27,14 +28,14 @@ FAILURE_TTL = 5.0
 # Octets of an answer over UDP that we take: it is not cut into fragments on its way.
 UDP_PAYLOAD = 1232
 
-MAX_RECORDS = 256
+# Of an answer, unless the site decides otherwise. Names can be made so that 500 take a quarter of a second.
+MAX_RECORDS = 512
 
 # RFC 7208, sections 4.6.4 and 5.5: with more MX records a domain is in error, and more names of a client do not count.
 _MAX_NAMES = 11
 
-# RFC 7208, section 3.4, wants records to fit into 512 octets. What is longer is kept to one more than this.
-MAX_RECORD = 4096
-MAX_EXPLANATION = 512
+# Octets of a TXT record that is no SPF record. What is longer is kept to one more than this.
+MAX_EXPLANATION = 4096
 
 # Two records of one kind are in error, or ignored, as more would be (RFC 7208, sections 4.5 and 6.2).
 _MAX_TEXTS = 2
@@ -42,18 +43,38 @@ _MAX_TEXTS = 2
 _HEADER = struct.Struct("!6H")
 _QR = 0x8000
 
-_UNUSUAL = re.compile(rb"[^!-~]|\.")
+_UNUSUAL = re.compile(rb"[^\0-\x7f]|\.")
 
 Value = str | tuple[bytes, ...] | tuple[int, str]
 Answer = tuple[Value, ...]
 
 
 class DnsFailure(OSError):
-    """DNS gave no answer, neither yes nor no. Says why in one sentence."""
+    """DNS gave no answer, neither yes nor no.
+
+    :ivar problem: why, in one sentence, which strangers may read.
+    :ivar asked: what each server that was asked did, for the log alone; ``""`` when none was.
+    """
+
+    def __init__(self, problem: str, asked: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.asked = asked
+
+    def __str__(self) -> str:
+        return f"{self.problem} ({self.asked})" if self.asked else self.problem
+
+    def again(self) -> DnsFailure:
+        """The same once more: an exception keeps hold of everything that it was raised through."""
+        return DnsFailure(self.problem, self.asked)
 
 
-class Damaged(ValueError):
-    """What was received is no answer to the question, or holds more than is read."""
+class Foreign(ValueError):
+    """What was received answers another question (RFC 5452, section 9.1)."""
+
+
+class Unreadable(ValueError):
+    """What was received answers the question, but cannot be read. Says why, to follow the server's name."""
 
 
 class Found(NamedTuple):
@@ -114,25 +135,54 @@ def may_answer(wire: bytes, asked: Query) -> bool:
     """Whether a message may answer a query. Looks at its first octets alone; :func:`read` looks at the rest."""
     if len(wire) < _HEADER.size or wire[:2] != asked.wire[:2]:
         return False
-    _, flags, _, *counts = _HEADER.unpack_from(wire)
-    return bool(flags & _QR) and sum(counts) <= MAX_RECORDS
+    _, flags, *_ = _HEADER.unpack_from(wire)
+    return bool(flags & _QR)
 
 
-def read(wire: bytes, asked: Query) -> Reply:
-    """Read a message for which :func:`may_answer` holds.
+def read(wire: bytes, asked: Query, most: int = MAX_RECORDS) -> Reply:
+    """Read a message for which :func:`may_answer` holds. Records that cannot be read are left out.
 
-    :raises Damaged: also when it answers something else (RFC 5452, section 9.1).
+    :param most: records that it may have.
+    :raises Foreign: when it answers something else.
+    :raises Unreadable: when it has more records, or its end is missing, or no record that is wanted can be read.
     """
+    _, _, _, *counts = _HEADER.unpack_from(wire)
+    if sum(counts) > most:
+        raise Unreadable(f"answered with {sum(counts)} records, {most} are allowed")
     try:
-        response = dns.message.from_wire(wire, ignore_trailing=True)
+        response = dns.message.from_wire(wire, ignore_trailing=True, continue_on_error=True)
     except (dns.exception.DNSException, ValueError, struct.error):
-        raise Damaged from None
-    if not asked.message.is_response(response):
-        raise Damaged
+        raise Unreadable("answered what is no DNS message") from None
+    whole = not response.errors or _is_whole(wire)
     status, truncated = int(response.rcode()), bool(response.flags & dns.flags.TC)
+    answers = asked.message.is_response(response)
+    if not whole and not (answers and truncated):
+        raise Unreadable("answered a message without its end")
+    if not answers:
+        raise Foreign("answered another question")
     if truncated or not response.question or status not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         return Reply(status, truncated)
-    return Reply(status, found=_found(response))
+    found = _found(response)
+    if response.errors and counts[0] and found is not None and found.answer == ():
+        raise Unreadable("answered with no record that can be read")
+    return Reply(status, found=found)
+
+
+def _is_whole(wire: bytes) -> bool:
+    """Whether all records are there, whatever is in them."""
+    parser = dns.wire.Parser(wire)
+    try:
+        _, _, questions, *counts = parser.get_struct(_HEADER.format)
+        for _ in range(questions):
+            parser.get_name(decompress=True)
+            parser.get_struct("!HH")
+        for _ in range(sum(counts)):
+            parser.get_name(decompress=True)
+            *_, length = parser.get_struct("!HHIH")
+            parser.get_bytes(length)
+    except (dns.exception.DNSException, ValueError, struct.error):
+        return False
+    return True
 
 
 def _found(response: dns.message.Message) -> Found | None:
@@ -166,7 +216,7 @@ def _values(records: Any) -> Answer:
 def _texts(texts: Iterable[bytes]) -> Answer:
     """Of TXT records what can make a difference, so that a stranger's do not fill the memory."""
     texts = list(dict.fromkeys(texts))
-    records = [text[: MAX_RECORD + 1] for text in texts if is_spf(text)]
+    records = [text for text in texts if is_spf(text)]
     others = [text[: MAX_EXPLANATION + 1] for text in texts if not is_spf(text)]
     return tuple((text,) for text in [*records[:_MAX_TEXTS], *others[:_MAX_TEXTS]])
 

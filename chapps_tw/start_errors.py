@@ -176,7 +176,8 @@ def open_engine(settings: Settings) -> Engine:
     adapter = settings.adapter
     try:
         with opening(settings, adapter.section, "db_url" if adapter.db_url else "db_name", adapter.db_name):
-            return make_engine(adapter, settings.db_password, settings.chapps.data_dir)
+            chapps = settings.chapps
+            return make_engine(adapter, settings.db_password, chapps.data_dir, chapps.fold_case)
     except (SQLAlchemyError, ValueError, TypeError) as error:
         raise StartError(database_problem(settings, error)) from None
 

@@ -12,7 +12,7 @@ from chapps_tw.outbound import OutboundPPR
 DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 PASS = "DUNNO"
 
-# What a client of the HELO whitelist is not asked about.
+# What an exempt client is not asked about.
 INBOUND_POLICIES = frozenset(("GreylistingPolicy", "SPFEnforcementPolicy"))
 
 
@@ -57,7 +57,7 @@ Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 class Switchboard:
     """The policies of one listener.
 
-    :param whitelisted: tells whether a request's client skips the inbound policies.
+    :param exempted: gives the decision that stands for those of the inbound policies; ``None`` where they are asked.
     :param failed: told of every exception that a policy did not foresee, with the policy's name.
     :param timeout: the exception that a policy sees when its time is up.
     :param settle: has the last word on an answer that lets the mail go on and is not DUNNO.
@@ -67,7 +67,7 @@ class Switchboard:
         self,
         listener: str,
         seats: Sequence[Seat],
-        whitelisted: Callable[[OutboundPPR], bool],
+        exempted: Callable[[OutboundPPR], Decision | None],
         failed: Callable[[str, Exception], None],
         timeout: type[Exception],
         settle: Settle,
@@ -75,7 +75,7 @@ class Switchboard:
         self.listener = listener
         self._seats = tuple(seats)
         self._guarded = any(seat.policy.name in INBOUND_POLICIES for seat in seats)
-        self._whitelisted = whitelisted
+        self._exempted = exempted
         self._failed = failed
         self._timeout = timeout
         self._settle = settle
@@ -135,9 +135,10 @@ class Switchboard:
         return Decision(action, Reason.REQUEST_UNREADABLE, first.policy.name, detail=why)
 
     def _asked(self, request: OutboundPPR, decisions: list[Decision]) -> Sequence[Seat]:
-        if not self._guarded or not self._whitelisted(request):
+        exempt = self._exempted(request) if self._guarded else None
+        if exempt is None:
             return self._seats
-        decisions.append(Decision(PASS, Reason.HELO_WHITELISTED, "HeloWhitelist"))
+        decisions.append(exempt)
         return [seat for seat in self._seats if seat.policy.name not in INBOUND_POLICIES]
 
     def _failure(self, seat: Seat, error: Exception) -> Decision:

@@ -31,10 +31,13 @@ To try in another terminal, in {root}:
    or: printf 'request=smtpd_access_policy\\nprotocol_state=RCPT\\nsasl_username=alice@example.com\\nsender=alice@example.com\\nrecipient=friend@example.net\\ninstance=%s\\n\\n' $(date +%s) | nc -w 1 127.0.0.1 {port}
 
 2. Look at what alice has left:
-   curl -H "Authorization: Bearer $({cli} token show)" '{api}/live/quota/0?name=alice@example.com'
+   {cli} token show | sed 's/^/Authorization: Bearer /' | curl -H @- '{api}/live/quota/0?name=alice@example.com'
 
-3. In Postfix's main.cf:
-   smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:{port}, permit_sasl_authenticated, reject
+3. In Postfix, for users who log in: in master.cf, below the line that begins with "submission". (In main.cf they
+   would hold for mail from the world too, and refuse all of it.) Asked at DATA, mail that was refused before costs
+   its user nothing:
+     -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+     -o {{ smtpd_data_restrictions = check_policy_service {{ inet:127.0.0.1:{port}, timeout=5s, {{ default_action = 451 4.3.0 Try again later }} }} }}
 """  # noqa: E501
 
 

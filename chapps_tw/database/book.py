@@ -15,13 +15,14 @@ from chapps_tw.database import lookups, schema
 from chapps_tw.database.breaker import Breaker, Run, always
 from chapps_tw.database.engine import Lifelines
 from chapps_tw.database.flights import Flights
-from chapps_tw.database.models import MAX_USER
 from chapps_tw.database.text import storable
 from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
-from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL
+from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, MAX_USER
 from chapps_tw.watch import Watch, unwatched
 
 T = TypeVar("T")
+
+_NEGATIVE = "There are quotas of less than 0, which are taken for 0: that of user {user} is {number}"
 
 
 class Book:
@@ -52,6 +53,7 @@ class Book:
         self._flights = Flights(clock)
         self._breaker = Breaker(clock, run, self._probe, Lifelines(engine).cut, size)
         self._remark = ""
+        self._told_of_negative = False
 
     @property
     def problem(self) -> str:
@@ -64,22 +66,29 @@ class Book:
         self._engine.dispose()
 
     async def quota_of(self, user: str) -> QuotaGrant:
-        """The quota of a user, by the user's exact name."""
+        """The quota of a user. A negative number in the table is 0, which is told once in the log."""
         if not storable(user, MAX_USER):
             return lookups.UNKNOWN_QUOTA
-        return await self._look_up("quota", (user,), partial(lookups.quota_of, user=user))
+        grant = await self._look_up("quota", (user,), partial(lookups.quota_of, user=user))
+        if grant.limit is None or grant.limit >= 0:
+            return grant
+        if not self._told_of_negative:
+            self._told_of_negative = True
+            self._log.warn(_NEGATIVE, number=grant.limit, user=user)
+        return QuotaGrant(True, 0)
 
-    async def senders_of(self, user: str, domain: str, email: str) -> SenderGrant:
-        """Whether a domain (A-labels, lower case) and an address are linked to a user."""
+    async def senders_of(self, user: str, domain: str, email: str, base: str = "") -> SenderGrant:
+        """Whether a domain, an address, and the one that it is a sub-address of, are linked to a user."""
         if not storable(user, MAX_USER):
             return lookups.UNKNOWN_SENDER
         domain = domain if storable(domain, MAX_DOMAIN) else ""
         email = email if storable(email, MAX_EMAIL) else ""
-        work = partial(lookups.senders_of, user=user, domain=domain, email=email)
-        return await self._look_up("senders", (user, domain, email), work)
+        base = base if storable(base, MAX_EMAIL) else ""
+        work = partial(lookups.senders_of, user=user, domain=domain, email=email, base=base)
+        return await self._look_up("senders", (user, domain, email, base), work)
 
     async def flags_of(self, domain: str) -> DomainFlags:
-        """The flags of a recipient domain (A-labels, lower case)."""
+        """The flags of a recipient domain."""
         if not storable(domain, MAX_DOMAIN):
             return lookups.UNKNOWN_DOMAIN
         return await self._look_up("flags", (domain,), partial(lookups.flags_of, domain=domain))

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, Table, delete, insert, select, update
 from chapps_tw.database.entries import MAX_INTEGER, by_ids, missing, possible
 from chapps_tw.database.lookups import spelled_otherwise
 from chapps_tw.database.models import TABLES, quota_user
-from chapps_tw.database.text import storable
+from chapps_tw.database.text import normal_of, storable
 from chapps_tw.database.touched import chunks, everything, linked_senders, reached, sides, touched, union
 from chapps_tw.interfaces import BookConflict, Entry, Touched
 
@@ -24,11 +24,12 @@ def create(connection: Connection, kind: str, fields: Fields, links: Links) -> t
 
     :raises KeyError: with ``(kind, id)`` for a link to what is not there.
     :raises ValueError: for a value that the column cannot hold.
-    :raises BookConflict: for a domain or an address that is there in another spelling.
+    :raises BookConflict: for a user, a domain or an address that is there in another spelling.
     """
     for name in ("name", "quota") if kind == "quotas" else ("name",):
         if name not in fields:
             raise ValueError(f"{kind} need a {name}.")
+    fields = _in_normal_form(connection, kind, fields)
     values = checked(kind, fields)
     _require_one_spelling(connection, kind, fields)
     result = connection.execute(insert(TABLES[kind]).values(**values))
@@ -45,13 +46,14 @@ def change(connection: Connection, kind: str, id: int, fields: Fields, links: Li
 
     :raises KeyError: with ``(kind, id)`` for what is not there.
     :raises ValueError: for a value that the column cannot hold.
-    :raises BookConflict: for a domain or an address that is there in another spelling.
+    :raises BookConflict: for a user, a domain or an address that is there in another spelling.
     """
     _require(connection, kind, [id])
     reach = reached(kind, [*fields, *links])
     before = touched(connection, kind, [id], reach)
     if fields:
         table = TABLES[kind]
+        fields = _in_normal_form(connection, kind, fields)
         values = checked(kind, fields)
         _require_one_spelling(connection, kind, fields, id)
         connection.execute(update(table).where(table.c.id == id).values(**values))
@@ -120,6 +122,14 @@ def checked(kind: str, fields: Fields) -> dict[str, Any]:
         elif not isinstance(value, bool):
             raise ValueError(f"{name} is true or false.")
     return dict(fields)
+
+
+def _in_normal_form(connection: Connection, kind: str, fields: Fields) -> Fields:
+    """The fields, with the name in the form that it is stored in. What is no such name stays as it is."""
+    name = fields.get("name")
+    if kind == "quotas" or not isinstance(name, str):
+        return fields
+    return {**fields, "name": normal_of(connection, kind)(name) or name}
 
 
 def _require_one_spelling(connection: Connection, kind: str, fields: Fields, id: int | None = None) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from chapps_tw import sqlite_files
 from chapps_tw.config import ConfigError, PolicyConfigAdapter
+from chapps_tw.database.text import FOLD_CASE
 
 CONNECT_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 5
@@ -91,11 +92,12 @@ def own_url(text: str) -> URL:
     return url.set(drivername=driver)
 
 
-def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> Engine:
+def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str, fold_case: bool = True) -> Engine:
     """The engine: at most ``pool_size`` connections, each call on them bounded in time.
 
     The file of SQLite is created, readable by its owner alone. A server is not connected to yet.
 
+    :param fold_case: whether names that differ in letter case alone are one.
     :raises ConfigError: see :func:`database_url`.
     :raises OSError: when the file of SQLite cannot be created.
     """
@@ -114,6 +116,7 @@ def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> E
         pool_recycle=-1 if backend == "sqlite" else RECYCLE_SECONDS,
         connect_args=arguments,
         hide_parameters=True,
+        execution_options={FOLD_CASE: fold_case},
         pool_logging_name=_POOL_LOG,
     )
     # A connection that broke is reported to whoever used it; the pool would print a traceback as well.

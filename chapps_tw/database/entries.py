@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, or_, select
 
+from chapps_tw.database.lookups import id_of
 from chapps_tw.database.models import TABLES
 from chapps_tw.database.text import part_spellings, storable
 from chapps_tw.database.touched import chunks, sides
@@ -51,12 +52,11 @@ def by_ids(connection: Connection, kind: str, ids: Collection[int]) -> list[Entr
 
 
 def by_name(connection: Connection, kind: str, name: str) -> Entry | None:
-    """The entry of exactly this name."""
-    table = TABLES[kind]
-    if not storable(name, table.c.name.type.length):  # type: ignore[attr-defined]
+    """The entry of this name, however either is spelled; of several, the one that the policies take."""
+    if not storable(name, TABLES[kind].c.name.type.length):  # type: ignore[attr-defined]
         return None
-    # A collation may take other names for the same: compare again.
-    found = [entry for entry in _all(connection, select(table).where(table.c.name == name)) if entry.name == name]
+    id = id_of(connection, kind, name)
+    found = by_ids(connection, kind, [] if id is None else [id])
     return found[0] if found else None
 
 

@@ -63,7 +63,7 @@ class Keeper(Book):
         return await self._fetch(partial(entries.by_ids, kind=kind, ids=ids), deadline=deadline)
 
     async def by_name(self, kind: str, name: str) -> Entry | None:
-        """The entry of exactly this name."""
+        """The entry of this name, however either is spelled; of several, the one that the policies take."""
         return await self._fetch(partial(entries.by_name, kind=kind, name=name), deadline=self._deadline)
 
     async def links(self, kind: str, ids: Sequence[int], other: str) -> dict[int, list[Entry]]:

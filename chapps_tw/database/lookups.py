@@ -6,80 +6,66 @@ spellings, which no index helps with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from chapps_tw.database.models import TABLES, domain_user, domains, email_user, emails, quota_user, quotas, users
-from chapps_tw.database.text import domain_spellings, email_spellings, folded
+from chapps_tw.database.text import domain_spellings, folded, name_spellings, normal_of
 from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
-from chapps_tw.names import normal_domain, normal_email
 
 UNKNOWN_QUOTA = QuotaGrant(False, None)
 UNKNOWN_SENDER = SenderGrant(False, False, False)
 UNKNOWN_DOMAIN = DomainFlags(False, False, False)
 
-# Kinds whose names are not compared as they are: where they stand, the form that is compared, and how
-# a name of that form may be spelled.
-_SPELLED: Final[dict[str, tuple[ColumnElement[str], Callable[[str], str], Callable[[str], list[str]]]]] = {
-    "domains": (domains.c.name, normal_domain, domain_spellings),
-    "emails": (emails.c.name, normal_email, email_spellings),
+# Kinds whose names have a normal form, and how a name of that form may be spelled where it stands.
+_SPELLINGS: Final[dict[str, Callable[[str], list[str]]]] = {
+    "users": name_spellings,
+    "domains": domain_spellings,
+    "emails": name_spellings,
 }
 
 
 def quota_of(connection: Connection, user: str) -> QuotaGrant:
-    """The quota of the user of exactly this name."""
-    query = (
-        select(users.c.name, quotas.c.quota)
-        .select_from(users.outerjoin(quota_user).outerjoin(quotas))
-        .where(users.c.name == user)
-    )
-    # A collation may take other names for the same: compare again.
-    found = [quota for name, quota in connection.execute(query) if name == user]
-    return QuotaGrant(True, found[0]) if found else UNKNOWN_QUOTA
+    """The quota of a user. It may be a negative number, where somebody wrote one into the table."""
+    query = select(users.c.name, quotas.c.quota).select_from(users.outerjoin(quota_user).outerjoin(quotas))
+    found = _named(connection, query, "users", user)
+    return QuotaGrant(True, found[0].quota) if found else UNKNOWN_QUOTA
 
 
 def flags_of(connection: Connection, domain: str) -> DomainFlags:
-    """The flags of a domain; of several spellings the normal one's."""
-    for condition in _conditions(domains.c.name, domain_spellings(domain)):
-        query = select(domains.c.name, domains.c.greylist, domains.c.check_spf).where(condition).order_by(domains.c.id)
-        rows = [row for row in connection.execute(query) if normal_domain(row.name) == domain]
-        if rows:
-            best = min(rows, key=lambda row: bool(row.name != domain))
-            return DomainFlags(True, bool(best.greylist), bool(best.check_spf))
-    return UNKNOWN_DOMAIN
+    """The flags of a domain."""
+    found = _named(connection, select(domains.c.name, domains.c.greylist, domains.c.check_spf), "domains", domain)
+    return DomainFlags(True, bool(found[0].greylist), bool(found[0].check_spf)) if found else UNKNOWN_DOMAIN
 
 
-def senders_of(connection: Connection, user: str, domain: str, email: str) -> SenderGrant:
-    """Whether a user is linked to a domain and to an address. ``""`` is neither."""
-    query = select(users.c.id, users.c.name).where(users.c.name == user)
-    found = [id for id, name in connection.execute(query) if name == user]
+def senders_of(connection: Connection, user: str, domain: str, email: str, base: str = "") -> SenderGrant:
+    """Whether a user is linked to a domain and to two addresses. ``""`` is none."""
+    found = _named(connection, select(users.c.name, users.c.id), "users", user)
     if not found:
         return UNKNOWN_SENDER
+    id = found[0].id
+    by_domain = select(domains.c.name).join(domain_user).where(domain_user.c.user_id == id)
+    by_email = select(emails.c.name).join(email_user).where(email_user.c.user_id == id)
     return SenderGrant(
         True,
-        bool(domain) and _has_domain(connection, found[0], domain),
-        bool(email) and _has_email(connection, found[0], email),
+        bool(domain and _named(connection, by_domain, "domains", domain)),
+        bool(email and _named(connection, by_email, "emails", email)),
+        bool(base and _named(connection, by_email, "emails", base)),
     )
 
 
-def _has_domain(connection: Connection, user_id: int, domain: str) -> bool:
-    joined = select(domains.c.name).join(domain_user).where(domain_user.c.user_id == user_id)
-    return any(
-        normal_domain(name) == domain
-        for condition in _conditions(domains.c.name, domain_spellings(domain))
-        for name in connection.scalars(joined.where(condition))
-    )
-
-
-def _has_email(connection: Connection, user_id: int, email: str) -> bool:
-    joined = select(emails.c.name).join(email_user).where(email_user.c.user_id == user_id)
-    return any(
-        normal_email(name) == email
-        for condition in _conditions(emails.c.name, email_spellings(email))
-        for name in connection.scalars(joined.where(condition))
-    )
+def id_of(connection: Connection, kind: str, name: str) -> int | None:
+    """The id of the entry that the policies take for the one of a name; of quotas, the one of exactly this name."""
+    table = TABLES[kind]
+    query = select(table.c.name, table.c.id)
+    if kind in _SPELLINGS:
+        found = _named(connection, query, kind, normal_of(connection, kind)(name))
+    else:
+        # A collation may take other names for the same: compare again.
+        found = [row for row in connection.execute(query.where(table.c.name == name)) if row.name == name]
+    return found[0].id if found else None
 
 
 def spelled_otherwise(connection: Connection, kind: str, name: str, id: int | None = None) -> str | None:
@@ -87,19 +73,28 @@ def spelled_otherwise(connection: Connection, kind: str, name: str, id: int | No
 
     :param id: of the entry that has the name, or is to have it.
     """
-    if kind not in _SPELLED:
+    if kind not in _SPELLINGS:
         return None
-    column, normal, spellings = _SPELLED[kind]
-    wanted = normal(name)
-    if not wanted:
-        return None
-    others = select(column).where(TABLES[kind].c.id != (id or 0))
-    found = (
-        other
-        for condition in _conditions(column, spellings(wanted))
-        for other in connection.scalars(others.where(condition))
-    )
-    return next((other for other in found if normal(other) == wanted), None)
+    table = TABLES[kind]
+    others = select(table.c.name).where(table.c.id != (id or 0))
+    found = _named(connection, others, kind, normal_of(connection, kind)(name))
+    return found[0].name if found else None
+
+
+def _named(
+    connection: Connection, query: Select[*tuple[Any, ...]], kind: str, wanted: str
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """The rows whose name has a normal form, the one that is spelled so first, then in the order of their ids.
+
+    :param query: selects the ``name`` of a kind, and more.
+    """
+    table, normal = TABLES[kind], normal_of(connection, kind)
+    for condition in _conditions(table.c.name, _SPELLINGS[kind](wanted)) if wanted else ():
+        rows = connection.execute(query.where(condition).order_by(table.c.id))
+        found = [row for row in rows if normal(row.name) == wanted]
+        if found:
+            return sorted(found, key=lambda row: bool(row.name != wanted))
+    return []
 
 
 def _conditions(column: ColumnElement[str], spellings: list[str]) -> list[ColumnElement[bool]]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Boolean, Column, ForeignKey, Integer, MetaData, String, Table, Text
 
-from chapps_tw.names import MAX_EMAIL
+from chapps_tw.names import MAX_EMAIL, MAX_USER
 
 # Alembic's recommended names, so that a constraint is called the same on every database.
 NAMING: Final = {
@@ -60,8 +60,6 @@ def _link(name: str, other: str, target: str, *, one: bool = False) -> Table:
         **_MARIADB,
     )
 
-
-MAX_USER: Final = 128
 
 users = _entries("users", MAX_USER)
 domains = _entries(

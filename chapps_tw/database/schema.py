@@ -6,7 +6,7 @@ made without Alembic is recognised by its tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
@@ -21,6 +21,8 @@ from sqlalchemy import Connection, Engine, NullPool, column, create_engine, fals
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import SET_UP
 from chapps_tw.database.models import metadata, pending_drops
+from chapps_tw.database.normal_names import normalise
+from chapps_tw.database.transaction import lock
 
 TABLES_REVISION: Final = "ce81767cec26"
 FLAGS_REVISION: Final = "0b5ef72836bd"
@@ -84,9 +86,14 @@ def remark(connection: Connection) -> str:
         return str(error)
 
 
-def upgrade(engine: Engine) -> str:
+def _say_nothing(sentence: str) -> None:
+    pass
+
+
+def upgrade(engine: Engine, say: Callable[[str], None] = _say_nothing) -> str:
     """Create the tables, or bring them up to date; what they hold is kept. Two may do so at once.
 
+    :param say: takes what there is to tell about names, see :func:`~chapps_tw.database.normal_names.normalise`.
     :returns: the revision that the database was at.
     :raises SchemaForeign: when the database belongs to a newer version, or to something else.
     """
@@ -95,20 +102,31 @@ def upgrade(engine: Engine) -> str:
         if found == head():
             return found
         config = _config()
-        config.attributes["connection"] = connection
+        config.attributes.update(connection=connection, say=say)
         if found and not _versions(connection):
             command.stamp(config, found)
         command.upgrade(config, "head")
         return found
 
 
-def prepare(engine: Engine) -> None:
+def normalise_names(engine: Engine, say: Callable[[str], None]) -> None:
+    """Do again what the upgrade did about names: others may have been written since, or ``fold_case`` changed.
+
+    :param say: as for :func:`upgrade`.
+    """
+    with _exclusive(engine) as connection:
+        lock(connection)
+        normalise(connection, say)
+
+
+def prepare(engine: Engine, say: Callable[[str], None] = _say_nothing) -> None:
     """At the start: SQLite's own file is set up, a server's database only checked.
 
+    :param say: as for :func:`upgrade`.
     :raises SchemaError: see :func:`check`.
     """
     if engine.dialect.name == "sqlite":
-        upgrade(engine)
+        upgrade(engine, say)
     else:
         check(engine)
 
@@ -126,6 +144,7 @@ def _revisions() -> tuple[str, ...]:
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(files("chapps_tw.migrations")).replace("%", "%%"))
+    config.attributes["say"] = _say_nothing
     return config
 
 
@@ -164,7 +183,8 @@ def _lock_postgresql(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def _lock_mariadb(engine: Engine) -> Iterator[Connection]:
     # The engine's own connections do not wait for a statement as long as big tables take.
-    patient = create_engine(engine.url, poolclass=NullPool, hide_parameters=True)
+    options = engine.get_execution_options()
+    patient = create_engine(engine.url, poolclass=NullPool, hide_parameters=True, execution_options=options)
     with patient.begin() as connection:
         connection.execute(text("SELECT GET_LOCK('chapps', -1)"))
         # The lock ends with the connection.

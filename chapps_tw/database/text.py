@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from chapps_tw.names import normal_domain, unicode_domain
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sqlalchemy import Connection
+
+from chapps_tw.names import normal_domain, normal_email, normal_name, unicode_domain
+
+# An execution option of the engine: whether names that differ in letter case alone are one ([CHAPPS] fold_case).
+FOLD_CASE: Final = "chapps_fold_case"
+
+_NORMAL: Final[Mapping[str, Callable[[str, bool], str]]] = {
+    "users": normal_name,
+    "domains": lambda name, fold_case: normal_domain(name),
+    "emails": normal_email,
+}
+
+
+def normal_of(connection: Connection, kind: str) -> Callable[[str], str]:
+    """What gives the names of a kind their normal form. It returns ``""`` for what is no such name.
+
+    :raises KeyError: for quotas, whose names are nothing but names.
+    """
+    normal, fold_case = _NORMAL[kind], bool(connection.get_execution_options().get(FOLD_CASE, True))
+    return lambda name: normal(name, fold_case)
 
 
 def storable(name: str, length: int) -> bool:
@@ -17,10 +40,10 @@ def domain_spellings(domain: str) -> list[str]:
     return list(dict.fromkeys(f"{name}{dot}" for dot in ("", ".") for name in (domain, unicode_domain(domain))))
 
 
-def email_spellings(email: str) -> list[str]:
-    """The same for a normal address."""
-    local, _, domain = email.rpartition("@")
-    return [f"{local}@{spelling}" for spelling in domain_spellings(domain)]
+def name_spellings(name: str) -> list[str]:
+    """The same for a normal address, or a normal login, which need not be one."""
+    local, at, domain = name.rpartition("@")
+    return [f"{local}@{spelling}" for spelling in domain_spellings(domain)] if at else [name]
 
 
 def part_spellings(text: str) -> list[str]:

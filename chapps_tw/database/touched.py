@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Table, select
 
 from chapps_tw.database.models import LINKS, TABLES, domains, quota_user, users
+from chapps_tw.database.text import normal_of
 from chapps_tw.interfaces import Touched
-from chapps_tw.names import normal_domain, normal_email
 
 CHUNK: Final = 500
 
@@ -30,7 +30,6 @@ _REACH: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("quotas", "quota"): ("limits",),
     ("quotas", "users"): ("limits",),
 }
-_NORMAL: Final[dict[str, Callable[[str], str]]] = {"domains": normal_domain, "emails": normal_email}
 
 
 def reached(kind: str, changed: Collection[str]) -> frozenset[str]:
@@ -84,16 +83,19 @@ def touched(connection: Connection, kind: str, ids: Collection[int], reach: Coll
             if other in reach:
                 senders.update(linked_senders(connection, kind, chunk, other))
         if "flags" in reach:
-            flags.update(map(normal_domain, connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))))
+            names = connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))
+            flags.update(map(normal_of(connection, "domains"), names))
     flags.discard("")
     return Touched(frozenset(limits), frozenset(senders), frozenset(flags))
 
 
 def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[str]:
+    names = select(users.c.name)
     if kind == "users":
-        yield from connection.scalars(select(users.c.name).where(users.c.id.in_(ids)))
+        names = names.where(users.c.id.in_(ids))
     else:
-        yield from connection.scalars(select(users.c.name).join(quota_user).where(quota_user.c.quota_id.in_(ids)))
+        names = names.join(quota_user).where(quota_user.c.quota_id.in_(ids))
+    yield from map(normal_of(connection, "users"), connection.scalars(names))
 
 
 def linked_senders(
@@ -111,7 +113,8 @@ def linked_senders(
     query = select(users.c.name, thing.c.name).select_from(link.join(users).join(thing)).where(near.in_(ids))
     if only is not None:
         query = query.where(far.in_(only))
+    normal_user, normal_sender = normal_of(connection, "users"), normal_of(connection, other)
     for user, name in connection.execute(query):
-        normal = _NORMAL[other](name)
+        normal = normal_sender(name)
         if normal:
-            yield user, normal
+            yield normal_user(user), normal

@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from chapps_tw.config import Settings
-from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.inbound import client_network, domain_of, mail_address
 from chapps_tw.interfaces import Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
 from chapps_tw.request import PostfixPolicyRequest
@@ -44,7 +44,7 @@ class GreylistingPolicy:
         """Meet a message to one recipient.
 
         :param earlier: where one of them asks for greylisting, the domain's flag does not matter;
-            where one names a client, that one is met instead of the network.
+            a domain that one names is another name of the client.
         :raises StateUnavailable, BookUnavailable: when they cannot be asked.
         """
         return self._judge(request, earlier, self._state.meet)
@@ -60,6 +60,8 @@ class GreylistingPolicy:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
         if self._settings.null_sender_ok and not request.get("sender"):
             return Decision(self._accepting(request), Reason.NULL_SENDER_ACCEPTED, self.name)
+        if self._is_exempt(request.get("recipient")):
+            return Decision(self._accepting(request), Reason.RECIPIENT_EXEMPT, self.name)
         meeting, detail = self._meeting(request, earlier)
         if not meeting.domain and not meeting.forced:
             return Decision(self._accepting(request), Reason.NOT_GREYLISTED, self.name)
@@ -71,16 +73,21 @@ class GreylistingPolicy:
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
         return self._decision(met, detail, request, "" if meeting.forced else source)
 
+    def _is_exempt(self, recipient: str) -> bool:
+        exempt, address = self._settings.exempt_recipients, recipient.lower()
+        # Postmaster needs no domain (RFC 5321, section 4.5.1).
+        return f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
+
     def _meeting(self, request: PostfixPolicyRequest, earlier: Sequence[Decision]) -> tuple[Meeting, str]:
         """What is met; and in words under which name, and who asked for it."""
         prefixes = self._settings.ipv4_prefix, self._settings.ipv6_prefix
-        client, named_by, asks = client_network(request.get("client_address"), *prefixes), "", None
+        client, spf_domain, named_by, asks = client_network(request.get("client_address"), *prefixes), "", "", None
         for decision in earlier:
             if asks is None and decision.greylist:
                 asks = decision
-            if not named_by and decision.client and self._settings.spf_identity:
-                client, named_by = decision.client, f", by {decision.policy}"
-        detail = f"client {client}{named_by}"
+            if not spf_domain and decision.client and self._settings.spf_identity:
+                spf_domain, named_by = decision.client, f", by {decision.policy}"
+        detail = f"client {spf_domain or client}{named_by}"
         if asks is not None:
             why = f"{asks.reason}: {asks.detail}" if asks.detail else asks.reason
             detail = f"{detail}; asked for by {asks.policy} ({why})"
@@ -92,13 +99,14 @@ class GreylistingPolicy:
             domain_of(recipient),
             request.get("instance"),
             asks is not None,
+            spf_domain,
         )
         return meeting, detail
 
     async def _look_up(self, domain: str, token: str) -> Fill:
         self.misses += 1
         flags = await self._book.flags_of(domain)
-        return Fill(token, int(flags.greylist), self._settings.cache_ttl)
+        return Fill(token, int(flags.greylist), self._settings.flag_ttl)
 
     def _accepting(self, request: PostfixPolicyRequest) -> str:
         text = self._settings.acceptance_message
@@ -117,10 +125,15 @@ class GreylistingPolicy:
 
 
 def _shown(request: PostfixPolicyRequest, wait: int) -> dict[str, object]:
-    return {"retry_after": wait, "sender": request.get("sender"), "recipient": request.get("recipient")}
+    return {
+        "retry_after": wait,
+        "retry_in": in_words(wait),
+        "sender": request.get("sender"),
+        "recipient": request.get("recipient"),
+    }
 
 
 def patience(settings: Settings) -> Patience:
     """How greylisting waits, by the settings."""
     grl = settings.grl
-    return Patience(grl.minimum_deferral, grl.cache_ttl, grl.whitelist_threshold)
+    return Patience(grl.minimum_deferral, grl.retry_window, grl.pass_ttl, grl.tally_ttl, grl.whitelist_threshold)

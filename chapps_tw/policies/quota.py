@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from math import ceil
+from math import ceil, floor
 from typing import Any
 
 from chapps_tw.config import Settings
-from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.interfaces import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, PolicyBook, Rules, Spend, Spent
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
@@ -68,13 +68,13 @@ class OutboundQuotaPolicy:
         if spent.outcome is Outcome.MISSING:
             source = DATABASE
             spent = await ask(spend, self._rules, await self._look_up(user, spent.token))
-        return self._decision(spent, user, request, source)
+        return self._decision(spent, spend, request, source)
 
     def _nobody(self, request: OutboundPPR) -> Decision:
         if not request.sender and self._settings.null_sender_ok:
             # Nobody's quota: there are no figures to tell.
-            shown = dict.fromkeys(("limit", "used", "remaining", "user", "sender"), "-") | {"retry_after": 0}
-            action = fill(self._settings.acceptance_message, shown)
+            shown = dict.fromkeys(("limit", "used", "remaining", "user", "sender"), "-")
+            action = fill(self._settings.acceptance_message, shown | _wait(0))
             return Decision(action, Reason.NULL_SENDER_ACCEPTED, self.name)
         return Decision(self._no_user, Reason.NO_USER, self.name)
 
@@ -94,21 +94,35 @@ class OutboundQuotaPolicy:
         ttl = min(UNKNOWN_TTL, self._settings.cache_ttl)
         return Fill(token, NO_QUOTA if grant.known else UNKNOWN_USER, ttl)
 
-    def _decision(self, spent: Spent, user: str, request: OutboundPPR, source: str) -> Decision:
+    def _decision(self, spent: Spent, spend: Spend, request: OutboundPPR, source: str) -> Decision:
         reason = _REASONS[spent.outcome]
         remaining = max(0, spent.limit - spent.used)
         figures = {"limit": spent.limit, "used": spent.used, "remaining": remaining}
+        who = {"user": spend.user, "sender": request.get("sender")}
         if spent.outcome is Outcome.ACCEPTED or spent.outcome is Outcome.REPEATED:
             action = self._settings.acceptance_message
             if "{" in action:
-                action = fill(action, figures | {"retry_after": 0, "user": user, "sender": request.get("sender")})
+                action = fill(action, figures | who | _wait(0))
             return Decision(action, reason, self.name, figures, source=source)
         wait = ceil(spent.wait)
-        shown = figures | {"retry_after": wait, "user": user, "sender": request.get("sender")}
-        # Waiting helps at once here: a permanent refusal would lose the mail of whoever does not ask a person.
-        too_soon = spent.outcome is Outcome.TOO_SOON
-        text = fill(self._settings.min_delta_message if too_soon else self._settings.rejection_message, shown)
+        text = fill(self._refusal(spent, spend), figures | who | _wait(wait))
         return Decision(text, reason, self.name, figures | {"wait": wait}, source=source)
+
+    def _refusal(self, spent: Spent, spend: Spend) -> str:
+        settings = self._settings
+        if spent.outcome is Outcome.NO_QUOTA:
+            return settings.no_quota_message
+        if spent.outcome is Outcome.UNKNOWN_USER:
+            return settings.unknown_user_message
+        # Waiting helps at once here: a permanent refusal would lose the mail of whoever does not ask a person.
+        if spent.outcome is Outcome.TOO_SOON:
+            return settings.min_delta_message
+        most = spent.limit + self._rules.margin_count + floor(spent.limit * self._rules.margin_ratio)
+        return settings.rejection_message if spent.wait and spend.cost <= most else settings.too_large_message
+
+
+def _wait(seconds: int) -> dict[str, object]:
+    return {"retry_after": seconds, "retry_in": in_words(seconds)}
 
 
 def rules(settings: Settings) -> Rules:

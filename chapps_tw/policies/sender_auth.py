@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import lru_cache
 from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.interfaces import LiveState, PolicyBook, Verdict
-from chapps_tw.names import split_address
+from chapps_tw.names import split_address, without_extension
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
 
@@ -30,6 +31,7 @@ class SenderDomainAuthPolicy:
     def __init__(self, settings: Settings, state: LiveState, book: PolicyBook) -> None:
         self._settings = settings.sda
         self._no_user = settings.chapps.no_user_key_response
+        self._names_of = names_reader(settings)
         self._state = state
         self._book = book
         self.looks = self.misses = 0
@@ -57,36 +59,39 @@ class SenderDomainAuthPolicy:
             return Decision(self._no_user, Reason.NO_USER, self.name)
         if not sender:
             return self._refuse(Reason.NULL_SENDER_REFUSED, user, sender)
-        email, domain = split_address(sender)
-        if not domain:
+        names = self._names_of(sender)
+        if not names:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         self.looks += 1
         source, detail = CACHE, ""
-        by_domain, by_email = await self._state.verdicts(SPACE, user, (domain, email))
-        if by_domain.allowed is None or (not by_domain.allowed and by_email.allowed is None):
+        verdicts = await self._state.verdicts(SPACE, user, names)
+        allowed: Sequence[bool | None] = [verdict.allowed for verdict in verdicts]
+        if allowed[0] is None or (None in allowed and True not in allowed):
             source = DATABASE
-            by_domain, by_email, detail = await self._look_up(user, domain, email, by_domain, by_email, keep)
-        if by_domain.allowed:
+            allowed, detail = await self._look_up(user, names, verdicts, keep)
+        if allowed[0]:
             return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
-        if by_email.allowed:
+        if True in allowed:
             return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
         return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, detail)
 
     async def _look_up(
-        self, user: str, domain: str, email: str, by_domain: Verdict, by_email: Verdict, keep: bool
-    ) -> tuple[Verdict, Verdict, str]:
-        """Ask the book, and keep what it says for the next time.
+        self, user: str, names: Sequence[str], before: Sequence[Verdict], keep: bool
+    ) -> tuple[Sequence[bool], str]:
+        """Ask the book about the names of a sender, and keep what it says for the next time.
 
-        :returns: both verdicts; and what else it says, which is not kept.
+        :param before: what the state said of each name.
+        :returns: whether each is linked; and what else the book says, which is not kept.
         """
         self.misses += 1
-        grant = await self._book.senders_of(user, domain, email)
+        domain, email, base = (*names, "", "")[:3]
+        grant = await self._book.senders_of(user, domain, email, base)
+        allowed = (grant.domain, grant.email, grant.base)[: len(names)]
         if keep:
-            verdicts = [(domain, grant.domain, by_domain.token), (email, grant.email, by_email.token)]
+            tokens = (verdict.token for verdict in before)
             ttl = self._settings.cache_ttl if grant.known else min(UNKNOWN_TTL, self._settings.cache_ttl)
-            await self._state.keep_verdicts(SPACE, user, verdicts, ttl)
-        detail = "" if grant.known else "there is no such user"
-        return by_domain._replace(allowed=grant.domain), by_email._replace(allowed=grant.email), detail
+            await self._state.keep_verdicts(SPACE, user, list(zip(names, allowed, tokens, strict=True)), ttl)
+        return allowed, "" if grant.known else "there is no such user"
 
     def _accept(self, reason: Reason, request: OutboundPPR, source: str = "") -> Decision:
         text = self._settings.acceptance_message
@@ -95,8 +100,24 @@ class SenderDomainAuthPolicy:
         return Decision(text, reason, self.name, source=source)
 
     def _refuse(self, reason: Reason, user: str, sender: str, source: str = "", detail: str = "") -> Decision:
-        text = fill(self._settings.rejection_message, {"user": user, "sender": sender})
+        text = fill(self._settings.rejection_message, {"user": user, "sender": sender or "<>"})
         return Decision(text, reason, self.name, detail=detail, source=source)
+
+
+def names_reader(settings: Settings) -> Callable[[str], tuple[str, ...]]:
+    """What finds the names that a sender may be authorized by, each in its normal form.
+
+    It returns the domain; then the address, where one like it can be in the book; then the address that this is
+    a sub-address of. None of them for a sender without a domain.
+    """
+    fold_case, separators = settings.chapps.fold_case, settings.sda.subaddress_separators
+
+    @lru_cache(8192)
+    def names_of(sender: str) -> tuple[str, ...]:
+        email, domain = split_address(sender, fold_case)
+        return tuple(filter(None, (domain, email, without_extension(email, separators))))
+
+    return names_of
 
 
 def _user_of(request: OutboundPPR) -> str:

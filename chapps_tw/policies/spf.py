@@ -112,9 +112,10 @@ class SPFEnforcementPolicy:
             action,
             _REASONS[found.result],
             self.name,
-            detail=" ".join(filter(None, (found.identity, found.domain, found.mechanism or found.problem))),
+            detail=_detail(found),
             greylist=greylist,
-            client=found.domain if found.result == "pass" else "",
+            # Each host of a pool has a HELO name of its own: only MAIL FROM names a client that several may be.
+            client=found.domain if found.result == "pass" and found.identity == "mailfrom" else "",
         )
 
     def _header(self, found: SpfResult, request: InboundPPR) -> str:
@@ -132,6 +133,12 @@ def reason(found: SpfResult, client: str) -> str:
     if found.result in ("temperror", "permerror"):
         return f"{domain}: {found.problem}" if found.problem else domain
     return f"{domain} says {found.result} for {client or 'this client'}"
+
+
+def _detail(found: SpfResult) -> str:
+    """What was found, for the log: with the name servers, which are no sender's business."""
+    asked = found.asked and f"({found.asked})"
+    return " ".join(filter(None, (found.identity, found.domain, found.mechanism or found.problem, asked)))
 
 
 def actions(options: PostfixSPFActions) -> Mapping[str, str]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from klein import Klein
@@ -16,10 +16,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import BaseConverter
 
 from chapps_tw.config import Settings
 from chapps_tw.interfaces import BookConflict, BookKeeper, BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.rest import crud, live, openapi, users
+from chapps_tw.rest.answers import Said
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.docs import Docs
 from chapps_tw.rest.dropping import CopyDropper
@@ -27,8 +29,10 @@ from chapps_tw.rest.insight import Check, Explain, Find, Health, Insight, WrongP
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
+from chapps_tw.rest.slices import Slices
 
-SLICE = 200
+# Entries of a list or an object that are encoded at once.
+PART = 50
 
 T = TypeVar("T")
 
@@ -64,19 +68,30 @@ class API:
         self._reactor = reactor
         self._version = version
         self._log = Logger()
-        self._dropper = CopyDropper(state, book, reactor)
+        self._slices = Slices(reactor)
+        self._dropper = CopyDropper(state, book, reactor, self._slices)
         self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
         lane = crud.Lane()
         self.routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
             *crud.routes(book, self._dropper.drop, lane),
             *users.routes(book, self._dropper.drop, lane),
-            *live.routes(settings, state, book),
-            *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding).routes(),
+            *live.routes(settings, state, book, self._slices),
+            *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
+            Route(
+                "GET",
+                "/",
+                "Leads to the page of documentation",
+                self._start,
+                answer=Said,
+                status=307,
+                open=True,
+                tag="documentation",
+            ),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
-        self._document = json.dumps(openapi.document(self.routes, version), ensure_ascii=False).encode("utf-8")
+        self._document = json.dumps(openapi.document(self.routes, version), ensure_ascii=False).encode("utf-8") + b"\n"
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
 
@@ -98,6 +113,7 @@ class API:
     def _klein(self) -> Klein:
         app = Klein()
         app.url_map.merge_slashes = False
+        app.url_map.converters = {**app.url_map.converters, "id": _Id}
         for route in self.routes:
             app.route(route.rule, methods=[route.method], endpoint=openapi.operation_id(route))(self._endpoint(route))
         app.handle_errors(self._failed)
@@ -116,7 +132,7 @@ class API:
         values = read_input(route, path, query, request.content.read(), content_type)
         handled = route.handler(values)
         try:
-            reply = await (_to_the_end(handled) if route.changes else handled)
+            reply = await (self._to_the_end(handled, request) if route.changes else handled)
         except WrongPasscode as error:
             await self._gate.punish(request, "passcode")
             raise Refusal(401, str(error), {"WWW-Authenticate": ['Bearer realm="chapps"']}) from None
@@ -127,44 +143,65 @@ class API:
             request.setHeader(name, value)
         return _finish(request, await self._encode(reply))
 
+    def _to_the_end(self, work: Coroutine[Any, Any, T], request: IRequest) -> Deferred[T]:
+        """Waits for some work, and does not stop it when nobody waits any more.
+
+        A client that goes away must not leave a change half done: committed, but not in force. Nobody but the log
+        is left to be told that it failed.
+        """
+        waiting: Deferred[T] = Deferred()
+
+        def ended(outcome: T | Failure) -> None:
+            if not waiting.called:
+                waiting.callback(outcome)
+            elif isinstance(outcome, Failure):
+                self._note_lost(request, outcome)
+
+        Deferred.fromCoroutine(work).addBoth(ended)
+        return waiting
+
+    def _note_lost(self, request: IRequest, failure: Failure) -> None:
+        text = "HTTP: {method} {path} failed, and its client had left"
+        refusal = _refusal(failure.value)
+        if refusal is None:
+            self._log.failure(text, failure, **_about(request))
+        else:
+            self._log.warn(text + ": {why}", why=refusal.detail, **_about(request))
+
     async def _encode(self, reply: Reply) -> bytes:
-        """The envelope as JSON. A long list is encoded a part at a time, so that others get their turn."""
+        """The envelope as JSON."""
         about = {
             "version": f"CHAPPS-TW v{self._version}",
             "timestamp": self._clock(),
             **reply.beside,
             "remarks": list(reply.remarks),
         }
-        if not isinstance(reply.response, list) or len(reply.response) <= SLICE:
-            return _json({**about, "response": reply.response})
-        parts = []
-        for start in range(0, len(reply.response), SLICE):
-            parts.append(_json(reply.response[start : start + SLICE])[1:-1])
-            await self._sleep(0)
-        return _json(about)[:-1] + b', "response": [' + b", ".join(parts) + b"]}"
+        return b"".join(await self._slices.collect(_encoded({**about, "response": reply.response})))
 
     async def _sleep(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds)
+
+    async def _start(self, _: Any) -> Reply:
+        return Reply("/docs", headers={"Location": "/docs"})
 
     async def _openapi(self, _: Any) -> Raw:
         return Raw(self._document, JSON)
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         """Every error, as JSON."""
-        error = failure.value
-        if isinstance(error, HTTPException):
-            error = _routing_refusal(error)
-        elif isinstance(error, (StateUnavailable, BookUnavailable)):
-            error = Refusal(503, str(error) or "The service is away.")
-        elif isinstance(error, BookConflict):
-            error = Refusal(409, str(error))
-        elif isinstance(error, CancelledError):
+        if isinstance(failure.value, CancelledError):
             return b""
-        if not isinstance(error, Refusal):
-            path = request.uri.partition(b"?")[0].decode("ascii", "replace")
-            self._log.failure("HTTP: {method} {path} failed", failure, method=request.method.decode("ascii"), path=path)
-            error = Refusal(500, "Internal error.")
-        return refuse(request, error)
+        refusal = _refusal(failure.value)
+        if refusal is None:
+            self._log.failure("HTTP: {method} {path} failed", failure, **_about(request))
+            refusal = Refusal(500, "Internal error.")
+        return refuse(request, refusal)
+
+
+class _Id(BaseConverter):
+    """What may stand in the place of an id: all but the names of what all users have."""
+
+    regex = "(?!(?:quotas|domains|emails)(?:/|$))[^/]+"
 
 
 class _Checked(KleinResource):
@@ -193,11 +230,28 @@ def refuse(request: IRequest, refusal: Refusal) -> bytes:
     return _finish(request, error_body(refusal.detail, **refusal.beside))
 
 
+def _refusal(error: BaseException | None) -> Refusal | None:
+    """What an error is answered with; ``None`` for one that nobody foresaw."""
+    if isinstance(error, HTTPException):
+        return _routing_refusal(error)
+    if isinstance(error, (StateUnavailable, BookUnavailable)):
+        return Refusal(503, str(error) or "The service is away.")
+    if isinstance(error, BookConflict):
+        return Refusal(409, str(error))
+    return error if isinstance(error, Refusal) else None
+
+
 def _routing_refusal(error: HTTPException) -> Refusal:
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
         return Refusal(405, f"Only {allowed} can be used here.", {"Allow": [allowed]})
     return Refusal(404, "There is no such page.")
+
+
+def _about(request: IRequest) -> dict[str, Any]:
+    """What the log tells of a request: a query may be long."""
+    path = request.uri.partition(b"?")[0].decode("ascii", "replace")
+    return {"method": request.method.decode("ascii"), "path": path}
 
 
 def _raw(request: IRequest, raw: Raw) -> bytes:
@@ -216,11 +270,23 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
-def _to_the_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    """Waits for some work, and does not stop it when nobody waits any more.
+def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
+    """An envelope as JSON, in parts that none takes long to encode."""
+    before = b"{"
+    for name, value in envelope.items():
+        yield before + _json(name) + b": "
+        before = b", "
+        if isinstance(value, dict | list) and len(value) > PART:
+            yield from _long(value)
+        else:
+            yield _json(value)
+    yield b"}\n"
 
-    A client that goes away must not leave a change half done: committed, but not in force.
-    """
-    waiting: Deferred[T] = Deferred()
-    Deferred.fromCoroutine(work).chainDeferred(waiting)
-    return waiting
+
+def _long(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
+    entries = list(value.items()) if isinstance(value, dict) else value
+    yield _json(type(value)())[:1]
+    for start in range(0, len(entries), PART):
+        part = entries[start : start + PART]
+        yield (b", " if start else b"") + _json(dict(part) if isinstance(value, dict) else part)[1:-1]
+    yield _json(type(value)())[1:]

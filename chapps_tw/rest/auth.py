@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -175,12 +176,14 @@ def header_values(request: IRequest, name: str) -> list[str]:
     return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name.encode("ascii"), [])]
 
 
+# RFC 9110, section 7.2, and RFC 3986, section 3.2: a name or an address, and perhaps a port.
+_HOST = re.compile(r"(\[[^]]*\]|[^:\[\]@/]*)(?::[0-9]*)?")
+
+
 def _host(text: str) -> str:
-    """A host without its port, lower case."""
-    text = text.strip().lower()
-    if text.startswith("["):
-        return text.partition("]")[0] + "]"
-    return text.partition(":")[0]
+    """A host without its port, lower case; empty for what is none."""
+    match = _HOST.fullmatch(text.strip().lower())
+    return match[1] if match else ""
 
 
 def _token(request: IRequest, browser: bool) -> str | None:

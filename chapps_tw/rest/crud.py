@@ -95,6 +95,7 @@ def _next(kind: Kind) -> Iterator[Link]:
     yield Link(f"get_{p}_id", {"id": id})
     yield Link(f"put_{p}", body="$response.body#/response")
     yield Link(f"delete_{p}", {f"{kind.singular}_ids": id})
+    yield Link(f"delete_{p}_id", {"id": id})
     for one, other in LINKS:
         if one == p:
             yield Link(f"get_{p}_id_{other}", {"id": id})
@@ -195,12 +196,17 @@ class _Collection:
         yield Route(
             "PUT", path, f"Change {kind.with_article}", self.change, kind.changed, kind.one, body="*", query=False,
             wrapped=(p, kind.changed_wrapped), errors=(404, 409), changes=True, tag=kind.plural,
-            note=f"What is not given, or is null, stays as it is.{_ABOUT_CHANGE.get(p, '')}{given}",
+            note=f"What is not given, null, or an empty list stays as it is.{_ABOUT_CHANGE.get(p, '')}{given}",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Delete {kind.plural}", self.delete, kind.ids, a.Said, body=f"{p}_ids",
             errors=(409,), changes=True, tag=kind.plural,
             note=f"Their links go with them. Ids that nothing has are named in `remarks`.{_ABOUT_DELETE[p]}",
+        )  # fmt: skip
+        yield Route(
+            "DELETE", path + "{id}/", f"Delete {kind.with_article}", self.delete_one, m.ById, a.Said,
+            errors=(404, 409), changes=True, tag=kind.plural,
+            note=f"Its links go with it.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
             "GET", path + "{id}/", f"Show {kind.with_article}", self.show, m.ById, kind.one, errors=(404,),
@@ -225,7 +231,7 @@ class _Collection:
         return Reply(shown(self._kind.plural, found[0]), beside, remarks)
 
     async def create(self, new: Any) -> Reply:
-        links = self._links(new)
+        links, _ = self._links(new)
         entry, touched = await made(
             self._kind.plural, "creating", self._book.create(self._kind.plural, self._fields(new), links), self._drop
         )
@@ -233,17 +239,27 @@ class _Collection:
         return reply._replace(headers={"Location": f"/{self._kind.plural}/{entry.id}/"})
 
     async def change(self, changed: Any) -> Reply:
-        links = self._links(changed)
+        links, empty = self._links(changed)
         entry, touched = await made(
             self._kind.plural,
             "updating",
             self._book.update(self._kind.plural, changed.id, self._fields(changed), links),
             self._drop,
         )
-        return await self._changed(entry, touched, links)
+        reply = await self._changed(entry, touched, links)
+        return reply._replace(
+            remarks=[self._nothing_changed(changed.id, other) for other in empty] + list(reply.remarks)
+        )
 
     async def delete(self, which: Any) -> Reply:
-        ids = list(getattr(which, f"{self._kind.singular}_ids"))
+        return await self._delete(list(getattr(which, f"{self._kind.singular}_ids")))
+
+    async def delete_one(self, which: m.ById) -> Reply:
+        if not await self._book.by_ids(self._kind.plural, [which.id]):
+            raise missing(self._kind.plural, which.id)
+        return await self._delete([which.id])
+
+    async def _delete(self, ids: list[int]) -> Reply:
         found = await self._book.by_ids(self._kind.plural, ids)
         _, touched = await made(self._kind.plural, "deleting", self._book.delete(self._kind.plural, ids), self._drop)
         remarks = unknown_ids(self._kind.plural, ids, found) + _left_without(self._kind.plural, touched)
@@ -261,15 +277,23 @@ class _Collection:
         names = ("name", *self._kind.fields)
         return {name: getattr(given, name) for name in names if getattr(given, name) is not None}
 
-    def _links(self, given: Any) -> dict[str, list[int]]:
-        links = {}
+    def _links(self, given: Any) -> tuple[dict[str, list[int]], list[str]]:
+        """The ids that are to be linked by kind, and the kinds for which none is given: no quota, an empty list."""
+        links, empty = {}, []
         for other in self._kind.linked:
-            ids = [given.quota] if other == "quotas" else getattr(given, other)
-            if other == "quotas" and given.quota is None:
-                continue
-            if ids is not None:
-                links[other] = list(dict.fromkeys(ids))
-        return links
+            ids = getattr(given, "quota" if other == "quotas" else other)
+            if ids:
+                links[other] = [ids] if other == "quotas" else list(dict.fromkeys(ids))
+            elif ids is not None:
+                empty.append(other)
+        return links, empty
+
+    def _nothing_changed(self, id: int, other: str) -> str:
+        """What a client is told that may have meant to take links away; to clients of CHAPPS it means nothing."""
+        what, path = ("quota 0", "quota") if other == "quotas" else (f"an empty list of {other}", other)
+        return (
+            f"{what.capitalize()} changes nothing: DELETE /{self._kind.plural}/{id}/{path}/ takes away what is there."
+        )
 
     def _association(self, other: str, linked: Sequence[Entry] | None) -> dict[str, Any]:
         if other == "quotas":

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred, FirstError, TimeoutError, gatherResults, succeed
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from chapps_tw.interfaces import BookKeeper, BookUnavailable, LiveState, StateUnavailable, Touched
+from chapps_tw.rest.slices import Slices
 
 AT_ONCE = 16
-NAMES = 500
+NAMES = 100
 
 # Seconds until the book is looked into again: while something is left, and for what other nodes left.
 RETRY, LOOK = 1.0, 15.0
@@ -53,9 +54,11 @@ class CopyDropper:
 
     :param state: where the copies are.
     :param reactor: for the looks.
+    :param slices: for drops of many.
     """
 
-    def __init__(self, state: LiveState, book: BookKeeper, reactor: IReactorTime) -> None:
+    def __init__(self, state: LiveState, book: BookKeeper, reactor: IReactorTime, slices: Slices) -> None:
+        self._slices = slices
         self._state = state
         self._book = book
         self._reactor = reactor
@@ -191,7 +194,7 @@ class CopyDropper:
             except StateUnavailable as error:
                 failed.append(error)
 
-        await at_most(AT_ONCE, list(_drops(touched)), one)
+        await self._slices.each(list(_drops(touched)), one, AT_ONCE)
         if failed:
             raise failed[0]
 
@@ -221,20 +224,3 @@ def _drops(touched: Touched) -> Iterator[Drop]:
 def _in_pieces(space: str, owner: str, names: list[str]) -> Iterator[Drop]:
     for start in range(0, len(names), NAMES):
         yield Drop(space, owner, tuple(names[start : start + NAMES]))
-
-
-async def at_most(workers: int, items: list[Any], ask: Callable[[Any], Awaitable[T]]) -> list[T]:
-    """Ask about each item, some at a time; the answers are in the order of the items."""
-    answers: dict[int, T] = {}
-    queue = iter(enumerate(items))
-
-    async def work() -> None:
-        for place, item in queue:
-            answers[place] = await ask(item)
-
-    tasks = [Deferred.fromCoroutine(work()) for _ in range(min(workers, len(items)))]
-    try:
-        await gatherResults(tasks, consumeErrors=True)
-    except FirstError as error:
-        error.subFailure.raiseException()
-    return [answers[place] for place in range(len(items))]

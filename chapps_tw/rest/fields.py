@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, normal_domain, normal_email, unquoted
+from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, MAX_USER, normal_domain, normal_email, normal_name, unquoted
 from chapps_tw.network import client_address
 
 MAX_ID = 2**31 - 1
@@ -31,8 +32,22 @@ def _unpadded(text: str) -> str:
     return text
 
 
+def _entered_user(text: str) -> str:
+    return _fitting(normal_name, text, MAX_USER)
+
+
 def _entered_email(text: str) -> str:
-    return normal_email(unquoted(text))
+    address = unquoted(text)
+    if address == text and text.count("@") > 1:
+        # Nearly surely two addresses, or a slip.
+        raise ValueError("must have quotes around what is before the last @, which holds another")
+    return _fitting(normal_email, address, MAX_EMAIL)
+
+
+def _fitting(normal: Callable[[str, bool], str], text: str, length: int) -> str:
+    """The normal form but for letter case, which the book may fold; ``""`` when that or this has no room there."""
+    folded, name = normal(text, True), normal(text, False)
+    return name if 0 < len(folded) <= length and len(name) <= length else ""
 
 
 # No control characters: no mail program writes them, and PostgreSQL takes no NUL.
@@ -50,25 +65,34 @@ _LAST_LABEL = "[0-9]{0,20}[A-Za-z_]([A-Za-z0-9_-]{0,40}[A-Za-z0-9_])?"
 _DOMAIN = rf"({_LABEL}\.)*{_LAST_LABEL}\.?"
 _ASCII_DOMAIN: JsonDict = {"pattern": f"^{_DOMAIN}$", "maxLength": MAX_DOMAIN}
 _ASCII_EMAIL: JsonDict = {"pattern": f"^[!#-?A-~][ -?A-~]*@{_DOMAIN}$", "maxLength": MAX_EMAIL}
+# As Postfix hands it over.
+_ASCII_SENDER: JsonDict = {"pattern": f"^[ -~]+@{_DOMAIN}$", "maxLength": MAX_EMAIL}
 _IDN: JsonDict = {"format": "idn-hostname", "maxLength": MAX_DOMAIN}
 _IDN_EMAIL: JsonDict = {"format": "idn-email", "maxLength": MAX_EMAIL}
 
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+IdOrNone = Annotated[int, Field(ge=0, le=MAX_ID)]
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
 Text = Annotated[str, Field(max_length=MAX_EMAIL, pattern=_PLAIN)]
 UserName = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=128,
+        max_length=MAX_USER,
         pattern=_PLAIN,
-        description="The name that the user logs in with, as Postfix tells it; letter case counts.",
+        description="The name that the user logs in with, as Postfix tells it. Letter case does not count, unless "
+        "`fold_case` is off: it is kept in lower case, and a domain after an @ like that of a domain.",
         examples=["alice@example.com"],
     ),
 ]
-EnteredUserName = Annotated[UserName, Field(json_schema_extra=_UNPADDED_PLAIN), _UNPADDED]
+EnteredUserName = Annotated[
+    UserName,
+    Field(json_schema_extra=_UNPADDED_PLAIN),
+    _UNPADDED,
+    _normal(_entered_user, f"a name of at most {MAX_USER} characters, in the form that is kept"),
+]
 QuotaName = Annotated[
     str,
     Field(
@@ -107,8 +131,9 @@ EmailName = Annotated[
     Field(
         min_length=3,
         max_length=MAX_EMAIL,
-        description="A mail address. Its domain is kept like that of a domain; letter case counts before the @. "
-        "Quotes around what is before the @ are left out, as Postfix does.",
+        description="A mail address. Its domain is kept like that of a domain, and what is before the last @ in lower "
+        "case, unless `fold_case` is off. Quotes around what is before the last @ are left out, as Postfix does; they "
+        "are needed where that holds another @.",
         examples=["alice@example.com"],
         json_schema_extra={"anyOf": [_ASCII_EMAIL, _IDN_EMAIL]},
     ),
@@ -131,7 +156,7 @@ def _any_of(description: str, *schemas: JsonDict) -> dict[str, Any]:
 
 
 def _source(text: str) -> str:
-    return normal_email(text) if "@" in text else normal_domain(text)
+    return normal_email(text, False) if "@" in text else normal_domain(text)
 
 
 def _client(text: str) -> str:
@@ -142,7 +167,7 @@ def _client(text: str) -> str:
 Source = Annotated[
     str,
     _normal(_source, "a domain name or a mail address"),
-    WithJsonSchema(_any_of("A domain name or a mail address.", _ASCII_DOMAIN, _IDN, _ASCII_EMAIL, _IDN_EMAIL)),
+    WithJsonSchema(_any_of("A domain name or a mail address.", _ASCII_DOMAIN, _IDN, _ASCII_SENDER, _IDN_EMAIL)),
 ]
 Client = Annotated[
     str,
@@ -154,6 +179,36 @@ Client = Annotated[
             {"format": "ipv6"},
             _ASCII_DOMAIN,
             _IDN,
+        )
+    ),
+]
+
+
+def _client_or_network(text: str) -> str:
+    bare = text.removeprefix("[").removesuffix("]")
+    try:
+        return str(ip_network(bare, strict=False)) if "/" in bare else str(client_address(bare) or _unknown(bare))
+    except ValueError:
+        raise ValueError("must be an IPv4 or IPv6 address or network, as 192.0.2.0/24") from None
+
+
+def _unknown(text: str) -> str:
+    """What Postfix tells of a client whose address it does not know, and nothing of a client."""
+    if text not in ("", "unknown"):
+        raise ValueError
+    return text
+
+
+ClientOrNetwork = Annotated[
+    str,
+    AfterValidator(_client_or_network),
+    WithJsonSchema(
+        _any_of(
+            "An address, a network, or `unknown`, as Postfix calls one that it does not know.",
+            {"format": "ipv4"},
+            {"format": "ipv6"},
+            {"enum": ["", "unknown"]},
+            {"pattern": r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]+$"},
         )
     ),
 ]

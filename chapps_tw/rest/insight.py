@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from chapps_tw.config import ConfigError
@@ -14,8 +14,8 @@ from chapps_tw.decision import Reason, stops
 from chapps_tw.request import parse_attributes
 from chapps_tw.rest import answers
 from chapps_tw.rest import models as m
-from chapps_tw.rest.dropping import at_most
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 CHECK_TIMEOUT = 3.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,16 +39,16 @@ class Explained(NamedTuple):
     records: Sequence[Record]
 
 
-class Found(Protocol):
-    """What was found among the last decisions."""
+class Search(Protocol):
+    """A look through the last decisions, which goes on as far as it is asked to."""
 
     @property
-    def records(self) -> Sequence[Record]:
-        """The newest first."""
+    def records(self) -> Iterator[Record | None]:
+        """The newest first, with ``None`` for each that is not wanted: a place to pause at."""
 
     @property
     def searched(self) -> int:
-        """How many were looked through."""
+        """How many there are."""
 
     @property
     def since(self) -> float:
@@ -57,7 +57,7 @@ class Found(Protocol):
 
 Check = Callable[[], Awaitable[object]]
 Explain = Callable[[str, Mapping[str, str]], Awaitable[Explained]]
-Find = Callable[[Mapping[str, str], int], Found]
+Find = Callable[[Mapping[str, str]], Search]
 
 _EXPLAIN_NOTE = (
     "`answer` is what Postfix would get. A request that has no `protocol_state` is taken for one at RCPT. The header "
@@ -66,7 +66,7 @@ _EXPLAIN_NOTE = (
 _DECISIONS_NOTE = (
     "Each node remembers its own last 5000 since its start; how far that reaches back stands in `remarks`. All there "
     "ever were are in the log. Addresses of senders and recipients compare without letter case, and their domains with "
-    "other than ASCII letters in whatever form."
+    "other than ASCII letters in whatever form; a domain alone, as `example.com`, stands for all addresses in it."
 )
 
 
@@ -97,7 +97,7 @@ class Health:
         return Reply("alive")
 
     async def ready(self, _: m.Nothing) -> Reply:
-        parts = await at_most(len(self._checks), list(self._checks), self._ask)
+        parts = await gatherResults([Deferred.fromCoroutine(self._ask(name)) for name in self._checks])
         away = [f"{part['name']}: {part['problem']}" for part in parts if not part["up"]]
         if not away:
             return Reply(parts)
@@ -128,11 +128,12 @@ class Insight:
 
     :param explain: what each policy of a listener (``""``: the first that fits) would answer to the attributes of a
         request, changing nothing; raises ``KeyError`` for a listener that is not there.
-    :param find: the newest records whose fields are as wanted, and at most how many.
+    :param find: looks for the records whose fields are as wanted.
     :param metrics: the text format of Prometheus.
     :param write_config: takes the passcode, writes the configuration and returns the path and remarks;
         raises :class:`WrongPasscode`, and :class:`~chapps_tw.config.ConfigError` when it cannot be written.
     :param encoding: of the requests that Postfix sends.
+    :param slices: for long work.
     """
 
     def __init__(
@@ -142,12 +143,14 @@ class Insight:
         metrics: Callable[[], bytes],
         write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
         encoding: str,
+        slices: Slices,
     ) -> None:
         self._explain = explain
         self._find = find
         self._metrics = metrics
         self._write_config = write_config
         self._encoding = encoding
+        self._slices = slices
 
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
@@ -184,11 +187,13 @@ class Insight:
     async def decisions(self, wanted: m.DecisionFilter) -> Reply:
         names = ("user", "sender", "recipient", "client", "instance", "queue_id")
         given = {name: getattr(wanted, name) for name in names if name in wanted.model_fields_set}
-        found = self._find(given, wanted.limit)
-        remarks = [_reach(found)]
-        if len(found.records) == wanted.limit:
+        search = self._find(given)
+        shown = (record and record.as_dict() for record in search.records)
+        found = await self._slices.collect(shown, wanted.limit)
+        remarks = [_reach(search)]
+        if len(found) == wanted.limit:
             remarks.append(f"There may be more: the newest {wanted.limit} are shown.")
-        return Reply([record.as_dict() for record in found.records], remarks=remarks)
+        return Reply(found, remarks=remarks)
 
     async def write(self, given: m.Passcode) -> Reply:
         try:
@@ -223,7 +228,7 @@ def _about(answer: Mapping[str, object], records: Sequence[Mapping[str, object]]
     return remarks
 
 
-def _reach(found: Found) -> str:
+def _reach(found: Search) -> str:
     if not found.searched:
         return "This node has decided nothing since it was started."
     since = datetime.fromtimestamp(found.since, UTC).isoformat(timespec="seconds")

@@ -4,47 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.inbound import client_network, domain_of, mail_address
 from chapps_tw.interfaces import BookKeeper, Entry, LiveState, Usage
-from chapps_tw.names import normal_domain, normal_email
+from chapps_tw.names import normal_domain, normal_email, normal_name, without_extension
 from chapps_tw.network import client_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
 from chapps_tw.rest.crud import missing, unknown_ids
-from chapps_tw.rest.dropping import at_most
 from chapps_tw.rest.routing import Refusal, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 SDA = "sda"
 SPF, SPF_FLAG = "spf", "check_spf"
-AT_ONCE = 16
+# Names that the state is asked about in one operation, and users at a time.
+NAMES, AT_ONCE = 100, 16
 
 _TUPLE_NOTE = (
-    "Where SPF passed, greylisting takes the domain that passed for the client, unless `spf_identity` is off: with an "
-    "address, the sender's domain is looked for as well, and the newest of both is told."
+    "Where SPF passed, the sender's domain is another name of the client, unless `spf_identity` is off: with an "
+    "address, that domain is looked for as well, and the newest of both is told."
 )
 _TALLY_NOTE = (
-    "Where SPF passed, greylisting takes the domain that passed for the client, unless `spf_identity` is off. The "
+    "Where SPF passed, messages count for the sender's domain, unless `spf_identity` is off. The "
     "`detail` of greylisting's decisions tells which it was, in `/live/decisions/` and in the log."
 )
 
 _STATUS = {True: "AUTHORIZED", False: "PROHIBITED", None: "NOT CACHED"}
 
 
-def routes(settings: Settings, state: LiveState, book: BookKeeper) -> Iterator[Route[Any]]:
-    """All routes of this family."""
-    yield from _Quotas(settings.oqp.interval, state, book).routes()
-    yield from _Senders(state, book).routes()
+def _status(allowed: Sequence[bool | None]) -> str:
+    """What verdicts about an address, and about the one that it is a sub-address of, come to."""
+    return _STATUS[True if True in allowed else None if None in allowed else False]
+
+
+def routes(settings: Settings, state: LiveState, book: BookKeeper, slices: Slices) -> Iterator[Route[Any]]:
+    """All routes of this family. ``slices`` is for what is asked about many."""
+    yield from _Quotas(settings, state, book, slices).routes()
+    yield from _Senders(settings, state, book, slices).routes()
     yield from _Inbound(settings, state).routes()
 
 
 class _Quotas:
     """What is left of quotas. The limit is the book's, what was used is the state's."""
 
-    def __init__(self, interval: float, state: LiveState, book: BookKeeper) -> None:
-        self._interval = interval
+    def __init__(self, settings: Settings, state: LiveState, book: BookKeeper, slices: Slices) -> None:
+        self._slices = slices
+        self._interval = settings.oqp.interval
+        self._fold_case = settings.chapps.fold_case
         self._state = state
         self._book = book
 
@@ -67,7 +76,8 @@ class _Quotas:
     async def several(self, which: m.UserIds) -> Reply:
         users = await self._book.by_ids("users", which.user_ids)
         quotas = await self._book.links("users", [user.id for user in users], "quotas")
-        usages = await self._state.usage([user.name for user in users], self._interval) if users else []
+        names = list(map(self._key, users))
+        usages = await self._slices.in_parts(names, NAMES, lambda part: self._state.usage(part, self._interval))
         remarks = unknown_ids("users", which.user_ids, users)
         rows = []
         for user, usage in zip(users, usages, strict=True):
@@ -84,7 +94,7 @@ class _Quotas:
 
     async def reset(self, who: m.Who) -> Reply:
         user, remarks = await self._find(who)
-        dropped = await self._state.reset_usage(user.name, self._interval)
+        dropped = await self._state.reset_usage(self._key(user), self._interval)
         if not dropped:
             remarks.append(f"Nothing was counted for user {user.name}.")
         return Reply(dropped, remarks=remarks)
@@ -92,18 +102,31 @@ class _Quotas:
     async def refresh(self, who: m.Who) -> Reply:
         user, remarks = await self._find(who)
         # Dropped first: what is counted here is seen by the next request with the limit that is told.
-        await self._state.drop_limits([user.name])
+        await self._state.drop_limits([self._key(user)])
         quota, usage = await self._quota_and_usage(user)
         if quota is None:
             raise Refusal(404, f"User {user.name} has no quota.")
         return Reply(
-            _available(quota, usage), remarks=[*remarks, f"The limit is {quota.quota}, by quota {quota.name}."]
+            _available(quota, usage), remarks=[*remarks, f"The limit is {_limit(quota)}, by quota {quota.name}."]
         )
 
     async def _quota_and_usage(self, user: Entry) -> tuple[Entry | None, Usage]:
         quotas = await self._book.links("users", [user.id], "quotas")
-        [usage] = await self._state.usage([user.name], self._interval)
+        [usage] = await self._state.usage([self._key(user)], self._interval)
         return _only(quotas.get(user.id, [])), usage
+
+    async def _in_place_of(self, user: Entry) -> list[str]:
+        """A remark about a user whose name is another's but for its spelling, and not used."""
+        if user.name == self._key(user):
+            return []
+        used = await self._book.by_name("users", user.name)
+        if used is None or used.id == user.id:
+            return []
+        return [f"User {user.name} is not used: whoever logs in by that name is user {used.name}, id {used.id}."]
+
+    def _key(self, user: Entry) -> str:
+        """A user's name in the state."""
+        return normal_name(user.name, self._fold_case)
 
     async def _find(self, who: m.Who) -> tuple[Entry, list[str]]:
         """A user by id or by name, with remarks."""
@@ -112,7 +135,7 @@ class _Quotas:
         if who.user_id:
             found = await self._book.by_ids("users", [who.user_id])
             if found:
-                return found[0], []
+                return found[0], await self._in_place_of(found[0])
             if who.name is None:
                 raise missing("users", who.user_id)
         user = await self._book.by_name("users", who.name or "")
@@ -125,6 +148,11 @@ class _Quotas:
 
 def _only(entries: Sequence[Entry]) -> Entry | None:
     return entries[0] if entries else None
+
+
+def _limit(quota: Entry) -> int:
+    """What a quota lets through. A negative number, where somebody wrote one into the table, is 0."""
+    return max(0, quota.quota)
 
 
 def _available(quota: Entry | None, usage: Usage) -> int:
@@ -142,15 +170,18 @@ def _about(user: Entry, quota: Entry | None, usage: Usage) -> list[str]:
         remarks.append(f"User {user.name} has no quota.")
     if usage.limit is None:
         remarks.append(f"There is no cached limit for user {user.name}.")
-    elif quota is not None and usage.limit != quota.quota:
-        remarks.append(f"The cached limit is {max(0, usage.limit)}, the quota {quota.quota}.")
+    elif quota is not None and usage.limit != _limit(quota):
+        remarks.append(f"The cached limit is {max(0, usage.limit)}, the quota {_limit(quota)}.")
     return remarks
 
 
 class _Senders:
     """Cached verdicts of sender domain authorization."""
 
-    def __init__(self, state: LiveState, book: BookKeeper) -> None:
+    def __init__(self, settings: Settings, state: LiveState, book: BookKeeper, slices: Slices) -> None:
+        self._slices = slices
+        self._fold_case = settings.chapps.fold_case
+        self._separators = settings.sda.subaddress_separators
         self._state = state
         self._book = book
 
@@ -174,15 +205,27 @@ class _Senders:
         )  # fmt: skip
 
     async def peek(self, which: m.Authorization) -> Reply:
-        [verdict] = await self._state.verdicts(SDA, which.user, [which.source])
-        return Reply(_STATUS[verdict.allowed])
+        verdicts = await self._state.verdicts(SDA, self._user(which.user), self._names(which.source))
+        return Reply(_status([verdict.allowed for verdict in verdicts]))
 
     async def clear(self, which: m.Authorization) -> Reply:
-        [before] = await self._state.drop_verdicts(SDA, which.user, [which.source])
-        return Reply(_STATUS[before])
+        before = await self._state.drop_verdicts(SDA, self._user(which.user), self._names(which.source))
+        return Reply(_status(before))
+
+    def _user(self, name: str) -> str:
+        return normal_name(name, self._fold_case)
+
+    def _names(self, source: str) -> list[str]:
+        """What is cached about a domain or an address: of a sub-address, what it belongs to as well."""
+        name = self._email(source) if "@" in source else source
+        base = without_extension(name, self._separators)
+        return [name, base] if base else [name]
+
+    def _email(self, text: str) -> str:
+        return normal_email(text, self._fold_case) or text
 
     async def peek_all(self, which: m.Authorizations) -> Reply:
-        async def ask(user: str, names: list[str]) -> list[bool | None]:
+        async def ask(user: str, names: Sequence[str]) -> list[bool | None]:
             return [verdict.allowed for verdict in await self._state.verdicts(SDA, user, names)]
 
         users, sources, remarks, found = await self._each(which, ask)
@@ -193,7 +236,7 @@ class _Senders:
         return Reply(response, remarks=remarks)
 
     async def clear_all(self, which: m.Authorizations) -> Reply:
-        async def ask(user: str, names: list[str]) -> list[bool | None]:
+        async def ask(user: str, names: Sequence[str]) -> list[bool | None]:
             return await self._state.drop_verdicts(SDA, user, names)
 
         users, sources, remarks, found = await self._each(which, ask)
@@ -201,7 +244,7 @@ class _Senders:
         return Reply(f"cleared {had} of {len(users) * len(sources)}", remarks=remarks)
 
     async def _each(
-        self, which: m.Authorizations, ask: Callable[[str, list[str]], Awaitable[list[bool | None]]]
+        self, which: m.Authorizations, ask: Callable[[str, Sequence[str]], Awaitable[list[bool | None]]]
     ) -> tuple[list[str], list[str], list[str], list[list[bool | None]]]:
         """Names of users, names of sources, remarks, and the answers: a list for each user."""
         if not which.domain_ids and not which.email_ids:
@@ -216,9 +259,13 @@ class _Senders:
         )
         sources = [entry.name for entry in (*domains, *emails)]
         keys = [normal_domain(entry.name) or entry.name for entry in domains]
-        keys += [normal_email(entry.name) or entry.name for entry in emails]
+        keys += [self._email(entry.name) for entry in emails]
         names = [user.name for user in users]
-        found = await at_most(AT_ONCE, names, lambda user: ask(user, keys)) if keys else [[] for _ in names]
+
+        async def about(user: str) -> list[bool | None]:
+            return await self._slices.in_parts(keys, NAMES, partial(ask, self._user(user)))
+
+        found = await self._slices.each(names, about, AT_ONCE)
         return names, sources, remarks, found
 
 
@@ -262,10 +309,7 @@ class _Inbound:
         newest = max(names, key=lambda name: met[name])
         if met[newest]:
             return Reply(met[newest], remarks=[f"It was met as from {newest}."])
-        remark = f"It was not met as from {' or '.join(names)}."
-        if self._by_domain(which.client_address) and not which.sender:
-            remark += " Where SPF passed the client's HELO name, ask for that name in place of the address."
-        return Reply(0.0, remarks=[remark])
+        return Reply(0.0, remarks=[f"It was not met as from {' or '.join(names)}."])
 
     async def tally(self, which: m.TallyOf) -> Reply:
         counted = await self._state.tally(self._client(which.client_address))
@@ -293,7 +337,7 @@ class _Inbound:
         """That nothing counts for a client, and what to ask for instead."""
         remark = f"Nothing counts for {self._client(text)}."
         if self._by_domain(text):
-            return f"{remark} One that SPF passed counts as the domain that passed, mostly its sender's: ask for that."
+            return f"{remark} One that SPF passed counts as its sender's domain: ask for that."
         if client_address(text) is None:
             return f"{remark} One that SPF did not pass counts as its network: ask for its address."
         return remark

@@ -18,12 +18,14 @@ from chapps_tw.rest.fields import (
     MAX_ID,
     CheckSpf,
     Client,
+    ClientOrNetwork,
     DomainName,
     EmailName,
     EnteredUserName,
     Flag,
     Greylist,
     Id,
+    IdOrNone,
     Ids,
     QuotaLimit,
     QuotaName,
@@ -124,17 +126,25 @@ class QuotaFields(Input):
 
 
 class UserLinks(Input):
-    quota: Id | None = Field(None, description="Id of the quota that the user is to have.", examples=[1])
+    quota: IdOrNone | None = Field(
+        None, description="Id of the quota that the user is to have. 0 gives none, and takes none away.", examples=[1]
+    )
     domains: Ids | None = Field(
-        None, description="Ids of the domains from all of whose addresses the user may send.", examples=[[1, 2]]
+        None,
+        description="Ids of the domains from all of whose addresses the user may send. An empty list changes nothing.",
+        examples=[[1, 2]],
     )
     emails: Ids | None = Field(
-        None, description="Ids of single addresses that the user may send from besides.", examples=[[3]]
+        None,
+        description="Ids of single addresses that the user may send from besides. An empty list changes nothing.",
+        examples=[[3]],
     )
 
 
 class UserLink(Input):
-    users: Ids | None = Field(None, description="Ids of the users that may send from it.", examples=[[1]])
+    users: Ids | None = Field(
+        None, description="Ids of the users that may send from it. An empty list changes nothing.", examples=[[1]]
+    )
 
 
 class NewUser(UserLinks, UserFields):
@@ -296,6 +306,24 @@ def _attribute(value: object) -> str:
     return value
 
 
+# What people write, and what Postfix calls it.
+_SLIPS = {
+    **dict.fromkeys(("user", "username", "login"), "sasl_username"),
+    **dict.fromkeys(("client", "ip", "address"), "client_address"),
+    **dict.fromkeys(("from", "mail_from"), "sender"),
+    **dict.fromkeys(("to", "rcpt", "rcpt_to"), "recipient"),
+    **dict.fromkeys(("helo", "ehlo"), "helo_name"),
+    **dict.fromkeys(("state", "stage"), "protocol_state"),
+}
+
+
+def _without_slips(attributes: dict[str, str]) -> dict[str, str]:
+    slips = [f"{name} ({_SLIPS[name]})" for name in attributes if name in _SLIPS]
+    if slips:
+        raise ValueError(f"must have the names that Postfix gives its attributes, in place of {', '.join(slips)}")
+    return attributes
+
+
 def _in_a_state(attributes: dict[str, str]) -> dict[str, str]:
     state = attributes.get("protocol_state")
     if state and state.upper() not in PROTOCOL_STATES:
@@ -315,7 +343,7 @@ _VALUE = Annotated[
 class Question(Input):
     """A policy request, and the listener that it is meant for."""
 
-    attributes: Annotated[dict[_NAME, _VALUE], AfterValidator(_in_a_state)] = Field(
+    attributes: Annotated[dict[_NAME, _VALUE], AfterValidator(_without_slips), AfterValidator(_in_a_state)] = Field(
         min_length=1,
         max_length=256,
         description="What Postfix would send, as in SMTPD_POLICY_README. Without `protocol_state`, RCPT is taken.",
@@ -326,10 +354,10 @@ class Question(Input):
 
 
 class DecisionFilter(Input):
-    user: Text = Field("", description="Only those about this user; letter case counts.")
-    sender: Text = Field("", description="Only those about mail from this address; letter case does not count.")
-    recipient: Text = Field("", description="Only those about mail to this address; letter case does not count.")
-    client: Text = Field("", description="Only those about mail from this client address.")
+    user: Text = Field("", description="Only those about this user, however spelled.")
+    sender: Text = Field("", description="Only those about mail from this address, or from any of this domain.")
+    recipient: Text = Field("", description="Only those about mail to this address, or to any of this domain.")
+    client: ClientOrNetwork = Field("", description="Only those about mail from this client address or network.")
     instance: Text = Field("", description="Only those of the message that Postfix gave this instance.")
     queue_id: Text = Field("", description="Only those of the message with this queue id.")
     limit: int = Field(100, ge=1, le=1000, description="How many to list at most, the newest first.")

@@ -15,6 +15,7 @@ _REF = "#/components/schemas/{model}"
 _EVERYWHERE = (400, 401, 403, 413, 415, 422, 503)
 _MEANINGS = {
     200: "Done.",
+    307: "It is elsewhere: the header Location tells where.",
     201: "Created.",
     400: "Something is missing, or the body cannot be read.",
     401: "No token, or none of ours; a wrong passcode, or none that could be right.",

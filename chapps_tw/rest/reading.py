@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from chapps_tw.rest.models import Input
-from chapps_tw.rest.routing import JSON, Refusal, Route, invalid
+from chapps_tw.rest.routing import JSON, Refusal, Route, fault, invalid
 
 MAX_PARAMETERS = 2000
 
@@ -41,14 +41,24 @@ def read_input(route: Route[M], path: Mapping[str, str], query: bytes, body: byt
         return route.input.model_validate(found | from_query | from_body)
     except ValidationError as error:
         places = {**dict.fromkeys(found, "path"), **dict.fromkeys(from_query, "query")}
-        # What is missing, or is wrong as a whole, is so where the rest came from.
-        other = "query" if not route.body or (from_query and not from_body) else "body"
-        raise _refusal(error, places, other) from None
+        # What is missing, or is wrong as a whole, is so where the rest came from, or would have to come from.
+        other = "query" if route.query_fields and not body.strip() else "body"
+        refusal = _refusal(error, places, other)
+        raise _with_hint(refusal, route.path) from None
 
 
 def _refusal(error: ValidationError, places: Mapping[str, str], other: str) -> Refusal:
     faults = [_fault(each, places.get(str(each["loc"][0]) if each["loc"] else "", other)) for each in error.errors()]
     return Refusal(422, faults)
+
+
+def _with_hint(refusal: Refusal, path: str) -> Refusal:
+    """Tell whoever gave a name for an id how to find the id."""
+    collection = path.partition("{id}")[0]
+    for each in refusal.detail:
+        if isinstance(each, dict) and each["loc"] == ["path", "id"] and each["type"] == "int_type":
+            each["msg"] += f"; GET {collection}?q=NAME finds the id of a name"
+    return refusal
 
 
 def _fault(error: ErrorDetails, place: str) -> dict[str, Any]:
@@ -107,9 +117,8 @@ def _read_query(route: Route[Any], query: bytes) -> dict[str, Any]:
         raise invalid("query", "", f"has more than {MAX_PARAMETERS} parameters") from None
     texts: dict[str, list[str]] = {}
     for name, text in pairs:
-        if name not in route.query_fields:
-            raise invalid("query", name, "there is no such parameter")
         texts.setdefault(name, []).append(text)
+    _refuse_unknown("query", texts, route.query_fields, "there is no such parameter")
     return {name: _typed(route.input, name, found) for name, found in texts.items()}
 
 
@@ -202,10 +211,15 @@ def _unwrapped(route: Route[Any], name: str, model: type[Input], value: dict[str
 
 
 def _known(route: Route[Any], value: dict[str, Any]) -> dict[str, Any]:
-    for name in value:
-        if name not in route.other_fields:
-            raise invalid("body", name, "there is no such field")
+    _refuse_unknown("body", value, route.other_fields, "there is no such field")
     return value
+
+
+def _refuse_unknown(where: str, given: Iterable[str], known: Collection[str], sentence: str) -> None:
+    """Raise a 422 that names all that is not known."""
+    faults = [fault(where, name, sentence) for name in given if name not in known]
+    if faults:
+        raise Refusal(422, faults)
 
 
 def parse_json(body: bytes) -> Any:

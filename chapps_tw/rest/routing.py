@@ -38,7 +38,12 @@ class Refusal(Exception):
 
 def invalid(where: str, name: str, sentence: str) -> Refusal:
     """The 422 for one fault that the models cannot tell."""
-    return Refusal(422, [{"loc": [where, name], "msg": sentence, "type": "value_error"}])
+    return Refusal(422, [fault(where, name, sentence)])
+
+
+def fault(where: str, name: str, sentence: str) -> dict[str, Any]:
+    """One entry of the list that is the detail of a 422."""
+    return {"loc": [where, name], "msg": sentence, "type": "value_error"}
 
 
 class Reply(NamedTuple):
@@ -133,7 +138,8 @@ class Route(Generic[M]):
     @property
     def rule(self) -> str:
         """The path as Klein takes it, without a final slash."""
-        return self.path.replace("{", "<").replace("}", ">").rstrip("/") or "/"
+        path = self.path.replace("{id}", "<id:id>")
+        return path.replace("{", "<").replace("}", ">").rstrip("/") or "/"
 
     @property
     def path_fields(self) -> list[str]:

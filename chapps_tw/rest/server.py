@@ -43,7 +43,7 @@ _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE
 def error_body(detail: Any, **beside: Any) -> bytes:
     """An error as JSON."""
     # A lone surrogate becomes its \\udXXX escape, which JSON has as well.
-    return json.dumps({"detail": detail, **beside}, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return json.dumps({"detail": detail, **beside}, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _quoted(segment: bytes) -> bytes:

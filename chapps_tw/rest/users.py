@@ -9,7 +9,7 @@ from chapps_tw.interfaces import BookKeeper, Entry
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
 from chapps_tw.rest.crud import Drop, Lane, made, unknown_ids
-from chapps_tw.rest.routing import Reply, Route
+from chapps_tw.rest.routing import Refusal, Reply, Route
 
 
 def routes(book: BookKeeper, drop: Drop, lane: Lane) -> Iterator[Route[Any]]:
@@ -65,7 +65,7 @@ class _UserMaps:
             taken = m.QuotasOf if other == "quotas" else m.UserIds
             yield Route(
                 "GET", f"/users/{other}/", f"The {other} of several users", handler, taken, answer, body="user_ids",
-                tag="users",
+                errors=(404,), tag="users",
             )  # fmt: skip
 
     async def quotas(self, which: m.QuotasOf) -> Reply:
@@ -87,5 +87,7 @@ class _UserMaps:
 
     async def _of(self, which: m.UserIds, other: str) -> tuple[list[Entry], dict[int, list[Entry]], list[str]]:
         users = await self._book.by_ids("users", which.user_ids)
+        if which.user_ids and not users:
+            raise Refusal(404, " ".join(unknown_ids("users", which.user_ids, users)))
         linked = await self._lane.run(lambda: self._book.links("users", [user.id for user in users], other))
         return users, linked, unknown_ids("users", which.user_ids, users)

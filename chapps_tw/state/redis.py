@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from binascii import b2a_hex
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
 from os import urandom
@@ -30,7 +31,6 @@ MOST = 2**53
 
 _BATCH = 500
 _OUTCOMES = tuple(Outcome(number) for number in range(len(Outcome)))
-_VERDICTS = {b"1": Verdict(True, "1"), b"0": Verdict(False, "0"), None: Verdict(None, "")}
 
 
 class RedisState:
@@ -54,13 +54,16 @@ class RedisState:
     def _load(self) -> None:
         spend, meet = Script("copy", "window", "spend"), Script("copy", "meet")
         self._spend, self._spend_filled = spend.shape(3, 8), spend.shape(3, 11)
-        self._meet, self._meet_filled = meet.shape(3, 6), meet.shape(3, 9)
+        self._meet, self._meet_filled = meet.shape(3, 8), meet.shape(3, 11)
+        self._meet_domain, self._meet_domain_filled = meet.shape(5, 8), meet.shape(5, 11)
         self._usage = Script("copy", "window", "usage").shape(3, 1)
         self._reset = Script("window", "reset_usage").shape(3, 1)
         self._drop_copy = Script("drop_copy").shape(1, 1)
         self._tally = Script("tally").shape(1, 0)
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
+        verdicts = Script("verdicts")
+        self._verdicts = lru_cache(16)(lambda names: verdicts.shape(names, 0))
         self._keep_verdicts, self._drop_verdicts = Script("keep_verdicts"), Script("drop_verdicts")
 
     # --- quota ---
@@ -116,7 +119,8 @@ class RedisState:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
         if not names:
             return succeed([])
-        return self._pool.call(b"MGET", *self._verdict_keys(space, owner, names)).addCallback(_verdicts)
+        keys = self._verdict_keys(space, owner, names)
+        return self._run(self._verdicts(len(keys)), strings(*keys)).addCallback(_verdicts)
 
     async def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
@@ -155,18 +159,20 @@ class RedisState:
         return self._ask_meet(meeting, _patience(b"1", patience), fill)
 
     def _ask_meet(self, meeting: Meeting, patience: bytes, fill: Fill | None) -> Deferred[Met]:
+        keys = [self._flag_key(meeting.domain)]
+        for name in (meeting.spf_domain, meeting.client):
+            if name:
+                keys += self._tuple_key(name, meeting.sender, meeting.recipient), self._tally_key(name)
         body = b"%b%b%b" % (
-            strings(
-                self._flag_key(meeting.domain),
-                self._tuple_key(meeting.client, meeting.sender, meeting.recipient),
-                self._tally_key(meeting.client),
-            ),
+            strings(*keys),
             patience,
             strings(b"1" if meeting.forced else b"0", _short(meeting.instance)),
         )
         if fill is None:
-            return self._pool.run(self._meet, body, self._when()).addCallback(_met)
-        return self._pool.run(self._meet_filled, body + _fill(fill), self._when()).addCallback(_met)
+            shape = self._meet_domain if meeting.spf_domain else self._meet
+        else:
+            shape, body = self._meet_domain_filled if meeting.spf_domain else self._meet_filled, body + _fill(fill)
+        return self._pool.run(shape, body, self._when()).addCallback(_met)
 
     async def last_met(self, client: str, sender: str, recipient: str) -> float:
         """See :class:`~chapps_tw.interfaces.LiveState`."""
@@ -247,7 +253,15 @@ def _met(reply: list[Any]) -> Met:
 
 
 def _verdicts(values: list[bytes | None]) -> list[Verdict]:
-    return [_VERDICTS.get(value) or Verdict(None, (value or b"").decode()) for value in values]
+    return [_verdict(value) for value in values]
+
+
+@lru_cache(256)
+def _verdict(value: bytes | None) -> Verdict:
+    """What a key of a verdict says; its value is the token."""
+    text = (value or b"").decode()
+    known = {"1 ": True, "0 ": False}.get(text[:2])
+    return Verdict(known, text.removeprefix("?"))
 
 
 def _rules(dry: bytes, rules: Rules) -> bytes:
@@ -261,7 +275,8 @@ def _rules(dry: bytes, rules: Rules) -> bytes:
 
 
 def _patience(dry: bytes, patience: Patience) -> bytes:
-    return strings(dry, _microseconds(patience.deferral), _microseconds(patience.lifetime), b"%d" % patience.threshold)
+    times = (patience.deferral, patience.retry_window, patience.pass_ttl, patience.tally_ttl)
+    return strings(dry, *map(_microseconds, times), b"%d" % patience.threshold)
 
 
 def _fill(fill: Fill) -> bytes:

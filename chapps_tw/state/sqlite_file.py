@@ -11,7 +11,7 @@ from chapps_tw.private_files import explain
 
 MEMORY = ":memory:"
 
-_VERSION = 2
+_VERSION = 3
 # "CHTW": tells this file from any other of SQLite's.
 _APPLICATION = 0x43485457
 _LONGEST_KEY = 512
@@ -47,6 +47,7 @@ CREATE TABLE account (
     last REAL,                          -- when a message was last newly counted
     oldest REAL,                        -- none of the run's messages was counted before
     quota INTEGER,                      -- copy of the book's
+    kept REAL NOT NULL DEFAULT 0,       -- since when the copy is there; one of the future is of a clock that was ahead
     fresh REAL NOT NULL DEFAULT 0,      -- until when the copy may be used
     dropped INTEGER NOT NULL,           -- counter when the copy was last dropped
     until REAL NOT NULL                 -- when the row is of no more use
@@ -65,6 +66,7 @@ CREATE INDEX message_first ON message (run, first);
 CREATE TABLE verdict (
     name BLOB PRIMARY KEY,              -- of space, owner and name; one column is found in half the time of three
     allowed INTEGER,
+    kept REAL NOT NULL,                 -- as in account
     fresh REAL NOT NULL,
     dropped INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -91,7 +93,11 @@ _UPGRADES = {
         ALTER TABLE meta ADD COLUMN pings INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE account ADD COLUMN oldest REAL;
         UPDATE account SET oldest = 0 WHERE run IS NOT NULL;
-    """
+    """,
+    2: """
+        ALTER TABLE account ADD COLUMN kept REAL NOT NULL DEFAULT 0;
+        ALTER TABLE verdict ADD COLUMN kept REAL NOT NULL DEFAULT 0;
+    """,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -11,7 +10,7 @@ from zlib import crc32
 from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Verdict
 from chapps_tw.state import sqlite_verdicts
 from chapps_tw.state.sqlite_file import key, readable
-from chapps_tw.state.sqlite_verdicts import Memo
+from chapps_tw.state.sqlite_verdicts import Held, Memo
 
 # Domains' flags are verdicts, in a space that no caller can name.
 _FLAGS = "\0greylist"
@@ -19,8 +18,7 @@ _FLAGS = "\0greylist"
 # A tuple is still there for those who look when its lifetime has just ended; seconds.
 _LONGER = 60.0
 
-_NEVER: tuple[float, Verdict] = (0.0, Verdict(None, ""))
-_NEVER_MET = (-math.inf, -math.inf)
+_NEVER = Held(0.0, 0.0, [Verdict(None, "")])
 _NOT_GREYLISTED = Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
 
 _COUNT = "SELECT COUNT(*), MAX(until) FROM tally WHERE client = ?"
@@ -35,7 +33,7 @@ class Greylist:
     """Greylisting in the file, with flags and tallies remembered that were read before."""
 
     def __init__(self) -> None:
-        self._flags = Memo[str, tuple[float, Verdict]]()
+        self._flags = Memo[str, Held]()
         self._tallies = Memo[str, tuple[int, float]]()
 
     def forget(self) -> None:
@@ -50,7 +48,7 @@ class Greylist:
 
         :param dry: write nothing, and answer what would be answered.
         """
-        client, domain, forced = meeting.client, meeting.domain, meeting.forced
+        domain, forced = meeting.domain, meeting.forced
         if fill is not None:
             if not dry:
                 self._keep_flag(db, now, domain, fill)
@@ -58,37 +56,59 @@ class Greylist:
         elif forced:
             wanted = True
         else:
-            until, flag = self._flags.get(domain, _NEVER)
-            if until <= now:
+            since, until, [flag] = self._flags.get(domain, _NEVER)
+            if not since <= now < until:
                 flag = self._read_flag(db, now, domain)
             if flag.allowed is None:
                 return Met(Outcome.MISSING, 0.0, 0, flag.token)
             wanted = flag.allowed
         if not wanted:
             return _NOT_GREYLISTED
-        name = _tuple(client, meeting.sender, meeting.recipient)
-        tally, ends = self._tallies.get(client) or self._read_tally(db, client)
-        if ends <= now:
-            tally = 0
+        counted, tally = self._counted(db, now, meeting, patience, dry)
         if 0 < patience.threshold <= tally:
-            return Met(Outcome.KNOWN_CLIENT, 0.0, self._count(db, now, meeting, patience, tally, dry), "")
-        first, last = db.execute(_FIND, (name,)).fetchone() or _NEVER_MET
-        known = now - last <= patience.lifetime
+            return Met(Outcome.KNOWN_CLIENT, 0.0, self._count(db, now, meeting, patience, counted, tally, dry), "")
+        names = _tuples(meeting)
+        first = _first_met(db, now, names, patience)
+        known = first is not None
         # A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
-        first = min(first, now) if known else now
-        if not dry:
-            db.execute(_MEET, (name, first, now, now + patience.lifetime + _LONGER))
+        first = now if first is None else min(first, now)
         wait = first + patience.deferral - now
+        if not dry:
+            until = now + (patience.retry_window if wait > 0 else patience.pass_ttl) + _LONGER
+            for name in names:
+                db.execute(_MEET, (name, first, now, until))
         if wait > 0:
             return Met(Outcome.EARLY if known else Outcome.FIRST, wait, tally, "")
-        return Met(Outcome.PASSED, 0.0, self._count(db, now, meeting, patience, tally, dry), "")
+        return Met(Outcome.PASSED, 0.0, self._count(db, now, meeting, patience, counted, tally, dry), "")
+
+    def _counted(
+        self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, dry: bool
+    ) -> tuple[str, int]:
+        """The name of the client that its mail counts for, and how many messages do."""
+        latest = None if dry else now + patience.tally_ttl
+        if not meeting.spf_domain:
+            return meeting.client, self._tally(db, now, meeting.client, latest)
+        tally = self._tally(db, now, meeting.spf_domain, latest)
+        if tally < patience.threshold <= (other := self._tally(db, now, meeting.client, latest)):
+            return meeting.client, other
+        return meeting.spf_domain, tally
+
+    def _tally(self, db: sqlite3.Cursor, now: float, client: str, latest: float | None) -> int:
+        """How many messages count for a client.
+
+        :param latest: when a tally can end that the clock has not kept while it was ahead; ``None``: change nothing.
+        """
+        tally, ends = self._tallies.get(client) or self._read_tally(db, client)
+        if latest is not None and ends > latest:
+            self._count_from_now(db, now, client, latest)
+        return tally if ends > now else 0
 
     def _read_flag(self, db: sqlite3.Cursor, now: float, domain: str) -> Verdict:
         """A domain's flag, ``None`` when it is not known, and the token to bring it with."""
-        [flag], until = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
-        if until > now:
-            self._flags.keep(domain, (until, flag))
-        return flag
+        held = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
+        if held.until > now:
+            self._flags.keep(domain, held)
+        return held.verdicts[0]
 
     def _keep_flag(self, db: sqlite3.Cursor, now: float, domain: str, fill: Fill) -> None:
         self._flags.pop(domain, None)
@@ -101,24 +121,30 @@ class Greylist:
         return tally, ends or 0.0
 
     def _count(
-        self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, tally: int, dry: bool
+        self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, counted: str, tally: int, dry: bool
     ) -> int:
-        """Count a message that passes in its client's tally; returns the tally then."""
+        """Count a message that passes in a client's tally; returns the tally then."""
         if patience.threshold <= 0 or not meeting.instance:
             return tally
-        client = key(meeting.client)
+        client = key(counted)
         where = (client, key(meeting.instance))
         if tally and db.execute("SELECT 1 FROM tally WHERE client = ? AND instance = ?", where).fetchone():
             return tally
         if not dry:
             if not tally:
-                self.clear(db, meeting.client)
-            row = (*where, now, now + patience.lifetime)
+                self.clear(db, counted)
+            row = (*where, now, now + patience.tally_ttl)
             db.execute("INSERT INTO tally (client, instance, at, until) VALUES (?, ?, ?, ?)", row)
             if tally >= patience.threshold:
                 db.execute(_TRIM, (client, client, tally + 1 - patience.threshold))
-            self._tallies.pop(meeting.client, None)
+            self._tallies.pop(counted, None)
         return min(tally + 1, patience.threshold)
+
+    def _count_from_now(self, db: sqlite3.Cursor, now: float, client: str, until: float) -> None:
+        """What counts for a client later than now: the clock was ahead. It ends when what comes now ends."""
+        row = (now, until, key(client))
+        db.execute("UPDATE tally SET at = MIN(at, ?), until = MIN(until, ?) WHERE client = ?", row)
+        self._tallies.pop(client, None)
 
     def clear(self, db: sqlite3.Cursor, client: str) -> None:
         """Forget a client's tally."""
@@ -129,6 +155,30 @@ class Greylist:
         """Forget the cached flags of some domains."""
         self._flags.clear()
         sqlite_verdicts.drop(db, now, _FLAGS, "", domains)
+
+
+def _tuples(meeting: Meeting) -> tuple[int, ...]:
+    """The numbers of a message's tuple, under each name of its client."""
+    by_network = _tuple(meeting.client, meeting.sender, meeting.recipient)
+    if not meeting.spf_domain:
+        return (by_network,)
+    return by_network, _tuple(meeting.spf_domain, meeting.sender, meeting.recipient)
+
+
+def _first_met(db: sqlite3.Cursor, now: float, names: tuple[int, ...], patience: Patience) -> float | None:
+    """When one of some tuples was first met; ``None`` where none is remembered."""
+    found = None
+    for name in names:
+        row = db.execute(_FIND, (name,)).fetchone()
+        if row is None:
+            continue
+        first, last = row
+        # One that was met after its deferral has passed; one of the far future was met by a clock that was ahead,
+        # nobody knows when.
+        passed = last - first >= patience.deferral
+        if abs(now - last) <= (patience.pass_ttl if passed else patience.retry_window):
+            found = first if found is None else min(first, found)
+    return found
 
 
 def _tuple(client: str, sender: str, recipient: str) -> int:

@@ -17,7 +17,7 @@ from chapps_tw.state.sqlite_verdicts import GRACE, advance, counter, floor, is_c
 _MOST = 2**53
 
 _FIND = """
-    SELECT a.run, a.used, a.last, a.oldest, a.quota, a.fresh, a.dropped, a.until, m.first, m.cost, m.seen
+    SELECT a.run, a.used, a.last, a.oldest, a.quota, a.kept, a.fresh, a.dropped, a.until, m.first, m.cost, m.seen
     FROM account a LEFT JOIN message m ON m.run = a.run AND m.instance = ?
     WHERE a.name = ?"""
 _ADD_MESSAGE = "INSERT INTO message (run, instance, first, until, cost, seen) VALUES (?, ?, ?, ?, ?, ?)"
@@ -29,9 +29,9 @@ _BEGIN_RUN = """
     INSERT INTO account (name, run, dropped, until) VALUES (?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET run = excluded.run"""
 _COPY = """
-    INSERT INTO account (name, quota, fresh, dropped, until) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET quota = excluded.quota, fresh = excluded.fresh, dropped = excluded.dropped,
-        until = MAX(until, excluded.until)"""
+    INSERT INTO account (name, quota, kept, fresh, dropped, until) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET quota = excluded.quota, kept = excluded.kept, fresh = excluded.fresh,
+        dropped = excluded.dropped, until = MAX(until, excluded.until)"""
 
 
 class _Found(NamedTuple):
@@ -45,6 +45,7 @@ class _Found(NamedTuple):
     last: float | None = None
     oldest: float | None = None
     quota: int | None = None
+    kept: float = 0.0
     fresh: float = 0.0
     dropped: int | None = None
     until: float = 0.0
@@ -73,7 +74,7 @@ def spend(db: sqlite3.Cursor, now: float, wanted: Spend, rules: Rules, fill: Fil
     # No name's key begins with this byte: a message of its own.
     instance = key(_by_time(wanted.instance)) if wanted.instance else b"\xfe" + os.urandom(15)
     found = _find(db, name, instance)
-    limit = found.quota if found.fresh > now else None
+    limit = found.quota if found.kept <= now < found.fresh else None
     if fill is not None:
         limit = min(fill.value, _MOST)
         if not dry:
@@ -129,7 +130,7 @@ def _copy(db: sqlite3.Cursor, now: float, name: bytes, found: _Found, limit: int
     dropped = floor(db) if found.dropped is None else found.dropped
     if is_current(fill.token, dropped):
         fresh = now + fill.ttl
-        db.execute(_COPY, (name, limit, fresh, dropped, fresh + GRACE))
+        db.execute(_COPY, (name, limit, now, fresh, dropped, fresh + GRACE))
 
 
 def _count_from_now(db: sqlite3.Cursor, now: float, interval: float, name: bytes, found: _Found, dry: bool) -> _Found:
@@ -196,7 +197,7 @@ def usage(db: sqlite3.Cursor, now: float, users: Iterable[str], interval: float)
     for user in users:
         name = key(user)
         found = _find(db, name, b"")
-        limit = found.quota if found.fresh > now else None
+        limit = found.quota if found.kept <= now < found.fresh else None
         if found.oldest is not None:
             found = _slide(db, name, found, now - interval, True)
         answer.append(Usage(limit, found.used, min(found.last or 0.0, now)))
@@ -213,4 +214,4 @@ def reset(db: sqlite3.Cursor, now: float, user: str, interval: float) -> int:
 def drop_limits(db: sqlite3.Cursor, now: float, users: Iterable[str]) -> None:
     """Forget the cached limits of some users."""
     dropped = advance(db)
-    db.executemany(_COPY, [(key(user), None, now, dropped, now + GRACE) for user in users])
+    db.executemany(_COPY, [(key(user), None, now, now, dropped, now + GRACE) for user in users])

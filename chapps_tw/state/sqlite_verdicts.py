@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from chapps_tw.interfaces import Verdict
 from chapps_tw.state.sqlite_file import key
@@ -23,16 +23,30 @@ MEMO_SIZE = 10_000
 K = TypeVar("K")
 V = TypeVar("V")
 
-_NOTHING: tuple[float, list[Verdict]] = (0.0, [])
 
-_ONE = "SELECT allowed, fresh, dropped FROM verdict WHERE name = ?"
+class Held(NamedTuple):
+    """Verdicts, and when all of them hold: not before, for a clock that was ahead may have kept them.
+
+    :ivar until: 0.0 where one is missing.
+    """
+
+    since: float
+    until: float
+    verdicts: list[Verdict]
+
+
+_NOTHING = Held(0.0, 0.0, [])
+_NO_ROW = (None, 0.0, 0.0, 0)
+
+_ONE = "SELECT allowed, kept, fresh, dropped FROM verdict WHERE name = ?"
 # Half the time of two questions, or of one with IN.
 _TWO = """
-    SELECT a.allowed, a.fresh, a.dropped, b.allowed, b.fresh, b.dropped
+    SELECT a.allowed, a.kept, a.fresh, a.dropped, b.allowed, b.kept, b.fresh, b.dropped
     FROM (SELECT 1) LEFT JOIN verdict a ON a.name = ? LEFT JOIN verdict b ON b.name = ?"""
 _KEEP = """
-    INSERT INTO verdict (name, allowed, fresh, dropped) VALUES (?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET allowed = excluded.allowed, fresh = excluded.fresh, dropped = excluded.dropped"""
+    INSERT INTO verdict (name, allowed, kept, fresh, dropped) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET
+        allowed = excluded.allowed, kept = excluded.kept, fresh = excluded.fresh, dropped = excluded.dropped"""
 
 
 def counter(db: sqlite3.Cursor) -> int:
@@ -75,7 +89,7 @@ class Verdicts:
     """Cached verdicts in the file, those remembered that were read before."""
 
     def __init__(self) -> None:
-        self._memo = Memo[tuple[str, str, Sequence[str]], tuple[float, list[Verdict]]]()
+        self._memo = Memo[tuple[str, str, Sequence[str]], Held]()
 
     def forget(self) -> None:
         """To be called when what was read before may not hold any more."""
@@ -84,13 +98,13 @@ class Verdicts:
     def find(self, db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence[str]) -> list[Verdict]:
         """The cached verdicts about some names, in their order."""
         wanted = (space, owner, tuple(names))
-        until, verdicts = self._memo.get(wanted, _NOTHING)
-        if until > now:
+        since, until, verdicts = self._memo.get(wanted, _NOTHING)
+        if since <= now < until:
             return verdicts
-        verdicts, until = find(db, now, space, owner, names)
-        if until > now:
-            self._memo.keep(wanted, (until, verdicts))
-        return verdicts
+        held = find(db, now, space, owner, names)
+        if held.until > now:
+            self._memo.keep(wanted, held)
+        return held.verdicts
 
     def keep(
         self,
@@ -111,25 +125,25 @@ class Verdicts:
         return drop(db, now, space, owner, names)
 
 
-def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence[str]) -> tuple[list[Verdict], float]:
-    """The cached verdicts about some names, in their order, and until when all of them hold; 0.0: one is missing."""
+def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence[str]) -> Held:
+    """The cached verdicts about some names, in their order."""
     whose = _whose(space, owner)
     wanted = [whose + key(name) for name in names]
     if len(wanted) == 2:
         row = db.execute(_TWO, wanted).fetchone()
-        rows = [row[:3], row[3:]]
+        rows = [row[:4], row[4:]]
     else:
-        rows = [db.execute(_ONE, (name,)).fetchone() or (None, None, None) for name in wanted]
-    answer, token, until = [], "", math.inf
-    for allowed, fresh, dropped in rows:
-        if allowed is None or fresh <= now:
+        rows = [db.execute(_ONE, (name,)).fetchone() or _NO_ROW for name in wanted]
+    answer, token, since, until = [], "", 0.0, math.inf
+    for allowed, kept, fresh, dropped in rows:
+        if allowed is None or not kept <= now < fresh:
             token = token or str(counter(db))
             answer.append(Verdict(None, token))
             until = 0.0
         else:
             answer.append(Verdict(allowed == 1, str(dropped)))
-            until = min(until, fresh)
-    return answer, until
+            since, until = max(since, kept), min(until, fresh)
+    return Held(since, until, answer)
 
 
 def _whose(space: str, owner: str) -> bytes:
@@ -150,9 +164,9 @@ def keep(
     whose = _whose(space, owner)
     for name, allowed, token in verdicts:
         row = db.execute(_ONE, (whose + key(name),)).fetchone()
-        dropped = row[2] if row else floor(db)
+        dropped = row[3] if row else floor(db)
         if is_current(token, dropped):
-            db.execute(_KEEP, (whose + key(name), int(allowed), now + ttl, dropped))
+            db.execute(_KEEP, (whose + key(name), int(allowed), now, now + ttl, dropped))
 
 
 def drop(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Iterable[str]) -> list[bool | None]:
@@ -161,16 +175,19 @@ def drop(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Iterable
     were = []
     for name in names:
         row = db.execute(_ONE, (whose + key(name),)).fetchone()
-        were.append(row[0] == 1 if row and row[0] is not None and row[1] > now else None)
-        db.execute(_KEEP, (whose + key(name), None, now, dropped))
+        were.append(row[0] == 1 if row and row[0] is not None and row[1] <= now < row[2] else None)
+        db.execute(_KEEP, (whose + key(name), None, now, now, dropped))
     return were
 
 
 def first_time(db: sqlite3.Cursor, now: float, space: str, name: str, ttl: float) -> bool:
-    """Whether a name was not brought here in the last ``ttl`` seconds; it is now."""
+    """Whether a name was not brought here in the last ``ttl`` seconds; it is now.
+
+    A name that stays for longer is of a clock that was ahead.
+    """
     where = (key(space), key(name))
     row = db.execute("SELECT until FROM once WHERE space = ? AND name = ?", where).fetchone()
-    if row and row[0] > now:
+    if row and now < row[0] <= now + ttl:
         return False
     db.execute("INSERT OR REPLACE INTO once (space, name, until) VALUES (?, ?, ?)", (*where, now + ttl))
     return True

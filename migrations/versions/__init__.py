@@ -1,1 +1,2 @@
-"""The revisions of the policy book's schema, oldest first: ce81767cec26, 0b5ef72836bd, 7c1d5b0e94fa, b3d90c4e71a8."""
+"""The revisions of the policy book's schema, oldest first: ce81767cec26, 0b5ef72836bd, 7c1d5b0e94fa, b3d90c4e71a8,
+e4a7c2d9b610."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-PATIENCE = Patience(deferral=60.0, lifetime=600.0, threshold=3)
+PATIENCE = Patience(deferral=60.0, retry_window=600.0, pass_ttl=600.0, tally_ttl=600.0, threshold=3)
 MISSING = Outcome.MISSING
 NOT_GREYLISTED, FIRST, EARLY, PASSED, KNOWN_CLIENT = (
     Outcome.NOT_GREYLISTED,
@@ -45,8 +45,9 @@ class GreylistContract(Base):
         domain: str = "our.example",
         instance: str = "i",
         forced: bool = False,
+        spf_domain: str = "",
     ) -> Meeting:
-        return Meeting(client, sender, recipient, domain, instance, forced)
+        return Meeting(client, sender, recipient, domain, instance, forced, spf_domain)
 
     async def meet(self, meeting: Meeting | None = None, patience: Patience = PATIENCE) -> Met:
         return await self.state.meet(meeting or self.mail(), patience)
@@ -122,9 +123,52 @@ class GreylistContract(Base):
         await self.meet()
         self.advance(-80_000)
         for ask in (self.state.peek_meet, self.state.meet):
-            self.assertMet(await ask(self.mail(), PATIENCE), EARLY, 60)
+            self.assertMet(await ask(self.mail(), PATIENCE), FIRST, 60)
         self.advance(60)
         self.assertMet(await self.meet(), PASSED, tally=1)
+
+    async def test_a_flag_that_was_copied_while_the_clock_was_ahead_is_not_known_when_it_is_set_back(self) -> None:
+        self.advance(1e6)
+        await self.flag()
+        await self.meet()
+        self.advance(-1e6)
+        for ask in (self.state.peek_meet, self.state.meet):
+            self.assertEqual((await ask(self.mail(), PATIENCE)).outcome, MISSING)
+
+    async def test_a_tuple_that_was_met_while_the_clock_was_far_ahead_is_new_when_it_is_set_back(self) -> None:
+        await self.flag()
+        await self.meet()
+        self.advance(60)
+        self.assertEqual((await self.meet()).outcome, PASSED)
+        self.advance(1e9)
+        await self.flag()
+        await self.meet()
+        self.advance(60)
+        self.assertEqual((await self.meet()).outcome, PASSED)
+        self.advance(-1e9)
+        await self.flag()
+        self.assertMet(await self.meet(), FIRST, 60, tally=1)
+
+    async def test_a_tally_of_a_clock_that_was_ahead_ends_a_lifetime_from_now(self) -> None:
+        patience = PATIENCE._replace(deferral=0.0, threshold=2)
+        await self.flag()
+        self.advance(80_000)
+        for instance in ("i", "j"):
+            await self.meet(self.mail(instance=instance), patience)
+        self.advance(-80_000)
+        self.assertMet(await self.meet(self.mail(instance="k"), patience), KNOWN_CLIENT, tally=2)
+        self.assertMet(await self.meet(self.mail(instance="l"), patience), KNOWN_CLIENT, tally=2)
+        self.assertEqual({instance for instance, _ in await self.state.tally("192.0.2.0/24")}, {"k", "l"})
+        self.advance(patience.tally_ttl + 1)
+        self.assertMet(await self.meet(self.mail(instance="m"), patience), PASSED, tally=1)
+
+    async def test_a_clock_that_is_set_back_a_little_makes_nobody_wait_who_has_passed(self) -> None:
+        await self.flag()
+        await self.meet()
+        self.advance(100)
+        self.assertMet(await self.meet(), PASSED, tally=1)
+        self.advance(-15)
+        self.assertMet(await self.meet(self.mail(instance="again")), PASSED, tally=2)
 
     async def test_what_has_passed_passes_as_long_as_it_comes_within_a_lifetime(self) -> None:
         await self.flag()
@@ -256,3 +300,83 @@ class GreylistContract(Base):
         for _ in range(2):
             self.assertMet(await peek(self.mail(), PATIENCE), PASSED, tally=1)
         self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+
+    async def test_what_was_deferred_must_come_back_within_the_retry_window(self) -> None:
+        await self.flag()
+        patience = PATIENCE._replace(retry_window=200.0)
+        for pause, outcome, wait in ((0, FIRST, 60), (200.25, FIRST, 60), (30, EARLY, 30), (200, PASSED, 0)):
+            self.advance(pause)
+            self.assertMet(await self.meet(patience=patience), outcome, wait, tally=int(outcome is PASSED))
+
+    async def test_what_has_passed_passes_for_a_lifetime_of_its_own(self) -> None:
+        await self.flag()
+        patience = PATIENCE._replace(retry_window=100.0)
+        await self.meet(patience=patience)
+        for pause in (100, 600, 600):
+            self.advance(pause)
+            self.assertEqual((await self.meet(patience=patience)).outcome, PASSED)
+        self.advance(600.25)
+        self.assertMet(await self.meet(patience=patience), FIRST, 60)
+
+    async def test_a_tally_lasts_for_a_lifetime_of_its_own(self) -> None:
+        """As that of a newsletter with a sender address of its own each time does."""
+        await self.flag()
+        patience = PATIENCE._replace(retry_window=100.0, pass_ttl=100.0, tally_ttl=5000.0)
+        for number in range(3):
+            new = self.mail(sender=f"bounce-{number}@example.net", instance=f"i{number}")
+            self.assertMet(await self.meet(new, patience), FIRST, 60, tally=number)
+            self.advance(60)
+            self.assertMet(await self.meet(new, patience), PASSED, tally=number + 1)
+            self.advance(2000)
+        new = self.mail(sender="bounce-3@example.net", instance="i3")
+        self.assertMet(await self.meet(new, patience), KNOWN_CLIENT, tally=3)
+        self.advance(5000)
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+
+    async def test_what_was_met_under_the_network_or_under_the_domain_counts_for_both(self) -> None:
+        await self.flag()
+        by_network, by_both = self.mail(), self.mail(spf_domain="example.net")
+        elsewhere = self.mail("198.51.100.0/24", spf_domain="example.net")
+        for first, second in ((by_network, by_both), (by_both, by_network), (by_both, elsewhere)):
+            first, second = (each._replace(sender=f"{first.spf_domain}{second}") for each in (first, second))
+            self.assertMet(await self.meet(first), FIRST, 60)
+            self.advance(20)
+            for ask in (self.state.peek_meet, self.state.meet):
+                self.assertMet(await ask(second, PATIENCE), EARLY, 40)
+            self.advance(40)
+            self.assertEqual((await self.state.peek_meet(second, PATIENCE)).outcome, PASSED)
+
+    async def test_the_elder_of_two_names_says_how_long_to_wait(self) -> None:
+        await self.flag()
+        await self.meet(self.mail())
+        self.advance(30)
+        await self.meet(self.mail("198.51.100.0/24", spf_domain="example.net"))
+        self.advance(30)
+        self.assertMet(await self.meet(self.mail(spf_domain="example.net")), PASSED, tally=1)
+        # What one of them has passed, the other has.
+        self.advance(1)
+        patience = PATIENCE._replace(retry_window=1.0)
+        self.advance(500)
+        for mail in (self.mail(), self.mail("203.0.113.0/24", spf_domain="example.net")):
+            self.assertEqual((await self.state.peek_meet(mail, patience)).outcome, PASSED)
+
+    async def test_both_names_are_found_where_somebody_looks(self) -> None:
+        await self.flag()
+        await self.meet(self.mail(spf_domain="example.net"))
+        by_network = await self.state.last_met(*self.mail()[:3])
+        self.assertGreater(by_network, 0.0)
+        self.assertEqual(await self.state.last_met("example.net", *self.mail()[1:3]), by_network)
+
+    async def test_what_passes_counts_for_the_domain_and_one_known_by_network_is_known(self) -> None:
+        await self.flag()
+        patience = PATIENCE._replace(deferral=0.0)
+        self.assertMet(await self.meet(self.mail(spf_domain="example.net"), patience), PASSED, tally=1)
+        self.assertEqual(len(await self.state.tally("example.net")), 1)
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+        for number in range(3):
+            await self.meet(self.mail(instance=f"n{number}"), patience)
+        new = self.mail(sender="new", instance="new", spf_domain="other.example")
+        for ask in (self.state.peek_meet, self.state.meet):
+            self.assertMet(await ask(new, PATIENCE), KNOWN_CLIENT, tally=3)
+        self.assertEqual(await self.state.tally("other.example"), [])
+        self.assertEqual(len(await self.state.tally("192.0.2.0/24")), 3)

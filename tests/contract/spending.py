@@ -301,6 +301,7 @@ class SpendingContract(Base):
         for instance in ("i", "j"):
             await self.whole(instance, 2)
         self.advance(-1e6)
+        await self.limit()
         self.assertLessEqual((await self.usage()).last, (await self.usage()).last)
         for ask in (self.state.peek_spend, self.state.spend, self.state.peek_spend):
             self.assertSpent(await ask(Spend("bob", "k", "", 2), RULES), EXCEEDED, 4, INTERVAL)
@@ -309,6 +310,17 @@ class SpendingContract(Base):
         self.assertSpent(await self.whole("j", 1), ACCEPTED, 4)
         self.advance(1)
         self.assertSpent(await self.rcpt("k", "a"), ACCEPTED, 1)
+
+    async def test_a_limit_that_was_copied_while_the_clock_was_ahead_is_not_known_when_it_is_set_back(self) -> None:
+        self.advance(1e6)
+        await self.limit()
+        await self.whole("i", 1)
+        self.advance(-1e6)
+        self.assertIsNone((await self.usage()).limit)
+        for ask in (self.state.peek_spend, self.state.spend):
+            self.assertEqual((await ask(Spend("bob", "j", "", 1), RULES)).outcome, MISSING)
+        await self.limit()
+        self.assertSpent(await self.whole("j", 1), ACCEPTED, 2)
 
     async def test_peek_answers_as_spend_would_and_changes_nothing(self) -> None:
         peek = self.state.peek_spend

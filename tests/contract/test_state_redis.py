@@ -16,7 +16,7 @@ from tests.support.state_machine import START, Subject, compare
 
 reactor: Any = installed_reactor
 RULES = Rules(interval=3600, margin_count=0, margin_ratio=0.0, min_delta=0)
-PATIENCE = Patience(deferral=60, lifetime=3600, threshold=2)
+PATIENCE = Patience(deferral=60, retry_window=3600, pass_ttl=3600, tally_ttl=3600, threshold=2)
 FILL = Fill("", 10**6, 10**6)
 
 # Seconds by which the server's clock, which it reads in the midst of its work, may differ from ours.

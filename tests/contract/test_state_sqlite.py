@@ -208,7 +208,7 @@ class Turns(SynchronousTestCase):
     def met(self, state: SqliteState, fill: Fill | None = None, instance: str = "i") -> Met:
         """What becomes of a message that greylisting meets."""
         meeting = Meeting("c", "s", "r", "our.example", instance, False)
-        waiting = state.meet(meeting, Patience(deferral=60.0, lifetime=1e6, threshold=3), fill)
+        waiting = state.meet(meeting, Patience(60.0, 1e6, 1e6, 1e6, threshold=3), fill)
         self.clock.advance(0)
         met: Met = self.successResultOf(waiting)
         return met
@@ -217,7 +217,7 @@ class Turns(SynchronousTestCase):
         self.met(self.state, Fill("0", 1, 1e6))
         self.clock.advance(60)
         meeting = Meeting("c", "s", "r", "our.example", "", False)
-        patience = Patience(deferral=60.0, lifetime=1e6, threshold=1)
+        patience = Patience(60.0, 1e6, 1e6, 1e6, threshold=1)
         lost = [
             self.state.keep_verdicts("sda", "bob", [("a", True, "0")], 1e6),
             self.state.verdicts("sda", "bob", ["a"]),
@@ -420,7 +420,8 @@ class Files(TestCase):
         await state.stop()
         with sqlite3.connect(path) as db:
             db.execute("ALTER TABLE meta DROP COLUMN pings")
-            db.execute("ALTER TABLE account DROP COLUMN oldest")
+            for table, column in (("account", "oldest"), ("account", "kept"), ("verdict", "kept")):
+                db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
             db.execute("DROP TABLE meeting")
             db.execute("CREATE TABLE meeting (tuple BLOB PRIMARY KEY, first REAL, last REAL, until REAL) WITHOUT ROWID")
             db.execute("INSERT INTO meeting VALUES (x'00112233445566778899aabbccddeeff', 1.0, 1.0, 1e12)")
@@ -429,7 +430,7 @@ class Files(TestCase):
         for _ in range(2):
             state = self.open(path)
             self.assertEqual((await state.usage(["bob"], 1000.0))[0].used, 1)
-            met = await state.meet(Meeting("c", "s", "r", "", "", True), Patience(0.0, 1000.0, 0))
+            met = await state.meet(Meeting("c", "s", "r", "", "", True), Patience(0.0, 1000.0, 1000.0, 1000.0, 0))
             self.assertEqual(met.outcome, Outcome.PASSED)
             await state.stop()
 

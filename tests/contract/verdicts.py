@@ -42,6 +42,27 @@ class VerdictContract(Base):
         await self.keep("a")
         self.assertEqual(await self.allowed("a"), [True])
 
+    async def test_what_was_kept_while_the_clock_was_ahead_is_not_known_when_it_is_set_back(self) -> None:
+        await self.keep("before", ttl=3e6)
+        self.advance(1e6)
+        await self.keep("a")
+        await self.keep("b", allowed=False)
+        self.assertEqual(await self.allowed("a", "b"), [True, False])
+        self.advance(-1e6)
+        self.assertEqual(await self.allowed("before", "a", "b"), [True, None, None])
+        self.assertEqual(await self.allowed("a", "b"), [None, None])
+        await self.keep("a")
+        self.assertEqual(await self.allowed("a", "b"), [True, None])
+        self.advance(101)
+        self.assertEqual(await self.allowed("a"), [None])
+
+    async def test_what_happened_while_the_clock_was_ahead_has_not_happened_when_it_is_set_back(self) -> None:
+        self.advance(1e6)
+        self.assertTrue(await self.state.first_time("header", "a", 100.0))
+        self.advance(-1e6)
+        self.assertTrue(await self.state.first_time("header", "a", 100.0))
+        self.assertFalse(await self.state.first_time("header", "a", 100.0))
+
     async def test_verdicts_of_other_owners_and_spaces_are_others(self) -> None:
         await self.keep("a")
         self.assertEqual(await self.allowed("a", owner="alice"), [None])

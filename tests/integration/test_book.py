@@ -32,13 +32,13 @@ class BookTests(BookCase):
         self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, None))
         self.assertEqual(await self.book.quota_of("carol"), UNKNOWN)
 
-    async def test_user_names_compare_exactly(self) -> None:
+    async def test_user_names_compare_exactly_but_for_their_case(self) -> None:
         await self.user("Alice", domains=[await self.domain("example.com")])
         await self.user("müller")
-        for name in ("alice", "ALICE", "Alice ", " Alice", "Álice", "Alice\u200b", "muller", "Müller"):
+        for name in ("alice ", " alice", "álice", "alice\u200b", "muller", "mueller"):
             self.assertEqual(await self.book.quota_of(name), UNKNOWN, name)
             self.assertFalse((await self.book.senders_of(name, "example.com", "")).known, name)
-        self.assertTrue((await self.book.quota_of("Alice")).known)
+        self.assertTrue((await self.book.quota_of("alice")).known)
 
     async def test_names_that_cannot_be_stored_cost_no_query(self) -> None:
         seen = Statements(self.engine)
@@ -69,10 +69,10 @@ class BookTests(BookCase):
         ):
             self.assertEqual(await self.book.senders_of(user, domain, email), answer, (user, domain, email))
 
-    async def test_addresses_compare_the_local_part_exactly(self) -> None:
+    async def test_addresses_compare_exactly_but_for_their_case(self) -> None:
         await self.user("alice", emails=[await self.email("Sales@example.com")])
-        self.assertTrue((await self.book.senders_of("alice", "", "Sales@example.com")).email)
-        for other in ("sales@example.com", "SALES@example.com", "Säles@example.com"):
+        self.assertTrue((await self.book.senders_of("alice", "", "sales@example.com")).email)
+        for other in ("säles@example.com", "sales @example.com", "sales+x@example.com"):
             self.assertFalse((await self.book.senders_of("alice", "", other)).email, other)
 
     async def test_domains_are_found_however_they_were_stored(self) -> None:
@@ -88,10 +88,10 @@ class BookTests(BookCase):
         self.foreign_rows(stored, [f"Info@{domain}" for domain in stored])
         for domain in asked.values():
             self.assertEqual(await self.book.flags_of(domain), DomainFlags(True, True, False), domain)
-            grant = await self.book.senders_of("alice", domain, f"Info@{domain}")
+            grant = await self.book.senders_of("alice", domain, f"info@{domain}")
             self.assertEqual(grant, SenderGrant(True, True, True), domain)
-            grant = await self.book.senders_of("alice", "", f"info@{domain}")
-            self.assertEqual(grant, SenderGrant(True, False, False), domain)
+            grant = await self.book.senders_of("alice", "", f"infos@{domain}", f"info@{domain}")
+            self.assertEqual(grant, SenderGrant(True, False, False, True), domain)
 
     def foreign_rows(self, names: tuple[str, ...], addresses: list[str]) -> None:
         """Rows as somebody else wrote them, all linked to alice."""
@@ -114,8 +114,10 @@ class BookTests(BookCase):
 
     async def test_the_same_question_at_once_is_one_query(self) -> None:
         seen = Statements(self.engine)
-        answers = await gatherResults([Deferred.fromCoroutine(self.book.quota_of("nobody")) for _ in range(100)])
-        self.assertEqual(answers, [UNKNOWN] * 100)
+        await self.user("somebody")
+        seen.seen.clear()
+        answers = await gatherResults([Deferred.fromCoroutine(self.book.quota_of("somebody")) for _ in range(100)])
+        self.assertEqual(answers, [QuotaGrant(True, None)] * 100)
         self.assertEqual(len(seen.seen), 1)
 
     async def test_different_questions_are_answered_apart(self) -> None:
@@ -167,8 +169,8 @@ class BookOnMariaDB(OnMariaDB, BookTests):
         with self.engine.begin() as connection:
             connection.execute(text("ALTER TABLE users CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"))
         try:
-            await self.test_user_names_compare_exactly()
-            self.assertIsNone(await self.book.by_name("users", "ALICE"))
+            await self.test_user_names_compare_exactly_but_for_their_case()
+            self.assertIsNone(await self.book.by_name("users", "álice"))
         finally:
             with self.engine.begin() as connection:
                 connection.execute(text("ALTER TABLE users CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))

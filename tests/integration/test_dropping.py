@@ -16,6 +16,7 @@ from chapps_tw.database.models import quota_user, users
 from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces import BookUnavailable, Fill, Rules, Spend, Touched
 from chapps_tw.rest.dropping import GATHER, LOOK, RETRY, STOP, WAITING, CopyDropper
+from chapps_tw.rest.slices import Slices
 from tests.support.book_case import CLOCK, BookCase, OnSqlite, Statements, working
 from tests.support.rest_client import Outage
 
@@ -34,7 +35,7 @@ class DropperTests(OnSqlite, BookCase):
 
     def node(self) -> CopyDropper:
         """A node that has been started."""
-        dropper = CopyDropper(self.state, self.book, self.clock)
+        dropper = CopyDropper(self.state, self.book, self.clock, Slices(CLOCK))
         dropper.start()
         self.addCleanup(dropper.stop)
         return dropper
@@ -172,7 +173,7 @@ class DropperTests(OnSqlite, BookCase):
         other = self.node()
         await self.gone()
         self.state.away = True
-        dead = CopyDropper(self.state, self.book, Clock())
+        dead = CopyDropper(self.state, self.book, Clock(), Slices(CLOCK))
         dead.start()
         self.addCleanup(dead.stop)
         await dead.drop(await self.change())

@@ -50,7 +50,7 @@ class KeeperTests(BookCase):
         self.assertEqual(await self.book.entries("quotas"), [Entry(quota, "basic", 100)])
 
     async def test_what_is_searched_is_taken_literally(self) -> None:
-        names = ["100%", "a_b", "axb", "a/b", "a\\b", "it's", 'quo"te', "Große Küche"]
+        names = ["100%", "a_b", "axb", "a/b", "a\\b", "it's", 'quo"te', "große küche"]
         for name in names:
             await self.user(name)
         for q, found in (
@@ -62,7 +62,7 @@ class KeeperTests(BookCase):
             ('"', ['quo"te']),
             ("a_b", ["a_b"]),
             ("A", ["a_b", "axb", "a/b", "a\\b"]),
-            ("ße", ["Große Küche"]),
+            ("ße", ["große küche"]),
             ("%%", []),
             ("nothing", []),
             ("\udcff", []),
@@ -96,7 +96,8 @@ class KeeperTests(BookCase):
     async def test_entries_by_their_name(self) -> None:
         id = await self.user("alice")
         self.assertEqual(await self.book.by_name("users", "alice"), Entry(id, "alice"))
-        for other in ("Alice", "alice ", "bob", "", "\udcff", "a\0", "x" * 1000):
+        self.assertEqual(await self.book.by_name("users", "ALICE"), Entry(id, "alice"))
+        for other in ("älice", "alice ", "bob", "", "\udcff", "a\0", "x" * 1000):
             self.assertIsNone(await self.book.by_name("users", other), other)
 
     async def test_links_are_seen_from_both_ends(self) -> None:
@@ -124,7 +125,7 @@ class KeeperTests(BookCase):
         links = {"domains": [domain, domain], "emails": [email], "quotas": [quota]}
         entry, touched = await self.book.create("users", {"name": "alice"}, links)
         self.assertEqual(entry, Entry(entry.id, "alice"))
-        expected = {("alice", "xn--bcher-kva.example"), ("alice", "Sales@example.com")}
+        expected = {("alice", "xn--bcher-kva.example"), ("alice", "sales@example.com")}
         self.assertEqual(copies(touched), Touched(frozenset({"alice"}), frozenset(expected)))
 
     async def test_new_domains_emails_and_quotas(self) -> None:
@@ -203,8 +204,7 @@ class KeeperTests(BookCase):
                     await self.book.create(kind, {"name": prefix + name}, {})
                 with self.assertRaisesRegex(BookConflict, sentence):
                     await self.book.update(kind, id, {"name": prefix + name}, {})
-        # An address' local part compares as it is, and an entry may be brought into the normal form.
-        await self.email("info@upper.example")
+        # An entry may be brought into the normal form.
         self.assertEqual((await self.book.update("domains", 1, {"name": "upper.example"}, {}))[0].name, "upper.example")
         self.assertEqual((await self.book.update("domains", 1, {"greylist": True}, {}))[0].name, "upper.example")
 

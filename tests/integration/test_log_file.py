@@ -98,7 +98,7 @@ def test_lines_of_a_file_that_was_deleted_are_counted_as_lost(path: Path) -> Non
         wait_until(lambda: log.lost == 3, "the loss")
         path.parent.mkdir()
         log.write(b"five\n")
-    assert path.read_bytes() == b"3 lines of the decision log were lost\nfive\n"
+    assert path.read_bytes() == b"3 lines of the log were lost\nfive\n"
     assert [text.rpartition(". ")[2] for text in log.told] == [
         "Meanwhile lines are lost.",
         f"The decision log {path} is written again.",
@@ -161,7 +161,7 @@ def test_a_full_disk_tears_no_line_and_only_what_is_lost_is_counted(path: Path) 
             log.write(lines[15_000])
             wait_until(lambda: log.lost == 5_001, "the loss")
         log.write(b"last\n")
-    assert path.read_bytes() == b"".join(lines[:10_000]) + b"5001 lines of the decision log were lost\nlast\n"
+    assert path.read_bytes() == b"".join(lines[:10_000]) + b"5001 lines of the log were lost\nlast\n"
     assert log.told == [
         f"The decision log {path} cannot be written: File too large.",
         f"The decision log {path} is written again.",
@@ -204,7 +204,7 @@ def test_a_pipe_goes_on_with_its_next_reader_on_a_new_line(path: Path) -> None:
         *kept, torn, note, last, end = (line[50:] + read(reader, b"last\n").partition(line[50:])[2]).split(b"\n")
         os.close(reader)
     assert set(kept[1:]) == {line[:-1]} and line.startswith(torn)
-    assert (note, last, end) == (b"%d lines of the decision log were lost" % lost, b"last", b"")
+    assert (note, last, end) == (b"%d lines of the log were lost" % lost, b"last", b"")
     assert len(kept) + 1 + lost == 10_000
     broken, mended = log.told
     assert broken.endswith(" cannot be written: Broken pipe: nobody reads what is written there; start its reader.")
@@ -213,7 +213,7 @@ def test_a_pipe_goes_on_with_its_next_reader_on_a_new_line(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("note", "line"),
-    [(loss_as_text, b"4 lines of the decision log were lost"), (loss_as_json, b'{"lost_lines": 4}')],
+    [(loss_as_text, b"4 lines of the log were lost"), (loss_as_json, b'{"lost_lines": 4}')],
 )
 def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(
     path: Path, note: Callable[[int], str], line: bytes

@@ -24,7 +24,7 @@ from tests.support.book_case import OnMariaDB, OnPostgreSQL, OnSqlite, engine_fo
 
 ROWS = {
     "users": "(id, name) VALUES (1, 'alice'), (2, 'bob')",
-    "domains": "(id, name) VALUES (1, 'Example.com')",
+    "domains": "(id, name) VALUES (1, 'example.com')",
     "emails": "(id, name) VALUES (1, 'sales@example.com')",
     "quotas": "(id, name, quota) VALUES (1, 'basic', 100)",
     "domain_user": "(user_id, domain_id) VALUES (1, 1), (2, 1)",
@@ -278,7 +278,7 @@ class SchemaOnMariaDB(SchemaTests, OnMariaDB, unittest.TestCase):
                 connection.execute(text(statement))
         fill(self.engine)
         with self.engine.begin() as connection:
-            connection.execute(text("INSERT INTO domains (name) VALUES ('bücher.example')"))
+            connection.execute(text("INSERT INTO domains (name) VALUES ('xn--bcher-kva.example')"))
         before = contents(self.engine)
         self.assertEqual(schema.upgrade(self.engine), schema.TABLES_REVISION)
         self.assertEqual(contents(self.engine), before)

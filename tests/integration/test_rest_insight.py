@@ -147,9 +147,9 @@ class DecisionsTests(InsightTestCase):
         self.decide()
         answer = await self.node.ask("GET", "/live/decisions/?user=alice&queue_id=&limit=7")
         self.assertEqual(answer.response[0]["action"], "REJECT no")
-        self.assertEqual(self.node.found, [({"user": "alice", "queue_id": ""}, 7)])
+        self.assertEqual(self.node.searched, [{"user": "alice", "queue_id": ""}])
         await self.node.ask("GET", "/live/decisions/")
-        self.assertEqual(self.node.found[1], ({}, 100))
+        self.assertEqual(self.node.searched[1], {})
         self.assertEqual((await self.node.ask("GET", "/live/decisions/?colour=red")).status, 422)
 
     async def test_it_is_told_how_far_they_reach_back(self) -> None:

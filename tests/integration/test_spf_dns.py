@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
 from chapps_tw import spf_dns
-from chapps_tw.network import parse_nameservers
-from chapps_tw.spf_dns import FIRST_PATIENCE, Resolver, nameservers
+from chapps_tw.network import Server, parse_nameservers
+from chapps_tw.spf_dns import FIRST_PATIENCE, Resolver, SystemServers, nameservers
 from chapps_tw.spf_messages import FAILURE_TTL, DnsFailure
 from tests.support.servers.dns import (
     BADVERS,
+    CUT,
+    EMPTY,
     FORGED,
     FORMERR,
+    LONG,
+    MISLED,
     NEVER,
     NOTIMP,
     SERVFAIL,
@@ -78,10 +84,14 @@ class Asking(TestCase):
         self.assertEqual(await dns.ask("good.example", "TXT"), ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
         self.assertEqual([protocol for _, _, protocol in server.questions], ["udp", "tcp"])
 
-    async def test_more_records_than_spf_needs_are_not_read(self) -> None:
-        many = {"many.example": addresses(*[f"192.0.2.{n}" for n in range(256)], "198.51.100.1")}
-        dns = resolver(self, dns_server(self, many))
-        await self.assertFailure(dns.ask("many.example", "A"), DnsFailure)
+    async def test_an_answer_of_more_records_or_octets_than_allowed_is_not_read(self) -> None:
+        server = dns_server(self, {"many.example": addresses(*[f"192.0.2.{n}" for n in range(20)])})
+        self.assertEqual(len(await resolver(self, server, records=21).ask("many.example", "A")), 20)
+        for bounds, why in (({"records": 20}, "21 records, 20 are"), ({"size": 4096}, "octets, 4096 are")):
+            server.moods["many.example"] = LONG if "size" in bounds else ""
+            dns = resolver(self, server, **bounds)
+            failure: Any = await self.assertFailure(dns.ask("many.example", "A"), DnsFailure)
+            self.assertIn(why, failure.asked)
 
     async def test_a_datagram_that_is_lost_is_sent_again(self) -> None:
         server = dns_server(self, ZONES, {"good.example": NEVER})
@@ -130,8 +140,8 @@ class Asking(TestCase):
         good = dns_server(self, ZONES)
         refusing, full = (DnsServer(ZONES, {"good.example": TRUNCATED}, tcp=False) for _ in range(2))
         fill(self, full)
-        silent = dns_server(self, ZONES, {"good.example": SILENT_TCP})
-        for bad in (refusing, full, silent):
+        silent, misled = (dns_server(self, ZONES, {"good.example": mood}) for mood in (SILENT_TCP, MISLED))
+        for bad in (refusing, full, silent, misled):
             self.addCleanup(bad.stop)
             dns = resolver(self, bad, good, timeout=30.0, time=reactor)
             self.assertEqual(len(await dns.ask("good.example", "TXT")), 1)
@@ -145,13 +155,54 @@ class Asking(TestCase):
         sick = dns_server(self, ZONES, {"good.example": SERVFAIL})
         silent = dns_server(self, ZONES, {"good.example": NEVER})
         for bad in (down().address, sick.address, silent.address):
-            dns = Resolver(reactor, runner(self), [bad, good.address], 30.0)
-            self.addCleanup(dns.close)
+            dns = resolver(self, bad, good, timeout=30.0, time=reactor)
             self.assertEqual(len(await dns.ask("good.example", "TXT")), 1)
 
+    async def test_an_answer_that_cannot_be_read_has_another_server_asked_at_once(self) -> None:
+        cut = dns_server(self, ZONES, {"good.example": CUT})
+        empty = dns_server(self, {"good.example": [EMPTY]})
+        good = dns_server(self, ZONES)
+        self.patch(spf_dns, "FIRST_PATIENCE", 60.0)
+        dns = resolver(self, cut, empty, good, timeout=60.0)
+        self.assertEqual(await dns.ask("good.example", "TXT"), ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
+        self.assertEqual([len(server.questions) for server in (cut, empty, good)], [1, 1, 1])
+
+    async def test_a_record_that_cannot_be_read_does_not_hide_the_others(self) -> None:
+        for records in ([EMPTY, *ZONES["good.example"]], [*ZONES["good.example"], EMPTY, txt("other")]):
+            server = dns_server(self, {"good.example": records})
+            self.assertEqual((await checker(self, server).check("192.0.2.1", "", "a@good.example")).result, "pass")
+
+    async def test_a_failure_names_the_servers_and_what_each_did(self) -> None:
+        sick = dns_server(self, ZONES, {"good.example": SERVFAIL})
+        silent = dns_server(self, ZONES, {"good.example": NEVER})
+        cut = dns_server(self, ZONES, {"good.example": CUT})
+        gone = down()
+        self.patch(spf_dns, "FIRST_PATIENCE", 60.0)
+        failure: Any = await self.assertFailure(
+            resolver(self, sick, cut, gone, silent, timeout=4.0, time=reactor).ask("good.example", "TXT"), DnsFailure
+        )
+        self.assertEqual(failure.problem, "no answer from DNS in time")
+        self.assertEqual(
+            failure.asked,
+            f"127.0.0.1:{sick.port} answered SERVFAIL, 127.0.0.1:{cut.port} answered a message without its end, "
+            f"127.0.0.1:{gone.port} cannot be reached, 127.0.0.1:{silent.port} has not answered",
+        )
+        failure = await self.assertFailure(resolver(self, sick).ask("good.example", "TXT"), DnsFailure)
+        wanted = f"no DNS server has an answer (127.0.0.1:{sick.port} answered SERVFAIL)"
+        self.assertEqual((str(failure), str(failure.again())), (wanted, wanted))
+
+    async def test_a_check_without_an_answer_tells_whom_it_asked_apart_from_the_problem(self) -> None:
+        server = dns_server(self, ZONES, {"good.example": NEVER, "sick.example": SERVFAIL})
+        for domain, timeout, problem, what in (
+            ("good.example", 2.0, "no answer from DNS in time", "has not answered"),
+            ("sick.example", 30.0, "no DNS server has an answer", "answered SERVFAIL"),
+        ):
+            found = await checker(self, server, timeout, reactor).check("192.0.2.1", "", f"a@{domain}")
+            self.assertEqual(found.problem, f"TXT of {domain}: {problem}")
+            self.assertEqual(found.asked, f"127.0.0.1:{server.port} {what}")
+
     async def test_no_server_at_all_is_a_failure_at_once(self) -> None:
-        dns = Resolver(reactor, runner(self), [down().address, ("::1", down().port)], 30.0)
-        self.addCleanup(dns.close)
+        dns = resolver(self, down().address, ("::1", down().port), timeout=30.0)
         await self.assertFailure(dns.ask("good.example", "TXT"), DnsFailure)
 
     async def test_names_that_cannot_be_asked_have_no_records(self) -> None:
@@ -205,12 +256,37 @@ class Servers(TestCase):
             ),
         )
         self.assertEqual(parse_nameservers(" ".join(map(str, read))), read)
-        self.assertEqual(nameservers(read), list(read))
+        self.assertEqual(nameservers(read)(), read)
 
     def test_anything_else_is_refused(self) -> None:
         for text in ("dns.example", "192.0.2.53:0", "192.0.2.53:70000", "[192.0.2.53", "192.0.2.53:x", "[]:53"):
             error = self.assertRaises(ValueError, parse_nameservers, text)
             self.assertIn(repr(text), str(error))
 
+    def test_the_systems_are_those_of_its_file_as_it_is_now(self) -> None:
+        path = Path(self.mktemp())
+        servers = SystemServers(str(path))
+        self.assertEqual(servers(), [("127.0.0.1", 53)])
+        for text, wanted in (
+            ("nameserver 192.0.2.53\nnameserver 2001:db8::53\n", [("192.0.2.53", 53), ("2001:db8::53", 53)]),
+            ("nameserver 198.51.100.53\n", [("198.51.100.53", 53)]),
+            ("# in the middle of a change\n", [("198.51.100.53", 53)]),
+            ("nameserver 203.0.113.53\n", [("203.0.113.53", 53)]),
+        ):
+            path.write_text(text)
+            self.assertEqual(servers(), wanted)
+        path.unlink()
+        self.assertEqual(servers(), [("203.0.113.53", 53)])
+
+    async def test_a_change_of_servers_holds_for_the_next_question(self) -> None:
+        one, other = (dns_server(self, ZONES) for _ in range(2))
+        asked = [Server(*one.address)]
+        dns = Resolver(reactor, runner(self), lambda: asked, 5.0)
+        self.addCleanup(dns.close)
+        await dns.ask("good.example", "TXT")
+        asked[:] = [Server(*other.address)]
+        await dns.ask("good.example", "A")
+        self.assertEqual([len(server.questions) for server in (one, other)], [1, 1])
+
     def test_without_any_the_systems_are_asked(self) -> None:
-        self.assertTrue(nameservers(()))
+        self.assertTrue(nameservers(())())

@@ -16,7 +16,7 @@ from chapps_tw.spf_check import SpfChecker, identity_of
 from chapps_tw.spf_dns import Resolver
 from tests.support.paths import DATA
 from tests.support.servers.dns import NEVER, DnsServer, record, txt
-from tests.support.spf_tools import TimeByHand, dns_server, resolver, runner, wait_until
+from tests.support.spf_tools import RULES, TimeByHand, dns_server, resolver, runner, wait_until
 
 SUITE = DATA / "rfc7208-tests.yml"
 DEADLINE = 2.0
@@ -33,7 +33,7 @@ class Suite(TestCase):
             server = dns_server(self, *zone(scenario["zonedata"]))
             time = TimeByHand()
             dns = resolver(self, server, timeout=DEADLINE, time=time)
-            spf = SpfChecker(time, runner(self), thread_time, dns, DEADLINE)
+            spf = SpfChecker(time, runner(self), thread_time, dns, DEADLINE, RULES)
             cases = scenario["tests"].items()
             runs = [run(spf, case) for _, case in cases]
             await wait_until(partial(only_silence_is_waited_for, runs, dns, server))

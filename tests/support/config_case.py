@@ -13,6 +13,8 @@ from chapps_tw.config_file import load
 def read(tmp_path: Path, text: str, **environ: str) -> Settings:
     file = tmp_path / "chapps.ini"
     file.write_text(text)
+    # As the service writes it: it may hold a secret.
+    file.chmod(0o600)
     return load(str(file), environ)
 
 

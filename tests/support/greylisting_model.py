@@ -92,7 +92,12 @@ class Subject(NamedTuple):
 def compare_with_model(new_subject: Callable[[], Subject]) -> None:
     """Try random sequences of attempts, each on a new state."""
     section = dataclasses.replace(
-        Section(), minimum_deferral=DEFERRAL, cache_ttl=LIFETIME, whitelist_threshold=THRESHOLD
+        Section(),
+        minimum_deferral=DEFERRAL,
+        retry_window=LIFETIME,
+        pass_ttl=LIFETIME,
+        tally_ttl=LIFETIME,
+        whitelist_threshold=THRESHOLD,
     )
     book = DictBook()
     book.flags = {"grey.example": (True, False)}

@@ -34,9 +34,9 @@ class DictBook:
     def quota_of(self, user: str) -> Deferred[QuotaGrant]:
         return self._answer(QuotaGrant(user in self.quotas, self.quotas.get(user)))
 
-    def senders_of(self, user: str, domain: str, email: str) -> Deferred[SenderGrant]:
+    def senders_of(self, user: str, domain: str, email: str, base: str = "") -> Deferred[SenderGrant]:
         linked = self.senders.get(user, set())
-        return self._answer(SenderGrant(user in self.senders, domain in linked, email in linked))
+        return self._answer(SenderGrant(user in self.senders, domain in linked, email in linked, base in linked))
 
     def flags_of(self, domain: str) -> Deferred[DomainFlags]:
         greylist, check_spf = self.flags.get(domain, (False, False))

@@ -22,7 +22,7 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import upgrade
 from chapps_tw.database.threads import Threads
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import Found
+from chapps_tw.decision_log import DecisionLog, Search
 from chapps_tw.decision_record import Record, record_of
 from chapps_tw.interfaces import StateUnavailable
 from chapps_tw.request import PostfixPolicyRequest
@@ -125,6 +125,7 @@ class Node:
 
     :ivar explained: what ``/live/explain/`` was asked, as listener and attributes.
     :ivar records: what explain and decisions answer with.
+    :ivar decisions: what decisions are looked for in, in place of the records.
     :ivar sent: which of them explain tells to be the answer.
     :param state: in place of the embedded one.
     """
@@ -138,14 +139,15 @@ class Node:
         self.state = state or SqliteState(":memory:", time.time, reactor)
         self._threads = Threads(reactor, 4)
         adapter = replace(PolicyConfigAdapter(), db_name="book")
-        engine = make_engine(adapter, "", self.directory.name)
+        self.engine = engine = make_engine(adapter, "", self.directory.name, self.settings.chapps.fold_case)
         upgrade(engine)
         self.book = Keeper(engine, reactor, self._threads.run)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
         self.records: list[Record] = [record_of("outbound", "", PostfixPolicyRequest({"sender": "a"}), within, 1.5)]
         self.sent = -1
-        self.found: list[tuple[Mapping[str, str], int]] = []
+        self.searched: list[Mapping[str, str]] = []
+        self.decisions: DecisionLog | None = None
         self.api = API(
             self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
             find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, clock=time.time,
@@ -184,9 +186,9 @@ class Node:
         self.explained.append((listener, attributes))
         return Explained(self.records[self.sent], self.records)
 
-    def _find(self, wanted: Mapping[str, str], limit: int) -> Found:
-        self.found.append((wanted, limit))
-        return Found(self.records, len(self.records), 1.5)
+    def _find(self, wanted: Mapping[str, str]) -> Search:
+        self.searched.append(wanted)
+        return self.decisions.search(wanted) if self.decisions else Search(iter(self.records), len(self.records), 1.5)
 
     async def _write(self, passcode: str) -> tuple[str, list[str]]:
         if passcode != PASSCODE:

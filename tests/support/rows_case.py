@@ -21,6 +21,8 @@ from tests.support.servers.sql import MariaDB, PostgreSQL
 
 DEFERRAL = 0.2
 
+OVER_QUOTA = "REJECT Rejected - outbound quota fulfilled"
+
 
 class RowsCase(APITestCase):
     """One service, and what it is asked.
@@ -41,7 +43,7 @@ class RowsCase(APITestCase):
         cls.addClassCleanup(dns.stop)
         options: Options = {
             "CHAPPS": {**PATIENT["CHAPPS"], "password": make_hash(PASSCODE)},
-            "OutboundQuotaPolicy": {"margin": 0},
+            "OutboundQuotaPolicy": {"margin": 0, "rejection_message": OVER_QUOTA},
             "GreylistingPolicy": {"minimum_deferral": DEFERRAL},
             "SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"},
         }

@@ -34,7 +34,10 @@ class ThereUntilDeleted:
             return
         status = response.status_code
         if rest:
-            self._check(kind, _number(rest.partition("/")[0]), status)
+            id, _, linked = rest.partition("/")
+            self._check(kind, _number(id), status)
+            if method == "DELETE" and status == 200 and not linked:
+                self.there[kind, _number(id)] = False
         elif method == "POST" and status == 201:
             self.there[kind, json.loads(response.content)["response"]["id"]] = True
         elif method == "PUT" and status in (200, 404):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import thread_time
+from time import time as wall_clock
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -14,12 +15,16 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.network import Server
 from chapps_tw.spf_check import SpfChecker
-from chapps_tw.spf_dns import Resolver
+from chapps_tw.spf_dns import Bounds, Resolver
+from chapps_tw.spf_evaluation import Rules
 from tests.support.servers.dns import DnsServer, Zones
 
 # Which interfaces it provides is only known when it runs.
 reactor: Any = _reactor
+
+RULES = Rules(wall_clock)
 
 
 def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | None = None) -> DnsServer:
@@ -41,12 +46,15 @@ class TimeByHand(Clock):
         return getattr(reactor, name)
 
 
-def resolver(test: TestCase, *servers: DnsServer, timeout: float = 5.0, time: Any = None) -> Resolver:
+def resolver(
+    test: TestCase, *servers: DnsServer | tuple[str, int], timeout: float = 5.0, time: Any = None, **bounds: int
+) -> Resolver:
     """A resolver that asks these servers, with no memory of earlier tests.
 
     :param time: the reactor whose time counts; one whose time stands still when ``None``.
     """
-    found = Resolver(time or TimeByHand(), runner(test), [server.address for server in servers], timeout)
+    asked = [Server(*(server if isinstance(server, tuple) else server.address)) for server in servers]
+    found = Resolver(time or TimeByHand(), runner(test), lambda: asked, timeout, bounds=Bounds(**bounds))
     test.addCleanup(found.close)
     return found
 
@@ -59,11 +67,11 @@ def runner(test: TestCase, size: int = 4) -> Callable[..., Deferred[Any]]:
     return partial(deferToThreadPool, reactor, pool)
 
 
-def checker(test: TestCase, server: DnsServer, timeout: float = 5.0, time: Any = None) -> SpfChecker:
+def checker(test: TestCase, server: DnsServer, timeout: float = 5.0, time: Any = None, **rules: Any) -> SpfChecker:
     """A checker with threads and a resolver of its own; see :func:`resolver`."""
     time = time or TimeByHand()
     dns = resolver(test, server, timeout=timeout, time=time)
-    found = SpfChecker(time, runner(test), thread_time, dns, timeout)
+    found = SpfChecker(time, runner(test), thread_time, dns, timeout, RULES._replace(**rules))
     test.addCleanup(found.close)
     return found
 

@@ -36,7 +36,8 @@ START = 1_700_000_000.0
 # Ends that no sum of steps meets: what happens at that very moment is nobody's promise. Some of Redis' keys
 # expire in real time, which goes on too: hence seconds to spare.
 TTL = 43.1
-LIFETIME = 90.1
+# Of what was deferred, of what has passed, and of a tally.
+LIFETIMES = (60.1, 90.1, 120.1)
 INTERVAL = 100.0
 USERS = ("bob", "alice")
 CLIENTS = ("192.0.2.0/24", "example.net")
@@ -135,25 +136,32 @@ class Model:
     def meet(self, meeting: Meeting, patience: Patience, flag: int | None) -> Met:
         if not flag and not meeting.forced:
             return Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
-        tally = len(self.tally(meeting.client))
-        if 0 < patience.threshold <= tally:
-            return Met(Outcome.KNOWN_CLIENT, 0.0, self.count(meeting, patience), "")
-        first, last = self.tuples.get(meeting[:3], (0.0, 0.0))
-        known = self.now - last <= patience.lifetime
-        first = first if known else self.now
-        self.tuples[meeting[:3]] = (first, self.now)
+        names = [name for name in (meeting.spf_domain, meeting.client) if name]
+        known_as = [name for name in names if 0 < patience.threshold <= len(self.tally(name))]
+        if known_as:
+            return Met(Outcome.KNOWN_CLIENT, 0.0, self.count(known_as[0], meeting.instance, patience), "")
+        tuples = [(name, meeting.sender, meeting.recipient) for name in names]
+        firsts = [first for first in (self.first_met(each, patience) for each in tuples) if first is not None]
+        first = min(firsts, default=self.now)
+        self.tuples |= dict.fromkeys(tuples, (first, self.now))
         wait = first + patience.deferral - self.now
         if wait > 0:
-            return Met(Outcome.EARLY if known else Outcome.FIRST, wait, tally, "")
-        return Met(Outcome.PASSED, 0.0, self.count(meeting, patience), "")
+            return Met(Outcome.EARLY if firsts else Outcome.FIRST, wait, len(self.tally(names[0])), "")
+        return Met(Outcome.PASSED, 0.0, self.count(names[0], meeting.instance, patience), "")
 
-    def count(self, meeting: Meeting, patience: Patience) -> int:
-        tally = dict(self.tally(meeting.client))
-        if patience.threshold and meeting.instance and meeting.instance not in tally:
-            self.tallies.setdefault(meeting.client, {})[meeting.instance] = self.now
-            self.ends[meeting.client] = self.now + patience.lifetime
-            kept = self.tally(meeting.client)[-patience.threshold :]
-            self.tallies[meeting.client] = dict(kept)
+    def first_met(self, name: tuple[str, str, str], patience: Patience) -> float | None:
+        """When a tuple was first met, while it is remembered."""
+        first, last = self.tuples.get(name, (0.0, 0.0))
+        passed = last - first >= patience.deferral
+        return first if self.now - last <= (patience.pass_ttl if passed else patience.retry_window) else None
+
+    def count(self, client: str, instance: str, patience: Patience) -> int:
+        tally = dict(self.tally(client))
+        if patience.threshold and instance and instance not in tally:
+            self.tallies.setdefault(client, {})[instance] = self.now
+            self.ends[client] = self.now + patience.tally_ttl
+            kept = self.tally(client)[-patience.threshold :]
+            self.tallies[client] = dict(kept)
             return len(kept)
         return len(tally)
 
@@ -182,6 +190,7 @@ meetings = st.builds(
     domain=st.sampled_from(DOMAINS),
     instance=st.sampled_from(["", "i1", "i2", "i3", "i4"]),
     forced=st.sampled_from([False, False, True]),
+    spf_domain=st.sampled_from(["", "", *CLIENTS[1:]]),
 )
 # What happens between MISSING and the fill.
 meanwhiles = st.sampled_from(["", "", "", "drop it", "drop another", "time"])
@@ -283,7 +292,7 @@ class Comparison(RuleBasedStateMachine):
         meanwhile=meanwhiles,
     )
     def meet(self, meeting: Meeting, deferral: float, threshold: int, flag: int, meanwhile: str) -> None:
-        patience = Patience(deferral, LIFETIME, threshold)
+        patience = Patience(deferral, *LIFETIMES, threshold)
         known = self.model.copy("@" + meeting.domain)
         if known is not None or meeting.forced:
             self.met(meeting, patience, known, [None] * len(self.subjects))
@@ -326,7 +335,7 @@ class Comparison(RuleBasedStateMachine):
         for client in CLIENTS:
             self.same(self.model.tally(client), methodcaller("tally", client))
         for names, (_, last) in self.model.tuples.items():
-            if self.model.now - last <= LIFETIME:
+            if self.model.now - last <= LIFETIMES[0]:
                 self.same(last, methodcaller("last_met", *names))
 
     @rule(

@@ -423,9 +423,10 @@ def test_a_passcode_in_place_of_its_hash_is_told(run: Run, config: Path) -> None
     config.write_text(f"{plain}password = hunter2\n")
     ran = run("check-config")
     assert ran.code == 0
-    assert f"{config}: [CHAPPS] password is no hash, so that no passcode matches it; make one with" in ran.err
+    assert "[CHAPPS] password is no hash, so that no passcode matches it; make one with" in ran.err
     assert "hunter2" not in ran.err + ran.out
     config.write_text(f"{plain}password = {make_hash('hunter2')}\n")
+    config.chmod(0o600)
     assert run("check-config").err == ""
 
 
@@ -474,3 +475,10 @@ def test_ctrl_c_ends_it_without_a_traceback(config: Path) -> None:
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 128 + signal.SIGINT
+
+
+def test_check_config_says_what_dns_must_have_for_the_helo_whitelist(run: Run, config: Path) -> None:
+    config.write_text(f"{config.read_text()}helo_whitelist = mx.example.org:192.0.2.1; me.example:127.0.0.1\n")
+    told = [line for line in run("check-config").out.splitlines() if "helo_whitelist" in line]
+    wanted = "mx.example.org has 192.0.2.1 in DNS (A), whose name there (PTR) is mx.example.org"
+    assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 counts while {wanted}"]

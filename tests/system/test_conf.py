@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import smtplib
 import subprocess
@@ -145,3 +146,19 @@ def test_with_no_service_outbound_mail_is_deferred_and_inbound_mail_flows(
     finally:
         postfix.stop()
     assert (code, text.decode()[:5]) == reply
+
+
+def test_the_examples_and_the_readme_count_at_data_what_is_submitted(tmp_path: Path) -> None:
+    """And not at RCPT, where what is never sent counts."""
+    settings = examples(tmp_path)
+    asked = f"check_policy_service {{ inet:127.0.0.1:{Settings().oqp.listen_port}, timeout=5s,"
+    assert settings["mua_data_restrictions"] == "$chapps_outbound"
+    assert "chapps" not in settings["mua_recipient_restrictions"]
+    services = (tmp_path / "master.cf").read_text()
+    assert services.count("\n  -o smtpd_data_restrictions=$mua_data_restrictions\n") == 2
+    lines = re.findall(r"^ +-o .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (tmp_path / "master.cf").write_text("\n".join(["submission inet n - y - - smtpd", *lines, ""]))
+    read = subprocess.run([program("postconf"), "-c", str(tmp_path), "-P"], capture_output=True, text=True, timeout=60)
+    assert read.stderr == ""
+    (line,) = [line for line in read.stdout.splitlines() if "data_restrictions" in line]
+    assert line.partition(" = ")[2].startswith(asked)

@@ -40,7 +40,10 @@ STEPS, STEP = 60, 0.0001
 Call = tuple[Any, ...]
 Flip = tuple[Call, str]
 
-OPTIONS: Options = {"OutboundQuotaPolicy": {"margin": 0}}
+OPTIONS: Options = {
+    "OutboundQuotaPolicy": {"margin": 0, "rejection_message": OVER_QUOTA, "too_large_message": OVER_QUOTA},
+    "SenderDomainAuthPolicy": {"rejection_message": NOT_ALLOWED},
+}
 
 
 class InForceTestCase(APITestCase):
@@ -121,7 +124,8 @@ class NextQuestionTests(InForceTestCase):
             self.change("DELETE", path, [id])
             self.assertEqual(self.sent(), NOT_ALLOWED)
             self.change("PUT", path, [id])
-        self.change("PUT", "/users/", {"user": {"id": self.ann}, "domains": []})
+        other = self.create(self.here, "domains", name="other.example")
+        self.change("PUT", "/users/", {"user": {"id": self.ann}, "domains": [other]})
         self.assertEqual(self.sent(), NOT_ALLOWED)
         self.change("PUT", "/domains/", {"domain": {"id": self.domain}, "users": [self.ann]})
         self.assertEqual(self.sent(), "DUNNO")

@@ -86,7 +86,7 @@ class GreylistingTests(InboundTestCase):
         self.run_both()
         first = self.told(self.send(UNKNOWN, GREY))
         self.assertEqual(list(first), [450])
-        self.assertRegex(first[450], r"Service temporarily unavailable - greylisted, retry in 2 s$")
+        self.assertRegex(first[450], r"Service temporarily unavailable - greylisted, retry in 2 seconds$")
         self.assertEqual(self.send(UNKNOWN, GREY).codes, [450])
         time.sleep(DEFERRAL)
         self.assertEqual(self.send(UNKNOWN, GREY).delivered, 1)
@@ -151,7 +151,7 @@ class RecipientTests(InboundTestCase):
         for sender in (UNKNOWN, LENIENT):
             replies = self.send(sender, PLAIN, CHECKED)
             self.assertEqual(replies.codes, [250, 450])
-            self.assertIn("greylisted, retry in 2 s", self.told(replies)[450])
+            self.assertIn("greylisted, retry in 2 seconds", self.told(replies)[450])
         time.sleep(DEFERRAL)
         for sender, result in ((UNKNOWN, "none"), (LENIENT, "softfail")):
             before = len(self.postfix.delivered(1))
@@ -213,3 +213,19 @@ class WhitelistTests(InboundTestCase):
             self.assertEqual(self.send(FORGED, CHECKED, address="192.0.2.98", helo=name).codes, [550])
         with self.subTest("this client with another name"):
             self.assertEqual(self.send(FORGED, CHECKED, address=address).codes, [550])
+
+
+class ExemptTests(InboundTestCase):
+    def test_who_has_logged_in_skips_both_policies(self) -> None:
+        self.run_both()
+        with SMTPClient(self.postfix.port) as client:
+            client.xclient(ADDR="198.51.100.7", LOGIN="alice@grey.example")
+            replies = client.message(FORGED, [GREY, CHECKED], "Subject: test\r\n\r\nHello\r\n")
+        self.assertEqual(replies.codes, [250, 250])
+        self.assertEqual(self.headers(2), [[], []])
+        wait_until(lambda: self.service.decisions().count(" reason=logged_in ") == 2, "the lines")
+
+    def test_a_container_s_gateway_may_be_trusted(self) -> None:
+        self.run_both({"CHAPPS": {"trusted_networks": "172.17.0.1"}})
+        self.assertEqual(self.send(FORGED, GREY, CHECKED, address="172.17.0.1").codes, [250, 250])
+        self.assertEqual(self.send(FORGED, CHECKED, address="127.0.0.1").codes, [550])

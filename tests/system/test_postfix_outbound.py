@@ -172,7 +172,7 @@ class SenderTests(OutboundTestCase):
             ("eve", "ann@example.com"),
         ]:
             with self.subTest(login=login, sender=sender):
-                self.assertIn("not allowed to send mail from this domain", self.refusal(login, sender))
+                self.assertIn(f"{login} is not allowed to send mail as ", self.refusal(login, sender))
         self.assertEqual((self.service.remaining("ann"), self.service.remaining("eve")), (12, 12))
         with self.session("eve") as client:
             self.assertEqual(client.message("eve@EXAMPLE.com", ["r@example.net"]).delivered, 1)
@@ -225,3 +225,21 @@ class ConnectionTests(OutboundTestCase):
         self.run_both(["RCPT"], 12)
         self.service.kill()
         self.assertEqual([code // 100 for code in self.send(1)[0].codes], [4, 4, 4])
+
+
+class GivenUpTests(OutboundTestCase):
+    """A client that gives up before DATA: as the examples have it, that costs its user nothing."""
+
+    def left(self, stage: str) -> int:
+        self.run_both([stage], 12)
+        with self.session() as client:
+            client.command(f"MAIL FROM:<{ANN}>")
+            codes = [client.command(f"RCPT TO:<r{number}@example.net>")[0] for number in range(3)]
+            self.assertEqual([*codes, client.command("RSET")[0]], [250] * 4)
+        return self.service.remaining("ann")
+
+    def test_asked_at_data_it_costs_nothing(self) -> None:
+        self.assertEqual(self.left("DATA"), 12)
+
+    def test_asked_at_rcpt_it_costs_what_was_asked_about(self) -> None:
+        self.assertEqual(self.left("RCPT"), 9)

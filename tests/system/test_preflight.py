@@ -62,7 +62,7 @@ def told(tmp_path: Path, config: Path) -> Told:
 def test_it_says_where_what_and_what_would_help(told: Told, config: Path, section: str, line: str, words: str) -> None:
     (found,) = told(f"[{section}]\n{line}")
     option = line.partition(" = ")[0]
-    assert found.startswith(f"{config}: [{section}] {option} = ")
+    assert found.startswith(f"{config}: line 4: [{section}] {option} = ")
     assert words in found
     assert "hush" not in found
 
@@ -84,6 +84,26 @@ def test_it_says_where_what_and_what_would_help(told: Told, config: Path, sectio
 )
 def test_what_can_work_is_not_complained_about(told: Told, text: str) -> None:
     assert told(text) == []
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "words"),
+    [
+        ("/etc/passwd", "cannot be used: Not a directory"),
+        ("/dev/null/chapps", "cannot be used: Not a directory"),
+        ("/proc/chapps", "/proc is a view into the kernel (proc), where no file can be made; name another place"),
+        ("/sys/kernel/a/b", "/sys/kernel is a view into the kernel (sysfs), where no file can be made"),
+        (f"/tmp/{'x' * 300}", "cannot be used: File name too long"),
+        (f"/tmp/{'x/' * 3000}", "cannot be used: File name too long"),
+    ],
+)
+def test_a_data_dir_that_cannot_be_is_told(config: Path, data_dir: str, words: str) -> None:
+    config.write_text(f"[CHAPPS]\ndata_dir = {data_dir}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(str(config), {}, findings)
+    (found,) = caught.value.problems
+    assert found.startswith(f"{config}: line 2: [CHAPPS] data_dir = '{data_dir.rstrip('/')}': ")
+    assert words in found
 
 
 def test_nothing_is_made(told: Told, tmp_path: Path, config: Path) -> None:

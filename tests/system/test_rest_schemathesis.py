@@ -33,9 +33,13 @@ include-path-regex = "^/live/(sda/|quota/[{]user_id[}])$"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "400", "401", "403", "404", "409"]
 
 # What was created is found by the id in the body. The check looks at parameters only, of which there are none, and
-# takes every 404 for one of what was created before. ThereUntilDeleted looks at the body.
+# takes every 404 for one of what was created before. ThereUntilDeleted looks at the body. Maps of users are of all ids
+# in the query, which need not be those that were created.
 [[operations]]
-include-name = ["PUT /users/", "PUT /domains/", "PUT /emails/", "PUT /quotas/"]
+include-name = [
+    "PUT /users/", "PUT /domains/", "PUT /emails/", "PUT /quotas/",
+    "GET /users/quotas/", "GET /users/domains/", "GET /users/emails/",
+]
 checks.ensure_resource_availability.enabled = false
 
 # DELETE takes members out of a list, and the list stays; or it forgets what a user sent, and the user stays. The

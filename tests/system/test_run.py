@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.paths import ROOT
 from tests.support.servers.common import Process, free_port, program, wait_until
+from tests.support.servers.postfix import Postfix
+from tests.support.smtp_client import SMTPClient
 
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("CHAPPS_")},
@@ -81,11 +83,38 @@ def test_the_printed_nc_line_works(tree: Path, running: Process) -> None:
 
 def test_the_printed_curl_line_tells_what_is_left(tree: Path, running: Process) -> None:
     program("curl")
-    (before,) = as_printed(tree, running, r"^ +(curl .*)$")
+    (before,) = as_printed(tree, running, r"^ +(.*curl .*)$")
     as_printed(tree, running, r"^ +(\S+chapps-cli .* ask .*)$")
-    (after,) = as_printed(tree, running, r"^ +(curl .*)$")
+    (after,) = as_printed(tree, running, r"^ +(.*curl .*)$")
     assert '"response": 1000' in before
     assert '"response": 999' in after
+
+
+def test_the_printed_lines_for_postfix_are_for_those_who_log_in_alone(running: Process) -> None:
+    hint = running.output().partition("\n3. ")[2].partition("\n\n")[0]
+    lines = re.findall(r"^ +-o .*$", hint, re.MULTILINE)
+    assert lines, hint
+    # As somebody would who does not read closely: what is no line of master.cf goes into main.cf.
+    loose = re.findall(r"^ +(smtpd_\w+) = (.*)$", hint, re.MULTILINE)
+    postfix = Postfix({}, parameters=dict(loose), submission="\n".join(lines))
+    try:
+        with SMTPClient(postfix.port) as client:
+            client.xclient(ADDR="198.51.100.7")
+            assert client.message("stranger@example.net", ["bob@example.com"]).delivered == 1
+        with SMTPClient(postfix.submission_port) as client:
+            client.xclient(LOGIN="alice@example.com")
+            replies = [client.message(f"alice@{name}", ["bob@example.net"]) for name in ("example.com", "example.org")]
+        with SMTPClient(postfix.submission_port) as client:
+            client.xclient(ADDR="198.51.100.7")
+            assert client.message("stranger@example.net", ["bob@example.net"]).codes == [554]
+    finally:
+        postfix.stop()
+    assert [each.delivered for each in replies] == [1, 0]
+    code, text = replies[1].data or (0, "")
+    assert (code, text.partition("Rejected - ")[2]) == (
+        554,
+        "alice@example.com is not allowed to send mail as alice@example.org",
+    )
 
 
 def test_ctrl_c_ends_it_and_it_starts_again(tree: Path, running: Process) -> None:

@@ -359,13 +359,13 @@ class RetryTests(ServiceTestCase):
                 return client.ask(inbound(sender=f"{listener}@{ANSWERING[0]}", recipient=GREY))
 
             begin = time.monotonic()
-            self.assertEqual(ask(), f"{GREYLISTED}3 s")
+            self.assertEqual(ask(), f"{GREYLISTED}3 seconds")
             first = time.monotonic()
             for third, left in ((1, "2 s"), (2, "1 s")):
                 time.sleep(begin + third * self.DEFERRAL / 3 - time.monotonic())
                 self.assertEqual(ask(), GREYLISTED + left)
             time.sleep(begin + self.DEFERRAL - 0.1 - time.monotonic())
-            self.assertEqual(ask(), f"{GREYLISTED}1 s")
+            self.assertEqual(ask(), f"{GREYLISTED}1 second")
             time.sleep(max(0.0, first + self.DEFERRAL - time.monotonic()))
             self.assertTrue(ask().startswith(passed))
 

@@ -292,10 +292,11 @@ def test_a_socket_in_a_directory_of_others_is_told_before_the_start_and_at_it() 
                 listen(settings, places(settings)[0], reactor, Factory())
             with pytest.raises(ConfigError) as told:
                 load(str(config), {}, findings)
-    listener, remedy = f"{config}: [Listener own] listen = 'unix:{place}/socket': ", "run this as 65533 (sudo -u 65533)"
-    assert str(refused.value).startswith(f"{listener}socket {place}/socket cannot be made: Permission denied: {place} ")
+    listener, remedy = f"[Listener own] listen = 'unix:{place}/socket': ", "run this as 65533 (sudo -u 65533)"
+    refusal = f"{config}: {listener}socket {place}/socket cannot be made: Permission denied: {place} "
+    assert str(refused.value).startswith(refusal)
     [found] = [each for each in told.value.problems if "[Listener own]" in each]
-    assert found.startswith(f"{listener}cannot be used: Permission denied: it belongs to 65533, ")
+    assert found.startswith(f"{config}: line 2: {listener}cannot be used: Permission denied: it belongs to 65533, ")
     assert str(refused.value).endswith(remedy) and found.endswith(remedy)
 
 

@@ -165,7 +165,12 @@ def test_all_errors_are_told_at_once_with_file_section_option_value_and_remedy(t
         ("CHAPPS", "user_key = sasl_username ; who logged in"),
         ("CHAPPS", "data_dir = /srv/chapps # here"),
         ("SPFEnforcementPolicy", "nameservers = 1.2.3.4.5"),
+        ("SPFEnforcementPolicy", "receiver = mx_.example.org:25"),
         ("GreylistingPolicy", "cache_ttl = 60"),
+        ("GreylistingPolicy", "cache_ttl = 1d"),
+        ("GreylistingPolicy", "retry_window = 60"),
+        ("GreylistingPolicy", "exempt_recipients = postmaster"),
+        ("CHAPPS", "trusted_networks = 10.0.0.1/8"),
         ("Redis", "sentinel_dataset = mail"),
         ("Redis", "server = redis.example:6379"),
         ("Redis", "sentinel_dataset = mail\nsentinel_servers = 127.0.0.1:99999"),
@@ -405,6 +410,28 @@ def test_a_socket_that_only_its_owner_or_a_group_may_use_needs_no_token(tmp_path
 def test_what_only_this_machine_reaches_is_known() -> None:
     assert is_local("tcp:1:interface=127.0.0.1") and is_local("unix:/x") and is_local(r"tcp6:1:interface=\:\:1")
     assert not is_local("tcp:1") and not is_local("tcp:1:interface=192.0.2.1") and not is_local("ssl:1")
+
+
+def test_the_lifetime_of_old_files_stands_for_all_that_it_was(tmp_path: Path) -> None:
+    def lifetimes(text: str, **environ: str) -> tuple[float, ...]:
+        grl = read(tmp_path, f"[GreylistingPolicy]\n{text}\n", **environ).grl
+        return grl.retry_window, grl.pass_ttl, grl.tally_ttl, grl.flag_ttl
+
+    day = 86400.0
+    variable = {"CHAPPS_GREYLISTINGPOLICY_CACHE_TTL": "4000"}
+    assert lifetimes("") == (2 * day, 35 * day, 35 * day, day)
+    assert lifetimes("cache_ttl = 3600") == (3600.0,) * 4
+    assert lifetimes("cache_ttl = 3600\npass_ttl = 7200") == (3600.0, 7200.0, 3600.0, 3600.0)
+    assert lifetimes("cache_ttl = 3600\npass_ttl = 7200", **variable) == (4000.0,) * 4
+    (found,) = problems(tmp_path, "[GreylistingPolicy]\n", CHAPPS_GREYLISTINGPOLICY_CACHE_TTL="1d")
+    assert found.startswith("environment: CHAPPS_GREYLISTINGPOLICY_CACHE_TTL = '1d': must be a number of seconds")
+
+
+def test_the_lifetime_of_an_old_file_is_written_as_what_it_stands_for(tmp_path: Path) -> None:
+    settings = read(tmp_path, "[GreylistingPolicy]\ncache_ttl = 3600\n")
+    written = render(settings).partition("[GreylistingPolicy]")[2].partition("[SPF")[0]
+    assert "cache_ttl" not in written and "\nflag_ttl = 3600\n" in written
+    assert read(tmp_path, render(settings)).grl == settings.grl
 
 
 def test_settings_are_frozen() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.decision import Decision, Reason, fill, stops, wire
+from chapps_tw.decision import Decision, Reason, fill, in_words, stops, wire
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,20 @@ def test_every_reason_has_a_meaning_and_none_the_same() -> None:
 
 def test_a_reason_is_its_code() -> None:
     assert [f"{Reason.NO_USER}", str(Reason.NO_USER), json.loads(json.dumps(Reason.NO_USER))] == ["no_user"] * 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 seconds"),
+        (1, "1 second"),
+        (90, "90 seconds"),
+        (121, "3 minutes"),
+        (3600, "60 minutes"),
+        (7201, "3 hours"),
+        (86400, "24 hours"),
+        (172801, "3 days"),
+    ],
+)
+def test_a_wait_is_told_in_words_and_never_as_too_short(seconds: int, words: str) -> None:
+    assert in_words(seconds) == words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -29,6 +29,11 @@ ATTRIBUTES = {
 
 
 Entry = tuple[str, str, PostfixPolicyRequest, Decision, float, str]
+
+
+def found(log: DecisionLog, wanted: Mapping[str, str]) -> list[Record]:
+    """The records that a search finds."""
+    return [record for record in log.search(wanted).records if record is not None]
 
 
 def entry(decision: Decision = DECISION, also: str = "", **attributes: str) -> Entry:
@@ -135,8 +140,8 @@ def test_addresses_are_found_in_any_form(wanted: str, form: str, came: str) -> N
     log = log_of(form)
     log.add(*entry(sender=came, recipient=came))
     for name in ("sender", "recipient"):
-        assert [getattr(each, name) for each in log.find({name: wanted}, 10).records] == [came]
-        assert not log.find({name: "other" + wanted}, 10).records
+        assert [getattr(each, name) for each in found(log, {name: wanted})] == [came]
+        assert not found(log, {name: "other" + wanted})
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -148,15 +153,15 @@ def test_odd_names_are_found_and_no_others(form: str, name: str) -> None:
             "outbound", each, PostfixPolicyRequest({"sender": f"{each}@example.org", "queue_id": each}), DECISION, 1.5
         )
     for wanted in ({"user": name}, {"sender": f"{name}@example.org"}, {"sender": f"{name.lower()}@EXAMPLE.org"}):
-        assert [each.user for each in log.find(wanted, 10).records] == [name], wanted
+        assert [each.user for each in found(log, wanted)] == [name], wanted
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_users_are_found_as_they_are_and_the_null_sender_by_nothing(form: str) -> None:
     log = log_of(form)
     log.add(*entry(sender=""))
-    assert len(log.find({"user": "bob", "sender": ""}, 10).records) == 1
-    assert not log.find({"user": "Bob"}, 10).records
+    assert len(found(log, {"user": "bob", "sender": ""})) == 1
+    assert not found(log, {"user": "Bob"})
 
 
 def test_lines_are_written_in_batches() -> None:
@@ -179,6 +184,30 @@ def test_the_last_decisions_can_be_asked_for_newest_first() -> None:
     for number in range(6000):
         log.add(*entry(sender=f"{number % 2}@x", instance=str(number)))
     assert len(log.recent) == 5000
-    assert [each.instance for each in log.find({"sender": "1@x"}, 2).records] == ["5999", "5997"]
-    assert log.find({"user": "nobody"}, 10) == ([], 5000, 1763636645.123)
-    assert log_of().find({}, 10) == ([], 0, 0.0)
+    assert [each.instance for each in found(log, {"sender": "1@x"})[:2]] == ["5999", "5997"]
+    search = log.search({"user": "nobody"})
+    assert (list(search.records), search.searched, search.since) == ([None] * 5000, 5000, 1763636645.123)
+    assert (list(log_of().search({}).records), *log_of().search({})[1:]) == ([], 0, 0.0)
+
+
+def test_a_domain_finds_the_addresses_in_it_and_a_network_the_clients_in_it() -> None:
+    log = log_of()
+    requests = (
+        {"sender": "a@Partner.example", "client_address": "203.0.113.7", "instance": "1"},
+        {"sender": "b@sub.partner.example", "client_address": "203.0.114.7", "instance": "2"},
+        {"sender": "partner.example@other.example", "client_address": "2001:db8::7", "instance": "3"},
+        {"sender": "c@xn--bcher-kva.example", "client_address": "unknown", "instance": "4"},
+    )
+    for attributes in requests:
+        log.add("inbound", "", PostfixPolicyRequest(attributes), Decision("DUNNO", Reason.SPF_PASS, "P"), 1.5)
+    for wanted, instances in (
+        ({"sender": "partner.example"}, ["1"]),
+        ({"sender": "@PARTNER.example"}, ["1"]),
+        ({"sender": "bücher.example"}, ["4"]),
+        ({"client": "203.0.113.0/24"}, ["1"]),
+        ({"client": "203.0.112.0/22"}, ["2", "1"]),
+        ({"client": "2001:db8::/32"}, ["3"]),
+        ({"client": "2001:0db8::0007"}, ["3"]),
+        ({"client": "unknown"}, ["4"]),
+    ):
+        assert [each.instance for each in found(log, wanted)] == instances, wanted

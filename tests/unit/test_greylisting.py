@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 
 from chapps_tw.config import GreylistingPolicy as Section
 from chapps_tw.config import Settings
+from chapps_tw.config_values import parse_recipients
 from chapps_tw.decision import Decision, Reason
 from chapps_tw.interfaces import BookUnavailable, StateUnavailable
 from chapps_tw.policies.greylisting import GreylistingPolicy
@@ -16,6 +17,8 @@ from chapps_tw.state.sqlite import SqliteState
 from tests.support.greylisting_model import request
 from tests.support.paths import RECORDED
 from tests.support.policy_case import PolicyCase
+
+DAY = 86400.0
 
 FORCING = Decision("DUNNO", Reason.SPF_SOFTFAIL, "SPFEnforcementPolicy", greylist=True)
 PASSING = Decision("DUNNO", Reason.SPF_PASS, "SPFEnforcementPolicy", client="example.com")
@@ -42,13 +45,15 @@ class Waiting(GreylistingCase):
     def test_the_first_time_is_deferred_and_told_when_to_come_back(self) -> None:
         decision = self.decide()
         self.assertEqual(decision.reason, Reason.GREYLIST_FIRST)
-        self.assertEqual(decision.action, "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in 60 s")
+        self.assertEqual(
+            decision.action, "DEFER_IF_PERMIT Service temporarily unavailable - greylisted, retry in 60 seconds"
+        )
         self.assertEqual(decision.figures, {"wait": 60, "tally": 0, "threshold": 10})
 
     def test_seconds_are_whole_and_rounded_up(self) -> None:
         self.decide()
         self.clock.advance(10.25)
-        self.assertTrue(self.decide("i2").action.endswith("retry in 50 s"))
+        self.assertTrue(self.decide("i2").action.endswith("retry in 50 seconds"))
 
     def test_coming_back_early_does_not_start_the_wait_again(self) -> None:
         self.decide()
@@ -113,7 +118,7 @@ class WhatIsJudged(GreylistingCase):
     def test_each_recipient_by_its_own_domain(self) -> None:
         self.assertEqual(self.reason(recipient="bob@open.example"), Reason.NOT_GREYLISTED)
         self.assertEqual(self.reason(recipient="bob@elsewhere.example"), Reason.NOT_GREYLISTED)
-        self.assertEqual(self.reason(recipient="postmaster"), Reason.NOT_GREYLISTED)
+        self.assertEqual(self.reason(recipient="root"), Reason.NOT_GREYLISTED)
         self.assertEqual(self.reason(recipient="bob@GREY.example."), Reason.GREYLIST_FIRST)
 
     def test_the_book_is_asked_once(self) -> None:
@@ -124,14 +129,65 @@ class WhatIsJudged(GreylistingCase):
 
     def test_what_an_earlier_policy_wants_greylisted_is(self) -> None:
         self.assertEqual(self.reason("i1", FORCING, recipient="bob@open.example"), Reason.GREYLIST_FIRST)
-        self.assertEqual(self.reason("i1", FORCING, recipient="postmaster"), Reason.GREYLIST_FIRST)
+        self.assertEqual(self.reason("i1", FORCING, recipient="root"), Reason.GREYLIST_FIRST)
 
     def test_a_domain_that_spf_passed_is_the_client(self) -> None:
         self.decide("i1", PASSING)
         self.clock.advance(60)
         self.assertEqual(self.reason("i2", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_PASSED)
         self.policy = self.make(spf_identity=False)
-        self.assertEqual(self.reason("i3", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_FIRST)
+        self.assertEqual(self.reason("i3", PASSING, client_address="203.0.113.1"), Reason.GREYLIST_FIRST)
+
+    def test_what_was_met_with_or_without_an_spf_pass_is_met(self) -> None:
+        self.decide("i1")
+        self.clock.advance(60)
+        self.assertEqual(self.reason("i2", PASSING), Reason.GREYLIST_PASSED)
+        self.assertEqual(self.reason("i3", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_PASSED)
+        # As when DNS does not answer this time.
+        self.assertEqual(self.reason("i4", client_address="198.51.100.1"), Reason.GREYLIST_PASSED)
+
+    def test_postmaster_and_abuse_are_not_greylisted_whoever_asks_for_it(self) -> None:
+        for recipient in ("postmaster@grey.example", "Abuse@GREY.example", "POSTMASTER"):
+            for earlier in ((), (FORCING,)):
+                decision = self.decide("i1", *earlier, recipient=recipient)
+                self.assertEqual((decision.action, decision.reason), ("DUNNO", Reason.RECIPIENT_EXEMPT), recipient)
+        for recipient in ("postmaster2@grey.example", "grey.example@grey.example"):
+            self.assertEqual(self.reason(recipient=recipient), Reason.GREYLIST_FIRST)
+
+    def test_who_is_not_greylisted_is_an_option(self) -> None:
+        self.policy = self.make(exempt_recipients=parse_recipients("noc@grey.example, helpdesk@"))
+        for recipient in ("NOC@grey.example", "helpdesk@grey.example", "helpdesk@open.example"):
+            self.assertEqual(self.reason(recipient=recipient), Reason.RECIPIENT_EXEMPT)
+        for recipient in ("noc@bücher.example", "postmaster@grey.example"):
+            self.assertEqual(self.reason("i1", FORCING, recipient=recipient), Reason.GREYLIST_FIRST)
+        self.policy = self.make(exempt_recipients=())
+        self.assertEqual(self.reason(recipient="helpdesk@grey.example"), Reason.GREYLIST_FIRST)
+
+    def test_a_tuple_waits_two_days_for_its_client_and_is_then_known_for_weeks(self) -> None:
+        self.decide()
+        self.clock.advance(2 * DAY)
+        self.assertEqual(self.reason("i2"), Reason.GREYLIST_PASSED)
+        self.clock.advance(35 * DAY)
+        self.assertEqual(self.reason("i3"), Reason.GREYLIST_PASSED)
+        self.clock.advance(35 * DAY + 1)
+        self.assertEqual(self.reason("i4"), Reason.GREYLIST_FIRST)
+        self.clock.advance(2 * DAY + 1)
+        self.assertEqual(self.reason("i5"), Reason.GREYLIST_FIRST)
+
+    def test_a_daily_newsletter_with_an_address_of_its_own_each_time_becomes_known(self) -> None:
+        for day in range(10):
+            for attempt, reason in enumerate((Reason.GREYLIST_FIRST, Reason.GREYLIST_PASSED)):
+                instance, sender = f"{day}.{attempt}", f"bounce-{day}@news.example"
+                self.assertEqual(self.reason(instance, sender=sender), reason)
+                self.clock.advance(DAY / 2)
+        self.assertEqual(self.reason("last", sender="bounce-last@news.example"), Reason.KNOWN_CLIENT)
+
+    def test_a_flag_is_read_again_after_its_own_time(self) -> None:
+        self.policy = self.make(flag_ttl=100.0)
+        for pause, asked in ((0, 1), (99, 1), (2, 2)):
+            self.clock.advance(pause)
+            self.decide()
+            self.assertEqual(self.book.asked, asked)
 
     def test_it_tells_whom_it_took_for_the_client(self) -> None:
         self.assertEqual(self.decide().detail, "client 192.0.2.0/24")

@@ -149,3 +149,46 @@ def test_quotes_cannot_be_left_by_what_is_inside() -> None:
 def test_one_line_is_short_printable_ascii() -> None:
     assert one_line("two\r\nlines\x00 \u2028 ü \udcff", 100) == "two  lines?   ? ?"
     assert len(one_line("x" * 5000)) == 200
+
+
+def test_a_domain_is_never_told_in_part_nor_changed() -> None:
+    found = SpfResult("fail", domain="evil.example")
+    long = f"{'a' * 125}@paypal.example"
+    header = received_spf(found, "192.0.2.1", "", f"{long}.evil.example", "")
+    assert header.endswith(f'envelope-from="\\"{"a" * 61}...\\"@paypal.example.evil.example"; identity=mailfrom')
+    header = received_spf(found, "192.0.2.1", "", f"{long}@evil.example", "")
+    assert header.endswith(f'envelope-from="\\"{"a" * 61}...\\"@evil.example"; identity=mailfrom')
+    for domain in ("b" * 240 + ".example", "b" * 500 + ".example"):
+        header = received_spf(SpfResult("fail", domain=domain), "192.0.2.1", domain, f"alice@{domain}", domain)
+        names = [text.rstrip('";)') for text in re.split("[=@ ]", header) if "b" * 5 in text]
+        assert set(names) <= {domain} and len(header) <= MAX_HEADER and HEADER.fullmatch(header)
+
+
+def test_what_cannot_be_told_as_it_is_is_left_out() -> None:
+    mechanism = "include:" + "b" * 400 + ".example"
+    found = SpfResult("pass", domain="example.com", mechanism=mechanism)
+    for sender in ("jürgen@example.com", "alice@\udcff.example", "alice@ex\tample.com", "a\nb@example.com"):
+        header = received_spf(found, "192.0.2.1", "h\udcff.example", sender, "mx\t.example.org")
+        assert header == "Received-SPF: pass client-ip=192.0.2.1; identity=mailfrom"
+    header = received_spf(found._replace(mechanism=""), "192.0.2.1", "", "jürgen@example.com", "")
+    assert header == (
+        "Received-SPF: pass (domain of example.com designates 192.0.2.1 as permitted sender)"
+        " client-ip=192.0.2.1; identity=mailfrom"
+    )
+
+
+def test_a_domain_of_u_labels_is_told_as_a_labels() -> None:
+    found = SpfResult("pass", domain="xn--bcher-kva.example")
+    header = received_spf(found, "192.0.2.1", "mail.bücher.example", "alice@bücher.example", "")
+    assert header == (
+        "Received-SPF: pass (domain of alice@xn--bcher-kva.example designates 192.0.2.1 as permitted sender)"
+        ' client-ip=192.0.2.1; envelope-from="alice@xn--bcher-kva.example"; helo=mail.xn--bcher-kva.example;'
+        " identity=mailfrom"
+    )
+
+
+def test_a_local_part_that_had_quotes_has_them_again() -> None:
+    found = SpfResult("pass", domain="example.com")
+    for local, quoted in (("a b", r"\"a b\""), ("b@example.org", r"\"b@example.org\""), ("a\\b", r"\"a\\\\b\"")):
+        header = received_spf(found, "192.0.2.1", "", f"{local}@example.com", "")
+        assert f'envelope-from="{quoted}@example.com"; identity' in header

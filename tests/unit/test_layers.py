@@ -35,15 +35,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("policies", "switchboard"),
     (
-        *("database", "decision_log", "helo_whitelist", "log_file", "metrics"),
+        *("database", "decision_log", "helo_whitelist", "log_file", "log_stream", "metrics"),
         *(
             "migrations",
             "notify",
             "spf_cache",
             "spf_check",
             "spf_dns",
+            "spf_evaluation",
+            "spf_macros",
             "spf_messages",
-            "spf_query",
+            "spf_syntax",
+            "spf_transport",
             "spf_turns",
             "state",
         ),
@@ -64,7 +67,8 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "spf_dns": TWISTED | {"dns"},
     "spf_messages": frozenset({"dns"}),
     "spf_turns": TWISTED,
-    "spf_query": frozenset({"spf"}),
+    "spf_syntax": frozenset({"spf"}),
+    "spf_transport": TWISTED,
     "helo_whitelist": TWISTED,
     "log_file": TWISTED,
     "metrics": frozenset({"prometheus_client"}),
@@ -81,7 +85,13 @@ LIBRARIES: dict[str, frozenset[str]] = {
 # Parts of one thing: a module may also import its neighbour in the same layer.
 FAMILIES: tuple[frozenset[str], ...] = (
     frozenset({"database", "migrations"}),
-    frozenset({"spf_cache", "spf_check", "spf_dns", "spf_messages", "spf_query", "spf_turns"}),
+    frozenset({"log_file", "log_stream"}),
+    frozenset(
+        {
+            *("spf_cache", "spf_check", "spf_dns", "spf_evaluation", "spf_macros", "spf_messages", "spf_syntax"),
+            *("spf_transport", "spf_turns"),
+        }
+    ),
     frozenset({"cli", "cli_ask", "cli_parser"}),
 )
 

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.names import normal_domain, normal_email, split_address, unicode_domain, unquoted
+from chapps_tw.names import (
+    normal_domain,
+    normal_email,
+    normal_name,
+    split_address,
+    unicode_domain,
+    unquoted,
+    without_extension,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,20 +72,83 @@ def test_quotes_around_the_local_part_are_left_out_as_postfix_does(text: str, ad
     ("text", "email"),
     [
         ("Bob+x@Example.com", "Bob+x@example.com"),
-        ("böb@bücher.example", "böb@xn--bcher-kva.example"),
+        ("BöB@bücher.example", "BöB@xn--bcher-kva.example"),
         ("a b@c.example", "a b@c.example"),
-        ("a%b!c@d.example.", "a%b!c@d.example"),
+        ("a%B!c@d.example.", "a%B!c@d.example"),
+        ("A@b@D.example", "A@b@d.example"),
     ],
 )
-def test_the_local_part_stays_as_it_is(text: str, email: str) -> None:
-    assert normal_email(text) == email
+def test_the_local_part_is_in_lower_case_or_stays_as_it_is(text: str, email: str) -> None:
+    assert normal_email(text, fold_case=False) == email
+    assert normal_email(text) == email.lower()
 
 
 @pytest.mark.parametrize(
-    "text", ["", "root", "@d", "a@", "a@b@d", "@", "a@[192.0.2.1]", "a\nb@c", "\udce9@c", "x" * 320 + "@c"]
+    ("text", "name"),
+    [
+        ("Alice", "alice"),
+        ("alice@EXAMPLE.ORG", "alice@example.org"),
+        ("alice@example.org.", "alice@example.org"),
+        ("Alice.", "alice."),
+        ("JÜRGEN@BÜCHER.example", "jürgen@xn--bcher-kva.example"),
+        ("ju\u0308rgen", "jürgen"),
+        ("EXAMPLE\\Alice", "example\\alice"),
+        ("A@b c", "a@b c"),
+        ("x@Y@EXAMPLE.org", "x@y@example.org"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("\udce9@c", "\udce9@c"),
+        ("None", "none"),
+        ("", ""),
+    ],
 )
-def test_an_address_that_is_none_or_two_is_empty(text: str) -> None:
+def test_a_login_has_one_form(text: str, name: str) -> None:
+    assert normal_name(text) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("Alice@EXAMPLE.org", "Alice@example.org"), ("Alice", "Alice"), ("A@B@Bücher.x", "A@B@xn--bcher-kva.x")],
+)
+def test_where_case_counts_only_the_domain_is_in_lower_case(text: str, name: str) -> None:
+    assert normal_name(text, fold_case=False) == name
+
+
+@given(st.text(max_size=40) | st.text("aÅ\u0308İΣς@.ßx-", max_size=12), st.booleans())
+def test_a_normal_name_stays_what_it_is(text: str, fold_case: bool) -> None:
+    name = normal_name(text, fold_case)
+    assert normal_name(name, fold_case) == name
+    assert not name.isascii() or not fold_case or name == name.lower()
+
+
+@pytest.mark.parametrize("text", ["", "root", "a@", "@", "a@[192.0.2.1]", "a@b@", "a@b c"])
+def test_an_address_without_a_domain_is_none(text: str) -> None:
     assert split_address(text) == ("", "")
+
+
+@pytest.mark.parametrize("text", ["@d", "a\nb@d", "\udce9@d", "x" * 320 + "@d", "\u200e@d"])
+def test_an_address_that_nobody_can_be_linked_to_still_has_its_domain(text: str) -> None:
+    assert split_address(text) == ("", "d")
+
+
+@pytest.mark.parametrize(
+    ("address", "separators", "base"),
+    [
+        ("friend+shop@d", "+", "friend@d"),
+        ("friend+a+b@d", "+", "friend@d"),
+        ("friend+@d", "+", "friend@d"),
+        ("a-b+c@d", "+-", "a@d"),
+        ("a+b-c@d", "+-", "a@d"),
+        ("+a+b@d", "+", ""),
+        ("friend@d", "+", ""),
+        ("friend@d+e", "+", ""),
+        ("friend+shop@d", "", ""),
+        ("", "+", ""),
+    ],
+)
+def test_a_sub_address_belongs_to_what_stands_before_the_first_separator(
+    address: str, separators: str, base: str
+) -> None:
+    assert without_extension(address, separators) == base
 
 
 @pytest.mark.parametrize("text", ["\udce9.example", "a\n.b", "a\0b", "☃" * 70])

@@ -40,9 +40,21 @@ def test_only_the_user_key_counts_when_it_is_required() -> None:
     assert OutboundPPR(FULL, cfg=settings(user_key="ccert_subject")).user == "cert"
 
 
-def test_the_text_none_is_no_user() -> None:
-    with pytest.raises(AuthenticationFailureException):
-        _ = OutboundPPR({**FULL, "sasl_username": "None"}).user
+def test_the_text_none_is_no_user_on_the_search_path() -> None:
+    assert OutboundPPR({**FULL, "sasl_username": "None"}, cfg=LENIENT).user == "cert"
+    with pytest.raises(ValueError, match="client_address"):
+        _ = OutboundPPR(dict.fromkeys(FULL, "None"), cfg=LENIENT).user
+
+
+def test_a_login_that_is_the_word_none_is_a_user_where_no_other_attribute_may_stand_in() -> None:
+    assert OutboundPPR({**FULL, "sasl_username": "None"}).user == "none"
+
+
+def test_every_spelling_of_a_login_is_one_user() -> None:
+    for login in ("alice@example.org", "Alice@example.org", "alice@EXAMPLE.ORG", "alice@example.org."):
+        assert OutboundPPR({"sasl_username": login}).user == "alice@example.org"
+    chapps = dataclasses.replace(Chapps(), fold_case=False)
+    assert OutboundPPR({"sasl_username": "Alice@EXAMPLE.ORG"}, cfg=Settings(chapps=chapps)).user == "Alice@example.org"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class ProtocolTests(SynchronousTestCase):
         self.clock = Clock()
         self.echo = Echo()
         self.reported: list[tuple[str, float]] = []
-        self.board = Switchboard("test", [Seat(self.echo)], lambda _: False, lambda *_: None, CancelledError, unchanged)
+        self.board = Switchboard("test", [Seat(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged)
         self.factory = PolicyFactory(self.board, OutboundPPR, self.report, self.clock.seconds, 2.0)
         self.protocol, self.transport = self.connect()
 

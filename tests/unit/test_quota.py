@@ -94,7 +94,7 @@ class QuotaTests(PolicyCase):
         decision = self.decide("i2")
         self.assertEqual((decision.reason, decision.figures["wait"]), (Reason.TOO_SOON, 6))
         # For now only: who waits can send it.
-        self.assertEqual(decision.action, "DEFER_IF_PERMIT Too soon after the message before, try again in 6 s")
+        self.assertEqual(decision.action, "DEFER_IF_PERMIT Too soon after the message before, try again in 6 seconds")
         self.clock.advance(6)
         self.assertEqual(self.decide("i3").reason, Reason.WITHIN_QUOTA)
 
@@ -157,3 +157,31 @@ class QuotaTests(PolicyCase):
         nobody = self.decide("i2", sender="", sasl_username="")
         self.assertEqual(nobody.action, "PREPEND X-Quota: - - - of -, - used, wait 0")
         self.assertEqual(self.decide("i3", protocol_state="DATA", recipient_count="1").figures["used"], 2)
+
+    def test_who_has_no_quota_and_who_is_unknown_are_told_so(self) -> None:
+        for user, told in (("free", "free has no quota for outgoing mail"), ("eve", "eve may not send mail here")):
+            for _ in range(2):
+                self.assertEqual(self.decide(sasl_username=user).action, f"REJECT Rejected - {told}; ask your provider")
+        self.policy = self.make(no_quota_message="450 {user} {limit}", unknown_user_message="550 {sender}?")
+        self.assertEqual(self.decide(sasl_username="free").action, "450 free 0")
+        self.assertEqual(self.decide(sasl_username="eve").action, "550 bob@example.org?")
+
+    def test_a_refusal_says_in_words_when_to_try_again(self) -> None:
+        for number in range(3):
+            self.decide(f"i{number}")
+        self.clock.advance(75_000)
+        told = "REJECT Rejected - outbound quota fulfilled: 3 of 3 used, try again in 4 hours"
+        self.assertEqual(self.decide("i9").action, told)
+
+    def test_nobody_is_told_to_wait_for_room_that_will_never_be(self) -> None:
+        told = "REJECT Rejected - this message alone is more than the outbound quota of 3"
+        whole = {"protocol_state": "DATA", "recipient": ""}
+        self.assertEqual(self.decide("i1", **whole, recipient_count="4").action, told)
+        self.decide("i2")
+        self.assertEqual(self.decide("i3", **whole, recipient_count="4").action, told)
+        self.assertIn("try again in", self.decide("i4", **whole, recipient_count="3").action)
+        self.policy = self.make(margin=parse_margin("50%"))
+        self.assertIn("try again in", self.decide("i5", **whole, recipient_count="4").action)
+        self.assertEqual(self.decide("i6", **whole, recipient_count="5").action, told)
+        self.book.quotas["none"] = 0
+        self.assertTrue(self.decide("i7", sasl_username="none").action.endswith("more than the outbound quota of 0"))

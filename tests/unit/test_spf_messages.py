@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from chapps_tw.spf_messages import (
     FAILURE_TTL,
     MAX_EXPLANATION,
-    MAX_RECORD,
     MAX_TTL,
     Answer,
-    Damaged,
     DnsFailure,
+    Foreign,
     Found,
     Reply,
+    Unreadable,
     may_answer,
     query,
     question_of,
@@ -31,7 +31,7 @@ from chapps_tw.spf_messages import (
     text_of,
 )
 from tests.support.examples import examples
-from tests.support.servers.dns import addresses, record, txt
+from tests.support.servers.dns import EMPTY, addresses, record, txt
 
 NAME = "a.example"
 QUERIES = {rdtype: query(question_of(NAME, rdtype), edns=True) for rdtype in ("A", "AAAA", "MX", "PTR", "TXT")}
@@ -90,7 +90,8 @@ def test_every_type_of_record_is_read() -> None:
 
 def test_a_name_that_text_would_make_another_is_none() -> None:
     assert answer("PTR", record("PTR", r"a\.example.org.")) == ("",)
-    assert answer("PTR", record("PTR", r"a\000.example.org.")) == ("",)
+    assert answer("PTR", record("PTR", r"a\200.example.org.")) == ("",)
+    assert answer("PTR", record("PTR", r"a\032B\000.example.org.")) == ("a b\0.example.org",)
 
 
 def test_aliases_are_followed_and_the_shortest_time_counts() -> None:
@@ -131,12 +132,31 @@ def test_errors_are_of_no_use_whatever_they_hold() -> None:
     assert reply(made) == Reply(0, truncated=True)
 
 
+def test_an_answer_that_says_that_it_is_cut_may_be_cut_anywhere() -> None:
+    made = response("TXT", (NAME, [txt("v=spf1 +all")]))
+    made.flags |= dns.flags.TC
+    wire = made.to_wire()
+    for end in range(wire.index(b"v=spf1"), len(wire) + 1):
+        assert read(wire[:end], QUERIES["TXT"]) == Reply(0, truncated=True)
+    with pytest.raises(Unreadable):
+        read(wire[:14], QUERIES["TXT"])
+
+
+def test_records_that_can_be_read_count_and_none_is_no_answer() -> None:
+    assert answer("TXT", EMPTY, txt("v=spf1 -all"), EMPTY) == ((b"v=spf1 -all",),)
+    with pytest.raises(Unreadable, match="no record that can be read"):
+        answer("TXT", EMPTY)
+    made = response("TXT", (NAME, [txt("v=spf1 -all")]), (NAME, [txt("v=spf1 +all")]))
+    with pytest.raises(Unreadable, match="without its end"):
+        read(made.to_wire()[:-20], QUERIES["TXT"])
+
+
 def test_of_text_is_kept_what_can_make_a_difference() -> None:
     records = [txt(f"other {n}") for n in range(50)] + [txt(f"v=spf1 ip4:192.0.2.{n} -all") for n in range(50)]
     texts = list(map(text_of, answer("TXT", *records)))
     assert [len(texts), sum(text.startswith(b"v=spf1") for text in texts)] == [4, 2]
     assert answer("TXT", *[txt(*[start, *["x" * 250] * 40]) for start in ("v=spf1 ", "")]) == (
-        ((b"v=spf1 " + b"x" * 10000)[: MAX_RECORD + 1],),
+        (b"v=spf1 " + b"x" * 10000,),
         (b"x" * (MAX_EXPLANATION + 1),),
     )
 
@@ -147,15 +167,17 @@ def test_of_names_is_kept_what_the_limits_of_spf_let_count() -> None:
 
 
 def test_more_than_can_be_meant_is_not_read() -> None:
-    many = response("A", (NAME, addresses(*[f"10.0.{n // 250}.{n % 250}" for n in range(300)])))
-    assert not may_answer(many.to_wire(max_size=65535), QUERIES["A"])
+    wire = response("A", (NAME, addresses(*[f"10.0.0.{n}" for n in range(10)]))).to_wire()
+    assert read(wire, QUERIES["A"], 11).found
+    with pytest.raises(Unreadable, match="answered with 11 records, 10 are allowed"):
+        read(wire, QUERIES["A"], 10)
 
 
 @pytest.mark.parametrize("pointers", [b"\xc0\x1b", b"\xc0\x1d\xc0\x1b", b"\xff\xff", b"\x40", b"\x3fabc"])
 def test_a_name_that_does_not_end_is_an_error(pointers: bytes) -> None:
     head = response("TXT").to_wire()
     head = head[: head.index(b"\0\0\x10\0\1") + 5]
-    with pytest.raises(Damaged):
+    with pytest.raises(Unreadable):
         read(head[:6] + b"\0\1\0\0\0\0" + head[12:] + pointers + bytes(10), QUERIES["TXT"])
 
 
@@ -168,10 +190,10 @@ def test_only_an_answer_to_this_question_is_one() -> None:
     assert not may_answer(wire[:11], asked)
     for name, rdtype in (("b.example", "TXT"), (NAME, "A")):
         other = query(question_of(name, rdtype), edns=True)
-        with pytest.raises(Damaged):
+        with pytest.raises(Foreign):
             read(other.wire[:2] + wire[2:], other)
     made.question.clear()
-    with pytest.raises(Damaged):
+    with pytest.raises(Foreign):
         read(made.to_wire(), asked)
     made.set_rcode(dns.rcode.FORMERR)
     assert read(made.to_wire(), asked) == Reply(int(dns.rcode.FORMERR))
@@ -199,5 +221,5 @@ def test_whatever_is_received_is_an_answer_or_damaged(case: tuple[str, bytes], d
         changed[data.draw(st.integers(2, len(wire) - 1))] = data.draw(st.integers(0, 255))
     received = bytes(changed[: data.draw(st.integers(0, len(wire)))]) if data.draw(st.booleans()) else bytes(changed)
     if may_answer(received, asked):
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(Foreign, Unreadable):
             assert isinstance(read(received, asked), Reply)

@@ -81,6 +81,11 @@ class Actions(SpfCase):
             self.assertEqual((decision.reason, decision.greylist), (f"spf_{result}", greylist))
             self.assertEqual(decision.client, "example.com" if result == "pass" else "")
 
+    def test_a_helo_name_that_passed_names_no_client(self) -> None:
+        """Hosts of a pool have each its own; a bounce from another of them is the same bounce."""
+        self.found = SpfResult("pass", "helo", "mail1.example.com")
+        self.assertEqual((self.decide(sender="").reason, self.decide(sender="").client), (Reason.SPF_PASS, ""))
+
     def test_domains_without_the_flag_get_the_header_only(self) -> None:
         for result in ("pass", "fail", "softfail", "none", "temperror", "permerror"):
             self.found = SpfResult(result, "mailfrom", "example.com")
@@ -183,7 +188,7 @@ class OneHeader(SpfCase):
 
     def board(self, *seats: Seat) -> Switchboard:
         settle = partial(one_header, self.state)
-        return Switchboard("inbound", seats, lambda _: False, lambda *_: self.fail(), CancelledError, settle)
+        return Switchboard("inbound", seats, lambda _: None, lambda *_: self.fail(), CancelledError, settle)
 
     def ask(self, instance: str = "i1", **others: str) -> Answer:
         return self.run_now(self.listener.decide(OutboundPPR(attributes(instance, **others))))
@@ -246,6 +251,15 @@ class OneHeader(SpfCase):
         self.assertTrue(shown[0].shadow.startswith(HEADER))
         wanted = ["mailfrom none.net; would ask for greylisting", "client 192.0.2.0/24"]
         self.assertEqual([record.detail for record in shown], wanted)
+
+    def test_bounces_of_a_pool_in_one_network_wait_once(self) -> None:
+        bounce = {"sender": "", "recipient": "bob@both.example"}
+        self.found = SpfResult("pass", "helo", "mail1.example.com")
+        self.assertEqual(self.ask(**bounce).decision.reason, Reason.GREYLIST_FIRST)
+        self.clock.advance(60)
+        self.found = SpfResult("pass", "helo", "mail2.example.com")
+        later = self.ask("i2", client_address="192.0.2.2", **bounce)
+        self.assertEqual(later.decisions[1].reason, Reason.GREYLIST_PASSED)
 
     def test_a_pool_that_spf_passed_waits_once(self) -> None:
         self.assertEqual(self.ask(recipient="bob@both.example").decision.reason, Reason.GREYLIST_FIRST)

@@ -39,13 +39,13 @@ class SwitchboardTests(SynchronousTestCase):
         self.settled.append(decision.action)
         return decision
 
-    def ask(self, *seats: Seat | Says, whitelisted: Callable[[OutboundPPR], bool] = lambda _: False) -> Answer:
+    def ask(self, *seats: Seat | Says, exempted: Callable[[OutboundPPR], Decision | None] = lambda _: None) -> Answer:
         self.failures: list[tuple[str, Exception]] = []
         self.settled: list[str] = []
         board = Switchboard(
             "test",
             [seat if isinstance(seat, Seat) else Seat(seat) for seat in seats],
-            whitelisted,
+            exempted,
             lambda name, error: self.failures.append((name, error)),
             CancelledError,
             self.settle,
@@ -121,13 +121,14 @@ class SwitchboardTests(SynchronousTestCase):
         self.assertEqual((answer.decision.action, answer.decision.reason), (DEFER, Reason.POLICY_FAILED))
         self.assertEqual([(name, str(error)) for name, error in self.failures], [("A", "oops")])
 
-    def test_a_whitelisted_client_skips_the_inbound_policies_alone(self) -> None:
+    def test_an_exempt_client_skips_the_inbound_policies_alone(self) -> None:
+        exempt = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
         inbound, other = Says("GreylistingPolicy", "DEFER x"), Says("B", "PREPEND X: 1")
-        answer = self.ask(inbound, other, whitelisted=lambda _: True)
+        answer = self.ask(inbound, other, exempted=lambda _: exempt)
         self.assertEqual(answer.decision.action, "PREPEND X: 1")
         self.assertIsNone(inbound.earlier)
-        answer = self.ask(inbound, whitelisted=lambda _: True)
-        self.assertEqual((answer.decision.action, answer.decision.reason), ("DUNNO", Reason.HELO_WHITELISTED))
+        answer = self.ask(inbound, exempted=lambda _: exempt)
+        self.assertEqual(answer.decision, exempt)
 
     def test_explaining_asks_every_policy_also_after_one_that_stops_the_mail(self) -> None:
         self.ask(Says("A", "REJECT a"), Says("B", "DUNNO"))

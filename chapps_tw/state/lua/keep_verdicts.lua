@@ -4,7 +4,7 @@
 for i, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
   if not value or value == ARGV[2 * i] then
-    redis.call('SET', key, ARGV[2 * i + 1], 'PX', ARGV[1])
+    redis.call('SET', key, ARGV[2 * i + 1] .. ' ' .. ARGV[1], 'PX', ARGV[1])
   end
 end
 return 1

@@ -1,12 +1,14 @@
 -- Greylist a message. KEYS: hash with the domain's flag; the tuple's "first last"; the client's
--- tally, a sorted set of instances by time, in which '' stands for the time when it is forgotten.
--- ARGV: dry, deferral, lifetime, threshold, forced, instance [, fill's token, value, ttl], when.
+-- tally, a sorted set of instances by time, in which '' stands for the time when it is forgotten;
+-- and where SPF gave the client a domain, the latter two of its network, those before being the domain's.
+-- ARGV: dry, deferral, retry window, lifetime of what has passed, of a tally, threshold, forced,
+-- instance [, fill's token, value, ttl], when.
 -- Times in microseconds. Returns outcome, wait, tally [, token].
-local dry, deferral, lifetime = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[3])
-local threshold, forced, instance = tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
+local dry, deferral, threshold = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[6])
+local forced, instance = ARGV[7] == '1', ARGV[8]
 
-local known = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token')
-local flag = recall(KEYS[1], known, 6, dry)
+local known = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token', 'kept')
+local flag = recall(KEYS[1], known, 8, dry)
 if not forced then
   if not flag then
     return {0, 0, 0, known[3] or ''}
@@ -15,24 +17,42 @@ if not forced then
   end
 end
 
-local tally, ends = 0, redis.call('ZSCORE', KEYS[3], '')
-if ends and tonumber(ends) > now then
-  tally = redis.call('ZCARD', KEYS[3]) - 1
+local tally_ttl = tonumber(ARGV[5])
+
+-- What counts later than now, since the clock was ahead, counts from now.
+local function count_from_now(name)
+  for _, each in ipairs(redis.call('ZRANGEBYSCORE', name, '(' .. digits(now), '+inf')) do
+    redis.call('ZADD', name, digits(now), each)
+  end
+  redis.call('ZADD', name, digits(now + tally_ttl), '')
+end
+
+-- One that is known by its network alone counts for that.
+local tally, ends, counted = -1
+for place = 3, #KEYS, 2 do
+  local last = tally < threshold and redis.call('ZSCORE', KEYS[place], '')
+  local size = last and tonumber(last) > now and redis.call('ZCARD', KEYS[place]) - 1 or 0
+  if size > 0 and tonumber(last) > now + tally_ttl and not dry then
+    count_from_now(KEYS[place])
+  end
+  if place == 3 or tally < threshold and size >= threshold then
+    tally, ends, counted = size, last, KEYS[place]
+  end
 end
 
 local function count()
-  if threshold == 0 or instance == '' or (tally > 0 and redis.call('ZSCORE', KEYS[3], instance)) then
+  if threshold == 0 or instance == '' or (tally > 0 and redis.call('ZSCORE', counted, instance)) then
     return tally
   end
   if not dry then
     if tally == 0 and ends then
-      redis.call('DEL', KEYS[3])
+      redis.call('DEL', counted)
     end
-    redis.call('ZADD', KEYS[3], digits(now), instance, digits(now + lifetime), '')
+    redis.call('ZADD', counted, digits(now), instance, digits(now + tally_ttl), '')
     if tally >= threshold then
-      redis.call('ZREMRANGEBYRANK', KEYS[3], 0, tally - threshold)
+      redis.call('ZREMRANGEBYRANK', counted, 0, tally - threshold)
     end
-    outlast(KEYS[3], lifetime)
+    outlast(counted, tally_ttl)
   end
   return math.min(tally + 1, threshold)
 end
@@ -41,26 +61,26 @@ if threshold > 0 and tally >= threshold then
   return {11, 0, count()}
 end
 
-local tuple = redis.call('GET', KEYS[2])
-local first, last
-if tuple then
-  first, last = string.match(tuple, '^(%d+) (%d+)$')
+-- A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
+local first, met = now, false
+for place = 2, #KEYS, 2 do
+  local tuple = redis.call('GET', KEYS[place])
+  if tuple then
+    local began, last = string.match(tuple, '^(%d+) (%d+)$')
+    began, last = tonumber(began), tonumber(last)
+    -- One that was met after its deferral has passed; one of the far future was met by a clock that was ahead,
+    -- nobody knows when.
+    if math.abs(now - last) <= tonumber(ARGV[last - began >= deferral and 4 or 3]) then
+      first, met = math.min(first, began), true
+    end
+  end
 end
-local outcome, wait = 10, 0
-if not first or now - tonumber(last) > lifetime then
-  first = digits(now)
-  outcome = 8
-elseif tonumber(first) > now then
-  -- The clock was ahead, and nobody is made to wait until it is then.
-  first = digits(now)
-end
-wait = math.max(tonumber(first) + deferral - now, 0)
-if wait == 0 then
-  outcome = 10
-elseif outcome == 10 then
-  outcome = 9
-end
+local wait = math.max(first + deferral - now, 0)
+local outcome = wait == 0 and 10 or met and 9 or 8
 if not dry then
-  redis.call('SET', KEYS[2], first .. ' ' .. digits(now), 'PX', digits(lifetime / 1000 + 60000))
+  local value, ttl = digits(first) .. ' ' .. digits(now), digits(ARGV[wait == 0 and 4 or 3] / 1000 + 60000)
+  for place = 2, #KEYS, 2 do
+    redis.call('SET', KEYS[place], value, 'PX', ttl)
+  end
 end
 return {outcome, wait, outcome == 10 and count() or tally}

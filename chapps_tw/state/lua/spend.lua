@@ -4,7 +4,7 @@
 -- Returns outcome, limit, used, wait [, token].
 local dry, interval, min_delta = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[5])
 local instance, recipient, cost = ARGV[6], ARGV[7], tonumber(ARGV[8])
-local user = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token', 'used', 'last', 'stays')
+local user = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token', 'kept', 'used', 'last', 'stays')
 
 local limit = recall(KEYS[1], user, 8, dry)
 if not limit then
@@ -15,7 +15,7 @@ elseif limit == -1 then
   return {6, 0, 0, 0}
 end
 
-local last = tonumber(user[5])
+local last = tonumber(user[6])
 if last and last > now then
   last = now
   if not dry then
@@ -23,7 +23,7 @@ if last and last > now then
   end
 end
 local from = now - interval
-local used, passed = slide(tonumber(user[4]) or 0, from, dry)
+local used, passed = slide(tonumber(user[5]) or 0, from, dry)
 local began, own, recipients = digits(now), 0, ''
 local message = redis.call('HGET', KEYS[3], instance)
 if message and time_of(message) > from then
@@ -76,7 +76,7 @@ if not dry then
   else
     local length = redis.call('RPUSH', KEYS[2], began .. ' ' .. instance)
     local least = now + math.max(interval, min_delta)
-    if length == 1 or not user[6] or tonumber(user[6]) < least then
+    if length == 1 or not user[7] or tonumber(user[7]) < least then
       -- All three stay an eighth longer than they must, so that this is seldom done.
       local stays = least + interval / 8
       redis.call('HSET', KEYS[1], 'used', digits(sum), 'last', began, 'stays', digits(stays))

@@ -7,7 +7,7 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dns.exception
@@ -26,14 +26,21 @@ NEVER = "never"
 SERVFAIL = "servfail"
 TRUNCATED = "truncated"
 FORGED = "forged"
+# The end of the answer is missing.
+CUT = "cut"
 # An answer of 14 KB over TCP, made at once.
 LONG = "long"
 # Over TCP alone it never answers.
 SILENT_TCP = "silent tcp"
 # Responses to a question with EDNS; one without is answered.
 FORMERR, NOTIMP, BADVERS = "formerr", "notimp", "badvers"
+# Over TCP alone it answers another question.
+MISLED = "misled"
 # The name is written back in capitals.
 SHOUTED = "shouted"
+
+# A TXT record without data, which RFC 1035 does not allow.
+EMPTY: dns.rdata.Rdata = dns.rdata.GenericRdata(dns.rdataclass.IN, dns.rdatatype.TXT, b"")
 
 Zones = Mapping[str, Sequence[dns.rdata.Rdata]]
 
@@ -157,11 +164,13 @@ class DnsServer:
             query = dns.message.from_wire(wire)
             mood = self._mood(query, "udp")
             if mood == FORGED:
-                self._udp.sendto(self._forgery(query), client)
-                self._udp.sendto(self._answer(query, "", 65535)[:-5], client)
+                for forgery in self._forgeries(query):
+                    self._udp.sendto(forgery, client)
             if mood == NEVER:
                 return
             answer = self._answer(query, mood, max(query.payload, 512))
+            if mood == CUT:
+                answer = answer[:-5]
             if isinstance(mood, (int, float)):
                 self._later(mood, answer, client)
             else:
@@ -188,7 +197,10 @@ class DnsServer:
                 connection.recv(1)
             if mood in (NEVER, SILENT_TCP):
                 return
-            answer = _long(query) if mood == LONG else self._answer(query, "" if mood == TRUNCATED else mood, 65535)
+            if mood == MISLED:
+                *_, answer = self._forgeries(query)
+            else:
+                answer = _long(query) if mood == LONG else self._answer(query, "" if mood == TRUNCATED else mood, 65535)
             connection.sendall(struct.pack("!H", len(answer)) + answer)
 
     def _mood(self, query: dns.message.Message, protocol: str) -> str | float:
@@ -210,7 +222,7 @@ class DnsServer:
             response.set_rcode(dns.rcode.from_text(str(mood)))
             if mood == FORMERR:
                 response.question.clear()
-        elif mood in (TRUNCATED, SILENT_TCP, LONG):
+        elif mood in (TRUNCATED, SILENT_TCP, LONG, MISLED):
             response.flags |= dns.flags.TC
         else:
             self._fill(response, query.question[0])
@@ -237,8 +249,12 @@ class DnsServer:
         if there is None:
             response.set_rcode(dns.rcode.NXDOMAIN)
 
-    def _forgery(self, query: dns.message.Message) -> bytes:
+    def _forgeries(self, query: dns.message.Message) -> Iterator[bytes]:
+        """One under another number, and one to another question."""
         response = dns.message.make_response(query)
-        response.id = (query.id + 1) % 65536
         response.answer.append(dns.rrset.from_rdata_list(query.question[0].name, 300, [txt("v=spf1 +all")]))
-        return response.to_wire()
+        response.id = (query.id + 1) % 65536
+        yield response.to_wire()
+        response.id = query.id
+        response.question = [dns.rrset.RRset(dns.name.root, dns.rdataclass.IN, dns.rdatatype.TXT)]
+        yield response.to_wire()

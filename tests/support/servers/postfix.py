@@ -67,6 +67,7 @@ class Postfix:
     :param domains: domains that mail from others is accepted for; what else is relayed for who has logged in.
     :param users: names to passwords for a real AUTH PLAIN.
     :param parameters: of main.cf; they win over those made here.
+    :param submission: ``-o`` lines of a submission service in master.cf, which listens on ``submission_port`` then.
     :raises unittest.SkipTest: when Postfix is not installed, or the tests are not run by root.
     """
 
@@ -76,19 +77,20 @@ class Postfix:
         domains: Sequence[str] = ("example.com",),
         users: Mapping[str, str] | None = None,
         parameters: Mapping[str, str] | None = None,
+        submission: str = "",
     ) -> None:
         postfix = program("postfix")
         if os.geteuid() != 0:
             raise missing("Postfix can only be started by root")
         self.directory = Path(tempfile.mkdtemp(prefix="postfix-"))
         self.directory.chmod(0o755)
-        self.port = free_port()
+        self.port, self.submission_port = free_port(), free_port()
         self.log = self.directory / "mail.log"
         self._make_directories()
         settings = {**self._basics(domains), **_restrictions(asked), **(parameters or {})}
         if users:
             settings |= self._sasl(users)
-        self._write_configuration(settings)
+        self._write_configuration(settings, submission)
         self._process = Process([postfix, "-c", f"{self.directory}/etc", "start-fg"], self.directory / "output")
         try:
             wait_until(lambda: listening(self.port) or self._process.popen.poll() is not None, "Postfix listening")
@@ -149,8 +151,11 @@ class Postfix:
         (sasl / "smtpd.conf").write_text(_SASL.format(file=passwords))
         return {"cyrus_sasl_config_path": str(sasl), "smtpd_sasl_local_domain": "mx.example.com"}
 
-    def _write_configuration(self, settings: Mapping[str, str]) -> None:
-        (self.directory / "etc" / "master.cf").write_text(_MASTER.format(port=self.port))
+    def _write_configuration(self, settings: Mapping[str, str], submission: str) -> None:
+        services = _MASTER.format(port=self.port)
+        if submission:
+            services += f"{self.submission_port} inet n - n - - smtpd\n{submission}\n"
+        (self.directory / "etc" / "master.cf").write_text(services)
         main = self.directory / "etc" / "main.cf"
         main.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
         # Postfix waits before it reads a file that was changed this second.

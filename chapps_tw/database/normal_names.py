@@ -1,0 +1,84 @@
+"""Bringing the names that stand in the book into their normal form, and telling those that cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from chapps_tw.database.models import TABLES
+from chapps_tw.database.pending import note
+from chapps_tw.database.text import normal_of, storable
+from chapps_tw.database.touched import everything, touched
+
+KINDS: Final = ("users", "domains", "emails")
+
+# What becomes of names of which there can be one.
+_REMEDY: Final[Mapping[str, str]] = {
+    "users": "Whoever logs in by any of these names is id {first}; the others are kept, but not used until they are"
+    " renamed or id {first} is",
+    "domains": "The flags of id {first} count, and the links of all; delete the others when id {first} has their links",
+    "emails": "The links of all count; delete the others when id {first} has their links",
+}
+
+
+class Row(NamedTuple):
+    id: int
+    name: str
+
+
+Say = Callable[[str], None]
+
+
+def normalise(connection: Connection, say: Say) -> None:
+    """Rewrite the names of users, domains and addresses that are not in their normal form.
+
+    Where that would give several the same name, all of them are left as they are, and it is told which one the
+    policies take: whoever knows whose they are decides. What is cached about any of them is dropped.
+
+    :param say: takes a sentence for each kind that was changed, and for each name that stands there several times.
+    :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
+    """
+    told: list[str] = []
+    for kind in KINDS:
+        changed: list[Row] = []
+        several: list[Row] = []
+        for name, rows in _by_normal_name(connection, kind).items():
+            if len(rows) > 1:
+                several += rows
+                told.append(_told(kind, name, rows))
+            elif rows[0].name != name and storable(name, TABLES[kind].c.name.type.length):  # type: ignore[attr-defined]
+                changed.append(Row(rows[0].id, name))
+        _rename(connection, kind, changed)
+        if changed:
+            say(f"Names of {kind} that were brought into their normal form: {len(changed)}.")
+        ids = [row.id for row in (*changed, *several)]
+        note(connection, touched(connection, kind, ids, everything(kind)))
+    for sentence in told:
+        say(sentence)
+
+
+def _by_normal_name(connection: Connection, kind: str) -> dict[str, list[Row]]:
+    """All rows of a kind by the normal form of their names; what has none is left out."""
+    table, normal = TABLES[kind], normal_of(connection, kind)
+    found: dict[str, list[Row]] = {}
+    for id, name in connection.execute(select(table.c.id, table.c.name).order_by(table.c.id)):
+        if form := normal(name):
+            found.setdefault(form, []).append(Row(id, name))
+    return found
+
+
+def _rename(connection: Connection, kind: str, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    table = TABLES[kind]
+    change = update(table).where(table.c.id == bindparam("row")).values(name=bindparam("form"))
+    connection.execute(change, [{"row": row.id, "form": row.name} for row in rows])
+
+
+def _told(kind: str, name: str, rows: Sequence[Row]) -> str:
+    ordered = sorted(rows, key=lambda row: row.name != name)
+    them = ", ".join(f"{row.name!r} (id {row.id})" for row in ordered)
+    remedy = _REMEDY[kind].format(first=ordered[0].id)
+    return f"{len(rows)} {kind} have the same name but for its spelling: {them}. {remedy}."

@@ -1,0 +1,42 @@
+"""Whose mail the inbound policies are not asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from chapps_tw.config import Settings
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.network import client_address
+from chapps_tw.request import PostfixPolicyRequest
+
+# A client's address is as good as a constant: most have come before.
+_REMEMBERED = 8192
+
+_LOGGED_IN = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
+_TRUSTED = Decision("DUNNO", Reason.TRUSTED_NETWORK, "Exemption")
+_WHITELISTED = Decision("DUNNO", Reason.HELO_WHITELISTED, "HeloWhitelist")
+
+
+class Exemption:
+    """Lets those through that SPF and greylisting are not meant for.
+
+    :param whitelisted: whether a request's client is on the HELO whitelist.
+    """
+
+    def __init__(self, settings: Settings, whitelisted: Callable[[PostfixPolicyRequest], bool]) -> None:
+        self._networks = settings.chapps.trusted_networks
+        self._whitelisted = whitelisted
+        self._is_trusted = lru_cache(_REMEMBERED)(self._look)
+
+    def of(self, request: PostfixPolicyRequest) -> Decision | None:
+        """The decision that stands for those of the inbound policies; ``None`` where they are to be asked."""
+        if request.get("sasl_username"):
+            return _LOGGED_IN
+        if self._is_trusted(request.get("client_address")):
+            return _TRUSTED
+        return _WHITELISTED if self._whitelisted(request) else None
+
+    def _look(self, text: str) -> bool:
+        address = client_address(text)
+        return address is not None and any(address in network for network in self._networks)

@@ -1,0 +1,140 @@
+"""Nothing of HTTP holds the reactor, on which mail's questions are answered, for longer than a moment at a stretch."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from typing import Any
+
+from sqlalchemy import Table, insert
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.trial.unittest import TestCase
+
+from chapps_tw.database import models
+from chapps_tw.decision import Decision, Reason
+from chapps_tw.decision_log import DecisionLog
+from chapps_tw.decision_record import FORMS
+from chapps_tw.interfaces import Fill, LiveState, Rules, Spend
+from chapps_tw.request import PostfixPolicyRequest
+from tests.support.rest_client import Node
+
+reactor: Any = installed_reactor
+MANY = 1000
+RULES = Rules(interval=86400, margin_count=0, margin_ratio=0.0, min_delta=0)
+# What is promised, in seconds of processor time, and what a turn does besides.
+STRETCH = 0.005
+
+
+class Turns:
+    """Measures the processor time of each turn of the reactor."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._before = 0.0
+        self._beat = LoopingCall(self._look)
+
+    def _look(self) -> None:
+        now = time.thread_time()
+        self.longest = max(self.longest, now - self._before)
+        self._before = now
+
+    def __enter__(self) -> Turns:
+        # What the collector does is not HTTP's.
+        gc.collect()
+        gc.disable()
+        self.longest, self._before = 0.0, time.thread_time()
+        self._beat.start(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._beat.stop()
+        gc.enable()
+
+
+class TurnTests(TestCase):
+    timeout = 170
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.node = Node()
+        self.node.start()
+        self.addCleanup(self.node.stop)
+        self._fill_the_book()
+        self.node.decisions = DecisionLog(FORMS["text"], None, reactor.callLater)
+        within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy", {"limit": 1000, "used": 1})
+        for number in range(5000):
+            self.node.decisions.add("outbound", f"user{number}", _request(number), within, time.time())
+        await gatherResults(
+            [
+                Deferred.fromCoroutine(_spend(self.node.state, f"user{number}", count))
+                for number in range(MANY)
+                for count in range(5)
+            ]
+        )
+
+    def _fill_the_book(self) -> None:
+        ids = range(1, MANY + 1)
+        rows: dict[Table, list[dict[str, Any]]] = {
+            models.users: [{"id": id, "name": f"user{id - 1}"} for id in ids],
+            models.domains: [{"id": id, "name": f"d{id}.example", "greylist": True, "check_spf": True} for id in ids],
+            models.emails: [{"id": id, "name": f"a{id}@example.org"} for id in ids],
+            models.quotas: [{"id": id, "name": f"q{id}", "quota": id} for id in ids],
+            models.domain_user: [{"domain_id": 1, "user_id": id} for id in ids],
+            models.email_user: [{"email_id": 1, "user_id": id} for id in ids],
+            models.quota_user: [{"quota_id": 1, "user_id": id} for id in ids],
+        }
+        with self.node.engine.begin() as connection:
+            for table, each in rows.items():
+                connection.execute(insert(table), each)
+
+    async def test_no_request_holds_the_reactor_for_long(self) -> None:
+        ids = list(range(1, MANY + 1))
+        asked: list[tuple[str, str, Any]] = [
+            ("GET", "/live/decisions/?sender=nobody@example.net", None),
+            ("GET", "/live/decisions/?sender=example.org&limit=1000", None),
+            ("GET", "/live/decisions/?client=203.0.113.0/24&user=user9", None),
+            ("GET", "/live/decisions/?user=e", None),
+            ("GET", "/live/decisions/?limit=1000", None),
+            *(("GET", f"/{kind}/?limit=10000", None) for kind in ("users", "domains", "emails", "quotas")),
+            *(("GET", f"/users/{kind}/", ids) for kind in ("quotas", "domains", "emails")),
+            ("GET", "/domains/1", None),
+            ("GET", "/domains/1/users/", None),
+            ("GET", "/live/quota/", ids),
+            ("GET", "/live/sda/", {"user_ids": ids[:10], "domain_ids": ids}),
+            ("GET", "/live/sda/", {"user_ids": ids, "domain_ids": ids[:10]}),
+            ("DELETE", "/live/sda/", {"user_ids": ids[:10], "domain_ids": ids}),
+            ("DELETE", "/live/sda/", {"user_ids": ids, "domain_ids": ids[:10]}),
+            ("POST", "/live/explain/", {f"a{number}": "x" * 2000 for number in range(250)}),
+            ("POST", "/users/", {"name": "x", "domains": ids, "emails": ids}),
+            ("PUT", "/domains/", {"domain": {"id": 2}, "users": ids}),
+            ("PUT", "/quotas/", {"quota": {"id": 1, "quota": 5000}}),
+            ("DELETE", "/domains/", [1]),
+            ("DELETE", "/users/", ids[:500]),
+            ("GET", "/metrics", None),
+            ("GET", "/openapi.json", None),
+            ("GET", "/docs/swagger-ui-bundle.js", None),
+            ("POST", "/users/", [[None] * 150_000]),
+            ("POST", "/users/", {"name": "x" * 900_000}),
+        ]
+        too_long = {}
+        # What is made once, at the first request, is not looked at.
+        for path in ("/live/decisions/?limit=1", "/users/?limit=1"):
+            await self.node.ask("GET", path)
+        for method, path, body in asked:
+            with Turns() as turns:
+                answer = await self.node.ask(method, path, body)
+            self.assertIn(answer.status, (200, 201, 422), (path, answer.body[:500]))
+            if turns.longest > STRETCH:
+                too_long[method, path, json.dumps(body)[:60]] = round(turns.longest * 1000, 1)
+        self.assertFalse(too_long, f"milliseconds: {too_long}")
+
+
+def _request(number: int) -> PostfixPolicyRequest:
+    attributes = {"sender": f"s{number}@example.org", "recipient": f"r{number}@example.com", "instance": f"i{number}"}
+    return PostfixPolicyRequest({**attributes, "client_address": "203.0.113.9"})
+
+
+async def _spend(state: LiveState, user: str, number: int) -> None:
+    await state.spend(Spend(user, f"{user}.{number}", "r@example.com", 0), RULES, Fill("", 1000, 600))

@@ -1,0 +1,82 @@
+"""Names over HTTP: where letter case counts, and where several users have one name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import insert
+from twisted.trial.unittest import TestCase
+
+from chapps_tw.config import Chapps, SenderDomainAuthPolicy, Settings
+from chapps_tw.database.models import users
+from chapps_tw.interfaces import Fill, Outcome, Rules, Spend
+from tests.support.rest_client import Answer, Node
+
+RULES = Rules(86400, 0, 0.0, 0.0)
+
+
+class NamesTestCase(TestCase):
+    settings = Settings()
+
+    def setUp(self) -> None:
+        self.node = Node(self.settings)
+        self.node.start()
+        self.addCleanup(self.node.stop)
+
+    async def expect(self, status: int, method: str, path: str, body: Any = None) -> Answer:
+        answer = await self.node.ask(method, path, body)
+        self.assertEqual(answer.status, status, (method, path, answer.body))
+        return answer
+
+
+class SeveralTests(NamesTestCase):
+    """Users of one name, as they were left when names were brought into one form."""
+
+    async def test_a_user_who_is_not_used_is_told_to_be_so(self) -> None:
+        with self.node.book._engine.begin() as connection:
+            for id, name in ((1, "ALICE"), (2, "alice"), (3, "Bob"), (4, "carol")):
+                connection.execute(insert(users), {"id": id, "name": name})
+        sentence = "User ALICE is not used: whoever logs in by that name is user alice, id 2."
+        for id, wanted in ((1, True), (2, False), (3, False), (4, False)):
+            remarks = (await self.expect(200, "GET", f"/live/quota/{id}")).json["remarks"]
+            self.assertEqual(sentence in remarks, wanted, remarks)
+            self.assertEqual(any("not used" in each for each in remarks), wanted)
+        await self.expect(200, "DELETE", "/users/", [2])
+        self.assertNotIn(sentence, (await self.expect(200, "GET", "/live/quota/1")).json["remarks"])
+
+
+class CaseCountsTests(NamesTestCase):
+    """``fold_case = False``: as before, but for domains."""
+
+    settings = Settings(
+        chapps=replace(Chapps(), fold_case=False),
+        sda=replace(SenderDomainAuthPolicy(), subaddress_separators="-"),
+    )
+
+    async def test_two_users_may_differ_in_case_alone_and_are_counted_apart(self) -> None:
+        quota = (await self.expect(201, "POST", "/quotas/", {"name": "ten", "quota": 10})).response["id"]
+        for number, name in enumerate(("Alice@EXAMPLE.org", "alice@example.org"), 1):
+            created = await self.expect(201, "POST", "/users/", {"name": name, "quota": quota})
+            stored = f"{name.partition('@')[0]}@example.org"
+            self.assertEqual(created.response["name"], stored)
+            spent = await self.node.state.spend(Spend(stored, "i", "", number), RULES, Fill("", 10, 1000.0))
+            self.assertIs(spent.outcome, Outcome.ACCEPTED)
+            left = await self.expect(200, "GET", f"/live/quota/0?name={name.replace('org', 'ORG')}")
+            self.assertEqual(left.response, 10 - number)
+        await self.expect(409, "POST", "/users/", {"name": "Alice@Example.ORG"})
+        await self.expect(404, "GET", "/live/quota/0?name=ALICE@example.org")
+
+    async def test_verdicts_are_told_apart_by_case(self) -> None:
+        [before] = await self.node.state.verdicts("sda", "Bob", ["Sales@example.com"])
+        await self.node.state.keep_verdicts("sda", "Bob", [("Sales@example.com", True, before.token)], 1000.0)
+        for source, user, status in (
+            *(("Sales@EXAMPLE.com", "Bob", "AUTHORIZED"), ("Sales-x@example.com", "Bob", "AUTHORIZED")),
+            *(("sales@example.com", "Bob", "NOT CACHED"), ("Sales@example.com", "bob", "NOT CACHED")),
+            ("Sales+x@example.com", "Bob", "NOT CACHED"),
+        ):
+            found = await self.expect(200, "GET", f"/live/sda/{source}/for/{user}")
+            self.assertEqual(found.response, status, (source, user))
+        emails = [{"name": "Sales@Example.com"}, {"name": "sales@example.com"}]
+        shown = [(await self.expect(201, "POST", "/emails/", each)).response["name"] for each in emails]
+        self.assertEqual(shown, ["Sales@example.com", "sales@example.com"])

@@ -1,0 +1,22 @@
+"""``chapps-cli ask`` finds a running service by its configuration, and says what it did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support.paths import ROOT
+from tests.support.servers.service import Service
+
+
+def test_it_asks_where_the_configuration_says_and_tells_that_it_was_counted() -> None:
+    service = Service().start()
+    try:
+        command = [sys.executable, "-m", "chapps_tw.admin", "--config", str(service.config), "ask", "--user", "ann"]
+        ran = subprocess.run(
+            [*command, "--sender", "ann@example.com"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+    finally:
+        service.remove()
+    assert (ran.returncode, ran.stdout[:13]) == (0, "action=REJECT"), ran
+    assert ran.stderr == "chapps-cli: this was counted as a message would be\n"

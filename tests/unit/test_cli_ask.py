@@ -1,0 +1,44 @@
+"""Where ``chapps-cli ask`` asks, as the configuration says."""
+
+from __future__ import annotations
+
+import pytest
+
+from chapps_tw.cli_ask import AskError, address_of
+from chapps_tw.config import Listener, Settings
+
+OUT, IN = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy"), ("SPFEnforcementPolicy",)
+
+
+def listener(name: str, listen: str, policies: tuple[str, ...] = OUT) -> Listener:
+    return Listener(name=name, listen=listen, policies=policies)
+
+
+def test_users_are_asked_about_where_users_are_judged_and_strangers_where_strangers_are() -> None:
+    listeners = Settings().listeners
+    assert address_of(listeners, "", True) == ("127.0.0.1", 10225)
+    assert address_of(listeners, "", False) == ("127.0.0.1", 10226)
+    assert address_of(listeners, "inbound", True) == ("127.0.0.1", 10227)
+    assert address_of([listener("a", "tcp:9", IN)], "", True) == ("127.0.0.1", 9)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("tcp:9", ("127.0.0.1", 9)),
+        ("tcp:9:interface=0.0.0.0", ("127.0.0.1", 9)),
+        (r"tcp6:9:interface=\:\:", ("::1", 9)),
+        ("tcp:9:interface=192.0.2.1", ("192.0.2.1", 9)),
+        (r"unix:/run/a\:b:mode=660", "/run/a:b"),
+    ],
+)
+def test_an_endpoint_is_asked_where_it_listens(endpoint: str, address: object) -> None:
+    assert address_of([listener("a", endpoint)], "", True) == address
+
+
+def test_a_listener_that_is_not_there_or_does_not_say_where_is_told() -> None:
+    listeners = [listener("a", "systemd:domain=INET:index=0"), listener("b", "tcp:9")]
+    with pytest.raises(AskError, match="does not say where: give --port or --socket"):
+        address_of(listeners, "", True)
+    with pytest.raises(AskError, match="no listener c; it has: a, b"):
+        address_of(listeners, "c", True)

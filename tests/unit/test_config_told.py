@@ -1,0 +1,187 @@
+"""What an admin is told about a configuration: where, and what works but not as it was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chapps_tw.config_file import load
+from chapps_tw.config_values import Secret
+from chapps_tw.network import parse_helo_whitelist
+from tests.support.config_case import problems, read
+
+# --- where ---
+
+
+def test_an_error_names_the_line_it_is_in(tmp_path: Path) -> None:
+    text = (
+        "\ufeff# a comment\n[CHAPPS]\nuser_kye = x\n\n; another\n[Redis]\n  port : 99999\nusername = a\n   port = no\n"
+        "[GreylistingPolicy]\ncache_ttl = 60\n[Foo]\n[API]\nauth = none\nlisten = tcp:8080\n"
+    )
+    found = problems(tmp_path, text)
+    wanted = [
+        (3, "[CHAPPS] user_kye: unknown option"),
+        (7, "[Redis] port = '99999'"),
+        (8, "[Redis] username = 'a\\nport = no'"),
+        (11, "[GreylistingPolicy] cache_ttl = '60': must be more"),
+        (12, "unknown section [Foo]"),
+        (14, "[API] auth = 'none'"),
+    ]
+    for line, words in wanted:
+        assert sum(f"chapps.ini: line {line}: {words}" in each for each in found) == 1, (words, found)
+    assert len(found) == len(wanted)
+
+
+def test_a_warning_names_its_line_and_what_is_in_no_file_has_none(tmp_path: Path) -> None:
+    (told,) = read(tmp_path, "\n[Redis]\nport = 6380\n").warnings
+    assert told.startswith(f"{tmp_path}/chapps.ini: line 3: [Redis] port = 6380: has no effect")
+    (found,) = problems(tmp_path, "[Redis]\nsentinel_servers = h:1\n")
+    assert found.startswith(f"{tmp_path}/chapps.ini: [Redis] sentinel_dataset = ''")
+
+
+# --- comments behind a value ---
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        ("OutboundQuotaPolicy", "interval = 5 ; five"),
+        ("OutboundQuotaPolicy", "margin = 10% # a tenth"),
+        ("OutboundQuotaPolicy", "mode = shadow # for now"),
+        ("OutboundQuotaPolicy", "counting_recipients = True ; each"),
+        ("OutboundQuotaPolicy", "rejection_message = REJECT no ; sorry"),
+        ("OutboundQuotaPolicy", "acceptance_message = DUNNO # as ever"),
+        ("PostfixSPFActions", "fail = greylist ; not yet"),
+        ("PostfixSPFActions", "fail = 550 5.7.1 {reason} # refused"),
+        ("GreylistingPolicy", "whitelist_threshold = 5 ;"),
+        ("GreylistingPolicy", "exempt_recipients = abuse@ # all"),
+        ("CHAPPS", "helo_whitelist = mx.example.org # ours"),
+        ("CHAPPS", "trusted_networks = 10.0.0.1 # gateway"),
+        ("CHAPPS", "payload_encoding = utf-8 # text"),
+        ("CHAPPS", "data_dir = /srv/chapps # here"),
+        ("Redis", "server = redis.example ; ours"),
+        ("API", "hosts = localhost ; here"),
+        ("SPFEnforcementPolicy", "nameservers = 127.0.0.1 ; local"),
+    ],
+)
+def test_a_comment_behind_a_value_is_called_that(tmp_path: Path, section: str, line: str) -> None:
+    (found,) = problems(tmp_path, f"[{section}]\n{line}\n")
+    assert found.endswith("a comment stands on a line of its own"), found
+    assert found.count("a comment stands") == 1
+
+
+def test_what_only_looks_like_a_comment_is_a_value(tmp_path: Path) -> None:
+    text = "[OutboundQuotaPolicy]\nrejection_message = REJECT no; see case #5, or https://h/#x\n"
+    assert read(tmp_path, text).oqp.rejection_message == "REJECT no; see case #5, or https://h/#x"
+    assert len(read(tmp_path, "[CHAPPS]\nhelo_whitelist = a.example ; b.example\n").chapps.helo_whitelist) == 2
+    assert read(tmp_path, "[Redis]\nserver = r\npassword = a ; b # c\n").redis_password == "a ; b # c"
+
+
+# --- what works, but not as it was meant ---
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "told"),
+    [
+        ("GreylistingPolicy", "acceptance_message = OK", "makes an open relay"),
+        ("OutboundQuotaPolicy", "acceptance_message = ok fine", "makes an open relay"),
+        ("OutboundQuotaPolicy", "rejection_message = DUNNO", "lets the mail pass that it should refuse"),
+        ("OutboundQuotaPolicy", "unknown_user_message = OK", "lets the mail pass that it should refuse"),
+        ("OutboundQuotaPolicy", "no_quota_message = PREPEND X-Quota: none", "lets the mail pass"),
+        ("SenderDomainAuthPolicy", "rejection_message = WARN forged", "lets the mail pass"),
+        ("GreylistingPolicy", "rejection_message = DUNNO", "lets the mail pass"),
+        ("CHAPPS", "no_user_key_response = DUNNO", "lets the mail pass"),
+        ("OutboundQuotaPolicy", "listen_address = 0.0.0.0", "whoever reaches it"),
+        ("OutboundQuotaPolicy", "listen_address =", "whoever reaches it"),
+        ("SPFEnforcementPolicy", "listen = tcp:10227", "whoever reaches it"),
+        ("GreylistingPolicy", r"listen = tcp6:10226:interface=\:\:", "whoever reaches it"),
+        ("Listener all", "listen = tcp:1\npolicies = OutboundQuotaPolicy", "whoever reaches it"),
+        ("CHAPPS", "data_dir = chapps", "from the root, as /var/lib/chapps"),
+        ("CHAPPS", "data_dir = ~/chapps", "from the root, as /var/lib/chapps"),
+    ],
+)
+def test_what_is_hardly_meant_is_told(tmp_path: Path, section: str, line: str, told: str) -> None:
+    (found,) = read(tmp_path, f"[{section}]\n{line}\n").warnings
+    assert f"line 2: [{section}] {line.split(' ')[0]} = " in found
+    assert told in found
+
+
+def test_answers_that_stop_or_divert_mail_are_refusals(tmp_path: Path) -> None:
+    for answer in ("450 4.7.1 later", "DEFER later", "HOLD over quota", "REDIRECT a@example.com", "DISCARD"):
+        assert not read(tmp_path, f"[OutboundQuotaPolicy]\nrejection_message = {answer}\n").warnings
+
+
+def test_a_port_of_one_address_is_not_open_to_all(tmp_path: Path) -> None:
+    for address in ("127.0.0.1", "192.0.2.1", "::1"):
+        assert not read(tmp_path, f"[OutboundQuotaPolicy]\nlisten_address = {address}\n").warnings
+    assert not read(tmp_path, "[OutboundQuotaPolicy]\nlisten = unix:/run/x\n").warnings
+
+
+def test_that_nothing_listens_is_told(tmp_path: Path) -> None:
+    policies = ("OutboundQuotaPolicy", "GreylistingPolicy", "SPFEnforcementPolicy")
+    off = "".join(f"[{policy}]\nlisten =\n" for policy in policies)
+    (told,) = read(tmp_path, off).warnings
+    assert "[OutboundQuotaPolicy] listen = ''" in told and "nothing answers Postfix" in told
+
+
+def test_a_variable_of_a_section_that_is_not_there_is_told(tmp_path: Path) -> None:
+    settings = read(tmp_path, "", CHAPPS_FOO_BAR="x", CHAPPS_QUOTA="x", CHAPPS_REDIS="x")
+    assert [told.partition(" names ")[0] for told in settings.warnings] == [
+        f"environment: {name}" for name in ("CHAPPS_FOO_BAR", "CHAPPS_QUOTA", "CHAPPS_REDIS")
+    ]
+    assert "; it must be CHAPPS_<SECTION>_<OPTION>, sections are CHAPPS, " in settings.warnings[0]
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_nobodys(tmp_path: Path) -> None:
+    links = {
+        "CHAPPS_SERVICE_HOST": "10.0.0.1",
+        "CHAPPS_SERVICE_PORT": "8080",
+        "CHAPPS_SERVICE_PORT_HTTP": "8080",
+        "CHAPPS_PORT": "tcp://10.0.0.1:8080",
+        "CHAPPS_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "CHAPPS_PORT_8080_TCP_ADDR": "10.0.0.1",
+        "CHAPPS_API_SERVICE_HOST": "10.0.0.1",
+        "CHAPPS_API_PORT_8080_TCP_PROTO": "tcp",
+    }
+    assert not read(tmp_path, "", **links).warnings
+
+
+# --- secrets ---
+
+
+@pytest.mark.parametrize(
+    "text", ["[Redis]\nserver = r\npassword = hush", "[PolicyConfigAdapter]\ndb_url = sqlite:///hush"]
+)
+def test_a_file_with_a_secret_that_others_can_read_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "chapps.ini"
+    file.write_text(text)
+    for mode, warned in ((0o644, True), (0o604, True), (0o640, False), (0o600, False)):
+        file.chmod(mode)
+        found = load(str(file)).warnings
+        assert len(found) == warned, (oct(mode), found)
+        assert all(f"(mode {mode:04o}); chmod o-r {file}" in told and "hush" not in told for told in found)
+    file.write_text("[Redis]\nserver = r\npassword =\n")
+    file.chmod(0o644)
+    assert not load(str(file)).warnings
+
+
+def test_a_secret_is_hidden_wherever_it_is_shown() -> None:
+    secret = Secret("hush")
+    shown = [f"{secret}", f"{secret!r}", f"{secret:>20}", "{}".format(secret), format(secret), repr([secret])]  # noqa: UP032
+    assert not [text for text in shown if "hush" in text]
+    assert f"{secret:>10}" == "  ********"
+    assert f"{Secret('')}" == ""
+
+
+# --- the HELO whitelist ---
+
+
+def test_what_dns_must_say_for_an_entry_is_told() -> None:
+    name, v4, v6, here = parse_helo_whitelist(
+        "mx.example.org; a.example:192.0.2.1; b.example:[2001:db8::1]; l:127.0.0.1"
+    )
+    assert name.wanted == "an address in DNS (A or AAAA), whose name there (PTR) is mx.example.org"
+    assert v4.wanted == "192.0.2.1 in DNS (A), whose name there (PTR) is a.example"
+    assert v6.wanted == "2001:db8::1 in DNS (AAAA), whose name there (PTR) is b.example"
+    assert here.wanted == ""
