@@ -9,7 +9,12 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
+from chapps_tw.memo import Answers
+
 MAX_ACTION_CHARACTERS = 500
+
+# Bytes for the actions that are remembered.
+_ROOM = 4 << 20
 
 # Where a policy reads what somebody decided: the copy in the state store, or the policy book itself.
 CACHE = "cache"
@@ -126,24 +131,35 @@ class Decision(NamedTuple):
         return wire(self.action)
 
 
-@lru_cache(4096)
 def stops(action: str) -> bool:
     """Whether an access(5) action refuses, defers or discards the mail."""
+    return _stopping[action]
+
+
+def _stops(action: str) -> bool:
     verb = action.partition(" ")[0].upper()
     return verb in ("REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "DISCARD") or (
         len(verb) == 3 and verb.isdigit() and verb[0] in "45"
     )
 
 
+_stopping = Answers(_stops, _ROOM)
+
 # All C0 and C1 controls, and the Unicode line ends.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
-@lru_cache(4096)
 def wire(action: str) -> bytes:
     """An action as Postfix reads it. One line of valid UTF-8, however long or odd the action is."""
+    return _wires[action]
+
+
+def _wire(action: str) -> bytes:
     text = _CONTROLS.sub(" ", action).strip()[:MAX_ACTION_CHARACTERS]
     return b"action=" + text.encode("utf-8", "replace") + b"\n\n"
+
+
+_wires = Answers(_wire, _ROOM)
 
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import NamedTuple
 
 from chapps_tw.decision import Decision
 from chapps_tw.decision_record import Form, Record
+from chapps_tw.memo import Recent
 from chapps_tw.names import normal_domain, unicode_domain
 from chapps_tw.network import client_address
 from chapps_tw.request import PostfixPolicyRequest
 
 RECENT = 5_000
+RECENT_ROOM = 8 << 20
 FLUSH_SECONDS = 0.1
 
 _ADDRESSES = ("sender", "recipient")
@@ -67,7 +68,7 @@ class DecisionLog:
         self._write = write
         self._later = later
         self._lines: list[str] = []
-        self.recent: deque[str] = deque(maxlen=RECENT)
+        self.recent = Recent(RECENT, RECENT_ROOM)
 
     def add(
         self, listener: str, user: str, request: PostfixPolicyRequest, decision: Decision, now: float, also: str = ""

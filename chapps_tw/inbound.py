@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from ipaddress import ip_network
 
 from chapps_tw.config import Settings
+from chapps_tw.memo import Memo
 from chapps_tw.names import normal_domain, normal_name
 from chapps_tw.network import client_address
 from chapps_tw.request import Payload, PostfixPolicyRequest
@@ -14,6 +14,8 @@ from chapps_tw.request import Payload, PostfixPolicyRequest
 _DEFAULTS = Settings()
 _MAX_UNREADABLE_ADDRESS = 64
 _UNKNOWN = "unknown"
+
+_networks: Memo[tuple[str, int, int], str] = Memo(8 << 20)
 _UNPRINTABLE = re.compile(r"[^!-~]")
 
 
@@ -68,12 +70,20 @@ def mail_address(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-@lru_cache(8192)
 def client_network(text: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
     """The network that an address is in, as ``192.0.2.0/24`` or ``2001:db8::/64``.
 
     :returns: for what is no address, that text, in printable ASCII and shortened.
     """
+    wanted = (text, ipv4_prefix, ipv6_prefix)
+    network = _networks.get(wanted)
+    if network is None:
+        network = _network(*wanted)
+        _networks.keep(wanted, network)
+    return network
+
+
+def _network(text: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
     address = client_address(text)
     if address is None:
         return _UNPRINTABLE.sub("?", text[:_MAX_UNREADABLE_ADDRESS].lower()) or _UNKNOWN

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from functools import lru_cache
+from functools import partial
 from unicodedata import normalize
 
 import idna
+
+from chapps_tw.memo import Answers
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _A_LABEL = "xn--"
@@ -18,11 +20,10 @@ MAX_USER = 128
 MAX_DOMAIN = 253
 MAX_EMAIL = 320
 
-# Longer ones are not remembered: a request may bring 64 KiB.
-_MAX_KEPT = 1024
+# Bytes for the names that are remembered, of each kind.
+_ROOM = 8 << 20
 
 
-@lru_cache(8192)
 def normal_domain(text: str) -> str:
     """A domain name as A-labels (RFC 5890) in lower case, without a final dot.
 
@@ -30,6 +31,10 @@ def normal_domain(text: str) -> str:
         encodable by IDNA 2008 (UTS 46, non-transitional), of characters that no name has, with an
         A-label that cannot be decoded, or all digits at its end as an IP address is (RFC 3696, section 2).
     """
+    return _domains[text]
+
+
+def _normal_domain(text: str) -> str:
     name = text.removesuffix(".")
     if not name or len(name) > MAX_DOMAIN:
         return ""
@@ -43,6 +48,9 @@ def normal_domain(text: str) -> str:
     if len(name) > MAX_DOMAIN or labels[-1].isdigit() or not all(map(_is_label, labels)):
         return ""
     return name
+
+
+_domains = Answers(_normal_domain, _ROOM)
 
 
 def _is_label(label: str) -> bool:
@@ -69,10 +77,9 @@ def normal_name(text: str, fold_case: bool = True) -> str:
     # Nothing but its case can differ in ASCII, save for a final dot.
     if fold_case and text.isascii() and text[-1:] != ".":
         return text.lower()
-    return _normal_name(text, fold_case) if len(text) <= _MAX_KEPT else _normal_name.__wrapped__(text, fold_case)
+    return _names[fold_case][text]
 
 
-@lru_cache(8192)
 def _normal_name(text: str, fold_case: bool) -> str:
     local, at, rest = text.rpartition("@")
     domain = normal_domain(rest) if at else ""
@@ -81,7 +88,9 @@ def _normal_name(text: str, fold_case: bool) -> str:
     return normalize("NFC", local.lower() if fold_case else local) + at + domain
 
 
-@lru_cache(8192)
+_names = {fold: Answers(partial(_normal_name, fold_case=fold), _ROOM) for fold in (False, True)}
+
+
 def split_address(text: str, fold_case: bool = True) -> tuple[str, str]:
     """A mail address as ``(address, domain)``, both in their normal form.
 
@@ -91,6 +100,10 @@ def split_address(text: str, fold_case: bool = True) -> tuple[str, str]:
     :returns: ``""`` for a domain that is none. ``""`` for an address that nobody can be linked to: one without a
         domain or a local part, with characters that cannot be shown, or longer than any in the book.
     """
+    return _addresses[fold_case][text]
+
+
+def _split_address(text: str, fold_case: bool) -> tuple[str, str]:
     local, at, rest = text.rpartition("@")
     domain = normal_domain(rest) if at else ""
     if not domain:
@@ -98,6 +111,9 @@ def split_address(text: str, fold_case: bool = True) -> tuple[str, str]:
     address = normal_name(text, fold_case)
     linkable = local and len(address) <= MAX_EMAIL and address.isprintable()
     return (address if linkable else ""), domain
+
+
+_addresses = {fold: Answers(partial(_split_address, fold_case=fold), _ROOM) for fold in (False, True)}
 
 
 def normal_email(text: str, fold_case: bool = True) -> str:

@@ -256,7 +256,9 @@ class Parts:
         patience = self.settings.chapps.request_timeout
         if any(name == SPFEnforcementPolicy.name for name in board.policies):
             patience += self.settings.spf.spf_query_timeout
-        return PolicyFactory(board, self._read, self.reporter.answered, time.monotonic, patience)
+        return PolicyFactory(
+            board, self._read, self.reporter.answered, time.monotonic, patience, self.reactor.callLater
+        )
 
     def _read(self, payload: bytes) -> OutboundPPR:
         return OutboundPPR(parse_attributes(payload, self.settings.chapps.payload_encoding), cfg=self.settings)

@@ -1,7 +1,11 @@
 """The policy delegation protocol of Postfix (https://www.postfix.org/SMTPD_POLICY_README.html).
 
 A connection stays open and carries one question at a time; the answers come in the order of the
-questions. A connection that is closed after an answer costs Postfix a second, so none ever is.
+questions. A connection that is closed after an answer costs Postfix a second, so none is to which
+Postfix may have spoken. What no Postfix sends is answered once, and that connection is closed.
+
+Anybody who gets to the port may ask faster than Postfix does. A connection is answered one question
+in each turn of the reactor, and is asked nothing more while its client does not read the answers.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import Any, cast
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -36,11 +40,13 @@ class Transport(Interface):
     def getPeer(self) -> object: ...
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
+    def registerProducer(self, producer: object, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
     def loseConnection(self) -> None: ...
     def abortConnection(self) -> None: ...
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IPushProducer)
 class PolicyProtocol(Protocol):
     """One connection of Postfix."""
 
@@ -56,12 +62,16 @@ class PolicyProtocol(Protocol):
         self._awaited: Deferred[Any] | None = None
         self._request: OutboundPPR
         self._started = 0.0
+        self._turn: IDelayedCall | None = None
         self._no_more = False
         self._paused = False
+        self._unread = False
+        self._closed = False
 
     def connectionMade(self) -> None:
         self.factory.connections.add(self)
         self._send = sender(self.transport)
+        self.transport.registerProducer(self, True)
         if hasattr(self.transport, "setTcpKeepAlive"):  # a unix socket has none
             self.transport.setTcpKeepAlive(True)
 
@@ -71,20 +81,35 @@ class PolicyProtocol(Protocol):
             # Postfix asks again on another connection; what this question would still change is that one's to do.
             deciding, self._deciding = self._deciding, None
             deciding.close()
+        self._forget()
         self.factory.check_drained()
 
     def dataReceived(self, data: bytes) -> None:
+        if self._no_more:
+            return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._deciding is None:
+        if self._deciding is None and self._turn is None and not self._unread:
             self._next()
-        elif len(self._buffer) > MAX_REQUEST_BYTES:
+        if len(self._buffer) > MAX_REQUEST_BYTES and not self._paused:
             self._paused = True
             self.transport.pauseProducing()
 
     def readConnectionLost(self) -> None:
         """The client has asked all it wants to ask, and still reads."""
         self._no_more = True
-        self._close_if_done()
+        self._go_on()
+
+    def pauseProducing(self) -> None:
+        """The client does not read what it is answered."""
+        self._unread = True
+
+    def resumeProducing(self) -> None:
+        """The client has read what it was answered."""
+        self._unread = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; it tells so itself."""
 
     def writeConnectionLost(self) -> None:
         """The client no longer reads."""
@@ -103,29 +128,46 @@ class PolicyProtocol(Protocol):
     def finish(self) -> None:
         """Answer what was asked, and close."""
         self._no_more = True
-        self._buffer = b""
+        self._forget()
         self.transport.pauseProducing()
-        self._close_if_done()
+        if self._deciding is None:
+            self._close()
 
     def _next(self) -> None:
-        """Take up the questions that are there, until one has to wait."""
-        while self._deciding is None:
-            end = self._buffer.find(_END, 0, MAX_REQUEST_BYTES + 2)
-            if end < 0:
-                if len(self._buffer) > MAX_REQUEST_BYTES:
-                    self._give_up()
-                return
+        """Take up the next question, if all of it is there. Those behind it have their turn."""
+        self._turn = None
+        end = self._buffer.find(_END, 0, MAX_REQUEST_BYTES + 2)
+        if end >= 0:
             payload = self._buffer[:end]
             self._buffer = self._buffer[end + 2 :]
             self._ask(payload)
+            if self._deciding is None and not self._closed and (self._buffer or self._no_more):
+                self._turn = self.factory.later(0, self._go_on)
+        elif len(self._buffer) > MAX_REQUEST_BYTES:
+            self._give_up()
+        elif self._no_more:
+            self._close()
+
+    def _go_on(self) -> None:
+        """Take up the next question, unless one waits for its answer, or the client does not read its answers."""
+        if self._turn is not None and self._turn.active():
+            return
+        self._turn = None
+        if self._deciding is not None or (self._unread and self._buffer):
+            return
+        self._next()
+        if self._paused and not self._no_more and len(self._buffer) <= MAX_REQUEST_BYTES:
+            self._paused = False
+            self.transport.resumeProducing()
 
     def _ask(self, payload: bytes) -> None:
         self._started = self.factory.seconds()
         try:
             self._request = self.factory.read(payload)
         except RequestError as error:
-            self.factory.note_unreadable(self.transport, str(error))
+            self.factory.note_unreadable(self.transport, f"{error}; connection closed")
             self._send(self.factory.switchboard.unreadable(str(error)).wire)
+            self.finish()
             return
         self._deciding = self.factory.switchboard.decide(self._request)
         self._step(None)
@@ -158,33 +200,36 @@ class PolicyProtocol(Protocol):
         self._send(answer.decision.wire)
         self.factory.report(self.factory.switchboard, self._request, answer, self._started)
         if had_to_wait:
-            self._resume()
+            self._go_on()
 
     def _broken(self, failure: Failure) -> None:
         """An answer that could not be given: Postfix asks again on a new connection."""
         self._log.failure("no answer to {peer}", failure, peer=_peer_of(self.transport))
         self._deciding = self._awaited = None
-        self._buffer = b""
+        self._forget()
         self.transport.abortConnection()
-
-    def _resume(self) -> None:
-        if self._buffer:
-            self._next()
-        if self._paused and not self._no_more and len(self._buffer) <= MAX_REQUEST_BYTES:
-            self._paused = False
-            self.transport.resumeProducing()
-        if self._no_more:
-            self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        if self._deciding is None:
-            self.transport.loseConnection()
 
     def _give_up(self) -> None:
         what = f"{len(self._buffer)} bytes and no end of a request; connection closed"
         self.factory.note_unreadable(self.transport, what)
-        self._buffer = b""
+        self._forget()
         self.transport.abortConnection()
+
+    def _forget(self) -> None:
+        """Ask nothing of what is still there."""
+        self._buffer = b""
+        if self._turn is not None and self._turn.active():
+            self._turn.cancel()
+        self._turn = None
+
+    def _close(self) -> None:
+        """Close when all answers are sent."""
+        if self._closed:
+            return
+        self._closed = True
+        # A transport with a producer that it has paused would wait for it.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
 
 def _peer_of(transport: Transport) -> str:
@@ -200,6 +245,7 @@ class PolicyFactory(Factory):
         when the request arrived.
     :param seconds: the clock.
     :param patience: seconds that one question may take.
+    :param later: calls a function after some seconds; in the next turn of the reactor after 0.
     :ivar unreadable: what was sent that is no question, since the start.
     """
 
@@ -214,11 +260,13 @@ class PolicyFactory(Factory):
         report: Report,
         seconds: Callable[[], float],
         patience: float,
+        later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         self.switchboard = switchboard
         self.read = read
         self.report = report
         self.seconds = seconds
+        self.later = later
         self.connections: set[PolicyProtocol] = set()
         self.unreadable = 0
         self._complaints = LogLimit(self._log.warn, seconds)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
+from chapps_tw.memo import Memo
 from chapps_tw.names import normal_domain
 
 # Of the whole action. Postfix has no bound of its own, and RFC 5322 (section 2.1.1) allows lines of
@@ -54,13 +54,15 @@ class SpfResult(NamedTuple):
     asked: str = ""
 
 
+# A message is asked about once for each recipient.
+_headers: Memo[tuple[SpfResult, str, str, str, str], str] = Memo(2 << 20)
+
+
 def one_line(text: str, most: int = MAX_EXPLANATION) -> str:
     """A stranger's text as one short line of printable ASCII."""
     return _UNPRINTABLE.sub("?", _SPACE.sub(" ", text[:most]))
 
 
-# A message is asked about once for each recipient.
-@lru_cache(1024)
 def received_spf(found: SpfResult, client: str, helo: str, sender: str, receiver: str) -> str:
     """The header ``Received-SPF: ...`` on one line, at most ``MAX_HEADER`` characters of printable ASCII.
 
@@ -70,6 +72,15 @@ def received_spf(found: SpfResult, client: str, helo: str, sender: str, receiver
     :param client, helo, sender: as the client gave them; ``""`` is the null sender.
     :param receiver: the name of the host that checked; ``""`` leaves it out.
     """
+    wanted = (found, client, helo, sender, receiver)
+    header = _headers.get(wanted)
+    if header is None:
+        header = _header(*wanted)
+        _headers.keep(wanted, header)
+    return header
+
+
+def _header(found: SpfResult, client: str, helo: str, sender: str, receiver: str) -> str:
     address = _address(sender)
     values = {
         "client-ip": client or None,

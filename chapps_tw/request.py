@@ -6,36 +6,42 @@ one empty line. Attributes may come in any order, be missing or be unknown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from chapps_tw.memo import Answers
 
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256
 
-# Lines that are remembered, so few that they stay in the cache of the processor, and how long one may be.
-_MAX_LINES = 512
-_MAX_LINE = 256
+# What is remembered of lines: so little that it stays in the cache of the processor.
+_LINES_ROOM = 512 * 1024
+_NAMES_ROOM = 64 * 1024
+
+_NAME = re.compile(r"\w+", re.ASCII)
 
 
 class RequestError(ValueError):
     """A request that is no Postfix policy request, or is larger than one can be."""
 
 
-class _Lines(dict[str, tuple[str, str]]):
-    """Lines to names and values. Most of a request's lines have come before; they are not split again."""
-
-    def __missing__(self, line: str) -> tuple[str, str]:
-        name, equals, value = line.partition("=")
-        if not equals:
-            raise RequestError("a line that is not name=value")
-        if len(line) <= _MAX_LINE:
-            if len(self) >= _MAX_LINES:
-                self.clear()
-            self[line] = name, value
-        return name, value
+def _named(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise RequestError("a line that is not name=value")
+    return name
 
 
-_pair_of = _Lines().__getitem__
+_names = Answers(_named, _NAMES_ROOM)
+
+
+def _split(line: str) -> tuple[str, str]:
+    name, equals, value = line.partition("=")
+    return _names[name if equals else ""], value
+
+
+# Most of a request's lines have come before; they are not split again.
+_pair_of = Answers(_split, _LINES_ROOM).__getitem__
 
 
 def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
@@ -44,7 +50,8 @@ def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
     :param payload: ``name=value`` lines, each ending in LF but for the last.
     :param encoding: of the values. Bytes that do not decode are kept as surrogate escapes.
     :returns: name to value; of a name that comes twice, the last value.
-    :raises RequestError: when a line has no ``=``, or a bound is exceeded.
+    :raises RequestError: when a line has no ``=`` or a name of other than letters, digits and underscores, or a
+        bound is exceeded.
     """
     if len(payload) > MAX_REQUEST_BYTES:
         raise RequestError(f"a request of more than {MAX_REQUEST_BYTES} bytes")

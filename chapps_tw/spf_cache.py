@@ -6,9 +6,10 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-# Bytes that one thing to remember takes besides its texts, and that each text takes besides its characters.
-_ENTRY = 600
-_TEXT = 60
+from chapps_tw.memo import size_of
+
+# Bytes that one thing to remember takes besides its texts.
+_ENTRY = 700
 
 V = TypeVar("V")
 
@@ -41,7 +42,7 @@ class Cache(Generic[V]):
     def keep(self, key: Hashable, value: V, until: float) -> None:
         """Remember a value, in place of the one before."""
         self.forget(key)
-        kept = _Kept(until, _ENTRY + _size(key) + _size(value), value)
+        kept = _Kept(until, _ENTRY + size_of(key) + size_of(value), value)
         self._kept[key] = kept
         self.size += kept.size
         while len(self._kept) > self._most or self.size > self._room:
@@ -52,12 +53,3 @@ class Cache(Generic[V]):
         kept = self._kept.pop(key, None)
         if kept is not None:
             self.size -= kept.size
-
-
-def _size(value: object) -> int:
-    """About how many bytes a text, or a tuple of such, takes."""
-    if isinstance(value, str | bytes):
-        return _TEXT + len(value)
-    if isinstance(value, tuple):
-        return _TEXT + sum(map(_size, value))
-    return _TEXT

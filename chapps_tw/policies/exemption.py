@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import Decision, Reason
+from chapps_tw.memo import Answers
 from chapps_tw.network import client_address
 from chapps_tw.request import PostfixPolicyRequest
 
-# A client's address is as good as a constant: most have come before.
-_REMEMBERED = 8192
+# Bytes for the clients that came before.
+_ROOM = 4 << 20
 
 _LOGGED_IN = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
 _TRUSTED = Decision("DUNNO", Reason.TRUSTED_NETWORK, "Exemption")
@@ -27,7 +27,7 @@ class Exemption:
     def __init__(self, settings: Settings, whitelisted: Callable[[PostfixPolicyRequest], bool]) -> None:
         self._networks = settings.chapps.trusted_networks
         self._whitelisted = whitelisted
-        self._is_trusted = lru_cache(_REMEMBERED)(self._look)
+        self._is_trusted = Answers(self._look, _ROOM).__getitem__
 
     def of(self, request: PostfixPolicyRequest) -> Decision | None:
         """The decision that stands for those of the inbound policies; ``None`` where they are to be asked."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from functools import lru_cache
 from typing import Any
 
 from chapps_tw.config import Settings
 from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.interfaces import LiveState, PolicyBook, Verdict
+from chapps_tw.memo import Answers
 from chapps_tw.names import split_address, without_extension
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
 
 SPACE = "sda"
+
+# Bytes for the names of senders that came before.
+_ROOM = 8 << 20
 
 # Before MAIL FROM there is no sender to judge; VRFY and ETRN carry none (SMTPD_POLICY_README).
 STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
@@ -112,12 +115,11 @@ def names_reader(settings: Settings) -> Callable[[str], tuple[str, ...]]:
     """
     fold_case, separators = settings.chapps.fold_case, settings.sda.subaddress_separators
 
-    @lru_cache(8192)
     def names_of(sender: str) -> tuple[str, ...]:
         email, domain = split_address(sender, fold_case)
         return tuple(filter(None, (domain, email, without_extension(email, separators))))
 
-    return names_of
+    return Answers(names_of, _ROOM).__getitem__
 
 
 def _user_of(request: OutboundPPR) -> str:

@@ -140,7 +140,7 @@ class BoundedChannel(HTTPChannel):
 
     site: BoundedSite
     transport: ITCPTransport
-    _between = False
+    _between = True
     _line = b""
     refused = False
     _discarded = 0
@@ -177,6 +177,13 @@ class BoundedChannel(HTTPChannel):
     def requestDone(self, request: Request) -> None:
         self._between = True
         super().requestDone(request)
+
+    @property
+    def spare(self) -> int:
+        """How readily it is closed for another: 2 when it has sent nothing, 1 when no whole request, else 0 (never)."""
+        if self._handlingRequest:
+            return 0
+        return 2 if self._between else 1
 
     def finish(self) -> None:
         """Close, after what is being answered."""
@@ -228,6 +235,9 @@ class BoundedChannel(HTTPChannel):
 class BoundedSite(Site):
     """The site of the API.
 
+    When there is no room for another connection, the oldest that has sent nothing is closed in its favour, or
+    else the oldest that has sent no whole request.
+
     :param resource: what answers.
     :param reactor: for the timeouts.
     """
@@ -239,16 +249,26 @@ class BoundedSite(Site):
     def __init__(self, resource: IResource, reactor: IReactorTime, max_connections: int = MAX_CONNECTIONS) -> None:
         super().__init__(resource, timeout=REQUEST_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
         self._max_connections = max_connections
-        self._channels: set[BoundedChannel] = set()
+        self._channels: dict[BoundedChannel, None] = {}
         self._gone: Deferred[None] | None = None
         self.buffered = 0
 
     def buildProtocol(self, addr: IAddress | None) -> BoundedChannel | None:  # type: ignore[override]
-        if self._gone is not None or self.connections >= self._max_connections:
+        if self._gone is not None or (self.connections >= self._max_connections and not self._make_room()):
             return None
         channel: BoundedChannel = super().buildProtocol(addr)
-        self._channels.add(channel)
+        self._channels[channel] = None
         return channel
+
+    def _make_room(self) -> bool:
+        """Close a connection, if there is one that nobody waits for."""
+        # The first of several that are alike, which is the oldest.
+        channel = max(self._channels, key=lambda each: each.spare)
+        if not channel.spare:
+            return False
+        self.lost(channel)
+        channel.transport.abortConnection()
+        return True
 
     @property
     def connections(self) -> int:
@@ -257,7 +277,7 @@ class BoundedSite(Site):
 
     def lost(self, channel: BoundedChannel) -> None:
         """A connection is gone."""
-        self._channels.discard(channel)
+        self._channels.pop(channel, None)
         if self._gone is not None and not self._channels and not self._gone.called:
             self._gone.callback(None)
 

@@ -212,7 +212,7 @@ class RedisState:
 
     async def ping(self) -> None:
         """See :class:`~chapps_tw.interfaces.LiveState`. Writes, since a store that only answers is of no use."""
-        await self._pool.call(*self._pool.login.write)
+        await self._pool.ping()
 
     def _when(self) -> bytes:
         return b"" if self._clock is None else b"@" + _microseconds(self._clock())

@@ -29,6 +29,9 @@ _SILENT = "it does not answer"
 Run = tuple[Shape, bytes, bytes, bool]
 """A script in flight: shape, encoded keys and arguments, the time to take, and whether it was sent again."""
 
+Entry = tuple[Deferred[Any], float, Run | bytes]
+"""What waits for an answer: whom to tell, when the answer is due, and the script; of another command all of it."""
+
 
 class Unusable(StateUnavailable):
     """
@@ -53,9 +56,10 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._reader = hiredis.Reader()
-        self._waiting: deque[tuple[Deferred[Any], float, Run | None]] = deque()
+        self._waiting: deque[Entry] = deque()
         self._out: list[bytes] = []
         self._problem = ""
+        self._logged_in = False
         self._observe: Callable[[float], None] = not_observed
         self.ahead = 0.0
         self.learned = 0.0
@@ -69,7 +73,8 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
     def call(self, due: float, *words: bytes) -> Deferred[Any]:
         """Send a command; fails with :class:`StateUnavailable` if it is not answered when ``due``."""
-        return self._send(Deferred(), command(*words), due, None)
+        data = command(*words)
+        return self._send(Deferred(), data, due, data)
 
     def run(self, due: float, shape: Shape, body: bytes, when: bytes) -> Deferred[Any]:
         """Run a script, which does nothing where it would begin too late to be answered when ``due``.
@@ -79,12 +84,20 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         """
         return self._send_script(Deferred(), due, (shape, body, when, False), shape.by_sha)
 
+    def again(self, entry: Entry) -> None:
+        """Send what was sent on another connection, and not answered there. All that we send may be done twice."""
+        deferred, due, what = entry
+        if isinstance(what, bytes):
+            self._send(deferred, what, due, what)
+        else:
+            self._send_script(deferred, due, what, what[0].by_sha)
+
     def _send_script(self, deferred: Deferred[Any], due: float, run: Run, head: bytes) -> Deferred[Any]:
         when = run[2] or b"%d" % ((due + self.ahead) * 1000000)
         return self._send(deferred, b"%b%b$%d\r\n%b\r\n" % (head, run[1], len(when), when), due, run)
 
-    def _send(self, deferred: Deferred[Any], data: bytes, due: float, run: Run | None) -> Deferred[Any]:
-        self._waiting.append((deferred, due, run))
+    def _send(self, deferred: Deferred[Any], data: bytes, due: float, what: Run | bytes) -> Deferred[Any]:
+        self._waiting.append((deferred, due, what))
         if not self._out:
             self.factory.owner.clock.callLater(0, self._flush)
         self._out.append(data)
@@ -123,8 +136,9 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         if self._problem:
             self._leave_when_done()
 
-    def _refused(self, entry: tuple[Deferred[Any], float, Run | None], text: str) -> None:
-        deferred, due, run = entry
+    def _refused(self, entry: Entry, text: str) -> None:
+        deferred, due, what = entry
+        run = None if isinstance(what, bytes) else what
         code = text.partition(" ")[0]
         if deferred.called:
             return
@@ -133,9 +147,13 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         elif run and code == "LATE" and not run[3] and due > self.factory.owner.monotonic():
             self._again(deferred, due, (*run[:3], True))
         else:
-            refused = Unusable(self.factory.owner.server.name, f"it answers: {text[:200].rstrip('. ')}")
+            # Where in which script is of no use to an admin.
+            said = text.partition(" script: ")[0][:200].rstrip(". ")
+            refused = Unusable(self.factory.owner.server.name, f"it answers: {said}")
             if code in _AWAY:
                 self.factory.owner.distrust(self, refused.why)
+            elif self._logged_in and code != "LATE":
+                self.factory.owner.refused(f"{refused.why}{_to_look_at(refused.why)}")
             deferred.errback(refused)
 
     def _again(self, deferred: Deferred[Any], due: float, run: Run) -> None:
@@ -182,6 +200,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                     raise Unusable(owner.server.name, f"{reply.value.why}{_to_look_at(reply.value.why)}")
             elif words[0] == b"ROLE" and reply[0] != b"master":
                 raise Unusable(owner.server.name, "it is not the master")
+        self._logged_in = True
         # What the login took has another deadline.
         self._observe = owner.observe
         # Without password and dbid, which the factory never gets, this only tells that the connection is ready.
@@ -223,9 +242,13 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         super().connectionLost(why)
         self.factory.owner.closed(self)
         waiting, self._waiting = self._waiting, deque()
-        for deferred, _, _ in waiting:
-            if not deferred.called:
-                deferred.errback(Unusable(self.factory.owner.server.name, self._problem))
+        for entry in waiting:
+            if entry[0].called:
+                continue
+            if self._logged_in:
+                self.factory.owner.unanswered(entry)
+            else:
+                entry[0].errback(Unusable(self.factory.owner.server.name, self._problem))
 
 
 def not_observed(seconds: float) -> None:
@@ -239,4 +262,4 @@ def _to_look_at(why: str) -> str:
         return " (see [Redis] username, password)"
     if answer.startswith(("DB index", "invalid DB index", "SELECT")):
         return " (see [Redis] db)"
-    return " (see [Redis] username)" if answer.startswith("NOPERM") else ""
+    return " (see [Redis] username)" if answer.startswith(("NOPERM", "The user executing the script")) else ""

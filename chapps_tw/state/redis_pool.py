@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import txredisapi
 from twisted.application.internet import ClientService
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogPublisher
@@ -16,27 +15,32 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config import Redis
-from chapps_tw.interfaces import StateUnavailable
-from chapps_tw.state.redis_connection import RedisConnection, Unusable, not_observed
-from chapps_tw.state.redis_script import Shape
+from chapps_tw.state.redis_connection import Entry, RedisConnection, Unusable, not_observed
+from chapps_tw.state.redis_following import Following
+from chapps_tw.state.redis_refusals import Refusals
+from chapps_tw.state.redis_script import PROBE, Shape, strings
 from chapps_tw.state.redis_server import Login, RedisServer, server_from
+from chapps_tw.state.redis_waiters import Waiters
 
 LEARN_AGAIN = 10.0
 """Seconds after which the server's clock is compared with ours again."""
+
+_PROBE = PROBE.shape(1, 0)
 
 
 class RedisPool:
     """Some connections to one server, which log in and are made anew by themselves.
 
     Commands go over the first connection that is ready, since the commands of one reactor turn then
-    share system calls. While none is ready they fail at once.
+    share system calls. When the last is lost, commands wait for a new one for half of the deadline, those that it
+    left unanswered too; while none is ready after that, they fail at once. A server that answers with an error is
+    still asked, since it may do some things and not others.
 
     :param server: where to connect.
     :param deadline: seconds until a command that is not answered fails.
     :param size: how many connections.
     :param monotonic: seconds on a clock that is never set.
     :param observe: told of each command that was answered, or timed out, how long that took.
-    :ivar problem: why nothing can be asked now, ``""`` when it can.
     :ivar lost: connections that were ready and were lost.
     :ivar timeouts: commands that were not answered in time.
     """
@@ -61,17 +65,23 @@ class RedisPool:
         self.observe = observe
         self.size = size
         self.tick = min(0.1, deadline / 4)
-        self.problem = f"{server.name} is not connected yet"
+        self._away = f"{server.name} is not connected yet"
+        self._following = Following(server.moved, self._leave, reactor)
+        self._refusals = Refusals(server.name, reactor, monotonic, self.ping)
         self.lost = 0
         self.timeouts = 0
         self._ready: list[RedisConnection] = []
         self._open: set[RedisConnection] = set()
         self._silent = False
-        self._early: list[Deferred[None]] | None = None
-        self._patience: IDelayedCall | None = None
+        self._waiters: Waiters[RedisConnection] = Waiters(reactor, deadline / 2, lambda: self.problem)
         self._sweeping: IDelayedCall | None = None
         self._swept = 0.0
         self._factory = _Factory(self, size)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing, or not all, can be asked now, in a sentence; ``""`` when all can."""
+        return self._away or self._refusals.problem
 
     @property
     def connections(self) -> int:
@@ -85,15 +95,17 @@ class RedisPool:
 
     def start(self) -> None:
         """Begin to connect."""
-        self._early = []
-        self._patience = self.clock.callLater(self.deadline / 2, self._end_early)
+        self._waiters.open()
         self._factory.startConnecting(self.server)
+        self._following.start()
 
     async def stop(self) -> None:
         """Close all connections; what waits for an answer fails."""
         self._silent = True
-        self.problem = f"{self.server.name} is not connected any more"
-        self._end_early()
+        self._away = f"{self.server.name} is not connected any more"
+        self._waiters.close()
+        self._refusals.stop()
+        self._following.stop()
         # A turn before and after: whoever calls, or goes on, from what a lost connection caused is inside a
         # ClientService that cannot be stopped then.
         await deferLater(self.clock, 0)
@@ -113,9 +125,10 @@ class RedisPool:
 
         :raises StateUnavailable: (the Deferred) when it is not answered in time, or with an error.
         """
+        due = self.monotonic() + self.deadline
         if not self._ready:
-            return self._not_ready(partial(self.call, *words))
-        return self._ready[0].call(self.monotonic() + self.deadline, *words)
+            return self._waiters.wait().addCallback(lambda connection: connection.call(due, *words))
+        return self._ready[0].call(due, *words)
 
     def run(self, shape: Shape, body: bytes, when: bytes = b"", aside: bool = False) -> Deferred[Any]:
         """Run a script: its answer. One that times out has not run, and does not run later.
@@ -125,26 +138,17 @@ class RedisPool:
         :param aside: not on the connection for what is in a hurry, if there is another.
         :raises StateUnavailable: (the Deferred) likewise.
         """
+        due = self.monotonic() + self.deadline
         if not self._ready:
-            return self._not_ready(partial(self.run, shape, body, when, aside))
-        connection = self._ready[-1 if aside else 0]
-        return connection.run(self.monotonic() + self.deadline, shape, body, when)
+            return self._waiters.wait().addCallback(lambda connection: connection.run(due, shape, body, when))
+        return self._ready[-1 if aside else 0].run(due, shape, body, when)
 
-    def _not_ready(self, ask: Callable[[], Deferred[Any]]) -> Deferred[Any]:
-        """The first connection is waited for, so that a restart defers no mail; none after that is."""
-        if self._early is None:
-            return fail(StateUnavailable(self.problem))
-        waiting: Deferred[None] = Deferred()
-        self._early.append(waiting)
-        return waiting.addCallback(lambda _: ask())
+    def ping(self) -> Deferred[None]:
+        """Try every command that the scripts use.
 
-    def _end_early(self) -> None:
-        early, self._early = self._early or [], None
-        if self._patience is not None and self._patience.active():
-            self._patience.cancel()
-        for waiting in early:
-            if not waiting.called:
-                waiting.callback(None)
+        :raises StateUnavailable: (the Deferred) when one of them is not answered in time, or with an error.
+        """
+        return self.run(_PROBE, strings(self.login.probe)).addCallback(lambda _: self._refusals.well())
 
     # --- what connections tell ---
 
@@ -161,11 +165,11 @@ class RedisPool:
         if self.login.master:
             self._leave_others(connection)
         self._ready.append(connection)
-        if self.problem:
-            self.problem = ""
+        if self._away:
+            self._away = ""
             self._silent = False
             self.log.info("{name} is connected.", name=self.server.name)
-        self._end_early()
+        self._waiters.serve(connection)
 
     def _leave_others(self, newest: RedisConnection) -> None:
         """Where the Sentinels sent the newest connection, there is the master."""
@@ -178,22 +182,49 @@ class RedisPool:
         if connection in self._ready:
             self._ready.remove(connection)
             self.lost += 1
+            if not self._ready and not self._factory.disconnectCalled:
+                self._waiters.open()
         self.unconnected(why)
+
+    def unanswered(self, entry: Entry) -> None:
+        """Ask again what a connection was lost with."""
+
+        def go_on(connection: RedisConnection) -> None:
+            if not entry[0].called:
+                connection.again(entry)
+
+        def give_up(failure: Failure) -> None:
+            if not entry[0].called:
+                entry[0].errback(failure)
+
+        if self._ready:
+            go_on(self._ready[0])
+        else:
+            self._waiters.wait().addCallbacks(go_on, give_up)
+
+    def refused(self, why: str) -> None:
+        """The server answers with an error."""
+        if not self._factory.disconnectCalled:
+            self._refusals.note(str(Unusable(self.server.name, why)))
 
     def unconnected(self, why: str) -> None:
         """Say so, once, if now there is no connection."""
         if self._ready or self._factory.disconnectCalled:
             return
-        self.problem = str(Unusable(self.server.name, why))
+        self._away = str(Unusable(self.server.name, why))
         if not self._silent:
             self._silent = True
-            self.log.error("{problem}.", problem=self.problem)
+            self.log.error("{problem}.", problem=self._away)
 
     def distrust(self, connection: RedisConnection, why: str) -> None:
         """What a ready connection saw holds for the server: make all connections anew."""
         if connection in self._ready:
-            for each in list(self._ready):
-                each.abandon(why)
+            self._leave(why)
+
+    def _leave(self, why: str) -> None:
+        """Make all connections anew."""
+        for connection in list(self._ready):
+            connection.abandon(why)
 
     def watch(self) -> None:
         """See to the deadlines of what waits."""

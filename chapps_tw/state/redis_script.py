@@ -36,6 +36,10 @@ class Script:
         self.source = "\n".join((folder / f"{name}.lua").read_text("utf-8") for name in ("clock", *names)).encode()
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
+    def words(self, *keys: bytes) -> tuple[bytes, ...]:
+        """The command that runs the script without arguments, whatever the time."""
+        return (b"EVAL", self.source, b"%d" % len(keys), *keys, b"@0")
+
     def shape(self, keys: int, arguments: int) -> Shape:
         """How a call with so many keys and arguments begins; the clock's argument comes on top."""
         count, number = b"*%d\r\n" % (keys + arguments + 4), strings(b"%d" % keys)
@@ -43,3 +47,7 @@ class Script:
             count + strings(b"EVALSHA", self.sha) + number,
             count + strings(b"EVAL", self.source) + number,
         )
+
+
+PROBE = Script("probe")
+"""Tries every command that the other scripts use."""

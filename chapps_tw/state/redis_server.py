@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import txredisapi
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config import ConfigError, Redis
+from chapps_tw.state.redis_script import PROBE
 
 CONNECT = 1.0
 """Seconds for the Sentinels' answer, and again for a connection."""
@@ -29,7 +31,7 @@ CONNECT = 1.0
 class Login:
     """What is said at the beginning of a connection.
 
-    :ivar probe: a key that is written, to see whether that can be done.
+    :ivar probe: a key that is written, to see whether all that is needed can be done.
     :ivar master: whether the server must call itself a master.
     """
 
@@ -59,8 +61,8 @@ class Login:
 
     @property
     def write(self) -> tuple[bytes, ...]:
-        """The command that writes the probe."""
-        return (b"SET", self.probe, b"1", b"PX", b"1000")
+        """The command that tries all that is needed on the probe."""
+        return PROBE.words(self.probe)
 
     def hide(self, text: str) -> str:
         """The text without the password, should a server repeat it."""
@@ -77,10 +79,14 @@ class RedisServer:
 
     :ivar name: for sentences.
     :param find: finds the endpoint of each connection; may take its time.
+    :ivar moved: tells whether the server is not any more where it was last found; ``None`` where it never moves.
     """
 
-    def __init__(self, name: str, find: Callable[[], Any], reactor: Any) -> None:
+    def __init__(
+        self, name: str, find: Callable[[], Any], reactor: Any, moved: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
         self.name = name
+        self.moved = moved
         self._find = find
         self._reactor = reactor
 
@@ -105,11 +111,25 @@ class _SentinelConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
         super().connectionLost(why)
 
 
+class _Named(NamedTuple):
+    """What a Sentinel names as the master. The greater one knows more.
+
+    :ivar epoch: of the failover that made it the master; each is greater than the one before. Sentinels learn of a
+        failover up to two seconds after the one that led it.
+    :ivar settled: not while the Sentinel leads a failover: it names the old master until that has ended.
+    """
+
+    epoch: int
+    settled: bool
+    host: str
+    port: int
+
+
 class _Sentinels:
     """Asks the Sentinels where the master is, each time, on new connections.
 
     See https://redis.io/docs/latest/develop/reference/sentinel-clients/. All are asked at once, so those
-    that do not answer cost no time.
+    that do not answer cost no time where a connection is to be made.
     """
 
     def __init__(self, sentinels: Mapping[str, IStreamClientEndpoint], master: str, login: Login, reactor: Any) -> None:
@@ -117,29 +137,63 @@ class _Sentinels:
         self._master = master
         self._login = login
         self._reactor = reactor
+        self._epoch = 0
+        self._found = "", 0
 
     async def find(self) -> tuple[str, int]:
         """Host and port of the master.
 
         :raises NoMaster: when none of them names one in time. Says of each why not.
         """
-        problems = dict.fromkeys(self._sentinels, "it does not answer")
-        asked = [Deferred.fromCoroutine(self._ask(name, problems)) for name in self._sentinels]
-        answers = DeferredList(asked, fireOnOneCallback=True, consumeErrors=True)
+        # The first answer will do, unless it is known to be out of date.
+        self._found = await self._latest(lambda named: named.settled and named.epoch >= self._epoch)
+        return self._found
+
+    async def moved(self) -> bool:
+        """Whether the master is not any more where it was last found."""
         try:
-            found = await answers.addTimeout(CONNECT, self._reactor)
-        except error.TimeoutError:
-            found = None
+            return await self._latest(lambda _: False) != self._found
+        except NoMaster:
+            return False
+
+    async def _latest(self, enough: Callable[[_Named], bool]) -> tuple[str, int]:
+        """What those say that know of the latest failover.
+
+        :param enough: whether an answer is so good that the others need not be waited for.
+        :raises NoMaster: likewise.
+        """
+        problems = dict.fromkeys(self._sentinels, "it does not answer")
+        answers: list[_Named] = []
+        done: Deferred[None] = Deferred()
+
+        def heard(named: _Named) -> None:
+            answers.append(named)
+            if enough(named):
+                end()
+
+        def end(_: object = None) -> None:
+            if not done.called:
+                done.callback(None)
+
+        asked = [
+            Deferred.fromCoroutine(self._ask(name, problems)).addCallbacks(heard, lambda _: None)
+            for name in self._sentinels
+        ]
+        DeferredList(asked).addCallback(end)
+        try:
+            with suppress(TimeoutError):
+                await done.addTimeout(CONNECT, self._reactor)
         finally:
             for each in asked:
                 each.cancel()
-        if not isinstance(found, tuple):
+        if not answers:
             each_one = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
             raise NoMaster(f"no Sentinel names a healthy master {self._master!r} ({each_one})")
-        host, port = found[0]
-        return host, port
+        latest = max(answers)
+        self._epoch = latest.epoch
+        return latest.host, latest.port
 
-    async def _ask(self, name: str, problems: dict[str, str]) -> tuple[str, int]:
+    async def _ask(self, name: str, problems: dict[str, str]) -> _Named:
         """Ask one; notes why it does not help."""
         try:
             masters = await self._masters(self._sentinels[name])
@@ -155,7 +209,8 @@ class _Sentinels:
         elif not state["is_master"] or state["is_sdown"] or state["is_odown"]:
             problems[name] = "it takes the master for down"
         else:
-            return state["ip"], int(state["port"])
+            settled = "failover_in_progress" not in state["flags"]
+            return _Named(int(state["config-epoch"]), settled, state["ip"], int(state["port"]))
         raise NoMaster(problems[name])
 
     async def _masters(self, sentinel: IStreamClientEndpoint) -> Any:
@@ -215,7 +270,7 @@ def server_from(redis: Redis, sentinel_login: Login, reactor: Any) -> RedisServe
         async def master() -> IStreamClientEndpoint:
             return to(*await asking.find())
 
-        return RedisServer(f"Redis master {redis.sentinel_dataset}", master, reactor)
+        return RedisServer(f"Redis master {redis.sentinel_dataset}", master, reactor, asking.moved)
 
     if redis.unix_socket:
         name = f"Redis at {redis.unix_socket}"

@@ -8,9 +8,10 @@ from hashlib import blake2b
 from zlib import crc32
 
 from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Verdict
+from chapps_tw.memo import Memo
 from chapps_tw.state import sqlite_verdicts
 from chapps_tw.state.sqlite_file import key, readable
-from chapps_tw.state.sqlite_verdicts import Held, Memo
+from chapps_tw.state.sqlite_verdicts import MEMO_ROOM, Held
 
 # Domains' flags are verdicts, in a space that no caller can name.
 _FLAGS = "\0greylist"
@@ -33,8 +34,8 @@ class Greylist:
     """Greylisting in the file, with flags and tallies remembered that were read before."""
 
     def __init__(self) -> None:
-        self._flags = Memo[str, Held]()
-        self._tallies = Memo[str, tuple[int, float]]()
+        self._flags: Memo[str, Held] = Memo(MEMO_ROOM)
+        self._tallies: Memo[str, tuple[int, float]] = Memo(MEMO_ROOM)
 
     def forget(self) -> None:
         """To be called when what was read before may not hold any more."""

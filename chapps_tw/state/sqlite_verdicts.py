@@ -10,18 +10,17 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from chapps_tw.interfaces import Verdict
+from chapps_tw.memo import Memo
 from chapps_tw.state.sqlite_file import key
 
 # A row is kept so long after it has expired, for whoever still holds a token; seconds.
 GRACE = 3600.0
 
-MEMO_SIZE = 10_000
-
-K = TypeVar("K")
-V = TypeVar("V")
+# Bytes for what was read before, of each kind.
+MEMO_ROOM = 8 << 20
 
 
 class Held(NamedTuple):
@@ -75,21 +74,11 @@ def is_current(token: str, dropped: int) -> bool:
     return token.isascii() and token.isdigit() and len(token) < 20 and int(token) >= dropped
 
 
-class Memo(dict[K, V]):
-    """What was read before, bounded, until it may not hold any more."""
-
-    def keep(self, key: K, value: V) -> None:
-        """Remember something; where that is too much, forget all the rest."""
-        if len(self) >= MEMO_SIZE:
-            self.clear()
-        self[key] = value
-
-
 class Verdicts:
     """Cached verdicts in the file, those remembered that were read before."""
 
     def __init__(self) -> None:
-        self._memo = Memo[tuple[str, str, Sequence[str]], Held]()
+        self._memo: Memo[tuple[str, str, Sequence[str]], Held] = Memo(MEMO_ROOM)
 
     def forget(self) -> None:
         """To be called when what was read before may not hold any more."""

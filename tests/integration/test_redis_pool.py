@@ -82,11 +82,13 @@ class OutageTests(RedisTestCase):
         await deferToThread(reactor.callFromThread, time.sleep, 1.2)
         self.assertEqual((await asked).outcome, Outcome.ACCEPTED)
 
-    async def test_a_call_fails_at_once_while_nothing_is_connected(self) -> None:
+    async def test_a_call_fails_at_once_when_a_connection_was_waited_for_in_vain(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         self.server.kill()
         await eventually(lambda: pool.problem)
+        pool.deadline = DEADLINE
+        await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
         for _ in range(100):
             self.failureResultOf(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
         self.assertIn(f"Redis at 127.0.0.1:{self.server.port} cannot be used: it ", pool.problem)

@@ -16,12 +16,13 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config import Redis
+from chapps_tw.interfaces import Outcome
 from chapps_tw.state.redis import RedisState
 from chapps_tw.state.redis_pool import RedisPool, pool_from
 from tests.support.policy_client import outbound
 from tests.support.redis_case import AMPLE, Load, answers, eventually, repeated
 from tests.support.servers.common import free_port
-from tests.support.servers.redis import Authority, SentinelGroup
+from tests.support.servers.redis import Authority, RedisProcess, SentinelGroup
 from tests.support.servers.service import PATIENT, Service
 
 reactor: Any = installed_reactor
@@ -78,6 +79,40 @@ class SentinelTests(TestCase):
         peers = {connection.transport.getPeer().port for connection in pool._ready}
         self.assertEqual(peers, {group.replica.port})
         self.assertEqual(group.replica.command("ROLE")[0], "master")
+
+    async def test_a_failover_by_hand_is_followed_though_the_old_master_still_answers(self) -> None:
+        group = await self.group(failover=True)
+        pool = self.pool(group)
+        await eventually(lambda: pool.connections == 4)
+        load = Load(RedisState(pool, "chapps"))
+        await load.right_again()
+        self.assertEqual(await deferToThread(group.command, group.ports[1], "SENTINEL", "FAILOVER", group.name), "OK")
+        new = {group.replica.port}
+        await eventually(lambda: {each.transport.getPeer().port for each in pool._ready} == new, FAILOVER)
+        switched = load.asked
+        before = int(group.replica.command("HGET", "chapps:oqp:{u}", "used"))
+        # The Sentinels demote the old master, and all of them tell the same.
+        await eventually(lambda: self.is_replica(group.master), FAILOVER)
+        await eventually(lambda: set(self.told(group)) == new, FAILOVER)
+        enough = load.asked + 200
+        await eventually(lambda: load.asked > enough)
+        await load.stop()
+        counted = int(group.replica.command("HGET", "chapps:oqp:{u}", "used")) - before
+        since = [outcome for _, number, outcome in load.outcomes if number > switched]
+        self.assertEqual(set(since), {Outcome.ACCEPTED})
+        # What was in flight at that moment is counted and not among these.
+        self.assertIn(counted - len(since), range(33))
+
+    def is_replica(self, server: RedisProcess) -> bool:
+        try:
+            return bool(server.command("ROLE")[0] == "slave")
+        except OSError:  # it closes all connections when it becomes one
+            return False
+
+    def told(self, group: SentinelGroup) -> list[int]:
+        """The port of the master, as each Sentinel tells it."""
+        answers = (group.command(port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", group.name) for port in group.ports)
+        return [int(port) for _, port in answers]
 
     async def test_a_name_that_no_sentinel_knows_is_reported(self) -> None:
         group = await self.group()

@@ -395,6 +395,85 @@ class ConnectionTests(BoundsTestCase):
         for _ in range(3):
             self.assertEqual((await self.node.ask("GET", "/health")).status, 200)
 
+    async def hold(self, *sent: bytes) -> list[socket.socket]:
+        """Connections that have sent something, in this order, and wait; the server knows of all of them."""
+        held = []
+        for data in sent:
+            connection = socket.create_connection(("127.0.0.1", self.node.port), 30)
+            self.addCleanup(connection.close)
+            before = len(self.node.api.site._channels)
+            connection.sendall(data)
+            held.append(connection)
+            while len(self.node.api.site._channels) == before and before < self.node.api.site._max_connections:
+                await deferLater(reactor, 0.01)
+            while data and not any(channel._receivedHeaderCount for channel in self.node.api.site._channels):
+                await deferLater(reactor, 0.01)
+        return held
+
+    async def is_closed(self, connection: socket.socket) -> bool:
+        def closed() -> bool:
+            connection.settimeout(0.2)
+            try:
+                return connection.recv(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        return await deferToThread(closed)
+
+    async def test_512_silent_connections_keep_nobody_out(self) -> None:
+        held = await self.hold(*[b""] * server.MAX_CONNECTIONS)
+        self.assertEqual(self.node.api.site.connections, server.MAX_CONNECTIONS)
+        for _ in range(3):
+            self.assertEqual((await self.node.ask("GET", "/health")).status, 200)
+        self.assertTrue(await self.is_closed(held[0]))
+        self.assertFalse(await self.is_closed(held[-1]))
+
+    async def test_those_that_have_sent_nothing_give_way_before_those_that_have_begun(self) -> None:
+        self.patch(self.node.api.site, "_max_connections", 3)
+        begun, first, second = await self.hold(self.head("POST /users/", "Content-Length: 9")[:-2], b"", b"")
+        for gone, stays in ((first, second), (second, begun)):
+            # Each stays afterwards, in the place of one that was silent.
+            asked = await self.hold(b"")
+            while not await self.is_closed(gone):
+                pass
+            self.assertFalse(await self.is_closed(stays))
+            self.assertFalse(await self.is_closed(asked[0]))
+
+    async def test_those_that_have_begun_give_way_and_those_that_are_answered_do_not(self) -> None:
+        self.patch(self.node.api.site, "_max_connections", 2)
+        entries, asked, go_on = self.node.book.entries, Deferred[None](), Deferred[None]()
+
+        async def slow(*arguments: Any) -> Any:
+            asked.callback(None)
+            await go_on
+            return await entries(*arguments)
+
+        self.patch(self.node.book, "entries", slow)
+        whole = self.node.ask("GET", "/users/")
+        await asked
+        [begun] = await self.hold(self.head("POST /users/", "Content-Length: 9")[:-2])
+        self.assertEqual((await self.node.ask("GET", "/health")).status, 200)
+        self.assertTrue(await self.is_closed(begun))
+        go_on.callback(None)
+        self.assertEqual((await whole).status, 200)
+
+    async def test_where_all_are_answered_a_new_connection_is_closed(self) -> None:
+        self.patch(self.node.api.site, "_max_connections", 1)
+        asked, never = Deferred[None](), Deferred[None]()
+
+        async def stuck(*_: Any) -> Any:
+            asked.callback(None)
+            await never
+
+        self.patch(self.node.book, "entries", stuck)
+        half = self.node.send_raw(self.head("GET /users/"))
+        await asked
+        self.assertEqual(await self.node.send_raw(self.head("GET /health")), b"")
+        self.node.api.site.abandon()
+        await half
+
     async def test_long_lists_are_read_one_at_a_time(self) -> None:
         entries, at_once, most = self.node.book.entries, 0, 0
 

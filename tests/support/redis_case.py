@@ -146,6 +146,10 @@ class Load:
         for asker in self._askers:
             await asker
 
+    @property
+    def accepted(self) -> int:
+        return sum(outcome is Outcome.ACCEPTED for _, _, outcome in self.outcomes)
+
     async def all_answered(self) -> set[Any]:
         """Wait until each asker has the answer to something that it asks from now on; returns all of those."""
         begin = self.asked

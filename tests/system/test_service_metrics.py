@@ -259,6 +259,27 @@ class DependencyTests(ServiceTestCase):
         self.addCleanup(redis.go_on)
         wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 0, "Redis seen to hang")
 
+    def test_redis_that_answers_errors_is_seen_and_told_once(self) -> None:
+        redis = self.start_redis()
+        service = self.start(on_redis(redis))
+        for begin, end in (
+            (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+            (("ACL", "SETUSER", "default", "-evalsha"), ("ACL", "SETUSER", "default", "+evalsha")),
+        ):
+            told = service.log().count("cannot be used: it answers:")
+            with service.client() as client:
+                self.assertEqual(client.ask(outbound()), "DUNNO")
+                redis.command(*begin)
+                for _ in range(3):
+                    self.assertRegex(client.ask(outbound()), "^DEFER_IF_PERMIT 4.3.0 ")
+                self.assertEqual(self.scrape(service).value("chapps_up", part="state"), 0)
+                self.assertEqual(service.http("/ready")[0], 503)
+                redis.command(*end)
+                self.assertEqual(client.ask(outbound()), "DUNNO")
+            wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 1, "Redis seen to be well")
+            service.wait_ready()
+            self.assertEqual(service.log().count("cannot be used: it answers:"), told + 1)
+
     def test_changes_that_wait_for_redis_are_shown_until_they_are_in_force(self) -> None:
         redis = self.start_redis()
         service = self.start(on_redis(redis))

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "inbound",
             "interfaces",
             "log_limit",
+            "memo",
             "names",
             "network",
             "outbound",

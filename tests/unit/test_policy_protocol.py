@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
@@ -19,6 +20,8 @@ from chapps_tw.postfix import PolicyFactory, PolicyProtocol
 from chapps_tw.request import MAX_REQUEST_BYTES
 from chapps_tw.switchboard import DEFER, Answer, Seat, Switchboard
 from tests.support.examples import examples
+
+TURN = 1e-6
 
 
 class Echo:
@@ -57,7 +60,7 @@ class ProtocolTests(SynchronousTestCase):
         self.echo = Echo()
         self.reported: list[tuple[str, float]] = []
         self.board = Switchboard("test", [Seat(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged)
-        self.factory = PolicyFactory(self.board, OutboundPPR, self.report, self.clock.seconds, 2.0)
+        self.factory = PolicyFactory(self.board, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later)
         self.protocol, self.transport = self.connect()
 
     def report(self, board: Switchboard, request: OutboundPPR, answer: Answer, started: float) -> None:
@@ -70,6 +73,18 @@ class ProtocolTests(SynchronousTestCase):
         protocol.makeConnection(transport)
         return protocol, transport
 
+    def later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        # Unlike the reactor, a Clock does in the same turn what is asked for in it.
+        return self.clock.callLater(seconds or TURN, call)
+
+    def turns(self, most: int = 10_000) -> int:
+        """Let the reactor turn until nothing is left for the next turn; returns how often it did."""
+        for turn in range(most):
+            if not self.clock.getDelayedCalls():
+                return turn
+            self.clock.advance(TURN)
+        raise AssertionError(f"still not done after {most} turns")
+
     def test_a_question_is_answered_and_the_connection_stays(self) -> None:
         self.protocol.dataReceived(question("a"))
         self.assertEqual(self.transport.value(), answers("a"))
@@ -81,10 +96,27 @@ class ProtocolTests(SynchronousTestCase):
             self.protocol.dataReceived(bytes([byte]))
         self.assertEqual(self.transport.value(), answers("a", "b"))
 
-    def test_eight_questions_in_one_write_are_answered_in_order(self) -> None:
+    def test_eight_questions_in_one_write_are_answered_in_order_one_in_a_turn(self) -> None:
         senders = [str(number) for number in range(8)]
         self.protocol.dataReceived(b"".join(map(question, senders)))
-        self.assertEqual(self.transport.value(), answers(*senders))
+        for number in range(8):
+            self.assertEqual(self.transport.value(), answers(*senders[: number + 1]))
+            self.clock.advance(TURN)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_client_that_sends_as_fast_as_it_can_leaves_the_turn_to_others(self) -> None:
+        neighbour, transport = self.connect()
+        self.protocol.dataReceived(b"a=\n\n" * 16_000)
+        neighbour.dataReceived(question("b"))
+        self.assertEqual(transport.value(), answers("b"))
+        self.assertEqual(self.transport.value(), b"action=REJECT\n\n")
+
+    def test_what_comes_between_two_turns_waits_for_its_own(self) -> None:
+        self.protocol.dataReceived(question("a") + question("b"))
+        self.protocol.dataReceived(question("c"))
+        self.assertEqual(self.transport.value(), answers("a"))
+        self.turns()
+        self.assertEqual(self.transport.value(), answers("a", "b", "c"))
 
     def test_a_question_waits_for_the_answer_before_it(self) -> None:
         self.echo.hold = True
@@ -97,6 +129,7 @@ class ProtocolTests(SynchronousTestCase):
 
     def test_very_many_questions_in_one_write_do_not_exhaust_the_stack(self) -> None:
         self.protocol.dataReceived(question("x") * 5000)
+        self.turns()
         self.assertEqual(self.transport.value().count(b"\n\n"), 5000)
 
     def test_bytes_that_are_not_utf_8_are_answered(self) -> None:
@@ -115,12 +148,47 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(self.transport.producerState, "paused")
         self.echo.hold = False
         self.echo.waiting[0].callback(None)
+        self.turns()
         self.assertEqual(self.transport.value().count(b"action="), 2001)
         self.assertEqual(self.transport.producerState, "producing")
 
-    def test_what_is_no_question_gets_a_temporary_failure_and_no_traceback(self) -> None:
+    def test_a_client_that_pushes_faster_than_it_is_served_is_held_back(self) -> None:
+        for _ in range(3):
+            self.protocol.dataReceived(b"a=\n\n" * 16_000)
+        self.assertEqual(self.transport.producerState, "paused")
+        self.turns(50_000)
+        self.assertEqual(self.transport.value().count(b"action="), 48_000)
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_a_client_that_does_not_read_is_asked_nothing_more_until_it_does(self) -> None:
+        self.protocol.dataReceived(question("a") + question("b"))
+        self.protocol.pauseProducing()
+        self.turns()
+        self.protocol.dataReceived(question("c"))
+        self.assertEqual(self.transport.value(), answers("a"))
+        self.protocol.resumeProducing()
+        self.turns()
+        self.assertEqual(self.transport.value(), answers("a", "b", "c"))
+
+    def test_what_is_no_question_gets_a_temporary_failure_and_the_connection_is_closed(self) -> None:
         self.protocol.dataReceived(b"hello\n\n" + question("a"))
-        self.assertEqual(self.transport.value(), f"action={DEFER}\n\n".encode() + answers("a"))
+        self.turns()
+        self.protocol.dataReceived(question("b"))
+        self.turns()
+        self.assertEqual(self.transport.value(), f"action={DEFER}\n\n".encode())
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(self.reported, [])
+
+    def test_what_a_browser_sends_to_the_port_asks_nothing(self) -> None:
+        body = question("a").replace(b"\n", b"\r\n") + question("a") * 2
+        for target in (b"/", b"/?a=b", b"/=/"):
+            protocol, transport = self.connect()
+            head = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1:10225\r\nContent-Type: text/plain\r\n\r\n" % target
+            protocol.dataReceived(head + body)
+            self.turns()
+            self.assertEqual(transport.value(), f"action={DEFER}\n\n".encode())
+            self.assertTrue(transport.disconnecting)
+        self.assertEqual(self.reported, [])
 
     def test_a_flood_of_what_is_no_question_is_counted_and_a_few_lines_of_it_are_logged(self) -> None:
         self.lines: list[str] = []
@@ -132,12 +200,11 @@ class ProtocolTests(SynchronousTestCase):
         observer: Any = observe
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.protocol.dataReceived(b"hello\n\n" * 500)
-        for _ in range(500):
-            self.connect()[0].dataReceived(b"x" * (MAX_REQUEST_BYTES + 1))
-        self.assertEqual(self.transport.value().count(DEFER.encode()), 500)
+        for sent in (b"hello\n\n", b"x" * (MAX_REQUEST_BYTES + 1)):
+            for _ in range(500):
+                self.connect()[0].dataReceived(sent)
         self.assertEqual(self.factory.unreadable, 1000)
-        first = "test: 192.168.1.1 sent a line that is not name=value"
+        first = "test: 192.168.1.1 sent a line that is not name=value; connection closed"
         self.assertEqual(self.lines[:10], [first] * 10)
         self.assertEqual(len(self.lines), 11)
         self.assertIn("counted and left out, for 60 s at most", self.lines[10])
@@ -167,6 +234,21 @@ class ProtocolTests(SynchronousTestCase):
         self.echo.waiting[0].callback(None)
         self.assertEqual(self.transport.value(), answers("a"))
         self.assertTrue(self.transport.disconnecting)
+
+    def test_a_client_that_stops_writing_gets_the_answers_of_later_turns_too(self) -> None:
+        self.protocol.dataReceived(question("a") + question("b") + question("c"))
+        self.protocol.readConnectionLost()
+        self.assertFalse(self.transport.disconnecting)
+        self.turns()
+        self.assertEqual(self.transport.value(), answers("a", "b", "c"))
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_draining_does_not_wait_for_a_client_that_does_not_read(self) -> None:
+        self.protocol.dataReceived(question("a") + question("b"))
+        self.protocol.pauseProducing()
+        self.factory.drain()
+        self.assertTrue(self.transport.disconnecting)
+        self.assertIsNone(self.transport.producer)
 
     def test_draining_answers_what_was_asked_and_closes_the_rest_at_once(self) -> None:
         idle, idle_transport = self.connect()
@@ -199,4 +281,5 @@ class ProtocolTests(SynchronousTestCase):
             self.protocol.dataReceived(stream[:cut]) if stream[:cut] else None
             stream = stream[cut:]
         self.protocol.dataReceived(stream or b"")
+        self.turns()
         self.assertEqual(self.transport.value(), answers("a", "b", "c"))

@@ -1,0 +1,28 @@
+-- Tries every command that the other scripts use, on a key of nobody's. Fails where one of them would.
+local key = KEYS[1]
+-- The first, since a server that is full lets a script go on that has written something.
+redis.call('SET', key, '1', 'PX', '1000')
+redis.call('GET', key)
+redis.call('MGET', key)
+redis.call('DEL', key)
+redis.call('HSET', key, 'a', '1')
+outlast(key, 1000000)
+redis.call('HGET', key, 'a')
+redis.call('HMGET', key, 'a')
+redis.call('HDEL', key, 'a')
+redis.call('RPUSH', key, '1', '2', '3')
+outlast(key, 1000000)
+redis.call('LLEN', key)
+redis.call('LINDEX', key, 0)
+redis.call('LRANGE', key, 0, 0)
+redis.call('LREM', key, 1, '2')
+redis.call('LTRIM', key, 0, 1)
+redis.call('RPOP', key)
+redis.call('DEL', key)
+redis.call('ZADD', key, '1', '1')
+outlast(key, 1000000)
+redis.call('ZSCORE', key, '1')
+redis.call('ZCARD', key)
+redis.call('ZRANGE', key, 0, 0)
+redis.call('ZREMRANGEBYRANK', key, 0, 0)
+return 1

@@ -1,0 +1,207 @@
+"""A Redis that answers with errors, and one whose connections are being made again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+import chapps_tw.state
+from chapps_tw.interfaces import Fill, Outcome, Spend, StateUnavailable
+from chapps_tw.state.redis import RedisState
+from chapps_tw.state.redis_pool import RedisPool
+from tests.support.redis_case import DEADLINE, RULES, Load, RedisTestCase, eventually, pause
+
+LUA = Path(chapps_tw.state.__path__[0]) / "lua"
+
+
+def commands(*names: str) -> set[str]:
+    """The commands that scripts use."""
+    return set(re.findall(r"redis\.call\('([A-Z]+)'", "".join((LUA / f"{name}.lua").read_text() for name in names)))
+
+
+def test_the_probe_tries_every_command_that_a_script_uses() -> None:
+    everything = commands(*(path.stem for path in LUA.glob("*.lua")))
+    assert len(everything) > 20
+    assert commands("probe", "clock") == everything
+
+
+class ErrorTests(RedisTestCase):
+    async def _spend(self, state: RedisState, name: str = "i") -> Outcome:
+        return (await state.spend(Spend("u", name, "", 1), RULES, Fill("", 50, 60))).outcome
+
+    async def _refused(self, state: RedisState, pool: RedisPool, code: str) -> None:
+        """Each question fails with the error, and that is told once and shown."""
+        for number in range(3):
+            problem = await self.assertFailure(
+                Deferred.fromCoroutine(self._spend(state, str(number))), StateUnavailable
+            )
+            self.assertIn(code, str(problem))
+        self.assertIn(code, pool.problem)
+        self.assertEqual([line for line in self.told() if code in line], [f"{pool.problem}."[:-1]])
+
+    async def _through(self, code: str, begin: Sequence[str], end: Sequence[str]) -> RedisPool:
+        """From a command that makes the server refuse to one that ends that."""
+        pool = self.pool()
+        state = await self.ready(pool)
+        await self._spend(state)
+        await deferToThread(self.server.command, *begin)
+        await self._refused(state, pool, code)
+        await self.assertFailure(Deferred.fromCoroutine(state.ping()), StateUnavailable)
+        # Nothing is told again while it goes on.
+        await pause(1.5)
+        await self._refused(state, pool, code)
+        await deferToThread(self.server.command, *end)
+        self.assertEqual(await self._spend(state, "after"), Outcome.ACCEPTED)
+        await eventually(lambda: not pool.problem)
+        self.assertEqual(self.told()[-1], "{name} answers without errors again.")
+        self.assertEqual(pool.lost, 0)
+        self.assert_quiet()
+        return pool
+
+    async def test_a_server_that_is_full_is_away(self) -> None:
+        await self._through("OOM", ("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"))
+
+    async def test_a_server_that_cannot_save_is_away(self) -> None:
+        # A file where its directory is wanted.
+        self.server.command("CONFIG", "SET", "save", "3600 1")
+        self.server.command("SET", "x", "y")
+        (self.folder / "redis" / "dump.rdb").mkdir()
+
+        def fail_to_save() -> None:
+            self.server.command("BGSAVE")
+            while "rdb_last_bgsave_status:err" not in self.server.command("INFO", "persistence"):
+                time.sleep(0.02)
+
+        pool = self.pool()
+        state = await self.ready(pool)
+        await deferToThread(fail_to_save)
+        await self._refused(state, pool, "MISCONF")
+        self.server.command("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
+        self.assertEqual(await self._spend(state), Outcome.ACCEPTED)
+        await eventually(lambda: not pool.problem)
+
+    async def test_a_user_who_may_not_run_scripts_any_more_is_away(self) -> None:
+        await self._through(
+            "NOPERM", ("ACL", "SETUSER", "default", "-evalsha"), ("ACL", "SETUSER", "default", "+evalsha")
+        )
+
+    async def test_a_user_who_may_not_do_what_a_script_does_is_away_and_is_told_where_to_look(self) -> None:
+        pool = await self._through(
+            "user executing the script", ("ACL", "SETUSER", "default", "-hset"), ("ACL", "SETUSER", "default", "+hset")
+        )
+        self.assertTrue(any("(see [Redis] username)" in line for line in self.told()), self.told())
+        self.assertFalse(any("user_script" in line for line in self.told()), self.told())
+        self.assertEqual(pool.connections, 4)
+
+    async def test_a_user_who_may_not_do_what_a_script_does_is_not_logged_in(self) -> None:
+        self.server.command(
+            "ACL", "SETUSER", "mail", "on", ">word", "~chapps:*",
+            "-@all", "+@read", "+@write", "+evalsha", "+eval", "+time", "-zadd",
+        )  # fmt: skip
+        pool = self.pool(password="word", username="mail")
+        await eventually(lambda: "user executing the script" in pool.problem)
+        await pause(1)
+        self.assertEqual((pool.connections, len(self.told())), (0, 1))
+
+    async def test_what_may_be_read_is_read_while_the_server_is_full(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        await state.keep_verdicts("sda", "u", [("d", True, "")], 60)
+        self.server.command("CONFIG", "SET", "maxmemory", "1")
+        await self._refused(state, pool, "OOM")
+        self.assertTrue((await state.verdicts("sda", "u", ["d"]))[0].allowed)
+
+    async def test_a_key_that_somebody_spoilt_is_told_and_disturbs_nobody_else(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        self.server.command("SET", "chapps:oqp:{u}", "spoilt")
+        await self._refused(state, pool, "WRONGTYPE")
+        other = await state.spend(Spend("other", "i", "", 1), RULES, Fill("", 5, 60))
+        self.assertEqual((other.outcome, pool.lost), (Outcome.ACCEPTED, 0))
+        await eventually(lambda: not pool.problem)
+
+
+class ClusterTests(RedisTestCase):
+    server_options: dict[str, Any] = {"cluster_enabled": "yes"}  # noqa: RUF012
+
+    async def test_a_cluster_that_is_down_is_away(self) -> None:
+        pool = self.pool()
+        await eventually(lambda: "CLUSTERDOWN" in pool.problem)
+        self.server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        state = await self.ready(pool)
+        spend = Spend("u", "i", "", 1), RULES, Fill("", 50, 60)
+        self.assertEqual((await state.spend(*spend)).outcome, Outcome.ACCEPTED)
+        self.server.command("CLUSTER", "DELSLOTSRANGE", "0", "16383")
+        problem = await self.assertFailure(state.spend(*spend), StateUnavailable)
+        self.assertIn("CLUSTERDOWN", str(problem))
+        self.assertIn("CLUSTERDOWN", pool.problem)
+
+
+@pytest.mark.timed
+class ReconnectTests(RedisTestCase):
+    deadline = 4 * DEADLINE
+
+    def _kill_connections(self) -> None:
+        self.server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    def _made_again(self, pool: RedisPool, lost: int) -> bool:
+        return pool.lost > lost and pool.connections == 4
+
+    async def test_no_question_fails_while_lost_connections_are_made_again(self) -> None:
+        pool = self.pool()
+        load = Load(await self.ready(pool))
+        await pause(0.3)
+        for _ in range(3):
+            lost = pool.lost
+            await deferToThread(self._kill_connections)
+            await eventually(partial(self._made_again, pool, lost))
+        await pause(0.3)
+        await load.stop()
+        self.assertEqual({outcome for _, _, outcome in load.outcomes}, {Outcome.ACCEPTED})
+        script = "return redis.call('HGET', KEYS[1], 'used')"
+        counted = int(self.server.command("EVAL", script, "1", "chapps:oqp:{u}"))
+        self.assertEqual(counted, load.accepted)
+        self.assert_quiet()
+
+    async def test_no_question_fails_while_the_server_is_started_again(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        await state.spend(Spend("u", "before", "", 1), RULES, Fill("", 50, 60))
+        self.server.kill()
+        await eventually(lambda: pool.problem)
+        asked = [state.spend(Spend("u", str(number), "", 1), RULES, Fill("", 50, 60)) for number in range(20)]
+        self.assertFalse(any(each.called for each in asked))
+        await deferToThread(self.server.start)
+        self.assertEqual([(await each).outcome for each in asked], [Outcome.ACCEPTED] * 20)
+
+    async def test_a_question_that_was_given_up_meanwhile_is_not_asked(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        self.server.kill()
+        await eventually(lambda: pool.problem)
+        asked = state.spend(Spend("u", "given up", "", 1), RULES, Fill("", 50, 60))
+        asked.cancel()
+        asked.addErrback(lambda _: None)
+        await deferToThread(self.server.start)
+        await eventually(lambda: not pool.problem)
+        self.assertEqual((await state.usage(["u"], 3600))[0].used, 0)
+
+    async def test_in_a_long_outage_only_the_first_questions_wait(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        self.server.kill()
+        await eventually(lambda: pool.problem)
+        begin = time.monotonic()
+        await self.assertFailure(state.spend(Spend("u", "first", "", 1), RULES), StateUnavailable)
+        self.assertLess(time.monotonic() - begin, self.deadline)
+        later = state.spend(Spend("u", "later", "", 1), RULES)
+        self.assertTrue(later.called)
+        await self.assertFailure(later, StateUnavailable)

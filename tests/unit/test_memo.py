@@ -1,0 +1,119 @@
+"""What is remembered: bounded in bytes, however long the texts are that come from outside."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from chapps_tw import decision, inbound, names, received_spf, request
+from chapps_tw.memo import Answers, Memo, Recent
+from chapps_tw.received_spf import SpfResult
+
+MEGABYTE = 1 << 20
+LONG = "x" * 60_000
+
+
+def test_a_function_is_asked_once() -> None:
+    asked: list[str] = []
+
+    def upper(text: str) -> str:
+        asked.append(text)
+        return text.upper()
+
+    answers = Answers(upper, MEGABYTE)
+    assert [answers[text] for text in ("a", "b", "a")] == ["A", "B", "A"]
+    assert asked == ["a", "b"]
+
+
+def test_what_it_raises_is_raised_each_time() -> None:
+    def refuse(text: str) -> str:
+        raise ValueError(text)
+
+    answers = Answers(refuse, MEGABYTE)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a"):
+            answers["a"]
+
+
+def test_a_long_text_is_answered_and_does_not_push_out_the_others() -> None:
+    answers = Answers(str.upper, MEGABYTE)
+    assert answers["short"] == "SHORT"
+    assert answers[LONG] == LONG.upper()
+    assert list(answers) == ["short"]
+
+
+def test_a_long_value_takes_the_place_of_none() -> None:
+    memo: Memo[str, str] = Memo(MEGABYTE)
+    memo.keep("a", "1")
+    memo.keep("a", LONG)
+    assert "a" not in memo
+
+
+@pytest.mark.parametrize("character", ["x", "é", "€", "\U0001f600", "\udcff"])
+@pytest.mark.parametrize("length", [0, 20, 300, 5000])
+def test_no_more_than_the_room_is_taken_whatever_the_texts_are(character: str, length: int) -> None:
+    answers = Answers(lambda text: (text + "!", text[:1]), MEGABYTE)
+    memo: Memo[tuple[str, int], list[str]] = Memo(MEGABYTE)
+    recent = Recent(100_000, MEGABYTE)
+
+    def fill() -> None:
+        for number in range(3000):
+            text = f"{number}{character * length}"
+            _ = answers[text]
+            memo.keep((text, 1), [text + "!"])
+            recent.append(text + "?")
+
+    assert _taken(fill) < 3.3 * MEGABYTE
+
+
+def test_the_last_texts_are_those_that_there_is_room_for() -> None:
+    recent = Recent(3, 100_000)
+    for text in ("a", "b", "c", "d"):
+        recent.append(text)
+    assert (list(recent), list(reversed(recent)), recent[0], len(recent)) == (["b", "c", "d"], ["d", "c", "b"], "b", 3)
+    recent.append(LONG)
+    recent.append(LONG)
+    assert len(recent) == 1
+    recent.append(LONG * 2)
+    assert (len(recent), recent.taken) == (0, 0)
+
+
+def _header(text: str) -> object:
+    return received_spf.received_spf(SpfResult("none", domain="example.com"), text, text, text, "mx")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        names.normal_domain,
+        lambda text: names.normal_domain(f"{text}.example"),
+        lambda text: names.split_address(f"{text}@example.com"),
+        decision.stops,
+        decision.wire,
+        lambda text: inbound.client_network(text, 24, 64),
+        lambda text: request.parse_attributes(f"sender={text}".encode("utf-8", "surrogatepass")),
+        lambda text: request.parse_attributes(f"{text}=1".encode()),
+        _header,
+    ],
+)
+def test_what_strangers_send_is_not_remembered_where_it_is_long(function: Callable[[str], object]) -> None:
+    def fill() -> None:
+        for number in range(600):
+            function(f"{number}{LONG}")
+
+    assert _taken(fill) < MEGABYTE
+
+
+def _taken(fill: Callable[[], None]) -> int:
+    """Bytes that something leaves taken."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        fill()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
