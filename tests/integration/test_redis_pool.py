@@ -26,6 +26,8 @@ class OutageTests(RedisTestCase):
 
     server_options = {"password": "s3cret-word"}  # noqa: RUF012
     redis = replace(Redis(), db=3)
+    # Half of it is what a question waits for a connection.
+    deadline = 4 * DEADLINE
 
     async def _outage(self, begin: Callable[[], Any], end: Callable[[], Any]) -> None:
         """Load before, during and after an outage. Everything is answered, and right again when it is over."""
