@@ -29,10 +29,9 @@ lint: $(TEST)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
-# Two at a time: most of them wait for servers. Those that measure latencies have the machine for themselves.
+# Two at a time: most of them wait for servers.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 # What needs no database server, no Postfix and no browser.
 test-fast: $(TEST)

@@ -101,6 +101,7 @@ class CopyDropper:
             self._looking.stop()
         if self._telling is not None:
             self._telling.cancel()
+            self._telling = None
         ended = Deferred.fromCoroutine(self._end()).addTimeout(STOP, self._reactor)
         await ended.addErrback(lambda failure: failure.trap(TimeoutError))
 

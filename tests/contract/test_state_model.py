@@ -7,4 +7,4 @@ from tests.support.state_machine import compare
 
 
 def test_sqlite_answers_as_the_model() -> None:
-    compare(sqlite_subject, examples=120, steps=50)
+    compare(sqlite_subject, tries=120, steps=50)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import atexit
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from signal import SIGCONT, SIGSTOP
 
 import psycopg
 from sqlalchemy import event
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
 
 from chapps_tw.config import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.engine import STATEMENT_SECONDS
+from chapps_tw.database.keeper import Keeper
 from chapps_tw.interfaces import BookUnavailable, QuotaGrant
-from tests.support.book_case import CLOCK, BookCase, shared
+from tests.support.book_case import CLOCK, BookCase, once_available, shared
 from tests.support.servers.sql import PgBouncer, PostgreSQL
 
 
@@ -68,14 +68,13 @@ class PgBouncerTests(BookCase):
         process = bouncer(self.mode).process
         process.signal(SIGSTOP)
         self.addCleanup(process.signal, SIGCONT)
+        book = Keeper(self.engine, CLOCK, self.threads.run, self.adapter.pool_size, deadline=0.5)
+        self.addCleanup(book.stop)
         with self.assertRaisesRegex(BookUnavailable, "did not answer"):
-            await self.book.quota_of("alice")
+            await book.quota_of("alice")
         process.signal(SIGCONT)
-        for _ in range(500):
-            await deferLater(CLOCK, 0.02)
-            if not self.book.problem:
-                break
-        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(False, None))
+        found = await once_available(partial(book.quota_of, "alice"))
+        self.assertEqual(found, QuotaGrant(False, None))
 
 
 def limit(cursor: psycopg.Cursor[tuple[str]]) -> str:

@@ -18,7 +18,7 @@ from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces import BookUnavailable, Fill, Rules, Spend, Touched
 from chapps_tw.rest.dropping import GATHER, LOOK, NAMES, RETRY, STOP, WAITING, CopyDropper
 from chapps_tw.rest.slices import Slices
-from tests.support.book_case import CLOCK, BookCase, OnSqlite, Statements
+from tests.support.book_case import CLOCK, BookCase, OnSqlite, Statements, working
 from tests.support.rest_client import Outage
 
 RULES = Rules(86400, 0, 0.0, 0.0)
@@ -63,11 +63,11 @@ class DropperTests(OnSqlite, BookCase):
             await deferLater(CLOCK, 0.005)
 
     async def rest(self) -> None:
-        """Wait until no thread has had anything to do for a moment."""
+        """Wait until no thread has anything to do, nor gets it in the next turns of the reactor."""
         quiet = 0
         while quiet < 10:
-            await deferLater(CLOCK, 0.005)
-            quiet = 0 if self.threads._pool.working else quiet + 1
+            await deferLater(CLOCK, 0)
+            quiet = 0 if working(self.threads) else quiet + 1
 
     async def gone(self, *, after: Iterable[float] = ()) -> None:
         """Let time pass in steps, and wait until all is done that was pending."""
@@ -116,6 +116,17 @@ class DropperTests(OnSqlite, BookCase):
         self.assertFalse(stopped.called)
         self.clock.advance(STOP)
         await stopped
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def test_a_stop_does_not_wait_for_a_look_that_hangs_and_a_second_one_does_nothing(self) -> None:
+        never: Deferred[list[Touched]] = Deferred()
+        self.patch(self.book, "pending", lambda _: never)
+        node = self.node()
+        await node.drop(await self.change())
+        stopped = Deferred.fromCoroutine(node.stop())
+        self.clock.advance(STOP)
+        await stopped
+        await node.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     async def test_nothing_is_dropped_once_it_is_stopped(self) -> None:

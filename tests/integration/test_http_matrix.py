@@ -312,7 +312,7 @@ class InsightRows(RowsCase):
             self.assertEqual([explained[name] for name in same], [decided[name] for name in same])
             self.assertEqual((decided["reason"], decided["detail"]), ("greylist_first", detail))
             line = f'instance={request["instance"]} queue_id= stage=RCPT detail="{detail}"'
-            self.wait_for("the line in the log", partial(self.is_logged, line), 5.0)
+            self.wait_for("the line in the log", partial(self.is_logged, line))
             names = ("client_address", "sender", "recipient")
             known = {name: request[name] for name in names}
             self.assertAlmostEqual(self.get("/live/grl/tuple/", known)["response"], time.time(), delta=30)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from chapps_tw import log_file
 from chapps_tw.decision_record import loss_as_json, loss_as_text
 from chapps_tw.log_file import LogFile
 from tests.support.policy_client import outbound
@@ -34,6 +35,12 @@ def opened(path: Path, note: Callable[[int], str] = loss_as_text) -> Iterator[Lo
         yield log
     finally:
         log.close()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an end take its time, as nobody waits for it."""
+    monkeypatch.setattr(log_file, "CLOSE_SECONDS", 60.0)
 
 
 def wait_for(path: Path, content: bytes) -> None:
@@ -235,7 +242,8 @@ def test_what_is_lost_at_the_end_is_told_by_the_log_of_the_service(path: Path) -
     assert log.told[1:] == [f"The last 2 lines of the decision log {path} were lost."]
 
 
-def test_what_nobody_takes_does_not_hold_up_the_end(path: Path) -> None:
+def test_what_nobody_takes_does_not_hold_up_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "CLOSE_SECONDS", 0.2)
     os.mkfifo(path)
     reader = reader_of(path)
     with opened(path) as log:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
@@ -145,7 +144,6 @@ class ClusterTests(RedisTestCase):
         self.assertIn("CLUSTERDOWN", pool.problem)
 
 
-@pytest.mark.timed
 class ReconnectTests(RedisTestCase):
     deadline = 4 * DEADLINE
 
@@ -158,12 +156,12 @@ class ReconnectTests(RedisTestCase):
     async def test_no_question_fails_while_lost_connections_are_made_again(self) -> None:
         pool = self.pool()
         load = Load(await self.ready(pool))
-        await pause(0.3)
+        await load.all_answered()
         for _ in range(3):
             lost = pool.lost
             await deferToThread(self._kill_connections)
             await eventually(partial(self._made_again, pool, lost))
-        await pause(0.3)
+        await load.all_answered()
         await load.stop()
         self.assertEqual({outcome for _, _, outcome in load.outcomes}, {Outcome.ACCEPTED})
         script = "return redis.call('HGET', KEYS[1], 'used')"

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest import TestCase as PlainTestCase
 
-import pytest
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorUNIX
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
@@ -30,7 +29,7 @@ from chapps_tw.config import API as APISection
 from chapps_tw.config import Settings
 from chapps_tw.log_limit import LogLimit
 from chapps_tw.rest import auth
-from chapps_tw.rest.auth import FORGET_AFTER, GUESSED, Gate
+from chapps_tw.rest.auth import FORGET_AFTER, FREE_FAILURES, GUESSED, Gate
 from chapps_tw.tokens import FIRST, TokenError, TokenStore
 from tests.support.rest_client import Node
 
@@ -89,16 +88,28 @@ class TokenTests(TestCase):
         self.assertEqual(lines[9], "HTTP: 1 wrong token from 127.0.1.9")
         self.assertEqual(len(lines), 11)
 
-    @pytest.mark.timed
     async def test_guessing_is_slowed_down_and_others_are_not(self) -> None:
-        before = reactor.seconds()
-        for _ in range(7):
+        held: list[tuple[float, Deferred[None]]] = []
+
+        def hold(seconds: float) -> Deferred[None]:
+            held.append((seconds, Deferred()))
+            return held[-1][1]
+
+        self.patch(self.node.api._gate, "_sleep", hold)
+        for _ in range(FREE_FAILURES):
             self.assertEqual(await self.status(token="guess"), 401)
-        slow = reactor.seconds() - before
-        self.assertGreater(slow, 1.0)
-        before = reactor.seconds()
+        self.assertEqual(held, [])
+        guesses = [Deferred.fromCoroutine(self.status(token="guess")) for _ in range(4)]
+        while len(held) < len(guesses):
+            await deferLater(reactor, 0.01)
         self.assertEqual(await self.status(), 200)
-        self.assertLess(reactor.seconds() - before, 0.5)
+        self.assertFalse(any(guess.called for guess in guesses))
+        delays = [seconds for seconds, _ in held]
+        self.assertEqual(delays, sorted(delays))
+        self.assertGreater(sum(delays), 1.0)
+        for _, each in held:
+            each.callback(None)
+        self.assertEqual(await gatherResults(guesses), [401] * 4)
 
     async def test_a_read_only_token_reads_and_changes_nothing(self) -> None:
         token = self.node.tokens.create("monitor", "read", 1.0)
@@ -183,7 +194,7 @@ class TokenTests(TestCase):
 
         def ask(token: str) -> bytes:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(5)
+                connection.settimeout(60)
                 connection.connect(path)
                 head = f"GET /users/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
                 connection.sendall(f"{head}Connection: close\r\n\r\n".encode())

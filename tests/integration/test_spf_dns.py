@@ -6,14 +6,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import pytest
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
-from chapps_tw import spf_dns, spf_messages
+from chapps_tw import spf_dns
 from chapps_tw.network import Server, parse_nameservers
-from chapps_tw.spf_dns import Resolver, SystemServers, nameservers
-from chapps_tw.spf_messages import DnsFailure
+from chapps_tw.spf_dns import FIRST_PATIENCE, Resolver, SystemServers, nameservers
+from chapps_tw.spf_messages import FAILURE_TTL, DnsFailure
 from tests.support.servers.dns import (
     BADVERS,
     CUT,
@@ -33,7 +32,7 @@ from tests.support.servers.dns import (
     record,
     txt,
 )
-from tests.support.spf_tools import checker, dns_server, reactor, resolver, runner, wait_until
+from tests.support.spf_tools import TimeByHand, checker, dns_server, reactor, resolver, runner, wait_until
 
 ZONES = {
     "good.example": [txt("v=spf1 ip4:192.0.2.0/24 -all")],
@@ -48,7 +47,6 @@ def down() -> DnsServer:
     return server
 
 
-@pytest.mark.timed
 class Asking(TestCase):
     """What reaches the name server."""
 
@@ -60,15 +58,15 @@ class Asking(TestCase):
 
     async def test_answers_are_kept_for_their_ttl_negative_ones_too(self) -> None:
         server = dns_server(self, ZONES)
-        server.ttl = 1
-        dns = resolver(self, server)
+        time = TimeByHand()
+        dns = resolver(self, server, time=time)
         for _ in range(3):
             await dns.ask("good.example", "TXT")
             self.assertEqual(await dns.ask("nowhere.example", "TXT"), ())
             self.assertEqual(await dns.ask("good.example", "A"), ())
+            time.advance(server.ttl / 3 - 1)
         self.assertEqual(len(server.questions), 3)
-        end = reactor.seconds() + 1.05
-        await wait_until(lambda: reactor.seconds() > end)
+        time.advance(3.1)
         await dns.ask("Good.Example.", "TXT")
         await dns.ask("nowhere.example", "TXT")
         self.assertEqual(len(server.questions), 5)
@@ -97,9 +95,11 @@ class Asking(TestCase):
 
     async def test_a_datagram_that_is_lost_is_sent_again(self) -> None:
         server = dns_server(self, ZONES, {"good.example": NEVER})
-        waiting = resolver(self, server).ask("good.example", "TXT")
+        time = TimeByHand()
+        waiting = resolver(self, server, time=time).ask("good.example", "TXT")
         await wait_until(lambda: server.questions)
         server.moods.clear()
+        time.advance(FIRST_PATIENCE)
         self.assertEqual(len(await waiting), 1)
         self.assertEqual(server.asked("good.example", "TXT"), 2)
 
@@ -125,36 +125,37 @@ class Asking(TestCase):
         self.assertEqual(len(await resolver(self, server).ask("good.example", "TXT")), 1)
 
     async def test_aliases_in_a_circle_are_a_failure_for_a_moment(self) -> None:
-        self.patch(spf_messages, "FAILURE_TTL", 0.2)
         server = dns_server(self, {f"c{n}.example": [record("CNAME", f"c{1 - n}.example.")] for n in range(2)})
-        dns = resolver(self, server)
-        await self.assertFailure(dns.ask("c0.example", "A"), DnsFailure)
-        end = reactor.seconds() + 0.25
-        await wait_until(lambda: reactor.seconds() > end)
+        time = TimeByHand()
+        dns = resolver(self, server, time=time)
+        for _ in range(2):
+            await self.assertFailure(dns.ask("c0.example", "A"), DnsFailure)
+        self.assertEqual(server.asked("c0.example", "A"), 1)
+        time.advance(FAILURE_TTL)
         await self.assertFailure(dns.ask("c0.example", "A"), DnsFailure)
         self.assertEqual(server.asked("c0.example", "A"), 2)
 
     async def test_another_server_is_asked_where_one_cannot_be_reached_over_tcp(self) -> None:
+        self.patch(spf_dns, "FIRST_PATIENCE", 0.2)
         good = dns_server(self, ZONES)
         refusing, full = (DnsServer(ZONES, {"good.example": TRUNCATED}, tcp=False) for _ in range(2))
         fill(self, full)
         silent, misled = (dns_server(self, ZONES, {"good.example": mood}) for mood in (SILENT_TCP, MISLED))
         for bad in (refusing, full, silent, misled):
             self.addCleanup(bad.stop)
-            dns = resolver(self, bad, good, timeout=30.0)
-            start = reactor.seconds()
+            dns = resolver(self, bad, good, timeout=30.0, time=reactor)
             self.assertEqual(len(await dns.ask("good.example", "TXT")), 1)
-            self.assertLess(reactor.seconds() - start, 10)
-            alone = resolver(self, bad, timeout=1.5)
+            alone = resolver(self, bad, timeout=0.5, time=reactor)
             await self.assertFailure(alone.ask("good.example", "TXT"), DnsFailure)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_another_server_is_asked_where_one_is_down_sick_or_silent(self) -> None:
+        self.patch(spf_dns, "FIRST_PATIENCE", 0.2)
         good = dns_server(self, ZONES)
         sick = dns_server(self, ZONES, {"good.example": SERVFAIL})
         silent = dns_server(self, ZONES, {"good.example": NEVER})
         for bad in (down().address, sick.address, silent.address):
-            dns = resolver(self, bad, good)
+            dns = resolver(self, bad, good, timeout=30.0, time=reactor)
             self.assertEqual(len(await dns.ask("good.example", "TXT")), 1)
 
     async def test_an_answer_that_cannot_be_read_has_another_server_asked_at_once(self) -> None:
@@ -178,7 +179,7 @@ class Asking(TestCase):
         gone = down()
         self.patch(spf_dns, "FIRST_PATIENCE", 60.0)
         failure: Any = await self.assertFailure(
-            resolver(self, sick, cut, gone, silent, timeout=4.0).ask("good.example", "TXT"), DnsFailure
+            resolver(self, sick, cut, gone, silent, timeout=4.0, time=reactor).ask("good.example", "TXT"), DnsFailure
         )
         self.assertEqual(failure.problem, "no answer from DNS in time")
         self.assertEqual(
@@ -196,7 +197,7 @@ class Asking(TestCase):
             ("good.example", 2.0, "no answer from DNS in time", "has not answered"),
             ("sick.example", 30.0, "no DNS server has an answer", "answered SERVFAIL"),
         ):
-            found = await checker(self, server, timeout).check("192.0.2.1", "", f"a@{domain}")
+            found = await checker(self, server, timeout, reactor).check("192.0.2.1", "", f"a@{domain}")
             self.assertEqual(found.problem, f"TXT of {domain}: {problem}")
             self.assertEqual(found.asked, f"127.0.0.1:{server.port} {what}")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import tempfile
+from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine, delete, event
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -20,9 +22,12 @@ from chapps_tw.database.engine import make_engine
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.models import metadata
 from chapps_tw.database.threads import Threads
+from chapps_tw.interfaces import BookUnavailable
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
 CLOCK: Any = reactor
+
+T = TypeVar("T")
 
 # Seconds that an answer of the database may take, where it is not what is looked at: of one entry, and of others.
 PATIENCE = 30.0, 60.0
@@ -79,6 +84,24 @@ def patient_engine(adapter: PolicyConfigAdapter) -> Engine:
             options["connect_timeout"] = int(PATIENCE[0])
 
     return engine
+
+
+def working(threads: Threads) -> int:
+    """How many of the threads have something to do, and what waits for one."""
+    found = threads._pool._team.statistics()
+    return int(found.busyWorkerCount + found.backloggedWorkCount)
+
+
+async def once_available(ask: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
+    """Ask until there is an answer, which is returned."""
+    end = CLOCK.seconds() + seconds
+    while True:
+        try:
+            return await ask()
+        except BookUnavailable:
+            if CLOCK.seconds() > end:
+                raise
+        await deferLater(CLOCK, 0.02)
 
 
 class Statements:

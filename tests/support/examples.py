@@ -1,10 +1,10 @@
-"""How many examples are made up in a test."""
+"""How many examples Hypothesis tries: a number of each test's own, so that a run takes about the same time always."""
 
 from __future__ import annotations
 
 import os
 
 
-def examples(count: int) -> int:
-    """``count`` times ``CHAPPS_TEST_EXAMPLES``, a number that is 1 unless set; at least 1."""
-    return max(1, round(count * float(os.environ.get("CHAPPS_TEST_EXAMPLES", "1"))))
+def examples(number: int) -> int:
+    """That many, or as many times more as ``TEST_EXAMPLES`` says, which may be a fraction."""
+    return max(1, round(number * float(os.environ.get("TEST_EXAMPLES", "1"))))

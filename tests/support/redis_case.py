@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,43 @@ DEADLINE, AMPLE = 0.6, 10.0
 RULES = Rules(interval=3600, margin_count=0, margin_ratio=0.0, min_delta=0)
 
 
+@cache
+def shared_redis() -> RedisProcess:
+    """The server of all tests of this process that want no options of their own, nor stop it."""
+    server = RedisProcess(Path(tempfile.mkdtemp(prefix="redis-"))).start()
+    atexit.register(server.stop)
+    return server
+
+
 async def pause(seconds: float) -> None:
     await deferLater(reactor, seconds)
 
 
-async def eventually(true: Callable[[], object], seconds: float = 40.0) -> float:
-    """Wait until something is so; returns after how many seconds that was."""
+async def eventually(true: Callable[[], object], seconds: float = 40.0) -> None:
+    """Wait until something is so."""
     begin = time.monotonic()
     while not true():
         if time.monotonic() - begin > seconds:
             raise AssertionError(f"not so after {seconds} s")
         await pause(0.01)
-    return time.monotonic() - begin
+
+
+async def repeated(ask: Callable[[], Awaitable[object]], seconds: float = 40.0) -> None:
+    """Ask again and again until the answer is yes."""
+    begin = time.monotonic()
+    while not await ask():
+        if time.monotonic() - begin > seconds:
+            raise AssertionError(f"not so after {seconds} s")
+        await pause(0.01)
+
+
+async def answers(state: RedisState) -> bool:
+    """Whether the store answers now."""
+    try:
+        await state.ping()
+    except StateUnavailable:
+        return False
+    return True
 
 
 class RedisTestCase(TestCase):
@@ -96,22 +122,23 @@ class Load:
     """Several askers that spend one after the other; notes each outcome and how long it took."""
 
     def __init__(self, state: RedisState, askers: int = 16) -> None:
-        self.outcomes: list[tuple[float, float, Any]] = []
+        # Who asked, after how many others it was begun, and what came of it.
+        self.outcomes: list[tuple[int, int, Any]] = []
+        self.asked = 0
         self._state = state
         self._on = True
-        self._number = 0
-        self._askers = [Deferred.fromCoroutine(self._ask()) for _ in range(askers)]
+        self._askers = [Deferred.fromCoroutine(self._ask(number)) for number in range(askers)]
 
-    async def _ask(self) -> None:
+    async def _ask(self, asker: int) -> None:
         while self._on:
-            self._number += 1
-            begin = time.monotonic()
+            self.asked += 1
+            number = self.asked
             try:
-                spent = await self._state.spend(Spend("u", f"load-{self._number}", "", 1), RULES, Fill("", 10**6, 600))
+                spent = await self._state.spend(Spend("u", f"load-{number}", "", 1), RULES, Fill("", 10**6, 600))
                 outcome: Any = spent.outcome
             except StateUnavailable as problem:
                 outcome = problem
-            self.outcomes.append((begin, time.monotonic() - begin, outcome))
+            self.outcomes.append((asker, number, outcome))
             await pause(0.005)
 
     async def stop(self) -> None:
@@ -120,15 +147,25 @@ class Load:
             await asker
 
     @property
-    def slowest(self) -> float:
-        return max(took for _, took, _ in self.outcomes)
-
-    @property
     def accepted(self) -> int:
         return sum(outcome is Outcome.ACCEPTED for _, _, outcome in self.outcomes)
 
-    def right_since(self, begin: float) -> bool:
-        return any(start > begin and outcome is Outcome.ACCEPTED for start, _, outcome in self.outcomes)
+    async def all_answered(self) -> set[Any]:
+        """Wait until each asker has the answer to something that it asks from now on; returns all of those."""
+        begin = self.asked
+
+        def later() -> list[tuple[int, int, Any]]:
+            return [each for each in self.outcomes if each[1] > begin]
+
+        await eventually(lambda: len({asker for asker, _, _ in later()}) == len(self._askers))
+        return {outcome for _, _, outcome in later()}
+
+    async def right_again(self) -> None:
+        """Wait until something that is asked from now on is accepted."""
+        begin = self.asked
+        await eventually(
+            lambda: any(number > begin and outcome is Outcome.ACCEPTED for _, number, outcome in self.outcomes)
+        )
 
 
 def age(server: RedisProcess, seconds: float) -> None:
@@ -157,7 +194,7 @@ async def waited_for(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 
 class RedisStateTestCase(TestCase):
-    """With a server; ``clock`` is whether time stands still but for :meth:`advance`."""
+    """With the shared server, emptied; ``clock`` is whether time stands still but for :meth:`advance`."""
 
     clock = True
     timeout = 100
@@ -165,10 +202,8 @@ class RedisStateTestCase(TestCase):
     state: LiveState
 
     async def setUp(self) -> None:  # type: ignore[override]
-        folder = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, folder)
-        self.server = RedisProcess(folder).start()
-        self.addCleanup(self.server.stop)
+        self.server = shared_redis()
+        self.server.command("FLUSHALL")
         self.now = float(int(time.time()))
         self.pool = pool_from(replace(Redis(), unix_socket=self.server.path), "", reactor, AMPLE)
         self.pool.start()

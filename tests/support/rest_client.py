@@ -80,7 +80,7 @@ def ask(
         connection.close()
 
 
-def send_raw(port: int, data: bytes, seconds: float = 10.0) -> bytes:
+def send_raw(port: int, data: bytes, seconds: float = 60.0) -> bytes:
     """Send bytes as they are; returns all that comes until the other side closes or is silent. Blocks."""
     with socket.create_connection(("127.0.0.1", port), seconds) as connection:
         connection.sendall(data)
@@ -177,7 +177,7 @@ class Node:
         more.setdefault("token", self.token)
         return deferToThread(ask, self.port, method, path, body, **more)
 
-    def send_raw(self, data: bytes, seconds: float = 10.0) -> Deferred[bytes]:
+    def send_raw(self, data: bytes, seconds: float = 60.0) -> Deferred[bytes]:
         return deferToThread(send_raw, self.port, data, seconds)
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:

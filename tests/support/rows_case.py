@@ -90,12 +90,15 @@ class RowsCase(APITestCase):
     def get(self, route: str, given: Mapping[str, object] | None = None, bare: str = "", **values: Any) -> Any:
         """GET in every form there is, each with the same answer; returns its envelope.
 
+        What makes one of the forms knows nothing of the stores: with all but one combination it is one form.
+
         :param given: what stands in the query, or else in the body: as an object, or alone when it is ``bare``.
         """
         found = []
-        for path in (route, route.rstrip("/")):
+        every = self.kind is None and not self.with_redis
+        for path in (route, route.rstrip("/")) if every else (route,):
             found.append(self.send("GET", path, query=urlencode(given or {}, doseq=True), **values))
-            if given:
+            if given and every:
                 found.append(self.send("GET", path, given[bare] if bare else given, **values))
         for each in found:
             self.assertTrue(each["version"].startswith("CHAPPS-TW v"))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import thread_time
+from time import time as wall_clock
 from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
@@ -23,7 +24,7 @@ from tests.support.servers.dns import DnsServer, Zones
 # Which interfaces it provides is only known when it runs.
 reactor: Any = _reactor
 
-RULES = Rules(time.time)
+RULES = Rules(wall_clock)
 
 
 def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | None = None) -> DnsServer:
@@ -33,10 +34,27 @@ def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | 
     return server
 
 
-def resolver(test: TestCase, *servers: DnsServer | tuple[str, int], timeout: float = 5.0, **bounds: int) -> Resolver:
-    """A resolver that asks these servers, with no memory of earlier tests."""
+class TimeByHand(Clock):
+    """The reactor, but that time stands still until :meth:`advance`: nothing is late that the test does not let be."""
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> Any:
+        # The next turn is no matter of time.
+        later = super().callLater if delay else reactor.callLater
+        return later(delay, callable, *args, **kw)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+def resolver(
+    test: TestCase, *servers: DnsServer | tuple[str, int], timeout: float = 5.0, time: Any = None, **bounds: int
+) -> Resolver:
+    """A resolver that asks these servers, with no memory of earlier tests.
+
+    :param time: the reactor whose time counts; one whose time stands still when ``None``.
+    """
     asked = [Server(*(server if isinstance(server, tuple) else server.address)) for server in servers]
-    found = Resolver(reactor, runner(test), lambda: asked, timeout, bounds=Bounds(**bounds))
+    found = Resolver(time or TimeByHand(), runner(test), lambda: asked, timeout, bounds=Bounds(**bounds))
     test.addCleanup(found.close)
     return found
 
@@ -49,10 +67,11 @@ def runner(test: TestCase, size: int = 4) -> Callable[..., Deferred[Any]]:
     return partial(deferToThreadPool, reactor, pool)
 
 
-def checker(test: TestCase, server: DnsServer, timeout: float = 5.0, **rules: Any) -> SpfChecker:
-    """A checker with threads and a resolver of its own."""
-    dns = resolver(test, server, timeout=timeout)
-    found = SpfChecker(reactor, runner(test), time.thread_time, dns, timeout, RULES._replace(**rules))
+def checker(test: TestCase, server: DnsServer, timeout: float = 5.0, time: Any = None, **rules: Any) -> SpfChecker:
+    """A checker with threads and a resolver of its own; see :func:`resolver`."""
+    time = time or TimeByHand()
+    dns = resolver(test, server, timeout=timeout, time=time)
+    found = SpfChecker(time, runner(test), thread_time, dns, timeout, RULES._replace(**rules))
     test.addCleanup(found.close)
     return found
 
@@ -62,4 +81,4 @@ async def wait_until(true: Callable[[], object]) -> None:
     end = reactor.seconds() + 40
     while not true():
         assert reactor.seconds() < end
-        await deferLater(reactor, 0.05, lambda: None)
+        await deferLater(reactor, 0.01, lambda: None)

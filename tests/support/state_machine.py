@@ -30,6 +30,7 @@ from chapps_tw.interfaces import (
     Spend,
     Spent,
 )
+from tests.support.examples import examples
 
 START = 1_700_000_000.0
 # Ends that no sum of steps meets: what happens at that very moment is nobody's promise. Some of Redis' keys
@@ -390,18 +391,19 @@ def _comparable(answer: Any) -> Any:
     return round(answer, 3) if isinstance(answer, float) else answer
 
 
-def compare(*factories: Callable[[], Subject], examples: int = 100, steps: int = 40) -> None:
+def compare(*factories: Callable[[], Subject], tries: int = 100, steps: int = 40) -> None:
     """Drive new subjects through random steps, and fail where one is not as the model.
 
     Blocks; where answers come from a running reactor, to be called in a thread.
 
     :param factories: make the subjects of each example; their time begins at :data:`START`.
+    :param tries: examples; see :func:`~tests.support.examples.examples`.
     """
     machine = type("Comparison", (Comparison,), {"factories": factories})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples,
+            max_examples=examples(tries),
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -1,49 +1,27 @@
-"""Greylisting: the policy over the embedded store, and against a model over both."""
+"""Greylisting: the policy over the embedded store."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
 
-from hypothesis import given
-from hypothesis import settings as profile
-from hypothesis import strategies as st
-from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from chapps_tw.config import GreylistingPolicy as Section
 from chapps_tw.config import Settings
 from chapps_tw.config_values import parse_recipients
 from chapps_tw.decision import Decision, Reason
-from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
+from chapps_tw.interfaces import BookUnavailable, StateUnavailable
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.request import PostfixPolicyRequest
 from chapps_tw.state.sqlite import SqliteState
+from tests.support.greylisting_model import request
 from tests.support.paths import RECORDED
-from tests.support.policy_case import DictBook, PolicyCase
-from tests.support.redis_case import RedisStateTestCase
-
-reactor: Any = installed_reactor
+from tests.support.policy_case import PolicyCase
 
 DAY = 86400.0
 
 FORCING = Decision("DUNNO", Reason.SPF_SOFTFAIL, "SPFEnforcementPolicy", greylist=True)
 PASSING = Decision("DUNNO", Reason.SPF_PASS, "SPFEnforcementPolicy", client="example.com")
-
-
-def request(instance: str = "i1", **attributes: str) -> PostfixPolicyRequest:
-    return PostfixPolicyRequest(
-        {
-            "protocol_state": "RCPT",
-            "client_address": "192.0.2.1",
-            "sender": "alice@example.com",
-            "recipient": "bob@grey.example",
-            "instance": instance,
-        }
-        | attributes
-    )
 
 
 class GreylistingCase(PolicyCase):
@@ -270,111 +248,3 @@ class WhatIsJudged(GreylistingCase):
         failed = Deferred.fromCoroutine(self.policy.decide(request()))
         self.clock.advance(0)
         self.failureResultOf(failed, StateUnavailable)
-
-
-DEFERRAL, LIFETIME, THRESHOLD = 60.0, 3600.1, 2
-
-
-class Model:
-    """Greylisting in ten lines: whether an attempt passes. It forgets nothing."""
-
-    def __init__(self) -> None:
-        self.met: dict[tuple[str, str], tuple[float, float]] = {}
-        self.passed: dict[str, tuple[tuple[str, ...], float]] = {}
-
-    def passes(self, now: float, client: str, sender: str, instance: str) -> bool:
-        first, last = self.met.get((client, sender), (now, now))
-        first = first if now - last <= LIFETIME else now
-        tally, until = self.passed.get(client, ((), now))
-        tally = tally if now < until else ()
-        known = len(tally) >= THRESHOLD
-        if not known:
-            self.met[client, sender] = (first, now)
-        passes = known or now - first >= DEFERRAL
-        if passes and instance not in tally:
-            self.passed[client] = ((*tally, instance)[-THRESHOLD:], now + LIFETIME)
-        return passes
-
-
-class Attempt(NamedTuple):
-    """A message that somebody tries to send.
-
-    :ivar pause: seconds since the attempt before. No two are at the same moment, and no sum is the lifetime.
-    """
-
-    pause: float
-    address: str
-    sender: str
-    instance: str
-
-
-attempts = st.builds(
-    Attempt,
-    pause=st.sampled_from([0.25, 1.0, 20.0, 59.0, 60.0, 61.0, 3599.0, 3601.0]),
-    address=st.sampled_from(["192.0.2.1", "192.0.2.9", "198.51.100.1"]),
-    sender=st.sampled_from(["a@example.com", "B@example.com", "b@example.com", ""]),
-    instance=st.sampled_from(["i1", "i2", "i3", "i4", "i5", "i6"]),
-)
-
-
-class Subject(NamedTuple):
-    """A new state.
-
-    :ivar run: waits for a decision.
-    :ivar advance: lets its time go on.
-    """
-
-    state: LiveState
-    run: Callable[[Coroutine[Any, Any, Decision]], Decision]
-    advance: Callable[[float], None]
-
-
-def compare_with_model(new_subject: Callable[[], Subject]) -> None:
-    """Try random sequences of attempts, each on a new state."""
-    section = dataclasses.replace(
-        Section(),
-        minimum_deferral=DEFERRAL,
-        retry_window=LIFETIME,
-        pass_ttl=LIFETIME,
-        tally_ttl=LIFETIME,
-        whitelist_threshold=THRESHOLD,
-    )
-    book = DictBook()
-    book.flags = {"grey.example": (True, False)}
-
-    @profile(max_examples=200, deadline=None)
-    @given(st.lists(attempts, min_size=10, max_size=50))
-    def compare(attempts: list[Attempt]) -> None:
-        subject, model, now = new_subject(), Model(), 0.0
-        policy = GreylistingPolicy(Settings(grl=section), subject.state, book)
-        for pause, address, sender, instance in attempts:
-            subject.advance(pause)
-            now += pause
-            decision = subject.run(policy.decide(request(instance, client_address=address, sender=sender)))
-            network = address.rpartition(".")[0]
-            assert decision.stops != model.passes(now, network, sender.lower(), instance), decision
-
-    compare()
-
-
-class EmbeddedModelTests(GreylistingCase):
-    def subject(self) -> Subject:
-        self.setUp()
-        return Subject(self.state, self.run_now, self.clock.advance)
-
-    def test_random_attempts_agree_with_the_model(self) -> None:
-        compare_with_model(self.subject)
-
-
-class RedisModelTests(RedisStateTestCase):
-    timeout = 150
-
-    def subject(self) -> Subject:
-        self.server.command("FLUSHALL")
-        return Subject(self.state, self.run_now, self.advance)
-
-    def run_now(self, decision: Coroutine[Any, Any, Any]) -> Any:
-        return blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(decision))
-
-    async def test_random_attempts_agree_with_the_model(self) -> None:
-        await deferToThread(compare_with_model, self.subject)

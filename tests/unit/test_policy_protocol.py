@@ -19,6 +19,7 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.postfix import PolicyFactory, PolicyProtocol
 from chapps_tw.request import MAX_REQUEST_BYTES
 from chapps_tw.switchboard import DEFER, Answer, Seat, Switchboard
+from tests.support.examples import examples
 
 TURN = 1e-6
 
@@ -271,7 +272,7 @@ class ProtocolTests(SynchronousTestCase):
         self.echo.waiting[0].callback(None)
         self.assertEqual(self.factory.connections, set())
 
-    @settings(max_examples=50)
+    @settings(max_examples=examples(50))
     @given(st.lists(st.integers(1, 90), max_size=40))
     def test_the_answers_do_not_depend_on_how_the_bytes_are_cut(self, cuts: list[int]) -> None:
         self.setUp()

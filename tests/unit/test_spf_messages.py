@@ -30,6 +30,7 @@ from chapps_tw.spf_messages import (
     read,
     text_of,
 )
+from tests.support.examples import examples
 from tests.support.servers.dns import EMPTY, addresses, record, txt
 
 NAME = "a.example"
@@ -210,7 +211,7 @@ WIRES = [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.sampled_from(WIRES), st.data())
 def test_whatever_is_received_is_an_answer_or_damaged(case: tuple[str, bytes], data: st.DataObject) -> None:
     rdtype, wire = case

@@ -102,6 +102,17 @@ class _Server:
     def pause(self) -> None:
         """Let it hang: connections stay, and are even accepted, but nothing is answered."""
         self.signal(signal.SIGSTOP)
+        wait_until(self._stands_still, f"{self.kind} standing still")
+
+    def _stands_still(self) -> bool:
+        """Whether each of its threads is stopped, or has ended and nobody has taken notice."""
+        assert self._process is not None
+        for process in family([self._process.popen.pid]):
+            for thread in Path(f"/proc/{process}/task").glob("*/stat"):
+                with suppress(OSError):
+                    if thread.read_text().rpartition(")")[2].split()[0] not in "TZ":
+                        return False
+        return True
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
