@@ -82,6 +82,9 @@ class BookRows(RowsCase):
         self.assertEqual(self.get(path)["response"], [second])
         self.assertEqual(self.send("DELETE", path, query=f"{singular}_ids={second['id']}")["response"], "deleted")
         self.assertEqual(self.get(path)["response"], [])
+        third = self.send("POST", path, one, 201)["response"]
+        self.assertEqual(self.send("DELETE", path + "{id}/", id=third["id"])["response"], "deleted")
+        self.send("DELETE", path + "{id}/", status=404, id=third["id"])
 
     def association_rows(self) -> None:
         """What stands beside the objects."""
@@ -270,6 +273,7 @@ class InsightRows(RowsCase):
         self.assertRegex(self.send("GET", "/metrics"), r'(?m)^chapps_decisions_total{action="REJECT",.* [1-9]')
         self.assertEqual(self.send("GET", "/openapi.json"), self.document)
         self.assertIn("<title>CHAPPS-TW</title>", self.send("GET", "/docs"))
+        self.assertEqual(self.send("GET", "/", status=307)["response"], "/docs")
         self.config_rows()
 
     def explain_rows(self, eve: Mapping[str, str]) -> None:
@@ -290,8 +294,9 @@ class InsightRows(RowsCase):
         instance = newest["instance"]
         for given in ({"sender": sender, "limit": 1}, {"instance": instance}, {"user": "eve", "instance": instance}):
             self.assertEqual(self.get_decisions(**given), [newest])
-        for name in ("user", "sender", "recipient", "client", "instance", "queue_id"):
+        for name in ("user", "sender", "recipient", "instance", "queue_id"):
             self.assertEqual(self.get_decisions(**{name: "nobody's"}), [])
+        self.assertEqual(self.get_decisions(client="192.0.2.77"), [])
 
     def why_rows(self) -> None:
         """The log line, the decision and its explanation tell the same about why mail was greylisted."""

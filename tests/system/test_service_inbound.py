@@ -321,7 +321,7 @@ class CostTests(ServiceTestCase):
         self.redis = self.start_redis()
         service = self.start_service(self.start_dns(), {"Redis": {"server": "127.0.0.1", "port": self.redis.port}})
         with service.client("inbound") as client:
-            for recipient, answer, scripts in ((CHECKED, HEADER, 2), (GREY, GREYLISTED, 1)):
+            for recipient, answer, scripts in ((CHECKED, HEADER, 3), (GREY, GREYLISTED, 2)):
                 question = {"sender": f"carl@{ANSWERING[0]}", "recipient": recipient}
                 client.ask(inbound(**question))
                 self.redis.command("CONFIG", "RESETSTAT")

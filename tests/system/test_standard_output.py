@@ -38,6 +38,7 @@ class StandingReaderTests(unittest.TestCase):
                 client.ask(outbound())
             client.send(b"nonsense\n\n")
             self.assertIn("4.3.0", client.answer())
+        with self.service.client() as client:
             client.ask(outbound())
         self.assertEqual(self.service.http("/health")[0], 200)
 

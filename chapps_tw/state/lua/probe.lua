@@ -24,5 +24,6 @@ outlast(key, 1000000)
 redis.call('ZSCORE', key, '1')
 redis.call('ZCARD', key)
 redis.call('ZRANGE', key, 0, 0)
+redis.call('ZRANGEBYSCORE', key, '0', '1')
 redis.call('ZREMRANGEBYRANK', key, 0, 0)
 return 1
