@@ -29,9 +29,9 @@ lint: $(TEST)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
-# Two at a time: most of them wait for servers.
+# More at a time than a small machine has cores: most of them wait for servers.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadscope $(PYTEST_ARGS)
 
 # What needs no database server, no Postfix and no browser.
 test-fast: $(TEST)

@@ -18,6 +18,9 @@ from chapps_tw.rest.routing import JSON, Refusal, Route, fault, invalid
 
 MAX_PARAMETERS = 2000
 
+# Of JSON, which is read in one go.
+MAX_VALUES = 10_000
+
 M = TypeVar("M", bound=Input)
 
 _EXACT = 2.0**53
@@ -225,8 +228,12 @@ def _refuse_unknown(where: str, given: Iterable[str], known: Collection[str], se
 def parse_json(body: bytes) -> Any:
     """Read JSON (RFC 8259), and nothing that only looks like it.
 
-    :raises Refusal: 400, also for keys that come twice, NaN, numbers of thousands of digits and deep nesting.
+    :raises Refusal: 400, also for keys that come twice, NaN, numbers of thousands of digits, deep nesting, and more than
+        :data:`MAX_VALUES` values.
     """
+    # Counted in a hundredth of the time that reading takes.
+    if body.count(b",") > MAX_VALUES:
+        raise Refusal(400, f"The body has more than {MAX_VALUES} values, or commas in its texts.")
     if body.startswith(BOM_UTF8):
         raise Refusal(400, "The body begins with a byte order mark; JSON has none.")
     try:

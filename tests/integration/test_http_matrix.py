@@ -411,21 +411,10 @@ class EmbeddedAndSqliteTests(BookRows, LiveRows, InsightRows):
             self.send("GET", "/live/grl/tally/{client_address}", status=422, client_address=name)
 
 
-class RedisAndSqliteTests(EmbeddedAndSqliteTests):
-    with_redis = True
-
-
-class EmbeddedAndPostgreSQLTests(EmbeddedAndSqliteTests):
-    kind = PostgreSQL
-
-
+# Neither store knows the database, so that each of both with one is enough.
 class RedisAndPostgreSQLTests(EmbeddedAndSqliteTests):
     kind = PostgreSQL
     with_redis = True
-
-
-class EmbeddedAndMariaDBTests(EmbeddedAndSqliteTests):
-    kind = MariaDB
 
 
 class RedisAndMariaDBTests(EmbeddedAndSqliteTests):

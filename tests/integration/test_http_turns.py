@@ -70,7 +70,7 @@ class TurnTests(TestCase):
             [
                 Deferred.fromCoroutine(_spend(self.node.state, f"user{number}", count))
                 for number in range(MANY)
-                for count in range(5)
+                for count in range(2)
             ]
         )
 
@@ -117,6 +117,7 @@ class TurnTests(TestCase):
             ("GET", "/docs/swagger-ui-bundle.js", None),
             ("POST", "/users/", [[None] * 150_000]),
             ("POST", "/users/", {"name": "x" * 900_000}),
+            ("POST", "/users/", {"name": "x", "domains": list(range(9_000))}),
         ]
         too_long = {}
         # What is made once, at the first request, is not looked at.
@@ -125,7 +126,7 @@ class TurnTests(TestCase):
         for method, path, body in asked:
             with Turns() as turns:
                 answer = await self.node.ask(method, path, body)
-            self.assertIn(answer.status, (200, 201, 422), (path, answer.body[:500]))
+            self.assertIn(answer.status, (200, 201, 400, 422), (path, answer.body[:500]))
             if turns.longest > STRETCH:
                 too_long[method, path, json.dumps(body)[:60]] = round(turns.longest * 1000, 1)
         self.assertFalse(too_long, f"milliseconds: {too_long}")

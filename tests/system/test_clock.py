@@ -51,6 +51,7 @@ class _Load:
                 self.answers += 1
                 if answer != "DUNNO":
                     self.other.add(answer)
+                self._over.wait(0.005)
 
     def stop(self) -> None:
         self._over.set()
