@@ -228,8 +228,8 @@ def _refuse_unknown(where: str, given: Iterable[str], known: Collection[str], se
 def parse_json(body: bytes) -> Any:
     """Read JSON (RFC 8259), and nothing that only looks like it.
 
-    :raises Refusal: 400, also for keys that come twice, NaN, numbers of thousands of digits, deep nesting, and more than
-        :data:`MAX_VALUES` values.
+    :raises Refusal: 400, also for keys that come twice, NaN, numbers of thousands of digits, deep nesting, and more
+        than :data:`MAX_VALUES` values.
     """
     # Counted in a hundredth of the time that reading takes.
     if body.count(b",") > MAX_VALUES:

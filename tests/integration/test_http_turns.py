@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from chapps_tw.decision_log import DecisionLog
 from chapps_tw.decision_record import FORMS
 from chapps_tw.interfaces import Fill, LiveState, Rules, Spend
 from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.service import SWITCH_SECONDS
 from tests.support.rest_client import Node
 
 reactor: Any = installed_reactor
@@ -58,6 +60,9 @@ class TurnTests(TestCase):
     timeout = 170
 
     async def setUp(self) -> None:  # type: ignore[override]
+        # As in the service: else each row that a thread fetches waits for a reactor that is never idle here.
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.node = Node()
         self.node.start()
         self.addCleanup(self.node.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from pathlib import Path
 from shutil import rmtree
 
 import pytest
+
+# Found before anybody else is acted as: a Python in root's home cannot be looked into then, and a codec that was not
+# found is never looked for again.
+for _codec in ("utf-8-sig", "idna", "punycode", "latin-1", "ascii"):
+    codecs.lookup(_codec)
 
 NOBODY = 65534
 OTHER = 65533
