@@ -31,7 +31,7 @@ lint: $(TEST)
 
 # More at a time than a small machine has cores: most of them wait for servers.
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist loadscope $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadscope $(PYTEST_ARGS)
 
 # What needs no database server, no Postfix and no browser.
 test-fast: $(TEST)
