@@ -38,7 +38,7 @@ class Load:
         self,
         services: Sequence[Service],
         connections: int,
-        pause: float = 0.005,
+        pause: float = 0.02,
         each: int = ENDLESS,
         listener: str = "outbound",
         question: Callable[[], Mapping[str, str]] = outbound,

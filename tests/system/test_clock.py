@@ -51,7 +51,7 @@ class _Load:
                 self.answers += 1
                 if answer != "DUNNO":
                     self.other.add(answer)
-                self._over.wait(0.005)
+                self._over.wait(0.02)
 
     def stop(self) -> None:
         self._over.set()
