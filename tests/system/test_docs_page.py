@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import HttpCredentials, Locator, Page, sync_playwright
 
 from tests.support.api_case import APITestCase
 from tests.support.servers.common import program
@@ -62,10 +62,11 @@ class DocsPageTests(APITestCase):
         cls.service = shared_service()
 
     @contextmanager
-    def window(self, size: tuple[int, int], password: str) -> Iterator[Browser]:
-        """A window that knows nothing but the password for whoever asks for one."""
+    def window(self, size: tuple[int, int], password: str | None) -> Iterator[Browser]:
+        """A window that knows nothing but the password for whoever asks for one, if that."""
+        credentials: HttpCredentials | None = {"username": "", "password": password} if password is not None else None
         context = self.chromium.new_context(
-            viewport={"width": size[0], "height": size[1]}, http_credentials={"username": "", "password": password}
+            viewport={"width": size[0], "height": size[1]}, http_credentials=credentials
         )
         context.set_default_timeout(PATIENCE)
         try:
@@ -127,6 +128,17 @@ class DocsPageTests(APITestCase):
             self.assertIn('"jürgen & <b>söhne</b>"', answer.inner_text())
             self.assertIn(self.url("/users/?q=S%C3%B6hne&skip=0&limit=5"), window.requests)
             self.check_quiet(window)
+
+    def test_name_and_token_may_stand_in_the_address(self) -> None:
+        address = self.url("/docs").replace("://", f"://x:{self.service.token}@")
+        with self.window(DESKTOP, None) as window:
+            window.page.goto(address)
+            window.page.locator(".opblock").first.wait_for()
+            self.log_in(window.page)
+            block = self.run_operation(window.page, "users-get_users", limit="1")
+            answer = block.locator(".live-responses-table tbody").first
+            self.assertEqual(answer.locator(".response-col_status").inner_text(), "200")
+            self.assertEqual(window.complaints, [])
 
     def test_without_a_token_the_page_says_that_one_is_needed(self) -> None:
         with self.window(DESKTOP, "guess") as window:
