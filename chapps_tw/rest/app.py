@@ -21,7 +21,6 @@ from werkzeug.routing import BaseConverter
 from chapps_tw.config import Settings
 from chapps_tw.interfaces import BookConflict, BookKeeper, BookUnavailable, LiveState, StateUnavailable
 from chapps_tw.rest import crud, live, openapi, users
-from chapps_tw.rest.answers import Said
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.docs import Docs
 from chapps_tw.rest.dropping import CopyDropper
@@ -80,16 +79,6 @@ class API:
             *users.routes(book, self._dropper.drop, lane),
             *live.routes(settings, state, book, self._slices),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
-            Route(
-                "GET",
-                "/",
-                "Leads to the page of documentation",
-                self._start,
-                answer=Said,
-                status=307,
-                open=True,
-                tag="documentation",
-            ),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
@@ -182,9 +171,6 @@ class API:
 
     async def _sleep(self, seconds: float) -> None:
         await deferLater(self._reactor, seconds)
-
-    async def _start(self, _: Any) -> Reply:
-        return Reply("/docs", headers={"Location": "/docs"})
 
     async def _openapi(self, _: Any) -> Raw:
         return Raw(self._document, JSON)

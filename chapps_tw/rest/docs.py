@@ -8,7 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from chapps_tw.rest import models as m
-from chapps_tw.rest.routing import Raw, Refusal, Route
+from chapps_tw.rest.answers import Said
+from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 
 HTML = "text/html; charset=utf-8"
 
@@ -32,12 +33,19 @@ class Docs:
 
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
+            "GET", "/", "Leads to the page of documentation", self.start, answer=Said, status=307, open=True,
+            tag="documentation",
+        )  # fmt: skip
+        yield Route(
             "GET", "/docs", "This page", self.page, content_type=HTML, browser=True, tag="documentation"
         )  # fmt: skip
         yield Route(
             "GET", "/docs/{name}", "A part of the page", self.part, m.Asset, errors=(404,), query=False, browser=True,
             hidden=True,
         )  # fmt: skip
+
+    async def start(self, _: m.Nothing) -> Reply:
+        return Reply("/docs", headers={"Location": "/docs"})
 
     async def page(self, _: m.Nothing) -> Raw:
         return Raw(_read("docs.html"), HTML, _HEADERS)

@@ -237,11 +237,11 @@ class _Senders:
             return [verdict.allowed for verdict in await self._state.verdicts(SDA, user, names)]
 
         users, sources, remarks, found = await self._each(which, ask)
-        response = {
-            source: {user: _STATUS[row[place]] for user, row in zip(users, found, strict=True)}
+        by_source = (
+            (source, {user: _STATUS[row[place]] for user, row in zip(users, found, strict=True)})
             for place, source in enumerate(sources)
-        }
-        return Reply(response, remarks=remarks)
+        )
+        return Reply(dict(await self._slices.collect(by_source)), remarks=remarks)
 
     async def clear_all(self, which: m.Authorizations) -> Reply:
         async def ask(user: str, names: Sequence[str]) -> list[bool | None]:

@@ -19,7 +19,7 @@ from chapps_tw.rest.routing import JSON, Refusal, Route, fault, invalid
 MAX_PARAMETERS = 2000
 
 # Of JSON, which is read in one go.
-MAX_VALUES = 10_000
+MAX_VALUES = 5_000
 
 M = TypeVar("M", bound=Input)
 
