@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -264,7 +265,7 @@ class Servers(TestCase):
             self.assertIn(repr(text), str(error))
 
     def test_the_systems_are_those_of_its_file_as_it_is_now(self) -> None:
-        path = Path(self.mktemp())
+        path = Path(self.enterContext(TemporaryDirectory()), "resolv.conf")
         servers = SystemServers(str(path))
         self.assertEqual(servers(), [("127.0.0.1", 53)])
         for text, wanted in (
