@@ -1,0 +1,1 @@
+"""The configuration: each option, reading, checking and writing it."""

@@ -1,0 +1,1 @@
+"""What policies and the HTTP API need, whoever provides it."""

@@ -1,0 +1,1 @@
+"""What one request says, and what is answered."""

@@ -1,0 +1,1 @@
+"""What Twisted's sockets lack."""
