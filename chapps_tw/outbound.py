@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import ClassVar
 
-from chapps_tw.config import ConfigError, Settings
-from chapps_tw.names import normal_name
-from chapps_tw.request import Payload, PostfixPolicyRequest
+from chapps_tw.config.settings import ConfigError, Settings
+from chapps_tw.mail.addresses import normal_name
+from chapps_tw.mail.request import Payload, PostfixPolicyRequest
 
 FALLBACK_KEYS = ("sasl_username", "ccert_subject", "sender", "client_address")
 
@@ -24,7 +24,7 @@ class AuthenticationFailureException(Exception):
 class OutboundPPR(PostfixPolicyRequest):
     """A policy request of somebody who sends.
 
-    :param payload: as for :class:`~chapps_tw.request.PostfixPolicyRequest`.
+    :param payload: as for :class:`~chapps_tw.mail.request.PostfixPolicyRequest`.
     :param cfg: the settings; ``None`` means the built-in defaults.
     """
 

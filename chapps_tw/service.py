@@ -20,17 +20,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
 
-from chapps_tw.config import ConfigError, Settings
-from chapps_tw.config_checks import places
-from chapps_tw.config_file import load
-from chapps_tw.decision_record import FORMS
-from chapps_tw.log_limit import LogLimit
-from chapps_tw.log_stream import LogStream
-from chapps_tw.notify import notify
-from chapps_tw.parts import VERSION, Parts
-from chapps_tw.preflight import findings
-from chapps_tw.private_files import make_directory
-from chapps_tw.start_errors import StartError, listen, opening
+from chapps_tw.application.application import VERSION, Parts
+from chapps_tw.application.notify import notify
+from chapps_tw.application.preflight import findings
+from chapps_tw.application.start_errors import StartError, listen, opening
+from chapps_tw.config.checks import places
+from chapps_tw.config.load import load
+from chapps_tw.config.settings import ConfigError, Settings
+from chapps_tw.observe.decision_record import FORMS
+from chapps_tw.observe.log_limit import LogLimit
+from chapps_tw.observe.log_stream import LogStream
+from chapps_tw.security.private_files import make_directory
 
 # How often questions that take too long are looked for.
 SWEEP_SECONDS = 0.2

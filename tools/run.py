@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chapps_tw.config import Settings
-from chapps_tw.config_file import load
+from chapps_tw.config.load import load
+from chapps_tw.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 VAR = ROOT / "var"
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def cli(*arguments: str, env: dict[str, str] | None = None) -> None:
-    command = [sys.executable, "-m", "chapps_tw.admin", *arguments]
+    command = [sys.executable, "-m", "chapps_tw.application.admin", *arguments]
     if subprocess.run(command, env=env, stdout=subprocess.DEVNULL).returncode:
         sys.exit(1)
 

@@ -11,11 +11,11 @@ from io import TextIOWrapper
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from chapps_tw import cli
-from chapps_tw.config import Settings
+from chapps_tw.application.preflight import findings
+from chapps_tw.application.start_errors import StartError, database_problem, open_engine
+from chapps_tw.cli import commands as cli
+from chapps_tw.config.settings import Settings
 from chapps_tw.database import examples, schema
-from chapps_tw.preflight import findings
-from chapps_tw.start_errors import StartError, database_problem, open_engine
 
 
 def main() -> int:

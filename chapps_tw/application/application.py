@@ -20,44 +20,53 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from chapps_tw import __version__, readings
-from chapps_tw.config import Listener, Settings
-from chapps_tw.config_file import DEFAULT_PATH
-from chapps_tw.config_write import Rewriter
+from chapps_tw import __version__
+from chapps_tw.application import gauges as readings
+from chapps_tw.application.start_errors import (
+    StartError,
+    database_problem,
+    database_refuses,
+    open_engine,
+    opening,
+    place,
+)
+from chapps_tw.config.load import DEFAULT_PATH
+from chapps_tw.config.settings import Listener, Settings
+from chapps_tw.config.write import Rewriter
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
-from chapps_tw.decision import Decision
-from chapps_tw.decision_log import DecisionLog, Search, beside
-from chapps_tw.decision_record import FORMS, Record, record_of
-from chapps_tw.helo_whitelist import HeloWhitelist
-from chapps_tw.interfaces import BookUnavailable, LiveState, StateUnavailable
-from chapps_tw.log_file import STANDARD_OUTPUT, LogFile, goes_nowhere
-from chapps_tw.log_limit import LogLimit
-from chapps_tw.metrics import Metrics
-from chapps_tw.names import normal_name
+from chapps_tw.dns.helo_whitelist import HeloWhitelist
+from chapps_tw.dns.resolver import Bounds, Resolver, nameservers
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.mail.addresses import normal_name
+from chapps_tw.mail.decision import Decision
+from chapps_tw.mail.request import parse_attributes
+from chapps_tw.observe.decision_log import DecisionLog, Search, beside
+from chapps_tw.observe.decision_record import FORMS, Record, record_of
+from chapps_tw.observe.log_file import STANDARD_OUTPUT, LogFile, goes_nowhere
+from chapps_tw.observe.log_limit import LogLimit
+from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.passcode import verify
 from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
+from chapps_tw.policies.pipeline import INBOUND_POLICIES, Answer, Policy, Seat, Switchboard
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
 from chapps_tw.policies.spf import SPFEnforcementPolicy
-from chapps_tw.postfix import PolicyFactory
-from chapps_tw.request import parse_attributes
+from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.app import API
-from chapps_tw.rest.insight import Explained, WrongPasscode
-from chapps_tw.spf_check import SpfChecker
-from chapps_tw.spf_dns import Bounds, Resolver, nameservers
-from chapps_tw.spf_evaluation import Rules
-from chapps_tw.start_errors import StartError, database_problem, database_refuses, open_engine, opening, place
-from chapps_tw.state.redis import RedisState
-from chapps_tw.state.redis_pool import pool_from
-from chapps_tw.state.sqlite import SqliteState
-from chapps_tw.switchboard import INBOUND_POLICIES, Answer, Policy, Seat, Switchboard
-from chapps_tw.tokens import TokenError, TokenStore
+from chapps_tw.rest.routers.insight import Explained, WrongPasscode
+from chapps_tw.security.passcode import verify
+from chapps_tw.security.tokens import TokenError, TokenStore
+from chapps_tw.spf.checker import SpfChecker
+from chapps_tw.spf.evaluation import Rules
+from chapps_tw.state.redis.pool import pool_from
+from chapps_tw.state.redis.store import RedisState
+from chapps_tw.state.sqlite.store import SqliteState
 
 VERSION = f"CHAPPS-TW v{__version__}"
 

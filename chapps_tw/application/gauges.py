@@ -9,11 +9,11 @@ from typing import Protocol, cast
 from sqlalchemy import Engine
 
 from chapps_tw.database.pool import BoundedPool
-from chapps_tw.metrics import Metrics, Values
-from chapps_tw.postfix import PolicyFactory
-from chapps_tw.spf_dns import Resolver
-from chapps_tw.state.redis_pool import RedisPool
-from chapps_tw.state.sqlite import SqliteState
+from chapps_tw.dns.resolver import Resolver
+from chapps_tw.observe.metrics import Metrics, Values
+from chapps_tw.postfix.protocol import PolicyFactory
+from chapps_tw.state.redis.pool import RedisPool
+from chapps_tw.state.sqlite.store import SqliteState
 
 
 class Dependency(Protocol):

@@ -17,13 +17,13 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
-from chapps_tw.config import Settings
-from chapps_tw.config_checks import Place, unix_path
+from chapps_tw.config.checks import Place, unix_path
+from chapps_tw.config.settings import Settings
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.errors import code, reason
 from chapps_tw.database.schema import SchemaError
-from chapps_tw.private_files import explain
-from chapps_tw.unix_socket import room_for
+from chapps_tw.security.private_files import explain
+from chapps_tw.sockets.unix_socket import room_for
 
 # MariaDB: access denied, access denied without a password, to a database, unknown database.
 _LOGIN_CODES, _NAME_CODES = (1045, 1698, "28000", "28P01"), (1044, 1049, "3D000")

@@ -6,9 +6,9 @@ import secrets
 import socket
 from collections.abc import Mapping, Sequence
 
-from chapps_tw.config import Listener
-from chapps_tw.config_checks import port_and_interface, unix_path
-from chapps_tw.switchboard import INBOUND_POLICIES
+from chapps_tw.config.checks import port_and_interface, unix_path
+from chapps_tw.config.settings import Listener
+from chapps_tw.policies.pipeline import INBOUND_POLICIES
 
 # SPF may take 20 s by default; Postfix itself waits 100 s.
 SECONDS = 30.0

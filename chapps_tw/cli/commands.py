@@ -13,16 +13,16 @@ from time import gmtime, strftime
 from typing import NamedTuple
 
 import chapps_tw
-from chapps_tw.cli_ask import AskError, address_of, ask, request
-from chapps_tw.cli_parser import make_parser
-from chapps_tw.config import ConfigError, Settings
-from chapps_tw.config_checks import Finding
-from chapps_tw.config_file import DEFAULT_PATH, load
-from chapps_tw.config_write import write
-from chapps_tw.interfaces import BookConflict, BookUnavailable
-from chapps_tw.passcode import make_hash
-from chapps_tw.private_files import explain
-from chapps_tw.tokens import TokenError, TokenStore
+from chapps_tw.cli.ask import AskError, address_of, ask, request
+from chapps_tw.cli.parser import make_parser
+from chapps_tw.config.checks import Finding
+from chapps_tw.config.load import DEFAULT_PATH, load
+from chapps_tw.config.settings import ConfigError, Settings
+from chapps_tw.config.write import write
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable
+from chapps_tw.security.passcode import make_hash
+from chapps_tw.security.private_files import explain
+from chapps_tw.security.tokens import TokenError, TokenStore
 
 
 class CommandError(Exception):

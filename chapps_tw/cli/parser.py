@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chapps_tw.cli_ask import SECONDS
-from chapps_tw.config_file import DEFAULT_PATH
+from chapps_tw.cli.ask import SECONDS
+from chapps_tw.config.load import DEFAULT_PATH
 
 Commands = Mapping[str, Callable[..., None]]
 

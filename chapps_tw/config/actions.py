@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from chapps_tw.config_values import COMMENT, has_comment, nearest, nearest_first
-from chapps_tw.decision import MAX_ACTION_CHARACTERS, stops
+from chapps_tw.config.values import COMMENT, has_comment, nearest, nearest_first
+from chapps_tw.mail.decision import MAX_ACTION_CHARACTERS, stops
 
 _PLAIN = ("DUNNO", "OK", "REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "DISCARD", "HOLD", "INFO", "WARN")
 # Postfix logs these and lets the mail through when what they need is not there.

@@ -9,9 +9,9 @@ from dataclasses import fields
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from chapps_tw.config import SECTIONS, Listener, Redis, Settings
-from chapps_tw.config_values import nearest, plain
-from chapps_tw.private_files import open_to_all
+from chapps_tw.config.settings import SECTIONS, Listener, Redis, Settings
+from chapps_tw.config.values import nearest, plain
+from chapps_tw.security.private_files import open_to_all
 
 # Of https://www.postfix.org/SMTPD_POLICY_README.html, as of Postfix 3.10.
 ATTRIBUTES = (

@@ -13,11 +13,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chapps_tw.config import OBSOLETE, REPLACED, SECTIONS, Chapps, ConfigError, Listener, Settings
-from chapps_tw.config_checks import Finding, contradictions, doubts
-from chapps_tw.config_values import COMMENT, Secret, has_comment, nearest
-from chapps_tw.passcode import is_hash
-from chapps_tw.private_files import explain
+from chapps_tw.config.checks import Finding, contradictions, doubts
+from chapps_tw.config.settings import OBSOLETE, REPLACED, SECTIONS, Chapps, ConfigError, Listener, Settings
+from chapps_tw.config.values import COMMENT, Secret, has_comment, nearest
+from chapps_tw.security.passcode import is_hash
+from chapps_tw.security.private_files import explain
 
 DEFAULT_PATH = "/etc/chapps/chapps.ini"
 ENVIRONMENT_VARIABLE = "CHAPPS_CONFIG"

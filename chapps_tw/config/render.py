@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chapps_tw.config import SECTIONS, Settings
-from chapps_tw.config_file import options
-from chapps_tw.config_values import Secret, plain
+from chapps_tw.config.load import options
+from chapps_tw.config.settings import SECTIONS, Settings
+from chapps_tw.config.values import Secret, plain
 
 _HEAD = """\
 # CHAPPS-TW configuration. A line that begins with # or ; is a comment.

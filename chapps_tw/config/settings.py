@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from chapps_tw.config_actions import acceptance, message, spf_action
-from chapps_tw.config_values import (
+from chapps_tw.config.actions import acceptance, message, spf_action
+from chapps_tw.config.values import (
     Margin,
     Secret,
     addresses,
@@ -31,7 +31,7 @@ from chapps_tw.config_values import (
     text,
     whole,
 )
-from chapps_tw.network import (
+from chapps_tw.mail.network import (
     HeloEntry,
     Network,
     Server,

@@ -12,7 +12,7 @@ from configparser import RawConfigParser
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from chapps_tw.names import normal_domain
+from chapps_tw.mail.addresses import normal_domain
 
 
 class Secret(str):

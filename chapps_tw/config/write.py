@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chapps_tw.config import ConfigError, Settings
-from chapps_tw.config_render import render
-from chapps_tw.private_files import explain, write_whole
+from chapps_tw.config.render import render
+from chapps_tw.config.settings import ConfigError, Settings
+from chapps_tw.security.private_files import explain, write_whole
 
 EDITED = "The file had been changed since it was read: what was changed there is gone, and was never in force."
 

@@ -16,9 +16,9 @@ from chapps_tw.database.breaker import Breaker, Run, always
 from chapps_tw.database.engine import Lifelines
 from chapps_tw.database.flights import Flights
 from chapps_tw.database.text import storable
-from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
-from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, MAX_USER
-from chapps_tw.watch import Watch, unwatched
+from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.mail.addresses import MAX_DOMAIN, MAX_EMAIL, MAX_USER
+from chapps_tw.observe.timer import Watch, unwatched
 
 T = TypeVar("T")
 
@@ -26,13 +26,13 @@ _NEGATIVE = "There are quotas of less than 0, which are taken for 0: that of use
 
 
 class Book:
-    """Answers policies from the database (:class:`~chapps_tw.interfaces.PolicyBook`).
+    """Answers policies from the database (:class:`~chapps_tw.interfaces.book.PolicyBook`).
 
     :param engine: a new engine of :func:`~chapps_tw.database.engine.make_engine`, not connected yet.
     :param reactor: times the deadlines.
     :param run: calls a function in a thread, such as :meth:`~chapps_tw.database.threads.Threads.run`.
     :param size: connections of the engine.
-    :param deadline: seconds until a lookup fails with :exc:`~chapps_tw.interfaces.BookUnavailable`.
+    :param deadline: seconds until a lookup fails with :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
     :param watch: times each question to the database: ``quota``, ``senders``, ``flags``.
     """
 

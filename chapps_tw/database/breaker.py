@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chapps_tw.database.errors import SET_UP, let_go, reason
-from chapps_tw.interfaces import BookUnavailable
+from chapps_tw.interfaces.book import BookUnavailable
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from chapps_tw.database.lookups import spelled_otherwise
 from chapps_tw.database.models import TABLES, quota_user
 from chapps_tw.database.text import normal_of, storable
 from chapps_tw.database.touched import chunks, everything, reached, senders_between, sides, touched, union
-from chapps_tw.interfaces import BookConflict, Entry, Touched
+from chapps_tw.interfaces.book import BookConflict, Entry, Touched
 
 Fields: TypeAlias = Mapping[str, str | int | bool]
 Links: TypeAlias = Mapping[str, Collection[int]]

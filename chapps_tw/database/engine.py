@@ -15,10 +15,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from chapps_tw import sqlite_files
-from chapps_tw.config import ConfigError, PolicyConfigAdapter
+from chapps_tw.config.settings import ConfigError, PolicyConfigAdapter
 from chapps_tw.database.pool import BoundedPool
 from chapps_tw.database.text import FOLD_CASE
+from chapps_tw.security import sqlite_files
 
 CONNECT_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 5

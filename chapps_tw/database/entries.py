@@ -11,7 +11,7 @@ from chapps_tw.database.lookups import id_of
 from chapps_tw.database.models import FIELDS, TABLES
 from chapps_tw.database.text import part_spellings, storable
 from chapps_tw.database.touched import chunks, sides
-from chapps_tw.interfaces import Entry
+from chapps_tw.interfaces.book import Entry
 
 # The largest number that an Integer column holds on every database.
 MAX_INTEGER: Final = 2**31 - 1

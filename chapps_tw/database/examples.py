@@ -10,7 +10,7 @@ from chapps_tw.database.models import TABLES
 from chapps_tw.database.pending import note
 from chapps_tw.database.touched import union
 from chapps_tw.database.transaction import lock
-from chapps_tw.interfaces import Touched
+from chapps_tw.interfaces.book import Touched
 
 
 def add_examples(engine: Engine) -> bool:

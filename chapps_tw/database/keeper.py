@@ -15,22 +15,22 @@ from chapps_tw.database.book import Book
 from chapps_tw.database.breaker import Run
 from chapps_tw.database.pending import remove, some
 from chapps_tw.database.transaction import Permit, transact, write
-from chapps_tw.interfaces import Entry, Touched
-from chapps_tw.watch import Watch, unwatched
+from chapps_tw.interfaces.book import Entry, Touched
+from chapps_tw.observe.timer import Watch, unwatched
 
 T = TypeVar("T")
 
 
 class Keeper(Book):
-    """Lets the HTTP API read and change the database (:class:`~chapps_tw.interfaces.BookKeeper`).
+    """Lets the HTTP API read and change the database (:class:`~chapps_tw.interfaces.book.BookKeeper`).
 
     Only half of the connections serve it, so that lists and bulk changes never keep a policy waiting.
 
     :param watch: times each ``list``, ``change``, and look at or removal of ``drops`` as well.
     :param deadline: also of a look-up of one entry by its id or name.
     :param keeping_deadline: seconds until a list or a change fails with
-        :exc:`~chapps_tw.interfaces.BookUnavailable`. A change that has failed so is not in force, unless it
-        is :exc:`~chapps_tw.interfaces.ChangeUncertain`, which says what it may have touched.
+        :exc:`~chapps_tw.interfaces.book.BookUnavailable`. A change that has failed so is not in force, unless it
+        is :exc:`~chapps_tw.interfaces.book.ChangeUncertain`, which says what it may have touched.
 
     Besides what the protocol names, values and links that the schema has no room for raise
     :exc:`ValueError` with a sentence.

@@ -12,7 +12,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select
 
 from chapps_tw.database.models import TABLES, domain_user, domains, email_user, emails, quota_user, quotas, users
 from chapps_tw.database.text import domain_spellings, folded, name_spellings, normal_of
-from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 
 UNKNOWN_QUOTA = QuotaGrant(False, None)
 UNKNOWN_SENDER = SenderGrant(False, False, False)

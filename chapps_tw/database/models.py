@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Boolean, Column, Computed, ForeignKey, Integer, MetaData, String, Table, Text
 
-from chapps_tw.names import MAX_EMAIL, MAX_USER
+from chapps_tw.mail.addresses import MAX_EMAIL, MAX_USER
 
 # Alembic's recommended names, so that a constraint is called the same on every database.
 NAMING: Final = {

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from chapps_tw.database.errors import reason
 from chapps_tw.database.models import pending_drops
-from chapps_tw.interfaces import BookUnavailable, Touched
+from chapps_tw.interfaces.book import BookUnavailable, Touched
 
 # MariaDB's TEXT ends at 65,535.
 ROW_BYTES: Final = 60_000

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from chapps_tw.names import normal_domain, normal_email, normal_name, unicode_domain
+from chapps_tw.mail.addresses import normal_domain, normal_email, normal_name, unicode_domain
 
 # An execution option of the engine: whether names that differ in letter case alone are one ([CHAPPS] fold_case).
 FOLD_CASE: Final = "chapps_fold_case"

@@ -9,7 +9,7 @@ from sqlalchemy import Column, Connection, Table, select
 
 from chapps_tw.database.models import LINKS, TABLES, domains, quota_user, users
 from chapps_tw.database.text import normal_of
-from chapps_tw.interfaces import Touched
+from chapps_tw.interfaces.book import Touched
 
 CHUNK: Final = 500
 

@@ -13,7 +13,7 @@ from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import code, reason
 from chapps_tw.database.models import TABLES
 from chapps_tw.database.pending import note
-from chapps_tw.interfaces import BookConflict, BookUnavailable, ChangeUncertain, Touched
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable, ChangeUncertain, Touched
 
 R = TypeVar("R")
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-from chapps_tw.memo import size_of
+from chapps_tw.mail.memo import size_of
 
 # Bytes that one thing to remember takes besides its texts.
 _ENTRY = 700

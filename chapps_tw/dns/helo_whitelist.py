@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 
-from chapps_tw.names import normal_domain
-from chapps_tw.network import Address, HeloEntry, client_address
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.mail.addresses import normal_domain
+from chapps_tw.mail.network import Address, HeloEntry, client_address
+from chapps_tw.mail.request import PostfixPolicyRequest
 
 
 class HeloWhitelist:

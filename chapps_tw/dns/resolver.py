@@ -17,9 +17,8 @@ import dns.resolver
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
 
-from chapps_tw.network import Server
-from chapps_tw.spf_cache import Cache
-from chapps_tw.spf_messages import (
+from chapps_tw.dns.cache import Cache
+from chapps_tw.dns.messages import (
     FAILURE_TTL,
     MAX_RECORDS,
     MAX_TTL,
@@ -36,9 +35,10 @@ from chapps_tw.spf_messages import (
     question_of,
     read,
 )
-from chapps_tw.spf_transport import Conversation, Datagrams, Unusable
-from chapps_tw.spf_turns import Queue, Turns
-from chapps_tw.watch import Watch, unwatched
+from chapps_tw.dns.queue import Queue, Turns
+from chapps_tw.dns.transport import Conversation, Datagrams, Unusable
+from chapps_tw.mail.network import Server
+from chapps_tw.observe.timer import Watch, unwatched
 
 MAX_QUESTIONS = 512
 MAX_CACHED = 16384

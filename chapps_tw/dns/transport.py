@@ -13,8 +13,8 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chapps_tw.network import Server
-from chapps_tw.spf_messages import Foreign, Query, Reply, may_answer
+from chapps_tw.dns.messages import Foreign, Query, Reply, may_answer
+from chapps_tw.mail.network import Server
 
 # More than we ask for, since some servers do not heed that.
 _MAX_UDP_BYTES = 4096

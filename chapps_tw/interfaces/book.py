@@ -1,10 +1,8 @@
 """The policy book: what somebody decided, as policies and the HTTP API see it."""
 
-
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
-from enum import IntEnum
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -64,7 +62,7 @@ class DomainFlags(NamedTuple):
 class PolicyBook(Protocol):
     """Read access to what was decided. Every method raises :class:`BookUnavailable`.
 
-    Names are asked for in their normal form (:mod:`chapps_tw.names`), and found however they were stored.
+    Names are asked for in their normal form (:mod:`chapps_tw.mail.addresses`), and found however they were stored.
     """
 
     def quota_of(self, user: str) -> Awaitable[QuotaGrant]:

@@ -1,6 +1,5 @@
 """The live state: what happens, as policies and the HTTP API see it."""
 
-
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence

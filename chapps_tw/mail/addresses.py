@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 import idna
 
-from chapps_tw.memo import Answers
+from chapps_tw.mail.memo import Answers
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _A_LABEL = "xn--"

@@ -9,7 +9,7 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
-from chapps_tw.memo import Answers
+from chapps_tw.mail.memo import Answers
 
 MAX_ACTION_CHARACTERS = 500
 

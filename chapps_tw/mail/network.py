@@ -6,7 +6,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
-from chapps_tw.names import normal_domain
+from chapps_tw.mail.addresses import normal_domain
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

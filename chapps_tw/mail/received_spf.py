@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from chapps_tw.memo import Memo
-from chapps_tw.names import normal_domain
+from chapps_tw.mail.addresses import normal_domain
+from chapps_tw.mail.memo import Memo
 
 # Of the whole action. Postfix has no bound of its own, and RFC 5322 (section 2.1.1) allows lines of
 # 998 octets; an action is cut at 500 characters, which must not happen inside the header.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from chapps_tw.memo import Answers
+from chapps_tw.mail.memo import Answers
 
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256

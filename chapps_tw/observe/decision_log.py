@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from chapps_tw.decision import Decision
-from chapps_tw.decision_record import Form, Record
-from chapps_tw.memo import Recent
-from chapps_tw.names import normal_domain, unicode_domain
-from chapps_tw.network import client_address
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.mail.addresses import normal_domain, unicode_domain
+from chapps_tw.mail.decision import Decision
+from chapps_tw.mail.memo import Recent
+from chapps_tw.mail.network import client_address
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.observe.decision_record import Form, Record
 
 RECENT = 5_000
 RECENT_ROOM = 8 << 20

@@ -11,8 +11,8 @@ from json.encoder import encode_basestring_ascii
 from time import gmtime, strftime
 from typing import NamedTuple
 
-from chapps_tw.decision import Decision
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.mail.decision import Decision
+from chapps_tw.mail.request import PostfixPolicyRequest
 
 MAX_VALUE = 320
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
 
-from chapps_tw.private_files import explain
+from chapps_tw.security.private_files import explain
 
 # What may wait while the file cannot be written; more is dropped, and its amount told.
 MAX_BEHIND = 16 * 1024 * 1024

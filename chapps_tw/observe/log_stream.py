@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import TextIOBase
 
-from chapps_tw.log_file import CLOSE_SECONDS, STANDARD_OUTPUT, LogFile
+from chapps_tw.observe.log_file import CLOSE_SECONDS, STANDARD_OUTPUT, LogFile
 
 
 class LogStream(TextIOBase):
     """In place of ``sys.stdout``, where Twisted writes its log: never blocks, and drops what is too much.
 
     :ivar file: writes it, in a thread of its own; the decision log shares it where it goes to standard output.
-    :param note, report: as for :class:`~chapps_tw.log_file.LogFile`.
+    :param note, report: as for :class:`~chapps_tw.observe.log_file.LogFile`.
     """
 
     def __init__(self, note: Callable[[int], str], report: Callable[[str], None]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chapps_tw.config import Settings
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.memo import Answers
-from chapps_tw.network import client_address
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.config.settings import Settings
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.network import client_address
+from chapps_tw.mail.request import PostfixPolicyRequest
 
 # Bytes for the clients that came before.
 _ROOM = 4 << 20

@@ -7,13 +7,14 @@ from contextlib import suppress
 from math import ceil
 from typing import Any
 
-from chapps_tw.config import Settings
-from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
-from chapps_tw.inbound import client_network, domain_of, mail_address
-from chapps_tw.interfaces import BookUnavailable, Fill, LiveState, Meeting, Met, Outcome, Patience, PolicyBook
-from chapps_tw.memo import Answers
+from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
+from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, Patience
+from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
+from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.policies.refresh import never
-from chapps_tw.request import PostfixPolicyRequest
 
 # At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))

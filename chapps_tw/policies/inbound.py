@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from ipaddress import ip_network
 
-from chapps_tw.config import Settings
-from chapps_tw.memo import Memo
-from chapps_tw.names import normal_domain, normal_name
-from chapps_tw.network import client_address
-from chapps_tw.request import Payload, PostfixPolicyRequest
+from chapps_tw.config.settings import Settings
+from chapps_tw.mail.addresses import normal_domain, normal_name
+from chapps_tw.mail.memo import Memo
+from chapps_tw.mail.network import client_address
+from chapps_tw.mail.request import Payload, PostfixPolicyRequest
 
 _DEFAULTS = Settings()
 _MAX_UNREADABLE_ADDRESS = 64
@@ -22,7 +22,7 @@ _UNPRINTABLE = re.compile(r"[^!-~]")
 class InboundPPR(PostfixPolicyRequest):
     """A policy request about mail to somebody here.
 
-    :param payload: as for :class:`~chapps_tw.request.PostfixPolicyRequest`.
+    :param payload: as for :class:`~chapps_tw.mail.request.PostfixPolicyRequest`.
     :param cfg: the settings; ``None`` means the built-in defaults.
     """
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chapps_tw.decision import Decision
-from chapps_tw.interfaces import LiveState
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.interfaces.state import LiveState
+from chapps_tw.mail.decision import Decision
+from chapps_tw.mail.request import PostfixPolicyRequest
 
 # A transaction does not last longer; Postfix closes a session after 1000 s.
 _TTL = 3600.0

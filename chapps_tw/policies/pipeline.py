@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.interfaces import BookUnavailable, StateUnavailable
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 
 DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"

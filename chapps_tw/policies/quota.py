@@ -7,21 +7,10 @@ from contextlib import suppress
 from math import ceil, floor
 from typing import Any
 
-from chapps_tw.config import Settings
-from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
-from chapps_tw.interfaces import (
-    NO_QUOTA,
-    UNKNOWN_USER,
-    BookUnavailable,
-    Fill,
-    LiveState,
-    Outcome,
-    PolicyBook,
-    QuotaGrant,
-    Rules,
-    Spend,
-    Spent,
-)
+from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.book import BookUnavailable, PolicyBook, QuotaGrant
+from chapps_tw.interfaces.state import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, Rules, Spend, Spent
+from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
 from chapps_tw.policies.refresh import never

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from chapps_tw.memo import Memo
+from chapps_tw.mail.memo import Memo
 
 # Bytes for the keys of copies that were compared.
 _ROOM = 24 << 20

@@ -6,11 +6,12 @@ from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from chapps_tw.config import Settings
-from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
-from chapps_tw.interfaces import BookUnavailable, LiveState, PolicyBook, Verdict
-from chapps_tw.memo import Answers
-from chapps_tw.names import split_address, without_extension
+from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
+from chapps_tw.interfaces.state import LiveState, Verdict
+from chapps_tw.mail.addresses import split_address, without_extension
+from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.mail.memo import Answers
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
 from chapps_tw.policies.refresh import never

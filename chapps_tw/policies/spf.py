@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, S
 from contextlib import suppress
 from typing import Any
 
-from chapps_tw.config import PostfixSPFActions, Settings
-from chapps_tw.decision import CACHE, DATABASE, Decision, Reason, fill
-from chapps_tw.inbound import InboundPPR
-from chapps_tw.interfaces import BookUnavailable, LiveState, PolicyBook
+from chapps_tw.config.settings import PostfixSPFActions, Settings
+from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
+from chapps_tw.interfaces.state import LiveState
+from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.mail.received_spf import SpfResult, received_spf
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.policies.inbound import InboundPPR
 from chapps_tw.policies.refresh import never
-from chapps_tw.received_spf import SpfResult, received_spf
-from chapps_tw.request import PostfixPolicyRequest
 
 SPACE = "spf"
 FLAG = "check_spf"

@@ -22,11 +22,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chapps_tw.log_limit import LogLimit
+from chapps_tw.mail.request import MAX_REQUEST_BYTES, RequestError
+from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.request import MAX_REQUEST_BYTES, RequestError
-from chapps_tw.sending import sender
-from chapps_tw.switchboard import Answer, Switchboard
+from chapps_tw.policies.pipeline import Answer, Switchboard
+from chapps_tw.sockets.sending import sender
 
 _END = b"\n\n"
 
@@ -240,7 +240,7 @@ def _peer_of(transport: Transport) -> str:
 class PolicyFactory(Factory):
     """The connections of one listener.
 
-    :param read: makes a request of its bytes; raises :class:`~chapps_tw.request.RequestError`.
+    :param read: makes a request of its bytes; raises :class:`~chapps_tw.mail.request.RequestError`.
     :param report: told of every answer that was sent: switchboard, request, answer, and the moment
         when the request arrived.
     :param seconds: the clock.

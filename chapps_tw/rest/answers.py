@@ -7,7 +7,7 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from chapps_tw.decision import Reason
+from chapps_tw.mail.decision import Reason
 from chapps_tw.rest.fields import Id
 
 T = TypeVar("T")

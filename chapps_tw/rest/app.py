@@ -18,14 +18,17 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
-from chapps_tw.config import Settings
-from chapps_tw.interfaces import BookConflict, BookKeeper, BookUnavailable, LiveState, StateUnavailable
-from chapps_tw.rest import crud, live, openapi, users
+from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.book import BookConflict, BookKeeper, BookUnavailable
+from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
-from chapps_tw.rest.docs import Docs
 from chapps_tw.rest.dropping import CopyDropper
-from chapps_tw.rest.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.reading import read_input
+from chapps_tw.rest.routers import book as crud
+from chapps_tw.rest.routers import live, users
+from chapps_tw.rest.routers.docs import Docs
+from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
@@ -41,7 +44,7 @@ class API:
 
     :param scope_of: the scope of a token, ``read`` or ``full``; ``None`` for none of ours. With
         ``[API] auth = none`` it is not asked.
-    :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.insight.Insight`.
+    :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
     :param reactor: for delays and timeouts.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.

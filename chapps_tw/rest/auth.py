@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 
-from chapps_tw.log_limit import LogLimit
+from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest.routing import Refusal, Route
-from chapps_tw.tokens import TokenError
+from chapps_tw.security.tokens import TokenError
 
 FREE_FAILURES = 3
 LONGEST_DELAY = 1.0

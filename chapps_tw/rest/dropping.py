@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from chapps_tw.interfaces import BookKeeper, BookUnavailable, LiveState, StateUnavailable, Touched
+from chapps_tw.interfaces.book import BookKeeper, BookUnavailable, Touched
+from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.rest.slices import Slices
 
 AT_ONCE = 16

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from chapps_tw.names import MAX_DOMAIN, MAX_EMAIL, MAX_USER, normal_domain, normal_email, normal_name, unquoted
-from chapps_tw.network import client_address
+from chapps_tw.mail.addresses import MAX_DOMAIN, MAX_EMAIL, MAX_USER, normal_domain, normal_email, normal_name, unquoted
+from chapps_tw.mail.network import client_address
 
 MAX_ID = 2**31 - 1
 MAX_IDS = 1000

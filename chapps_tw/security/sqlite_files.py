@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from chapps_tw import private_files
+from chapps_tw.security import private_files
 
 # Seconds that another process may take to do the same to a new file.
 _STEP, _STEPS = 0.02, 100

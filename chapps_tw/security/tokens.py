@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chapps_tw import private_files
+from chapps_tw.security import private_files
 
 FIRST = "first"
 SCOPES = ("read", "full")

@@ -14,13 +14,13 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succe
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from chapps_tw.names import MAX_DOMAIN, normal_domain
-from chapps_tw.network import client_address
-from chapps_tw.received_spf import SpfResult
-from chapps_tw.spf_cache import Cache
-from chapps_tw.spf_evaluation import Evaluation, Identity, Question, Rules, problem_of
-from chapps_tw.spf_messages import FAILURE_TTL, Answer, DnsFailure, is_spf, text_of
-from chapps_tw.spf_turns import Queue
+from chapps_tw.dns.cache import Cache
+from chapps_tw.dns.messages import FAILURE_TTL, Answer, DnsFailure, is_spf, text_of
+from chapps_tw.dns.queue import Queue
+from chapps_tw.mail.addresses import MAX_DOMAIN, normal_domain
+from chapps_tw.mail.network import client_address
+from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.spf.evaluation import Evaluation, Identity, Question, Rules, problem_of
 
 # Messages that are checked at once. Each has one DNS question open, so this bounds sockets as well.
 MAX_CHECKS = 400
@@ -41,7 +41,7 @@ log = Logger()
 
 
 class Dns(Protocol):
-    """Where DNS answers come from; see :class:`chapps_tw.spf_dns.Resolver`."""
+    """Where DNS answers come from; see :class:`chapps_tw.dns.resolver.Resolver`."""
 
     def ask(self, name: str, rdtype: str) -> Deferred[Answer]:
         """The records of a name. Raises DnsFailure."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple, TypeVar
 
-from chapps_tw.received_spf import SpfResult, one_line
-from chapps_tw.spf_macros import MacroSyntaxError, MatchesNothing, check_macros, expand
-from chapps_tw.spf_messages import MAX_EXPLANATION, Answer, DnsFailure, is_spf, text_of
-from chapps_tw.spf_syntax import Directive, PermError, Record, parse
+from chapps_tw.dns.messages import MAX_EXPLANATION, Answer, DnsFailure, is_spf, text_of
+from chapps_tw.mail.received_spf import SpfResult, one_line
+from chapps_tw.spf.macros import MacroSyntaxError, MatchesNothing, check_macros, expand
+from chapps_tw.spf.syntax import Directive, PermError, Record, parse
 
 # Section 4.6.4.
 MAX_LOOKUPS = 10

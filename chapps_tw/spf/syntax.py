@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import spf
 
-from chapps_tw.spf_macros import MacroSyntaxError, check_macros
+from chapps_tw.spf.macros import MacroSyntaxError, check_macros
 
 # Octets of one term. pyspf takes a time that grows with the square of them.
 MAX_TERM = 512

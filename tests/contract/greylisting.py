@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chapps_tw.interfaces import Fill, LiveState, Meeting, Met, Outcome, Patience
+from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, Patience
 from tests.support.odd_names import ODD_NAMES
 
 if TYPE_CHECKING:

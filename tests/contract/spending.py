@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chapps_tw.interfaces import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, Rules, Spend, Spent, Usage
+from chapps_tw.interfaces.state import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, Rules, Spend, Spent, Usage
 from tests.support.odd_names import ODD_NAMES
 
 if TYPE_CHECKING:

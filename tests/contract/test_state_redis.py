@@ -7,8 +7,8 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from chapps_tw.interfaces import Fill, Meeting, Outcome, Patience, Rules, Spend
-from chapps_tw.state.redis import RedisState
+from chapps_tw.interfaces.state import Fill, Meeting, Outcome, Patience, Rules, Spend
+from chapps_tw.state.redis.store import RedisState
 from tests.contract.state_contract import LiveStateContract
 from tests.support.redis_case import InReactor, RedisStateTestCase, repeated, waited_for
 from tests.support.sqlite_subject import sqlite_subject

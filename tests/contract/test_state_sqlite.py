@@ -22,10 +22,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, StateUnavailable
-from chapps_tw.state import sqlite_upkeep
-from chapps_tw.state.sqlite import SqliteState
-from chapps_tw.state.sqlite_file import StateTooNew
+from chapps_tw.interfaces.state import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, StateUnavailable
+from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
+from chapps_tw.state.sqlite.file import StateTooNew
+from chapps_tw.state.sqlite.store import SqliteState
 from tests.contract.state_contract import LiveStateContract
 from tests.support.paths import ROOT
 from tests.support.servers.common import Process, wait_until

@@ -16,10 +16,11 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from chapps_tw.interfaces import Fill, Rules, Spend, Spent, StateUnavailable
-from chapps_tw.state import sqlite, sqlite_upkeep
-from chapps_tw.state.sqlite import SqliteState
-from chapps_tw.state.sqlite_file import PAGE
+from chapps_tw.interfaces.state import Fill, Rules, Spend, Spent, StateUnavailable
+from chapps_tw.state.sqlite import store as sqlite
+from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
+from chapps_tw.state.sqlite.file import PAGE
+from chapps_tw.state.sqlite.store import SqliteState
 from tests.contract.test_state_sqlite import START, HandReactor, temporary
 
 CLOCK: Any = reactor
@@ -72,7 +73,7 @@ class LogTests(TestCase):
 
     def test_it_is_cut_when_it_is_begun_anew(self) -> None:
         path = temporary(self)
-        with patch("chapps_tw.state.sqlite_file._KEPT_LOG", 2**16):
+        with patch("chapps_tw.state.sqlite.file._KEPT_LOG", 2**16):
             clock = HandReactor()
             clock.advance(START)
             state = SqliteState(path, clock.seconds, clock)

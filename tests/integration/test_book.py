@@ -9,12 +9,12 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.config import ConfigError, PolicyConfigAdapter
-from chapps_tw.config_values import Secret
+from chapps_tw.config.settings import ConfigError, PolicyConfigAdapter
+from chapps_tw.config.values import Secret
 from chapps_tw.database.engine import database_url
 from chapps_tw.database.flights import Flights
 from chapps_tw.database.models import domain_user, domains, email_user, emails, users
-from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
 
 UNKNOWN = QuotaGrant(False, None)

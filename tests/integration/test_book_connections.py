@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.threads import Threads
-from chapps_tw.interfaces import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
 from tests.support.book_case import CLOCK, BookCase, OnSqlite, engine_for, shared
 from tests.support.servers.sql import MariaDB, PostgreSQL
 

@@ -16,13 +16,13 @@ from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import engine as engine_module
 from chapps_tw.database import schema
 from chapps_tw.database.breaker import FAILURES, PROBE_SECONDS, Breaker
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.threads import Threads
-from chapps_tw.interfaces import BookUnavailable, ChangeUncertain, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, ChangeUncertain, QuotaGrant
 from tests.support.book_case import CLOCK, BookCase, Log, OnSqlite, engine_for, working
 from tests.support.servers.common import free_port
 from tests.support.servers.sql import MariaDB, PostgreSQL

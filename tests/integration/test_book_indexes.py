@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import event, insert, text
 
 from chapps_tw.database.models import TABLES, domains, emails, users
-from chapps_tw.interfaces import BookConflict
+from chapps_tw.interfaces.book import BookConflict
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite
 
 ROWS = 3000

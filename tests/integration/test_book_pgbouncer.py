@@ -11,11 +11,11 @@ import psycopg
 from sqlalchemy import event
 from twisted.internet.defer import Deferred, gatherResults
 
-from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.engine import STATEMENT_SECONDS
 from chapps_tw.database.keeper import Keeper
-from chapps_tw.interfaces import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
 from tests.support.book_case import CLOCK, BookCase, once_available, shared
 from tests.support.servers.sql import PgBouncer, PostgreSQL
 

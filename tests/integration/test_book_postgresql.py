@@ -13,7 +13,7 @@ from sqlalchemy import text
 from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.database import schema
-from chapps_tw.interfaces import BookConflict, BookUnavailable
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable
 from tests.support.api_case import APITestCase, Database
 from tests.support.book_case import BookCase, OnPostgreSQL, engine_for, shared
 from tests.support.paths import ROOT
@@ -74,7 +74,15 @@ class RefusedAtStartTests(APITestCase):
         directory = Path(self.enterContext(TemporaryDirectory()))
         service = Service({"PolicyConfigAdapter": options}, directory)
         self.addCleanup(service.remove)
-        command = [sys.executable, "-m", "chapps_tw.admin", "--config", str(service.config), "admin", "db-setup"]
+        command = [
+            sys.executable,
+            "-m",
+            "chapps_tw.application.admin",
+            "--config",
+            str(service.config),
+            "admin",
+            "db-setup",
+        ]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         self.assertEqual(ran.returncode, 1)
         self.assertRegex(ran.stderr, r"\[PolicyConfigAdapter\] db_name: .*encoding SQL_ASCII")

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from chapps_tw.database import engine
 from chapps_tw.database.breaker import FAILURES
 from chapps_tw.database.transaction import lock
-from chapps_tw.interfaces import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, engine_for, shared
 from tests.support.servers.sql import MariaDB, PostgreSQL
 

@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 
 from chapps_tw.database import schema
 from chapps_tw.database.models import metadata
-from chapps_tw.interfaces import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
 from tests.support.book_case import CLOCK, BookCase, Log, OnMariaDB, OnPostgreSQL, OnSqlite, Statements, engine_for
 
 PROBES = 3

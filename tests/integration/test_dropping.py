@@ -15,7 +15,8 @@ from chapps_tw.database import changes
 from chapps_tw.database import touched as touched_copies
 from chapps_tw.database.models import quota_user, users
 from chapps_tw.database.transaction import Permit, transact
-from chapps_tw.interfaces import BookUnavailable, Fill, Rules, Spend, Touched
+from chapps_tw.interfaces.book import BookUnavailable, Touched
+from chapps_tw.interfaces.state import Fill, Rules, Spend
 from chapps_tw.rest.dropping import GATHER, LOOK, NAMES, RETRY, STOP, WAITING, CopyDropper
 from chapps_tw.rest.slices import Slices
 from tests.support.book_case import CLOCK, BookCase, OnSqlite, Statements, working

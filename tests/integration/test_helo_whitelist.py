@@ -8,9 +8,9 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.helo_whitelist import HeloWhitelist
-from chapps_tw.network import HeloEntry, parse_helo_whitelist
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.dns.helo_whitelist import HeloWhitelist
+from chapps_tw.mail.network import HeloEntry, parse_helo_whitelist
+from chapps_tw.mail.request import PostfixPolicyRequest
 from tests.support.servers.dns import NEVER, addresses, record
 from tests.support.spf_tools import TimeByHand, dns_server, resolver, wait_until
 

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from chapps_tw.config_file import load
-from chapps_tw.config_write import EDITED
-from chapps_tw.names import normal_domain
+from chapps_tw.config.load import load
+from chapps_tw.config.write import EDITED
+from chapps_tw.mail.addresses import normal_domain
 from tests.support.policy_client import encode, inbound, outbound
 from tests.support.rest_client import PASSCODE
 from tests.support.rows_case import DEFERRAL, OVER_QUOTA, RowsCase

@@ -14,11 +14,11 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.database import models
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import DecisionLog
-from chapps_tw.decision_record import FORMS
-from chapps_tw.interfaces import Fill, LiveState, Rules, Spend
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.interfaces.state import Fill, LiveState, Rules, Spend
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.observe.decision_log import DecisionLog
+from chapps_tw.observe.decision_record import FORMS
 from chapps_tw.service import SWITCH_SECONDS
 from tests.support.rest_client import Node
 

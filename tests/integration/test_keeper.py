@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select
 from twisted.internet.defer import Deferred, gatherResults
 
 from chapps_tw.database.models import domain_user, domains, email_user, emails, quota_user, users
-from chapps_tw.interfaces import BookConflict, Entry, QuotaGrant, Touched
+from chapps_tw.interfaces.book import BookConflict, Entry, QuotaGrant, Touched
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
 
 NOTHING = Touched()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw import log_file
-from chapps_tw.decision_record import loss_as_json, loss_as_text
-from chapps_tw.log_file import LogFile
+from chapps_tw.observe import log_file
+from chapps_tw.observe.decision_record import loss_as_json, loss_as_text
+from chapps_tw.observe.log_file import LogFile
 from tests.support.policy_client import outbound
 from tests.support.servers.common import wait_until
 from tests.support.servers.service import Service

@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.examples import add_examples
@@ -222,8 +222,8 @@ class SchemaOnSqlite(SchemaTests, OnSqlite, unittest.TestCase):
     def test_processes_that_start_together_do_not_disturb_each_other(self) -> None:
         path = Path(self.enterContext(tempfile.TemporaryDirectory()), "book.sqlite3")
         code = (
-            "import sys; from chapps_tw.config import PolicyConfigAdapter as A; from chapps_tw.database import schema;"
-            "from chapps_tw.database.engine import make_engine;"
+            "import sys; from chapps_tw.config.settings import PolicyConfigAdapter as A;"
+            "from chapps_tw.database import schema; from chapps_tw.database.engine import make_engine;"
             "schema.prepare(make_engine(A(db_name=sys.argv[1]), '', ''))"
         )
         command = [sys.executable, "-W", "error", "-c", code, str(path)]
@@ -246,7 +246,7 @@ class SchemaOnSqlite(SchemaTests, OnSqlite, unittest.TestCase):
     def test_nothing_is_printed_or_logged(self) -> None:
         code = (
             "import logging, sys; logging.basicConfig(level='WARNING');"
-            "from chapps_tw.config import PolicyConfigAdapter as A; from chapps_tw.database import schema;"
+            "from chapps_tw.config.settings import PolicyConfigAdapter as A; from chapps_tw.database import schema;"
             "from chapps_tw.database.engine import make_engine;"
             "schema.prepare(make_engine(A(), '', sys.argv[1]));"
             "assert logging.getLogger().level == logging.WARNING and len(logging.getLogger().handlers) == 1"

@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from chapps_tw.admin import set_up
-from chapps_tw.config import Chapps, PolicyConfigAdapter, Settings
-from chapps_tw.config_values import Secret
+from chapps_tw.application.admin import set_up
+from chapps_tw.config.settings import Chapps, PolicyConfigAdapter, Settings
+from chapps_tw.config.values import Secret
 from chapps_tw.database import lookups, pending, schema
 from chapps_tw.database.engine import make_engine
-from chapps_tw.interfaces import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 from tests.integration.test_migrations import CHAPPS_TABLES, revise
 from tests.support.book_case import OnMariaDB, OnPostgreSQL, OnSqlite, Statements, engine_for
 

@@ -15,7 +15,7 @@ from chapps_tw.database.models import pending_drops, quota_user, users
 from chapps_tw.database.pending import PAGE
 from chapps_tw.database.touched import union
 from chapps_tw.database.transaction import Permit, transact
-from chapps_tw.interfaces import BookConflict, BookUnavailable, Touched
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable, Touched
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements, engine_for
 
 # What TEXT holds on MariaDB.

@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import ConfigError, Redis
-from chapps_tw.interfaces import Fill, Outcome, Spend, StateUnavailable
-from chapps_tw.state.redis import RedisState
-from chapps_tw.state.redis_connection import Unusable
-from chapps_tw.state.redis_pool import RedisPool, pool_from
+from chapps_tw.config.settings import ConfigError, Redis
+from chapps_tw.interfaces.state import Fill, Outcome, Spend, StateUnavailable
+from chapps_tw.state.redis.connection import Unusable
+from chapps_tw.state.redis.pool import RedisPool, pool_from
+from chapps_tw.state.redis.store import RedisState
 from tests.support.redis_case import AMPLE, DEADLINE, RULES, Load, RedisTestCase, eventually, pause, reactor
 from tests.support.servers.redis import Authority, RedisProcess
 

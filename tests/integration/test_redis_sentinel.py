@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import Redis
-from chapps_tw.interfaces import Outcome
-from chapps_tw.state.redis import RedisState
-from chapps_tw.state.redis_pool import RedisPool, pool_from
+from chapps_tw.config.settings import Redis
+from chapps_tw.interfaces.state import Outcome
+from chapps_tw.state.redis.pool import RedisPool, pool_from
+from chapps_tw.state.redis.store import RedisState
 from tests.support.policy_client import outbound
 from tests.support.redis_case import AMPLE, Load, answers, eventually, repeated
 from tests.support.servers.common import free_port

@@ -25,12 +25,12 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.test.requesthelper import DummyRequest
 
-from chapps_tw.config import API as APISection
-from chapps_tw.config import Settings
-from chapps_tw.log_limit import LogLimit
+from chapps_tw.config.settings import API as APISection
+from chapps_tw.config.settings import Settings
+from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest import auth
 from chapps_tw.rest.auth import FORGET_AFTER, FREE_FAILURES, GUESSED, Gate
-from chapps_tw.tokens import FIRST, TokenError, TokenStore
+from chapps_tw.security.tokens import FIRST, TokenError, TokenStore
 from tests.support.rest_client import Node
 
 

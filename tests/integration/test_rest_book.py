@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.database.models import domains, users
-from chapps_tw.interfaces import Fill, Outcome, Rules, Spend
+from chapps_tw.interfaces.state import Fill, Outcome, Rules, Spend
 from tests.support.rest_client import Answer, Node
 
 ODD_NAMES = [

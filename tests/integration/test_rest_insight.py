@@ -9,11 +9,11 @@ from typing import Any
 import jsonschema_rs
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import Chapps, Settings
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import RECENT
-from chapps_tw.decision_record import record_of
-from chapps_tw.request import PostfixPolicyRequest, parse_attributes
+from chapps_tw.config.settings import Chapps, Settings
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.request import PostfixPolicyRequest, parse_attributes
+from chapps_tw.observe.decision_log import RECENT
+from chapps_tw.observe.decision_record import record_of
 from tests.support.rest_client import Node
 
 REQUEST = {

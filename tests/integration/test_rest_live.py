@@ -14,8 +14,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import GreylistingPolicy, Settings
-from chapps_tw.interfaces import BookUnavailable, Fill, Meeting, Outcome, Patience, Rules, Spend
+from chapps_tw.config.settings import GreylistingPolicy, Settings
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.state import Fill, Meeting, Outcome, Patience, Rules, Spend
 from chapps_tw.rest.dropping import WAITING
 from tests.support.rest_client import PASSCODE, Answer, Node, Outage
 

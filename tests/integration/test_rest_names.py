@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import insert
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import Chapps, SenderDomainAuthPolicy, Settings
+from chapps_tw.config.settings import Chapps, SenderDomainAuthPolicy, Settings
 from chapps_tw.database.models import users
-from chapps_tw.interfaces import Fill, Outcome, Rules, Spend
+from chapps_tw.interfaces.state import Fill, Outcome, Rules, Spend
 from tests.support.rest_client import Answer, Node
 
 RULES = Rules(86400, 0, 0.0, 0.0)

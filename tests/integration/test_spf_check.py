@@ -17,12 +17,12 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import TestCase
 
-from chapps_tw import spf_check
-from chapps_tw.received_spf import SpfResult
-from chapps_tw.spf_check import SpfChecker
-from chapps_tw.spf_evaluation import Evaluation, Identity
-from chapps_tw.spf_messages import FAILURE_TTL
-from chapps_tw.spf_turns import Queue
+from chapps_tw.dns.messages import FAILURE_TTL
+from chapps_tw.dns.queue import Queue
+from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.spf import checker as spf_check
+from chapps_tw.spf.checker import SpfChecker
+from chapps_tw.spf.evaluation import Evaluation, Identity
 from tests.support.examples import examples
 from tests.support.servers.dns import (
     NEVER,

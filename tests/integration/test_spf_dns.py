@@ -10,10 +10,10 @@ from typing import Any
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
-from chapps_tw import spf_dns
-from chapps_tw.network import Server, parse_nameservers
-from chapps_tw.spf_dns import FIRST_PATIENCE, Resolver, SystemServers, nameservers
-from chapps_tw.spf_messages import FAILURE_TTL, DnsFailure
+from chapps_tw.dns import resolver as spf_dns
+from chapps_tw.dns.messages import FAILURE_TTL, DnsFailure
+from chapps_tw.dns.resolver import FIRST_PATIENCE, Resolver, SystemServers, nameservers
+from chapps_tw.mail.network import Server, parse_nameservers
 from tests.support.servers.dns import (
     BADVERS,
     CUT,

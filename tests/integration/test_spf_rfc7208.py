@@ -12,8 +12,8 @@ import yaml
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.spf_check import SpfChecker, identity_of
-from chapps_tw.spf_dns import Resolver
+from chapps_tw.dns.resolver import Resolver
+from chapps_tw.spf.checker import SpfChecker, identity_of
 from tests.support.paths import DATA
 from tests.support.servers.dns import NEVER, DnsServer, record, txt
 from tests.support.spf_tools import RULES, TimeByHand, dns_server, resolver, runner, wait_until

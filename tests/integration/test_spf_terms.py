@@ -8,7 +8,7 @@ import dns.rdata
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.received_spf import SpfResult
+from chapps_tw.mail.received_spf import SpfResult
 from tests.support.servers.dns import NEVER, SERVFAIL, addresses, record, txt
 from tests.support.spf_tools import checker, dns_server
 

@@ -16,13 +16,13 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.models import metadata
 from chapps_tw.database.threads import Threads
-from chapps_tw.interfaces import BookUnavailable
+from chapps_tw.interfaces.book import BookUnavailable
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
 CLOCK: Any = reactor

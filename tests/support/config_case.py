@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw.config import ConfigError, Settings
-from chapps_tw.config_file import load
+from chapps_tw.config.load import load
+from chapps_tw.config.settings import ConfigError, Settings
 
 
 def read(tmp_path: Path, text: str, **environ: str) -> Settings:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from chapps_tw.config import GreylistingPolicy as Section
-from chapps_tw.config import Settings
-from chapps_tw.decision import Decision
-from chapps_tw.interfaces import LiveState
+from chapps_tw.config.settings import GreylistingPolicy as Section
+from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.state import LiveState
+from chapps_tw.mail.decision import Decision
+from chapps_tw.mail.request import PostfixPolicyRequest
 from chapps_tw.policies.greylisting import GreylistingPolicy
-from chapps_tw.request import PostfixPolicyRequest
 from tests.support.examples import examples
 from tests.support.policy_case import DictBook
 

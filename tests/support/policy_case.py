@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.interfaces import BookUnavailable, DomainFlags, QuotaGrant, SenderGrant
-from chapps_tw.state.sqlite import SqliteState
+from chapps_tw.interfaces.book import BookUnavailable, DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.state.sqlite.store import SqliteState
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import Redis
-from chapps_tw.interfaces import Fill, LiveState, Outcome, Rules, Spend, StateUnavailable
-from chapps_tw.state.redis import RedisState
-from chapps_tw.state.redis_pool import RedisPool, pool_from
+from chapps_tw.config.settings import Redis
+from chapps_tw.interfaces.state import Fill, LiveState, Outcome, Rules, Spend, StateUnavailable
+from chapps_tw.state.redis.pool import RedisPool, pool_from
+from chapps_tw.state.redis.store import RedisState
 from tests.support.servers.redis import RedisProcess
 
 reactor: Any = installed_reactor

@@ -16,20 +16,20 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from chapps_tw.config import PolicyConfigAdapter, Settings
+from chapps_tw.config.settings import PolicyConfigAdapter, Settings
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import upgrade
 from chapps_tw.database.threads import Threads
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import DecisionLog, Search
-from chapps_tw.decision_record import Record, record_of
-from chapps_tw.interfaces import StateUnavailable
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.observe.decision_log import DecisionLog, Search
+from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.rest.app import API
-from chapps_tw.rest.insight import Explained, WrongPasscode
-from chapps_tw.state.sqlite import SqliteState
-from chapps_tw.tokens import TokenStore
+from chapps_tw.rest.routers.insight import Explained, WrongPasscode
+from chapps_tw.security.tokens import TokenStore
+from chapps_tw.state.sqlite.store import SqliteState
 
 PASSCODE = "open sesame"
 

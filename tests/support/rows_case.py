@@ -11,7 +11,7 @@ import jsonschema_rs
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from chapps_tw.passcode import make_hash
+from chapps_tw.security.passcode import make_hash
 from tests.support.api_case import APITestCase, Database
 from tests.support.policy_client import inbound, outbound
 from tests.support.rest_client import PASSCODE, ask

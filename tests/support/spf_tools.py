@@ -15,10 +15,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.network import Server
-from chapps_tw.spf_check import SpfChecker
-from chapps_tw.spf_dns import Bounds, Resolver
-from chapps_tw.spf_evaluation import Rules
+from chapps_tw.dns.resolver import Bounds, Resolver
+from chapps_tw.mail.network import Server
+from chapps_tw.spf.checker import SpfChecker
+from chapps_tw.spf.evaluation import Rules
 from tests.support.servers.dns import DnsServer, Zones
 
 # Which interfaces it provides is only known when it runs.

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock
 
-from chapps_tw.state.sqlite import SqliteState
+from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.state_machine import START, Subject
 
 

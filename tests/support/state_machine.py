@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from chapps_tw.interfaces import (
+from chapps_tw.interfaces.state import (
     NO_QUOTA,
     UNKNOWN_USER,
     Fill,

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from chapps_tw.interfaces import Fill, Outcome, Rules, Spend, StateUnavailable
-from chapps_tw.state.sqlite import SqliteState
+from chapps_tw.interfaces.state import Fill, Outcome, Rules, Spend, StateUnavailable
+from chapps_tw.state.sqlite.store import SqliteState
 
 RULES = Rules(interval=86400.0, margin_count=0, margin_ratio=0.0, min_delta=0.0)
 

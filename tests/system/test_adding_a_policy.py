@@ -14,10 +14,10 @@ ASK = """
 import sys
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from chapps_tw.config_file import load
-from chapps_tw.config_render import render
+from chapps_tw.config.load import load
+from chapps_tw.config.render import render
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.parts import Parts
+from chapps_tw.application.application import Parts
 
 settings = load(sys.argv[1])
 assert "[RecipientLimitPolicy]" in render(settings)
@@ -67,8 +67,8 @@ def test_the_documented_edits_make_a_working_policy(tmp_path: Path) -> None:
 def test_every_edit_of_the_document_is_found() -> None:
     assert [Path(file).name for file, _, _ in edits()] == [
         "recipient_limit.py",
-        "config.py",
-        "config.py",
-        "config.py",
-        "parts.py",
+        "settings.py",
+        "settings.py",
+        "settings.py",
+        "application.py",
     ]

@@ -17,12 +17,13 @@ from typing import NamedTuple
 import pytest
 
 import chapps_tw
-from chapps_tw import admin, cli
-from chapps_tw.cli_ask import AskError, ask, request
-from chapps_tw.config_file import load
-from chapps_tw.passcode import make_hash, verify
-from chapps_tw.preflight import findings
-from chapps_tw.tokens import TokenError, TokenStore
+from chapps_tw.application import admin
+from chapps_tw.application.preflight import findings
+from chapps_tw.cli import commands as cli
+from chapps_tw.cli.ask import AskError, ask, request
+from chapps_tw.config.load import load
+from chapps_tw.security.passcode import make_hash, verify
+from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.paths import ROOT
 from tests.support.servers.common import free_port
 
@@ -439,7 +440,7 @@ def shell(command: str, config: Path, out: int = subprocess.PIPE) -> subprocess.
 
     :param out: its standard output, in place of what is returned.
     """
-    program = f"{sys.executable} -m chapps_tw.admin --config {config}"
+    program = f"{sys.executable} -m chapps_tw.application.admin --config {config}"
     environment = {**os.environ, "CLI": program, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         ["/bin/sh", "-c", command],
@@ -484,7 +485,7 @@ def test_output_that_a_terminal_has_no_letters_for_is_shown(config: Path) -> Non
 def test_ctrl_c_ends_it_without_a_traceback(config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        command = [sys.executable, "-m", "chapps_tw.admin", "ask", "--port", str(port)]
+        command = [sys.executable, "-m", "chapps_tw.application.admin", "ask", "--port", str(port)]
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         with silent.accept()[0] as connection:
             # It waits for the answer from here on.

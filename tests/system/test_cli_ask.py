@@ -12,7 +12,16 @@ from tests.support.servers.service import Service
 def test_it_asks_where_the_configuration_says_and_tells_that_it_was_counted() -> None:
     service = Service().start()
     try:
-        command = [sys.executable, "-m", "chapps_tw.admin", "--config", str(service.config), "ask", "--user", "ann"]
+        command = [
+            sys.executable,
+            "-m",
+            "chapps_tw.application.admin",
+            "--config",
+            str(service.config),
+            "ask",
+            "--user",
+            "ann",
+        ]
         ran = subprocess.run(
             [*command, "--sender", "ann@example.com"], cwd=ROOT, capture_output=True, text=True, timeout=60
         )

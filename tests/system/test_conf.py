@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import ProcessCollector
 
-from chapps_tw.config import Settings
-from chapps_tw.config_file import load
-from chapps_tw.config_render import render
+from chapps_tw.config.load import load
+from chapps_tw.config.render import render
+from chapps_tw.config.settings import Settings
 from tests.support.paths import ROOT
 from tests.support.servers.common import free_port, program
 from tests.support.servers.postfix import Postfix

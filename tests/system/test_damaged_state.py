@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from chapps_tw.state.sqlite_file import PAGE
+from chapps_tw.state.sqlite.file import PAGE
 from tests.support.api_case import APITestCase
 from tests.support.policy_client import outbound
 from tests.support.servers.service import PATIENT, Service

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Engine, select
 
-from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import changes
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.models import pending_drops

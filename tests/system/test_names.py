@@ -9,7 +9,7 @@ from urllib.parse import quote
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.config.settings import PolicyConfigAdapter
 from tests.integration.test_migrations import revise
 from tests.integration.test_name_migration import BEFORE
 from tests.support.api_case import APITestCase, Database

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw.config import ConfigError
-from chapps_tw.config_file import load
-from chapps_tw.preflight import findings
+from chapps_tw.application.preflight import findings
+from chapps_tw.config.load import load
+from chapps_tw.config.settings import ConfigError
 from tests.support.paths import ROOT
 from tests.support.servers.common import free_port, missing, program
 
@@ -134,7 +134,7 @@ def test_check_config_and_the_service_say_the_same(tmp_path: Path, config: Path)
     checked, started = (
         subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
         for command in (
-            [sys.executable, "-m", "chapps_tw.admin", "--config", str(config), "check-config"],
+            [sys.executable, "-m", "chapps_tw.application.admin", "--config", str(config), "check-config"],
             [twistd, "-n", "--pidfile=", "chapps", "--config", str(config)],
         )
     )
@@ -152,7 +152,7 @@ def test_what_is_mounted_read_only_is_told_as_that(tmp_path: Path, config: Path)
     if subprocess.run([*alone, "mount", "-t", "tmpfs", "none", str(place)], capture_output=True).returncode:
         raise missing("nothing may be mounted here")
     mounted = f'mount -t tmpfs -o ro none {place} && exec "$@"'
-    check = [sys.executable, "-m", "chapps_tw.admin", "--config", str(config), "check-config"]
+    check = [sys.executable, "-m", "chapps_tw.application.admin", "--config", str(config), "check-config"]
     command = [*alone, "/bin/sh", "-c", mounted, "sh", *check]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 1

@@ -13,9 +13,9 @@ import pytest
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_record import record_of
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.observe.decision_record import record_of
 from chapps_tw.rest import auth
 from tests.support.examples import examples
 from tests.support.paths import ROOT

@@ -58,7 +58,7 @@ def start(tree: Path, log: str) -> Process:
 
 def as_printed(tree: Path, running: Process, pattern: str) -> list[str]:
     """The output of each printed command that matches, run in a shell as it stands there."""
-    cli = f"{sys.executable} -m chapps_tw.admin"
+    cli = f"{sys.executable} -m chapps_tw.application.admin"
     commands = re.findall(pattern, running.output(), re.MULTILINE)
     assert commands, running.output()
     return [

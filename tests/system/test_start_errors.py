@@ -18,13 +18,13 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.config import ConfigError, Settings
-from chapps_tw.config_checks import places
-from chapps_tw.config_file import load
-from chapps_tw.preflight import findings
+from chapps_tw.application.preflight import findings
+from chapps_tw.application.start_errors import StartError, listen
+from chapps_tw.config.checks import places
+from chapps_tw.config.load import load
+from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.service import Chapps
-from chapps_tw.start_errors import StartError, listen
-from chapps_tw.unix_socket import room_for
+from chapps_tw.sockets.unix_socket import room_for
 from tests.support.book_case import shared
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 from tests.support.servers.common import free_port, wait_until

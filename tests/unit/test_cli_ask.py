@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chapps_tw.cli_ask import AskError, address_of
-from chapps_tw.config import Listener, Settings
+from chapps_tw.cli.ask import AskError, address_of
+from chapps_tw.config.settings import Listener, Settings
 
 OUT, IN = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy"), ("SPFEnforcementPolicy",)
 

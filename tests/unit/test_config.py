@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw.config import ConfigError, Settings
-from chapps_tw.config_checks import is_local
-from chapps_tw.config_file import PUBLISHED_PASSWORD, load
-from chapps_tw.config_render import render
-from chapps_tw.config_values import parse_margin
+from chapps_tw.config.checks import is_local
+from chapps_tw.config.load import PUBLISHED_PASSWORD, load
+from chapps_tw.config.render import render
+from chapps_tw.config.settings import ConfigError, Settings
+from chapps_tw.config.values import parse_margin
 from tests.support.config_case import problems, read
 
 CHAPPS_0_5 = f"""

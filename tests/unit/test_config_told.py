@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw.config_file import load
-from chapps_tw.config_values import Secret
-from chapps_tw.network import parse_helo_whitelist
+from chapps_tw.config.load import load
+from chapps_tw.config.values import Secret
+from chapps_tw.mail.network import parse_helo_whitelist
 from tests.support.config_case import problems, read
 
 # --- where ---

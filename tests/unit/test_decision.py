@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.decision import Decision, Reason, fill, in_words, stops, wire
+from chapps_tw.mail.decision import Decision, Reason, fill, in_words, stops, wire
 
 
 @pytest.mark.parametrize(

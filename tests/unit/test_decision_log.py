@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_log import RECENT_ROOM, DecisionLog, beside
-from chapps_tw.decision_record import FORMS, Record, as_json, as_text, from_json, from_text, record_of
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.observe.decision_log import RECENT_ROOM, DecisionLog, beside
+from chapps_tw.observe.decision_record import FORMS, Record, as_json, as_text, from_json, from_text, record_of
 
 DECISION = Decision(
     "REJECT quota fulfilled", Reason.QUOTA_EXCEEDED, "OutboundQuotaPolicy", {"limit": 12, "used": 12, "wait": 60}

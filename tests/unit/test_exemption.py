@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from chapps_tw.config import Chapps, Settings
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.network import parse_networks
+from chapps_tw.config.settings import Chapps, Settings
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.network import parse_networks
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.exemption import Exemption
 

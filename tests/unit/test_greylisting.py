@@ -6,14 +6,15 @@ import dataclasses
 
 from twisted.internet.defer import Deferred
 
-from chapps_tw.config import GreylistingPolicy as Section
-from chapps_tw.config import Settings
-from chapps_tw.config_values import parse_recipients
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.interfaces import BookUnavailable, StateUnavailable
+from chapps_tw.config.settings import GreylistingPolicy as Section
+from chapps_tw.config.settings import Settings
+from chapps_tw.config.values import parse_recipients
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.request import PostfixPolicyRequest
 from chapps_tw.policies.greylisting import GreylistingPolicy
-from chapps_tw.request import PostfixPolicyRequest
-from chapps_tw.state.sqlite import SqliteState
+from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.greylisting_model import request
 from tests.support.paths import RECORDED
 from tests.support.policy_case import PolicyCase

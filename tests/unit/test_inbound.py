@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.config import Settings
-from chapps_tw.decision import wire
-from chapps_tw.inbound import InboundPPR, client_network, mail_address
-from chapps_tw.received_spf import MAX_HEADER, SpfResult, one_line, received_spf
-from chapps_tw.request import PostfixPolicyRequest
+from chapps_tw.config.settings import Settings
+from chapps_tw.mail.decision import wire
+from chapps_tw.mail.received_spf import MAX_HEADER, SpfResult, one_line, received_spf
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.policies.inbound import InboundPPR, client_network, mail_address
 from tests.support.paths import RECORDED
 
 # RFC 7208, section 9.1, on one line; CFWS is one space, and a comment holds none of its own kind.

@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from chapps_tw import decision, inbound, names, received_spf, request
-from chapps_tw.memo import Answers, Memo, Recent
-from chapps_tw.received_spf import SpfResult
+from chapps_tw.mail import addresses as names
+from chapps_tw.mail import decision, received_spf, request
+from chapps_tw.mail.memo import Answers, Memo, Recent
+from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.policies import inbound
 
 MEGABYTE = 1 << 20
 LONG = "x" * 60_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.metrics import Metrics
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.observe.metrics import Metrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

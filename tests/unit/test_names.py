@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.names import (
+from chapps_tw.mail.addresses import (
     normal_domain,
     normal_email,
     normal_name,

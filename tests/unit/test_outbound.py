@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from chapps_tw.config import Chapps, ConfigError, Settings
+from chapps_tw.config.settings import Chapps, ConfigError, Settings
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR, decode_xtext
 
 

@@ -14,11 +14,11 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.decision import Decision, Reason
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.request import MAX_REQUEST_BYTES
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.postfix import PolicyFactory, PolicyProtocol
-from chapps_tw.request import MAX_REQUEST_BYTES
-from chapps_tw.switchboard import DEFER, Answer, Seat, Switchboard
+from chapps_tw.policies.pipeline import DEFER, Answer, Seat, Switchboard
+from chapps_tw.postfix.protocol import PolicyFactory, PolicyProtocol
 from tests.support.examples import examples
 
 TURN = 1e-6
@@ -194,7 +194,7 @@ class ProtocolTests(SynchronousTestCase):
         self.lines: list[str] = []
 
         def observe(event: LogEvent) -> None:
-            if event.get("log_namespace", "").startswith("chapps_tw.postfix"):
+            if event.get("log_namespace", "").startswith("chapps_tw.postfix.protocol"):
                 self.lines.append(formatEvent(event))
 
         observer: Any = observe

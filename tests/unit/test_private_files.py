@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw import admin, cli, sqlite_files
-from chapps_tw.interfaces import StateUnavailable
-from chapps_tw.preflight import findings
-from chapps_tw.private_files import explain, make_directory
-from chapps_tw.state.sqlite_file import open_file
-from chapps_tw.tokens import TokenError, TokenStore
+from chapps_tw.application import admin
+from chapps_tw.application.preflight import findings
+from chapps_tw.cli import commands as cli
+from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.security import sqlite_files
+from chapps_tw.security.private_files import explain, make_directory
+from chapps_tw.security.tokens import TokenError, TokenStore
+from chapps_tw.state.sqlite.file import open_file
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 
 WORLD = cli.World(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
@@ -146,7 +148,7 @@ def test_a_configuration_that_is_hidden_is_told_with_the_user_to_be(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = place / "chapps.ini"
-    monkeypatch.setattr("chapps_tw.config_file.DEFAULT_PATH", str(path))
+    monkeypatch.setattr("chapps_tw.config.load.DEFAULT_PATH", str(path))
     monkeypatch.delenv("CHAPPS_CONFIG", raising=False)
     for command in (["check-config"], ["token", "show"], ["admin", "flush-config"]):
         with acting_as(OTHER):

@@ -6,11 +6,11 @@ import dataclasses
 
 from twisted.internet.defer import Deferred
 
-from chapps_tw.config import Chapps, Settings
-from chapps_tw.config import OutboundQuotaPolicy as Section
-from chapps_tw.config_values import parse_margin
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.interfaces import BookUnavailable
+from chapps_tw.config.settings import Chapps, Settings
+from chapps_tw.config.settings import OutboundQuotaPolicy as Section
+from chapps_tw.config.values import parse_margin
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from tests.support.policy_case import PolicyCase

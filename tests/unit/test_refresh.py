@@ -8,17 +8,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from chapps_tw.config import Settings
-from chapps_tw.config_values import parse_margin
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.memo import size_of
+from chapps_tw.config.settings import Settings
+from chapps_tw.config.values import parse_margin
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.memo import size_of
+from chapps_tw.mail.received_spf import SpfResult
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
 from chapps_tw.policies.spf import SPFEnforcementPolicy
-from chapps_tw.received_spf import SpfResult
 from tests.support.policy_case import PolicyCase
 
 PERIOD = 60.0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.request import MAX_REQUEST_BYTES, PostfixPolicyRequest, RequestError, parse_attributes
+from chapps_tw.mail.request import MAX_REQUEST_BYTES, PostfixPolicyRequest, RequestError, parse_attributes
 from tests.support.paths import RECORDED
 
 REQUESTS = sorted(RECORDED.glob("*.req"))

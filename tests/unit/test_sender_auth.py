@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 
-from chapps_tw.config import Chapps, Settings
-from chapps_tw.config import SenderDomainAuthPolicy as Section
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.interfaces import BookUnavailable
+from chapps_tw.config.settings import Chapps, Settings
+from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
 from tests.support.policy_case import PolicyCase

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
-from chapps_tw.spf_cache import Cache
-from chapps_tw.spf_messages import Answer
+from chapps_tw.dns.cache import Cache
+from chapps_tw.dns.messages import Answer
 
 
 def test_a_value_is_known_until_its_time_is_over() -> None:

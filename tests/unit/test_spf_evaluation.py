@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.received_spf import SpfResult
-from chapps_tw.spf_evaluation import Evaluation, Identity, Question, Rules
-from chapps_tw.spf_messages import DnsFailure
+from chapps_tw.dns.messages import DnsFailure
+from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.spf.evaluation import Evaluation, Identity, Question, Rules
 
 RULES = Rules(time.time)
 DOMAIN = "a.example"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chapps_tw.spf_messages import (
+from chapps_tw.dns.messages import (
     FAILURE_TTL,
     MAX_EXPLANATION,
     MAX_TTL,

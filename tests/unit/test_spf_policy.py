@@ -7,18 +7,18 @@ from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from chapps_tw.config import PostfixSPFActions, Settings
-from chapps_tw.config import SPFEnforcementPolicy as Section
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.decision_record import record_of
-from chapps_tw.interfaces import BookUnavailable
+from chapps_tw.config.settings import PostfixSPFActions, Settings
+from chapps_tw.config.settings import SPFEnforcementPolicy as Section
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.observe.decision_record import record_of
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
+from chapps_tw.policies.pipeline import Answer, Seat, Switchboard
 from chapps_tw.policies.spf import SPFEnforcementPolicy
-from chapps_tw.received_spf import SpfResult
-from chapps_tw.request import PostfixPolicyRequest
-from chapps_tw.switchboard import Answer, Seat, Switchboard
 from tests.support.paths import RECORDED
 from tests.support.policy_case import PolicyCase
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw import sqlite_files
+from chapps_tw.security import sqlite_files
 
 OTHER_PROCESS = """
 import sqlite3, sys

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.decision import Decision, Reason
-from chapps_tw.interfaces import BookUnavailable, StateUnavailable
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.switchboard import DEFER, Answer, Seat, Switchboard
+from chapps_tw.policies.pipeline import DEFER, Answer, Seat, Switchboard
 
 REQUEST = OutboundPPR("protocol_state=RCPT\nsender=a@b")
 

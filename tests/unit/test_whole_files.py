@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw.config import ConfigError, Settings
-from chapps_tw.config_file import load
-from chapps_tw.config_write import write
-from chapps_tw.private_files import write_whole
-from chapps_tw.tokens import TokenError, TokenStore
+from chapps_tw.config.load import load
+from chapps_tw.config.settings import ConfigError, Settings
+from chapps_tw.config.write import write
+from chapps_tw.security.private_files import write_whole
+from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.other_user import needs_root
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel
 from twisted.internet.defer import DeferredSemaphore
 
-from chapps_tw.interfaces import BookConflict, BookKeeper, ChangeUncertain, Entry, Touched
+from chapps_tw.interfaces.book import BookConflict, BookKeeper, ChangeUncertain, Entry, Touched
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
 from chapps_tw.rest.routing import Link, Refusal, Reply, Route

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-from chapps_tw.config import ConfigError
-from chapps_tw.decision import Reason, stops
-from chapps_tw.request import parse_attributes
+from chapps_tw.config.settings import ConfigError
+from chapps_tw.mail.decision import Reason, stops
+from chapps_tw.mail.request import parse_attributes
 from chapps_tw.rest import answers
 from chapps_tw.rest import models as m
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
@@ -132,7 +132,7 @@ class Insight:
     :param find: looks for the records whose fields are as wanted.
     :param metrics: the text format of Prometheus.
     :param write_config: takes the passcode, writes the configuration and returns the path and remarks;
-        raises :class:`WrongPasscode`, and :class:`~chapps_tw.config.ConfigError` when it cannot be written.
+        raises :class:`WrongPasscode`, and :class:`~chapps_tw.config.settings.ConfigError` when it cannot be written.
     :param encoding: of the requests that Postfix sends.
     :param slices: for long work.
     """
@@ -172,7 +172,7 @@ class Insight:
         )  # fmt: skip
 
     def _read_request(self, body: bytes) -> dict[str, str]:
-        """A policy request as Postfix sends it. Raises :class:`~chapps_tw.request.RequestError`."""
+        """A policy request as Postfix sends it. Raises :class:`~chapps_tw.mail.request.RequestError`."""
         return parse_attributes(body.replace(b"\r\n", b"\n").strip(b"\n"), self._encoding)
 
     async def explain(self, question: m.Question) -> Reply:

@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from chapps_tw.config import Settings
-from chapps_tw.inbound import client_network, domain_of, mail_address
-from chapps_tw.interfaces import NO_QUOTA, BookKeeper, Entry, LiveState, Usage
-from chapps_tw.names import normal_domain, normal_email, normal_name, without_extension
-from chapps_tw.network import client_address
+from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.book import BookKeeper, Entry
+from chapps_tw.interfaces.state import NO_QUOTA, LiveState, Usage
+from chapps_tw.mail.addresses import normal_domain, normal_email, normal_name, without_extension
+from chapps_tw.mail.network import client_address
+from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
-from chapps_tw.rest.crud import missing, unknown_ids
+from chapps_tw.rest.routers.book import missing, unknown_ids
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chapps_tw.interfaces import BookKeeper, Entry
+from chapps_tw.interfaces.book import BookKeeper, Entry
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import models as m
-from chapps_tw.rest.crud import Drop, Lane, made, unknown_ids
+from chapps_tw.rest.routers.book import Drop, Lane, made, unknown_ids
 from chapps_tw.rest.routing import Refusal, Reply, Route
 
 
 def routes(book: BookKeeper, drop: Drop, lane: Lane) -> Iterator[Route[Any]]:
-    """All routes of this family. Takes what :func:`chapps_tw.rest.crud.routes` takes."""
+    """All routes of this family. Takes what :func:`chapps_tw.rest.routers.book.routes` takes."""
     yield from _UserMaps(book, lane).routes()
     yield from _UserQuota(book, drop).routes()
 

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import ITCPTransport
 from twisted.python.failure import Failure
 
-from chapps_tw.interfaces import StateUnavailable
-from chapps_tw.sending import sender
-from chapps_tw.state.redis_script import Shape, command
+from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.sockets.sending import sender
+from chapps_tw.state.redis.script import Shape, command
 
 HANDSHAKE = 1.0
 """Seconds for logging in."""

@@ -14,13 +14,13 @@ from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chapps_tw.config import Redis
-from chapps_tw.state.redis_connection import Entry, RedisConnection, Unusable, not_observed
-from chapps_tw.state.redis_following import Following
-from chapps_tw.state.redis_refusals import Refusals
-from chapps_tw.state.redis_script import PROBE, Shape, strings
-from chapps_tw.state.redis_server import Login, RedisServer, server_from
-from chapps_tw.state.redis_waiters import Waiters
+from chapps_tw.config.settings import Redis
+from chapps_tw.state.redis.connection import Entry, RedisConnection, Unusable, not_observed
+from chapps_tw.state.redis.following import Following
+from chapps_tw.state.redis.refusals import Refusals
+from chapps_tw.state.redis.script import PROBE, Shape, strings
+from chapps_tw.state.redis.server import Login, RedisServer, server_from
+from chapps_tw.state.redis.waiters import Waiters
 
 LEARN_AGAIN = 10.0
 """Seconds after which the server's clock is compared with ours again."""

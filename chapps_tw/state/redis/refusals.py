@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chapps_tw.interfaces import StateUnavailable
+from chapps_tw.interfaces.state import StateUnavailable
 
 TRY_AGAIN = 1.0
 """Seconds after which a server that answered with an error is tried again; and how long without one is well again."""

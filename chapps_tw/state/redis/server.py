@@ -20,8 +20,8 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chapps_tw.config import ConfigError, Redis
-from chapps_tw.state.redis_script import PROBE
+from chapps_tw.config.settings import ConfigError, Redis
+from chapps_tw.state.redis.script import PROBE
 
 CONNECT = 1.0
 """Seconds for the Sentinels' answer, and again for a connection."""

@@ -16,9 +16,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
-from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, Spent, Usage, Verdict
-from chapps_tw.state.redis_pool import RedisPool
-from chapps_tw.state.redis_script import Script, strings
+from chapps_tw.interfaces.state import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, Spent, Usage, Verdict
+from chapps_tw.state.redis.pool import RedisPool
+from chapps_tw.state.redis.script import Script, strings
 
 TOMBSTONE = 60.0
 """Seconds that a dropped verdict is not brought back by what was asked before."""
@@ -34,7 +34,7 @@ _OUTCOMES = tuple(Outcome(number) for number in range(len(Outcome)))
 
 
 class RedisState:
-    """:class:`~chapps_tw.interfaces.LiveState` in Redis.
+    """:class:`~chapps_tw.interfaces.state.LiveState` in Redis.
 
     :param prefix: how every key begins.
     :param now: epoch seconds to use in place of the server's clock, in tests.
@@ -69,13 +69,13 @@ class RedisState:
     # --- quota ---
 
     def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if self._rules is None or self._rules[0] is not rules:
             self._rules = (rules, _rules(b"0", rules))
         return self._ask_spend(spend, self._rules[1], fill)
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._ask_spend(spend, _rules(b"1", rules), fill)
 
     def _ask_spend(self, spend: Spend, rules: bytes, fill: Fill | None) -> Deferred[Spent]:
@@ -90,7 +90,7 @@ class RedisState:
         return self._pool.run(self._spend_filled, body + _fill(fill), self._when()).addCallback(_spent)
 
     async def usage(self, users: Sequence[str], interval: float) -> list[Usage]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         window = strings(_microseconds(interval))
         return [
             Usage(limit, used, last / 1e6)
@@ -100,12 +100,12 @@ class RedisState:
         ]
 
     async def reset_usage(self, user: str, interval: float) -> int:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         used: int = await self._aside(self._reset, self._user_keys(user) + strings(_microseconds(interval)))
         return used
 
     async def drop_limits(self, users: Iterable[str]) -> None:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         await self._drop([self._oqp % _tag(user) for user in users])
 
     def _user_keys(self, user: str) -> bytes:
@@ -116,7 +116,7 @@ class RedisState:
     # --- verdicts ---
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if not names:
             return succeed([])
         keys = self._verdict_keys(space, owner, names)
@@ -125,7 +125,7 @@ class RedisState:
     async def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> None:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         keys = self._verdict_keys(space, owner, [name for name, _, _ in verdicts])
         arguments = [_milliseconds(ttl)]
         for _, allowed, token in verdicts:
@@ -134,7 +134,7 @@ class RedisState:
             await self._run(self._keep_verdicts.shape(len(keys), len(arguments)), strings(*keys, *arguments))
 
     async def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> list[bool | None]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         keys = self._verdict_keys(space, owner, names)
         if not keys:
             return []
@@ -149,13 +149,13 @@ class RedisState:
     # --- greylisting ---
 
     def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if self._patience is None or self._patience[0] is not patience:
             self._patience = (patience, _patience(b"0", patience))
         return self._ask_meet(meeting, self._patience[1], fill)
 
     def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._ask_meet(meeting, _patience(b"1", patience), fill)
 
     def _ask_meet(self, meeting: Meeting, patience: bytes, fill: Fill | None) -> Deferred[Met]:
@@ -175,22 +175,22 @@ class RedisState:
         return self._pool.run(shape, body, self._when()).addCallback(_met)
 
     async def last_met(self, client: str, sender: str, recipient: str) -> float:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         times: bytes | None = await self._pool.call(b"GET", self._tuple_key(client, sender, recipient))
         return int(times.split()[1]) / 1e6 if times else 0.0
 
     async def tally(self, client: str) -> list[tuple[str, float]]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         found: list[bytes] = await self._aside(self._tally, strings(self._tally_key(client)))
         times = [float(time) / 1e6 for time in found[1::2]]
         return [(each.decode("utf-8", "surrogatepass"), time) for each, time in zip(found[::2], times, strict=True)]
 
     async def clear_tally(self, client: str) -> None:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         await self._run(self._forget, strings(self._tally_key(client)))
 
     async def drop_flags(self, domains: Iterable[str]) -> None:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         await self._drop([self._flag_key(domain) for domain in domains])
 
     def _flag_key(self, domain: str) -> bytes:
@@ -206,12 +206,12 @@ class RedisState:
     # --- the rest ---
 
     async def first_time(self, space: str, name: str, ttl: float) -> bool:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         key = b"%b:%b:{%b}" % (self._prefix, _tag(space), _tag(name))
         return bool(await self._run(self._first_time, strings(key, _milliseconds(ttl))))
 
     async def ping(self) -> None:
-        """See :class:`~chapps_tw.interfaces.LiveState`. Writes, since a store that only answers is of no use."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`. Writes, since a store that only answers is of no use."""
         await self._pool.ping()
 
     def _when(self) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from chapps_tw.interfaces import StateUnavailable
+from chapps_tw.interfaces.state import StateUnavailable
 
 C = TypeVar("C")
 

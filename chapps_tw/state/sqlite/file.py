@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from hashlib import blake2b
 
-from chapps_tw import sqlite_files
-from chapps_tw.interfaces import StateUnavailable
-from chapps_tw.private_files import explain
+from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.security import sqlite_files
+from chapps_tw.security.private_files import explain
 
 MEMORY = ":memory:"
 

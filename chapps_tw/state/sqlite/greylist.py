@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from zlib import crc32
 
-from chapps_tw.interfaces import Fill, Meeting, Met, Outcome, Patience, Verdict
-from chapps_tw.memo import Memo
-from chapps_tw.state import sqlite_verdicts
-from chapps_tw.state.sqlite_file import key, readable
-from chapps_tw.state.sqlite_verdicts import MEMO_ROOM, Held
+from chapps_tw.interfaces.state import Fill, Meeting, Met, Outcome, Patience, Verdict
+from chapps_tw.mail.memo import Memo
+from chapps_tw.state.sqlite import verdicts as sqlite_verdicts
+from chapps_tw.state.sqlite.file import key, readable
+from chapps_tw.state.sqlite.verdicts import MEMO_ROOM, Held
 
 # Domains' flags are verdicts, in a space that no caller can name.
 _FLAGS = "\0greylist"

@@ -9,9 +9,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
-from chapps_tw.interfaces import StateUnavailable
-from chapps_tw.state.sqlite_file import open_file, unavailable
-from chapps_tw.watch import Watch, unwatched
+from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.observe.timer import Watch, unwatched
+from chapps_tw.state.sqlite.file import open_file, unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")

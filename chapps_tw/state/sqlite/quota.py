@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from chapps_tw.interfaces import UNKNOWN_USER, Fill, Outcome, Rules, Spend, Spent, Usage
-from chapps_tw.state.sqlite_file import key
-from chapps_tw.state.sqlite_verdicts import GRACE, advance, counter, floor, is_current
+from chapps_tw.interfaces.state import UNKNOWN_USER, Fill, Outcome, Rules, Spend, Spent, Usage
+from chapps_tw.state.sqlite.file import key
+from chapps_tw.state.sqlite.verdicts import GRACE, advance, counter, floor, is_current
 
 # Limits and costs above this are taken for this: sums of them stay far inside SQLite's 64 bits.
 _MOST = 2**53

@@ -11,12 +11,25 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chapps_tw.interfaces import Fill, Meeting, Met, Patience, Rules, Spend, Spent, StateUnavailable, Usage, Verdict
-from chapps_tw.state import sqlite_greylist, sqlite_quota, sqlite_verdicts
-from chapps_tw.state.sqlite_file import MEMORY
-from chapps_tw.state.sqlite_turns import Turns
-from chapps_tw.state.sqlite_upkeep import LONG_LOG, Cleaner, checkpoint, is_long
-from chapps_tw.watch import Watch, unwatched
+from chapps_tw.interfaces.state import (
+    Fill,
+    Meeting,
+    Met,
+    Patience,
+    Rules,
+    Spend,
+    Spent,
+    StateUnavailable,
+    Usage,
+    Verdict,
+)
+from chapps_tw.observe.timer import Watch, unwatched
+from chapps_tw.state.sqlite import greylist as sqlite_greylist
+from chapps_tw.state.sqlite import quota as sqlite_quota
+from chapps_tw.state.sqlite import verdicts as sqlite_verdicts
+from chapps_tw.state.sqlite.file import MEMORY
+from chapps_tw.state.sqlite.group_commit import Turns
+from chapps_tw.state.sqlite.upkeep import LONG_LOG, Cleaner, checkpoint, is_long
 
 # Areas of the file: what is written in one does not make who reads another wait.
 _QUOTA, _VERDICTS, _FLAGS, _GREYLIST, _ONCE = 1, 2, 4, 8, 16
@@ -43,7 +56,7 @@ class SqliteState:
     for the last seconds: the log is synced with each checkpoint.)
 
     Opens its file when it is first asked, unless it was started before. All methods but :meth:`start`
-    and :meth:`stop` are those of :class:`chapps_tw.interfaces.LiveState`.
+    and :meth:`stop` are those of :class:`chapps_tw.interfaces.state.LiveState`.
 
     :param path: of the file, or ``:memory:``.
     :param now: the time, epoch seconds.
@@ -83,8 +96,8 @@ class SqliteState:
     def start(self) -> None:
         """Open the file, and begin to look after it.
 
-        :raises chapps_tw.interfaces.StateUnavailable: when it cannot be opened;
-            :class:`~chapps_tw.state.sqlite_file.StateTooNew` when a later version has written it.
+        :raises chapps_tw.interfaces.state.StateUnavailable: when it cannot be opened;
+            :class:`~chapps_tw.state.sqlite.file.StateTooNew` when a later version has written it.
         """
         self._turns.open()
         self._later(_REST, self._clean)
@@ -158,71 +171,71 @@ class SqliteState:
     # --- transmissions ---
 
     def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, False)
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.look(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, True)
 
     def usage(self, users: Sequence[str], interval: float) -> Deferred[list[Usage]]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.look(_QUOTA, sqlite_quota.usage, self._now(), users, interval)
 
     def reset_usage(self, user: str, interval: float) -> Deferred[int]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_QUOTA, sqlite_quota.reset, self._now(), user, interval)
 
     def drop_limits(self, users: Iterable[str]) -> Deferred[None]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_QUOTA, sqlite_quota.drop_limits, self._now(), users)
 
     # --- verdicts ---
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.look(_VERDICTS, self._verdicts.find, self._now(), space, owner, names)
 
     def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> Deferred[None]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_VERDICTS, self._verdicts.keep, self._now(), space, owner, verdicts, ttl)
 
     def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[bool | None]]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_VERDICTS, self._verdicts.drop, self._now(), space, owner, names)
 
     # --- greylisting ---
 
     def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_MEETING, self._greylist.meet, self._now(), meeting, patience, fill, False)
 
     def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.look(_MEETING, self._greylist.meet, self._now(), meeting, patience, fill, True)
 
     def last_met(self, client: str, sender: str, recipient: str) -> Deferred[float]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.look(_GREYLIST, sqlite_greylist.last_met, self._now(), client, sender, recipient)
 
     def tally(self, client: str) -> Deferred[list[tuple[str, float]]]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.look(_GREYLIST, sqlite_greylist.tally, self._now(), client)
 
     def clear_tally(self, client: str) -> Deferred[None]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_GREYLIST, self._greylist.clear, client)
 
     def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_FLAGS, self._greylist.drop_flags, self._now(), domains)
 
     # --- the rest ---
 
     def first_time(self, space: str, name: str, ttl: float) -> Deferred[bool]:
-        """See :class:`~chapps_tw.interfaces.LiveState`."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._turns.change(_ONCE, sqlite_verdicts.first_time, self._now(), space, name, ttl)
 
     async def ready(self) -> None:
@@ -235,5 +248,5 @@ class SqliteState:
             raise StateUnavailable(self._turns.damage)
 
     def ping(self) -> Deferred[None]:
-        """See :class:`~chapps_tw.interfaces.LiveState`. Writes, since a file that can only be read is of no use."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`. Writes: a file that can only be read is of no use."""
         return self._turns.change(_EVERYTHING, sqlite_verdicts.touch)

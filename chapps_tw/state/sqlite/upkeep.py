@@ -6,8 +6,8 @@ import os
 import sqlite3
 from typing import Any, NamedTuple
 
-from chapps_tw.state.sqlite_file import PAGE, connect
-from chapps_tw.state.sqlite_verdicts import GRACE
+from chapps_tw.state.sqlite.file import PAGE, connect
+from chapps_tw.state.sqlite.verdicts import GRACE
 
 # Rows looked at in one step of each walk: well under a millisecond.
 _STEP = 300

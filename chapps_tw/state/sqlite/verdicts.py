@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from chapps_tw.interfaces import Verdict
-from chapps_tw.memo import Memo
-from chapps_tw.state.sqlite_file import key
+from chapps_tw.interfaces.state import Verdict
+from chapps_tw.mail.memo import Memo
+from chapps_tw.state.sqlite.file import key
 
 # A row is kept so long after it has expired, for whoever still holds a token; seconds.
 GRACE = 3600.0

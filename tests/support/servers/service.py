@@ -22,8 +22,8 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from chapps_tw.admin import set_up
-from chapps_tw.config_file import load
+from chapps_tw.application.admin import set_up
+from chapps_tw.config.load import load
 from tests.support.paths import ROOT
 from tests.support.policy_client import PolicyClient
 from tests.support.servers.common import Process, free_port, listening, wait_until

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import psycopg
 import pymysql
 
-from chapps_tw.config import PolicyConfigAdapter
+from chapps_tw.config.settings import PolicyConfigAdapter
 from tests.support.guard import family
 from tests.support.servers.common import Process, free_port, listening, program, wait_until
 
