@@ -26,8 +26,8 @@ CHAPPS-TW is running, with its files in {var}. Ctrl-C ends it. It listens on:
 To try in another terminal, in {root}:
 
 1. Ask as Postfix does. Alice may send as example.com, and not as example.org:
-   {cli} ask {alice} --sender alice@example.com --port {port}
-   {cli} ask {alice} --sender alice@example.org --port {port}
+   {cli} ask {alice} --sender alice@example.com
+   {cli} ask {alice} --sender alice@example.org
    or: printf 'request=smtpd_access_policy\\nprotocol_state=RCPT\\nsasl_username=alice@example.com\\nsender=alice@example.com\\nrecipient=friend@example.net\\ninstance=%s\\n\\n' $(date +%s) | nc -w 1 127.0.0.1 {port}
 
 2. Look at what alice has left:

@@ -99,7 +99,7 @@ class HttpLoadTests(APITestCase):
         self.list_and_ask()
 
     def list_and_ask(self) -> None:
-        with Load([self.service], ASKING) as mail, Listing(self.service) as listing:
+        with Load([self.service], ASKING, pause=0.0) as mail, Listing(self.service) as listing:
             listing.wait(LISTS)
             before = self.service.memory()
             listing.wait(2 * LISTS)
@@ -111,7 +111,7 @@ class HttpLoadTests(APITestCase):
 
     def test_connections_that_send_half_a_body_and_stop(self) -> None:
         self.run_filled()
-        with Load([self.service], ASKING) as mail, Listing(self.service) as listing:
+        with Load([self.service], ASKING, pause=0.0) as mail, Listing(self.service) as listing:
             listing.wait(1)
             before = self.service.memory()
             half = [self.send_part(MAX_BODY // 2, MAX_BODY * 3 // 8) for _ in range(HALF)]
