@@ -12,13 +12,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-import chapps_tw.state
+import chapps_tw.state.redis
 from chapps_tw.interfaces.state import Fill, Outcome, Spend, StateUnavailable
 from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.store import RedisState
 from tests.support.redis_case import DEADLINE, RULES, Load, RedisTestCase, eventually, pause
 
-LUA = Path(chapps_tw.state.__path__[0]) / "lua"
+LUA = Path(chapps_tw.state.redis.__path__[0]) / "lua"
 
 
 def commands(*names: str) -> set[str]:

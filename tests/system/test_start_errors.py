@@ -338,7 +338,7 @@ def server(request: pytest.FixtureRequest) -> PostgreSQL | MariaDB:
 
 def errors(service: Service) -> list[str]:
     """What the start logged as an error."""
-    return [line for line in service.log().splitlines() if "parts.Parts#error]" in line]
+    return [line for line in service.log().splitlines() if "application.Parts#error]" in line]
 
 
 def with_database(service: Service, server: PostgreSQL | MariaDB) -> dict[str, object]:
