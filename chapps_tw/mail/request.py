@@ -10,38 +10,26 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from chapps_tw.mail.memo import Answers
-
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256
 
-# What is remembered of lines: so little that it stays in the cache of the processor.
-_LINES_ROOM = 512 * 1024
-_NAMES_ROOM = 64 * 1024
+_NAME = re.compile(r"\w{1,64}", re.ASCII)
 
-_NAME = re.compile(r"\w+", re.ASCII)
+# Names that were seen to be names. Lines are not remembered: those that vary cost more than the others save.
+_names: set[str] = set()
+_MOST_NAMES = 512
 
 
 class RequestError(ValueError):
     """A request that is no Postfix policy request, or is larger than one can be."""
 
 
-def _named(name: str) -> str:
+def _look_at(name: str) -> None:
+    """Raise RequestError for what is no name."""
     if not _NAME.fullmatch(name):
         raise RequestError("a line that is not name=value")
-    return name
-
-
-_names = Answers(_named, _NAMES_ROOM)
-
-
-def _split(line: str) -> tuple[str, str]:
-    name, equals, value = line.partition("=")
-    return _names[name if equals else ""], value
-
-
-# Most of a request's lines have come before; they are not split again.
-_pair_of = Answers(_split, _LINES_ROOM).__getitem__
+    if len(_names) < _MOST_NAMES:
+        _names.add(name)
 
 
 def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
@@ -50,15 +38,21 @@ def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
     :param payload: ``name=value`` lines, each ending in LF but for the last.
     :param encoding: of the values. Bytes that do not decode are kept as surrogate escapes.
     :returns: name to value; of a name that comes twice, the last value.
-    :raises RequestError: when a line has no ``=`` or a name of other than letters, digits and underscores, or a
-        bound is exceeded.
+    :raises RequestError: when a line has no ``=`` or a name of other than 1 to 64 letters, digits and
+        underscores, or a bound is exceeded.
     """
     if len(payload) > MAX_REQUEST_BYTES:
         raise RequestError(f"a request of more than {MAX_REQUEST_BYTES} bytes")
     lines = payload.decode(encoding, "surrogateescape").split("\n")
     if len(lines) > MAX_ATTRIBUTES:
         raise RequestError(f"a request of more than {MAX_ATTRIBUTES} attributes")
-    return dict(map(_pair_of, lines))
+    attributes = {}
+    for line in lines:
+        name, equals, value = line.partition("=")
+        if name not in _names or not equals:
+            _look_at(name if equals else "")
+        attributes[name] = value
+    return attributes
 
 
 Payload = bytes | str | Iterable[str] | Mapping[str, str]

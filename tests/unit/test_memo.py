@@ -98,7 +98,6 @@ def _header(text: str) -> object:
         decision.wire,
         lambda text: inbound.client_network(text, 24, 64),
         lambda text: request.parse_attributes(f"sender={text}".encode("utf-8", "surrogatepass")),
-        lambda text: request.parse_attributes(f"{text}=1".encode()),
         _header,
     ],
 )
