@@ -45,9 +45,12 @@ class Memo(dict[K, V]):
         self._largest = room // _PART
         self.taken = 0
 
-    def keep(self, key: K, value: V) -> None:
-        """Remember a value, in place of the one before."""
-        self._keep(key, value, _ENTRY + size_of(key) + size_of(value))
+    def keep(self, key: K, value: V, size: int = 0) -> None:
+        """Remember a value, in place of the one before.
+
+        :param size: bytes of both, where they are known; else they are looked at.
+        """
+        self._keep(key, value, _ENTRY + (size or size_of(key) + size_of(value)))
 
     def _keep(self, key: K, value: V, size: int) -> None:
         if size > self._largest:

@@ -13,6 +13,7 @@ from typing import Any
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256
 
+_NO_ATTRIBUTE = "a line that is not name=value"
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
 
 # Names that were seen to be names. Lines are not remembered: those that vary cost more than the others save.
@@ -27,7 +28,7 @@ class RequestError(ValueError):
 def _look_at(name: str) -> None:
     """Raise RequestError for what is no name."""
     if not _NAME.fullmatch(name):
-        raise RequestError("a line that is not name=value")
+        raise RequestError(_NO_ATTRIBUTE)
     if len(_names) < _MOST_NAMES:
         _names.add(name)
 
@@ -46,12 +47,13 @@ def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
     lines = payload.decode(encoding, "surrogateescape").split("\n")
     if len(lines) > MAX_ATTRIBUTES:
         raise RequestError(f"a request of more than {MAX_ATTRIBUTES} attributes")
-    attributes = {}
-    for line in lines:
-        name, equals, value = line.partition("=")
-        if name not in _names or not equals:
-            _look_at(name if equals else "")
-        attributes[name] = value
+    try:
+        attributes = dict([line.split("=", 1) for line in lines])
+    except ValueError:
+        raise RequestError(_NO_ATTRIBUTE) from None
+    if not attributes.keys() <= _names:
+        for name in attributes:
+            _look_at(name)
     return attributes
 
 

@@ -20,6 +20,9 @@ _FLAGS = "\0greylist"
 _LONGER = 60.0
 
 _NEVER = Held(0.0, 0.0, [Verdict(None, "")])
+# Bytes of what is remembered of a tally, besides its name.
+_TALLY = 200
+
 _NOT_GREYLISTED = Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
 
 _COUNT = "SELECT COUNT(*), MAX(until) FROM tally WHERE client = ?"
@@ -118,7 +121,7 @@ class Greylist:
     def _read_tally(self, db: sqlite3.Cursor, client: str) -> tuple[int, float]:
         """How many messages count for a client, and until when."""
         tally, ends = db.execute(_COUNT, (key(client),)).fetchone()
-        self._tallies.keep(client, (tally, ends or 0.0))
+        self._tallies.keep(client, (tally, ends or 0.0), _TALLY + 4 * len(client))
         return tally, ends or 0.0
 
     def _count(
