@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from chapps_tw import __version__
-from chapps_tw.application import gauges as readings
+from chapps_tw.application import gauges
 from chapps_tw.application.start_errors import (
     StartError,
     database_problem,
@@ -89,7 +89,7 @@ MAX_TOLD = 20
 # A bug is logged once in so many seconds.
 FAILURE_SECONDS = 60.0
 
-C = TypeVar("C", bound=readings.Cached)
+C = TypeVar("C", bound=gauges.Cached)
 
 
 class Store(Protocol):
@@ -161,7 +161,7 @@ class Parts:
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
         self.reporter = Reporter(self.metrics, self.decisions, reactor, time.time)
-        self.caches: list[tuple[str, readings.Cached]] = []
+        self.caches: list[tuple[str, gauges.Cached]] = []
         self.refreshes: list[Refresh] = []
         self._make_state()
         self._make_book()
@@ -201,11 +201,11 @@ class Parts:
                 settings.sentinel_password,
             )
             self.state = RedisState(pool, settings.redis.key_prefix)
-            readings.show_redis(self.metrics, pool)
+            gauges.show_redis(self.metrics, pool)
         else:
             watch = partial(self.metrics.watch, "state")
             self.store = self.state = state = SqliteState(settings.state_path, time.time, self.reactor, watch)
-            readings.show_sqlite(self.metrics, state)
+            gauges.show_sqlite(self.metrics, state)
             self.checks["state"] = state.ready
 
     def _make_book(self) -> None:
@@ -343,13 +343,13 @@ class Parts:
 
     def _show(self) -> None:
         """Let the metrics show what the parts count."""
-        readings.show_dependencies(self.metrics, {"state": self.store, "database": self.book})
-        readings.show_listeners(self.metrics, self.factories)
-        readings.show_caches(self.metrics, [*self.caches, ("dns", self.resolver), ("spf_results", self.checker)])
-        readings.show_database(self.metrics, self.engine, self.settings.adapter.pool_size)
-        readings.show_dns(self.metrics, self.resolver)
-        readings.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.api.drops_left)
-        readings.show_log(self.metrics, lambda: sum(each.lost for each in {self.log_file, self.output} if each))
+        gauges.show_dependencies(self.metrics, {"state": self.store, "database": self.book})
+        gauges.show_listeners(self.metrics, self.factories)
+        gauges.show_caches(self.metrics, [*self.caches, ("dns", self.resolver), ("spf_results", self.checker)])
+        gauges.show_database(self.metrics, self.engine, self.settings.adapter.pool_size)
+        gauges.show_dns(self.metrics, self.resolver)
+        gauges.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.api.drops_left)
+        gauges.show_log(self.metrics, lambda: sum(each.lost for each in {self.log_file, self.output} if each))
 
     async def _ping(self) -> None:
         """Notice that something is away, or back, also while nobody asks."""
