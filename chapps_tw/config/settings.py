@@ -6,10 +6,10 @@ configuration, the documentation and the file that the service writes are made f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from chapps_tw.config.actions import acceptance, message, spf_action
 from chapps_tw.config.values import (
@@ -25,6 +25,7 @@ from chapps_tw.config.values import (
     nearest,
     parse_margin,
     parse_recipients,
+    plain,
     required,
     seconds,
     separators,
@@ -40,6 +41,8 @@ from chapps_tw.mail.network import (
     parse_nameservers,
     parse_networks,
 )
+
+S = TypeVar("S")
 
 
 class ConfigError(Exception):
@@ -160,10 +163,44 @@ class Log:
     file: str = option("-", "File that decisions are appended to; - is standard output, empty is none.")
 
 
-class _PolicySection:
-    """What the four policy sections have in common."""
+class Contradiction(NamedTuple):
+    """An option that cannot work with others of its section.
+
+    :ivar words: what is wrong and what would help, worded to follow its value.
+    :ivar others: names of the others.
+    """
+
+    option: str
+    words: str
+    others: tuple[str, ...] = ()
+
+
+class PolicySection:
+    """What the sections of all policies have in common; each is a frozen dataclass of :func:`option`.
+
+    :cvar section: name of the section, and of the policy.
+    :ivar mode: an option made of :data:`MODE`.
+    :ivar on_failure: an option made of :data:`ON_FAILURE`.
+    """
 
     section: ClassVar[str]
+    mode: str
+    on_failure: str
+
+    def contradictions(self) -> Iterable[Contradiction]:
+        """What single options cannot tell: which of them cannot work together."""
+        return ()
+
+
+class _ListeningSection(PolicySection):
+    """That of a policy which has a default listener.
+
+    :cvar listener: its name.
+    :cvar asked: the policies that it asks, in order.
+    """
+
+    listener: ClassVar[str]
+    asked: ClassVar[tuple[str, ...]]
     listen_address: str
     listen_port: int
     listen: str
@@ -180,8 +217,8 @@ class _PolicySection:
 
 
 _LISTEN = "Twisted endpoint; auto is address and port as above, empty is no such listener."
-_MODE = ("enforce, or shadow: decide, log and count, but let through.", choice("enforce", "shadow"))
-_ON_FAILURE = ("defer or accept, when the state or the database cannot be asked.", choice("defer", "accept"))
+MODE = ("enforce, or shadow: decide, log and count, but let through.", choice("enforce", "shadow"))
+ON_FAILURE = ("defer or accept, when the state or the database cannot be asked.", choice("defer", "accept"))
 _TTL = seconds(1, 31536000)
 
 # What each policy fills into its answers; retry_in is retry_after in words. Of mail that passes, retry_after is 0.
@@ -192,8 +229,10 @@ _SPF_ACTION = spf_action("reason")
 
 
 @dataclass(frozen=True)
-class OutboundQuotaPolicy(_PolicySection):
+class OutboundQuotaPolicy(_ListeningSection):
     section: ClassVar[str] = "OutboundQuotaPolicy"
+    listener: ClassVar[str] = "outbound"
+    asked: ClassVar[tuple[str, ...]] = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy")
     listen_address: str = option("localhost", "Address of the outbound listener (sender authorization, then quota).")
     listen_port: int = option("10225", "Its port.", whole(1, 65535))
     listen: str = option("auto", _LISTEN)
@@ -222,8 +261,8 @@ class OutboundQuotaPolicy(_PolicySection):
         message(*_QUOTA_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through where no user is named.", boolean)
-    mode: str = option("enforce", *_MODE)
-    on_failure: str = option("defer", *_ON_FAILURE)
+    mode: str = option("enforce", *MODE)
+    on_failure: str = option("defer", *ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a user's limit stays in the state store.", _TTL)
     interval: float = option("86400", "Seconds of the rolling interval.", seconds(1, 31536000))
     margin: Margin = option(
@@ -244,8 +283,10 @@ class OutboundQuotaPolicy(_PolicySection):
 
 
 @dataclass(frozen=True)
-class SenderDomainAuthPolicy(_PolicySection):
+class SenderDomainAuthPolicy(_ListeningSection):
     section: ClassVar[str] = "SenderDomainAuthPolicy"
+    listener: ClassVar[str] = "sender-auth"
+    asked: ClassVar[tuple[str, ...]] = ("SenderDomainAuthPolicy",)
     listen_address: str = option(
         "localhost", "Address of a listener of its own, when address or port are neither these nor the quota policy's."
     )
@@ -262,8 +303,8 @@ class SenderDomainAuthPolicy(_PolicySection):
         message(*_SENDER_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
-    mode: str = option("enforce", *_MODE)
-    on_failure: str = option("defer", *_ON_FAILURE)
+    mode: str = option("enforce", *MODE)
+    on_failure: str = option("defer", *ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a verdict stays in the state store.", _TTL)
     subaddress_separators: str = option(
         "+",
@@ -273,8 +314,10 @@ class SenderDomainAuthPolicy(_PolicySection):
 
 
 @dataclass(frozen=True)
-class GreylistingPolicy(_PolicySection):
+class GreylistingPolicy(_ListeningSection):
     section: ClassVar[str] = "GreylistingPolicy"
+    listener: ClassVar[str] = "greylisting"
+    asked: ClassVar[tuple[str, ...]] = ("GreylistingPolicy",)
     listen_address: str = option("localhost", "Address of the greylisting listener.")
     listen_port: int = option("10226", "Its port.", whole(1, 65535))
     listen: str = option("auto", _LISTEN)
@@ -287,8 +330,8 @@ class GreylistingPolicy(_PolicySection):
         message(*_GREYLIST_FIGURES),
     )
     null_sender_ok: bool = option("False", "Let the null sender through.", boolean)
-    mode: str = option("enforce", *_MODE)
-    on_failure: str = option("accept", *_ON_FAILURE)
+    mode: str = option("enforce", *MODE)
+    on_failure: str = option("accept", *ON_FAILURE)
     minimum_deferral: float = option("60", "Seconds that a new tuple must wait.", seconds(0, 86400))
     retry_window: float = option("172800", "Seconds after it was deferred in which a tuple must come back.", _TTL)
     pass_ttl: float = option("3024000", "Seconds that a tuple which has passed is remembered.", _TTL)
@@ -306,16 +349,26 @@ class GreylistingPolicy(_PolicySection):
         parse_recipients,
     )
 
+    def contradictions(self) -> Iterable[Contradiction]:
+        if self.retry_window <= self.minimum_deferral:
+            words = (
+                f"must be more than minimum_deferral ({plain(self.minimum_deferral)}), better by some hours: a tuple "
+                "that is forgotten before it may come back never passes"
+            )
+            yield Contradiction("retry_window", words, ("minimum_deferral",))
+
 
 @dataclass(frozen=True)
-class SPFEnforcementPolicy(_PolicySection):
+class SPFEnforcementPolicy(_ListeningSection):
     section: ClassVar[str] = "SPFEnforcementPolicy"
+    listener: ClassVar[str] = "inbound"
+    asked: ClassVar[tuple[str, ...]] = ("SPFEnforcementPolicy", "GreylistingPolicy")
     listen_address: str = option("localhost", "Address of the inbound listener (SPF, then greylisting).")
     listen_port: int = option("10227", "Its port.", whole(1, 65535))
     listen: str = option("auto", _LISTEN)
     null_sender_ok: bool = option("False", "Let the null sender through without a check.", boolean)
-    mode: str = option("enforce", *_MODE)
-    on_failure: str = option("accept", *_ON_FAILURE)
+    mode: str = option("enforce", *MODE)
+    on_failure: str = option("accept", *ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a domain's flag stays in the state store.", _TTL)
     spf_query_timeout: float = option("20", "Seconds for the whole check.", seconds(0.1, 100))
     nameservers: tuple[Server, ...] = option("", "address[:port] ...; empty is the system's.", parse_nameservers)
@@ -339,14 +392,20 @@ class PostfixSPFActions:
     permerror: str = option("550 5.5.2 SPF record(s) are malformed: {reason}", "SPF permerror.", _SPF_ACTION)
 
 
-def policies(value: str) -> tuple[str, ...]:
-    """Names of policies, in the order they are asked."""
-    known = [kind.section for kind in SECTIONS.values() if issubclass(kind, _PolicySection)]
-    names = addresses(value)
-    wrong = next((name for name in names if name not in known), "")
-    if not names or wrong or len(set(names)) < len(names):
-        raise ValueError("different ones of " + ", ".join(known) + nearest(wrong, known))
-    return names
+def policy_names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Names of policies, in the order they are asked.
+
+    :param known: the names of all that there are.
+    """
+
+    def parse(value: str) -> tuple[str, ...]:
+        names = addresses(value)
+        wrong = next((name for name in names if name not in known), "")
+        if not names or wrong or len(set(names)) < len(names):
+            raise ValueError("different ones of " + ", ".join(known) + nearest(wrong, known))
+        return names
+
+    return parse
 
 
 @dataclass(frozen=True)
@@ -359,7 +418,7 @@ class Listener:
     section: ClassVar[str] = "Listener"
     name: str = ""
     listen: str = option("", "Twisted endpoint.", required)
-    policies: tuple[str, ...] = option("OutboundQuotaPolicy", "Policies, in the order they are asked.", policies)
+    policies: tuple[str, ...] = option("OutboundQuotaPolicy", "Policies, in the order they are asked.", addresses)
     origin: str = ""
 
 
@@ -376,6 +435,7 @@ OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "conf
 class Settings:
     """The effective configuration. Frozen; every value is of its option's type.
 
+    :ivar added: the sections of the policies that have no field here.
     :ivar db_password, redis_password, sentinel_password: from the options or the files they name.
     :ivar path: the file it came from, ``""`` for the built-in defaults.
     :ivar warnings: sentences for the log. They tell lines of the file, and are no part of what the settings are.
@@ -395,6 +455,7 @@ class Settings:
     grl: GreylistingPolicy = field(default_factory=GreylistingPolicy)
     spf: SPFEnforcementPolicy = field(default_factory=SPFEnforcementPolicy)
     spf_actions: PostfixSPFActions = field(default_factory=PostfixSPFActions)
+    added: tuple[PolicySection, ...] = ()
     own_listeners: tuple[Listener, ...] = ()
     db_password: Secret = Secret("")
     redis_password: Secret = Secret("")
@@ -405,25 +466,35 @@ class Settings:
     overridden: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def sections(self) -> tuple[Any, ...]:
+        """All sections but those of listeners, in the order in which they are written."""
+        return (*(getattr(self, name) for name in SECTIONS), *self.added)
+
+    def section(self, kind: type[S]) -> S:
+        """The section of a kind.
+
+        :raises LookupError: when there is none.
+        """
+        for section in self.sections:
+            if isinstance(section, kind):
+                return section
+        raise LookupError(f"the settings have no section {kind.__name__}")
+
+    @property
     def listeners(self) -> tuple[Listener, ...]:
         """The listeners to open: those of ``[Listener NAME]``, else the default ones."""
         if self.own_listeners:
             return self.own_listeners
-        both = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy")
-        found = [
-            Listener("outbound", self.oqp.endpoint, both, "OutboundQuotaPolicy"),
-            Listener("greylisting", self.grl.endpoint, ("GreylistingPolicy",), "GreylistingPolicy"),
-            Listener(
-                "inbound",
-                self.spf.endpoint,
-                ("SPFEnforcementPolicy", "GreylistingPolicy"),
-                "SPFEnforcementPolicy",
-            ),
-        ]
+        listening = (self.oqp, self.grl, self.spf, *([self.sda] if self._sda_listens else []))
+        return tuple(
+            Listener(each.listener, each.endpoint, each.asked, each.section) for each in listening if each.endpoint
+        )
+
+    @property
+    def _sda_listens(self) -> bool:
+        """Whether sender authorization has a listener of its own, besides its place at that of the quota."""
         wanted = self.sda.listen != "auto" or self.sda.endpoint != SenderDomainAuthPolicy().endpoint
-        if wanted and self.sda.endpoint != self.oqp.endpoint:
-            found.append(Listener("sender-auth", self.sda.endpoint, both[:1], "SenderDomainAuthPolicy"))
-        return tuple(listener for listener in found if listener.listen)
+        return wanted and self.sda.endpoint != self.oqp.endpoint
 
     @property
     def state_path(self) -> str:

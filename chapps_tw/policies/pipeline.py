@@ -13,9 +13,6 @@ from chapps_tw.outbound import OutboundPPR
 DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 PASS = "DUNNO"
 
-# What an exempt client is not asked about.
-INBOUND_POLICIES = frozenset(("GreylistingPolicy", "SPFEnforcementPolicy"))
-
 
 class Policy(Protocol):
     """One question about a request."""
@@ -34,11 +31,13 @@ class Seat(NamedTuple):
 
     :ivar shadow: it decides, but what it decides does not count.
     :ivar accept_on_failure: when it cannot decide, the mail passes; else it is deferred.
+    :ivar inbound: it is not asked about clients that are exempt.
     """
 
     policy: Policy
     shadow: bool = False
     accept_on_failure: bool = False
+    inbound: bool = False
 
 
 class Answer(NamedTuple):
@@ -75,7 +74,8 @@ class Switchboard:
     ) -> None:
         self.listener = listener
         self._seats = tuple(seats)
-        self._guarded = any(seat.policy.name in INBOUND_POLICIES for seat in seats)
+        self._outbound = tuple(seat for seat in seats if not seat.inbound)
+        self._guarded = len(self._outbound) < len(self._seats)
         self._exempted = exempted
         self._failed = failed
         self._timeout = timeout
@@ -85,6 +85,11 @@ class Switchboard:
     def policies(self) -> tuple[str, ...]:
         """The names of the policies, in the order they are asked."""
         return tuple(seat.policy.name for seat in self._seats)
+
+    @property
+    def inbound(self) -> bool:
+        """Whether all of the policies are for mail from the world."""
+        return not self._outbound
 
     async def decide(self, request: OutboundPPR) -> Answer:
         """Answer a request. Never raises: a policy that fails is answered for by its ``on_failure``.
@@ -97,12 +102,14 @@ class Switchboard:
         for seat in self._asked(request, decisions):
             try:
                 decision = await seat.policy.decide(request, decisions)
+                stopping = decision.stops
             except Exception as error:
                 decision = self._failure(seat, error)
+                stopping = decision.stops
             if seat.shadow:
-                decision = _shadowed(decision)
+                decision, stopping = _shadowed(decision), False
             decisions.append(decision)
-            if decision.stops:
+            if stopping:
                 return Answer(decision, decisions)
             if answer is None or decision.action != PASS or answer.action == PASS:
                 answer, answering = decision, seat
@@ -124,6 +131,8 @@ class Switchboard:
         for seat in self._asked(request, decisions):
             try:
                 decision = await seat.policy.explain(request, decisions)
+                if not isinstance(decision, Decision):
+                    raise TypeError(f"it explained with {decision!r:.80}, which is no Decision")
             except Exception as error:
                 decision = self._failure(seat, error)
             decisions.append(_shadowed(decision) if seat.shadow else decision)
@@ -140,7 +149,7 @@ class Switchboard:
         if exempt is None:
             return self._seats
         decisions.append(exempt)
-        return [seat for seat in self._seats if seat.policy.name not in INBOUND_POLICIES]
+        return self._outbound
 
     def _failure(self, seat: Seat, error: Exception) -> Decision:
         if isinstance(error, StateUnavailable):

@@ -38,7 +38,7 @@ MAY: dict[str, frozenset[str]] = {
         "application": (
             "cli config database dns interfaces mail observe outbound policies postfix rest security sockets spf state"
         ),
-        "service": "application config observe security",
+        "service": "application config observe policies security",
     }.items()
 }
 # Joins the parts, and gives the others their clocks.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -122,14 +123,34 @@ class SwitchboardTests(SynchronousTestCase):
         self.assertEqual((answer.decision.action, answer.decision.reason), (DEFER, Reason.POLICY_FAILED))
         self.assertEqual([(name, str(error)) for name, error in self.failures], [("A", "oops")])
 
+    def test_a_policy_that_answers_with_something_else_than_a_decision_has_failed(self) -> None:
+        class Forgets(Says):
+            answer: Any
+
+            async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+                return cast(Decision, self.answer)
+
+            explain = decide
+
+        policy = Forgets("A", "")
+        for policy.answer in (None, "DUNNO", ("DUNNO", Reason.NO_USER)):
+            answer = self.ask(Seat(policy, accept_on_failure=True), Says("B", "REJECT b"))
+            self.assertEqual([each.reason for each in answer.decisions], [Reason.POLICY_FAILED, Reason.WITHIN_QUOTA])
+            self.assertEqual([name for name, _ in self.failures], ["A"])
+            self.ask(Seat(policy, shadow=True))
+            explained = self.successResultOf(Deferred.fromCoroutine(self.board.explain(REQUEST))).decision
+            self.assertEqual((explained.action, explained.shadow), ("DUNNO", DEFER))
+
     def test_an_exempt_client_skips_the_inbound_policies_alone(self) -> None:
         exempt = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
-        inbound, other = Says("GreylistingPolicy", "DEFER x"), Says("B", "PREPEND X: 1")
-        answer = self.ask(inbound, other, exempted=lambda _: exempt)
+        inbound, other = Says("A", "DEFER x"), Says("B", "PREPEND X: 1")
+        answer = self.ask(Seat(inbound, inbound=True), other, exempted=lambda _: exempt)
         self.assertEqual(answer.decision.action, "PREPEND X: 1")
         self.assertIsNone(inbound.earlier)
-        answer = self.ask(inbound, exempted=lambda _: exempt)
+        self.assertFalse(self.board.inbound)
+        answer = self.ask(Seat(inbound, inbound=True), exempted=lambda _: exempt)
         self.assertEqual(answer.decision, exempt)
+        self.assertTrue(self.board.inbound)
 
     def test_explaining_asks_every_policy_also_after_one_that_stops_the_mail(self) -> None:
         self.ask(Says("A", "REJECT a"), Says("B", "DUNNO"))
