@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.policy_package import beside
 from tests.support.servers.common import free_port, wait_until
 from tests.support.servers.postfix import Postfix
 from tests.support.servers.service import PATIENT, Service
@@ -44,7 +45,7 @@ def environment(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapp
     target = tmp_path_factory.mktemp("target")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(target), str(sources)], check=True, timeout=120)
-    return {"PYTHONPATH": f"{ROOT}{os.pathsep}{target}"}
+    return beside(target)
 
 
 @pytest.fixture

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, PathDistribution
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from chapps_tw.config.settings import SECTIONS, ConfigError, PolicySection
 from chapps_tw.mail.decision import Reason
-from chapps_tw.policies.registry import BUILT_IN, GROUP, Registry, registry_of
-
-HEAD = """
-from dataclasses import dataclass
-from typing import ClassVar
-from chapps_tw.config.settings import MODE, ON_FAILURE, PolicySection, option
-from chapps_tw.config.values import whole
-from chapps_tw.mail.decision import Decision, ReasonCode
-from chapps_tw.policies.spec import Direction, PolicySpec
-"""
-POLICY = """
-class Reasons(ReasonCode):
-    HEAVY = "too_heavy", "The message is too heavy."
-
-@dataclass(frozen=True)
-class Section(PolicySection):
-    section: ClassVar[str] = "WeightPolicy"
-    mode: str = option("enforce", *MODE)
-    on_failure: str = option("defer", *ON_FAILURE)
-    weight: int = option("5", "Kilograms.", whole(1, 9))
-
-class Policy:
-    name = "WeightPolicy"
-
-SPEC = PolicySpec(Section, Direction.OUTBOUND, lambda use: Policy(), Reasons)
-"""
+from chapps_tw.policies.registry import BUILT_IN, Registry, registry_of
+from tests.support.policy_package import POLICY, install
 
 
 @pytest.fixture
@@ -43,18 +20,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-_count = iter(range(1000))
+_names = (f"weight{number}" for number in count())
 
 
-def point(directory: Path, source: str = POLICY, name: str = "WeightPolicy", attribute: str = "SPEC") -> EntryPoint:
-    """An entry point that names something in a module of this source, of the package some-author 1.2."""
-    module = f"weight_policy_{next(_count)}"
-    (directory / f"{module}.py").write_text(HEAD + source)
-    info = directory / f"{module}-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {module}:{attribute}\n")
-    (found,) = PathDistribution(info).entry_points
+def point(directory: Path, source: str = POLICY) -> EntryPoint:
+    """The entry point of a package with a name of its own."""
+    (found,) = PathDistribution(install(directory, source, next(_names))).entry_points
     return found
 
 
@@ -152,7 +123,7 @@ def test_of_two_packages_with_the_same_policy_the_other_one_is_named(here: Path)
 
 
 def test_two_packages_may_not_have_the_same_reason(here: Path) -> None:
-    (problem,) = problems(point(here), point(here, POLICY.replace("WeightPolicy", "SizePolicy"), "X"))
+    (problem,) = problems(point(here), point(here, POLICY.replace("WeightPolicy", "SizePolicy")))
     assert "there is a reason too_heavy already" in problem
 
 
