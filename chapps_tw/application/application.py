@@ -52,7 +52,7 @@ from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.one_header import one_header
-from chapps_tw.policies.pipeline import Answer, Switchboard
+from chapps_tw.policies.pipeline import Answer, Pipeline
 from chapps_tw.policies.registry import BUILT_IN, Registry
 from chapps_tw.policies.spec import Dependencies
 from chapps_tw.postfix.protocol import PolicyFactory
@@ -117,9 +117,9 @@ class Reporter:
         self._now = now
         self._told: dict[str, float] = {}
 
-    def answered(self, board: Switchboard, request: OutboundPPR, answer: Answer, started: float) -> None:
+    def answered(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
         """Report an answer that was sent."""
-        listener = board.listener
+        listener = pipeline.listener
         self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
         now, user, sent = self._now(), request.known_user, answer.decision
         for decision in answer.decisions:
@@ -237,19 +237,19 @@ class Parts:
     def _make_listeners(self) -> None:
         use = Dependencies(self.settings, self.state, self.book, self.checker.check, self.receiver)
         self.policies = Policies(self.registry, use, self.reactor.seconds)
-        self.switchboards = {each.name: self._make_switchboard(each) for each in self.settings.listeners}
-        self.factories = {name: self._make_factory(board) for name, board in self.switchboards.items()}
+        self.pipelines = {each.name: self._make_pipeline(each) for each in self.settings.listeners}
+        self.factories = {name: self._make_factory(pipeline) for name, pipeline in self.pipelines.items()}
 
-    def _make_switchboard(self, listener: Listener) -> Switchboard:
-        seats = [self.policies.slot(name) for name in listener.policies]
+    def _make_pipeline(self, listener: Listener) -> Pipeline:
+        slots = [self.policies.slot(name) for name in listener.policies]
         exempted = Exemption(self.settings, self.whitelist.matches).of
         failed, settle = self.reporter.failed, partial(one_header, self.state)
-        return Switchboard(listener.name, seats, exempted, failed, CancelledError, settle)
+        return Pipeline(listener.name, slots, exempted, failed, CancelledError, settle)
 
-    def _make_factory(self, board: Switchboard) -> PolicyFactory:
-        patience = self.policies.time_limit(board.policies)
+    def _make_factory(self, pipeline: Pipeline) -> PolicyFactory:
+        patience = self.policies.time_limit(pipeline.policies)
         return PolicyFactory(
-            board, self._read, self.reporter.answered, self.reactor.seconds, patience, self.reactor.callLater
+            pipeline, self._read, self.reporter.answered, self.reactor.seconds, patience, self.reactor.callLater
         )
 
     def _read(self, payload: bytes) -> OutboundPPR:
@@ -282,12 +282,12 @@ class Parts:
         :raises KeyError: when there is no listener of this name.
         """
         request = OutboundPPR(dict(attributes), cfg=self.settings)
-        board = self.switchboards[listener] if listener else self._fitting(request)
-        answer = await board.explain(request)
+        pipeline = self.pipelines[listener] if listener else self._fitting(request)
+        answer = await pipeline.explain(request)
         now = time.time()
 
         def record(decision: Decision) -> Record:
-            return record_of(board.listener, request.known_user, request, decision, now)
+            return record_of(pipeline.listener, request.known_user, request, decision, now)
 
         return Explained(record(answer.decision), [record(each) for each in answer.decisions])
 
@@ -296,12 +296,12 @@ class Parts:
         user = normal_name(wanted.get("user", ""), self.settings.chapps.fold_case)
         return self.decisions.search({**wanted, "user": user} if user else wanted)
 
-    def _fitting(self, request: OutboundPPR) -> Switchboard:
+    def _fitting(self, request: OutboundPPR) -> Pipeline:
         """The listener that a request would be sent to: who logged in sends, anybody else brings us mail."""
-        boards = list(self.switchboards.values())
+        pipelines = list(self.pipelines.values())
         inbound = not request.sasl_username
-        fitting = [board for board in boards if inbound == board.inbound]
-        return (fitting or boards)[-1 if inbound else 0]
+        fitting = [pipeline for pipeline in pipelines if inbound == pipeline.inbound]
+        return (fitting or pipelines)[-1 if inbound else 0]
 
     async def _write_config(self, passcode: str) -> tuple[str, list[str]]:
         stored = self.settings.chapps.password

@@ -8,7 +8,7 @@ from typing import cast
 
 from chapps_tw.application.gauges import Cached
 from chapps_tw.config.settings import ConfigError
-from chapps_tw.policies.pipeline import Policy, Seat
+from chapps_tw.policies.pipeline import Policy, PolicySlot
 from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.registry import Registry
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
@@ -29,7 +29,7 @@ class Policies:
         self._refreshes: list[Refresh] = []
         self.caches: list[tuple[str, Cached]] = []
 
-    def slot(self, name: str) -> Seat:
+    def slot(self, name: str) -> PolicySlot:
         """Make a policy, with how its section says that a listener is to treat it.
 
         :raises ConfigError: when it cannot be made.
@@ -40,7 +40,7 @@ class Policies:
             self.caches.append((spec.cache, cast(Cached, policy)))
         options = self._use.settings.section(spec.section)
         inbound = spec.direction is Direction.INBOUND
-        return Seat(policy, options.mode == "shadow", options.on_failure == "accept", inbound)
+        return PolicySlot(policy, options.mode == "shadow", options.on_failure == "accept", inbound)
 
     def time_limit(self, names: Iterable[str]) -> float:
         """Seconds that a listener which asks some policies may take for a request.

@@ -174,7 +174,7 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
     "part, imported",
     [
         ("mail", "twisted.internet.defer.Deferred"),
-        ("config", "chapps_tw.policies.pipeline.Switchboard"),
+        ("config", "chapps_tw.policies.pipeline.Pipeline"),
         ("policies", "chapps_tw.state.sqlite.store.SqliteState"),
         ("state", "chapps_tw.policies.quota"),
         ("state", "chapps_tw.database.book"),
