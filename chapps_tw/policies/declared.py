@@ -39,10 +39,14 @@ def _of_section(kind: object) -> Iterator[str]:
     if not isinstance(name, str) or not _SECTION.fullmatch(name):
         yield f"the name of its section must be of letters and digits, which {name!r:.80} is not"
         return
+    # What another author's parsers and checks do is not known.
     try:
-        kind()
-    except (TypeError, ValueError, KeyError) as error:
+        contradictions = list(kind().contradictions())
+    except Exception as error:
         yield f"the defaults of its section [{name}] cannot be used: {error}"
+    else:
+        for each in contradictions:
+            yield f"the defaults of its section [{name}] contradict each other: {each!r:.200}"
     yield from _of_options(kind, name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -68,10 +69,10 @@ def postfix(service: Service) -> Iterator[Postfix]:
     made.stop()
 
 
-def cli(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def cli(environment: Mapping[str, str], *arguments: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "chapps_tw.application.admin", *arguments]
     env = {**os.environ, **environment}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=60)
 
 
 def text_of(service: Service, path: str) -> str:
@@ -130,6 +131,25 @@ def test_its_section_is_checked_and_written_as_the_others_are(environment: Mappi
     assert "[RecipientLimitPolicy]\n" in config.read_text()
     assert "# Recipients that one message may have.\nlimit = 7\n" in config.read_text()
     assert cli(environment, "--config", str(config), "check-config").stderr == ""
+
+
+def test_as_a_policy_of_the_project_it_needs_its_file_and_its_place_in_the_registry(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "chapps_tw", tmp_path / "chapps_tw", ignore=shutil.ignore_patterns("__pycache__"))
+    policies = tmp_path / "chapps_tw" / "policies"
+    (policies / "recipient_limit.py").write_text(files()["chapps_recipient_limit.py"])
+    registry = (policies / "registry.py").read_text()
+    assert registry.count("BUILT_IN = Registry((") == registry.count("import greylisting,") == 1
+    registry = registry.replace("BUILT_IN = Registry((", "BUILT_IN = Registry((recipient_limit.SPEC, ")
+    (policies / "registry.py").write_text(
+        registry.replace("import greylisting,", "import recipient_limit, greylisting,")
+    )
+    config = tmp_path / "chapps.ini"
+    listener = "[Listener bulk]\nlisten = tcp:9:interface=127.0.0.1\npolicies = RecipientLimitPolicy\n"
+    config.write_text(f"[CHAPPS]\ndata_dir = {tmp_path}\n[RecipientLimitPolicy]\nlimit = 3\n{listener}")
+    checked = cli({"PYTHONPATH": str(tmp_path)}, "--config", str(config), "check-config", directory=tmp_path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "  bulk: tcp:9:interface=127.0.0.1: RecipientLimitPolicy\n" in checked.stdout
+    assert "chapps-tw" not in checked.stdout
 
 
 def test_it_is_strictly_typed(sources: Path) -> None:
