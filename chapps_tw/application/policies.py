@@ -1,4 +1,4 @@
-"""The policies of the listeners, made of what the registry knows of them."""
+"""Policies of the listeners, made by the factories of their declarations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 
 
 class Policies:
-    """Makes policies by their names.
+    """Makes policies by name.
 
-    :param use: what they may use; each is given a ``due`` of its own.
-    :param seconds: a clock that is never set.
-    :ivar caches: those of the policies that were made, with their names in the metrics.
+    :param use: what they may use; each policy gets its own ``due``.
+    :param seconds: a monotonic clock.
+    :ivar caches: label in the metrics and policy, for each policy that counts a cache.
     """
 
     def __init__(self, registry: Registry, use: Dependencies, seconds: Callable[[], float]) -> None:
@@ -30,9 +30,9 @@ class Policies:
         self.caches: list[tuple[str, Cached]] = []
 
     def slot(self, name: str) -> PolicySlot:
-        """Make a policy, with how its section says that a listener is to treat it.
+        """Make a policy, with the mode and the failure action of its section.
 
-        :raises ConfigError: when it cannot be made.
+        :raises ConfigError: if it cannot be made.
         """
         spec = self._registry[name]
         policy = self._made(spec)
@@ -43,14 +43,14 @@ class Policies:
         return PolicySlot(policy, options.mode == "shadow", options.on_failure == "accept", inbound)
 
     def time_limit(self, names: Iterable[str]) -> float:
-        """Seconds that a listener which asks some policies may take for a request.
+        """Return the seconds that a listener with these policies may take for a request.
 
-        :raises ConfigError: when a policy of another package cannot tell.
+        :raises ConfigError: if ``extra_time`` of a policy fails.
         """
         return self._use.settings.chapps.request_timeout + sum(self._extra_time(self._registry[name]) for name in names)
 
     def compare(self) -> None:
-        """Have every copy of what the book says be compared with it when it is next wanted."""
+        """Compare every cached value with the policy book when it is next used."""
         for refresh in self._refreshes:
             refresh.forget()
 
@@ -78,5 +78,5 @@ class Policies:
 
     def _unusable(self, spec: PolicySpec, why: str) -> ConfigError:
         package = self._registry.packages.get(spec.name, "chapps-tw")
-        remedy = "install one that works here, or take the policy out of every [Listener NAME]"
+        remedy = "fix or upgrade the package, or remove the policy from every [Listener NAME]"
         return ConfigError([f"package {package}: policy {spec.name}: {why}; {remedy}"])

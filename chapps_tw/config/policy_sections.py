@@ -23,10 +23,10 @@ from chapps_tw.mail.network import Server, parse_host_name, parse_nameservers
 
 
 class Contradiction(NamedTuple):
-    """An option that cannot work with others of its section.
+    """An option that conflicts with other options of its section.
 
-    :ivar words: what is wrong and what would help, worded to follow its value.
-    :ivar others: names of the others.
+    :ivar words: the problem and its remedy, worded to follow the option's value.
+    :ivar others: names of the other options.
     """
 
     option: str
@@ -35,7 +35,7 @@ class Contradiction(NamedTuple):
 
 
 class PolicySection:
-    """What the sections of all policies have in common; each is a frozen dataclass of :func:`option`.
+    """Base class of the sections of policies. Each is a frozen dataclass whose fields are made by :func:`option`.
 
     :cvar section: name of the section, and of the policy.
     :ivar mode: an option made of :data:`MODE`.
@@ -47,15 +47,15 @@ class PolicySection:
     on_failure: str
 
     def contradictions(self) -> Iterable[Contradiction]:
-        """What single options cannot tell: which of them cannot work together."""
+        """Combinations of options that cannot work."""
         return ()
 
 
 class _ListeningSection(PolicySection):
-    """That of a policy which has a default listener.
+    """Section of a policy that has a default listener.
 
-    :cvar listener: its name.
-    :cvar asked: the policies that it asks, in order.
+    :cvar listener: name of that listener.
+    :cvar asked: its policies, in order.
     """
 
     listener: ClassVar[str]

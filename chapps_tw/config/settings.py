@@ -108,7 +108,7 @@ OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "conf
 class Settings:
     """The effective configuration. Frozen; every value is of its option's type.
 
-    :ivar added: the sections of the policies that have no field here.
+    :ivar added: sections of policies that have no field here.
     :ivar db_password, redis_password, sentinel_password: from the options or the files they name.
     :ivar path: the file it came from, ``""`` for the built-in defaults.
     :ivar warnings: sentences for the log. They tell lines of the file, and are no part of what the settings are.
@@ -144,9 +144,9 @@ class Settings:
         return (*(getattr(self, name) for name in SECTIONS), *self.added)
 
     def section(self, kind: type[S]) -> S:
-        """The section of a kind.
+        """Return the section of a class.
 
-        :raises LookupError: when there is none.
+        :raises LookupError: if there is none.
         """
         for section in self.sections:
             if isinstance(section, kind):

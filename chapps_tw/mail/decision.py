@@ -26,7 +26,7 @@ _NO_FIGURES: Mapping[str, int | float] = {}
 class ReasonCode(StrEnum):
     """Why a policy decided as it did: a code for logs, metrics and programs, which stays the same.
 
-    A policy of another package makes a subclass, with a member ``NAME = code, meaning`` for each reason of its own.
+    A package with reasons of its own makes a subclass, with a member ``NAME = code, meaning`` for each.
 
     :ivar meaning: the same for people, in one sentence or two.
     """
@@ -42,7 +42,7 @@ class ReasonCode(StrEnum):
 
 
 class Reason(ReasonCode):
-    """The reasons of this package."""
+    """The built-in reasons."""
 
     AUTHORIZED_DOMAIN = "authorized_domain", "The sender's domain is linked to the user."
     AUTHORIZED_EMAIL = (

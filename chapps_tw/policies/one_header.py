@@ -11,7 +11,7 @@ _TTL = 3600.0
 
 
 async def one_header(state: LiveState, request: PostfixPolicyRequest, decision: Decision) -> Decision:
-    """Look at the accepting answer of a listener, when no later policy can replace it.
+    """Last word on a decision that is about to be the listener's answer.
 
     Postfix adds a header each time it is answered. Only here is it known that the answer is not
     replaced by a later policy's, which would lose the header for all the other recipients.

@@ -1,6 +1,6 @@
-"""All policies that there are: those of this package, and those that other packages add.
+"""The registry of policies: the built-in ones, and those of installed packages.
 
-A package adds one with an entry point of the group :data:`GROUP` that names a
+A package registers a policy by an entry point in the group :data:`GROUP` whose object is a
 :class:`~chapps_tw.policies.spec.PolicySpec`.
 """
 
@@ -12,16 +12,16 @@ from importlib.metadata import EntryPoint, entry_points
 from chapps_tw.config.settings import SECTIONS, ConfigError, PolicySection
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.policies import greylisting, quota, sender_auth, spf
-from chapps_tw.policies.declared import SpecError, require_free, require_shape
 from chapps_tw.policies.spec import Direction, PolicySpec
+from chapps_tw.policies.validation import SpecError, require_free, require_shape
 
 GROUP = "chapps_tw.policies"
 
 
 class Registry:
-    """The policies by their names.
+    """Policies by name.
 
-    :param packages: by the policy's name, name and version of the package that it is of, where that is another one.
+    :param packages: policy name to package name and version, for policies that are not built in.
     """
 
     def __init__(self, specs: Iterable[PolicySpec], packages: Mapping[str, str] | None = None) -> None:
@@ -33,23 +33,26 @@ class Registry:
 
     @property
     def specs(self) -> tuple[PolicySpec, ...]:
-        """All of them."""
+        """All declarations."""
         return tuple(self._specs.values())
 
     @property
     def added(self) -> tuple[type[PolicySection], ...]:
-        """The sections that are no fields of the settings, as :func:`~chapps_tw.config.load.load` wants them."""
+        """The sections without a field in the settings, for :func:`~chapps_tw.config.load.load`."""
         return tuple(spec.section for spec in self.specs if spec.section not in SECTIONS.values())
 
     @property
     def reasons(self) -> tuple[ReasonCode, ...]:
-        """Every reason that a decision may have."""
+        """All reasons, the built-in ones first."""
         kinds: dict[type[ReasonCode], None] = {Reason: None}
         kinds |= {spec.reasons: None for spec in self.specs if spec.reasons}
         return tuple(reason for kind in kinds for reason in kind)
 
     def is_inbound(self, names: Iterable[str]) -> bool:
-        """Whether all of some policies judge mail from the world."""
+        """Whether all named policies are inbound.
+
+        :raises KeyError: if there is no such policy.
+        """
         return all(self._specs[name].direction is Direction.INBOUND for name in names)
 
 
@@ -57,15 +60,15 @@ BUILT_IN = Registry((quota.SPEC, sender_auth.SPEC, greylisting.SPEC, spf.SPEC))
 
 
 def installed() -> Registry:
-    """The policies of this package and of all others that are installed beside it.
+    """Load the policies of all installed packages.
 
-    :raises ConfigError: with a sentence for each policy that cannot be used, naming its package.
+    :raises ConfigError: with one sentence for each invalid policy, naming its package.
     """
     return registry_of(entry_points(group=GROUP))
 
 
 def registry_of(points: Iterable[EntryPoint]) -> Registry:
-    """The policies of this package, and those that entry points name.
+    """The built-in policies, and those of the entry points.
 
     :raises ConfigError: as :func:`installed`.
     """
@@ -87,7 +90,7 @@ def registry_of(points: Iterable[EntryPoint]) -> Registry:
 def _load(point: EntryPoint) -> PolicySpec:
     try:
         found = point.load()
-    # What another author's module does when it is imported is not known.
+    # A module may raise anything when it is imported.
     except (Exception, SystemExit) as error:
         raise SpecError(f"cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(found, PolicySpec):
@@ -101,5 +104,5 @@ def _package(point: EntryPoint) -> str:
 
 def _sentence(point: EntryPoint, error: SpecError) -> str:
     package = f"package {_package(point)}: entry point {point.name} = {point.value} of {GROUP}"
-    remedy = f"install one that works here, or remove it: pip uninstall {point.dist.name if point.dist else ''}"
+    remedy = f"fix or upgrade the package, or remove it: pip uninstall {point.dist.name if point.dist else ''}"
     return f"{package}: {error}; {remedy.rstrip()}"

@@ -1,4 +1,4 @@
-"""What a policy declares of itself."""
+"""The declaration of a policy: what the registry knows about it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from chapps_tw.policies.refresh import never
 
 
 class Direction(Enum):
-    """Whose mail a policy judges.
+    """Whether a policy judges mail from users or mail from the world.
 
-    An inbound one is not asked about who has logged in, nor about the clients that the configuration exempts.
+    An inbound policy is skipped for authenticated clients and for those that the configuration exempts.
     """
 
     OUTBOUND = "outbound"
@@ -27,12 +27,12 @@ class Direction(Enum):
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What a policy may use.
+    """The objects that a policy may use.
 
-    :ivar check_spf: checks client address, HELO name and MAIL FROM; never fails.
+    :ivar check_spf: takes client address, HELO name and MAIL FROM; never fails.
     :ivar receiver: name of this host, for headers.
-    :ivar due: whether a copy of what the book says is to be compared with it now
-        (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy has its own.
+    :ivar due: whether a cached value is to be compared with the policy book now
+        (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy gets its own.
     """
 
     settings: Settings
@@ -49,13 +49,13 @@ def _none(_settings: Settings) -> float:
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """A policy, as the registry knows it.
+    """The declaration of a policy.
 
-    :ivar section: its section of the configuration, whose name is the policy's too.
-    :ivar make: makes the policy, one for each listener that asks it. What it raises keeps the service from starting.
-    :ivar reasons: those of its own; none where those of :class:`~chapps_tw.mail.decision.Reason` do.
-    :ivar extra_time: seconds that it may take besides ``request_timeout``.
-    :ivar cache: name, in the metrics, of a cache whose ``looks`` and ``misses`` the policy counts; else empty.
+    :ivar section: its configuration section; the section's name is the policy's name.
+    :ivar make: factory, called once for each listener with the policy. An exception stops the start of the service.
+    :ivar reasons: its own reasons, in addition to :class:`~chapps_tw.mail.decision.Reason`.
+    :ivar extra_time: seconds that it may take in addition to ``request_timeout``.
+    :ivar cache: label, in the metrics, of the cache whose ``looks`` and ``misses`` the policy counts; ``""`` if none.
     """
 
     section: type[PolicySection]
@@ -67,5 +67,5 @@ class PolicySpec:
 
     @property
     def name(self) -> str:
-        """The policy's name, as a listener asks for it."""
+        """The policy's name, as in ``[Listener NAME] policies``."""
         return self.section.section

@@ -45,7 +45,7 @@ def test_one_that_cannot_be_imported_is_told_at_the_start_and_by_check_config(se
     install(tmp_path, BROKEN)
     sentence = (
         f"{WHY}cannot be imported: ModuleNotFoundError: No module named 'nothing_like_this'; "
-        "install one that works here, or remove it: pip uninstall weight\n"
+        "fix or upgrade the package, or remove it: pip uninstall weight\n"
     )
     assert refused(service, tmp_path).endswith(sentence)
     told = checked(service, tmp_path)
@@ -68,7 +68,7 @@ def test_one_whose_policy_cannot_be_made_is_told_at_the_start(
     service: Service, tmp_path: Path, instead: str, words: str
 ) -> None:
     install(tmp_path, POLICY.replace("lambda use: Policy()", f"lambda use: {instead}"))
-    sentence = f"chapps cannot start: package weight 1.2: policy WeightPolicy: {words}; install one that works here, or"
+    sentence = f"chapps cannot start: package weight 1.2: policy WeightPolicy: {words}; fix or upgrade the package, or"
     assert sentence in refused(service, tmp_path)
 
 

@@ -37,7 +37,7 @@ class Says:
 
 class PipelineTests(SynchronousTestCase):
     async def settle(self, request: OutboundPPR, decision: Decision) -> Decision:
-        """What has the last word."""
+        """What runs on accepting answers."""
         self.settled.append(decision.action)
         return decision
 

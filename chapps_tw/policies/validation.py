@@ -1,4 +1,4 @@
-"""Whether what a package declares of a policy can be used."""
+"""Validation of the declaration of a policy."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from chapps_tw.config.settings import SECTIONS, Listener, PolicySection
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.policies.spec import Direction, PolicySpec
 
-# Without separators, so that CHAPPS_<SECTION>_<OPTION> can be read in one way alone.
+# Without separators: CHAPPS_<SECTION>_<OPTION> must be unambiguous.
 _SECTION = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
-# In lower case, as configparser reads them.
+# configparser converts option names to lower case.
 _OPTION = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _LABEL = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class SpecError(Exception):
-    """A policy cannot be used. Says why."""
+    """A declaration is invalid. The text says why."""
 
 
 def require_shape(spec: PolicySpec) -> None:
-    """Look at every part of a declaration.
+    """Check the type and the form of every field.
 
-    :raises SpecError: for the first that is not as it must be.
+    :raises SpecError: for the first invalid one.
     """
     for wrong in (*_of_section(spec.section), *_of_reasons(spec.reasons), *_of_rest(spec)):
         raise SpecError(wrong)
@@ -39,7 +39,7 @@ def _of_section(kind: object) -> Iterator[str]:
     if not isinstance(name, str) or not _SECTION.fullmatch(name):
         yield f"the name of its section must be of letters and digits, which {name!r:.80} is not"
         return
-    # What another author's parsers and checks do is not known.
+    # A parser or a check may raise anything.
     try:
         contradictions = list(kind().contradictions())
     except Exception as error:
@@ -87,12 +87,12 @@ def _of_rest(spec: PolicySpec) -> Iterator[str]:
 
 
 def require_free(spec: PolicySpec, others: Collection[PolicySpec], packages: Mapping[str, str]) -> None:
-    """See that names and reasons of a policy are not those of something else.
+    """Check that the name, the section and the reasons are not in use.
 
-    :param packages: by the name of a policy, its package, where that is not this one.
-    :raises SpecError: when one is.
+    :param packages: policy name to package, for policies that are not built in.
+    :raises SpecError: if one is.
     """
-    # What is read without letter case: the names of variables in the environment.
+    # Names of environment variables have no letter case.
     name = spec.name.lower()
     sections: tuple[type[Any], ...] = (*SECTIONS.values(), Listener)
     for other in others:
