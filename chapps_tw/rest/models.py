@@ -37,6 +37,9 @@ from chapps_tw.rest.fields import (
 MAX_LIST = 10_000
 MAX_PAIRS = 10_000
 
+# The largest whole number that every JSON reader takes as it is.
+MAX_SEQUENCE = 2**53 - 1
+
 
 class Input(BaseModel):
     """What a route takes."""
@@ -360,7 +363,13 @@ class DecisionFilter(Input):
     client: ClientOrNetwork = Field("", description="Only those about mail from this client address or network.")
     instance: Text = Field("", description="Only those of the message that Postfix gave this instance.")
     queue_id: Text = Field("", description="Only those of the message with this queue id.")
-    limit: int = Field(100, ge=1, le=1000, description="How many to list at most, the newest first.")
+    limit: int = Field(100, ge=1, le=1000, description="How many to list at most.")
+    after: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_SEQUENCE,
+        description="Only those after this sequence number, oldest first: the `last_sequence` of the answer before.",
+    )
 
 
 class Asset(Input):
