@@ -29,6 +29,11 @@ FIELDS = (
 entry takes."""
 
 
+Values: TypeAlias = tuple[
+    float, str, str, str, str, Mapping[str, int | float], str, str, str, str, str, str, str, str, str, str, str
+]
+
+
 class Record(NamedTuple):
     """One decision, as it is logged and shown.
 
@@ -89,26 +94,16 @@ def entry_of(
 
 def as_record(entry: Entry) -> Record:
     """The record of an entry."""
+    return Record(*_values(entry))
+
+
+def _values(entry: Entry) -> Values:
+    """What a record of an entry is made of."""
     now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also, _ = entry
-    return Record(
-        round(now, 3),
-        listener,
-        decision.policy,
-        decision.action,
-        decision.reason.value,
-        decision.figures,
-        user,
-        sender,
-        recipient,
-        client,
-        instance,
-        queue_id,
-        stage,
-        decision.shadow,
-        _detail(decision),
-        decision.source,
-        also,
-    )
+    return (
+        round(now, 3), listener, decision.policy, decision.action, decision.reason, decision.figures, user, sender,
+        recipient, client, instance, queue_id, stage, decision.shadow, _detail(decision), decision.source, also,
+    )  # fmt: skip
 
 
 def record_of(
@@ -130,7 +125,7 @@ def as_text(entry: Entry) -> str:
         values = (user, sender, recipient, client, instance, queue_id, stage)
         user, sender, recipient, client, instance, queue_id, stage = map(_plain, values)
     seconds = int(now)
-    figures = _template(tuple(decision.figures)) % tuple(decision.figures.values())
+    figures = "".join([f" {name}={value}" for name, value in decision.figures.items()])
     line = (
         f"{_second(seconds)}.{_MILLISECONDS[int((now - seconds) * 1000)]}Z listener={_plain(listener)}"
         f" policy={decision.policy} action={_plain(decision.action)} reason={decision.reason}{figures}"
@@ -146,9 +141,12 @@ def as_text(entry: Entry) -> str:
     return f"{line} also={_plain(also)}" if also else line
 
 
+_encode = json.JSONEncoder().encode
+
+
 def as_json(entry: Entry) -> str:
     """A decision as a JSON object on one line."""
-    return json.dumps(as_record(entry).as_dict())
+    return _encode(dict(zip(Record._fields, _values(entry), strict=True)))
 
 
 def loss_as_json(lines: int) -> str:
@@ -187,12 +185,6 @@ def _second(seconds: int) -> str:
 
 
 _MILLISECONDS = [f"{number:03d}" for number in range(1000)]
-
-
-# A policy has few sets of figures.
-@lru_cache(64)
-def _template(names: tuple[str, ...]) -> str:
-    return "".join([f" {name}=%s" for name in names])
 
 
 FORMS: Mapping[str, Form] = {"text": Form(as_text, loss_as_text), "json": Form(as_json, loss_as_json)}
