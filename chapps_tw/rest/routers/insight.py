@@ -14,6 +14,7 @@ from chapps_tw.mail.decision import Reason, stops
 from chapps_tw.mail.request import parse_attributes
 from chapps_tw.rest import answers
 from chapps_tw.rest import models as m
+from chapps_tw.rest.insight_models import DecisionFilter, Question
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
@@ -179,12 +180,12 @@ class Insight:
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
             "POST", "/live/explain/", "What each policy would answer now, and why; changes nothing", self.explain,
-            m.Question, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
+            Question, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
             note=_EXPLAIN_NOTE,
         )  # fmt: skip
         yield Route(
             "GET", "/live/decisions/", "The last decisions, newest first, or those after one", self.decisions,
-            m.DecisionFilter, answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
+            DecisionFilter, answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
         )  # fmt: skip
         yield Route(
             "POST", "/live/config/write/", "Write the effective configuration to its file", self.write, m.Passcode,
@@ -198,7 +199,7 @@ class Insight:
         """A policy request as Postfix sends it. Raises :class:`~chapps_tw.mail.request.RequestError`."""
         return parse_attributes(body.replace(b"\r\n", b"\n").strip(b"\n"), self._encoding)
 
-    async def explain(self, question: m.Question) -> Reply:
+    async def explain(self, question: Question) -> Reply:
         attributes, remarks = _in_upper_case(question.attributes)
         try:
             answer, records = await self._explain(question.listener, attributes)
@@ -208,7 +209,7 @@ class Insight:
         beside = {"answer": answer.as_dict()}
         return Reply(shown, beside, remarks + _about(beside["answer"], shown))
 
-    async def decisions(self, wanted: m.DecisionFilter) -> Reply:
+    async def decisions(self, wanted: DecisionFilter) -> Reply:
         names = ("user", "sender", "recipient", "client", "instance", "queue_id")
         given = {name: getattr(wanted, name) for name in names if name in wanted.model_fields_set}
         search = self._find(given, wanted.after)
