@@ -7,22 +7,20 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from math import inf
 from threading import Thread
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.logger import Logger, LogLevel
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from chapps_tw import __version__
 from chapps_tw.application import gauges
 from chapps_tw.application.policies import Policies
+from chapps_tw.application.reporter import Reporter
 from chapps_tw.application.start_errors import (
     StartError,
     database_problem,
@@ -44,15 +42,16 @@ from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.mail.decision import Decision
 from chapps_tw.mail.request import parse_attributes
-from chapps_tw.observe.decision_log import DecisionLog, Search, beside
+from chapps_tw.observe.decision_log import DecisionLog
 from chapps_tw.observe.decision_record import FORMS, Record, record_of
+from chapps_tw.observe.decision_ring import DecisionRing, Search
 from chapps_tw.observe.log_file import STANDARD_OUTPUT, LogFile, goes_nowhere
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.one_header import one_header
-from chapps_tw.policies.pipeline import Answer, Pipeline
+from chapps_tw.policies.pipeline import Pipeline
 from chapps_tw.policies.registry import BUILT_IN, Registry
 from chapps_tw.policies.spec import Dependencies
 from chapps_tw.postfix.protocol import PolicyFactory
@@ -84,9 +83,6 @@ CHECK_SECONDS = 5.0
 # How many sentences about names in the database a start logs.
 MAX_TOLD = 20
 
-# A bug is logged once in so many seconds.
-FAILURE_SECONDS = 60.0
-
 
 class Store(Protocol):
     """What keeps the live state, to be opened and closed.
@@ -98,42 +94,6 @@ class Store(Protocol):
     def problem(self) -> str: ...
     def start(self) -> None: ...
     def stop(self) -> Awaitable[None]: ...
-
-
-class Reporter:
-    """Tells what happened: counts, logs, remembers.
-
-    :param now: epoch seconds.
-    """
-
-    log = Logger()
-
-    def __init__(
-        self, metrics: Metrics, decisions: DecisionLog, reactor: IReactorTime, now: Callable[[], float]
-    ) -> None:
-        self._metrics = metrics
-        self._decisions = decisions
-        self._reactor = reactor
-        self._now = now
-        self._told: dict[str, float] = {}
-
-    def answered(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
-        """Report an answer that was sent."""
-        listener = pipeline.listener
-        self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
-        now, user, sent = self._now(), request.known_user, answer.decision
-        for decision in answer.decisions:
-            if decision.shadow and decision is not sent:
-                self._decisions.add(listener, user, request, decision, now)
-        self._decisions.add(listener, user, request, sent, now, beside(sent, answer.decisions))
-
-    def failed(self, policy: str, error: Exception) -> None:
-        """Log what a policy did not foresee; the same again only after a while."""
-        place = f"{policy} {type(error).__name__}"
-        moment = self._reactor.seconds()
-        if moment - self._told.get(place, -inf) >= FAILURE_SECONDS:
-            self._told[place] = moment
-            self.log.failure("{policy} failed", Failure(error), policy=policy)
 
 
 class Parts:
@@ -155,12 +115,8 @@ class Parts:
         self.reactor = reactor
         self.registry = registry
         self.metrics = Metrics(__version__, reactor.seconds)
-        form = FORMS[settings.log.format]
         self.output = output
-        self.log_file = self._make_log_file()
-        write_lines = self.log_file.write if self.log_file else None
-        self.decisions = DecisionLog(form, write_lines, reactor.callLater)
-        self.reporter = Reporter(self.metrics, self.decisions, reactor, time.time)
+        self._make_reporter()
         self._make_state()
         self._make_book()
         self._make_spf()
@@ -169,6 +125,18 @@ class Parts:
         self._show()
         self.pinging = LoopingCall(self._ping)
         self.pinging.clock = reactor
+
+    def _make_reporter(self) -> None:
+        # Microseconds: what follows this process goes on from higher numbers.
+        self.decisions = DecisionRing(int(time.time() * 1e6))
+        self.log_file = self._make_log_file()
+        self.decision_log: DecisionLog | None = None
+        sinks = [self.decisions.add]
+        if self.log_file is not None:
+            line = FORMS[self.settings.log.format].line
+            self.decision_log = DecisionLog(line, self.log_file.write, self.reactor.callLater)
+            sinks.append(self.decision_log.add)
+        self.reporter = Reporter(self.metrics, sinks, self.reactor, time.time)
 
     def _make_log_file(self) -> LogFile | None:
         path, form = self.settings.log.file, FORMS[self.settings.log.format]
@@ -291,10 +259,10 @@ class Parts:
 
         return Explained(record(answer.decision), [record(each) for each in answer.decisions])
 
-    def _find(self, wanted: Mapping[str, str]) -> Search:
+    def _find(self, wanted: Mapping[str, str], after: int | None) -> Search:
         """A look for the decisions whose fields are as wanted, the user however spelled."""
         user = normal_name(wanted.get("user", ""), self.settings.chapps.fold_case)
-        return self.decisions.search({**wanted, "user": user} if user else wanted)
+        return self.decisions.search({**wanted, "user": user} if user else wanted, after)
 
     def _fitting(self, request: OutboundPPR) -> Pipeline:
         """The listener that a request would be sent to: who logged in sends, anybody else brings us mail."""
@@ -422,6 +390,7 @@ class Parts:
         self.book.stop()
         self.threads.stop()
         self.spf_threads.stop()
-        self.decisions.flush()
+        if self.decision_log is not None:
+            self.decision_log.flush()
         if self.log_file is not None and self.log_file is not self.output:
             self.log_file.close()

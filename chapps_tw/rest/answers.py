@@ -187,11 +187,27 @@ class Decided(BaseModel):
     )
 
 
-class DecidedList(Answer[list[Decided]]):
-    pass
+class Sequenced(Decided):
+    sequence: int = Field(
+        description="Rises by one from decision to decision of the node, also over those that are not shown. After a "
+        "restart the node goes on from a higher number.",
+        examples=[1790000000250001],
+    )
 
 
-class Explanation(DecidedList):
+class DecidedList(Answer[list[Sequenced]]):
+    last_sequence: int = Field(
+        description="Of the newest decision that was searched, 0 or more: what to give as `after` to get those that "
+        "come next.",
+        examples=[1790000000250001],
+    )
+    dropped: bool = Field(
+        description="Whether decisions after `after` are missing, or may be: the node remembers only the last, and was "
+        "perhaps started since."
+    )
+
+
+class Explanation(Answer[list[Decided]]):
     """What every policy would answer, in the order in which they are asked."""
 
     answer: Decided = Field(

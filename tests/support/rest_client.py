@@ -24,8 +24,8 @@ from chapps_tw.database.threads import Threads
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PostfixPolicyRequest
-from chapps_tw.observe.decision_log import DecisionLog, Search
 from chapps_tw.observe.decision_record import Record, record_of
+from chapps_tw.observe.decision_ring import DecisionRing, Search, SequencedRecord
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained, WrongPasscode
 from chapps_tw.security.tokens import TokenStore
@@ -148,7 +148,7 @@ class Node:
         self.records: list[Record] = [record_of("outbound", "", PostfixPolicyRequest({"sender": "a"}), within, 1.5)]
         self.sent = -1
         self.searched: list[Mapping[str, str]] = []
-        self.decisions: DecisionLog | None = None
+        self.decisions: DecisionRing | None = None
         self.api = API(
             self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
             find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=time.time,
@@ -187,9 +187,12 @@ class Node:
         self.explained.append((listener, attributes))
         return Explained(self.records[self.sent], self.records)
 
-    def _find(self, wanted: Mapping[str, str]) -> Search:
+    def _find(self, wanted: Mapping[str, str], after: int | None) -> Search:
         self.searched.append(wanted)
-        return self.decisions.search(wanted) if self.decisions else Search(iter(self.records), len(self.records), 1.5)
+        if self.decisions is not None:
+            return self.decisions.search(wanted, after)
+        count = len(self.records)
+        return Search((SequencedRecord(1, each) for each in self.records), count, 1.5, count)
 
     async def _write(self, passcode: str) -> tuple[str, list[str]]:
         if passcode != PASSCODE:
