@@ -106,7 +106,7 @@ class Verification(TestCase):
         self.server.moods["mx.example.org"] = NEVER
         self.assertFalse(await self.verify_in_vain(whitelist))
         self.assertFalse(whitelist.matches(said("mx.example.org", "192.0.2.1")))
-        self.assertIn("could not be checked", self.warnings[0])
+        self.assertIn("could not be verified", self.warnings[0])
 
         whitelist = self.whitelist("mx.example.org:192.0.2.1")
         self.server.ttl = 0

@@ -202,7 +202,7 @@ class Results(TestCase):
             for address in (client, CLIENT):
                 found: SpfResult = blockingCallFromThread(reactor, check, address, helo, sender)
                 assert found.result in RESULTS
-                assert "ended unexpectedly" not in found.problem and "while the record" not in found.problem
+                assert found.problem != "the check was cancelled"
 
         await deferToThread(anything)
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -224,7 +224,7 @@ class Costs(TestCase):
         server, ticks = dns_server(self, dict(chain)), itertools.count()
         spf = SpfChecker(reactor, runner(self), lambda: next(ticks) / 50, resolver(self, server), 5.0, RULES)
         found = await spf.check(CLIENT, "", "alice@c0.example")
-        self.assertEqual((found.result, found.problem), ("temperror", "the record takes too long to be read"))
+        self.assertEqual((found.result, found.problem), ("temperror", "the record takes too long to evaluate"))
         self.assertLess(len(server.questions), 5)
 
     def test_a_check_that_has_computed_much_waits_for_the_others(self) -> None:
@@ -262,7 +262,7 @@ class Costs(TestCase):
             outcome = evaluation.step((identity.domain, "TXT"), ((text,),))
             while not isinstance(outcome, SpfResult):
                 outcome = evaluation.step(outcome)
-            self.assertLess(evaluation.seconds, 0.25, terms)
+            self.assertLess(evaluation.cpu_time, 0.25, terms)
 
 
 class Deadlines(TestCase):
@@ -331,13 +331,13 @@ class Deadlines(TestCase):
         await wait_until(lambda: stuck)
         self.time.advance(11.0)
         found = await checking
-        self.assertEqual((found.result, found.problem), ("temperror", "the check took too long"))
+        self.assertEqual((found.result, found.problem), ("temperror", "the check timed out"))
 
     async def test_when_too_many_are_checked_the_next_is_answered_at_once(self) -> None:
         self.patch(spf_check, "MAX_CHECKS", 2)
         hung = [self.spf.check(CLIENT, "", f"a@{n}.hung.example") for n in range(2)]
         found = self.successResultOf(self.spf.check(CLIENT, "", "alice@good.example"))
-        self.assertEqual((found.result, found.problem), ("temperror", "too many SPF checks at once"))
+        self.assertEqual((found.result, found.problem), ("temperror", "too many SPF checks in flight"))
         self.time.advance(10.0)
         await gatherResults(hung)
         self.assertEqual((await self.spf.check(CLIENT, "", "alice@good.example")).result, "pass")

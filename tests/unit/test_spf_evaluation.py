@@ -81,15 +81,15 @@ def test_addresses_of_ipv6_are_spelt_out() -> None:
     ("text", "problem"),
     [
         (b"v=spf1 moo", "Unknown mechanism found: moo"),
-        (b"v=spf1 a:b.example \xe4", "SPF record with other than ASCII characters"),
+        (b"v=spf1 a:b.example \xe4", "SPF record with non-ASCII characters"),
         (b"v=spf1 a:" + b"x" * 600, "SPF term of more than 512 octets"),
         (b"v=spf1 a:b\tc.example", "SPF term with a control character: a:b c.example"),
-        (b"v=spf1 redirect=b.example redirect=b.example", "more than one redirect="),
+        (b"v=spf1 redirect=b.example redirect=b.example", "duplicate redirect="),
         (b"v=spf1 exp=", "exp= without a domain"),
-        (b"v=spf1 a:%{c}.example", "%{c} is allowed in an explanation alone"),
-        (b"v=spf1 a:%{d0}.example", "%{d0} takes no part of the value"),
+        (b"v=spf1 a:%{c}.example", "%{c} is allowed in an explanation only"),
+        (b"v=spf1 a:%{d0}.example", "%{d0} selects zero labels"),
         (b"v=spf1 a:%x.example", "unknown macro in %x.example"),
-        (b"v=spf1 a:nowhere", "no domain name: nowhere"),
+        (b"v=spf1 a:nowhere", "not a domain name: nowhere"),
         (b"v=spf1 include:b.example", "include of b.example, which has no SPF record"),
         (b"v=spf1 redirect=b.example", "redirect to b.example, which has no SPF record"),
     ],
@@ -100,11 +100,11 @@ def test_an_error_says_what_is_wrong(text: bytes, problem: str) -> None:
 
 
 def test_a_failure_of_dns_names_the_question_in_printable_ascii() -> None:
-    failure = {("a\tb.m.example", "A"): DnsFailure("no answer", "192.0.2.53:53 has not answered")}
+    failure = {("a\tb.m.example", "A"): DnsFailure("no answer", "192.0.2.53:53 did not answer")}
     found, _ = evaluate(b"v=spf1 exists:%{l}.m.example -all", answers=failure, local="a\tb")
     assert found == SpfResult(
         "temperror",
         domain=DOMAIN,
         problem=r"A of a\tb.m.example: no answer",
-        asked="192.0.2.53:53 has not answered",
+        asked="192.0.2.53:53 did not answer",
     )

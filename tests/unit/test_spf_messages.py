@@ -1,4 +1,4 @@
-"""DNS messages: what comes is read as SPF needs it, and nothing that anybody writes is an accident."""
+"""DNS messages: responses are parsed as SPF needs them, and no input causes an unexpected error."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from chapps_tw.dns.messages import (
     MAX_TTL,
     Answer,
     DnsFailure,
-    Foreign,
-    Found,
-    Reply,
-    Unreadable,
+    MalformedResponse,
+    MismatchedResponse,
+    Response,
+    Result,
+    make_query,
+    make_question,
     may_answer,
-    query,
-    question_of,
-    read,
+    parse,
     text_of,
 )
 from tests.support.examples import examples
 from tests.support.servers.dns import EMPTY, addresses, record, txt
 
 NAME = "a.example"
-QUERIES = {rdtype: query(question_of(NAME, rdtype), edns=True) for rdtype in ("A", "AAAA", "MX", "PTR", "TXT")}
+QUERIES = {rdtype: make_query(make_question(NAME, rdtype), edns=True) for rdtype in ("A", "AAAA", "MX", "PTR", "TXT")}
 
 
 def response(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int = 300) -> dns.message.Message:
@@ -45,14 +45,14 @@ def response(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int =
     return made
 
 
-def reply(message: dns.message.Message, rdtype: str = "TXT") -> Reply:
+def reply(message: dns.message.Message, rdtype: str = "TXT") -> Response:
     wire = message.to_wire(max_size=65535)
     assert may_answer(wire, QUERIES[rdtype])
-    return read(wire, QUERIES[rdtype])
+    return parse(wire, QUERIES[rdtype])
 
 
-def found(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int = 300) -> Found:
-    result = reply(response(rdtype, *rrsets, ttl=ttl), rdtype).found
+def found(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int = 300) -> Result:
+    result = reply(response(rdtype, *rrsets, ttl=ttl), rdtype).result
     assert result is not None
     return result
 
@@ -64,18 +64,18 @@ def answer(rdtype: str, *records: dns.rdata.Rdata) -> Answer:
 
 
 def test_a_question_is_sent_with_edns_or_without_and_each_time_under_another_number() -> None:
-    question = question_of("Mail.Example", "MX")
-    sent = [dns.message.from_wire(query(question, edns).wire) for edns in (True, False)]
+    question = make_question("Mail.Example", "MX")
+    sent = [dns.message.from_wire(make_query(question, edns).wire) for edns in (True, False)]
     assert [(each.edns, each.flags) for each in sent] == [(0, dns.flags.RD), (-1, dns.flags.RD)]
     assert sent[0].payload == 1232
     assert [each.question[0].to_text() for each in sent] == ["mail.example. IN MX"] * 2
-    assert len({query(question, edns=True).wire[:2] for _ in range(20)}) > 10
+    assert len({make_query(question, edns=True).wire[:2] for _ in range(20)}) > 10
 
 
 @pytest.mark.parametrize("name", ["", "a..example", "." + NAME, "a" * 64 + ".example", ".".join(["a" * 60] * 5)])
 def test_what_is_no_name_cannot_be_asked_for(name: str) -> None:
     with pytest.raises(ValueError):
-        question_of(name, "A")
+        make_question(name, "A")
 
 
 def test_every_type_of_record_is_read() -> None:
@@ -97,7 +97,7 @@ def test_a_name_that_text_would_make_another_is_none() -> None:
 def test_aliases_are_followed_and_the_shortest_time_counts() -> None:
     made = response("A", (NAME, [record("CNAME", "B.example.")]), ("c.example", addresses("192.0.2.1")))
     made.answer.append(dns.rrset.from_text("b.example.", 20, "IN", "CNAME", "c.example."))
-    assert reply(made, "A").found == Found(("192.0.2.1",), 20)
+    assert reply(made, "A").result == Result(("192.0.2.1",), 20)
 
 
 def test_aliases_in_a_circle_are_a_failure() -> None:
@@ -107,29 +107,29 @@ def test_aliases_in_a_circle_are_a_failure() -> None:
 
 
 def test_what_is_not_there_is_remembered_as_long_as_its_zone_says() -> None:
-    assert found("A") == Found((), FAILURE_TTL)
+    assert found("A") == Result((), FAILURE_TTL)
     made = response("A")
     made.authority.append(dns.rrset.from_text("example.", 600, "IN", "SOA", "ns. root. 1 2 3 4 90"))
-    assert reply(made, "A").found == Found((), 90)
+    assert reply(made, "A").result == Result((), 90)
     made.set_rcode(dns.rcode.NXDOMAIN)
-    assert reply(made, "A").found == Found((), 90)
+    assert reply(made, "A").result == Result((), 90)
 
 
 def test_no_time_to_live_is_longer_than_a_day_or_below_nothing() -> None:
     assert found("A", (NAME, addresses("192.0.2.1")), ttl=2**31 - 1).ttl == MAX_TTL
     wire = response("A", (NAME, addresses("192.0.2.1")), ttl=0x01020304).to_wire()
     forever = wire.replace(b"\x01\x02\x03\x04", b"\xff\xff\xff\xff", 1)
-    assert read(forever, QUERIES["A"]) == Reply(0, found=Found(("192.0.2.1",), 0))
+    assert parse(forever, QUERIES["A"]) == Response(0, result=Result(("192.0.2.1",), 0))
 
 
 def test_errors_are_of_no_use_whatever_they_hold() -> None:
     made = response("TXT", (NAME, [txt("v=spf1 +all")]))
     for status in (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NXDOMAIN, dns.rcode.BADVERS):
         made.set_rcode(status)
-        assert reply(made) == Reply(int(status))
+        assert reply(made) == Response(int(status))
     made.set_rcode(dns.rcode.NOERROR)
     made.flags |= dns.flags.TC
-    assert reply(made) == Reply(0, truncated=True)
+    assert reply(made) == Response(0, truncated=True)
 
 
 def test_an_answer_that_says_that_it_is_cut_may_be_cut_anywhere() -> None:
@@ -137,18 +137,18 @@ def test_an_answer_that_says_that_it_is_cut_may_be_cut_anywhere() -> None:
     made.flags |= dns.flags.TC
     wire = made.to_wire()
     for end in range(wire.index(b"v=spf1"), len(wire) + 1):
-        assert read(wire[:end], QUERIES["TXT"]) == Reply(0, truncated=True)
-    with pytest.raises(Unreadable):
-        read(wire[:14], QUERIES["TXT"])
+        assert parse(wire[:end], QUERIES["TXT"]) == Response(0, truncated=True)
+    with pytest.raises(MalformedResponse):
+        parse(wire[:14], QUERIES["TXT"])
 
 
 def test_records_that_can_be_read_count_and_none_is_no_answer() -> None:
     assert answer("TXT", EMPTY, txt("v=spf1 -all"), EMPTY) == ((b"v=spf1 -all",),)
-    with pytest.raises(Unreadable, match="no record that can be read"):
+    with pytest.raises(MalformedResponse, match="no readable record"):
         answer("TXT", EMPTY)
     made = response("TXT", (NAME, [txt("v=spf1 -all")]), (NAME, [txt("v=spf1 +all")]))
-    with pytest.raises(Unreadable, match="without its end"):
-        read(made.to_wire()[:-20], QUERIES["TXT"])
+    with pytest.raises(MalformedResponse, match="incomplete message"):
+        parse(made.to_wire()[:-20], QUERIES["TXT"])
 
 
 def test_of_text_is_kept_what_can_make_a_difference() -> None:
@@ -168,17 +168,17 @@ def test_of_names_is_kept_what_the_limits_of_spf_let_count() -> None:
 
 def test_more_than_can_be_meant_is_not_read() -> None:
     wire = response("A", (NAME, addresses(*[f"10.0.0.{n}" for n in range(10)]))).to_wire()
-    assert read(wire, QUERIES["A"], 11).found
-    with pytest.raises(Unreadable, match="answered with 11 records, 10 are allowed"):
-        read(wire, QUERIES["A"], 10)
+    assert parse(wire, QUERIES["A"], 11).result
+    with pytest.raises(MalformedResponse, match="sent 11 records, the limit is 10"):
+        parse(wire, QUERIES["A"], 10)
 
 
 @pytest.mark.parametrize("pointers", [b"\xc0\x1b", b"\xc0\x1d\xc0\x1b", b"\xff\xff", b"\x40", b"\x3fabc"])
 def test_a_name_that_does_not_end_is_an_error(pointers: bytes) -> None:
     head = response("TXT").to_wire()
     head = head[: head.index(b"\0\0\x10\0\1") + 5]
-    with pytest.raises(Unreadable):
-        read(head[:6] + b"\0\1\0\0\0\0" + head[12:] + pointers + bytes(10), QUERIES["TXT"])
+    with pytest.raises(MalformedResponse):
+        parse(head[:6] + b"\0\1\0\0\0\0" + head[12:] + pointers + bytes(10), QUERIES["TXT"])
 
 
 def test_only_an_answer_to_this_question_is_one() -> None:
@@ -189,14 +189,14 @@ def test_only_an_answer_to_this_question_is_one() -> None:
     assert not may_answer(asked.wire, asked)
     assert not may_answer(wire[:11], asked)
     for name, rdtype in (("b.example", "TXT"), (NAME, "A")):
-        other = query(question_of(name, rdtype), edns=True)
-        with pytest.raises(Foreign):
-            read(other.wire[:2] + wire[2:], other)
+        other = make_query(make_question(name, rdtype), edns=True)
+        with pytest.raises(MismatchedResponse):
+            parse(other.wire[:2] + wire[2:], other)
     made.question.clear()
-    with pytest.raises(Foreign):
-        read(made.to_wire(), asked)
+    with pytest.raises(MismatchedResponse):
+        parse(made.to_wire(), asked)
     made.set_rcode(dns.rcode.FORMERR)
-    assert read(made.to_wire(), asked) == Reply(int(dns.rcode.FORMERR))
+    assert parse(made.to_wire(), asked) == Response(int(dns.rcode.FORMERR))
 
 
 WIRES = [
@@ -221,5 +221,5 @@ def test_whatever_is_received_is_an_answer_or_damaged(case: tuple[str, bytes], d
         changed[data.draw(st.integers(2, len(wire) - 1))] = data.draw(st.integers(0, 255))
     received = bytes(changed[: data.draw(st.integers(0, len(wire)))]) if data.draw(st.booleans()) else bytes(changed)
     if may_answer(received, asked):
-        with contextlib.suppress(Foreign, Unreadable):
-            assert isinstance(read(received, asked), Reply)
+        with contextlib.suppress(MismatchedResponse, MalformedResponse):
+            assert isinstance(parse(received, asked), Response)
