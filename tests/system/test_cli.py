@@ -27,7 +27,7 @@ from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.paths import ROOT
 from tests.support.servers.common import free_port
 
-WORLD = cli.World(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
+WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
 
 
 class Ran(NamedTuple):
@@ -233,12 +233,14 @@ def test_a_token_can_be_made_listed_and_revoked(run: Run, tmp_path: Path) -> Non
 
 def test_a_name_makes_one_token(run: Run) -> None:
     assert run("token", "create", "billing").code == 0
-    assert run("token", "create", "billing") == (1, "", "chapps-cli: there is a token named 'billing' already\n")
+    assert run("token", "create", "billing") == (1, "", "chapps-cli: a token named 'billing' exists already\n")
 
 
 def test_show_prints_the_first_token(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "api-token"
-    assert run("token", "show").err == f"chapps-cli: {path}: is not there; the service makes it at its first start\n"
+    assert (
+        run("token", "show").err == f"chapps-cli: {path}: does not exist; the service creates it at its first start\n"
+    )
     TokenStore(str(path)).make_first()
     assert run("token", "show").out == path.read_text()
     run("token", "revoke", "first")
@@ -300,13 +302,15 @@ def test_ask_over_a_unix_socket(run: Run, tmp_path: Path) -> None:
 
 def test_ask_says_who_is_not_there(run: Run) -> None:
     port = free_port()
-    assert run("ask", "--port", str(port)).err == f"chapps-cli: 127.0.0.1:{port} cannot be asked: Connection refused\n"
+    assert (
+        run("ask", "--port", str(port)).err == f"chapps-cli: cannot connect to 127.0.0.1:{port}: Connection refused\n"
+    )
 
 
 def test_ask_says_when_the_connection_ends_without_an_answer(run: Run) -> None:
     with answering(b"action=DUNNO\n") as (port, _):
         ran = run("ask", "--port", str(port))
-    assert "ended the connection without a whole answer" in ran.err
+    assert "sent no complete answer" in ran.err
 
 
 def test_ask_does_not_wait_for_ever() -> None:
@@ -352,12 +356,12 @@ def test_what_is_no_number_for_an_option_is_a_usage_error(
     with pytest.raises(SystemExit) as ended:
         run("ask", f"{option}={value}")
     assert ended.value.code == 2
-    assert f"argument {option}: {value!r} is no " in capsys.readouterr().err
+    assert f"argument {option}: {value!r} is not a " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("host", [".", "a" * 70, "a..b"])
 def test_what_is_no_name_of_a_host_is_told(run: Run, host: str) -> None:
-    assert run("ask", "--host", host) == (1, "", f"chapps-cli: {host}:10225 is no name of a host\n")
+    assert run("ask", "--host", host) == (1, "", f"chapps-cli: {host}:10225 is not a host name\n")
 
 
 def test_an_attribute_without_a_value_is_told(run: Run) -> None:
@@ -393,7 +397,7 @@ def test_a_damaged_list_of_tokens_is_told(run: Run, tmp_path: Path, text: str) -
     for command in (("list",), ("create", "other"), ("revoke", "other")):
         ran = run("token", *command)
         assert (ran.code, ran.out) == (1, "")
-        assert ran.err.startswith(f"chapps-cli: {path}: is no list of tokens (")
+        assert ran.err.startswith(f"chapps-cli: {path}: not a list of tokens (")
     with pytest.raises(TokenError):
         TokenStore(str(tmp_path / "api-token")).scope_of("guess")
 
@@ -401,8 +405,8 @@ def test_a_damaged_list_of_tokens_is_told(run: Run, tmp_path: Path, text: str) -
 def test_a_first_token_that_cannot_be_read_is_told(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "api-token"
     path.write_bytes(b"\xff")
-    assert run("token", "show").err == f"chapps-cli: {path}: is no token\n"
-    assert run("token", "list").err == f"chapps-cli: {path}: cannot be read (it is no text)\n"
+    assert run("token", "show").err == f"chapps-cli: {path}: not a token\n"
+    assert run("token", "list").err == f"chapps-cli: {path}: cannot be read (not UTF-8 text)\n"
     path.unlink()
     path.mkdir()
     assert run("token", "show").err == f"chapps-cli: {path}: cannot be read (Is a directory)\n"
@@ -500,4 +504,4 @@ def test_check_config_says_what_dns_must_have_for_the_helo_whitelist(run: Run, c
     config.write_text(f"{config.read_text()}helo_whitelist = mx.example.org:192.0.2.1; me.example:127.0.0.1\n")
     told = [line for line in run("check-config").out.splitlines() if "helo_whitelist" in line]
     wanted = "mx.example.org has 192.0.2.1 in DNS (A), whose name there (PTR) is mx.example.org"
-    assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 counts while {wanted}"]
+    assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 applies while {wanted}"]

@@ -28,4 +28,4 @@ def test_it_asks_where_the_configuration_says_and_tells_that_it_was_counted() ->
     finally:
         service.remove()
     assert (ran.returncode, ran.stdout[:13]) == (0, "action=REJECT"), ran
-    assert ran.stderr == "chapps-cli: this was counted as a message would be\n"
+    assert ran.stderr == "chapps-cli: the request was counted like a real message\n"

@@ -38,7 +38,7 @@ def test_an_endpoint_is_asked_where_it_listens(endpoint: str, address: object) -
 
 def test_a_listener_that_is_not_there_or_does_not_say_where_is_told() -> None:
     listeners = [listener("a", "systemd:domain=INET:index=0"), listener("b", "tcp:9")]
-    with pytest.raises(AskError, match="does not say where: give --port or --socket"):
+    with pytest.raises(AskError, match="has no address: give --port or --socket"):
         address_of(listeners, "", True)
     with pytest.raises(AskError, match="no listener c; it has: a, b"):
         address_of(listeners, "c", True)

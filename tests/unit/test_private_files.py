@@ -19,7 +19,7 @@ from chapps_tw.security.tokens import TokenError, TokenStore
 from chapps_tw.state.sqlite.file import open_file
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 
-WORLD = cli.World(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
+WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
 
 
 @pytest.fixture
@@ -114,8 +114,9 @@ def test_a_token_file_of_roots_is_told_with_the_remedy(place: Path, run: Callabl
         store.make_first()
         store.list()
     assert str(told.value).startswith(f"{place / name}: ")
-    assert f"it belongs to root, and this runs as nobody; give it away (as root: chown nobody {place / name})" in str(
-        told.value
+    assert (
+        f"it belongs to root, and this runs as nobody; change its owner (as root: chown nobody {place / name})"
+        in str(told.value)
     )
 
 
@@ -139,7 +140,7 @@ def test_a_database_of_roots_is_told_with_the_remedy(
 def test_a_state_of_roots_is_told_with_the_remedy(place: Path) -> None:
     path = place / "state.sqlite3"
     path.touch(0o600)
-    with acting_as(NOBODY), pytest.raises(StateUnavailable, match=f"give it away .as root: chown nobody {path}"):
+    with acting_as(NOBODY), pytest.raises(StateUnavailable, match=f"change its owner .as root: chown nobody {path}"):
         open_file(str(path))
 
 
@@ -177,7 +178,7 @@ def test_a_mode_that_keeps_its_owner_out_is_told(place: Path) -> None:
         path.touch(0o000)
         with pytest.raises(PermissionError) as error:
             path.read_text()
-        assert "who is kept out by its mode 0000; change it with chmod" in explain(path, error.value)
+        assert "but its mode 0000 denies access; change it with chmod" in explain(path, error.value)
 
 
 def test_the_directory_that_is_missing_is_named(tmp_path: Path) -> None:

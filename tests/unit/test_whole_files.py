@@ -14,7 +14,7 @@ import pytest
 from chapps_tw.config.load import load
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.config.write import write
-from chapps_tw.security.private_files import write_whole
+from chapps_tw.security.private_files import write_atomically
 from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.other_user import needs_root
 
@@ -85,7 +85,7 @@ def test_a_file_that_may_not_be_replaced_is_not(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileExistsError):
-        write_whole(path, b"new", replace=False)
+        write_atomically(path, b"new", replace=False)
     assert path.is_symlink() and list(tmp_path.iterdir()) == [path]
 
 
