@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import ConfigError, Redis
 from chapps_tw.interfaces.state import Fill, Outcome, Spend, StateUnavailable
-from chapps_tw.state.redis.connection import Unusable
+from chapps_tw.state.redis.connection import RedisUnavailable
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.redis_case import AMPLE, DEADLINE, RULES, Load, RedisTestCase, eventually, pause, reactor
@@ -34,12 +34,12 @@ class OutageTests(RedisTestCase):
         pool = self.pool()
         load = Load(await self.ready(pool))
         await load.right_again()
-        pool.deadline = DEADLINE
+        pool.timeout = DEADLINE
         await deferToThread(begin)
         await eventually(lambda: pool.problem)
         outcomes = await load.all_answered()
-        self.assertEqual({type(each) for each in outcomes} - {StateUnavailable, Unusable}, set())
-        pool.deadline = AMPLE
+        self.assertEqual({type(each) for each in outcomes} - {StateUnavailable, RedisUnavailable}, set())
+        pool.timeout = AMPLE
         await deferToThread(end)
         await load.right_again()
         await load.stop()
@@ -63,10 +63,10 @@ class OutageTests(RedisTestCase):
         state = await self.ready(pool)
         await state.spend(Spend("u", "before", "", 1), RULES, Fill("", 10**6, 600))
         self.server.hang()
-        pool.deadline = DEADLINE
+        pool.timeout = DEADLINE
         for asked in [state.spend(Spend("u", f"i{number}", "", 1), RULES) for number in range(16)]:
             await self.assertFailure(asked, StateUnavailable)
-        pool.deadline = AMPLE
+        pool.timeout = AMPLE
         self.server.go_on()
         await self.ready(pool)
         self.assertEqual((await state.usage(["u"], 3600))[0].used, 1)
@@ -76,7 +76,7 @@ class OutageTests(RedisTestCase):
         state = await self.ready(pool)
         await state.spend(Spend("u", "before", "", 1), RULES)
         self.server.hang()
-        pool.deadline = 1.0
+        pool.timeout = 1.0
         asked = state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
         await pause(0.01)
         self.server.go_on()
@@ -89,7 +89,7 @@ class OutageTests(RedisTestCase):
         state = await self.ready(pool)
         self.server.kill()
         await eventually(lambda: pool.problem)
-        pool.deadline = DEADLINE
+        pool.timeout = DEADLINE
         await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
         for _ in range(100):
             self.failureResultOf(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
@@ -225,10 +225,10 @@ class CommandTests(RedisTestCase):
         pool = self.pool(pool_size=1)
         state = await self.ready(pool)
         connection = pool._ready[0]
-        connection.ahead -= 3600
+        connection.clock_offset -= 3600
         spent = await state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
         self.assertEqual(spent.outcome, Outcome.ACCEPTED)
-        self.assertGreater(connection.ahead, -1e6)
+        self.assertGreater(connection.clock_offset, -1e6)
         self.assertEqual((await state.usage(["u"], 3600))[0].used, 1)
 
     async def test_a_full_server_is_unavailable_and_stays_connected(self) -> None:

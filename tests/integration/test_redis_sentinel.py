@@ -116,7 +116,7 @@ class SentinelTests(TestCase):
     async def test_a_name_that_no_sentinel_knows_is_reported(self) -> None:
         group = await self.group()
         pool = self.pool(group, sentinel_dataset="other")
-        told = f"127.0.0.1:{group.ports[2]}: it knows none of this name"
+        told = f"127.0.0.1:{group.ports[2]}: it knows no master of this name"
         await eventually(lambda: "no Sentinel names a healthy master 'other'" in pool.problem and told in pool.problem)
         known = self.pool(group)
         await eventually(lambda: not known.problem)
@@ -127,7 +127,7 @@ class SentinelTests(TestCase):
         wrong, none = self.pool(group, "hunter2"), self.pool(group, "")
         refused = [f"127.0.0.1:{port}: it refuses [Redis] sentinel_password (WRONGPASS" for port in group.ports]
         await eventually(lambda: all(each in wrong.problem for each in refused))
-        await eventually(lambda: "it wants a password, see [Redis] sentinel_password" in none.problem)
+        await eventually(lambda: "it requires a password, see [Redis] sentinel_password" in none.problem)
         self.assertNotIn("hunter2", wrong.problem + repr(vars(wrong)) + repr(vars(wrong.server)))
 
     async def test_a_password_is_refused_by_sentinels_that_have_none(self) -> None:

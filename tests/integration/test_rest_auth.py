@@ -29,7 +29,7 @@ from chapps_tw.config.settings import API as APISection
 from chapps_tw.config.settings import Settings
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest import auth
-from chapps_tw.rest.auth import FORGET_AFTER, FREE_FAILURES, GUESSED, Gate
+from chapps_tw.rest.auth import CREDENTIALS, FORGET_AFTER, FREE_FAILURES, Gate
 from chapps_tw.security.tokens import FIRST, TokenError, TokenStore
 from tests.support.rest_client import Node
 
@@ -212,7 +212,7 @@ class GuessTests(SynchronousTestCase):
         self.lines: list[str] = []
         self.gate = Gate([], None, self.clock, partial(deferLater, self.clock))
         self.patch(self.gate, "_log", self)
-        self.patch(self.gate, "_complaints", {what: LogLimit(self.warn, self.clock.seconds) for what in GUESSED})
+        self.patch(self.gate, "_complaints", {what: LogLimit(self.warn, self.clock.seconds) for what in CREDENTIALS})
 
     def warn(self, line: str, **values: Any) -> None:
         self.lines.append(line.format(**values))
