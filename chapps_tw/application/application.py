@@ -37,7 +37,7 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
 from chapps_tw.dns.helo_whitelist import HeloWhitelist
-from chapps_tw.dns.resolver import Resolver, ResponseLimits, nameservers
+from chapps_tw.dns.resolver import Bounds, Resolver, nameservers
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.mail.addresses import normal_name
@@ -220,12 +220,12 @@ class Parts:
     def _make_spf(self) -> None:
         options = self.settings.spf
         watch, servers = partial(self.metrics.watch, "dns"), nameservers(options.nameservers)
-        limits = ResponseLimits(options.answer_size_limit, options.answer_record_limit)
+        bounds = Bounds(options.answer_size_limit, options.answer_record_limit)
         self.receiver = options.receiver or socket.gethostname()
         rules = Rules(time.time, self.receiver, options.void_lookup_limit, options.record_size_limit)
         self.spf_threads = ThreadPool(SPF_THREADS, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, self.reactor, self.spf_threads)
-        self.resolver = Resolver(self.reactor, run, servers, options.spf_query_timeout, watch, limits)
+        self.resolver = Resolver(self.reactor, run, servers, options.spf_query_timeout, watch, bounds)
         self.checker = SpfChecker(self.reactor, run, time.thread_time, self.resolver, options.spf_query_timeout, rules)
         entries = self.settings.chapps.helo_whitelist
         self.whitelist = HeloWhitelist(entries, self.resolver.ask, lambda text: self.log.warn("{text}", text=text))

@@ -23,7 +23,7 @@ from chapps_tw.database.engine import make_engine
 from chapps_tw.database.errors import code, reason
 from chapps_tw.database.schema import SchemaError
 from chapps_tw.security.private_files import explain
-from chapps_tw.sockets.unix_socket import without_stale_socket
+from chapps_tw.sockets.unix_socket import room_for
 
 # MariaDB: access denied, access denied without a password, to a database, unknown database.
 _LOGIN_CODES, _NAME_CODES = (1045, 1698, "28000", "28P01"), (1044, 1049, "3D000")
@@ -71,7 +71,7 @@ def _make_endpoint(settings: Settings, where: Place, reactor: Any) -> Any:
     if (path or description.startswith("tcp")) and "backlog=" not in description:
         description += f":backlog={settings.chapps.listener_backlog}"
     if path:
-        # without_stale_socket checks it.
+        # room_for knows better.
         description += ":lockfile=0"
     try:
         return parse_endpoint(description, reactor)
@@ -102,7 +102,7 @@ def listen(settings: Settings, where: Place, reactor: Any, factory: Any) -> ILis
     endpoint = _make_endpoint(settings, where, reactor)
     path = unix_path(where.endpoint)
     try:
-        with without_stale_socket(path) if path else nullcontext():
+        with room_for(path) if path else nullcontext():
             endpoint.listen(factory).addCallbacks(opened.append, failed.append)
     except OSError as error:
         failed.append(Failure(error))

@@ -57,7 +57,7 @@ RESOLV_CONF = "/etc/resolv.conf"
 log = Logger()
 
 
-class ResponseLimits(NamedTuple):
+class Bounds(NamedTuple):
     """Limits of a response.
 
     :ivar size: maximum size in octets; only a response over TCP can exceed 4096.
@@ -68,7 +68,7 @@ class ResponseLimits(NamedTuple):
     records: int = MAX_RECORDS
 
 
-_DEFAULT_LIMITS = ResponseLimits()
+_DEFAULT_BOUNDS = Bounds()
 
 
 class Resolver:
@@ -79,7 +79,7 @@ class Resolver:
     :param servers: returns the servers to query, in this order.
     :param timeout: of a lookup, in seconds.
     :param watch: times each lookup that queries servers, by record type.
-    :param limits: of a response.
+    :param bounds: limits of a response.
     :ivar looks: lookups.
     :ivar misses: lookups that were neither cached nor in flight.
     :ivar failures: lookups that no server answered.
@@ -92,7 +92,7 @@ class Resolver:
         servers: Callable[[], Sequence[Server]],
         timeout: float,
         watch: Watch = unwatched,
-        limits: ResponseLimits = _DEFAULT_LIMITS,
+        bounds: Bounds = _DEFAULT_BOUNDS,
     ) -> None:
         self._reactor = reactor
         # Short responses first: a long one takes a hundred times as long to parse.
@@ -101,7 +101,7 @@ class Resolver:
         self.looks = self.misses = self.failures = 0
         self._servers = servers
         self._timeout = timeout
-        self._limits = limits
+        self._bounds = bounds
         self._cache: Cache[Answer | DnsFailure] = Cache(MAX_CACHED, MAX_CACHED_BYTES)
         self._pending: dict[tuple[str, str], list[Deferred[Answer]]] = {}
         self._progress: dict[tuple[str, str], dict[Server, str]] = {}
@@ -205,7 +205,7 @@ class Resolver:
             response = await self._with_timeout(self._over_udp(question, server, edns=False), timeout, deadline)
         if response.truncated:
             await self._limiter.wait()
-            tcp = TCPQuery(self._reactor, make_query(question, edns=False), server, self._limits.size)
+            tcp = TCPQuery(self._reactor, make_query(question, edns=False), server, self._bounds.size)
             wire = await self._with_timeout(tcp.response, timeout, deadline)
             response = await self._with_timeout(self._parse(wire, tcp.query), inf, deadline)
         if response.result is None:
@@ -215,7 +215,7 @@ class Resolver:
 
     def _parse(self, wire: bytes, query: Query) -> Deferred[Response]:
         """Parse a response in a thread. Raises MismatchedResponse, MalformedResponse."""
-        return Deferred.fromCoroutine(self._parse_queue.run(len(wire), parse, wire, query, self._limits.records))
+        return Deferred.fromCoroutine(self._parse_queue.run(len(wire), parse, wire, query, self._bounds.records))
 
     def _with_timeout(self, waiting: Deferred[T], timeout: float, deadline: float) -> Deferred[T]:
         left = deadline - self._reactor.seconds()

@@ -169,11 +169,11 @@ class Decided(BaseModel):
     time: float = Field(description="UNIX epoch, UTC.")
     listener: str
     policy: str
-    action: str = Field(description="The answer to Postfix.", examples=["DUNNO"])
+    action: str = Field(description="What Postfix was answered.", examples=["DUNNO"])
     reason: str = Field(
         description=_REASONS, examples=["within_quota"], json_schema_extra={"enum": [each.value for each in Reason]}
     )
-    figures: dict[str, float] = Field(description="The figures behind it, such as limit, used and remaining.")
+    figures: dict[str, float] = Field(description="The figures behind it, as limit, used and remaining.")
     shadow: str = Field(description="In shadow mode, the action that was suppressed; otherwise empty.")
     user: str
     sender: str
@@ -200,7 +200,7 @@ class DecidedList(Answer[list[Decided]]):
 
 
 class Explanation(DecidedList):
-    """What every policy would decide, in their order."""
+    """What every policy would answer, in the order in which they are asked."""
 
     answer: Decided = Field(
         description="The decision that Postfix would get: the first that stops the mail, else the last one other than "

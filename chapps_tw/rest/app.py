@@ -45,7 +45,7 @@ class API:
     :param scope_of: returns the scope of a token, ``read`` or ``full``, or ``None`` if it is unknown. Not used
         with ``[API] auth = none``.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
-    :param now: returns epoch seconds.
+    :param now: epoch seconds.
     :param reactor: for delays and timeouts.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
     :param compare: as for :class:`~chapps_tw.rest.dropping.CopyDropper`.

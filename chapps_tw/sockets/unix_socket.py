@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without_stale_socket(path: str) -> Iterator[None]:
+def room_for(path: str) -> Iterator[None]:
     """Remove the socket at a path if no process accepts connections on it, and lock its directory meanwhile.
 
     A connection attempt tells whether it is in use. A lock file with a process ID, as Twisted writes, is unreliable:

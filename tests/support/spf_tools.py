@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.dns.resolver import Resolver, ResponseLimits
+from chapps_tw.dns.resolver import Bounds, Resolver
 from chapps_tw.mail.network import Server
 from chapps_tw.spf.checker import SpfChecker
 from chapps_tw.spf.evaluation import Rules
@@ -54,7 +54,7 @@ def resolver(
     :param time: the reactor whose time counts; one whose time stands still when ``None``.
     """
     asked = [Server(*(server if isinstance(server, tuple) else server.address)) for server in servers]
-    found = Resolver(time or TimeByHand(), runner(test), lambda: asked, timeout, limits=ResponseLimits(**limits))
+    found = Resolver(time or TimeByHand(), runner(test), lambda: asked, timeout, bounds=Bounds(**limits))
     test.addCleanup(found.close)
     return found
 

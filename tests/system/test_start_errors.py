@@ -24,7 +24,7 @@ from chapps_tw.config.checks import places
 from chapps_tw.config.load import load
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.service import Chapps
-from chapps_tw.sockets.unix_socket import without_stale_socket
+from chapps_tw.sockets.unix_socket import room_for
 from tests.support.book_case import shared
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 from tests.support.servers.common import free_port, wait_until
@@ -199,7 +199,7 @@ def test_of_those_that_want_a_socket_at_once_one_gets_it(tmp_path: Path) -> None
     def start() -> None:
         server = socket.socket(socket.AF_UNIX)
         together.wait()
-        with without_stale_socket(path), contextlib.suppress(OSError):
+        with room_for(path), contextlib.suppress(OSError):
             server.bind(path)
             # What the others find between the two looks like a socket that was left behind.
             time.sleep(0.05)
