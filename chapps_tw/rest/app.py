@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from klein import Klein
@@ -21,6 +21,7 @@ from werkzeug.routing import BaseConverter
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookConflict, BookKeeper, BookUnavailable
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.dropping import CopyDropper
@@ -49,6 +50,7 @@ class API:
     :param reactor: for delays and timeouts.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
     :param compare: as for :class:`~chapps_tw.rest.dropping.CopyDropper`.
+    :param reasons: those that a decision may have, to be described.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class API:
         version: str,
         checks: Mapping[str, Check] | None = None,
         compare: Callable[[], None] = lambda: None,
+        reasons: Iterable[ReasonCode] = Reason,
     ) -> None:
         self._now = now
         self._reactor = reactor
@@ -85,7 +88,8 @@ class API:
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
-        self._document = json.dumps(openapi.document(self.routes, version), ensure_ascii=False).encode("utf-8") + b"\n"
+        document = openapi.document(self.routes, version, reasons)
+        self._document = json.dumps(document, ensure_ascii=False).encode("utf-8") + b"\n"
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
 
