@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from chapps_tw.config.settings import Listener, PolicySection, Redis, Settings
 from chapps_tw.config.values import nearest, plain
-from chapps_tw.security.private_files import open_to_all
+from chapps_tw.security.private_files import is_world_readable
 
 # Of https://www.postfix.org/SMTPD_POLICY_README.html, as of Postfix 3.10.
 ATTRIBUTES = (
@@ -285,7 +285,7 @@ def _of_secrets(settings: Settings) -> Iterator[Finding]:
     if settings.api.auth == "token":
         found.append(("API", "token_file", settings.token_path))
     for section, name, path in found:
-        if open_to_all(path):
+        if is_world_readable(path):
             yield Finding(section, name, path, f"is a file that every local account can read; chmod o-r {path}")
 
 

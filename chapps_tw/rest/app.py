@@ -34,17 +34,17 @@ from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
 
-# Entries of a list or an object that are encoded at once.
-PART = 50
+# Entries of a list or an object that are encoded in one step.
+BATCH = 50
 
 T = TypeVar("T")
 
 
 class API:
-    """The application. :attr:`site` is what an endpoint listens with.
+    """The application. :attr:`site` is the factory to listen with.
 
-    :param scope_of: the scope of a token, ``read`` or ``full``; ``None`` for none of ours. With
-        ``[API] auth = none`` it is not asked.
+    :param scope_of: returns the scope of a token, ``read`` or ``full``, or ``None`` if it is unknown. Not used
+        with ``[API] auth = none``.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
     :param reactor: for delays and timeouts.
@@ -103,7 +103,7 @@ class API:
         self._dropper.start()
 
     async def stop(self) -> None:
-        """Answer the requests that are complete, close all connections, and start nothing more."""
+        """Answer the complete requests, close all connections, and stop all timers."""
         await self.site.stop()
         self._gate.stop()
         await self._dropper.stop()
@@ -130,7 +130,7 @@ class API:
         values = read_input(route, path, query, request.content.read(), content_type)
         handled = route.handler(values)
         try:
-            reply = await (self._to_the_end(handled, request) if route.changes else handled)
+            reply = await (self._shielded(handled, request) if route.changes else handled)
         except WrongPasscode as error:
             await self._gate.punish(request, "passcode")
             raise Refusal(401, str(error), {"WWW-Authenticate": ['Bearer realm="chapps"']}) from None
@@ -141,11 +141,11 @@ class API:
             request.setHeader(name, value)
         return _finish(request, await self._encode(reply))
 
-    def _to_the_end(self, work: Coroutine[Any, Any, T], request: IRequest) -> Deferred[T]:
-        """Waits for some work, and does not stop it when nobody waits any more.
+    def _shielded(self, work: Coroutine[Any, Any, T], request: IRequest) -> Deferred[T]:
+        """Run a coroutine to its end, even if the returned Deferred is cancelled.
 
-        A client that goes away must not leave a change half done: committed, but not in force. Nobody but the log
-        is left to be told that it failed.
+        A client that disconnects must not leave a change half done: committed, but not in effect. A failure is then
+        logged.
         """
         waiting: Deferred[T] = Deferred()
 
@@ -153,13 +153,13 @@ class API:
             if not waiting.called:
                 waiting.callback(outcome)
             elif isinstance(outcome, Failure):
-                self._note_lost(request, outcome)
+                self._log_unreported(request, outcome)
 
         Deferred.fromCoroutine(work).addBoth(ended)
         return waiting
 
-    def _note_lost(self, request: IRequest, failure: Failure) -> None:
-        text = "HTTP: {method} {path} failed, and its client had left"
+    def _log_unreported(self, request: IRequest, failure: Failure) -> None:
+        text = "HTTP: {method} {path} failed after its client had disconnected"
         refusal = _refusal(failure.value)
         if refusal is None:
             self._log.failure(text, failure, **_about(request))
@@ -167,7 +167,7 @@ class API:
             self._log.warn(text + ": {why}", why=refusal.detail, **_about(request))
 
     async def _encode(self, reply: Reply) -> bytes:
-        """The envelope as JSON."""
+        """Encode the envelope as JSON."""
         about = {
             "version": f"CHAPPS-TW v{self._version}",
             "timestamp": self._now(),
@@ -183,7 +183,7 @@ class API:
         return Raw(self._document, JSON)
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
-        """Every error, as JSON."""
+        """Answer with an error as JSON."""
         if isinstance(failure.value, CancelledError):
             return b""
         refusal = _refusal(failure.value)
@@ -194,13 +194,13 @@ class API:
 
 
 class _Id(BaseConverter):
-    """What may stand in the place of an id: all but the names of what all users have."""
+    """An id in a path: any text but the names of the routes for all users."""
 
     regex = "(?!(?:quotas|domains|emails)(?:/|$))[^/]+"
 
 
 class _Checked(KleinResource):
-    """The application, behind the checks that come before any route."""
+    """The application, with the checks that precede routing."""
 
     def __init__(self, app: Klein, gate: Gate) -> None:
         super().__init__(app)
@@ -218,7 +218,7 @@ class _Checked(KleinResource):
 
 
 def refuse(request: IRequest, refusal: Refusal) -> bytes:
-    """Answer with an error; returns the body."""
+    """Set up an error answer; return the body."""
     request.setResponseCode(refusal.status)
     for name, values in refusal.headers.items():
         request.responseHeaders.setRawHeaders(name, list(values))
@@ -226,11 +226,11 @@ def refuse(request: IRequest, refusal: Refusal) -> bytes:
 
 
 def _refusal(error: BaseException | None) -> Refusal | None:
-    """What an error is answered with; ``None`` for one that nobody foresaw."""
+    """Return the answer to an exception; ``None`` for an unexpected one."""
     if isinstance(error, HTTPException):
         return _routing_refusal(error)
     if isinstance(error, (StateUnavailable, BookUnavailable)):
-        return Refusal(503, str(error) or "The service is away.")
+        return Refusal(503, str(error) or "The service is unavailable.")
     if isinstance(error, BookConflict):
         return Refusal(409, str(error))
     return error if isinstance(error, Refusal) else None
@@ -239,12 +239,12 @@ def _refusal(error: BaseException | None) -> Refusal | None:
 def _routing_refusal(error: HTTPException) -> Refusal:
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
-        return Refusal(405, f"Only {allowed} can be used here.", {"Allow": [allowed]})
+        return Refusal(405, f"Only {allowed} is allowed here.", {"Allow": [allowed]})
     return Refusal(404, "There is no such page.")
 
 
 def _about(request: IRequest) -> dict[str, Any]:
-    """What the log tells of a request: a query may be long."""
+    """Return method and path for the log, without the query, which may be long."""
     path = request.uri.partition(b"?")[0].decode("ascii", "replace")
     return {"method": request.method.decode("ascii"), "path": path}
 
@@ -266,12 +266,12 @@ def _json(value: Any) -> bytes:
 
 
 def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
-    """An envelope as JSON, in parts that none takes long to encode."""
+    """Yield an envelope as JSON, in parts that each take little time to encode."""
     before = b"{"
     for name, value in envelope.items():
         yield before + _json(name) + b": "
         before = b", "
-        if isinstance(value, dict | list) and len(value) > PART:
+        if isinstance(value, dict | list) and len(value) > BATCH:
             yield from _long(value)
         else:
             yield _json(value)
@@ -281,7 +281,7 @@ def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
 def _long(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
     entries = list(value.items()) if isinstance(value, dict) else value
     yield _json(type(value)())[:1]
-    for start in range(0, len(entries), PART):
-        part = entries[start : start + PART]
+    for start in range(0, len(entries), BATCH):
+        part = entries[start : start + BATCH]
         yield (b", " if start else b"") + _json(dict(part) if isinstance(value, dict) else part)[1:-1]
     yield _json(type(value)())[1:]

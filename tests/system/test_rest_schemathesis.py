@@ -68,7 +68,7 @@ class SchemathesisTests(TestCase):
 
     def setUp(self) -> None:
         # It tries wrong tokens on every route.
-        self.patch(auth, "LONGEST_DELAY", 0.0)
+        self.patch(auth, "MAX_DELAY", 0.0)
         self.node = Node()
         decision = Decision("REJECT no", Reason.QUOTA_EXCEEDED, "OutboundQuotaPolicy", {"limit": 5, "used": 5})
         self.node.records = [record_of("outbound", "alice", PostfixPolicyRequest({"sender": "a"}), decision, 1.5)]
