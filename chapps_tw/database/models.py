@@ -81,7 +81,7 @@ domain_user = _link("domain_user", "domain_id", "domains.id")
 email_user = _link("email_user", "email_id", "emails.id")
 quota_user = _link("quota_user", "quota_id", "quotas.id", one=True)
 
-# Copies that changes have made wrong, until they are dropped.
+# The invalidation outbox: keys of stale cached values, until they are invalidated.
 pending_drops = Table(
     "pending_drops",
     metadata,

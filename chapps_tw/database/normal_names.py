@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, bindparam, select, update
 
 from chapps_tw.database.models import TABLES
-from chapps_tw.database.pending import note
+from chapps_tw.database.outbox import append
+from chapps_tw.database.stale_keys import everything, stale_keys
 from chapps_tw.database.text import normal_of, storable
-from chapps_tw.database.touched import everything, touched
 
 KINDS: Final = ("users", "domains", "emails")
 
@@ -48,7 +48,7 @@ def normalise(connection: Connection, say: Say) -> None:
     """Rewrite the names of users, domains and addresses that are not in their normal form.
 
     Where that would give several the same name, all of them are left as they are, and it is told which one the
-    policies take: whoever knows whose they are decides. What is cached about any of them is dropped.
+    policies take: whoever knows whose they are decides. What is cached about any of them is invalidated.
 
     :param say: takes a sentence for each kind that was changed, and for each name that stands there several times.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
@@ -57,7 +57,7 @@ def normalise(connection: Connection, say: Say) -> None:
     for kind, renamed, several in plans:
         _rename(connection, kind, renamed)
         ids = [row.id for row in chain(renamed, *several.values())]
-        note(connection, touched(connection, kind, ids, everything(kind)))
+        append(connection, stale_keys(connection, kind, ids, everything(kind)))
     _tell(plans, say)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
-from typing import Final, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import code, reason
 from chapps_tw.database.models import TABLES
-from chapps_tw.database.pending import note
-from chapps_tw.interfaces.book import BookConflict, BookUnavailable, ChangeUncertain, Touched
+from chapps_tw.database.outbox import append
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable, ChangeUncertain, StaleKeys
 
 R = TypeVar("R")
 
@@ -22,7 +22,7 @@ ATTEMPTS: Final = 3
 # SQLite has waited long enough by then.
 _BUSY: Final = "SQLITE_BUSY"
 
-_OTHERS: Final = "Somebody else is changing the database"
+_OTHERS: Final = "Another client is changing the database"
 
 # PostgreSQL: serialization failure, deadlock, lock not available. MariaDB: lock wait timeout, deadlock,
 # record changed since it was read. SQLite: another writer was not done in time.
@@ -37,6 +37,19 @@ _BEHIND: Final = (
     "The database gives out ids of {table} that are in use, so that nothing can be added; let its administrator run "
     "SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
 )
+
+
+class Stored(NamedTuple, Generic[R]):
+    """A change that is committed.
+
+    :ivar value: its result.
+    :ivar stale: keys of the cached values that it made stale.
+    :ivar rows: ids of the rows of the outbox that list them.
+    """
+
+    value: R
+    stale: StaleKeys
+    rows: tuple[str, ...]
 
 
 class Permit:
@@ -68,12 +81,13 @@ class Permit:
 
 
 def transact(
-    engine: Engine, work: Callable[[Connection], tuple[R, Touched]], permit: Permit, taken: Callable[[str], str]
-) -> tuple[R, Touched]:
+    engine: Engine, work: Callable[[Connection], tuple[R, StaleKeys]], permit: Permit, taken: Callable[[str], str]
+) -> Stored[R]:
     """Do a change in a transaction; again when another writer was in the way.
 
-    What it touched is written down in the same transaction.
+    What it makes stale is added to the invalidation outbox in the same transaction.
 
+    :param work: does the change; returns its result, and what it makes stale.
     :param taken: makes a sentence from the driver's text about a unique key.
     :raises BookConflict: for a unique key that is taken, or a value that does not fit.
     :raises BookUnavailable: when other writers do not make room, the waiter has gone, or the database takes no
@@ -94,7 +108,7 @@ def transact(
             # After a failover, the connections may lead to what was the primary before.
             engine.dispose()
         if attempt == ATTEMPTS and kind in _UNIQUE | _FOREIGN_KEY:
-            raise BookConflict(f"Somebody else is changing the same links: {last}")
+            raise BookConflict(f"Another client is changing the same links: {last}")
     raise BookUnavailable(f"{'The database takes no changes' if kind in _READ_ONLY else _OTHERS}: {last}")
 
 
@@ -119,20 +133,19 @@ def _refusal(error: DBAPIError) -> Exception:
     return BookUnavailable(f"{why}: {reason(error)}")
 
 
-def _once(connection: Connection, work: Callable[[Connection], tuple[R, Touched]], permit: Permit) -> tuple[R, Touched]:
+def _once(connection: Connection, work: Callable[[Connection], tuple[R, StaleKeys]], permit: Permit) -> Stored[R]:
     connection.begin()
     lock(connection)
-    value, touched = work(connection)
-    noted = note(connection, touched)
+    value, stale = work(connection)
+    rows = append(connection, stale)
     permit.commit()
     try:
         connection.commit()
     except DBAPIError as error:
         if error.connection_invalidated:
-            # Without the keys: the rows may come after a drop that is done now, and then call for another.
-            raise ChangeUncertain(reason(error), touched) from None
+            raise ChangeUncertain(reason(error), stale) from None
         raise
-    return value, noted
+    return Stored(value, stale, rows)
 
 
 def write(engine: Engine, work: Callable[[Connection], None]) -> None:
@@ -152,7 +165,7 @@ def write(engine: Engine, work: Callable[[Connection], None]) -> None:
 def lock(connection: Connection) -> None:
     """Wait until no other change is under way, on any node.
 
-    What a change touches depends on links that another may be changing. SQLite has let in only one
+    What a change makes stale depends on links that another may be changing. SQLite has let in only one
     writer already; elsewhere they queue for a row that is always there.
     """
     if connection.dialect.name != "sqlite":
@@ -170,5 +183,5 @@ def _ids_of(error: DBAPIError) -> str:
 
 
 def _of_link(error: DBAPIError) -> bool:
-    """Whether it is a link that is there already: somebody else's, since ours look first."""
+    """Whether it is a link that is there already: another client's, since ours look first."""
     return any(table in str(error.orig) for table in ("domain_user", "email_user", "quota_user"))

@@ -31,7 +31,7 @@ class RefusingTests(BookCase):
             with self.assertRaisesRegex(BookUnavailable, "^The database takes no changes: .*read-only"):
                 await self.user("bob")
             with self.assertRaisesRegex(BookUnavailable, "^The database does not take the change: .*read-only"):
-                await self.book.dropped(["x"])
+                await self.book.remove_from_outbox(["x"])
         self.assertEqual(self.book.problem, "")
         self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
         self.set_read_only(False)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from chapps_tw.application.admin import set_up
 from chapps_tw.config.settings import Chapps, PolicyConfigAdapter, Settings
 from chapps_tw.config.values import Secret
-from chapps_tw.database import lookups, pending, schema
+from chapps_tw.database import lookups, outbox, schema
 from chapps_tw.database.engine import make_engine
 from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 from tests.integration.test_migrations import CHAPPS_TABLES, revise
@@ -141,11 +141,11 @@ class NameMigrationTests:
         self.assertEqual(self.set_up(), TOLD)
         self.assertEqual(names(self.engine), NORMAL)
 
-    def test_copies_of_what_was_not_found_before_are_dropped(self: Any) -> None:
+    def test_what_is_cached_about_renamed_entries_is_invalidated(self: Any) -> None:
         revise(self.engine, BEFORE)
         write(self.engine, SPELLED)
         self.set_up()
-        left = self.ask(pending.some, "")
+        left = [row.stale for row in self.ask(outbox.read, "")]
         self.assertIn("alice@example.org", frozenset().union(*(each.limits for each in left)))
         senders = frozenset().union(*(each.senders for each in left))
         self.assertIn(("alice@example.org", "friend@elsewhere.example"), senders)

@@ -178,7 +178,7 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
         ("policies", "chapps_tw.state.sqlite.store.SqliteState"),
         ("state", "chapps_tw.policies.quota"),
         ("state", "chapps_tw.database.book"),
-        ("rest", "chapps_tw.database.keeper"),
+        ("rest", "chapps_tw.database.writable_book"),
         ("postfix", "chapps_tw.database.book.Book"),
         ("cli", "chapps_tw.application.admin.main"),
         ("rest", "chapps_tw.service"),

@@ -13,7 +13,8 @@ from chapps_tw.config.settings import ConfigError
 from chapps_tw.mail.decision import Reason, stops
 from chapps_tw.mail.request import parse_attributes
 from chapps_tw.rest import answers
-from chapps_tw.rest import models as m
+from chapps_tw.rest.models import insight as m
+from chapps_tw.rest.models.base import Nothing
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
@@ -94,10 +95,10 @@ class Health:
             other_answers={503: answers.NotReady}, tag="health",
         )  # fmt: skip
 
-    async def health(self, _: m.Nothing) -> Reply:
+    async def health(self, _: Nothing) -> Reply:
         return Reply("alive")
 
-    async def ready(self, _: m.Nothing) -> Reply:
+    async def ready(self, _: Nothing) -> Reply:
         parts = await gatherResults([Deferred.fromCoroutine(self._ask(name)) for name in self._checks])
         away = [f"{part['name']}: {part['problem']}" for part in parts if not part["up"]]
         if not away:
@@ -203,7 +204,7 @@ class Insight:
             raise Refusal(503, str(error)) from None
         return Reply(path, remarks=remarks)
 
-    async def metrics(self, _: m.Nothing) -> Raw:
+    async def metrics(self, _: Nothing) -> Raw:
         return Raw(self._metrics(), METRICS_TYPE)
 
 

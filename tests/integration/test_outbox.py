@@ -1,21 +1,29 @@
-"""What changes have made wrong is written down with them, on each kind of database."""
+"""What changes make stale is added to the outbox with them, on each kind of database."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from sqlalchemy import event, func, insert, select
 from twisted.internet.defer import Deferred, gatherResults
 
-from chapps_tw.database import changes
-from chapps_tw.database import touched as touched_copies
+from chapps_tw.database import stale_keys
+from chapps_tw.database.changes import apply
 from chapps_tw.database.examples import add_examples
 from chapps_tw.database.models import pending_drops, quota_user, users
-from chapps_tw.database.pending import PAGE
-from chapps_tw.database.touched import union
+from chapps_tw.database.outbox import PAGE, OutboxRow
+from chapps_tw.database.stale_keys import union
 from chapps_tw.database.transaction import Permit, transact
-from chapps_tw.interfaces.book import BookConflict, BookUnavailable, Touched
+from chapps_tw.interfaces.book import (
+    AddLinks,
+    BookConflict,
+    BookUnavailable,
+    Create,
+    Delete,
+    RemoveLinks,
+    StaleKeys,
+    Update,
+)
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements, engine_for
 
 # What TEXT holds on MariaDB.
@@ -25,14 +33,14 @@ TEXT_BYTES = 65_535
 MANY = 20_000
 
 
-class PendingTests(BookCase):
+class OutboxTests(BookCase):
     """Behaviour on one kind of database."""
 
     __test__ = False
 
-    async def all(self) -> list[Touched]:
-        found: list[Touched] = []
-        while page := await self.book.pending(found[-1].pending[-1] if found else ""):
+    async def all(self) -> list[OutboxRow]:
+        found: list[OutboxRow] = []
+        while page := await self.book.read_outbox(found[-1].id if found else ""):
             self.assertLessEqual(len(page), PAGE)
             found += page
         return found
@@ -41,35 +49,38 @@ class PendingTests(BookCase):
         with self.engine.connect() as connection:
             return connection.scalar(select(func.count()).select_from(pending_drops)) or 0
 
-    async def test_each_change_writes_down_what_it_touched(self) -> None:
-        made = [await self.book.create("domains", {"name": "bücher.example", "greylist": True}, {})]
-        domain = made[0][0].id
-        made.append(await self.book.create("users", {"name": "alice"}, {"domains": [domain]}))
-        user = made[1][0].id
-        made.append(await self.book.update("users", user, {"name": "bob"}, {}))
-        others: list[tuple[Any, Touched]] = [
-            await self.book.unlink("users", user, "domains", [domain]),
-            await self.book.link("domains", domain, "users", [user]),
-            await self.book.delete("users", [user]),
-        ]
-        touched = [each for _, each in (*made, *others)]
-        self.assertEqual([len(each.pending) for each in touched], [1] * 6)
-        self.assertEqual(await self.all(), sorted(touched, key=lambda each: each.pending))
+    async def test_each_change_adds_what_it_makes_stale(self) -> None:
+        domain, user = await self.domain("bücher.example"), await self.user("alice")
+        for edit in (
+            Update("domains", domain, {"greylist": True}),
+            AddLinks("domains", domain, "users", [user]),
+            Update("users", user, {"name": "bob"}),
+            RemoveLinks("users", user, "domains", [domain]),
+            Create("users", {"name": "carol"}, {"domains": [domain]}),
+            Delete("users", [user]),
+        ):
+            before = await self.all()
+            _, stale = await self.changed(edit)
+            [added] = [row for row in await self.all() if row not in before]
+            self.assertEqual(added.stale, stale)
 
-    async def test_what_was_dropped_is_forgotten_once_or_twice(self) -> None:
-        _, alice = await self.book.create("users", {"name": "alice"}, {})
-        _, bob = await self.book.create("users", {"name": "bob"}, {})
+    async def test_rows_are_read_by_id_and_deleted_once_or_twice(self) -> None:
+        for name in ("alice", "bob", "carol"):
+            await self.user(name)
+        rows = await self.all()
+        self.assertEqual([row.id for row in rows], sorted(row.id for row in rows))
+        self.assertEqual({name for row in rows for name in row.stale.limits}, {"alice", "bob", "carol"})
         for _ in range(2):
-            await self.book.dropped(alice.pending)
-            self.assertEqual(await self.all(), [bob])
-        await self.book.dropped([*alice.pending, *bob.pending])
-        await self.book.dropped([])
+            await self.book.remove_from_outbox([rows[0].id])
+            self.assertEqual(await self.all(), rows[1:])
+        await self.book.remove_from_outbox([row.id for row in rows])
+        await self.book.remove_from_outbox([])
         self.assertEqual(self.rows(), 0)
 
-    async def test_a_change_that_touches_nothing_writes_nothing(self) -> None:
+    async def test_a_change_that_makes_nothing_stale_adds_nothing(self) -> None:
         quota = await self.quota("basic", 100)
-        _, touched = await self.book.update("quotas", quota, {"name": "other", "quota": 200}, {})
-        self.assertEqual((touched, self.rows()), (Touched(), 0))
+        _, stale = await self.changed(Update("quotas", quota, {"name": "other", "quota": 200}))
+        self.assertEqual((stale, self.rows()), (StaleKeys(), 0))
 
     async def test_an_ordinary_change_costs_one_statement_more(self) -> None:
         seen = Statements(self.engine, "")
@@ -81,52 +92,51 @@ class PendingTests(BookCase):
         await self.user("alice")
         before = self.rows()
         with self.assertRaises(BookConflict):
-            await self.book.create("users", {"name": "alice"}, {})
+            await self.changed(Create("users", {"name": "alice"}))
         with self.assertRaises(KeyError):
-            await self.book.create("users", {"name": "bob"}, {"domains": [999]})
+            await self.changed(Create("users", {"name": "bob"}, {"domains": [999]}))
         self.assertEqual(self.rows(), before)
 
     async def test_a_change_that_is_taken_back_takes_its_rows_with_it(self) -> None:
         permit = Permit()
         self.assertTrue(permit.give_up())
         seen = Statements(self.engine, "INSERT INTO pending_drops")
-        work = partial(changes.create, kind="users", fields={"name": "late"}, links={})
+        work = partial(apply, edit=Create("users", {"name": "late"}))
         with self.assertRaisesRegex(BookUnavailable, "was taken back"):
             transact(self.engine, work, permit, str)
         self.assertEqual(len(seen.seen), 1)
         self.assertEqual(self.rows(), 0)
 
     async def test_a_process_that_ends_after_the_commit_leaves_the_rows(self) -> None:
-        work = partial(changes.create, kind="users", fields={"name": "alice"}, links={})
-        _, touched = transact(self.engine, work, Permit(), str)
+        work = partial(apply, edit=Create("users", {"name": "alice"}))
+        stored = transact(self.engine, work, Permit(), str)
         self.engine.dispose()
-        self.assertEqual(await self.all(), [touched])
+        self.assertEqual(await self.all(), [OutboxRow(id, stored.stale) for id in stored.rows])
 
     async def test_odd_names_come_back_as_they_are(self) -> None:
         for name in ("a\x01\x1f\x7f", 'it\'s "quoted", [\\]', "\U0001f4e7" * 128, "名前 %s :name", "null"):
-            await self.book.create("users", {"name": name}, {})
-            [touched] = await self.all()
-            self.assertEqual(touched.limits, {name})
-            await self.book.dropped(touched.pending)
+            await self.changed(Create("users", {"name": name}))
+            [row] = await self.all()
+            self.assertEqual(row.stale.limits, {name})
+            await self.book.remove_from_outbox([row.id])
 
-    async def test_a_change_that_touches_many_is_written_in_pieces(self) -> None:
-        # More than are named otherwise.
-        self.patch(touched_copies, "MOST", MANY)
+    async def test_a_change_that_makes_many_keys_stale_adds_rows_of_bounded_size(self) -> None:
+        # More than are listed otherwise.
+        self.patch(stale_keys, "MOST", MANY)
         quota = await self.quota("basic", 100)
         self.add_users(quota)
         seen = Statements(self.engine, "INSERT INTO pending_drops")
-        _, touched = await self.book.update("quotas", quota, {"quota": 200}, {})
-        self.assertEqual(len(touched.limits), MANY)
+        _, stale = await self.changed(Update("quotas", quota, {"quota": 200}))
+        self.assertEqual(len(stale.limits), MANY)
         self.assertLess(len(seen.seen), 10)
         with self.engine.connect() as connection:
             sizes = [len(row.encode()) for row in connection.scalars(select(pending_drops.c.copies))]
-        self.assertEqual(len(sizes), len(touched.pending))
         self.assertGreater(len(sizes), PAGE)
         self.assertLess(max(sizes), TEXT_BYTES)
         found = await self.all()
-        self.assertEqual(union(*found).limits, touched.limits)
-        self.assertCountEqual([key for each in found for key in each.pending], touched.pending)
-        await self.book.dropped(touched.pending)
+        self.assertEqual(len(found), len(sizes))
+        self.assertEqual(union(*(row.stale for row in found)).limits, stale.limits)
+        await self.book.remove_from_outbox([row.id for row in found])
         self.assertEqual(self.rows(), 0)
 
     def add_users(self, quota: int) -> None:
@@ -136,11 +146,11 @@ class PendingTests(BookCase):
             connection.execute(insert(users), [{"id": id, "name": name} for id, name in enumerate(names, 1)])
             connection.execute(insert(quota_user), [{"user_id": id, "quota_id": quota} for id in range(1, MANY + 1)])
 
-    async def test_many_who_change_and_forget_at_the_same_time_do_not_disturb_each_other(self) -> None:
+    async def test_nodes_that_change_and_delete_rows_at_the_same_time_do_not_disturb_each_other(self) -> None:
         async def go(number: int) -> None:
             for step in range(5):
-                _, touched = await self.book.create("users", {"name": f"user{number}.{step}"}, {})
-                await self.book.dropped(touched.pending)
+                await self.book.change(Create("users", {"name": f"user{number}.{step}"}))
+                await self.book.remove_from_outbox([row.id for row in await self.all()])
 
         await gatherResults([Deferred.fromCoroutine(go(number)) for number in range(8)])
         self.assertEqual(self.rows(), 0)
@@ -148,29 +158,30 @@ class PendingTests(BookCase):
 
     async def test_examples_reach_nodes_that_run_already(self) -> None:
         add_examples(self.engine)
-        touched = union(*await self.all())
-        self.assertIn("alice@example.com", touched.limits)
-        self.assertIn(("bob@example.org", "example.org"), touched.senders)
-        self.assertEqual(touched.flags, {"example.com", "example.org"})
+        stale = union(*(row.stale for row in await self.all()))
+        self.assertIn("alice@example.com", stale.limits)
+        self.assertIn(("bob@example.org", "example.org"), stale.senders)
+        self.assertEqual(stale.flags, {"example.com", "example.org"})
 
 
-class PendingOnSqlite(OnSqlite, PendingTests):
+class OutboxOnSqlite(OnSqlite, OutboxTests):
     __test__ = True
 
     async def test_another_writer_that_does_not_finish_is_no_failure_of_the_database(self) -> None:
-        _, touched = await self.book.create("users", {"name": "alice"}, {})
+        await self.user("alice")
+        ids = [row.id for row in await self.all()]
         self.engine.dispose()
         event.listen(self.engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 20"))
         with engine_for(self.adapter).connect().execution_options(chapps_writes=True) as connection:
             connection.begin()
             for _ in range(5):
-                with self.assertRaisesRegex(BookUnavailable, "Somebody else is changing the database"):
-                    await self.book.dropped(touched.pending)
+                with self.assertRaisesRegex(BookUnavailable, "Another client is changing the database"):
+                    await self.book.remove_from_outbox(ids)
         self.assertEqual(self.book.problem, "")
-        await self.book.dropped(touched.pending)
+        await self.book.remove_from_outbox(ids)
 
 
-class SchemaBehindTests(PendingTests):
+class SchemaBehindTests(OutboxTests):
     """On servers: the service did not reach one at its start, and it comes with older tables."""
 
     async def test_a_table_that_is_not_there_is_told_and_does_not_stop_policies(self) -> None:
@@ -181,16 +192,16 @@ class SchemaBehindTests(PendingTests):
             with self.assertRaisesRegex(
                 BookUnavailable, "pending_drops cannot be used: .*: run 'chapps-cli admin db-setup'"
             ):
-                await self.book.pending()
+                await self.book.read_outbox()
             with self.assertRaisesRegex(BookUnavailable, "run 'chapps-cli admin db-setup'"):
-                await self.book.create("users", {"name": "alice"}, {})
+                await self.changed(Create("users", {"name": "alice"}))
         self.assertEqual(self.book.problem, "")
         self.assertFalse((await self.book.quota_of("alice")).known)
 
 
-class PendingOnPostgreSQL(OnPostgreSQL, SchemaBehindTests):
+class OutboxOnPostgreSQL(OnPostgreSQL, SchemaBehindTests):
     __test__ = True
 
 
-class PendingOnMariaDB(OnMariaDB, SchemaBehindTests):
+class OutboxOnMariaDB(OnMariaDB, SchemaBehindTests):
     __test__ = True

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Select, or_, select
 
 from chapps_tw.database.lookups import id_of
 from chapps_tw.database.models import FIELDS, TABLES
+from chapps_tw.database.stale_keys import chunks, sides
 from chapps_tw.database.text import part_spellings, storable
-from chapps_tw.database.touched import chunks, sides
 from chapps_tw.interfaces.book import Entry
 
 # The largest number that an Integer column holds on every database.
