@@ -82,11 +82,11 @@ email_user = _link("email_user", "email_id", "emails.id")
 quota_user = _link("quota_user", "quota_id", "quotas.id", one=True)
 
 # The invalidation outbox: keys of stale cached values, until they are invalidated.
-pending_drops = Table(
-    "pending_drops",
+invalidation_outbox = Table(
+    "invalidation_outbox",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("copies", Text, nullable=False),
+    Column("stale_keys", Text, nullable=False),
     **_MARIADB,
 )
 

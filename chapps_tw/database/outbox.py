@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import ProgrammingError
 
 from chapps_tw.database.errors import reason
-from chapps_tw.database.models import pending_drops
+from chapps_tw.database.models import invalidation_outbox
 from chapps_tw.interfaces.book import BookUnavailable, StaleKeys
 
 # MariaDB's TEXT ends at 65,535.
@@ -44,9 +44,9 @@ def append(connection: Connection, stale: StaleKeys) -> tuple[str, ...]:
     ids: list[str] = []
     texts = _texts(stale)
     # Ids are made here, so that no database has to be asked for those of many rows.
-    while rows := [{"id": token_hex(16), "copies": text} for text in islice(texts, PAGE)]:
+    while rows := [{"id": token_hex(16), "stale_keys": text} for text in islice(texts, PAGE)]:
         with _schema_needed():
-            connection.execute(insert(pending_drops), rows)
+            connection.execute(insert(invalidation_outbox), rows)
         ids += [row["id"] for row in rows]
     return tuple(ids)
 
@@ -56,7 +56,12 @@ def read(connection: Connection, after: str) -> list[OutboxRow]:
 
     :raises BookUnavailable: when the schema is behind.
     """
-    query = select(pending_drops).where(pending_drops.c.id > after).order_by(pending_drops.c.id).limit(PAGE)
+    query = (
+        select(invalidation_outbox)
+        .where(invalidation_outbox.c.id > after)
+        .order_by(invalidation_outbox.c.id)
+        .limit(PAGE)
+    )
     with _schema_needed():
         return [OutboxRow(id, _stale_keys(text)) for id, text in connection.execute(query)]
 
@@ -67,7 +72,7 @@ def remove(connection: Connection, ids: Sequence[str]) -> None:
     ordered = sorted(ids)
     for start in range(0, len(ordered), DELETED_AT_ONCE):
         chunk = ordered[start : start + DELETED_AT_ONCE]
-        connection.execute(delete(pending_drops).where(pending_drops.c.id.in_(chunk)))
+        connection.execute(delete(invalidation_outbox).where(invalidation_outbox.c.id.in_(chunk)))
 
 
 @contextmanager
@@ -76,7 +81,7 @@ def _schema_needed() -> Iterator[None]:
     try:
         yield
     except ProgrammingError as error:
-        raise BookUnavailable(f"The table {pending_drops.name} cannot be used: {reason(error)}") from None
+        raise BookUnavailable(f"The table {invalidation_outbox.name} cannot be used: {reason(error)}") from None
 
 
 def _texts(stale: StaleKeys) -> Iterator[str]:

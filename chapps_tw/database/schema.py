@@ -21,13 +21,13 @@ from sqlalchemy import Connection, Engine, NullPool, column, create_engine, fals
 from chapps_tw.database import normal_names
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import SET_UP
-from chapps_tw.database.models import metadata, pending_drops
+from chapps_tw.database.models import invalidation_outbox, metadata
 from chapps_tw.database.transaction import lock
 
 TABLES_REVISION: Final = "ce81767cec26"
 FLAGS_REVISION: Final = "0b5ef72836bd"
 _FLAGS: Final = frozenset({"greylist", "check_spf"})
-_CHAPPS: Final = [table for table in metadata.sorted_tables if table is not pending_drops]
+_CHAPPS: Final = [table for table in metadata.sorted_tables if table is not invalidation_outbox]
 # Any number that nothing else in the database locks.
 _LOCK: Final = 0x43484150
 
@@ -105,15 +105,17 @@ def upgrade(engine: Engine, say: Callable[[str], None] = _say_nothing) -> str:
         if found == head():
             return found
         config = _config()
-        config.attributes.update(connection=connection, say=say)
+        config.attributes["connection"] = connection
         if found and not _versions(connection):
             command.stamp(config, found)
         command.upgrade(config, "head")
+        lock(connection)
+        normal_names.normalise(connection, say)
         return found
 
 
 def normalise_names(engine: Engine, say: Callable[[str], None]) -> None:
-    """Do again what the upgrade did about names: others may have been written since, or ``fold_case`` changed.
+    """Do again what :func:`upgrade` did about names: others may have been written since, or ``fold_case`` changed.
 
     :param say: as for :func:`upgrade`.
     """
@@ -171,7 +173,6 @@ def _revisions() -> tuple[str, ...]:
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(files("chapps_tw.migrations")).replace("%", "%%"))
-    config.attributes["say"] = _say_nothing
     return config
 
 

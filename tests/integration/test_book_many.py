@@ -33,7 +33,7 @@ class ManyTests:
     async def test_they_are_not_listed_and_cost_no_rows(self: Any) -> None:
         with self.engine.begin() as connection:
             fill(connection)
-        written = Statements(self.engine, "INSERT INTO pending_drops")
+        written = Statements(self.engine, "INSERT INTO invalidation_outbox")
         _, changed = await self.changed(Update("quotas", 1, {"quota": 5}))
         self.assertEqual((changed.unlisted, changed.limits), ({"limits"}, frozenset()))
         self.assertEqual(written.seen, [])

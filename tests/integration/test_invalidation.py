@@ -48,7 +48,7 @@ class InvalidationTests(OnSqlite, BookCase):
         self.addCleanup(self.state.stop)
         self.clock = Clock()
         self.compared = 0
-        self.removals = Statements(self.engine, "DELETE FROM pending_drops")
+        self.removals = Statements(self.engine, "DELETE FROM invalidation_outbox")
 
     def node(self, clock: Clock | None = None, *, started: bool = True) -> WritableSqlBook:
         cache = BookCache(self.state, self.compare_all)
@@ -191,7 +191,7 @@ class InvalidationTests(OnSqlite, BookCase):
         for count, name in enumerate(("alice", "bob"), 1):
             self.assertTrue(await self.awaits_state(node, name))
             self.assertEqual(node.pending_invalidations, count)
-        reads = Statements(self.engine, "SELECT pending_drops")
+        reads = Statements(self.engine, "SELECT invalidation_outbox")
         for _ in range(5):
             self.clock.advance(RETRY)
             await self.rest()

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from chapps_tw.database import stale_keys
 from chapps_tw.database.changes import apply
 from chapps_tw.database.examples import add_examples
-from chapps_tw.database.models import pending_drops, quota_user, users
+from chapps_tw.database.models import invalidation_outbox, quota_user, users
 from chapps_tw.database.outbox import PAGE, OutboxRow
 from chapps_tw.database.stale_keys import union
 from chapps_tw.database.transaction import Permit, transact
@@ -47,7 +47,7 @@ class OutboxTests(BookCase):
 
     def rows(self) -> int:
         with self.engine.connect() as connection:
-            return connection.scalar(select(func.count()).select_from(pending_drops)) or 0
+            return connection.scalar(select(func.count()).select_from(invalidation_outbox)) or 0
 
     async def test_each_change_adds_what_it_makes_stale(self) -> None:
         domain, user = await self.domain("bücher.example"), await self.user("alice")
@@ -85,7 +85,7 @@ class OutboxTests(BookCase):
     async def test_an_ordinary_change_costs_one_statement_more(self) -> None:
         seen = Statements(self.engine, "")
         await self.user("alice")
-        ours = [statement for statement in seen.seen if pending_drops.name in statement]
+        ours = [statement for statement in seen.seen if invalidation_outbox.name in statement]
         self.assertEqual([statement.split()[0] for statement in ours], ["INSERT"])
 
     async def test_a_change_that_fails_leaves_nothing_behind(self) -> None:
@@ -100,7 +100,7 @@ class OutboxTests(BookCase):
     async def test_a_change_that_is_taken_back_takes_its_rows_with_it(self) -> None:
         permit = Permit()
         self.assertTrue(permit.give_up())
-        seen = Statements(self.engine, "INSERT INTO pending_drops")
+        seen = Statements(self.engine, "INSERT INTO invalidation_outbox")
         work = partial(apply, edit=Create("users", {"name": "late"}))
         with self.assertRaisesRegex(BookUnavailable, "was taken back"):
             transact(self.engine, work, permit, str)
@@ -125,12 +125,12 @@ class OutboxTests(BookCase):
         self.patch(stale_keys, "MOST", MANY)
         quota = await self.quota("basic", 100)
         self.add_users(quota)
-        seen = Statements(self.engine, "INSERT INTO pending_drops")
+        seen = Statements(self.engine, "INSERT INTO invalidation_outbox")
         _, stale = await self.changed(Update("quotas", quota, {"quota": 200}))
         self.assertEqual(len(stale.limits), MANY)
         self.assertLess(len(seen.seen), 10)
         with self.engine.connect() as connection:
-            sizes = [len(row.encode()) for row in connection.scalars(select(pending_drops.c.copies))]
+            sizes = [len(row.encode()) for row in connection.scalars(select(invalidation_outbox.c.stale_keys))]
         self.assertGreater(len(sizes), PAGE)
         self.assertLess(max(sizes), TEXT_BYTES)
         found = await self.all()
@@ -186,11 +186,11 @@ class SchemaBehindTests(OutboxTests):
 
     async def test_a_table_that_is_not_there_is_told_and_does_not_stop_policies(self) -> None:
         with self.engine.begin() as connection:
-            pending_drops.drop(connection)
-        self.addCleanup(pending_drops.create, self.engine)
+            invalidation_outbox.drop(connection)
+        self.addCleanup(invalidation_outbox.create, self.engine)
         for _ in range(5):
             with self.assertRaisesRegex(
-                BookUnavailable, "pending_drops cannot be used: .*: run 'chapps-cli admin db-setup'"
+                BookUnavailable, "invalidation_outbox cannot be used: .*: run 'chapps-cli admin db-setup'"
             ):
                 await self.book.read_outbox()
             with self.assertRaisesRegex(BookUnavailable, "run 'chapps-cli admin db-setup'"):

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, select
 from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database.changes import apply
 from chapps_tw.database.engine import make_engine
-from chapps_tw.database.models import pending_drops
+from chapps_tw.database.models import invalidation_outbox
 from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces.book import RemoveLinks
 from tests.support.api_case import APITestCase
@@ -365,4 +365,4 @@ class EmbeddedTests(APITestCase):
 
     def rows(self, engine: Engine) -> int:
         with engine.connect() as connection:
-            return len(connection.execute(select(pending_drops)).all())
+            return len(connection.execute(select(invalidation_outbox)).all())
