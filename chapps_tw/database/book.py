@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from chapps_tw.database import lookups, schema
 from chapps_tw.database.breaker import Breaker, Run, always
 from chapps_tw.database.coalescing import Coalescer
-from chapps_tw.database.engine import Lifelines
+from chapps_tw.database.engine import ConnectionAborter
 from chapps_tw.database.text import storable
 from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 from chapps_tw.mail.addresses import MAX_DOMAIN, MAX_EMAIL, MAX_USER
@@ -22,7 +22,7 @@ from chapps_tw.observe.timer import Watch, unwatched
 
 T = TypeVar("T")
 
-_NEGATIVE = "There are quotas of less than 0, which are taken for 0: that of user {user} is {number}"
+_NEGATIVE = "A negative quota counts as 0: that of user {user} is {number}"
 
 
 class Book:
@@ -51,13 +51,13 @@ class Book:
         self._watch = watch
         self._deadline = deadline
         self._coalescer = Coalescer(reactor)
-        self._breaker = Breaker(reactor, run, self._probe, Lifelines(engine).cut, size)
+        self._breaker = Breaker(reactor, run, self._probe, ConnectionAborter(engine).abort_all, size)
         self._remark = ""
         self._told_of_negative = False
 
     @property
     def problem(self) -> str:
-        """One sentence while the database is away, else ``""``."""
+        """One sentence while the database is unavailable, else ``""``."""
         return self._breaker.problem
 
     async def stop(self) -> None:

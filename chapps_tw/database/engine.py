@@ -203,13 +203,12 @@ def _follow_file(engine: Engine, path: str) -> None:
     event.listen(engine, "checkout", compare)
 
 
-class Lifelines:
-    """Frees threads that wait for an answer of a server that will not come.
+class ConnectionAborter:
+    """Unblocks threads that wait for a server which does not answer.
 
-    libpq waits for ever when the server hangs but its kernel acknowledges, PyMySQL for five seconds, which keep
-    a connection from those who would find out that the server is back. Shutting the socket down from another
-    thread ends that wait; SQLite gives up by itself. Each connection's socket is held a second time here, so that
-    its number cannot be anybody else's by then.
+    libpq waits for ever when the server hangs but its kernel acknowledges, PyMySQL for five seconds. Meanwhile the
+    connection is not free for probes. Shutting the socket down from another thread ends the wait; SQLite has a timeout
+    of its own. Each connection's socket is duplicated here, so that its descriptor is not reused before that.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -233,8 +232,8 @@ class Lifelines:
     def _let_go(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
         self._let_go_detached(connection)
 
-    def cut(self) -> None:
-        """End every wait and throw every connection away; the next ones are new."""
+    def abort_all(self) -> None:
+        """Shut every connection down, and dispose of the pool."""
         sockets, self._sockets = self._sockets, {}
         for held in sockets.values():
             with suppress(OSError):

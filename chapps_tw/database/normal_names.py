@@ -1,4 +1,4 @@
-"""Bringing the names that stand in the book into their normal form, and telling those that cannot be."""
+"""Normalizing the names in the book, and reporting those that cannot be normalized."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from chapps_tw.database.text import normal_of, storable
 
 KINDS: Final = ("users", "domains", "emails")
 
-# What becomes of names of which there can be one.
+# What applies to entries with the same name, and what to do about them.
 _REMEDY: Final[Mapping[str, str]] = {
-    "users": "Whoever logs in by any of these names is id {first}; the others are kept, but not used until they are"
-    " renamed or id {first} is",
-    "domains": "The flags of id {first} count, and the links of all; delete the others when id {first} has their links",
-    "emails": "The links of all count; delete the others when id {first} has their links",
+    "users": "A login by any of these names is id {first}; the others are kept, but not used until they or id {first}"
+    " are renamed",
+    "domains": "The flags of id {first} apply, and the links of all; move the links to id {first} and delete the"
+    " others",
+    "emails": "The links of all apply; move the links to id {first} and delete the others",
 }
 
 
@@ -80,7 +81,7 @@ def _plans(connection: Connection) -> list[Plan]:
 def _tell(plans: Sequence[Plan], say: Say) -> None:
     for plan in plans:
         if plan.renamed:
-            say(f"Names of {plan.kind} brought into their normal form: {len(plan.renamed)}.")
+            say(f"Names of {plan.kind} normalized: {len(plan.renamed)}.")
     for plan in plans:
         for name, rows in plan.several.items():
             say(_told(plan.kind, name, rows))
@@ -108,4 +109,4 @@ def _told(kind: str, name: str, rows: Sequence[Row]) -> str:
     ordered = sorted(rows, key=lambda row: row.name != name)
     them = ", ".join(f"{row.name!r} (id {row.id})" for row in ordered)
     remedy = _REMEDY[kind].format(first=ordered[0].id)
-    return f"{len(rows)} {kind} have the same name but for its spelling: {them}. {remedy}."
+    return f"{len(rows)} {kind} have the same name in different spellings: {them}. {remedy}."

@@ -34,7 +34,7 @@ _FOREIGN_KEY: Final = frozenset(("23503", 1452, "SQLITE_CONSTRAINT_FOREIGNKEY"))
 
 
 _BEHIND: Final = (
-    "The database gives out ids of {table} that are in use, so that nothing can be added; let its administrator run "
+    "The id sequence of {table} is behind its rows, so that no row can be added. Its administrator must run "
     "SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
 )
 
@@ -55,7 +55,7 @@ class Stored(NamedTuple, Generic[R]):
 class Permit:
     """Decides between the thread that wants to commit and the waiter that wants to give up.
 
-    Whoever is first has its way, so a change that its waiter was told had failed is never in force.
+    The first decides, so a change that its waiter was told had failed is never stored.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Permit:
         """
         with self._lock:
             if self._given_up:
-                raise BookUnavailable("The change took too long and was taken back")
+                raise BookUnavailable("The change took too long and was rolled back")
             self._committing = True
 
     def give_up(self) -> bool:
@@ -90,8 +90,8 @@ def transact(
     :param work: does the change; returns its result, and what it makes stale.
     :param taken: makes a sentence from the driver's text about a unique key.
     :raises BookConflict: for a unique key that is taken, or a value that does not fit.
-    :raises BookUnavailable: when other writers do not make room, the waiter has gone, or the database takes no
-        changes or gives out ids that are in use. Lookups may be answered all the same.
+    :raises BookUnavailable: when other writers hold the lock, the waiter has gone, or the database takes no
+        changes or its id sequence is behind. Lookups may be answered all the same.
     :raises ChangeUncertain: when the database was lost while it was committing.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
@@ -109,7 +109,7 @@ def transact(
             engine.dispose()
         if attempt == ATTEMPTS and kind in _UNIQUE | _FOREIGN_KEY:
             raise BookConflict(f"Another client is changing the same links: {last}")
-    raise BookUnavailable(f"{'The database takes no changes' if kind in _READ_ONLY else _OTHERS}: {last}")
+    raise BookUnavailable(f"{'The database is read-only' if kind in _READ_ONLY else _OTHERS}: {last}")
 
 
 def _require_another_try(engine: Engine, error: DBAPIError, taken: Callable[[str], str]) -> None:
@@ -120,7 +120,7 @@ def _require_another_try(engine: Engine, error: DBAPIError, taken: Callable[[str
     if kind in _UNIQUE and not _of_link(error):
         raise BookConflict(taken(str(error.orig))) from None
     if isinstance(error.orig, engine.dialect.loaded_dbapi.DataError):
-        raise BookConflict(f"The database does not take this value: {reason(error)}") from None
+        raise BookConflict(f"The database rejects this value: {reason(error)}") from None
     if kind not in _CONTENTION | _UNIQUE | _FOREIGN_KEY | _READ_ONLY:
         raise _refusal(error) from None
 
@@ -129,7 +129,7 @@ def _refusal(error: DBAPIError) -> Exception:
     """What a change fails with. Only a lost connection says that lookups need not be tried either."""
     if error.connection_invalidated:
         return error
-    why = _OTHERS if code(error) in _CONTENTION else "The database does not take the change"
+    why = _OTHERS if code(error) in _CONTENTION else "The database rejected the change"
     return BookUnavailable(f"{why}: {reason(error)}")
 
 
@@ -151,7 +151,7 @@ def _once(connection: Connection, work: Callable[[Connection], tuple[R, StaleKey
 def write(engine: Engine, work: Callable[[Connection], None]) -> None:
     """Do something in a transaction that is no change of the book, and need not wait for those.
 
-    :raises BookUnavailable: when another writer is in the way, or the database takes no changes.
+    :raises BookUnavailable: when another writer is in the way, or the database is read-only.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
     with engine.connect().execution_options(**{WRITES: True}) as connection:

@@ -31,7 +31,7 @@ class SequenceTests(OnPostgreSQL, BookCase):
             with self.assertRaises(BookUnavailable) as caught:
                 await self.book.change(Create(kind, {"name": "new.example.com"}))
             sentence = str(caught.exception)
-            self.assertIn(f"The database gives out ids of {kind} that are in use", sentence)
+            self.assertIn(f"The id sequence of {kind} is behind its rows", sentence)
             with self.engine.begin() as connection:
                 connection.execute(text(sentence[sentence.index("SELECT setval") :]))
             created = await self.create(kind, {"name": "new.example.com"})

@@ -102,7 +102,7 @@ class OutboxTests(BookCase):
         self.assertTrue(permit.give_up())
         seen = Statements(self.engine, "INSERT INTO invalidation_outbox")
         work = partial(apply, edit=Create("users", {"name": "late"}))
-        with self.assertRaisesRegex(BookUnavailable, "was taken back"):
+        with self.assertRaisesRegex(BookUnavailable, "was rolled back"):
             transact(self.engine, work, permit, str)
         self.assertEqual(len(seen.seen), 1)
         self.assertEqual(self.rows(), 0)
