@@ -14,7 +14,7 @@ from chapps_tw.interfaces.book import StaleKeys
 CHUNK: Final = 500
 
 # Keys of a kind that are listed. More would keep the database, the state store and the reactor busy for long.
-MOST: Final = 5000
+MAX_LISTED: Final = 5000
 
 # What a change of a field, or of a kind of link, makes stale: limits, flags, or verdicts about a user
 # and a kind of sender.
@@ -80,7 +80,7 @@ def _bounded(
 ) -> StaleKeys:
     """Stale keys, with kinds in place of too many keys."""
     found = {"limits": len(limits), "senders": len(senders)}
-    unlisted |= {kind for kind, count in found.items() if count > MOST}
+    unlisted |= {kind for kind, count in found.items() if count > MAX_LISTED}
     return StaleKeys(
         frozenset() if "limits" in unlisted else frozenset(limits),
         frozenset() if "senders" in unlisted else frozenset(senders),
@@ -110,10 +110,10 @@ def stale_keys(connection: Connection, kind: str, ids: Collection[int], reach: C
     senders: set[tuple[str, str]] = set()
     flags: set[str] = set()
     for chunk in chunks(ids):
-        if "limits" in reach and len(limits) <= MOST:
+        if "limits" in reach and len(limits) <= MAX_LISTED:
             limits.update(_limits(connection, kind, chunk))
         for other in ("domains", "emails"):
-            if other in reach and len(senders) <= MOST:
+            if other in reach and len(senders) <= MAX_LISTED:
                 senders.update(linked_senders(connection, kind, chunk, other))
         if "flags" in reach:
             names = connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))
@@ -127,7 +127,7 @@ def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[s
     if kind == "users":
         names = names.where(users.c.id.in_(ids))
     else:
-        names = names.join(quota_user).where(quota_user.c.quota_id.in_(ids)).limit(MOST + 1)
+        names = names.join(quota_user).where(quota_user.c.quota_id.in_(ids)).limit(MAX_LISTED + 1)
     yield from map(normal_of(connection, "users"), connection.scalars(names))
 
 
@@ -147,7 +147,7 @@ def linked_senders(
     if only is not None:
         query = query.where(far.in_(only))
     normal_user, normal_sender = normal_of(connection, "users"), normal_of(connection, other)
-    for user, name in connection.execute(query.limit(MOST + 1)):
+    for user, name in connection.execute(query.limit(MAX_LISTED + 1)):
         normal = normal_sender(name)
         if normal:
             yield normal_user(user), normal

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, insert, select, text
 
 from chapps_tw.database.models import domain_user, domains, quota_user, quotas, users
-from chapps_tw.database.stale_keys import MOST
+from chapps_tw.database.stale_keys import MAX_LISTED
 from chapps_tw.interfaces.book import AddLinks, Delete, RemoveLinks, Update
 from chapps_tw.rest.routers.changes import AWAITS_REFRESH
 from tests.support.api_case import APITestCase
@@ -15,7 +15,7 @@ from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite,
 from tests.support.policy_client import outbound
 from tests.support.servers.service import PATIENT
 
-USERS = MOST + 1000
+USERS = MAX_LISTED + 1000
 
 
 def fill(connection: Connection) -> None:
@@ -52,9 +52,9 @@ class ManyTests:
     async def test_as_many_as_can_be_listed_are(self: Any) -> None:
         with self.engine.begin() as connection:
             fill(connection)
-            connection.execute(text(f"DELETE FROM quota_user WHERE user_id > {MOST}"))
+            connection.execute(text(f"DELETE FROM quota_user WHERE user_id > {MAX_LISTED}"))
         _, changed = await self.changed(Update("quotas", 1, {"quota": 5}))
-        self.assertEqual((changed.unlisted, len(changed.limits)), (frozenset(), MOST))
+        self.assertEqual((changed.unlisted, len(changed.limits)), (frozenset(), MAX_LISTED))
 
 
 class ManyOnSqliteTests(ManyTests, OnSqlite, BookCase):

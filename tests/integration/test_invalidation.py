@@ -319,7 +319,7 @@ class InvalidationTests(OnSqlite, BookCase):
         await self.until_empty()
         names = self.add_users(count := 6000)
         # More than are listed otherwise.
-        self.patch(stale_keys, "MOST", count)
+        self.patch(stale_keys, "MAX_LISTED", count)
         await self.cache_limits(names[0], names[-1])
         drop = self.state.inner.drop_limits
 
@@ -342,7 +342,7 @@ class InvalidationTests(OnSqlite, BookCase):
         node = self.node()
         await self.until_empty()
         self.add_users(10)
-        self.patch(stale_keys, "MOST", 9)
+        self.patch(stale_keys, "MAX_LISTED", 9)
         changed = await node.change(Update("quotas", 1, {"quota": 200}))
         self.assertEqual(changed, Changed(changed.entry, None, awaits_state=False, awaits_refresh=True))
         self.assertEqual((self.compared, self.state.asked, node.pending_invalidations), (1, [], 0))

@@ -122,7 +122,7 @@ class OutboxTests(BookCase):
 
     async def test_a_change_that_makes_many_keys_stale_adds_rows_of_bounded_size(self) -> None:
         # More than are listed otherwise.
-        self.patch(stale_keys, "MOST", MANY)
+        self.patch(stale_keys, "MAX_LISTED", MANY)
         quota = await self.quota("basic", 100)
         self.add_users(quota)
         seen = Statements(self.engine, "INSERT INTO invalidation_outbox")

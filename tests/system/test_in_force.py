@@ -254,7 +254,7 @@ class StateAwayTests(InForceTestCase):
             status, found = self.there.http(self.ANN)
             return status == 200 and found["response"] == "NOT CACHED"
 
-        self.wait_for("the dropping of the stale copy", dropped, seconds)
+        self.wait_for("the invalidation of the stale value", dropped, seconds)
         self.assertEqual(self.sent(), NOT_ALLOWED)
 
     def test_a_change_while_it_hangs(self) -> None:
@@ -273,7 +273,7 @@ class StateAwayTests(InForceTestCase):
         self.assertGreater(self.waiting_drops(), 0)
         back()
         # Nobody asks about Ann by policy requests meanwhile.
-        self.wait_for("the dropping of the stale copies", lambda: not self.waiting_drops())
+        self.wait_for("the invalidation of the stale values", lambda: not self.waiting_drops())
         self.assertEqual(self.expect(200, self.there, "GET", self.ANN)["response"], "NOT CACHED")
         self.assertIn("There is no cached limit for user ann.", self.remarks("/live/quota/0?name=ann"))
         self.assertEqual(self.sent(), NOT_ALLOWED)
