@@ -13,6 +13,7 @@ from pathlib import Path
 
 from chapps_tw.config.load import load
 from chapps_tw.config.settings import Settings
+from chapps_tw.policies.registry import installed
 
 ROOT = Path(__file__).resolve().parents[1]
 VAR = ROOT / "var"
@@ -46,7 +47,7 @@ def main() -> int:
     if not CONFIG.exists():
         defaults = {**os.environ, "CHAPPS_CHAPPS_DATA_DIR": str(VAR)}
         cli("--config", "", "admin", "flush-config", "--to", str(CONFIG), env=defaults)
-    settings = load(str(CONFIG), os.environ)
+    settings = load(str(CONFIG), os.environ, added=installed().added)
     taken = [endpoint for endpoint in endpoints(settings).values() if is_taken(endpoint)]
     if taken:
         print("Another program listens there already:", *taken, sep="\n  ", file=sys.stderr)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from threading import Thread
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import CancelledError
@@ -22,6 +22,7 @@ from twisted.python.threadpool import ThreadPool
 
 from chapps_tw import __version__
 from chapps_tw.application import gauges
+from chapps_tw.application.policies import Policies
 from chapps_tw.application.start_errors import (
     StartError,
     database_problem,
@@ -50,13 +51,10 @@ from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.exemption import Exemption
-from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
-from chapps_tw.policies.pipeline import INBOUND_POLICIES, Answer, Policy, Seat, Switchboard
-from chapps_tw.policies.quota import OutboundQuotaPolicy
-from chapps_tw.policies.refresh import Refresh
-from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
-from chapps_tw.policies.spf import SPFEnforcementPolicy
+from chapps_tw.policies.pipeline import Answer, Pipeline
+from chapps_tw.policies.registry import BUILT_IN, Registry
+from chapps_tw.policies.spec import Dependencies
 from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained, WrongPasscode
@@ -91,8 +89,6 @@ MAX_TOLD = 20
 # A bug is logged once in so many seconds.
 FAILURE_SECONDS = 60.0
 
-C = TypeVar("C", bound=gauges.Cached)
-
 
 class Store(Protocol):
     """What keeps the live state, to be opened and closed.
@@ -123,9 +119,9 @@ class Reporter:
         self._now = now
         self._told: dict[str, float] = {}
 
-    def answered(self, board: Switchboard, request: OutboundPPR, answer: Answer, started: float) -> None:
+    def answered(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
         """Report an answer that was sent."""
-        listener = board.listener
+        listener = pipeline.listener
         self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
         now, user, sent = self._now(), request.known_user, answer.decision
         for decision in answer.decisions:
@@ -148,14 +144,18 @@ class Parts:
     :param settings: the configuration.
     :param reactor: the reactor.
     :param output: what writes to standard output, if Twisted logs there.
+    :param registry: the policies that there are.
     :raises ConfigError: for options whose meaning only the parts themselves know.
     """
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, output: LogFile | None = None) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, output: LogFile | None = None, registry: Registry = BUILT_IN
+    ) -> None:
         self.settings = settings
         self.reactor = reactor
+        self.registry = registry
         self.metrics = Metrics(__version__, reactor.seconds)
         form = FORMS[settings.log.format]
         self.output = output
@@ -163,8 +163,6 @@ class Parts:
         write_lines = self.log_file.write if self.log_file else None
         self.decisions = DecisionLog(form, write_lines, reactor.callLater)
         self.reporter = Reporter(self.metrics, self.decisions, reactor, time.time)
-        self.caches: list[tuple[str, gauges.Cached]] = []
-        self.refreshes: list[Refresh] = []
         self._make_state()
         self._make_book()
         self._make_spf()
@@ -223,7 +221,7 @@ class Parts:
             adapter.pool_size,
             self._store_timeout,
             watch=watch,
-            cache=BookCache(self.state, self._compare),
+            cache=BookCache(self.state, lambda: self.policies.compare()),
             each=self.slices.each,
         )
 
@@ -246,43 +244,22 @@ class Parts:
         answered = await self.whitelist.verify()
         self.verifying.interval = WHITELIST_SECONDS if answered else WHITELIST_RETRY_SECONDS
 
-    def _make_policy(self, name: str) -> Seat:
-        """A policy by its name."""
-        settings, state, book = self.settings, self.state, self.book
-        refresh = Refresh(settings.adapter.refresh, self.reactor.seconds)
-        self.refreshes.append(refresh)
-        due = refresh.is_due
-        if name == "SenderDomainAuthPolicy":
-            return _seat(self._caching("senders", SenderDomainAuthPolicy(settings, state, book, due)), settings.sda)
-        if name == "OutboundQuotaPolicy":
-            return _seat(self._caching("limits", OutboundQuotaPolicy(settings, state, book, due)), settings.oqp)
-        if name == "GreylistingPolicy":
-            return _seat(self._caching("greylist_flags", GreylistingPolicy(settings, state, book, due)), settings.grl)
-        policy = SPFEnforcementPolicy(settings, state, book, self.checker.check, self.receiver, due)
-        self._caching("spf_flags", policy)
-        return _seat(policy, settings.spf)
-
-    def _caching(self, cache: str, policy: C) -> C:
-        """Have the looks of a policy for copies of the book counted."""
-        self.caches.append((cache, policy))
-        return policy
-
     def _make_listeners(self) -> None:
-        self.switchboards = {each.name: self._make_switchboard(each) for each in self.settings.listeners}
-        self.factories = {name: self._make_factory(board) for name, board in self.switchboards.items()}
+        use = Dependencies(self.settings, self.state, self.book, self.checker.check, self.receiver)
+        self.policies = Policies(self.registry, use, self.reactor.seconds)
+        self.pipelines = {each.name: self._make_pipeline(each) for each in self.settings.listeners}
+        self.factories = {name: self._make_factory(pipeline) for name, pipeline in self.pipelines.items()}
 
-    def _make_switchboard(self, listener: Listener) -> Switchboard:
-        seats = [self._make_policy(name) for name in listener.policies]
+    def _make_pipeline(self, listener: Listener) -> Pipeline:
+        slots = [self.policies.slot(name) for name in listener.policies]
         exempted = Exemption(self.settings, self.whitelist.matches).of
         failed, settle = self.reporter.failed, partial(one_header, self.state)
-        return Switchboard(listener.name, seats, exempted, failed, CancelledError, settle)
+        return Pipeline(listener.name, slots, exempted, failed, CancelledError, settle)
 
-    def _make_factory(self, board: Switchboard) -> PolicyFactory:
-        patience = self.settings.chapps.request_timeout
-        if any(name == SPFEnforcementPolicy.name for name in board.policies):
-            patience += self.settings.spf.spf_query_timeout
+    def _make_factory(self, pipeline: Pipeline) -> PolicyFactory:
+        patience = self.policies.time_limit(pipeline.policies)
         return PolicyFactory(
-            board, self._read, self.reporter.answered, self.reactor.seconds, patience, self.reactor.callLater
+            pipeline, self._read, self.reporter.answered, self.reactor.seconds, patience, self.reactor.callLater
         )
 
     def _read(self, payload: bytes) -> OutboundPPR:
@@ -306,11 +283,8 @@ class Parts:
             version=__version__,
             slices=self.slices,
             checks=self.checks,
+            reasons=self.registry.reasons,
         )
-
-    def _compare(self) -> None:
-        for refresh in self.refreshes:
-            refresh.forget()
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:
         """What a listener would answer, and each of its policies.
@@ -318,12 +292,12 @@ class Parts:
         :raises KeyError: when there is no listener of this name.
         """
         request = OutboundPPR(dict(attributes), cfg=self.settings)
-        board = self.switchboards[listener] if listener else self._fitting(request)
-        answer = await board.explain(request)
+        pipeline = self.pipelines[listener] if listener else self._fitting(request)
+        answer = await pipeline.explain(request)
         now = time.time()
 
         def record(decision: Decision) -> Record:
-            return record_of(board.listener, request.known_user, request, decision, now)
+            return record_of(pipeline.listener, request.known_user, request, decision, now)
 
         return Explained(record(answer.decision), [record(each) for each in answer.decisions])
 
@@ -332,12 +306,12 @@ class Parts:
         user = normal_name(wanted.get("user", ""), self.settings.chapps.fold_case)
         return self.decisions.search({**wanted, "user": user} if user else wanted)
 
-    def _fitting(self, request: OutboundPPR) -> Switchboard:
+    def _fitting(self, request: OutboundPPR) -> Pipeline:
         """The listener that a request would be sent to: who logged in sends, anybody else brings us mail."""
-        boards = list(self.switchboards.values())
+        pipelines = list(self.pipelines.values())
         inbound = not request.sasl_username
-        fitting = [board for board in boards if inbound == INBOUND_POLICIES.issuperset(board.policies)]
-        return (fitting or boards)[-1 if inbound else 0]
+        fitting = [pipeline for pipeline in pipelines if inbound == pipeline.inbound]
+        return (fitting or pipelines)[-1 if inbound else 0]
 
     async def _write_config(self, passcode: str) -> tuple[str, list[str]]:
         stored = self.settings.chapps.password
@@ -355,7 +329,7 @@ class Parts:
         """Let the metrics show what the parts count."""
         gauges.show_dependencies(self.metrics, {"state": self.store, "database": self.book})
         gauges.show_listeners(self.metrics, self.factories)
-        gauges.show_caches(self.metrics, [*self.caches, ("dns", self.resolver), ("spf_results", self.checker)])
+        gauges.show_caches(self.metrics, [*self.policies.caches, ("dns", self.resolver), ("spf_results", self.checker)])
         gauges.show_database(self.metrics, self.engine, self.settings.adapter.pool_size)
         gauges.show_dns(self.metrics, self.resolver)
         gauges.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.book.pending_invalidations)
@@ -461,7 +435,3 @@ class Parts:
         self.decisions.flush()
         if self.log_file is not None and self.log_file is not self.output:
             self.log_file.close()
-
-
-def _seat(policy: Policy, options: Any) -> Seat:
-    return Seat(policy, options.mode == "shadow", options.on_failure == "accept")

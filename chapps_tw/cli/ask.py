@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from chapps_tw.config.checks import port_and_interface, unix_path
 from chapps_tw.config.settings import Listener
-from chapps_tw.policies.pipeline import INBOUND_POLICIES
+from chapps_tw.policies.registry import BUILT_IN, Registry
 
 # SPF may take 20 s by default; Postfix itself waits 100 s.
 SECONDS = 30.0
@@ -19,13 +19,16 @@ class AskError(Exception):
     """There is no answer. Says why in one sentence."""
 
 
-def address_of(listeners: Sequence[Listener], name: str, outbound: bool) -> tuple[str, int] | str:
+def address_of(
+    listeners: Sequence[Listener], name: str, outbound: bool, registry: Registry = BUILT_IN
+) -> tuple[str, int] | str:
     """Where a listener of the configuration is asked: host and port, or the path of a unix socket.
 
     :param name: of the listener; empty is the first that judges mail from users, or else mail from the world.
+    :param registry: the policies that there are.
     :raises AskError: when there is no such listener, or it does not say where it is.
     """
-    fitting = [each for each in listeners if each.name == name] if name else _fitting(listeners, outbound)
+    fitting = [each for each in listeners if each.name == name] if name else _fitting(listeners, outbound, registry)
     if not fitting:
         names = ", ".join(each.name for each in listeners) or "none"
         raise AskError(f"the configuration has no listener {name}; it has: {names}")
@@ -41,8 +44,8 @@ def address_of(listeners: Sequence[Listener], name: str, outbound: bool) -> tupl
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def _fitting(listeners: Sequence[Listener], outbound: bool) -> Sequence[Listener]:
-    found = [each for each in listeners if outbound != INBOUND_POLICIES.issuperset(each.policies)]
+def _fitting(listeners: Sequence[Listener], outbound: bool, registry: Registry) -> Sequence[Listener]:
+    found = [each for each in listeners if outbound != registry.is_inbound(each.policies)]
     return found or listeners
 
 

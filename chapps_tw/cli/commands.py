@@ -20,6 +20,7 @@ from chapps_tw.config.load import DEFAULT_PATH, load
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.config.write import write
 from chapps_tw.interfaces.book import BookConflict, BookUnavailable
+from chapps_tw.policies.registry import installed
 from chapps_tw.security.passcode import make_hash
 from chapps_tw.security.private_files import explain
 from chapps_tw.security.tokens import TokenError, TokenStore
@@ -86,7 +87,7 @@ def _failed(problems: Sequence[str]) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    return load(options.config, os.environ)
+    return load(options.config, os.environ, added=installed().added)
 
 
 def _version(options: argparse.Namespace, world: World) -> None:
@@ -94,13 +95,15 @@ def _version(options: argparse.Namespace, world: World) -> None:
 
 
 def _check_config(options: argparse.Namespace, world: World) -> None:
-    settings = load(options.config, os.environ, world.check)
+    registry = installed()
+    settings = load(options.config, os.environ, world.check, registry.added)
     for warning in settings.warnings:
         print(f"chapps-cli: {warning}", file=sys.stderr)
     lines = [f"{settings.path or 'built-in defaults'}: ok"]
     lines += [f"  {each.name}: {each.listen}: {', '.join(each.policies)}" for each in settings.listeners]
     if settings.api.listen:
         lines.append(f"  HTTP API: {settings.api.listen}")
+    lines += [f"  {name}: of {package}" for name, package in registry.packages.items()]
     lines += [
         f"  helo_whitelist: {entry} counts while {entry.name} has {entry.wanted}"
         for entry in settings.chapps.helo_whitelist
@@ -197,7 +200,9 @@ def _ask(options: argparse.Namespace, world: World) -> None:
     question = request(options.user, options.sender, options.recipient, options.client, others)
     where: tuple[str, int] | str = options.socket or (options.host or "127.0.0.1", options.port or 10225)
     if not (options.socket or options.host or options.port):
-        where = address_of(_settings(options).listeners, options.listener, bool(options.user))
+        registry = installed()
+        settings = load(options.config, os.environ, added=registry.added)
+        where = address_of(settings.listeners, options.listener, bool(options.user), registry)
     answer = ask(where, question, options.timeout)
     print("chapps-cli: this was counted as a message would be", file=sys.stderr)
     _say(answer)

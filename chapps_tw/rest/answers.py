@@ -7,7 +7,6 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from chapps_tw.mail.decision import Reason
 from chapps_tw.rest.fields import Id
 
 T = TypeVar("T")
@@ -160,19 +159,12 @@ class TallyList(Answer[list[Counted]]):
     """Instance and UNIX epoch, oldest first."""
 
 
-_REASONS = "For programs: stays the same when texts change.\n\n" + "\n".join(
-    f"- `{each.value}`: {each.meaning}" for each in Reason
-)
-
-
 class Decided(BaseModel):
     time: float = Field(description="UNIX epoch, UTC.")
     listener: str
     policy: str
     action: str = Field(description="What Postfix was answered.", examples=["DUNNO"])
-    reason: str = Field(
-        description=_REASONS, examples=["within_quota"], json_schema_extra={"enum": [each.value for each in Reason]}
-    )
+    reason: str = Field(description="For programs: stays the same when texts change.", examples=["within_quota"])
     figures: dict[str, float] = Field(description="The figures behind it, as limit, used and remaining.")
     shadow: str = Field(description="In shadow mode, the action that was held back; else empty.")
     user: str

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from klein import Klein
@@ -21,6 +21,7 @@ from werkzeug.routing import BaseConverter
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookConflict, BookUnavailable, WritableBook
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.reading import read_input
@@ -48,6 +49,7 @@ class API:
     :param reactor: for delays and timeouts.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
     :param slices: for long work.
+    :param reasons: those that a decision may have, to be described.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class API:
         version: str,
         slices: Slices,
         checks: Mapping[str, Check] | None = None,
+        reasons: Iterable[ReasonCode] = Reason,
     ) -> None:
         self._now = now
         self._reactor = reactor
@@ -84,7 +87,8 @@ class API:
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
-        self._document = json.dumps(openapi.document(self.routes, version), ensure_ascii=False).encode("utf-8") + b"\n"
+        document = openapi.document(self.routes, version, reasons)
+        self._document = json.dumps(document, ensure_ascii=False).encode("utf-8") + b"\n"
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import answers
 from chapps_tw.rest.routing import JSON, Link, Route
 
@@ -60,8 +61,11 @@ _TOKEN = (
 )
 
 
-def document(routes: Iterable[Route[Any]], version: str) -> dict[str, Any]:
-    """The OpenAPI document of some routes."""
+def document(routes: Iterable[Route[Any]], version: str, reasons: Iterable[ReasonCode] = Reason) -> dict[str, Any]:
+    """The OpenAPI document of some routes.
+
+    :param reasons: those that a decision may have.
+    """
     shown = [route for route in routes if not route.hidden]
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
@@ -78,7 +82,7 @@ def document(routes: Iterable[Route[Any]], version: str) -> dict[str, Any]:
         "paths": paths,
         "security": [{"token": []}],
         "components": {
-            "schemas": _schemas(shown),
+            "schemas": _with_reasons(_schemas(shown), reasons),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _TOKEN}},
         },
     }
@@ -104,6 +108,16 @@ def _schemas(routes: list[Route[Any]]) -> dict[str, Any]:
     _, schemas = models_json_schema(list(wanted), ref_template=_REF)
     found: dict[str, Any] = schemas["$defs"]
     return found
+
+
+def _with_reasons(schemas: dict[str, Any], reasons: Iterable[ReasonCode]) -> dict[str, Any]:
+    """The schemas, with every reason that a decision may have."""
+    meanings = {each.value: each.meaning for each in reasons}
+    if answers.Decided.__name__ in schemas:
+        reason = schemas[answers.Decided.__name__]["properties"]["reason"]
+        listed = "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings.items())
+        reason |= {"description": f"{reason['description']}\n\n{listed}", "enum": list(meanings)}
+    return schemas
 
 
 def _operation(route: Route[Any]) -> dict[str, Any]:

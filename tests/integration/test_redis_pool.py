@@ -264,7 +264,6 @@ class CommandTests(RedisTestCase):
 
 class TLSTests(TestCase):
     deadline = AMPLE
-    timeout = 100
 
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp())

@@ -31,8 +31,6 @@ FAILOVER = 80.0
 
 
 class SentinelTests(TestCase):
-    timeout = 120
-
     async def group(
         self, password: str = "", sentinel_password: str = "", tls: bool = False, failover: bool = False
     ) -> SentinelGroup:

@@ -32,6 +32,7 @@ from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import TokenStore
 from chapps_tw.state.invalidation import BookCache
 from chapps_tw.state.sqlite.store import SqliteState
+from tests.support.servers.common import HANGS
 
 PASSCODE = "open sesame"
 
@@ -69,7 +70,7 @@ def ask(
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
         sent.setdefault("Content-Type", "application/json")
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANGS)
     try:
         connection.request(method, path, body, sent)
         response = connection.getresponse()
@@ -82,7 +83,7 @@ def ask(
         connection.close()
 
 
-def send_raw(port: int, data: bytes, seconds: float = 60.0) -> bytes:
+def send_raw(port: int, data: bytes, seconds: float = HANGS) -> bytes:
     """Send bytes as they are; returns all that comes until the other side closes or is silent. Blocks."""
     with socket.create_connection(("127.0.0.1", port), seconds) as connection:
         connection.sendall(data)
@@ -181,7 +182,7 @@ class Node:
         more.setdefault("token", self.token)
         return deferToThread(ask, self.port, method, path, body, **more)
 
-    def send_raw(self, data: bytes, seconds: float = 60.0) -> Deferred[bytes]:
+    def send_raw(self, data: bytes, seconds: float = HANGS) -> Deferred[bytes]:
         return deferToThread(send_raw, self.port, data, seconds)
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:
