@@ -32,9 +32,9 @@ from chapps_tw.application.start_errors import (
 from chapps_tw.config.load import DEFAULT_PATH
 from chapps_tw.config.settings import Listener, Settings
 from chapps_tw.config.write import Rewriter
-from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
+from chapps_tw.database.writable_book import WritableSqlBook
 from chapps_tw.dns.helo_whitelist import HeloWhitelist
 from chapps_tw.dns.resolver import Bounds, Resolver, nameservers
 from chapps_tw.interfaces.book import BookUnavailable
@@ -57,10 +57,12 @@ from chapps_tw.policies.spec import Dependencies
 from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained, WrongPasscode
+from chapps_tw.rest.slices import Slices
 from chapps_tw.security.passcode import verify
 from chapps_tw.security.tokens import TokenError, TokenStore
 from chapps_tw.spf.checker import SpfChecker
 from chapps_tw.spf.evaluation import Rules
+from chapps_tw.state.invalidation import BookCache
 from chapps_tw.state.redis.pool import pool_from
 from chapps_tw.state.redis.store import RedisState
 from chapps_tw.state.sqlite.store import SqliteState
@@ -179,8 +181,16 @@ class Parts:
         self.engine = open_engine(self.settings)
         self.threads = Threads(self.reactor, adapter.pool_size)
         watch = partial(self.metrics.watch, "database")
-        self.book = Keeper(
-            self.engine, self.reactor, self.threads.run, adapter.pool_size, self._store_timeout, watch=watch
+        self.slices = Slices(self.reactor)
+        self.book = WritableSqlBook(
+            self.engine,
+            self.reactor,
+            self.threads.run,
+            adapter.pool_size,
+            self._store_timeout,
+            watch=watch,
+            cache=BookCache(self.state, lambda: self.policies.compare()),
+            each=self.slices.each,
         )
 
     def _make_spf(self) -> None:
@@ -239,8 +249,8 @@ class Parts:
             now=time.time,
             reactor=self.reactor,
             version=__version__,
+            slices=self.slices,
             checks=self.checks,
-            compare=self.policies.compare,
             reasons=self.registry.reasons,
         )
 
@@ -290,7 +300,7 @@ class Parts:
         gauges.show_caches(self.metrics, [*self.policies.caches, ("dns", self.resolver), ("spf_results", self.checker)])
         gauges.show_database(self.metrics, self.engine, self.settings.adapter.pool_size)
         gauges.show_dns(self.metrics, self.resolver)
-        gauges.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.api.drops_left)
+        gauges.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.book.pending_invalidations)
         gauges.show_log(self.metrics, lambda: sum(each.lost for each in {self.log_file, self.output} if each))
 
     async def _ping(self) -> None:
@@ -377,7 +387,7 @@ class Parts:
         self.spf_threads.start()
         self.verifying.start(WHITELIST_SECONDS)
         self.pinging.start(PING_SECONDS)
-        self.api.start()
+        self.book.start()
 
     async def stop(self) -> None:
         """Close everything; nothing is lost that was answered."""
@@ -386,8 +396,8 @@ class Parts:
         await self.api.stop()
         self.checker.close()
         self.resolver.close()
+        await self.book.stop()
         await self.store.stop()
-        self.book.stop()
         self.threads.stop()
         self.spf_threads.stop()
         if self.decision_log is not None:
