@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.mail.request import MAX_REQUEST_BYTES, PostfixPolicyRequest, RequestError, parse_attributes
+from chapps_tw.mail.request import MAX_REQUEST_BYTES, PostfixPolicyRequest, RequestError, _layouts, parse_attributes
 from tests.support.paths import RECORDED
 
 REQUESTS = sorted(RECORDED.glob("*.req"))
@@ -78,3 +78,36 @@ def test_any_values_survive(attributes: dict[str, bytes]) -> None:
     payload = b"\n".join(name.encode() + b"=" + value for name, value in clean.items())
     found = parse_attributes(payload)
     assert {name: value.encode("utf-8", "surrogateescape") for name, value in found.items()} == clean
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=20), min_size=4, max_size=4))
+def test_requests_with_the_same_names_are_read_alike(values: list[str]) -> None:
+    names = ("request", "sender", "recipient", "colour")
+    lines = [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+    for _ in range(2):
+        assert parse_attributes("\n".join(lines).encode()) == dict(zip(names, values, strict=True))
+    assert parse_attributes("\n".join(reversed(lines)).encode()) == dict(zip(names, values, strict=True))
+
+
+def test_many_orders_of_names_are_read_and_a_few_remembered() -> None:
+    for _ in range(2):
+        for number in range(40):
+            names = [f"name{(place + number) % 40}" for place in range(number + 1)]
+            payload = "\n".join(f"{name}={name}={number}" for name in names)
+            assert parse_attributes(payload.encode()) == {name: f"{name}={number}" for name in names}
+    assert len(_layouts) <= 8
+
+
+def test_a_name_that_comes_twice_has_its_last_value() -> None:
+    for _ in range(2):
+        assert parse_attributes(b"a=1\nb=2\na=3") == {"a": "3", "b": "2"}
+
+
+@pytest.mark.parametrize("file", REQUESTS[::20], ids=lambda file: file.stem)
+def test_a_request_is_refused_for_one_wrong_line_among_those_of_postfix(file: Path) -> None:
+    lines = file.read_bytes().rstrip(b"\n").split(b"\n")
+    parse_attributes(b"\n".join(lines))
+    for place, line in enumerate(lines):
+        for wrong in (line.replace(b"=", b""), b" " + line, b"", b"=" + line):
+            with pytest.raises(RequestError):
+                parse_attributes(b"\n".join([*lines[:place], wrong, *lines[place + 1 :]]))
