@@ -123,12 +123,12 @@ class Decision(NamedTuple):
     @property
     def stops(self) -> bool:
         """Whether the mail goes no further."""
-        return stops(self.action)
+        return _stopping[self.action]
 
     @property
     def wire(self) -> bytes:
         """The answer as Postfix reads it: one ``action=`` line and an empty line."""
-        return wire(self.action)
+        return _wires[self.action]
 
 
 def stops(action: str) -> bool:

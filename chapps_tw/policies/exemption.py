@@ -31,9 +31,10 @@ class Exemption:
 
     def of(self, request: PostfixPolicyRequest) -> Decision | None:
         """The decision that stands for those of the inbound policies; ``None`` where they are to be asked."""
-        if request.get("sasl_username"):
+        attributes = request.attributes
+        if attributes.get("sasl_username"):
             return _LOGGED_IN
-        if self._is_trusted(request.get("client_address")):
+        if self._is_trusted(attributes.get("client_address", "")):
             return _TRUSTED
         return _WHITELISTED if self._whitelisted(request) else None
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import suppress
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
@@ -13,14 +13,14 @@ from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, P
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.mail.memo import Answers
 from chapps_tw.mail.request import PostfixPolicyRequest
-from chapps_tw.policies.inbound import client_network, domain_of, mail_address
+from chapps_tw.policies.inbound import domain_of, mail_address, network_reader
 from chapps_tw.policies.refresh import never
 
 # At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 
 # Bytes for the recipients that came before.
-_ROOM = 4 << 20
+_ROOM = 8 << 20
 
 _REASONS = {
     Outcome.NOT_GREYLISTED: Reason.NOT_GREYLISTED,
@@ -29,6 +29,19 @@ _REASONS = {
     Outcome.PASSED: Reason.GREYLIST_PASSED,
     Outcome.KNOWN_CLIENT: Reason.KNOWN_CLIENT,
 }
+
+
+class Recipient(NamedTuple):
+    """What greylisting takes from the address of a recipient.
+
+    :ivar address: in the form that is compared and stored.
+    :ivar domain: the one whose flag counts, ``""`` when there is none.
+    :ivar exempt: whether its mail is let through.
+    """
+
+    address: str
+    domain: str
+    exempt: bool
 
 
 class GreylistingPolicy:
@@ -49,7 +62,8 @@ class GreylistingPolicy:
         self._state = state
         self._book = book
         self._due = due
-        self._is_exempt = Answers(self._names_exempt, _ROOM).__getitem__
+        self._recipient = Answers(self._read_recipient, _ROOM).__getitem__
+        self._network_of = network_reader(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
         self.looks = self.misses = 0
 
     def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
@@ -72,13 +86,16 @@ class GreylistingPolicy:
         ask: Callable[..., Awaitable[Met]],
         due: Callable[[Hashable], bool],
     ) -> Decision:
-        if not request.get("recipient") or request.get("protocol_state") not in STAGES:
+        attributes = request.attributes
+        named = attributes.get("recipient", "")
+        if not named or attributes.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
-        if self._settings.null_sender_ok and not request.get("sender"):
+        if self._settings.null_sender_ok and not attributes.get("sender"):
             return Decision(self._accepting(request), Reason.NULL_SENDER_ACCEPTED, self.name)
-        if self._is_exempt(request.get("recipient")):
+        recipient = self._recipient(named)
+        if recipient.exempt:
             return Decision(self._accepting(request), Reason.RECIPIENT_EXEMPT, self.name)
-        meeting, detail = self._meeting(request, earlier)
+        meeting, detail = self._meeting(attributes, recipient, earlier)
         if not meeting.domain and not meeting.forced:
             return Decision(self._accepting(request), Reason.NOT_GREYLISTED, self.name)
         if not meeting.forced and due(meeting.domain):
@@ -91,15 +108,17 @@ class GreylistingPolicy:
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
         return self._decision(met, detail, request, "" if meeting.forced else source)
 
-    def _names_exempt(self, recipient: str) -> bool:
-        exempt, address = self._settings.exempt_recipients, mail_address(recipient)
+    def _read_recipient(self, text: str) -> Recipient:
+        exempt, address = self._settings.exempt_recipients, mail_address(text)
         # Postmaster needs no domain (RFC 5321, section 4.5.1).
-        return f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
+        is_exempt = f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
+        return Recipient(address, domain_of(text), is_exempt)
 
-    def _meeting(self, request: PostfixPolicyRequest, earlier: Sequence[Decision]) -> tuple[Meeting, str]:
+    def _meeting(
+        self, attributes: Mapping[str, str], recipient: Recipient, earlier: Sequence[Decision]
+    ) -> tuple[Meeting, str]:
         """What is met; and in words under which name, and who asked for it."""
-        prefixes = self._settings.ipv4_prefix, self._settings.ipv6_prefix
-        client, spf_domain, named_by, asks = client_network(request.get("client_address"), *prefixes), "", "", None
+        client, spf_domain, named_by, asks = self._network_of(attributes.get("client_address", "")), "", "", None
         for decision in earlier:
             if asks is None and decision.greylist:
                 asks = decision
@@ -109,13 +128,12 @@ class GreylistingPolicy:
         if asks is not None:
             why = f"{asks.reason}: {asks.detail}" if asks.detail else asks.reason
             detail = f"{detail}; asked for by {asks.policy} ({why})"
-        recipient = request.get("recipient")
         meeting = Meeting(
             client,
-            mail_address(request.get("sender")),
-            mail_address(recipient),
-            domain_of(recipient),
-            request.get("instance"),
+            mail_address(attributes.get("sender", "")),
+            recipient.address,
+            recipient.domain,
+            attributes.get("instance", ""),
             asks is not None,
             spf_domain,
         )
@@ -137,14 +155,13 @@ class GreylistingPolicy:
         return Fill(token, int(flags.greylist), self._settings.flag_ttl)
 
     def _accepting(self, request: PostfixPolicyRequest) -> str:
-        text = self._settings.acceptance_message
-        return fill(text, _shown(request, 0)) if "{" in text else text
+        return _filled(self._settings.acceptance_message, request, 0)
 
     def _decision(self, met: Met, detail: str, request: PostfixPolicyRequest, source: str) -> Decision:
         wait = ceil(met.wait)
         figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
         if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
-            action = fill(self._settings.rejection_message, _shown(request, wait))
+            action = _filled(self._settings.rejection_message, request, wait)
         else:
             action = self._accepting(request)
         if met.outcome is Outcome.NOT_GREYLISTED:
@@ -152,13 +169,16 @@ class GreylistingPolicy:
         return Decision(action, _REASONS[met.outcome], self.name, figures, detail, False, "", "", source)
 
 
-def _shown(request: PostfixPolicyRequest, wait: int) -> dict[str, object]:
-    return {
+def _filled(text: str, request: PostfixPolicyRequest, wait: int) -> str:
+    if "{" not in text:
+        return text
+    shown = {
         "retry_after": wait,
         "retry_in": in_words(wait),
         "sender": request.get("sender"),
         "recipient": request.get("recipient"),
     }
+    return fill(text, shown)
 
 
 def patience(settings: Settings) -> Patience:

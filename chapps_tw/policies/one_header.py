@@ -20,7 +20,7 @@ async def one_header(state: LiveState, request: PostfixPolicyRequest, decision: 
     :raises StateUnavailable: when that cannot be asked.
     """
     instance = request.get("instance")
-    if decision.verb != "PREPEND" or not instance:
+    if not instance or decision.verb != "PREPEND":
         return decision
     if await state.first_time(f"{decision.policy} header", instance, _TTL):
         return decision

@@ -94,7 +94,7 @@ class Switchboard:
         """
         decisions: list[Decision] = []
         answer = answering = None
-        for seat in self._asked(request, decisions):
+        for seat in self._asked(request, decisions) if self._guarded else self._seats:
             try:
                 decision = await seat.policy.decide(request, decisions)
             except Exception as error:
@@ -121,7 +121,7 @@ class Switchboard:
         Changes nothing. Nobody has the last word (``settle``), since that may use something up.
         """
         decisions: list[Decision] = []
-        for seat in self._asked(request, decisions):
+        for seat in self._asked(request, decisions) if self._guarded else self._seats:
             try:
                 decision = await seat.policy.explain(request, decisions)
             except Exception as error:
@@ -136,7 +136,7 @@ class Switchboard:
         return Decision(action, Reason.REQUEST_UNREADABLE, first.policy.name, detail=why)
 
     def _asked(self, request: OutboundPPR, decisions: list[Decision]) -> Sequence[Seat]:
-        exempt = self._exempted(request) if self._guarded else None
+        exempt = self._exempted(request)
         if exempt is None:
             return self._seats
         decisions.append(exempt)

@@ -46,6 +46,9 @@ _KEEP = """
     INSERT INTO verdict (name, allowed, kept, fresh, dropped) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET
         allowed = excluded.allowed, kept = excluded.kept, fresh = excluded.fresh, dropped = excluded.dropped"""
+_FIRST_TIME = """
+    INSERT INTO once (space, name, until) VALUES (?, ?, ?)
+    ON CONFLICT DO UPDATE SET until = excluded.until WHERE until <= ? OR until > ?"""
 
 
 def counter(db: sqlite3.Cursor) -> int:
@@ -174,9 +177,5 @@ def first_time(db: sqlite3.Cursor, now: float, space: str, name: str, ttl: float
 
     A name that stays for longer is of a clock that was ahead.
     """
-    where = (key(space), key(name))
-    row = db.execute("SELECT until FROM once WHERE space = ? AND name = ?", where).fetchone()
-    if row and now < row[0] <= now + ttl:
-        return False
-    db.execute("INSERT OR REPLACE INTO once (space, name, until) VALUES (?, ?, ?)", (*where, now + ttl))
-    return True
+    end = now + ttl
+    return db.execute(_FIRST_TIME, (key(space), key(name), end, now, end)).rowcount > 0
