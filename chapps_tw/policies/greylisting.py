@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ class GreylistingPolicy:
         self._book = book
         self._due = due
         self._recipient = Answers(self._read_recipient, _ROOM).__getitem__
+        self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
         self._network_of = network_reader(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
         self.looks = self.misses = 0
 
@@ -91,13 +93,13 @@ class GreylistingPolicy:
         if not named or attributes.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
         if self._settings.null_sender_ok and not attributes.get("sender"):
-            return Decision(self._accepting(request), Reason.NULL_SENDER_ACCEPTED, self.name)
+            return Decision(self._accepting(request, 0), Reason.NULL_SENDER_ACCEPTED, self.name)
         recipient = self._recipient(named)
         if recipient.exempt:
-            return Decision(self._accepting(request), Reason.RECIPIENT_EXEMPT, self.name)
+            return Decision(self._accepting(request, 0), Reason.RECIPIENT_EXEMPT, self.name)
         meeting, detail = self._meeting(attributes, recipient, earlier)
         if not meeting.domain and not meeting.forced:
-            return Decision(self._accepting(request), Reason.NOT_GREYLISTED, self.name)
+            return Decision(self._accepting(request, 0), Reason.NOT_GREYLISTED, self.name)
         if not meeting.forced and due(meeting.domain):
             await self._compare(meeting)
         self.looks += 1
@@ -154,31 +156,34 @@ class GreylistingPolicy:
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.flag_ttl)
 
-    def _accepting(self, request: PostfixPolicyRequest) -> str:
-        return _filled(self._settings.acceptance_message, request, 0)
-
     def _decision(self, met: Met, detail: str, request: PostfixPolicyRequest, source: str) -> Decision:
         wait = ceil(met.wait)
         figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
         if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
-            action = _filled(self._settings.rejection_message, request, wait)
+            action = self._deferring(request, wait)
         else:
-            action = self._accepting(request)
+            action = self._accepting(request, 0)
         if met.outcome is Outcome.NOT_GREYLISTED:
             detail = ""
         return Decision(action, _REASONS[met.outcome], self.name, figures, detail, False, "", "", source)
 
 
-def _filled(text: str, request: PostfixPolicyRequest, wait: int) -> str:
-    if "{" not in text:
-        return text
-    shown = {
-        "retry_after": wait,
-        "retry_in": in_words(wait),
-        "sender": request.get("sender"),
-        "recipient": request.get("recipient"),
-    }
-    return fill(text, shown)
+Text = Callable[[PostfixPolicyRequest, int], str]
+
+
+def _text(template: str) -> Text:
+    """What fills a message in, for a request that has to wait so many seconds."""
+    if "{sender}" not in template and "{recipient}" not in template:
+        # There are as many as waits, which are told in whole seconds.
+        by_wait = lru_cache(1024)(lambda wait: fill(template, _wait(wait)))
+        return lambda _, wait: by_wait(wait)
+    return lambda request, wait: fill(
+        template, _wait(wait) | {"sender": request.get("sender"), "recipient": request.get("recipient")}
+    )
+
+
+def _wait(seconds: int) -> dict[str, object]:
+    return {"retry_after": seconds, "retry_in": in_words(seconds)}
 
 
 def patience(settings: Settings) -> Patience:
