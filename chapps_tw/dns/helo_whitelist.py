@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from chapps_tw.mail.addresses import normal_domain
 from chapps_tw.mail.network import Address, HeloEntry, client_address
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 
 
 class HeloWhitelist:
@@ -34,7 +34,7 @@ class HeloWhitelist:
             if entry.address is not None and entry.address.is_loopback:
                 self._allow(entry, frozenset((entry.address,)))
 
-    def matches(self, request: PostfixPolicyRequest) -> bool:
+    def matches(self, request: PolicyRequest) -> bool:
         """Whether the client of a request says a name of the list from an address that may say it."""
         if not self._allowed:
             return False

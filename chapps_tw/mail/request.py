@@ -73,7 +73,7 @@ Payload = bytes | str | Iterable[str] | Mapping[str, str]
 _set = object.__setattr__
 
 
-class PostfixPolicyRequest:
+class PolicyRequest:
     """One policy request. Its attributes are Postfix's; an unknown or empty one is ``None``.
 
     They cannot be changed. What a subclass keeps for itself has a name that begins with ``_``.
@@ -120,13 +120,16 @@ class PostfixPolicyRequest:
         return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PostfixPolicyRequest) and self._attributes == other._attributes
+        return isinstance(other, PolicyRequest) and self._attributes == other._attributes
 
     def __hash__(self) -> int:
         return hash(frozenset(self._attributes.items()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({dict(self._attributes)!r})"
+
+
+PostfixPolicyRequest = PolicyRequest
 
 
 def _attributes_of(payload: Payload) -> Mapping[str, str]:

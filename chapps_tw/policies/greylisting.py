@@ -13,7 +13,7 @@ from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, Patience
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.mail.memo import Answers
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.inbound import domain_of, mail_address, network_reader
 from chapps_tw.policies.refresh import never
 
@@ -68,7 +68,7 @@ class GreylistingPolicy:
         self._network_of = network_reader(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
         self.looks = self.misses = 0
 
-    def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Meet a message to one recipient.
 
         :param earlier: where one of them asks for greylisting, the domain's flag does not matter;
@@ -77,13 +77,13 @@ class GreylistingPolicy:
         """
         return self._judge(request, earlier, self._state.meet, self._due)
 
-    def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, remembering nothing. Raises the same."""
         return self._judge(request, earlier, self._state.peek_meet, never)
 
     async def _judge(
         self,
-        request: PostfixPolicyRequest,
+        request: PolicyRequest,
         earlier: Sequence[Decision],
         ask: Callable[..., Awaitable[Met]],
         due: Callable[[Hashable], bool],
@@ -156,7 +156,7 @@ class GreylistingPolicy:
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.flag_ttl)
 
-    def _decision(self, met: Met, detail: str, request: PostfixPolicyRequest, source: str) -> Decision:
+    def _decision(self, met: Met, detail: str, request: PolicyRequest, source: str) -> Decision:
         wait = ceil(met.wait)
         figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
         if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
@@ -168,7 +168,7 @@ class GreylistingPolicy:
         return Decision(action, _REASONS[met.outcome], self.name, figures, detail, False, "", "", source)
 
 
-Text = Callable[[PostfixPolicyRequest, int], str]
+Text = Callable[[PolicyRequest, int], str]
 
 
 def _text(template: str) -> Text:

@@ -11,7 +11,7 @@ from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.mail.received_spf import SpfResult, received_spf
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.inbound import domain_of
 from chapps_tw.policies.refresh import never
 
@@ -76,7 +76,7 @@ class SPFEnforcementPolicy:
         self._due = due
         self.looks = self.misses = 0
 
-    def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Check the sender of a message to one recipient.
 
         A header is answered for each recipient; :func:`~chapps_tw.policies.one_header.one_header` sees to it that
@@ -86,11 +86,11 @@ class SPFEnforcementPolicy:
         """
         return self._judge(request, keep=True)
 
-    def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, keeping nothing. Raises the same."""
         return self._judge(request, keep=False)
 
-    async def _judge(self, request: PostfixPolicyRequest, keep: bool) -> Decision:
+    async def _judge(self, request: PolicyRequest, keep: bool) -> Decision:
         get = request.attributes.get
         recipient, stage = get("recipient", ""), get("protocol_state", "")
         if not recipient or stage not in STAGES:

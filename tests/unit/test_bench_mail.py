@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from bench.mail import CHECKED, inbound_mail, outbound_mail, user_domain
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 
 # Attributes that have many values.
 MANY = ("client_address", "client_name", "client_port", "helo_name", "sender", "recipient", "queue_id", "size")
@@ -24,8 +24,8 @@ def outbound() -> Iterator[bytes]:
     return outbound_mail(range(100))
 
 
-def requests(mail: Mail, count: int) -> list[PostfixPolicyRequest]:
-    return [PostfixPolicyRequest(each) for each in islice(mail(), count)]
+def requests(mail: Mail, count: int) -> list[PolicyRequest]:
+    return [PolicyRequest(each) for each in islice(mail(), count)]
 
 
 @pytest.mark.parametrize("mail", [inbound, outbound])

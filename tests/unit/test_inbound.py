@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chapps_tw.mail.decision import wire
 from chapps_tw.mail.received_spf import MAX_HEADER, SpfResult, one_line, received_spf
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.inbound import client_network, domain_of, mail_address, network_reader
 from tests.support.paths import RECORDED
 
@@ -24,8 +24,8 @@ HEADER = re.compile(
 )
 
 
-def recorded(name: str) -> PostfixPolicyRequest:
-    return PostfixPolicyRequest((RECORDED / f"{name}.req").read_bytes())
+def recorded(name: str) -> PolicyRequest:
+    return PolicyRequest((RECORDED / f"{name}.req").read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.mail.request import MAX_REQUEST_BYTES, PostfixPolicyRequest, RequestError, _layouts, parse_attributes
+from chapps_tw.mail.request import MAX_REQUEST_BYTES, PolicyRequest, RequestError, _layouts, parse_attributes
 from tests.support.paths import RECORDED
 
 REQUESTS = sorted(RECORDED.glob("*.req"))
@@ -16,7 +16,7 @@ REQUESTS = sorted(RECORDED.glob("*.req"))
 
 @pytest.mark.parametrize("file", REQUESTS, ids=lambda file: file.stem)
 def test_what_a_real_postfix_sent_is_read(file: Path) -> None:
-    request = PostfixPolicyRequest(file.read_bytes())
+    request = PolicyRequest(file.read_bytes())
     assert request.request == "smtpd_access_policy"
     assert len(request.attributes) == 29
     assert request.get("protocol_state") in file.stem
@@ -27,28 +27,28 @@ def test_there_are_recorded_requests() -> None:
 
 
 def test_an_unknown_or_empty_attribute_is_none() -> None:
-    request = PostfixPolicyRequest({"sender": "", "size": "0"})
+    request = PolicyRequest({"sender": "", "size": "0"})
     assert request.sender is None and request.colour is None
     assert request.size == "0"
     assert request.get("colour", "red") == "red"
 
 
 def test_a_value_may_hold_an_equals_sign() -> None:
-    assert PostfixPolicyRequest("sender=a=b@c\nx=\n").sender == "a=b@c"
+    assert PolicyRequest("sender=a=b@c\nx=\n").sender == "a=b@c"
 
 
 @pytest.mark.parametrize("payload", ["a=1\nb=2", b"a=1\nb=2\n\n", ["a=1", "b=2"], {"a": "1", "b": "2"}])
 def test_all_forms_of_payload_are_read(payload: str) -> None:
-    assert PostfixPolicyRequest(payload).attributes == {"a": "1", "b": "2"}
+    assert PolicyRequest(payload).attributes == {"a": "1", "b": "2"}
 
 
 def test_bytes_that_are_not_utf_8_are_kept() -> None:
-    request = PostfixPolicyRequest(b"sender=\xe9@x")
+    request = PolicyRequest(b"sender=\xe9@x")
     assert request.get("sender").encode("utf-8", "surrogateescape") == b"\xe9@x"
 
 
 def test_a_request_cannot_be_changed() -> None:
-    request = PostfixPolicyRequest("a=1")
+    request = PolicyRequest("a=1")
     with pytest.raises(AttributeError):
         request.a = "2"
     with pytest.raises(AttributeError):
@@ -69,7 +69,7 @@ def test_what_is_no_request_is_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize(("text", "count"), [("3", 3), ("", 0), ("x", 0), ("-1", 0), ("9999999999", 0), ("٣", 0)])
 def test_a_recipient_count_that_is_none_is_zero(text: str, count: int) -> None:
-    assert PostfixPolicyRequest({"recipient_count": text}).recipients == count
+    assert PolicyRequest({"recipient_count": text}).recipients == count
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Za-z0-9_]{1,20}", fullmatch=True), st.binary(max_size=50)))
