@@ -14,7 +14,7 @@ from chapps_tw.mail.memo import Answers
 MAX_ACTION_CHARACTERS = 500
 
 # Bytes for the verbs that are remembered.
-_ROOM = 1 << 16
+_ROOM = 1 << 20
 
 # Where a policy reads what somebody decided: the copy in the state store, or the policy book itself.
 CACHE = "cache"
