@@ -24,10 +24,7 @@ MEMO_ROOM = 8 << 20
 
 
 class Held(NamedTuple):
-    """Verdicts, and when all of them hold: not before, for a clock that was ahead may have kept them.
-
-    :ivar until: 0.0 where one is missing.
-    """
+    """Verdicts, known or missing, and from when until when all of them are so: the clock may be set."""
 
     since: float
     until: float
@@ -131,7 +128,11 @@ def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence
         if allowed is None or not kept <= now < fresh:
             token = token or str(counter(db))
             answer.append(Verdict(None, token))
-            until = 0.0
+            # One that is over held before, by a clock that is set back; one of a clock that was ahead holds later.
+            if allowed is not None and fresh <= now:
+                since = max(since, fresh)
+            elif allowed is not None:
+                until = min(until, kept)
         else:
             answer.append(Verdict(allowed == 1, str(dropped)))
             since, until = max(since, kept), min(until, fresh)
