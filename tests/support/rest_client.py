@@ -23,7 +23,7 @@ from chapps_tw.database.threads import Threads
 from chapps_tw.database.writable_book import WritableSqlBook
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search, SequencedRecord
 from chapps_tw.rest.app import API
@@ -149,7 +149,7 @@ class Node:
         self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
-        self.records: list[Record] = [record_of("outbound", "", PostfixPolicyRequest({"sender": "a"}), within, 1.5)]
+        self.records: list[Record] = [record_of("outbound", "", PolicyRequest({"sender": "a"}), within, 1.5)]
         self.sent = -1
         self.searched: list[Mapping[str, str]] = []
         self.decisions: DecisionRing | None = None
