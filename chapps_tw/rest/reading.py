@@ -1,4 +1,4 @@
-"""From the path, the query and the body of a request to one validated model."""
+"""Reading requests: path, query and body become one validated model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chapps_tw.rest.routing import JSON, Refusal, Route, fault, invalid
 
 MAX_PARAMETERS = 2000
 
-# Of JSON, which is read in one go.
+# In a JSON document, which is parsed at one stretch.
 MAX_VALUES = 5_000
 
 M = TypeVar("M", bound=Input)
@@ -29,10 +29,10 @@ _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0{1,9})?")
 
 
 def read_input(route: Route[M], path: Mapping[str, str], query: bytes, body: bytes, content_type: str | None) -> M:
-    """All that a route takes, validated.
+    """Return the validated input of a route.
 
-    :param path: the path's parameters, percent-encoded.
-    :raises Refusal: 400 for a body that is no JSON, 415 for one of another type, 422 for the rest.
+    :param path: the path parameters, percent-encoded.
+    :raises Refusal: 400 for a body that is not JSON, 415 for another content type, 422 for other errors.
     """
     found: dict[str, Any] = {name: _typed(route.input, name, [_unquoted(name, path[name])]) for name in path}
     from_query = _read_query(route, query)
@@ -44,7 +44,7 @@ def read_input(route: Route[M], path: Mapping[str, str], query: bytes, body: byt
         return route.input.model_validate(found | from_query | from_body)
     except ValidationError as error:
         places = {**dict.fromkeys(found, "path"), **dict.fromkeys(from_query, "query")}
-        # What is missing, or is wrong as a whole, is so where the rest came from, or would have to come from.
+        # For missing fields, and for errors of the whole input.
         other = "query" if route.query_fields and not body.strip() else "body"
         refusal = _refusal(error, places, other)
         raise _with_hint(refusal, route.path) from None
@@ -56,11 +56,11 @@ def _refusal(error: ValidationError, places: Mapping[str, str], other: str) -> R
 
 
 def _with_hint(refusal: Refusal, path: str) -> Refusal:
-    """Tell whoever gave a name for an id how to find the id."""
+    """Add how to find the id to the error for a name in place of an id."""
     collection = path.partition("{id}")[0]
     for each in refusal.detail:
         if isinstance(each, dict) and each["loc"] == ["path", "id"] and each["type"] == "int_type":
-            each["msg"] += f"; GET {collection}?q=NAME finds the id of a name"
+            each["msg"] += f"; use GET {collection}?q=NAME to find the id"
     return refusal
 
 
@@ -68,20 +68,20 @@ def _fault(error: ErrorDetails, place: str) -> dict[str, Any]:
     return {"loc": [place, *error["loc"]], "msg": _sentence(error), "type": error["type"]}
 
 
-# By the type of a fault, what it is in the words of our own sentences.
+# Messages by pydantic's type of error.
 _SENTENCES = {
     "missing": "is missing",
-    "extra_forbidden": "there is no such field",
+    "extra_forbidden": "is not a known field",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "string_type": "must be text",
-    "string_unicode": "must be text in UTF-8",
+    "string_unicode": "must be UTF-8 text",
     "string_too_long": "must have at most {max_length} characters",
-    # The only pattern that is held against what comes in.
-    "string_pattern_mismatch": "must not hold control characters, as tabs and line ends are",
+    # The only pattern that input is checked against.
+    "string_pattern_mismatch": "must not contain control characters such as tabs and line breaks",
     "list_type": "must be a list",
     "dict_type": "must be an object",
     "model_type": "must be an object",
@@ -92,7 +92,7 @@ _TOO_SHORT = {"string_too_short": "characters", "too_short": "entries"}
 
 
 def _sentence(error: ErrorDetails) -> str:
-    """What is wrong, for people. What pydantic says itself is for programmers."""
+    """Return the message for an error. pydantic's own messages are for programmers."""
     kind, context = error["type"], error.get("ctx", {})
     if kind in _TOO_SHORT:
         least = context["min_length"]
@@ -121,13 +121,13 @@ def _read_query(route: Route[Any], query: bytes) -> dict[str, Any]:
     texts: dict[str, list[str]] = {}
     for name, text in pairs:
         texts.setdefault(name, []).append(text)
-    _refuse_unknown("query", texts, route.query_fields, "there is no such parameter")
+    _refuse_unknown("query", texts, route.query_fields, "is not a known parameter")
     return {name: _typed(route.input, name, found) for name, found in texts.items()}
 
 
 @lru_cache(1024)
 def _shape(model: type[BaseModel], name: str) -> tuple[bool, bool]:
-    """Whether a field is a list, and whether it (or its items) is a whole number."""
+    """Return whether a field is a list, and whether it, or its items, are integers."""
     schema = model.model_json_schema()["properties"][name]
     for each in schema.get("anyOf", [schema]):
         if each.get("type") == "array":
@@ -138,7 +138,7 @@ def _shape(model: type[BaseModel], name: str) -> tuple[bool, bool]:
 
 
 def _typed(model: type[BaseModel], name: str, texts: list[str]) -> Any:
-    """The value that the text of a parameter stands for; text that stands for none is left to the model."""
+    """Convert the text of a parameter. Text that cannot be converted is left for the model to reject."""
     is_list, is_whole = _shape(model, name)
     values = [_whole(text) if is_whole else text for text in texts]
     if is_list:
@@ -159,15 +159,15 @@ def _whole(text: str) -> int | str:
 def _read_body(route: Route[Any], body: bytes, content_type: str | None) -> dict[str, Any]:
     if not body.strip():
         if route.body and not route.body_optional:
-            raise Refusal(400, "A body is missing.")
+            raise Refusal(400, "The body is missing.")
         return {}
     media, charset = _media_type(content_type)
     if route.text is not None and media == "text/plain":
         try:
             return {route.body: route.text(body)}
         except ValueError as error:
-            raise Refusal(400, f"The body is no policy request: {error}.") from None
-    # Without a type it is taken for JSON. Nothing else is: HTML forms of any page can be sent here.
+            raise Refusal(400, f"The body is not a policy request: {error}.") from None
+    # JSON is the default. No other type is read as JSON: any web page can submit HTML forms to this server.
     if media != JSON or charset not in ("utf-8", "utf8"):
         wanted = JSON if route.text is None else f"{JSON} or text/plain"
         raise Refusal(415, f"The body must be {wanted} in UTF-8; with curl, add -H 'Content-Type: {JSON}'.")
@@ -175,7 +175,7 @@ def _read_body(route: Route[Any], body: bytes, content_type: str | None) -> dict
     if not route.body:
         if value in (None, {}, []):
             return {}
-        raise invalid("body", "", "this route takes no body")
+        raise invalid("body", "", "is not accepted by this route")
     return _fields(route, value)
 
 
@@ -214,28 +214,28 @@ def _unwrapped(route: Route[Any], name: str, model: type[Input], value: dict[str
 
 
 def _known(route: Route[Any], value: dict[str, Any]) -> dict[str, Any]:
-    _refuse_unknown("body", value, route.other_fields, "there is no such field")
+    _refuse_unknown("body", value, route.other_fields, "is not a known field")
     return value
 
 
 def _refuse_unknown(where: str, given: Iterable[str], known: Collection[str], sentence: str) -> None:
-    """Raise a 422 that names all that is not known."""
+    """Raise a 422 that lists all unknown names."""
     faults = [fault(where, name, sentence) for name in given if name not in known]
     if faults:
         raise Refusal(422, faults)
 
 
 def parse_json(body: bytes) -> Any:
-    """Read JSON (RFC 8259), and nothing that only looks like it.
+    """Parse JSON (RFC 8259) strictly.
 
-    :raises Refusal: 400, also for keys that come twice, NaN, numbers of thousands of digits, deep nesting, and more
-        than :data:`MAX_VALUES` values.
+    :raises Refusal: 400, also for duplicate keys, NaN, numbers of thousands of digits, deep nesting, and more than
+        :data:`MAX_VALUES` values.
     """
-    # Counted in a hundredth of the time that reading takes.
+    # Counting takes a hundredth of the time of parsing.
     if body.count(b",") > MAX_VALUES:
-        raise Refusal(400, f"The body has more than {MAX_VALUES} values, or commas in its texts.")
+        raise Refusal(400, f"The body has more than {MAX_VALUES} values, or commas within strings.")
     if body.startswith(BOM_UTF8):
-        raise Refusal(400, "The body begins with a byte order mark; JSON has none.")
+        raise Refusal(400, "The body begins with a byte order mark, which JSON does not allow.")
     try:
         return json.loads(
             body.decode("utf-8"),
@@ -255,7 +255,7 @@ def parse_json(body: bytes) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("duplicate key")
     return found
 
 
@@ -266,10 +266,10 @@ def _integer(text: str) -> int:
 
 
 def _number(text: str) -> int | float:
-    # 5.0 is a whole number to JSON Schema, and to clients that know no other.
+    # 5.0 is an integer in JSON Schema, and some clients have no other number type.
     number = float(text)
     return int(number) if abs(number) <= _EXACT and number.is_integer() else number
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

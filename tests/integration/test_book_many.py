@@ -91,5 +91,7 @@ class InForceTests(APITestCase):
         self.assertIn(AWAITS_REFRESH, answer["remarks"])
         self.assertEqual(sent(3), "DUNNO")
         answer = self.expect(200, service, "DELETE", "/domains/", [1])
-        self.assertIn("Thousands of users may no longer send from there, unless by another link.", answer["remarks"])
+        self.assertIn(
+            "Thousands of users may no longer send from there, unless another link allows it.", answer["remarks"]
+        )
         self.assertIn("not allowed to send mail", sent(4))

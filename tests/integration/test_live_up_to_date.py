@@ -1,4 +1,4 @@
-"""What ``/live/quota`` tells is what is enforced, also after the database was changed by hand."""
+"""``/live/quota`` shows the limit that is enforced, also after the database was changed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class UpToDateTests(LiveTestCase):
             [usage] = await self.node.state.usage(["alice"], RULES.interval)
             self.assertEqual((usage.limit, usage.used), (None, number + 1))
             if body is None:
-                self.assertIn("The cached limit was 5, the quota is 50: it counts now.", told["remarks"])
+                self.assertIn("The cached limit was 5; the quota of 50 applies now.", told["remarks"])
 
     async def test_a_copy_of_a_quota_that_was_taken_away_is_dropped(self) -> None:
         bob = await self.create("users", name="bob")

@@ -247,9 +247,9 @@ class ObjectTests(BookTestCase):
         bob = await self.create("users", name="bob", quota=quota, domains=[first])
         for path, ids, remarks in (
             ("/quotas/", [unused], []),
-            ("/quotas/", [quota], ["2 users have no quota now, and may send nothing."]),
-            ("/domains/", [first, second], ["2 users may no longer send from there, unless by another link."]),
-            ("/emails/", [email], ["1 user may no longer send from there, unless by another link."]),
+            ("/quotas/", [quota], ["2 users have no quota now, and may not send."]),
+            ("/domains/", [first, second], ["2 users may no longer send from there, unless another link allows it."]),
+            ("/emails/", [email], ["1 user may no longer send from there, unless another link allows it."]),
             ("/users/", [alice, bob], []),
         ):
             answer = await self.expect(200, "DELETE", path, ids)

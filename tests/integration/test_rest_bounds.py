@@ -82,23 +82,23 @@ class BodyTests(BoundsTestCase):
         answer = await self.node.ask("POST", "/users/", b"null")
         self.assertEqual(answer.status, 422)
 
-    async def test_faults_are_told_in_plain_sentences(self) -> None:
-        control = "must not hold control characters, as tabs and line ends are"
+    async def test_validation_errors_have_plain_messages(self) -> None:
+        control = "must not contain control characters such as tabs and line breaks"
         for method, path, body, sentence in (
             ("POST", "/users/", {"name": "a\tb"}, control),
             ("POST", "/users/", {}, "is missing"),
             ("POST", "/users/", {"name": ""}, "must not be empty"),
             ("POST", "/users/", {"name": "a" * 129}, "must have at most 128 characters"),
             ("POST", "/users/", {"name": 5}, "must be text"),
-            ("POST", "/users/", {"name": "\ud800"}, "must be text in UTF-8"),
+            ("POST", "/users/", {"name": "\ud800"}, "must be UTF-8 text"),
             ("POST", "/users/", {"name": "a", "quota": -1}, "must be at least 0"),
             ("POST", "/users/", {"name": "a", "quota": 10**999}, "must be at most 2147483647"),
             ("POST", "/users/", {"name": "a", "quota": "1"}, "must be a whole number"),
             ("POST", "/users/", {"name": "a", "quota": 1.5}, "must be a whole number"),
             ("POST", "/users/", {"name": "a", "domains": 1}, "must be a list"),
             ("POST", "/users/", {"name": "a", "domains": [1] * 1001}, "must have at most 1000 entries"),
-            ("POST", "/users/", {"user": {"name": "a", "colour": 1}}, "there is no such field"),
-            ("POST", "/users/", {"user": 5, "name": "a"}, "there is no such field"),
+            ("POST", "/users/", {"user": {"name": "a", "colour": 1}}, "is not a known field"),
+            ("POST", "/users/", {"user": 5, "name": "a"}, "is not a known field"),
             ("POST", "/users/", [], "must be an object"),
             ("POST", "/domains/", {"name": "a", "greylist": 1}, "must be true or false"),
             ("POST", "/domains/", {"name": "a b"}, "must be a domain name"),
@@ -106,21 +106,21 @@ class BodyTests(BoundsTestCase):
             ("POST", "/live/explain/", [], "must be an object"),
             ("POST", "/live/explain/", {}, "must not be empty"),
             ("POST", "/live/explain/", {"sender": 5}, "must be text"),
-            ("POST", "/live/explain/", {"sender": "a\nb"}, "must not hold line ends or NUL"),
+            ("POST", "/live/explain/", {"sender": "a\nb"}, "must not contain line breaks or NUL"),
             ("POST", "/live/explain/", {"sender": "a" * 16385}, "must have at most 16384 characters"),
             ("GET", "/users/?limit=many", None, "must be a whole number"),
-            ("GET", "/users/" + "9" * 30, None, "must be a whole number; GET /users/?q=NAME finds the id of a name"),
+            ("GET", "/users/" + "9" * 30, None, "must be a whole number; use GET /users/?q=NAME to find the id"),
             ("GET", "/live/grl/tally/a%20b", None, "must be an IPv4 or IPv6 address, or a domain name"),
         ):
             answer = await self.node.ask(method, path, body)
             self.assertEqual(answer.status, 422, (path, body, answer.body))
             self.assertEqual([fault["msg"] for fault in answer.detail], [sentence], (path, body))
 
-    async def test_what_is_no_json_is_told_in_plain_sentences(self) -> None:
+    async def test_bodies_that_are_not_json_have_plain_messages(self) -> None:
         for body, sentence in (
             (b'{"quota": ' + b"9" * 10000 + b"}", "The body is not JSON: a number has more than 1000 digits."),
             (b'{"name": "\xff"}', "The body is not UTF-8."),
-            (b"\xef\xbb\xbf{}", "The body begins with a byte order mark; JSON has none."),
+            (b"\xef\xbb\xbf{}", "The body begins with a byte order mark, which JSON does not allow."),
         ):
             answer = await self.node.ask("POST", "/users/", body, headers={"Content-Type": "application/json"})
             self.assertEqual((answer.status, answer.detail), (400, sentence))

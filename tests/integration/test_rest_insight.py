@@ -94,16 +94,16 @@ class ExplainTests(InsightTestCase):
         self.node.sent = 2
         answer = (await self.node.ask("POST", "/live/explain/", REQUEST)).json
         self.assertEqual(answer["answer"], answer["response"][2])
-        remark = "Postfix would be answered by SenderDomainAuthPolicy; not asked: SenderDomainAuthPolicy."
+        remark = "Postfix would get the answer of SenderDomainAuthPolicy. Policies not run: SenderDomainAuthPolicy."
         self.assertEqual(answer["remarks"], [remark])
 
     async def test_the_protocol_state_is_one_of_postfix_and_rcpt_where_there_is_none(self) -> None:
         without = {name: value for name, value in REQUEST.items() if name != "protocol_state"}
-        missing = "It has no protocol_state: RCPT was taken."
+        missing = "protocol_state is missing: RCPT is assumed."
         for given, state, remarks in (
             ({}, "RCPT", [missing]),
             ({"protocol_state": ""}, "RCPT", [missing]),
-            ({"protocol_state": "data"}, "DATA", ["data was taken for DATA."]),
+            ({"protocol_state": "data"}, "DATA", ["protocol_state data was read as DATA."]),
             ({"protocol_state": "END-OF-MESSAGE"}, "END-OF-MESSAGE", []),
         ):
             answer = await self.node.ask("POST", "/live/explain/", {**without, **given})
@@ -162,7 +162,7 @@ class DecisionsTests(InsightTestCase):
         self.assertEqual(answer["remarks"], [searched, "There may be more: the newest 1 are shown."])
         self.node.records = []
         answer = (await self.node.ask("GET", "/live/decisions/")).json
-        self.assertEqual(answer["remarks"], ["This node has decided nothing since it was started."])
+        self.assertEqual(answer["remarks"], ["This node has made no decisions since its start."])
         [route] = [each for each in self.node.api.routes if each.path == "/live/decisions/"]
         self.assertIn(f"own last {RECENT} since", route.note)
 
@@ -196,7 +196,7 @@ class FollowTests(InsightTestCase):
         self.assertEqual(await self.follow("after=1001&limit=4"), ([1002, 1003, 1004, 1005], 1005, False))
         self.assertEqual(await self.follow("after=1005&limit=4"), ([1006, 1007], 1007, False))
         remarks = (await self.node.ask("GET", "/live/decisions/?after=1001&limit=4")).json["remarks"]
-        self.assertEqual(remarks, ["There may be more: ask again with after=1005."])
+        self.assertEqual(remarks, ["There may be more: repeat with after=1005."])
         remarks = (await self.node.ask("GET", "/live/decisions/?after=1003&limit=4")).json["remarks"]
         self.assertEqual(remarks, [])
 
@@ -207,7 +207,7 @@ class FollowTests(InsightTestCase):
         for after in (1004, 0, 2**53 - 1):
             self.assertEqual(await self.follow(f"after={after}"), (there, 1015, True))
         remarks = (await self.node.ask("GET", "/live/decisions/?after=1004")).json["remarks"]
-        missing = "Decisions before these are missing: this node remembers its last, and those since its start."
+        missing = "Earlier decisions are missing: this node keeps only its last ones since its start."
         self.assertEqual(remarks, [missing])
 
     async def test_a_number_that_is_none_is_refused(self) -> None:

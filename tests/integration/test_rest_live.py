@@ -76,11 +76,11 @@ class QuotaTests(LiveTestCase):
         self.assertEqual((await self.expect(200, "GET", f"/live/quota/{alice}?name=bob")).response, 10)
         found = (await self.expect(200, "GET", "/live/quota/77?name=alice")).json
         self.assertEqual(found["response"], 10)
-        self.assertIn("There is no user with id 77; the name alice was used.", found["remarks"])
+        self.assertIn("There is no user with id 77: found by name alice.", found["remarks"])
 
     async def test_what_was_looked_for_is_named(self) -> None:
         for path, status, detail in (
-            ("/live/quota/0", 400, "Neither a user's id nor a name was given."),
+            ("/live/quota/0", 400, "The id or the name of a user is required."),
             ("/live/quota/77", 404, "There is no user with id 77."),
             ("/live/quota/0?name=nobody", 404, "There is no user with name nobody."),
             ("/live/quota/77?name=nobody", 404, "There is no user with id 77 or name nobody."),
@@ -213,20 +213,20 @@ class InboundTests(LiveTestCase):
     async def test_a_tuple_is_found_by_address_also_where_spf_passed(self) -> None:
         asked = {"client_address": "192.0.2.7", "sender": "a@Example.com", "recipient": "b@example.org"}
         never = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
-        wanted = ["It was not met as from 192.0.2.0/24 or example.com."]
+        wanted = ["No greylist entry for 192.0.2.0/24 or example.com."]
         self.assertEqual((never["response"], never["remarks"]), (0.0, wanted))
         await self.meet("example.com", "i1")
         by_domain = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
         self.assertApproximates(by_domain["response"], time.time(), 10)
-        self.assertEqual(by_domain["remarks"], ["It was met as from example.com."])
+        self.assertEqual(by_domain["remarks"], ["The greylist entry is for example.com."])
         asked_so = (await self.expect(200, "GET", "/live/grl/tuple/", {**asked, "client_address": "example.com"})).json
         self.assertEqual(asked_so["response"], by_domain["response"])
         await self.meet("192.0.2.0/24", "i2")
         newest = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
         self.assertGreater(newest["response"], by_domain["response"])
-        self.assertEqual(newest["remarks"], ["It was met as from 192.0.2.0/24."])
+        self.assertEqual(newest["remarks"], ["The greylist entry is for 192.0.2.0/24."])
         bounce = (await self.expect(200, "GET", "/live/grl/tuple/", {**asked, "sender": ""})).json
-        self.assertEqual(bounce["remarks"], ["It was not met as from 192.0.2.0/24."])
+        self.assertEqual(bounce["remarks"], ["No greylist entry for 192.0.2.0/24."])
 
     async def test_a_tuple_is_found_in_either_form_of_its_domains(self) -> None:
         a, u = "xn--bcher-kva.example", "bücher.example"
@@ -238,16 +238,17 @@ class InboundTests(LiveTestCase):
             query = urlencode(asked)
             self.assertTrue((await self.expect(200, "GET", f"/live/grl/tuple/?{query}")).response, domain)
 
-    async def test_where_nothing_counts_it_is_said_what_to_ask_for(self) -> None:
+    async def test_a_missing_tally_comes_with_what_to_request_instead(self) -> None:
         await self.meet("example.net", "i1")
-        by_address = "Nothing counts for 192.0.2.0/24. One that SPF passed counts as its sender's domain: "
+        by_address = "No tally for 192.0.2.0/24. If SPF passed, the messages count for the sender's domain: "
         by_domain = (
-            "Nothing counts for example.org. One that SPF did not pass counts as its network: ask for its address."
+            "No tally for example.org. If SPF did not pass, the messages count for the client's network: "
+            "request its address."
         )
         for method, nothing in (("GET", []), ("DELETE", "deleted")):
             answer = (await self.expect(200, method, "/live/grl/tally/192.0.2.7")).json
             self.assertEqual(answer["response"], nothing)
-            self.assertEqual(answer["remarks"], [by_address + "ask for that."])
+            self.assertEqual(answer["remarks"], [by_address + "request that."])
             answer = (await self.expect(200, method, "/live/grl/tally/example.org")).json
             self.assertEqual((answer["response"], answer["remarks"]), (nothing, [by_domain]))
             self.assertEqual((await self.expect(200, method, "/live/grl/tally/example.net")).json["remarks"], [])
@@ -288,11 +289,11 @@ class WithoutSpfIdentityTests(InboundTests):
         await self.meet("example.com", "i1")
         asked = {"client_address": "192.0.2.7", "sender": "a@example.com", "recipient": "b@example.org"}
         found = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
-        self.assertEqual((found["response"], found["remarks"]), (0.0, ["It was not met as from 192.0.2.0/24."]))
+        self.assertEqual((found["response"], found["remarks"]), (0.0, ["No greylist entry for 192.0.2.0/24."]))
 
-    async def test_where_nothing_counts_it_is_said_what_to_ask_for(self) -> None:
+    async def test_a_missing_tally_comes_with_what_to_request_instead(self) -> None:
         found = (await self.expect(200, "GET", "/live/grl/tally/192.0.2.7")).json
-        self.assertEqual((found["response"], found["remarks"]), ([], ["Nothing counts for 192.0.2.0/24."]))
+        self.assertEqual((found["response"], found["remarks"]), ([], ["No tally for 192.0.2.0/24."]))
 
 
 class ConfigTests(LiveTestCase):

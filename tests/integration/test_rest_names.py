@@ -37,7 +37,7 @@ class SeveralTests(NamesTestCase):
         with self.node.book._engine.begin() as connection:
             for id, name in ((1, "ALICE"), (2, "alice"), (3, "Bob"), (4, "carol")):
                 connection.execute(insert(users), {"id": id, "name": name})
-        sentence = "User ALICE is not used: whoever logs in by that name is user alice, id 2."
+        sentence = "User ALICE is not used: a login by that name is user alice, id 2."
         for id, wanted in ((1, True), (2, False), (3, False), (4, False)):
             remarks = (await self.expect(200, "GET", f"/live/quota/{id}")).json["remarks"]
             self.assertEqual(sentence in remarks, wanted, remarks)

@@ -90,6 +90,6 @@ class RequestTests(BookTestCase):
 
     async def test_explain_tells_what_postfix_calls_what_somebody_meant(self) -> None:
         [fault] = (await self.expect(422, "POST", "/live/explain/", {"user": "ann", "ip": "192.0.2.1"})).detail
-        self.assertIn("user (sasl_username)", fault["msg"])
-        self.assertIn("ip (client_address)", fault["msg"])
+        self.assertIn("user (use sasl_username)", fault["msg"])
+        self.assertIn("ip (use client_address)", fault["msg"])
         self.assertEqual(self.node.explained, [])

@@ -1,4 +1,4 @@
-"""What all models of input share."""
+"""The base of all input models."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Input(BaseModel):
-    """What a route takes."""
+    """The input of a route: path, query and body."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class Nothing(Input):
-    """A route that takes nothing."""
+    """The input of a route without parameters or a body."""

@@ -1,4 +1,4 @@
-"""Input about users, domains, emails and quotas."""
+"""Input of the routes for users, domains, emails and quotas."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ MAX_LIST = 10_000
 class Listing(Input):
     q: Text = Field(
         "",
-        description="Only those whose name contains this, letter case aside. A domain's label of other than ASCII "
-        "letters is found as a whole.",
+        description="Only entries whose name contains this text, case-insensitively. A label with non-ASCII letters "
+        "must be complete.",
     )
-    skip: int = Field(0, ge=0, le=MAX_ID, description="How many to leave out at first; lists are ordered by id.")
-    limit: int = Field(1000, ge=1, le=MAX_LIST, description="How many to list at most.")
+    skip: int = Field(0, ge=0, le=MAX_ID, description="The number of entries to skip; lists are ordered by id.")
+    limit: int = Field(1000, ge=1, le=MAX_LIST, description="The maximum number of entries.")
 
 
 class ById(Input):
-    id: Id = Field(description="Its id, as lists and the answer to its creation show it.")
+    id: Id = Field(description="The id, as shown in lists and in the answer to its creation.")
 
 
 class LinkedListing(Listing, ById):
@@ -47,7 +47,7 @@ class UserIds(Input):
 
 
 class QuotasOf(UserIds):
-    nulls: Flag = Field(True, description="Whether users without a quota are listed.")
+    nulls: Flag = Field(True, description="Whether to include users without a quota.")
 
 
 class DomainIds(Input):
@@ -99,17 +99,15 @@ class QuotaFields(Input):
 
 
 class UserLinks(Input):
-    quota: IdOrNone | None = Field(
-        None, description="Id of the quota that the user is to have. 0 gives none, and takes none away.", examples=[1]
-    )
+    quota: IdOrNone | None = Field(None, description="Id of the user's quota. 0 changes nothing.", examples=[1])
     domains: Ids | None = Field(
         None,
-        description="Ids of the domains from all of whose addresses the user may send. An empty list changes nothing.",
+        description="Ids of domains: the user may send from all of their addresses. An empty list changes nothing.",
         examples=[[1, 2]],
     )
     emails: Ids | None = Field(
         None,
-        description="Ids of single addresses that the user may send from besides. An empty list changes nothing.",
+        description="Ids of further addresses that the user may send from. An empty list changes nothing.",
         examples=[[3]],
     )
 
@@ -121,15 +119,15 @@ class UserLink(Input):
 
 
 class NewUser(UserLinks, UserFields):
-    """A user, with ids of what is linked to it."""
+    """A user, and ids of what to link to it."""
 
 
 class NewDomain(UserLink, DomainFields):
-    """A domain, with ids of the users it is linked to."""
+    """A domain, and ids of the users to link to it."""
 
 
 class NewEmail(UserLink, EmailFields):
-    """A mail address, with ids of the users it is linked to."""
+    """A mail address, and ids of the users to link to it."""
 
 
 class NewQuota(QuotaFields):
@@ -176,19 +174,19 @@ class QuotaChanges(Input):
 
 
 class ChangedUser(UserLinks, UserChanges):
-    """What is to change of a user; what is not given stays. Lists of ids replace those there."""
+    """Changes to a user. Omitted fields are left unchanged; lists of ids replace the existing links."""
 
 
 class ChangedDomain(UserLink, DomainChanges):
-    """What is to change of a domain; what is not given stays. A list of ids replaces those there."""
+    """Changes to a domain. Omitted fields are left unchanged; a list of ids replaces the existing links."""
 
 
 class ChangedEmail(UserLink, EmailChanges):
-    """What is to change of a mail address; what is not given stays. A list of ids replaces those there."""
+    """Changes to a mail address. Omitted fields are left unchanged; a list of ids replaces the existing links."""
 
 
 class ChangedQuota(QuotaChanges):
-    """What is to change of a quota, for all of its users; what is not given stays."""
+    """Changes to a quota, for all of its users. Omitted fields are left unchanged."""
 
 
 class WrappedUserChanges(UserLinks):

@@ -1,4 +1,4 @@
-"""Input about decisions, the configuration and the documentation."""
+"""Input of the routes for decisions, the configuration and the documentation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from chapps_tw.rest.fields import ClientOrNetwork, Text
 from chapps_tw.rest.models.base import Input
 
-# The largest whole number that every JSON reader takes as it is.
+# The largest integer that every JSON parser reads exactly.
 MAX_SEQUENCE = 2**53 - 1
 
 _REQUEST = {
@@ -19,24 +19,24 @@ _REQUEST = {
     "sender": "alice@example.com",
     "recipient": "friend@example.net",
 }
-# As Postfix tells them (SMTPD_POLICY_README).
+# As in SMTPD_POLICY_README.
 PROTOCOL_STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
 _MAX_ATTRIBUTE = 16384
 
 
 def _attribute(value: object) -> str:
-    """A name or a value as the policy port takes it: bytes that are no UTF-8 are in it as surrogates."""
+    """Check a name or a value of an attribute. Bytes that are not UTF-8 are represented as surrogates."""
     if not isinstance(value, str):
         raise ValueError("must be text")
     if len(value) > _MAX_ATTRIBUTE:
         raise ValueError(f"must have at most {_MAX_ATTRIBUTE} characters")
     if "\0" in value or "\n" in value:
-        raise ValueError("must not hold line ends or NUL")
+        raise ValueError("must not contain line breaks or NUL")
     return value
 
 
-# What people write, and what Postfix calls it.
-_SLIPS = {
+# Common misnomers, and the names that Postfix uses.
+_MISNOMERS = {
     **dict.fromkeys(("user", "username", "login"), "sasl_username"),
     **dict.fromkeys(("client", "ip", "address"), "client_address"),
     **dict.fromkeys(("from", "mail_from"), "sender"),
@@ -46,21 +46,21 @@ _SLIPS = {
 }
 
 
-def _without_slips(attributes: dict[str, str]) -> dict[str, str]:
-    slips = [f"{name} ({_SLIPS[name]})" for name in attributes if name in _SLIPS]
-    if slips:
-        raise ValueError(f"must have the names that Postfix gives its attributes, in place of {', '.join(slips)}")
+def _named_as_in_postfix(attributes: dict[str, str]) -> dict[str, str]:
+    misnomers = [f"{name} (use {_MISNOMERS[name]})" for name in attributes if name in _MISNOMERS]
+    if misnomers:
+        raise ValueError(f"must have the attribute names of Postfix: {', '.join(misnomers)}")
     return attributes
 
 
-def _in_a_state(attributes: dict[str, str]) -> dict[str, str]:
+def _with_known_state(attributes: dict[str, str]) -> dict[str, str]:
     state = attributes.get("protocol_state")
     if state and state.upper() not in PROTOCOL_STATES:
         raise ValueError(f"protocol_state must be one of {', '.join(PROTOCOL_STATES)}")
     return attributes
 
 
-# Lone surrogates are no str to pydantic.
+# pydantic does not accept lone surrogates in a str.
 _NAME = Annotated[str, PlainValidator(_attribute), WithJsonSchema({"type": "string"})]
 _VALUE = Annotated[
     str,
@@ -69,32 +69,34 @@ _VALUE = Annotated[
 ]
 
 
-class Question(Input):
-    """A policy request, and the listener that it is meant for."""
+class Explain(Input):
+    """A policy request, and the listener to explain it for."""
 
-    attributes: Annotated[dict[_NAME, _VALUE], AfterValidator(_without_slips), AfterValidator(_in_a_state)] = Field(
+    attributes: Annotated[
+        dict[_NAME, _VALUE], AfterValidator(_named_as_in_postfix), AfterValidator(_with_known_state)
+    ] = Field(
         min_length=1,
         max_length=256,
-        description="What Postfix would send, as in SMTPD_POLICY_README. Without `protocol_state`, RCPT is taken.",
+        description="The attributes as Postfix sends them (SMTPD_POLICY_README). `protocol_state` is RCPT by default.",
         examples=[_REQUEST],
         json_schema_extra={"properties": {"protocol_state": {"type": "string", "enum": ["", *PROTOCOL_STATES]}}},
     )
-    listener: Text = Field("", description="The listener to ask; without one, the first that fits the request.")
+    listener: Text = Field("", description="The listener; by default the first one that accepts the request.")
 
 
 class DecisionFilter(Input):
-    user: Text = Field("", description="Only those about this user, however spelled.")
-    sender: Text = Field("", description="Only those about mail from this address, or from any of this domain.")
-    recipient: Text = Field("", description="Only those about mail to this address, or to any of this domain.")
-    client: ClientOrNetwork = Field("", description="Only those about mail from this client address or network.")
-    instance: Text = Field("", description="Only those of the message that Postfix gave this instance.")
-    queue_id: Text = Field("", description="Only those of the message with this queue id.")
-    limit: int = Field(100, ge=1, le=1000, description="How many to list at most.")
+    user: Text = Field("", description="Only decisions about this user, in any spelling.")
+    sender: Text = Field("", description="Only decisions about mail from this address or domain.")
+    recipient: Text = Field("", description="Only decisions about mail to this address or domain.")
+    client: ClientOrNetwork = Field("", description="Only decisions about mail from this client address or network.")
+    instance: Text = Field("", description="Only decisions about the message with this `instance`.")
+    queue_id: Text = Field("", description="Only decisions about the message with this queue id.")
+    limit: int = Field(100, ge=1, le=1000, description="The maximum number of decisions.")
     after: int | None = Field(
         None,
         ge=0,
         le=MAX_SEQUENCE,
-        description="Only those after this sequence number, oldest first: the `last_sequence` of the answer before.",
+        description="Only decisions after this number, oldest first: the `last_sequence` of the previous answer.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Input about the live state."""
+"""Input of the routes for the live state."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ MAX_PAIRS = 10_000
 
 
 class Who(Input):
-    """A user by id, or by name where the id is 0 or is not found."""
+    """A user by id, or by name if the id is 0 or does not exist."""
 
-    user_id: int = Field(ge=0, le=MAX_ID, description="The user's id, or 0 to ask by name.")
+    user_id: int = Field(ge=0, le=MAX_ID, description="The id of the user, or 0 to use the name.")
     name: UserName | None = Field(
-        None, description="The user's name: needed when the id is 0, and used when there is no user with the id."
+        None, description="The name of the user. Required if the id is 0, and used if the id does not exist."
     )
 
 
 class Authorizations(Input):
     user_ids: Ids = Field(description="Ids of users.")
-    domain_ids: Ids = Field([], description="Ids of domains. Of these and `email_ids`, one must be given.")
-    email_ids: Ids = Field([], description="Ids of mail addresses. Of these and `domain_ids`, one must be given.")
+    domain_ids: Ids = Field([], description="Ids of domains. This or `email_ids` is required.")
+    email_ids: Ids = Field([], description="Ids of mail addresses. This or `domain_ids` is required.")
 
     @model_validator(mode="after")
     def _not_too_many(self) -> Self:
@@ -40,8 +40,8 @@ class Authorization(Input):
 
 class Tuple(Input):
     client_address: Client
-    sender: Text = Field(description="The address that the mail comes from; empty for the null sender.")
-    recipient: Text = Field(description="The address that the mail goes to.")
+    sender: Text = Field(description="The sender address; empty for the null sender.")
+    recipient: Text = Field(description="The recipient address.")
 
 
 class TallyOf(Input):

@@ -1,4 +1,4 @@
-"""Users, domains, emails and quotas: lists, and one at a time."""
+"""Users, domains, emails and quotas: list, show, create, change and delete."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from chapps_tw.rest.routing import Link, Reply, Route
 
 MAX_SHOWN = 1000
 
-# What more there is to say about a change, and about deleting.
+# Appended to the notes of the routes that change and delete.
 _ABOUT_CHANGE = {
-    "user": " What was counted stays with the name: with another one, a user begins at nothing.",
+    "user": " Usage is counted by name: a renamed user starts at zero.",
 }
 _ABOUT_DELETE = {
-    "user": " What was counted stays with the name: a new user of the same name goes on from there.",
-    "domain": " How many users were linked to them is told there too.",
-    "email": " How many users were linked to them is told there too.",
-    "quota": " How many users have none now is told there too; without one, a user may send nothing.",
+    "user": " Usage is counted by name: a new user of the same name inherits it.",
+    "domain": " `remarks` also says how many users were linked.",
+    "email": " `remarks` also says how many users were linked.",
+    "quota": " `remarks` also says how many users now have no quota; without a quota, a user may not send.",
 }
 
 
 def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
-    """All routes of this family.
+    """Return all routes of this family.
 
-    :param list_lock: held while a long list is read, one at a time: reading keeps the interpreter busy in whatever
-        thread it is done, and policies wait for it.
+    :param list_lock: allows one long list to be read at a time: reading occupies the interpreter from any thread, and
+        delays policies.
     """
     for kind in KINDS.values():
         yield from _Collection(kind, book, list_lock).routes()
 
 
 def _next(kind: Kind) -> Iterator[Link]:
-    """What can be asked about an object that was created."""
+    """Return the routes that can be called for a new object."""
     p, id = kind.plural, "$response.body#/response/id"
     yield Link(f"get_{p}_id", {"id": id})
     yield Link(f"put_{p}", body="$response.body#/response")
@@ -62,32 +62,32 @@ class _Collection:
     def routes(self) -> Iterator[Route[Any]]:
         kind, path = self._kind, f"/{self._kind.plural}/"
         p = kind.singular
-        beside = f"What is linked to the {p} stands beside it" if kind.linked else ""
-        given = f" {beside}, if it was given." if beside else ""
+        beside = f"The answer includes what is linked to the {p}" if kind.linked else ""
+        given = f" {beside}, if the request set it." if beside else ""
         yield Route("GET", path, f"List {kind.plural}", self.listed, m.Listing, kind.many, tag=kind.plural)
         yield Route(
             "POST", path, f"Create {kind.with_article}", self.create, kind.new, kind.one, body="*", query=False,
             wrapped=(p, kind.new_wrapped), status=201, errors=(409,), changes=True, tag=kind.plural,
-            note=f"The answer has its id.{given}", follow=tuple(_next(kind)),
+            note=f"The answer includes its id.{given}", follow=tuple(_next(kind)),
         )  # fmt: skip
         yield Route(
             "PUT", path, f"Change {kind.with_article}", self.change, kind.changed, kind.one, body="*", query=False,
             wrapped=(p, kind.changed_wrapped), errors=(404, 409), changes=True, tag=kind.plural,
-            note=f"What is not given, null, or an empty list stays as it is.{_ABOUT_CHANGE.get(p, '')}{given}",
+            note=f"Fields that are omitted, null or an empty list are left unchanged.{_ABOUT_CHANGE.get(p, '')}{given}",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Delete {kind.plural}", self.delete, kind.ids, a.Said, body=f"{p}_ids",
             errors=(409,), changes=True, tag=kind.plural,
-            note=f"Their links go with them. Ids that nothing has are named in `remarks`.{_ABOUT_DELETE[p]}",
+            note=f"Their links are deleted too. `remarks` lists ids that do not exist.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
             "DELETE", path + "{id}/", f"Delete {kind.with_article}", self.delete_one, m.ById, a.Said,
             errors=(404, 409), changes=True, tag=kind.plural,
-            note=f"Its links go with it.{_ABOUT_DELETE[p]}",
+            note=f"Its links are deleted too.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
             "GET", path + "{id}/", f"Show {kind.with_article}", self.show, m.ById, kind.one, errors=(404,),
-            tag=kind.plural, note=f"{beside}, at most {MAX_SHOWN} of each kind." if beside else "",
+            tag=kind.plural, note=f"{beside}: at most {MAX_SHOWN} of each kind." if beside else "",
         )  # fmt: skip
 
     async def listed(self, page: m.Listing) -> Reply:
@@ -104,7 +104,7 @@ class _Collection:
         for other in self._kind.linked:
             linked = await self._book.entries(other, limit=MAX_SHOWN + 1, linked=(self._kind.plural, which.id))
             if len(linked) > MAX_SHOWN:
-                remarks.append(f"Only {MAX_SHOWN} {other} are shown; list the rest with skip.")
+                remarks.append(f"Only the first {MAX_SHOWN} {other} are shown; use skip to list the rest.")
             beside |= self._association(other, linked[:MAX_SHOWN])
         return Reply(shown(self._kind.plural, found[0]), beside, remarks)
 
@@ -147,7 +147,7 @@ class _Collection:
         return {name: getattr(given, name) for name in names if getattr(given, name) is not None}
 
     def _links(self, given: Any) -> tuple[dict[str, list[int]], list[str]]:
-        """The ids that are to be linked by kind, and the kinds for which none is given: no quota, an empty list."""
+        """Return the ids to link, by kind, and the kinds for which quota 0 or an empty list was given."""
         links, empty = {}, []
         for other in self._kind.linked:
             ids = getattr(given, "quota" if other == "quotas" else other)
@@ -158,11 +158,9 @@ class _Collection:
         return links, empty
 
     def _nothing_changed(self, id: int, other: str) -> str:
-        """What a client is told that may have meant to take links away; to clients of CHAPPS it means nothing."""
+        """Return a remark for a client that may have meant to remove the links. To CHAPPS it meant no change."""
         what, path = ("quota 0", "quota") if other == "quotas" else (f"an empty list of {other}", other)
-        return (
-            f"{what.capitalize()} changes nothing: DELETE /{self._kind.plural}/{id}/{path}/ takes away what is there."
-        )
+        return f"{what.capitalize()} changes nothing: use DELETE /{self._kind.plural}/{id}/{path}/ to remove links."
 
     def _association(self, other: str, linked: Sequence[Entry] | None) -> dict[str, Any]:
         if other == "quotas":

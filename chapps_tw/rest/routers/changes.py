@@ -1,4 +1,4 @@
-"""Changes of the book by HTTP: errors as answers, and what the answer remarks."""
+"""Changes of the book over HTTP: errors as responses, and remarks about the effect."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ AWAITS_REFRESH: Final = (
 
 
 async def changed(kind: str, doing: str, change: Awaitable[Changed]) -> Changed:
-    """The outcome of a change.
+    """Await a change and return its outcome.
 
-    :param kind: of what is changed.
-    :param doing: ``creating`` or the like.
-    :raises Refusal: 404 when it does not exist, 409 for a name that is taken and for a link to what does not exist.
+    :param kind: the kind of entry that is changed.
+    :param doing: ``creating`` or the like, for messages.
+    :raises Refusal: 404 if the entry does not exist, 409 if a name is taken or a linked entry does not exist.
     """
     try:
         return await change
@@ -36,17 +36,17 @@ async def changed(kind: str, doing: str, change: Awaitable[Changed]) -> Changed:
 
 
 def when_in_effect(change: Changed) -> list[str]:
-    """Remarks about a change that is not in effect everywhere yet."""
+    """Return remarks about a change that is not in effect everywhere yet."""
     remarks = [AWAITS_REFRESH] if change.awaits_refresh else []
     return [*remarks, AWAITS_STATE] if change.awaits_state else remarks
 
 
 def lost_by_users(kind: str, deletion: Changed) -> list[str]:
-    """A remark about the users that lose something with what was deleted, if there are any."""
+    """Return a remark about the users that lose a quota or a sender by a deletion, if there are any."""
     if kind == "users" or deletion.users == 0:
         return []
     one = deletion.users == 1
     users = "1 user" if one else f"{deletion.users or 'Thousands of'} users"
     if kind == "quotas":
-        return [f"{users} {'has' if one else 'have'} no quota now, and may send nothing."]
-    return [f"{users} may no longer send from there, unless by another link."]
+        return [f"{users} {'has' if one else 'have'} no quota now, and may not send."]
+    return [f"{users} may no longer send from there, unless another link allows it."]

@@ -1,4 +1,4 @@
-"""The page on which the API can be browsed and tried, with everything that it needs from here."""
+"""The documentation page, on which the API can be browsed and tried, and its assets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TYPES = {
     "favicon-32x32.png": "image/png",
 }
 
-# The style sheet of Swagger UI holds images as data.
+# The style sheet of Swagger UI contains images as data: URLs.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -30,18 +30,18 @@ _HEADERS = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"
 
 
 class Docs:
-    """The page and its parts."""
+    """The page and its assets."""
 
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
-            "GET", "/", "Leads to the page of documentation", self.start, answer=Said, status=307, open=True,
+            "GET", "/", "Redirect to the documentation page", self.start, answer=Said, status=307, open=True,
             tag="documentation",
         )  # fmt: skip
         yield Route(
             "GET", "/docs", "This page", self.page, content_type=HTML, browser=True, tag="documentation"
         )  # fmt: skip
         yield Route(
-            "GET", "/docs/{name}", "A part of the page", self.part, m.Asset, errors=(404,), query=False, browser=True,
+            "GET", "/docs/{name}", "An asset of the page", self.part, m.Asset, errors=(404,), query=False, browser=True,
             hidden=True,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""How the service is, what it decided, and what it would decide."""
+"""Health, decisions, explanations, metrics, and writing the configuration."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Record(Protocol):
-    """A decision, as it was logged."""
+    """A logged decision."""
 
     def as_dict(self) -> dict[str, object]:
-        """With the keys of :class:`~chapps_tw.rest.answers.Decided`."""
+        """Return its fields, as in :class:`~chapps_tw.rest.answers.Decided`."""
 
 
 class SequencedRecord(Record, Protocol):
-    """A decision that is remembered, which has a sequence number."""
+    """A decision in the decision ring."""
 
     @property
     def sequence(self) -> int:
-        """Numbers rise by one from decision to decision."""
+        """The sequence number: one higher for each decision."""
 
 
 class Explained(NamedTuple):
-    """What would be answered.
+    """The result of an explanation.
 
-    :ivar answer: what Postfix would get; it is one of the records.
-    :ivar records: what each policy would answer, in the order in which they are asked.
+    :ivar answer: the decision that Postfix would get; one of the records.
+    :ivar records: the decision of each policy, in the order in which they run.
     """
 
     answer: Record
@@ -49,30 +49,30 @@ class Explained(NamedTuple):
 
 
 class Search(Protocol):
-    """A look through the last decisions, which goes on as far as it is asked to."""
+    """A search of the decision ring, which proceeds as its iterator is consumed."""
 
     @property
     def records(self) -> Iterator[SequencedRecord | None]:
-        """With ``None`` for each that is not wanted: a place to pause at.
+        """The matching records, and ``None`` for each other record, where the caller may pause.
 
-        Newest first, or oldest first of those after a sequence number.
+        Newest first; with a sequence number, oldest first.
         """
 
     @property
     def searched(self) -> int:
-        """How many there are."""
+        """The number of records that are searched."""
 
     @property
     def since(self) -> float:
-        """Epoch seconds of the oldest of them."""
+        """The time of the oldest of them, in epoch seconds."""
 
     @property
     def last_sequence(self) -> int:
-        """The number of the newest decision that there is."""
+        """The sequence number of the newest decision."""
 
     @property
     def dropped(self) -> bool:
-        """Whether decisions after the sequence number are missing, or may be."""
+        """Whether decisions after the given sequence number are, or may be, missing."""
 
 
 Check = Callable[[], Awaitable[object]]
@@ -80,29 +80,29 @@ Explain = Callable[[str, Mapping[str, str]], Awaitable[Explained]]
 Find = Callable[[Mapping[str, str], int | None], Search]
 
 _EXPLAIN_NOTE = (
-    "`answer` is what Postfix would get. A request that has no `protocol_state` is taken for one at RCPT. The header "
-    "of SPF is shown for each recipient, though Postfix is given it once for a message."
+    "`answer` is what Postfix would get. Without `protocol_state`, RCPT is assumed. The SPF header is shown for each "
+    "recipient, although Postfix gets it only once per message."
 )
 _DECISIONS_NOTE = (
-    "Each node remembers its own last 5000 since its start, fewer where they take more than 8 MiB; how far that "
-    "reaches back stands in `remarks`. All there ever were are in the log. Addresses of senders and recipients compare "
-    "without letter case, and their domains with other than ASCII letters in whatever form; a domain alone, as "
-    "`example.com`, stands for all addresses in it.\n\n"
-    "To follow the decisions, ask first without `after`, and then repeatedly with `after` set to the `last_sequence` "
-    "of the answer before: that gives what has come since, oldest first, each decision once. Where there is more than "
-    "`limit`, the next answer goes on from there. `dropped` tells that decisions between are missing: the node has "
-    "dropped them since, or was restarted. Each node has numbers of its own."
+    "Each node keeps its last 5000 decisions since its start, fewer if they take more than 8 MiB; `remarks` says how "
+    "far back they go. The log has all decisions. Sender and recipient addresses are case-insensitive, and their "
+    "internationalized domains match as U-labels and A-labels; a domain, such as `example.com`, matches all addresses "
+    "in it.\n\n"
+    "To follow the decisions, first omit `after`, then repeatedly set it to the `last_sequence` of the previous "
+    "answer: each answer has the decisions made since, oldest first, each decision once. If there are more than "
+    "`limit`, the next answer continues from there. `dropped` is true if decisions in between are missing, because "
+    "the node dropped them or was restarted. Sequence numbers of different nodes are unrelated."
 )
 
 
 class WrongPasscode(Exception):
-    """The passcode is not the one of the configuration, or there is none. Says which."""
+    """The passcode is wrong, or the configuration has none. The message says which."""
 
 
 class Health:
-    """Whether the process, the state store and the database answer.
+    """Health checks: the process, the state store and the database.
 
-    :param checks: by name, what returns when that part answers and raises when it does not.
+    :param checks: a check by name of the part; it returns if the part works, and raises if not.
     """
 
     def __init__(self, checks: Mapping[str, Check], reactor: IReactorTime) -> None:
@@ -111,10 +111,16 @@ class Health:
 
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
-            "GET", "/health", "Whether the process is alive", self.health, answer=answers.Alive, open=True, tag="health"
+            "GET",
+            "/health",
+            "Check that the process is alive",
+            self.health,
+            answer=answers.Alive,
+            open=True,
+            tag="health",
         )
         yield Route(
-            "GET", "/ready", "Whether all that it needs answers", self.ready, answer=answers.Ready,
+            "GET", "/ready", "Check that everything the service needs is available", self.ready, answer=answers.Ready,
             other_answers={503: answers.NotReady}, tag="health",
         )  # fmt: skip
 
@@ -123,10 +129,10 @@ class Health:
 
     async def ready(self, _: Nothing) -> Reply:
         parts = await gatherResults([Deferred.fromCoroutine(self._ask(name)) for name in self._checks])
-        away = [f"{part['name']}: {part['problem']}" for part in parts if not part["up"]]
-        if not away:
+        problems = [f"{part['name']}: {part['problem']}" for part in parts if not part["up"]]
+        if not problems:
             return Reply(parts)
-        return Reply(parts, {"detail": "; ".join(away)}, status=503)
+        return Reply(parts, {"detail": "; ".join(problems)}, status=503)
 
     async def _ask(self, name: str) -> dict[str, Any]:
         began = self._reactor.seconds()
@@ -149,14 +155,14 @@ def _deferred(check: Check) -> Deferred[object]:
 
 
 class Insight:
-    """Explanations, decisions, metrics, and the configuration.
+    """Explanations, decisions, metrics, and writing the configuration.
 
-    :param explain: what each policy of a listener (``""``: the first that fits) would answer to the attributes of a
-        request, changing nothing; raises ``KeyError`` for a listener that is not there.
-    :param find: looks for the records whose fields are as wanted, all or those after a sequence number.
-    :param metrics: the text format of Prometheus.
-    :param write_config: takes the passcode, writes the configuration and returns the path and remarks;
-        raises :class:`WrongPasscode`, and :class:`~chapps_tw.config.settings.ConfigError` when it cannot be written.
+    :param explain: takes a listener (``""``: the first that accepts the request) and the attributes of a request;
+        returns what each policy would decide. Changes nothing. Raises ``KeyError`` if the listener does not exist.
+    :param find: searches for records with the given fields, all or only those after a sequence number.
+    :param metrics: returns the metrics in the text format of Prometheus.
+    :param write_config: takes the passcode, writes the configuration, and returns the path and remarks. Raises
+        :class:`WrongPasscode`, and :class:`~chapps_tw.config.settings.ConfigError` if it cannot be written.
     :param encoding: of the requests that Postfix sends.
     :param slices: for long work.
     """
@@ -179,13 +185,13 @@ class Insight:
 
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
-            "POST", "/live/explain/", "What each policy would answer now, and why; changes nothing", self.explain,
-            m.Question, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
+            "POST", "/live/explain/", "Show what each policy would decide now, and why; changes nothing", self.explain,
+            m.Explain, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
             note=_EXPLAIN_NOTE,
         )  # fmt: skip
         yield Route(
-            "GET", "/live/decisions/", "The last decisions, newest first, or those after one", self.decisions,
-            m.DecisionFilter, answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
+            "GET", "/live/decisions/", "List the last decisions, or those after a sequence number",
+            self.decisions, m.DecisionFilter, answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
         )  # fmt: skip
         yield Route(
             "POST", "/live/config/write/", "Write the effective configuration to its file", self.write, m.Passcode,
@@ -196,15 +202,15 @@ class Insight:
         )  # fmt: skip
 
     def _read_request(self, body: bytes) -> dict[str, str]:
-        """A policy request as Postfix sends it. Raises :class:`~chapps_tw.mail.request.RequestError`."""
+        """Parse a policy request as Postfix sends it. Raises :class:`~chapps_tw.mail.request.RequestError`."""
         return parse_attributes(body.replace(b"\r\n", b"\n").strip(b"\n"), self._encoding)
 
-    async def explain(self, question: m.Question) -> Reply:
-        attributes, remarks = _in_upper_case(question.attributes)
+    async def explain(self, query: m.Explain) -> Reply:
+        attributes, remarks = _with_protocol_state(query.attributes)
         try:
-            answer, records = await self._explain(question.listener, attributes)
+            answer, records = await self._explain(query.listener, attributes)
         except KeyError:
-            raise Refusal(404, f"There is no listener {question.listener}.") from None
+            raise Refusal(404, f"There is no listener {query.listener}.") from None
         shown = [record.as_dict() for record in records]
         beside = {"answer": answer.as_dict()}
         return Reply(shown, beside, remarks + _about(beside["answer"], shown))
@@ -234,30 +240,32 @@ class Insight:
         return Raw(self._metrics(), METRICS_TYPE)
 
 
-def _in_upper_case(attributes: Mapping[str, str]) -> tuple[Mapping[str, str], list[str]]:
-    """A request with a protocol state as Postfix writes it, and remarks."""
+def _with_protocol_state(attributes: Mapping[str, str]) -> tuple[Mapping[str, str], list[str]]:
+    """Return the attributes with a protocol state as Postfix writes it, and remarks."""
     given = attributes.get("protocol_state", "")
     state = given.upper() or "RCPT"
     if state == given:
         return attributes, []
-    remark = f"{given} was taken for {state}." if given else f"It has no protocol_state: {state} was taken."
+    remark = (
+        f"protocol_state {given} was read as {state}." if given else f"protocol_state is missing: {state} is assumed."
+    )
     return {**attributes, "protocol_state": state}, [remark]
 
 
 def _about(answer: Mapping[str, object], records: Sequence[Mapping[str, object]]) -> list[str]:
-    """What those should know who take every record for an answer."""
+    """Return remarks for clients that take every record for an answer."""
     remarks = []
-    not_asked = [str(each["policy"]) for each in records[records.index(answer) + 1 :]]
-    if not_asked and stops(str(answer["action"])):
-        remarks.append(f"Postfix would be answered by {answer['policy']}; not asked: {', '.join(not_asked)}.")
-    no_judge = [str(each["policy"]) for each in records if each["reason"] == Reason.STAGE_NOT_JUDGED]
-    if no_judge:
-        remarks.append(f"{', '.join(no_judge)}: {Reason.STAGE_NOT_JUDGED.meaning}")
+    not_run = [str(each["policy"]) for each in records[records.index(answer) + 1 :]]
+    if not_run and stops(str(answer["action"])):
+        remarks.append(f"Postfix would get the answer of {answer['policy']}. Policies not run: {', '.join(not_run)}.")
+    skipped = [str(each["policy"]) for each in records if each["reason"] == Reason.STAGE_NOT_JUDGED]
+    if skipped:
+        remarks.append(f"{', '.join(skipped)}: {Reason.STAGE_NOT_JUDGED.meaning}")
     return remarks
 
 
 class _Shown(NamedTuple):
-    """A decision as it is shown."""
+    """A decision as the API shows it."""
 
     sequence: int
     record: dict[str, object]
@@ -269,9 +277,9 @@ def _shown(search: Search) -> Iterator[_Shown | None]:
 
 
 def _about_last(search: Search, limit: int) -> list[str]:
-    """How far a search reached, and what was left out where it found as many as the limit."""
+    """Return remarks on how far a search reached, and whether there may be more than ``limit``; 0 if there are not."""
     if not search.searched:
-        return ["This node has decided nothing since it was started."]
+        return ["This node has made no decisions since its start."]
     since = datetime.fromtimestamp(search.since, UTC).isoformat(timespec="seconds")
     remarks = [f"Searched: the last {search.searched} decisions of this node, since {since}."]
     if limit:
@@ -280,10 +288,10 @@ def _about_last(search: Search, limit: int) -> list[str]:
 
 
 def _about_following(search: Search, last: int) -> list[str]:
-    """What those should know who follow the decisions, and are told those up to a sequence number."""
+    """Return remarks for a client that follows the decisions, and gets those up to ``last``."""
     remarks = []
     if search.dropped:
-        remarks.append("Decisions before these are missing: this node remembers its last, and those since its start.")
+        remarks.append("Earlier decisions are missing: this node keeps only its last ones since its start.")
     if last < search.last_sequence:
-        remarks.append(f"There may be more: ask again with after={last}.")
+        remarks.append(f"There may be more: repeat with after={last}.")
     return remarks

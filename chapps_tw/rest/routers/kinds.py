@@ -1,4 +1,4 @@
-"""The four kinds of objects of the book, and what all routes say about them."""
+"""The four kinds of entries of the book, and what their routes share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from chapps_tw.rest.routing import Refusal
 
 
 class Kind(NamedTuple):
-    """What is particular to one of the four kinds.
+    """The properties of a kind.
 
-    :ivar fields: what its objects hold beside id and name.
-    :ivar linked: the kinds it can be linked to. A user's quota is one id, else they are lists.
+    :ivar fields: besides id and name.
+    :ivar linked: the kinds it can be linked to. A user's quota is a single id, other links are lists.
     """
 
     plural: str
@@ -62,7 +62,7 @@ LINKS = (("users", "domains"), ("users", "emails"), ("domains", "users"), ("emai
 
 
 def shown(kind: str, entry: Entry) -> dict[str, Any]:
-    """An entry as the object that the API shows."""
+    """Return an entry as the object that the API shows."""
     found: dict[str, Any] = {"id": entry.id, "name": entry.name}
     for name in KINDS[kind].fields:
         found[name] = getattr(entry, name)
@@ -70,12 +70,12 @@ def shown(kind: str, entry: Entry) -> dict[str, Any]:
 
 
 def missing(kind: str, id: int) -> Refusal:
-    """The 404 for an id."""
+    """Return the 404 for an id."""
     return Refusal(404, f"There is no {KINDS[kind].singular} with id {id}.")
 
 
 def unknown_ids(kind: str, ids: Sequence[int], found: Sequence[Entry]) -> list[str]:
-    """A remark about ids that were not found, if there are any."""
+    """Return a remark about ids that do not exist, if there are any."""
     left = sorted(set(ids).difference(entry.id for entry in found))
     if not left:
         return []

@@ -1,4 +1,4 @@
-"""The links between users and domains or emails, from either side."""
+"""Links between users and domains or emails, from either side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chapps_tw.rest.routing import Reply, Route
 
 
 def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
-    """All routes of this family.
+    """Return all routes of this family.
 
     :param list_lock: as for :func:`chapps_tw.rest.routers.book.routes`.
     """
@@ -25,7 +25,7 @@ def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
 
 
 class _Links:
-    """What is linked to one object."""
+    """The links of one entry."""
 
     def __init__(self, kind: Kind, other: Kind, book: WritableBook, list_lock: DeferredLock) -> None:
         self._list_lock = list_lock
@@ -43,11 +43,11 @@ class _Links:
         )  # fmt: skip
         yield Route(
             "PUT", path, f"Add {others} to {one}", self.add, model, a.Said, body=self._ids, query=False,
-            errors=(404, 409), changes=True, tag=tag, note="Those that are there already stay.",
+            errors=(404, 409), changes=True, tag=tag, note="Existing links are kept.",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Remove {others} from {one}", self.remove, model, a.Said, body=self._ids,
-            errors=(404, 409), changes=True, tag=tag, note="Those that are not there are passed over.",
+            errors=(404, 409), changes=True, tag=tag, note="Ids that are not linked are ignored.",
         )  # fmt: skip
 
     async def listed(self, page: m.LinkedListing) -> Reply:

@@ -1,4 +1,4 @@
-"""What only users have: a quota, and maps of what is linked to several of them."""
+"""Routes that only users have: their quota, and what is linked to several users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chapps_tw.rest.routing import Refusal, Reply, Route
 
 
 def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
-    """All routes of this family. Takes what :func:`chapps_tw.rest.routers.book.routes` takes."""
+    """Return all routes of this family. Parameters as for :func:`chapps_tw.rest.routers.book.routes`."""
     yield from _UserMaps(book, list_lock).routes()
     yield from _UserQuota(book).routes()
 
@@ -30,12 +30,12 @@ class _UserQuota:
     def routes(self) -> Iterator[Route[Any]]:
         path = "/users/{id}/quota/"
         yield Route(
-            "PUT", path + "{quota_id}/", "Give a user a quota", self.put, m.UserQuota, a.Said, query=False,
-            errors=(404, 409), changes=True, tag="users", note="It takes the place of the one that the user had.",
+            "PUT", path + "{quota_id}/", "Set the quota of a user", self.put, m.UserQuota, a.Said, query=False,
+            errors=(404, 409), changes=True, tag="users", note="It replaces the previous one.",
         )  # fmt: skip
         yield Route(
-            "DELETE", path, "Take a user's quota away", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
-            changes=True, tag="users", note="Without one, a user may send nothing.",
+            "DELETE", path, "Remove the quota of a user", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
+            changes=True, tag="users", note="Without a quota, a user may not send.",
         )  # fmt: skip
 
     async def put(self, which: m.UserQuota) -> Reply:
@@ -51,7 +51,7 @@ class _UserQuota:
 
 
 class _UserMaps:
-    """What is linked to each of several users, by ids."""
+    """Ids of what is linked to each of several users."""
 
     def __init__(self, book: WritableBook, list_lock: DeferredLock) -> None:
         self._book = book
@@ -65,8 +65,8 @@ class _UserMaps:
         ):
             taken = m.QuotasOf if other == "quotas" else m.UserIds
             yield Route(
-                "GET", f"/users/{other}/", f"The {other} of several users", handler, taken, answer, body="user_ids",
-                errors=(404,), tag="users",
+                "GET", f"/users/{other}/", f"List the {other} of several users", handler, taken, answer,
+                body="user_ids", errors=(404,), tag="users",
             )  # fmt: skip
 
     async def quotas(self, which: m.QuotasOf) -> Reply:
