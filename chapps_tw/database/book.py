@@ -1,4 +1,4 @@
-"""The policy book, open for reading."""
+"""Lookups of the policies in the database."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Book:
     """Answers policies from the database (:class:`~chapps_tw.interfaces.book.PolicyBook`).
 
     :param engine: a new engine of :func:`~chapps_tw.database.engine.make_engine`, not connected yet.
-    :param reactor: times the deadlines.
+    :param reactor: for timers.
     :param run: calls a function in a thread, such as :meth:`~chapps_tw.database.threads.Threads.run`.
-    :param size: connections of the engine.
+    :param size: number of connections of the engine.
     :param deadline: seconds until a lookup fails with :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
-    :param watch: times each question to the database: ``quota``, ``senders``, ``flags``.
+    :param watch: times each lookup: ``quota``, ``senders``, ``flags``.
     """
 
     _log = Logger()
@@ -53,7 +53,7 @@ class Book:
         self._coalescer = Coalescer(reactor)
         self._breaker = Breaker(reactor, run, self._probe, ConnectionAborter(engine).abort_all, size)
         self._remark = ""
-        self._told_of_negative = False
+        self._negative_logged = False
 
     @property
     def problem(self) -> str:
@@ -61,24 +61,24 @@ class Book:
         return self._breaker.problem
 
     async def stop(self) -> None:
-        """Close all connections, and probe the database no more."""
+        """Close all connections, and stop probing the database."""
         self._breaker.stop()
         self._engine.dispose()
 
     async def quota_of(self, user: str) -> QuotaGrant:
-        """The quota of a user. A negative number in the table is 0, which is told once in the log."""
+        """Return the quota of a user. A negative number in the table counts as 0; the first one is logged."""
         if not storable(user, MAX_USER):
             return lookups.UNKNOWN_QUOTA
         grant = await self._look_up("quota", (user,), partial(lookups.quota_of, user=user))
         if grant.limit is None or grant.limit >= 0:
             return grant
-        if not self._told_of_negative:
-            self._told_of_negative = True
+        if not self._negative_logged:
+            self._negative_logged = True
             self._log.warn(_NEGATIVE, number=grant.limit, user=user)
         return QuotaGrant(True, 0)
 
     async def senders_of(self, user: str, domain: str, email: str, base: str = "") -> SenderGrant:
-        """Whether a domain, an address, and the one that it is a sub-address of, are linked to a user."""
+        """Return whether a domain, an address, and the base address of a sub-address are linked to a user."""
         if not storable(user, MAX_USER):
             return lookups.UNKNOWN_SENDER
         domain = domain if storable(domain, MAX_DOMAIN) else ""
@@ -88,13 +88,13 @@ class Book:
         return await self._look_up("senders", (user, domain, email, base), work)
 
     async def flags_of(self, domain: str) -> DomainFlags:
-        """The flags of a recipient domain."""
+        """Return the flags of a recipient domain."""
         if not storable(domain, MAX_DOMAIN):
             return lookups.UNKNOWN_DOMAIN
         return await self._look_up("flags", (domain,), partial(lookups.flags_of, domain=domain))
 
     async def ping(self) -> None:
-        """Return when the database answers. A schema that has become another one since the start is logged."""
+        """Return when the database answers. Logs if the schema has changed since the start."""
         remark = await self._coalescer.join("ping", lambda: self._breaker.ask(self._probe, self._deadline))
         if remark and remark != self._remark:
             self._log.warn("{remark}", remark=remark)
@@ -109,7 +109,7 @@ class Book:
     def _ask(
         self, operation: str, work: Callable[[], T], deadline: float, give_up: Callable[[], bool] = always
     ) -> Deferred[T]:
-        """See :meth:`~chapps_tw.database.breaker.Breaker.ask`. What is refused at once is not timed."""
+        """See :meth:`~chapps_tw.database.breaker.Breaker.ask`. Calls that fail at once are not timed."""
         if self.problem:
             return self._breaker.ask(work, deadline, give_up)
         return self._breaker.ask(work, deadline, give_up).addBoth(self._watch(operation))

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chapps_tw.database.errors import SET_UP, let_go, reason
+from chapps_tw.database.errors import SET_UP, clear_tracebacks, reason
 from chapps_tw.interfaces.book import BookUnavailable
 
 T = TypeVar("T")
@@ -26,25 +26,25 @@ PROBE_DEADLINE: Final = 2.0
 
 
 def always() -> bool:
-    """For a caller that may give up at any time."""
+    """The ``give_up`` of a caller that may give up at any time."""
     return True
 
 
 class _Lost(NamedTuple):
-    """Work that failed because of the database."""
+    """The result of work that failed because of the database."""
 
     why: str
 
 
 def _attempt(work: Callable[[], T]) -> T | _Lost:
-    """Do some work in a thread. Errors of the database end there, so that nothing keeps what they refer to.
+    """Do some work in a thread. Database errors are caught there, so that nothing retains what they refer to.
 
-    :raises Exception: what is not the database's fault.
+    :raises Exception: any other error of the work.
     """
     try:
         return work()
     except (SQLAlchemyError, OSError) as error:
-        let_go(error)
+        clear_tracebacks(error)
         return _Lost(reason(error))
 
 
@@ -54,12 +54,11 @@ class Breaker:
     It opens after three consecutive failures, or when as many threads are overdue as there are connections. While
     it is open, a probe runs twice a second; it closes when one succeeds.
 
-    :ivar problem: one sentence while it is open, else ``""``.
+    :ivar problem: while it is open, why, in a sentence; else ``""``.
     :param run: calls a function in a thread.
-    :param probe: asks the database something small that needs all that other work needs, and raises when it
-        does not answer.
+    :param probe: a small query that needs everything other queries need; raises if the database does not answer.
     :param discard: closes all connections. Called from the reactor's thread; must not block.
-    :param size: connections of the engine.
+    :param size: number of connections of the engine.
     """
 
     _log = Logger()
@@ -81,18 +80,17 @@ class Breaker:
     def ask(self, work: Callable[[], T], deadline: float, give_up: Callable[[], bool] = always) -> Deferred[T]:
         """Do some work in a thread.
 
-        :param deadline: seconds until the result fails although the thread goes on.
-        :param give_up: asked at the deadline. When it says no, the result waits for the thread, and
-            after another deadline the connections are closed, which ends the thread's wait.
-        :returns: the result, or a failure: :exc:`BookUnavailable`, or what the work raised that is
-            not the database's fault.
+        :param deadline: seconds until the result fails, although the thread continues.
+        :param give_up: called at the deadline. If it returns false, the result waits for the thread, and after the
+            same time again the connections are closed, which unblocks the thread.
+        :returns: the result, or a failure: :exc:`BookUnavailable`, or any other error of the work.
         """
         if self.problem:
             return fail(BookUnavailable(self.problem))
         return _Job[T](self, deadline, give_up).start(work)
 
     def stop(self) -> None:
-        """No more probes."""
+        """Stop probing."""
         self._stopped = True
         if self._next_probe and self._next_probe.active():
             self._next_probe.cancel()
@@ -109,10 +107,10 @@ class Breaker:
         self._overdue += change
 
     def open(self, why: str) -> None:
-        """Fail all calls from now on, until a probe succeeds."""
+        """Fail all calls until a probe succeeds."""
         if self.problem or self._stopped:
             return
-        self._away(why)
+        self._set_problem(why)
         self._log.error("{problem}", problem=self.problem)
         self._discard()
         self._schedule()
@@ -123,34 +121,34 @@ class Breaker:
 
     def _try(self) -> None:
         if self._overdue >= 2 * self._size:
-            # No thread is left for a probe; the next that returns is.
+            # No thread is free for a probe until one returns.
             self._schedule()
             return
         probe = _Job[object](self, PROBE_DEADLINE, always)
-        probe.start(self._probe).addCallbacks(self._close, lambda _: self._still_away(probe.why))
+        probe.start(self._probe).addCallbacks(self._close, lambda _: self._probe_failed(probe.why))
 
     def _close(self, _answer: object) -> None:
         self.problem = ""
         self._failures = 0
-        self._log.info("The database is back.")
+        self._log.info("The database is available again.")
 
-    def _still_away(self, why: str) -> None:
+    def _probe_failed(self, why: str) -> None:
         known = SET_UP in self.problem
-        self._away(why)
+        self._set_problem(why)
         if SET_UP in why and not known:
-            # It needs an administrator now.
+            # Waiting does not help: an administrator must act.
             self._log.error("{problem}", problem=self.problem)
         self._discard()
         self._schedule()
 
-    def _away(self, why: str) -> None:
-        self.problem = f"The database is away: {why}"
+    def _set_problem(self, why: str) -> None:
+        self.problem = f"The database is unavailable: {why}"
 
 
 class _Job(Generic[T]):
-    """One piece of work and its caller.
+    """Work in a thread, and the result that its caller waits for.
 
-    :ivar why: the reason for which it failed, ``""`` as long as it has not.
+    :ivar why: why it failed, ``""`` if it has not.
     """
 
     def __init__(self, breaker: Breaker, deadline: float, give_up: Callable[[], bool]) -> None:
@@ -183,7 +181,7 @@ class _Job(Generic[T]):
         self._breaker.overdue(+1)
         self._breaker.failed(why)
         if self._give_up():
-            self._fail(BookUnavailable(f"The database cannot be asked: {why}"))
+            self._fail(BookUnavailable(f"The database query failed: {why}"))
         else:
             self._timer = self._breaker.reactor.callLater(self._deadline, self._expired)
 
@@ -199,7 +197,7 @@ class _Job(Generic[T]):
             self.why = result.why
             if not self._late:
                 self._breaker.failed(self.why)
-            self._fail(BookUnavailable(f"The database cannot be asked: {self.why}"))
+            self._fail(BookUnavailable(f"The database query failed: {self.why}"))
             return
         if not self._late:
             self._breaker.succeeded()

@@ -1,4 +1,4 @@
-"""Changes of the book, each in a transaction. Each returns the keys of the cached values that it makes stale."""
+"""Changes of the book. Each runs in a transaction, and returns the keys of the cached values that it makes stale."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Table, delete, insert, select, update
 
-from chapps_tw.database.lookups import spelled_otherwise
+from chapps_tw.database.lookups import other_spelling
 from chapps_tw.database.models import TABLES, quota_user
-from chapps_tw.database.queries import MAX_INTEGER, by_ids, missing, possible
-from chapps_tw.database.stale_keys import chunks, everything, reached, senders_between, sides, stale_keys, union
+from chapps_tw.database.queries import MAX_INTEGER, by_ids, missing, valid_ids
+from chapps_tw.database.stale_keys import affected_by, all_affected, chunks, senders_between, sides, stale_keys, union
 from chapps_tw.database.text import normal_of, storable
 from chapps_tw.interfaces.book import (
     AddLinks,
@@ -30,12 +30,12 @@ _SINGULAR: Final = {"users": "A user", "domains": "A domain", "emails": "An emai
 
 
 def apply(connection: Connection, edit: Edit) -> tuple[Entry | None, StaleKeys]:
-    """Do a change.
+    """Apply a change.
 
-    :returns: the entry that was created or updated, and what is stale then.
+    :returns: the entry that was created or updated, and the stale keys.
     :raises KeyError: with ``(kind, id)`` for an id that does not exist.
-    :raises ValueError: for a value that the column cannot hold, and for more than one quota of a user.
-    :raises BookConflict: for a user, a domain or an address that exists in another spelling.
+    :raises ValueError: for a value that does not fit its column, and for more than one quota of a user.
+    :raises BookConflict: if the user, domain or address exists in another spelling.
     """
     match edit:
         case Create():
@@ -51,7 +51,7 @@ def apply(connection: Connection, edit: Edit) -> tuple[Entry | None, StaleKeys]:
 
 
 def name_taken(kind: str, name: object) -> str:
-    """What a client is told that wants a name which another entry has."""
+    """Return the message for a name that another entry has."""
     return f"{_SINGULAR[kind]} named {name} exists already."
 
 
@@ -69,14 +69,14 @@ def _create(connection: Connection, edit: Create) -> tuple[Entry, StaleKeys]:
     id = int(key[0])
     for other, ids in edit.links.items():
         _replace(connection, kind, id, other, ids)
-    return by_ids(connection, kind, [id])[0], stale_keys(connection, kind, [id], everything(kind))
+    return by_ids(connection, kind, [id])[0], stale_keys(connection, kind, [id], all_affected(kind))
 
 
 def _update(connection: Connection, edit: Update) -> tuple[Entry, StaleKeys]:
     kind, id = edit.kind, edit.id
     _require(connection, kind, [id])
-    reach = reached(kind, [*edit.fields, *edit.links])
-    before = stale_keys(connection, kind, [id], reach)
+    affected = affected_by(kind, [*edit.fields, *edit.links])
+    before = stale_keys(connection, kind, [id], affected)
     if edit.fields:
         table = TABLES[kind]
         fields = _in_normal_form(connection, kind, edit.fields)
@@ -85,12 +85,12 @@ def _update(connection: Connection, edit: Update) -> tuple[Entry, StaleKeys]:
         connection.execute(update(table).where(table.c.id == id).values(**values))
     for other, ids in edit.links.items():
         _replace(connection, kind, id, other, ids)
-    return by_ids(connection, kind, [id])[0], union(before, stale_keys(connection, kind, [id], reach))
+    return by_ids(connection, kind, [id])[0], union(before, stale_keys(connection, kind, [id], affected))
 
 
 def _delete(connection: Connection, edit: Delete) -> StaleKeys:
-    table, ids = TABLES[edit.kind], possible(edit.ids)
-    stale = stale_keys(connection, edit.kind, ids, everything(edit.kind))
+    table, ids = TABLES[edit.kind], valid_ids(edit.ids)
+    stale = stale_keys(connection, edit.kind, ids, all_affected(edit.kind))
     for chunk in chunks(ids):
         connection.execute(delete(table).where(table.c.id.in_(chunk)))
     return stale
@@ -101,24 +101,24 @@ def _link(connection: Connection, kind: str, id: int, other: str, ids: Collectio
     _require(connection, other, ids)
     _at_most_one(kind, other, ids)
     table, own, far = sides(kind, other)
-    there = set(connection.scalars(select(far).where(own == id)))
-    _add(connection, table, own, far, id, set(ids) - there)
+    existing = set(connection.scalars(select(far).where(own == id)))
+    _add(connection, table, own, far, id, set(ids) - existing)
     return _stale_links(connection, kind, id, other, ids)
 
 
 def _unlink(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
     _require(connection, kind, [id])
     table, own, far = sides(kind, other)
-    stale = _stale_links(connection, kind, id, other, possible(ids))
-    for chunk in chunks(possible(ids)):
+    stale = _stale_links(connection, kind, id, other, valid_ids(ids))
+    for chunk in chunks(valid_ids(ids)):
         connection.execute(delete(table).where(own == id, far.in_(chunk)))
     return stale
 
 
 def checked(kind: str, fields: Fields) -> dict[str, Any]:
-    """The fields, if their columns can hold them. SQLite would take anything.
+    """Return the fields if they fit their columns. SQLite does not check this.
 
-    :raises ValueError: a sentence that says which cannot.
+    :raises ValueError: with a sentence about the field that does not fit.
     """
     table = TABLES[kind]
     for name, value in fields.items():
@@ -128,7 +128,7 @@ def checked(kind: str, fields: Fields) -> dict[str, Any]:
             length = table.c.name.type.length  # type: ignore[attr-defined]
             if not isinstance(value, str) or not storable(value, length):
                 raise ValueError(f"A name in {kind} is 1 to {length} characters, none of them NUL.")
-            # MariaDB takes two names that differ in spaces at the end for one.
+            # To MariaDB, names that differ in trailing spaces are equal.
             if value != value.strip():
                 raise ValueError(f"A name in {kind} does not begin or end with white space.")
         elif name == "quota":
@@ -140,7 +140,7 @@ def checked(kind: str, fields: Fields) -> dict[str, Any]:
 
 
 def _in_normal_form(connection: Connection, kind: str, fields: Fields) -> Fields:
-    """The fields, with the name in the form that it is stored in. What is no such name stays as it is."""
+    """Return the fields with the name in its normal form. An invalid name is left unchanged."""
     name = fields.get("name")
     if kind == "quotas" or not isinstance(name, str):
         return fields
@@ -148,8 +148,8 @@ def _in_normal_form(connection: Connection, kind: str, fields: Fields) -> Fields
 
 
 def _require_one_spelling(connection: Connection, kind: str, fields: Fields, id: int | None = None) -> None:
-    """Refuse a name that exists in another spelling: policies could not tell the two apart."""
-    other = spelled_otherwise(connection, kind, str(fields["name"]), id) if "name" in fields else None
+    """Reject a name that exists in another spelling: policies cannot distinguish the two."""
+    other = other_spelling(connection, kind, str(fields["name"]), id) if "name" in fields else None
     if other is not None:
         raise BookConflict(name_taken(kind, other))
 
@@ -168,10 +168,10 @@ def _replace(connection: Connection, kind: str, id: int, other: str, ids: Collec
     _require(connection, other, ids)
     _at_most_one(kind, other, ids)
     table, own, far = sides(kind, other)
-    there, wanted = set(connection.scalars(select(far).where(own == id))), set(ids)
-    for chunk in chunks(there - wanted):
+    existing, wanted = set(connection.scalars(select(far).where(own == id))), set(ids)
+    for chunk in chunks(existing - wanted):
         connection.execute(delete(table).where(own == id, far.in_(chunk)))
-    _add(connection, table, own, far, id, wanted - there)
+    _add(connection, table, own, far, id, wanted - existing)
 
 
 def _add(
@@ -186,8 +186,8 @@ def _add(
 
 
 def _stale_links(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
-    """What is cached about the links that exist between one entry and some others."""
-    thing = other if kind == "users" else kind
-    if thing == "quotas":
+    """Return the keys of what is cached about the existing links between an entry and others."""
+    linked = other if kind == "users" else kind
+    if linked == "quotas":
         return stale_keys(connection, "users", [id] if kind == "users" else ids, {"limits"})
     return senders_between(connection, kind, id, other, ids)

@@ -1,4 +1,4 @@
-"""Request coalescing: identical questions that are asked at the same time are asked once."""
+"""Request coalescing: identical concurrent queries run once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class _Call(Generic[T]):
 
 
 class Coalescer:
-    """Lets callers with the same question share one answer.
+    """Lets callers with the same query share one result.
 
-    A question is asked in the next turn of the reactor; callers until then share its answer. Callers while it is
-    asked wait for it, and share the answer to the next one. So an answer is never older than the question: a
-    caller after a change never gets what was read before it.
+    A query starts in the next turn of the reactor; callers until then share its result. Callers while it runs wait for
+    it to finish, and share the result of the next one. So no query starts before its caller asked: a caller after a
+    change never gets a value that was read before it.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -36,9 +36,9 @@ class Coalescer:
         self._running: set[Hashable] = set()
 
     def join(self, key: Hashable, ask: Callable[[], Deferred[T]]) -> Deferred[T]:
-        """The answer to a question; cancelling it does not disturb other callers.
+        """Return the result of a query. Cancelling it does not affect other callers.
 
-        :param key: equal for equal questions.
+        :param key: equal for identical queries.
         """
         call = self._next.get(key)
         if call is None:

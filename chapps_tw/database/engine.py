@@ -1,4 +1,4 @@
-"""The SQLAlchemy engine, with timeouts for everything that may block a thread."""
+"""The SQLAlchemy engine, with timeouts for all blocking calls."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from chapps_tw.security import sqlite_files
 
 CONNECT_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 5
-# Less than STATEMENT_SECONDS, so that waiting for another writer is not taken for a failure.
+# Less than STATEMENT_SECONDS, so that waiting for another writer does not count as a failure.
 LOCK_SECONDS: Final = 3
-# Of a transaction between two statements: a node that stops during a change blocks the changes of others.
+# Between two statements of a transaction: a node that hangs during a change blocks the changes of others.
 IDLE_SECONDS: Final = 10
-# A server or a firewall in between may drop what is idle for longer.
+# A server or a firewall may drop connections that are idle for longer.
 RECYCLE_SECONDS: Final = 1800
 
-# An execution option: the transaction is going to write.
+# An execution option: the transaction writes.
 WRITES: Final = "chapps_writes"
 
 _DRIVERS: Final = {
@@ -43,10 +43,10 @@ _PORTS: Final = {"postgresql": 5432, "mariadb": 3306, "mysql": 3306}
 
 
 def database_url(adapter: PolicyConfigAdapter, password: str, data_dir: str) -> URL:
-    """Where the database is. The text of the result hides the password.
+    """Return the URL of the database. Its string form hides the password.
 
-    :param data_dir: where the file of SQLite is when ``db_name`` is no absolute path.
-    :raises ConfigError: when ``db_url`` cannot be read, or names another kind of database.
+    :param data_dir: directory of the SQLite file, if ``db_name`` is not an absolute path.
+    :raises ConfigError: if ``db_url`` is invalid, or names an unsupported database.
     """
     if adapter.db_url:
         try:
@@ -71,22 +71,22 @@ def _file_name(name: str) -> str:
 def _socket(adapter: PolicyConfigAdapter) -> dict[str, str]:
     if adapter.adapter != "postgresql":
         return {"unix_socket": adapter.db_host}
-    # libpq wants the directory, and makes the name of the socket from the port.
+    # libpq takes the directory, and derives the name of the socket from the port.
     directory, _, port = adapter.db_host.partition("/.s.PGSQL.")
     return {"host": directory, "port": port or str(adapter.db_port or _PORTS["postgresql"])}
 
 
 def own_url(text: str) -> URL:
-    """What ``db_url`` means.
+    """Return the URL for ``db_url``, with our driver.
 
-    :raises ValueError: when that is no database of ours; says what it must be, and does not show the password.
+    :raises ValueError: if it is invalid or unsupported; the message says what is required, without the password.
     """
     remedy = "must be an SQLAlchemy URL that begins with sqlite://, postgresql:// or mariadb://"
     try:
         url = make_url(str(text))
         driver = _DRIVERS[url.get_backend_name()]
     except (ArgumentError, ValueError, KeyError):
-        # The cause may show the password.
+        # The cause may contain the password.
         raise ValueError(remedy) from None
     if driver == _DRIVERS["sqlite"] and url.database in (None, "", ":memory:"):
         raise ValueError("must name a file: sqlite:////var/lib/chapps/chapps.sqlite3")
@@ -94,19 +94,19 @@ def own_url(text: str) -> URL:
 
 
 def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str, fold_case: bool = True) -> Engine:
-    """The engine: at most ``pool_size`` connections, each call on them bounded in time.
+    """Return an engine with at most ``pool_size`` connections and a timeout for every call.
 
-    The file of SQLite is created, readable by its owner alone. A server is not connected to yet.
+    Creates the SQLite file, readable by its owner only. Does not connect to a server yet.
 
-    :param fold_case: whether names that differ in letter case alone are one.
+    :param fold_case: whether names are case-insensitive.
     :raises ConfigError: see :func:`database_url`.
-    :raises OSError: when the file of SQLite cannot be created.
+    :raises OSError: if the SQLite file cannot be created.
     """
     url = database_url(adapter, password, data_dir)
     backend = url.get_backend_name()
     if backend == "sqlite":
         sqlite_files.create(str(url.database))
-    # What the administrator put into db_url wins.
+    # Parameters in db_url take precedence.
     arguments = {name: value for name, value in _connect_arguments(backend).items() if name not in url.query}
     engine = create_engine(
         url,
@@ -120,7 +120,7 @@ def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str, fold
         execution_options={FOLD_CASE: fold_case},
         pool_logging_name=_POOL_LOG,
     )
-    # The caller gets the error of a broken connection; the pool would log its traceback as well.
+    # The error of a broken connection is raised to the caller; the pool would log its traceback too.
     logging.getLogger(f"{BoundedPool.__module__}.{BoundedPool.__name__}.{_POOL_LOG}").setLevel(logging.CRITICAL)
     if backend == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
@@ -142,9 +142,9 @@ def _connect_arguments(backend: str) -> dict[str, Any]:
             "keepalives_interval": 1,
             "keepalives_count": 3,
             "application_name": "chapps-tw",
-            # Also of a database without an encoding, so that it can be told that it has none.
+            # Even for SQL_ASCII, so that schema.check() can report it.
             "client_encoding": "utf8",
-            # Connection poolers give a statement to another connection than prepared it.
+            # Behind a connection pooler, a statement may run on another connection than the one that prepared it.
             "prepare_threshold": None,
         }
     return {
@@ -152,14 +152,14 @@ def _connect_arguments(backend: str) -> dict[str, Any]:
         "connect_timeout": CONNECT_SECONDS,
         "read_timeout": STATEMENT_SECONDS,
         "write_timeout": STATEMENT_SECONDS,
-        # MySQL takes the second one for a comment: it has no such limit.
+        # To MySQL, which has no such timeout, the second one is a comment.
         "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_SECONDS}"
         f" /*M!100300 , idle_transaction_timeout = {IDLE_SECONDS} */",
     }
 
 
 def _limit_postgresql(connection: Connection) -> None:
-    # Not for the session: behind a connection pooler the next transaction may be in another, and others get this one.
+    # Not per session: behind a connection pooler, sessions are shared with other clients.
     limits = {
         "statement_timeout": STATEMENT_SECONDS,
         "lock_timeout": LOCK_SECONDS,
@@ -169,7 +169,7 @@ def _limit_postgresql(connection: Connection) -> None:
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    # Otherwise the driver begins a transaction late, as a reader, and writers lose updates.
+    # Otherwise the driver delays BEGIN and makes it DEFERRED, and concurrent writers lose updates.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {STATEMENT_SECONDS * 1000}")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -183,9 +183,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _follow_file(engine: Engine, path: str) -> None:
-    """Reconnect when the file was replaced, and fail when it does not exist.
+    """Reconnect if the file was replaced, and fail if it does not exist.
 
-    SQLite itself would go on with the deleted file, or create an empty one.
+    SQLite itself would continue with the deleted file, or create an empty one.
     """
 
     def identity() -> tuple[int, int]:
@@ -204,11 +204,11 @@ def _follow_file(engine: Engine, path: str) -> None:
 
 
 class ConnectionAborter:
-    """Unblocks threads that wait for a server which does not answer.
+    """Unblocks threads that wait for a server that does not respond.
 
-    libpq waits for ever when the server hangs but its kernel acknowledges, PyMySQL for five seconds. Meanwhile the
-    connection is not free for probes. Shutting the socket down from another thread ends the wait; SQLite has a timeout
-    of its own. Each connection's socket is duplicated here, so that its descriptor is not reused before that.
+    If the server hangs but its kernel still acknowledges packets, libpq waits forever, and PyMySQL for five seconds.
+    Meanwhile the connection is not available to probes. Shutting down the socket from another thread ends the wait.
+    SQLite has its own timeout. Each socket is duplicated here, so that its descriptor is not reused before then.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -216,24 +216,24 @@ class ConnectionAborter:
         self._sockets: dict[int, socket.socket] = {}
         if engine.dialect.name != "sqlite":
             event.listen(engine, "connect", self._hold)
-            event.listen(engine, "close", self._let_go)
-            event.listen(engine, "close_detached", self._let_go_detached)
+            event.listen(engine, "close", self._release)
+            event.listen(engine, "close_detached", self._release_detached)
 
     def _hold(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
-        # PyMySQL has no public way to it.
+        # PyMySQL does not expose its socket.
         end = connection if hasattr(connection, "fileno") else connection._sock
         self._sockets[id(connection)] = socket.socket(fileno=os.dup(end.fileno()))
 
-    def _let_go_detached(self, connection: Any) -> None:
+    def _release_detached(self, connection: Any) -> None:
         held = self._sockets.pop(id(connection), None)
         if held:
             held.close()
 
-    def _let_go(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
-        self._let_go_detached(connection)
+    def _release(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
+        self._release_detached(connection)
 
     def abort_all(self) -> None:
-        """Shut every connection down, and dispose of the pool."""
+        """Shut down every connection, and dispose of the pool."""
         sockets, self._sockets = self._sockets, {}
         for held in sockets.values():
             with suppress(OSError):

@@ -11,13 +11,13 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 SET_UP: Final = "run 'chapps-cli admin db-setup'"
 
 # PostgreSQL: undefined table, undefined column. MariaDB: no such table, unknown column.
-_LACKING: Final = frozenset(("42P01", "42703", 1146, 1054))
-# SQLite has no code for it.
-_LACKING_SQLITE: Final = re.compile("no such (table|column)")
+_MISSING: Final = frozenset(("42P01", "42703", 1146, 1054))
+# SQLite has no error code for these.
+_MISSING_SQLITE: Final = re.compile("no such (table|column)")
 
 
 def code(error: DBAPIError) -> str | int:
-    """What kind of error the driver reports: SQLSTATE, MariaDB's number, or SQLite's name."""
+    """Return the error code of the driver: SQLSTATE, MariaDB's number, or SQLite's name."""
     cause = error.orig
     number = cause.args[0] if cause is not None and cause.args else ""
     if isinstance(number, int):
@@ -26,7 +26,7 @@ def code(error: DBAPIError) -> str | int:
 
 
 def reason(error: BaseException) -> str:
-    """The cause of an error in one line of bounded length, with the remedy where we know one."""
+    """Return the cause of an error in one line of limited length, with the remedy if known."""
     if isinstance(error, TimeoutError):
         return "all connections are in use"
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -35,16 +35,16 @@ def reason(error: BaseException) -> str:
     line = (text.splitlines() or [type(error).__name__])[0][:200]
     if isinstance(error, OSError) and isinstance(error.filename, str):
         line = f"{error.filename}: {line}"
-    # The database answers, but lacks one of our tables or columns.
-    lacking = isinstance(error, DBAPIError) and (code(error) in _LACKING or _LACKING_SQLITE.match(line))
-    return f"{line}: {SET_UP}" if lacking else line
+    # The database answers, but one of our tables or columns is missing.
+    missing = isinstance(error, DBAPIError) and (code(error) in _MISSING or _MISSING_SQLITE.match(line))
+    return f"{line}: {SET_UP}" if missing else line
 
 
-def let_go(error: BaseException | None) -> None:
-    """Clear the tracebacks of an error of which only the text is needed.
+def clear_tracebacks(error: BaseException | None) -> None:
+    """Clear the tracebacks of an error if only its text is needed.
 
-    They and what failed refer to each other: up to half a megabyte for each connection that PyMySQL could not open,
-    which only the garbage collector would free, and that runs seldom here.
+    They are part of reference cycles: up to half a megabyte for each connection that PyMySQL failed to open, which
+    only the garbage collector frees, and that runs rarely here.
     """
     while error is not None:
         clear_frames(error.__traceback__)

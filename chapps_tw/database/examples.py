@@ -1,4 +1,4 @@
-"""Example users for the first run."""
+"""Example users for a first trial."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from chapps_tw.interfaces.book import Create, StaleKeys
 
 
 def add_examples(engine: Engine) -> bool:
-    """Add two users to an empty book; one that holds anything is left unchanged.
+    """Add two users to an empty book. A book with entries is left unchanged.
 
     ``alice@example.com`` may send 1000 transmissions, from ``example.com``; ``bob@example.org`` 12,
     from ``example.org`` and as ``sales@example.com``. Mail to ``example.com`` is greylisted and checked by SPF.
 
     :returns: whether they were added.
-    :raises BookUnavailable: when another client keeps the database locked, or it is read-only.
-    :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
+    :raises BookUnavailable: if another client holds the lock, or the database is read-only.
+    :raises sqlalchemy.exc.SQLAlchemyError: if the query fails.
     """
     return transact(engine, _fill, Permit(), str).value
 

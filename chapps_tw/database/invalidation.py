@@ -19,18 +19,18 @@ from chapps_tw.interfaces.state import StateUnavailable
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Batches that run at a time, and keys of a batch. A domain's flags are two keys of the state.
-AT_ONCE: Final = 16
+# Concurrent batches, and keys per batch. The flags of a domain are two keys of the state.
+WORKERS: Final = 16
 KEYS: Final = 100
 DOMAINS: Final = 10
 
-# Seconds until the outbox is read again: while invalidations are pending, and for those that other nodes left.
+# Seconds between reads of the outbox: while invalidations are pending, and for those left by other nodes.
 RETRY: Final = 1.0
 POLL: Final = 15.0
 
-# Seconds in which finished rows are collected to be deleted together, and that a stop waits for their deletion.
-COLLECT: Final = 0.5
-STOP: Final = 0.5
+# Seconds for which finished rows are collected into one deletion, and that stop() waits for it.
+BATCH_DELAY: Final = 0.5
+STOP_TIMEOUT: Final = 0.5
 
 
 class Cache(Protocol):
@@ -44,7 +44,7 @@ class Cache(Protocol):
 
 
 class Each(Protocol):
-    """Calls ``call`` for each item, with so many calls at a time, and lets the reactor run in between."""
+    """Calls ``call`` with each item, ``workers`` at a time, and yields to the reactor in between."""
 
     def __call__(self, items: Sequence[T], call: Callable[[T], Awaitable[R]], workers: int) -> Awaitable[list[R]]: ...
 
@@ -53,23 +53,23 @@ class Outbox(Protocol):
     """The invalidation outbox. Both methods raise :class:`BookUnavailable`."""
 
     def read_outbox(self, after: str = "") -> Awaitable[list[OutboxRow]]:
-        """A page of the rows of all nodes whose id is greater than ``after``, by id."""
+        """Return a page of the rows of all nodes with an id greater than ``after``, ordered by id."""
 
     def remove_from_outbox(self, ids: Sequence[str]) -> Awaitable[None]:
-        """Delete rows that exist."""
+        """Delete rows. Ids that do not exist are ignored."""
 
 
 class Invalidation:
-    """Invalidates cached values, and makes sure that none is forgotten.
+    """Invalidates cached values, and retries until it has succeeded.
 
-    Each change adds its stale keys to the outbox. An invalidation that fails, or that a node did not live to do, is
-    done later by the node that reads the outbox first: each reads it when it starts, from time to time, and once a
-    second while it knows of pending ones.
+    Each change adds its stale keys to the outbox. If an invalidation fails, or its node stops first, the node that
+    reads the outbox next repeats it. Each node reads the outbox when it starts, every ``POLL`` seconds, and every
+    ``RETRY`` seconds while it knows of pending invalidations.
 
-    Rows are deleted after the answer, those of a moment in one transaction, so that neither the client nor the next
-    change waits for it. A row that is not deleted costs another invalidation, which is harmless.
+    Rows are deleted later and in batches, so that neither the client nor the next change waits for it. A row that is
+    left behind causes another invalidation, which is harmless.
 
-    :param each: for many batches.
+    :param each: runs many batches.
     :param reactor: for timers.
     """
 
@@ -82,7 +82,7 @@ class Invalidation:
         self._reactor = reactor
         self._pending = 0
         self._stopped = False
-        # Ids of rows that are finished here, and not deleted yet.
+        # Ids of rows that are done, but not deleted yet.
         self._finished: set[str] = set()
         self._deleting: IDelayedCall | None = None
         self._polled: Deferred[Any] = succeed(None)
@@ -91,22 +91,22 @@ class Invalidation:
 
     @property
     def pending(self) -> int:
-        """How many invalidations this node knows of that are still to be done."""
+        """The number of pending invalidations that this node knows of."""
         return self._pending
 
     def start(self) -> None:
-        """Begin to read the outbox."""
+        """Start reading the outbox."""
         self._polled = self._polling.start(POLL)
 
     async def stop(self) -> None:
-        """Invalidate nothing more, and delete the rows that are finished."""
+        """Stop invalidating, and delete the rows that are done."""
         self._stopped = True
         if self._polling.running:
             self._polling.stop()
         if self._deleting is not None:
             self._deleting.cancel()
             self._deleting = None
-        ended = Deferred.fromCoroutine(self._end()).addTimeout(STOP, self._reactor)
+        ended = Deferred.fromCoroutine(self._end()).addTimeout(STOP_TIMEOUT, self._reactor)
         await ended.addErrback(lambda failure: failure.trap(TimeoutError))
 
     async def _end(self) -> None:
@@ -115,10 +115,10 @@ class Invalidation:
             await self._delete()
 
     async def run(self, stale: StaleKeys, rows: Sequence[str]) -> bool:
-        """Invalidate what a change made stale.
+        """Invalidate the stale keys of a change.
 
         :param rows: ids of its rows in the outbox.
-        :returns: whether it is done; else it is done as soon as it can be.
+        :returns: whether it is done. If not, it is retried.
         """
         try:
             await self._all(stale)
@@ -129,11 +129,11 @@ class Invalidation:
         return True
 
     async def run_uncertain(self, stale: StaleKeys) -> None:
-        """Invalidate what a change made stale if it is stored, and again when its rows are found in the outbox."""
+        """Invalidate the stale keys of a change that may be stored; again if its rows are found in the outbox."""
         if any(stale):
             with suppress(StateUnavailable):
                 await self._all(stale)
-            # The commit may come after this.
+            # The transaction may be committed after this.
             self._postpone(1)
 
     def _postpone(self, count: int) -> None:
@@ -152,24 +152,24 @@ class Invalidation:
         except (StateUnavailable, BookUnavailable):
             pass
         except Exception:
-            self._log.failure("Cached values cannot be invalidated")
+            self._log.failure("Failed to invalidate cached values")
             wait = POLL
         self._polling.interval = wait
 
     async def _empty_outbox(self) -> None:
         """Do all invalidations in the outbox.
 
-        :raises StateUnavailable, BookUnavailable: when they cannot be done now.
+        :raises StateUnavailable, BookUnavailable: if they cannot be done now.
         """
         known = self._pending
         if known:
-            # While the state store is unavailable, the database need not be asked.
+            # Spares a query while the state store is unavailable.
             await self._cache.ping()
         after = ""
         while page := await self._outbox.read_outbox(after):
             await self._do_page(page)
             after = page[-1].id
-        # A change that was postponed meanwhile may have an id before those that were read.
+        # Not 0: a row that was postponed meanwhile may have an id before those that were read.
         self._pending -= known
 
     async def _do_page(self, page: list[OutboxRow]) -> None:
@@ -189,16 +189,16 @@ class Invalidation:
             return
         self._finished.update(rows)
         if self._deleting is None:
-            self._deleting = self._reactor.callLater(COLLECT, self._delete_now)
+            self._deleting = self._reactor.callLater(BATCH_DELAY, self._delete_now)
 
     def _delete_now(self) -> None:
         deleting = Deferred.fromCoroutine(self._delete())
-        deleting.addErrback(lambda failure: self._log.failure("Rows of the outbox cannot be deleted", failure))
+        deleting.addErrback(lambda failure: self._log.failure("Failed to delete rows of the outbox", failure))
 
     async def _delete(self) -> None:
         self._deleting = None
         ids = sorted(self._finished)
-        # A node that reads them invalidates the same keys once more.
+        # If this fails, the node that reads them repeats the invalidation.
         with suppress(BookUnavailable):
             await self._outbox.remove_from_outbox(ids)
         self._finished.difference_update(ids)
@@ -206,9 +206,9 @@ class Invalidation:
     # --- invalidating ---
 
     async def _all(self, stale: StaleKeys) -> None:
-        """Invalidate keys in batches, up to the first batch that fails.
+        """Invalidate keys in batches, until a batch fails.
 
-        :raises StateUnavailable: why it failed.
+        :raises StateUnavailable: the error of that batch.
         """
         failed: list[StateUnavailable] = []
 
@@ -221,7 +221,7 @@ class Invalidation:
             except StateUnavailable as error:
                 failed.append(error)
 
-        await self._each(list(_batches(stale)), one, AT_ONCE)
+        await self._each(list(_batches(stale)), one, WORKERS)
         if failed:
             raise failed[0]
 

@@ -18,7 +18,7 @@ UNKNOWN_QUOTA = QuotaGrant(False, None)
 UNKNOWN_SENDER = SenderGrant(False, False, False)
 UNKNOWN_DOMAIN = DomainFlags(False, False, False)
 
-# Kinds whose names have a normal form, and how a name of that form may be spelled where it stands.
+# Kinds whose names have a normal form, and how a normal name may be spelled in the table.
 _SPELLINGS: Final[dict[str, Callable[[str], list[str]]]] = {
     "users": name_spellings,
     "domains": domain_spellings,
@@ -27,20 +27,20 @@ _SPELLINGS: Final[dict[str, Callable[[str], list[str]]]] = {
 
 
 def quota_of(connection: Connection, user: str) -> QuotaGrant:
-    """The quota of a user. It may be a negative number, where somebody wrote one into the table."""
+    """Return the quota of a user; a negative number if one was written to the table by hand."""
     query = select(users.c.name, quotas.c.quota).select_from(users.outerjoin(quota_user).outerjoin(quotas))
     found = _named(connection, query, "users", user)
     return QuotaGrant(True, found[0].quota) if found else UNKNOWN_QUOTA
 
 
 def flags_of(connection: Connection, domain: str) -> DomainFlags:
-    """The flags of a domain."""
+    """Return the flags of a domain."""
     found = _named(connection, select(domains.c.name, domains.c.greylist, domains.c.check_spf), "domains", domain)
     return DomainFlags(True, bool(found[0].greylist), bool(found[0].check_spf)) if found else UNKNOWN_DOMAIN
 
 
 def senders_of(connection: Connection, user: str, domain: str, email: str, base: str = "") -> SenderGrant:
-    """Whether a user is linked to a domain and to two addresses. ``""`` is none."""
+    """Return whether a user is linked to a domain and two addresses. ``""`` means none."""
     found = _named(connection, select(users.c.name, users.c.id), "users", user)
     if not found:
         return UNKNOWN_SENDER
@@ -56,21 +56,21 @@ def senders_of(connection: Connection, user: str, domain: str, email: str, base:
 
 
 def id_of(connection: Connection, kind: str, name: str) -> int | None:
-    """The id of the entry that the policies take for the one of a name; of quotas, the one of exactly this name."""
+    """Return the id of the entry that policies use for a name. Quota names are compared exactly."""
     table = TABLES[kind]
     query = select(table.c.name, table.c.id)
     if kind in _SPELLINGS:
         found = _named(connection, query, kind, normal_of(connection, kind)(name))
     else:
-        # A collation may match other names too: compare again.
+        # The collation may match other names too: compare again.
         found = [row for row in connection.execute(query.where(table.c.name == name)) if row.name == name]
     return found[0].id if found else None
 
 
-def spelled_otherwise(connection: Connection, kind: str, name: str, id: int | None = None) -> str | None:
-    """How an entry is spelled that a policy would take for the one of this name.
+def other_spelling(connection: Connection, kind: str, name: str, id: int | None = None) -> str | None:
+    """Return the name of another entry that has the same normal form, if there is one.
 
-    :param id: of the entry that has the name, or is to have it.
+    :param id: of the entry that has this name, or is to get it.
     """
     if kind not in _SPELLINGS:
         return None
@@ -83,9 +83,9 @@ def spelled_otherwise(connection: Connection, kind: str, name: str, id: int | No
 def _named(
     connection: Connection, query: Select[*tuple[Any, ...]], kind: str, wanted: str
 ) -> Sequence[Row[*tuple[Any, ...]]]:
-    """The rows whose name has a normal form, the one that is spelled so first, then in the order of their ids.
+    """Return the rows whose name has the normal form ``wanted``: an exact match first, then ordered by id.
 
-    :param query: selects the ``name`` of a kind, and more.
+    :param query: selects ``name`` and other columns.
     """
     table, normal = TABLES[kind], normal_of(connection, kind)
     for condition in _conditions(table.c.name, _SPELLINGS[kind](wanted)) if wanted else ():

@@ -1,4 +1,4 @@
-"""The tables of the policy book, in the shape that CHAPPS gave them, and one of our own."""
+"""The tables of the policy book, compatible with CHAPPS, and the invalidation outbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import Boolean, Column, Computed, ForeignKey, Integer, MetaData,
 
 from chapps_tw.mail.addresses import MAX_EMAIL, MAX_USER
 
-# Alembic's recommended names, so that a constraint is called the same on every database.
+# The naming convention that Alembic recommends, so that constraints have the same names on every database.
 NAMING: Final = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -17,8 +17,8 @@ NAMING: Final = {
     "pk": "pk_%(table_name)s",
 }
 
-# Names compare exactly, as they do on the other databases. SQLAlchemy takes only those options that
-# begin with the name of the dialect, and this one has two.
+# Names are compared exactly, as on the other databases. SQLAlchemy accepts only options with the name of the
+# dialect as a prefix, and this dialect has two names.
 _MARIADB: Final[dict[str, Any]] = {
     f"{dialect}_{option}": value
     for dialect in ("mysql", "mariadb")
@@ -45,7 +45,7 @@ def _entries(name: str, length: int, *more: Column[Any]) -> Table:
 
 
 def _link(name: str, other: str, target: str, *, one: bool = False) -> Table:
-    """A table that links users to something; ``one``: to one of it at most."""
+    """A table that links users to entries of another kind; with ``one``, each user to at most one entry."""
     return Table(
         name,
         metadata,
@@ -62,7 +62,7 @@ def _link(name: str, other: str, target: str, *, one: bool = False) -> Table:
 
 
 def _folded(length: int) -> Column[str]:
-    """The name in lower case, as the database folds it and for it alone: another spelling is found by its index."""
+    """The name in lower case, computed by the database. Its index finds other spellings."""
     return Column("folded", String(length), Computed("lower(name)"), index=True)
 
 
@@ -92,10 +92,10 @@ invalidation_outbox = Table(
 
 TABLES: Final = {"users": users, "domains": domains, "emails": emails, "quotas": quotas}
 
-# What an entry consists of.
+# The columns of an entry.
 FIELDS: Final = {kind: [column for column in table.c if column.computed is None] for kind, table in TABLES.items()}
 
-# What links a user to the things of a kind, and the name of the column that says to which.
+# The table that links users to entries of a kind, and its column for the entry.
 LINKS: Final = {
     "domains": (domain_user, domain_user.c.domain_id),
     "emails": (email_user, email_user.c.email_id),

@@ -10,12 +10,12 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from chapps_tw.database.models import TABLES
 from chapps_tw.database.outbox import append
-from chapps_tw.database.stale_keys import everything, stale_keys
+from chapps_tw.database.stale_keys import all_affected, stale_keys
 from chapps_tw.database.text import normal_of, storable
 
 KINDS: Final = ("users", "domains", "emails")
 
-# What applies to entries with the same name, and what to do about them.
+# Which of several entries with the same name applies, and the remedy.
 _REMEDY: Final[Mapping[str, str]] = {
     "users": "A login by any of these names is id {first}; the others are kept, but not used until they or id {first}"
     " are renamed",
@@ -31,40 +31,40 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be done about the names of a kind.
+    """How to normalize the names of a kind.
 
-    :ivar renamed: rows with the names that they are to have.
-    :ivar several: by a name in its normal form, the rows that cannot all have it, and are left as they are.
+    :ivar renamed: rows, with their new names.
+    :ivar duplicates: by normal form, the rows that share it, which are left unchanged.
     """
 
     kind: str
     renamed: Sequence[Row]
-    several: Mapping[str, Sequence[Row]]
+    duplicates: Mapping[str, Sequence[Row]]
 
 
 Say = Callable[[str], None]
 
 
 def normalise(connection: Connection, say: Say) -> None:
-    """Rewrite the names of users, domains and addresses that are not in their normal form.
+    """Normalize the names of users, domains and addresses.
 
-    Where that would give several the same name, all of them are left as they are, and it is told which one the
-    policies take: whoever knows whose they are decides. What is cached about any of them is invalidated.
+    Entries that would get the same name are left unchanged and reported, with the one that policies use: an
+    administrator must decide. What is cached about any of them is invalidated.
 
-    :param say: takes a sentence for each kind that was changed, and for each name that stands there several times.
-    :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
+    :param say: called with a sentence for each kind that was changed, and for each name with several entries.
+    :raises sqlalchemy.exc.SQLAlchemyError: if the query fails.
     """
     plans = _plans(connection)
-    for kind, renamed, several in plans:
+    for kind, renamed, duplicates in plans:
         _rename(connection, kind, renamed)
-        ids = [row.id for row in chain(renamed, *several.values())]
-        append(connection, stale_keys(connection, kind, ids, everything(kind)))
-    _tell(plans, say)
+        ids = [row.id for row in chain(renamed, *duplicates.values())]
+        append(connection, stale_keys(connection, kind, ids, all_affected(kind)))
+    _report(plans, say)
 
 
 def preview(connection: Connection, say: Say) -> None:
-    """Tell what :func:`normalise` would do and tell, and change nothing. Takes and raises the same."""
-    _tell(_plans(connection), say)
+    """Report what :func:`normalise` would do, without changes. Same parameters and exceptions."""
+    _report(_plans(connection), say)
 
 
 def _plans(connection: Connection) -> list[Plan]:
@@ -78,17 +78,17 @@ def _plans(connection: Connection) -> list[Plan]:
     return found
 
 
-def _tell(plans: Sequence[Plan], say: Say) -> None:
+def _report(plans: Sequence[Plan], say: Say) -> None:
     for plan in plans:
         if plan.renamed:
             say(f"Names of {plan.kind} normalized: {len(plan.renamed)}.")
     for plan in plans:
-        for name, rows in plan.several.items():
-            say(_told(plan.kind, name, rows))
+        for name, rows in plan.duplicates.items():
+            say(_duplicates(plan.kind, name, rows))
 
 
 def _by_normal_name(connection: Connection, kind: str) -> dict[str, list[Row]]:
-    """All rows of a kind by the normal form of their names; what has none is left out."""
+    """Return the rows of a kind by the normal form of their names. Invalid names are omitted."""
     table, normal = TABLES[kind], normal_of(connection, kind)
     found: dict[str, list[Row]] = {}
     for id, name in connection.execute(select(table.c.id, table.c.name).order_by(table.c.id)):
@@ -105,8 +105,8 @@ def _rename(connection: Connection, kind: str, rows: Sequence[Row]) -> None:
     connection.execute(change, [{"row": row.id, "form": row.name} for row in rows])
 
 
-def _told(kind: str, name: str, rows: Sequence[Row]) -> str:
+def _duplicates(kind: str, name: str, rows: Sequence[Row]) -> str:
     ordered = sorted(rows, key=lambda row: row.name != name)
-    them = ", ".join(f"{row.name!r} (id {row.id})" for row in ordered)
+    listed = ", ".join(f"{row.name!r} (id {row.id})" for row in ordered)
     remedy = _REMEDY[kind].format(first=ordered[0].id)
-    return f"{len(rows)} {kind} have the same name in different spellings: {them}. {remedy}."
+    return f"{len(rows)} {kind} have the same name in different spellings: {listed}. {remedy}."

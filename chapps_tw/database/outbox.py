@@ -1,7 +1,7 @@
-"""The invalidation outbox: which cached values are stale, kept in the database until they are invalidated.
+"""The invalidation outbox: stale keys, stored in the database until they are invalidated.
 
 A change and its outbox rows are one transaction (the transactional outbox pattern): neither is stored without the
-other, however the process ends.
+other, even if the process is killed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from chapps_tw.database.errors import reason
 from chapps_tw.database.models import invalidation_outbox
 from chapps_tw.interfaces.book import BookUnavailable, StaleKeys
 
-# MariaDB's TEXT ends at 65,535.
+# Less than the 65,535 bytes of a TEXT on MariaDB.
 ROW_BYTES: Final = 60_000
 
-# Rows that are in memory at a time, and rows that one statement deletes.
+# Rows per page in memory, and rows per DELETE.
 PAGE: Final = 16
-DELETED_AT_ONCE: Final = 500
+DELETE_BATCH: Final = 500
 
 
 class OutboxRow(NamedTuple):
-    """A row of the outbox. Its ``stale`` lists keys only: those of ``unlisted`` are not stored."""
+    """A row of the outbox. ``stale.unlisted`` is not stored."""
 
     id: str
     stale: StaleKeys
@@ -38,12 +38,12 @@ class OutboxRow(NamedTuple):
 def append(connection: Connection, stale: StaleKeys) -> tuple[str, ...]:
     """Add stale keys to the outbox, in the transaction of the change.
 
-    :returns: the ids of the rows; none where no keys are listed.
-    :raises BookUnavailable: when the schema is behind.
+    :returns: the ids of the rows; none if no keys are listed.
+    :raises BookUnavailable: if the schema is out of date.
     """
     ids: list[str] = []
     texts = _texts(stale)
-    # Ids are made here, so that no database has to be asked for those of many rows.
+    # Ids are generated here, since not every database returns those of a multi-row INSERT.
     while rows := [{"id": token_hex(16), "stale_keys": text} for text in islice(texts, PAGE)]:
         with _schema_needed():
             connection.execute(insert(invalidation_outbox), rows)
@@ -52,9 +52,9 @@ def append(connection: Connection, stale: StaleKeys) -> tuple[str, ...]:
 
 
 def read(connection: Connection, after: str) -> list[OutboxRow]:
-    """A page of the rows whose id is greater than ``after``, by id.
+    """Return a page of the rows with an id greater than ``after``, ordered by id.
 
-    :raises BookUnavailable: when the schema is behind.
+    :raises BookUnavailable: if the schema is out of date.
     """
     query = (
         select(invalidation_outbox)
@@ -67,17 +67,17 @@ def read(connection: Connection, after: str) -> list[OutboxRow]:
 
 
 def remove(connection: Connection, ids: Sequence[str]) -> None:
-    """Delete rows that exist."""
-    # Sorted, so that nodes that delete the same rows do not deadlock.
+    """Delete rows. Ids that do not exist are ignored."""
+    # Sorted, so that two nodes that delete the same rows do not deadlock.
     ordered = sorted(ids)
-    for start in range(0, len(ordered), DELETED_AT_ONCE):
-        chunk = ordered[start : start + DELETED_AT_ONCE]
+    for start in range(0, len(ordered), DELETE_BATCH):
+        chunk = ordered[start : start + DELETE_BATCH]
         connection.execute(delete(invalidation_outbox).where(invalidation_outbox.c.id.in_(chunk)))
 
 
 @contextmanager
 def _schema_needed() -> Iterator[None]:
-    """A missing table does not mean that the database is unavailable."""
+    """Report a missing table without treating the database as unavailable."""
     try:
         yield
     except ProgrammingError as error:
@@ -85,7 +85,7 @@ def _schema_needed() -> Iterator[None]:
 
 
 def _texts(stale: StaleKeys) -> Iterator[str]:
-    """The keys as lists in JSON, each small enough for one row."""
+    """Return the keys as JSON arrays, each small enough for one row."""
     keys = chain(
         (("limits", user) for user in stale.limits),
         (("senders", user, name) for user, name in stale.senders),

@@ -1,4 +1,4 @@
-"""A connection pool whose size is a strict limit."""
+"""A connection pool with a strict size limit."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from sqlalchemy import Pool
 from sqlalchemy.exc import TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from chapps_tw.database.errors import let_go
+from chapps_tw.database.errors import clear_tracebacks
 
-# After the server refused a connection, how long to wait for an open one before another is tried.
+# After the server refused a connection: seconds to wait for an open one before another attempt.
 SHARE_SECONDS: Final = 0.25
 _GENERATION: Final = "chapps_generation"
 
 
 class BoundedPool(Pool):
-    """At most ``pool_size`` connections, counting those that are disposed of until they are closed.
+    """At most ``pool_size`` connections, including disposed ones until they are closed.
 
-    SQLAlchemy's own pool is replaced when it is disposed of, and leaves connections that are checked out to the
-    garbage collector. This one closes them when they are returned, and counts them until then.
+    SQLAlchemy replaces its own pool when it is disposed of, and leaves checked-out connections to the garbage
+    collector. This pool closes them when they are returned, and counts them until then.
 
-    A server may allow fewer. When it refuses a connection while others are open, the caller waits for one of those.
+    A server may allow fewer connections. If it refuses one while others are open, the caller waits for one of those.
 
-    :param pool_size: connections.
-    :param timeout: seconds to wait for a free one.
+    :param pool_size: maximum number of connections.
+    :param timeout: seconds to wait for a free connection.
     """
 
     def __init__(self, creator: Callable[..., Any], pool_size: int, timeout: float, **options: Any) -> None:
@@ -35,21 +35,21 @@ class BoundedPool(Pool):
         self._timeout = timeout
         self._free = Condition()
         self._idle: list[ConnectionPoolEntry] = []
-        # Open, or being opened.
-        self._made = 0
+        # Open or being opened.
+        self._open = 0
         self._generation = 0
         self._refused = False
 
     def checkedout(self) -> int:
-        """How many are in use."""
+        """Return the number of connections in use."""
         with self._free:
-            return self._made - len(self._idle)
+            return self._open - len(self._idle)
 
     def connect(self) -> PoolProxiedConnection:
-        """Check out a connection; closing it returns it.
+        """Check out a connection; closing it returns it to the pool.
 
-        :raises sqlalchemy.exc.TimeoutError: when none is free in time.
-        :raises Exception: what the driver raises when there is no open connection, and none can be opened.
+        :raises sqlalchemy.exc.TimeoutError: if none becomes free in time.
+        :raises Exception: the error of the driver, if no connection is open and none can be opened.
         """
         while True:
             try:
@@ -57,16 +57,16 @@ class BoundedPool(Pool):
             except TimeoutError:
                 raise
             except Exception as error:
-                # Each iteration has one connection less, so the loop ends.
-                if not self._another():
+                # Each failure leaves one connection fewer, so the loop ends.
+                if not self._wait_for_open():
                     raise
-                let_go(error)
+                clear_tracebacks(error)
 
-    def _another(self) -> bool:
-        """Wait for an open connection after one was refused; returns whether one is free."""
+    def _wait_for_open(self) -> bool:
+        """Wait for an open connection after one was refused; return whether one is free."""
         with self._free:
             self._refused = True
-            self._free.wait_for(lambda: self._idle or not self._made, self._timeout)
+            self._free.wait_for(lambda: self._idle or not self._open, self._timeout)
             return bool(self._idle)
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -76,7 +76,7 @@ class BoundedPool(Pool):
                 if not self._free.wait_for(self._available, self._timeout):
                     raise TimeoutError("All connections are in use.")
             entry = self._idle.pop() if self._idle else None
-            self._made += not entry
+            self._open += not entry
             generation = self._generation
         entry = entry or self._make()
         assert entry.record_info is not None
@@ -84,7 +84,7 @@ class BoundedPool(Pool):
         return entry
 
     def _available(self) -> bool:
-        return bool(self._idle) or (self._made < self._size and not (self._made and self._refused))
+        return bool(self._idle) or (self._open < self._size and not (self._open and self._refused))
 
     def _make(self) -> ConnectionPoolEntry:
         try:
@@ -95,7 +95,7 @@ class BoundedPool(Pool):
 
     def _gone(self) -> None:
         with self._free:
-            self._made -= 1
+            self._open -= 1
             self._refused = False
             self._free.notify_all()
 
@@ -116,7 +116,7 @@ class BoundedPool(Pool):
             self._gone()
 
     def dispose(self) -> None:
-        """Close all connections: the idle ones now, the others when they are returned."""
+        """Close all connections: idle ones now, others when they are returned."""
         with self._free:
             idle, self._idle = self._idle, []
             self._generation += 1
@@ -124,9 +124,9 @@ class BoundedPool(Pool):
             self._close(entry)
 
     def recreate(self) -> BoundedPool:
-        """This pool: what was disposed of counts until it is closed."""
+        """Return this pool itself, since disposed connections count until they are closed."""
         return self
 
     def status(self) -> str:
-        """One line for SQLAlchemy's own log."""
-        return f"{self._made} of {self._size} connections, {len(self._idle)} of them idle"
+        """Return a line for SQLAlchemy's log."""
+        return f"{self._open} of {self._size} connections, {len(self._idle)} of them idle"

@@ -13,23 +13,23 @@ from chapps_tw.database.stale_keys import chunks, sides
 from chapps_tw.database.text import part_spellings, storable
 from chapps_tw.interfaces.book import Entry
 
-# The largest number that an Integer column holds on every database.
+# The largest value of an Integer column on every database.
 MAX_INTEGER: Final = 2**31 - 1
 
 
-def possible(ids: Collection[int]) -> list[int]:
-    """The numbers that can be ids."""
+def valid_ids(ids: Collection[int]) -> list[int]:
+    """Return the numbers in the range of ids."""
     return [id for id in ids if 0 < id <= MAX_INTEGER]
 
 
 def entries(
     connection: Connection, kind: str, q: str, skip: int, limit: int, linked: tuple[str, int] | None
 ) -> list[Entry]:
-    """A page of the entries whose name contains ``q``, letter case aside, ordered by id."""
+    """Return a page of the entries whose name contains ``q``, case-insensitively, ordered by id."""
     table = TABLES[kind]
     query = select(*FIELDS[kind])
     if linked is not None:
-        if not possible([linked[1]]):
+        if not valid_ids([linked[1]]):
             return []
         link, own, _ = sides(linked[0], kind)
         query = query.join(link).where(own == linked[1])
@@ -42,17 +42,17 @@ def entries(
 
 
 def by_ids(connection: Connection, kind: str, ids: Collection[int]) -> list[Entry]:
-    """The entries with these ids that exist, in the order of their ids."""
+    """Return the entries with these ids, ordered by id. Ids that do not exist are ignored."""
     table = TABLES[kind]
     return [
         entry
-        for chunk in chunks(possible(ids))
+        for chunk in chunks(valid_ids(ids))
         for entry in _all(connection, select(*FIELDS[kind]).where(table.c.id.in_(chunk)).order_by(table.c.id))
     ]
 
 
 def by_name(connection: Connection, kind: str, name: str) -> Entry | None:
-    """The entry of this name, however either is spelled; of several, the one that the policies take."""
+    """Return the entry with this name, in any spelling; of several, the one that policies use."""
     if not storable(name, TABLES[kind].c.name.type.length):  # type: ignore[attr-defined]
         return None
     id = id_of(connection, kind, name)
@@ -61,11 +61,11 @@ def by_name(connection: Connection, kind: str, name: str) -> Entry | None:
 
 
 def links(connection: Connection, kind: str, ids: Sequence[int], other: str) -> dict[int, list[Entry]]:
-    """For each id, the entries of kind ``other`` that are linked to it, by id."""
+    """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id."""
     link, own, _ = sides(kind, other)
     table = TABLES[other]
     found: dict[int, list[Entry]] = {id: [] for id in ids}
-    for chunk in chunks(possible(ids)):
+    for chunk in chunks(valid_ids(ids)):
         query = select(own.label("own"), *FIELDS[other]).join(link).where(own.in_(chunk)).order_by(own, table.c.id)
         for row in connection.execute(query).mappings():
             fields = dict(row)
@@ -74,10 +74,10 @@ def links(connection: Connection, kind: str, ids: Sequence[int], other: str) -> 
 
 
 def missing(connection: Connection, kind: str, ids: Collection[int]) -> list[int]:
-    """The ids that no entry has."""
+    """Return the ids that do not exist."""
     table = TABLES[kind]
     found: set[int] = set()
-    for chunk in chunks(possible(ids)):
+    for chunk in chunks(valid_ids(ids)):
         found.update(connection.scalars(select(table.c.id).where(table.c.id.in_(chunk))))
     return sorted(set(ids) - found)
 

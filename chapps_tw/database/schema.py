@@ -33,15 +33,15 @@ _LOCK: Final = 0x43484150
 
 
 class SchemaError(Exception):
-    """The database cannot be used as it is. Says why in one sentence."""
+    """The schema cannot be used. The message says why in one sentence."""
 
 
 class SchemaBehind(SchemaError):
-    """The database has to be set up, or brought up to date."""
+    """The schema is missing or out of date."""
 
 
 class SchemaForeign(SchemaError):
-    """The database belongs to a newer version, or to something else."""
+    """The database belongs to a newer version, or to another program."""
 
 
 def head() -> str:

@@ -1,4 +1,4 @@
-"""Which cached values depend on what the book holds now."""
+"""Which cached values depend on an entry or a link of the book."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from chapps_tw.interfaces.book import StaleKeys
 
 CHUNK: Final = 500
 
-# Keys of a kind that are listed. More would keep the database, the state store and the reactor busy for long.
+# The most keys of a kind to list. More would occupy the database, the state store and the reactor for too long.
 MAX_LISTED: Final = 5000
 
-# What a change of a field, or of a kind of link, makes stale: limits, flags, or verdicts about a user
-# and a kind of sender.
-_REACH: Final[dict[tuple[str, str], tuple[str, ...]]] = {
+# What a change of a field or of links makes stale: limits, flags, or verdicts about a user and a kind of
+# sender.
+_AFFECTED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("users", "name"): ("limits", "domains", "emails"),
     ("users", "quotas"): ("limits",),
     ("users", "domains"): ("domains",),
@@ -35,27 +35,27 @@ _REACH: Final[dict[tuple[str, str], tuple[str, ...]]] = {
 }
 
 
-def reached(kind: str, changed: Collection[str]) -> frozenset[str]:
-    """What changes of some fields and links of an entry make stale."""
-    return frozenset(what for name in changed for what in _REACH[kind, name])
+def affected_by(kind: str, changed: Collection[str]) -> frozenset[str]:
+    """Return what a change of these fields and links makes stale."""
+    return frozenset(what for name in changed for what in _AFFECTED[kind, name])
 
 
-def everything(kind: str) -> frozenset[str]:
-    """What adding or removing an entry makes stale."""
-    return frozenset(what for (owner, _), whats in _REACH.items() if owner == kind for what in whats)
+def all_affected(kind: str) -> frozenset[str]:
+    """Return what adding or deleting an entry makes stale."""
+    return frozenset(what for (owner, _), whats in _AFFECTED.items() if owner == kind for what in whats)
 
 
 def chunks(ids: Collection[int]) -> Iterator[Sequence[int]]:
-    """The ids in order, each once, in lists that every database takes in one statement."""
+    """Yield the distinct ids, in order, in lists that fit in one statement on every database."""
     ordered = sorted(set(ids))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
 
 
 def sides(kind: str, other: str) -> tuple[Table, Column[Any], Column[Any]]:
-    """The table that links two kinds, its column for the first and that for the second.
+    """Return the table that links two kinds, its column for the first, and its column for the second.
 
-    :raises ValueError: when they cannot be linked.
+    :raises ValueError: if they cannot be linked.
     """
     if kind == "users" and other in LINKS:
         table, column = LINKS[other]
@@ -78,7 +78,7 @@ def union(*parts: StaleKeys) -> StaleKeys:
 def _bounded(
     limits: Set[str], senders: Set[tuple[str, str]], flags: Set[str], unlisted: frozenset[str] = frozenset()
 ) -> StaleKeys:
-    """Stale keys, with kinds in place of too many keys."""
+    """Return stale keys; a kind with too many is named in ``unlisted`` instead."""
     found = {"limits": len(limits), "senders": len(senders)}
     unlisted |= {kind for kind, count in found.items() if count > MAX_LISTED}
     return StaleKeys(
@@ -90,32 +90,32 @@ def _bounded(
 
 
 def senders_between(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
-    """The verdicts that depend on the links between one entry and some others.
+    """Return the keys of the verdicts that depend on the links between an entry and others.
 
-    :param other: ``domains`` or ``emails``, or ``users`` where ``kind`` is one of these.
+    :param other: ``domains`` or ``emails``; ``users`` if ``kind`` is one of these.
     """
-    thing = other if kind == "users" else kind
+    linked = other if kind == "users" else kind
     senders: set[tuple[str, str]] = set()
     for chunk in chunks(ids):
-        senders.update(linked_senders(connection, kind, [id], thing, chunk))
+        senders.update(linked_senders(connection, kind, [id], linked, chunk))
     return _bounded(set(), senders, set())
 
 
-def stale_keys(connection: Connection, kind: str, ids: Collection[int], reach: Collection[str]) -> StaleKeys:
-    """The keys of what is cached about some entries.
+def stale_keys(connection: Connection, kind: str, ids: Collection[int], affected: Collection[str]) -> StaleKeys:
+    """Return the keys of what is cached about entries.
 
-    :param reach: what is stale, see :func:`reached`.
+    :param affected: what is stale, see :func:`affected_by`.
     """
     limits: set[str] = set()
     senders: set[tuple[str, str]] = set()
     flags: set[str] = set()
     for chunk in chunks(ids):
-        if "limits" in reach and len(limits) <= MAX_LISTED:
+        if "limits" in affected and len(limits) <= MAX_LISTED:
             limits.update(_limits(connection, kind, chunk))
         for other in ("domains", "emails"):
-            if other in reach and len(senders) <= MAX_LISTED:
+            if other in affected and len(senders) <= MAX_LISTED:
                 senders.update(linked_senders(connection, kind, chunk, other))
-        if "flags" in reach:
+        if "flags" in affected:
             names = connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))
             flags.update(map(normal_of(connection, "domains"), names))
     flags.discard("")
@@ -134,16 +134,18 @@ def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[s
 def linked_senders(
     connection: Connection, kind: str, ids: Sequence[int], other: str, only: Sequence[int] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Users and what they are linked to: pairs as :meth:`PolicyBook.senders_of` takes them, no more than one too many.
+    """Yield pairs of users and linked senders, in the forms that :meth:`PolicyBook.senders_of` takes.
+
+    At most one pair more than ``MAX_LISTED``.
 
     :param kind: ``users``, or the same as ``other``.
     :param other: ``domains`` or ``emails``.
-    :param only: of what is at the far end of the links, only these.
+    :param only: ids of the entries at the other end of the links; by default all.
     """
     link, column = LINKS[other]
-    thing = TABLES[other]
+    table = TABLES[other]
     near, far = (link.c.user_id, column) if kind == "users" else (column, link.c.user_id)
-    query = select(users.c.name, thing.c.name).select_from(link.join(users).join(thing)).where(near.in_(ids))
+    query = select(users.c.name, table.c.name).select_from(link.join(users).join(table)).where(near.in_(ids))
     if only is not None:
         query = query.where(far.in_(only))
     normal_user, normal_sender = normal_of(connection, "users"), normal_of(connection, other)

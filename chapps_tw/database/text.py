@@ -1,4 +1,4 @@
-"""Which names a database can store, and in which spellings it may have stored one."""
+"""Which names a database can store, and the spellings in which it may have stored them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from chapps_tw.mail.addresses import normal_domain, normal_email, normal_name, unicode_domain
 
-# An execution option of the engine: whether names that differ in letter case alone are one ([CHAPPS] fold_case).
+# An execution option of the engine: whether names are case-insensitive ([CHAPPS] fold_case).
 FOLD_CASE: Final = "chapps_fold_case"
 
 _NORMAL: Final[Mapping[str, Callable[[str, bool], str]]] = {
@@ -20,36 +20,36 @@ _NORMAL: Final[Mapping[str, Callable[[str, bool], str]]] = {
 
 
 def normal_of(connection: Connection, kind: str) -> Callable[[str], str]:
-    """What gives the names of a kind their normal form. It returns ``""`` for what is no such name.
+    """Return the function that normalizes names of a kind. It returns ``""`` for an invalid name.
 
-    :raises KeyError: for quotas, whose names are nothing but names.
+    :raises KeyError: for quotas, whose names have no normal form.
     """
     normal, fold_case = _NORMAL[kind], bool(connection.get_execution_options().get(FOLD_CASE, True))
     return lambda name: normal(name, fold_case)
 
 
 def storable(name: str, length: int) -> bool:
-    """Whether a name could be in a column of so many characters: UTF-8 without NUL, not empty."""
+    """Return whether a name fits a column of ``length`` characters: UTF-8 without NUL, not empty."""
     if not 0 < len(name) <= length or "\0" in name:
         return False
     return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def domain_spellings(domain: str) -> list[str]:
-    """How a normal domain name may have been stored: as A-labels or U-labels, and with a final dot."""
+    """Return how a normal domain name may be stored: as A-labels or U-labels, with or without a final dot."""
     return list(dict.fromkeys(f"{name}{dot}" for dot in ("", ".") for name in (domain, unicode_domain(domain))))
 
 
 def name_spellings(name: str) -> list[str]:
-    """The same for a normal address, or a normal login, which need not be one."""
+    """Return how a normal address, or a normal login, which need not be an address, may be stored."""
     local, at, domain = name.rpartition("@")
     return [f"{local}@{spelling}" for spelling in domain_spellings(domain)] if at else [name]
 
 
 def part_spellings(text: str) -> list[str]:
-    """How a part of a domain name or of an address may have been stored, label by label.
+    """Return how a part of a domain name or an address may be stored, label by label.
 
-    A label of which the text has only a part cannot be told in the other form.
+    An incomplete label cannot be converted to the other form.
     """
     local, at, domain = text.rpartition("@")
     labels = domain.split(".")
@@ -59,10 +59,10 @@ def part_spellings(text: str) -> list[str]:
 
 
 def folded(spellings: list[str]) -> list[str]:
-    """The spellings as SQL's ``lower()`` gives them.
+    """Return the possible results of SQL's ``lower()`` for the spellings.
 
-    SQLite folds only ASCII, others all letters; a label in capitals or with a capital first letter is
-    found on each.
+    SQLite folds only ASCII letters, the others all letters. Names in capitals, or with a capital first letter, are
+    found on all of them.
     """
     cases = (case for text in spellings for case in (text, text.upper(), text.title()))
     lower = (folding for case in cases for folding in (case.lower(), _lower_ascii(case)))

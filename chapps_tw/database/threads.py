@@ -17,13 +17,12 @@ STOP_SECONDS = 1.0
 
 
 class Threads:
-    """Threads for database calls alone.
+    """Daemon threads for database calls only.
 
-    There are twice as many as connections: if every connection hangs, as many threads are left to probe the
-    database. They are daemon threads.
+    Twice as many as connections: if every connection hangs, as many threads remain to probe the database.
 
     :param reactor: a provider of ``IReactorFromThreads``.
-    :param size: connections of the engine.
+    :param size: number of connections of the engine.
     """
 
     def __init__(self, reactor: Any, size: int) -> None:
@@ -32,7 +31,7 @@ class Threads:
         self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
 
     def start(self) -> None:
-        """Begin with the calls that are queued."""
+        """Start the queued calls."""
         self._pool.start()
 
     def run(self, work: Callable[[], T]) -> Deferred[T]:
@@ -40,7 +39,7 @@ class Threads:
         return deferToThreadPool(self._reactor, self._pool, work)
 
     def stop(self) -> None:
-        """End the idle threads; returns within a second even when some hang."""
+        """Stop the idle threads. Returns within ``STOP_SECONDS`` even if some hang."""
         helper = Thread(target=self._pool.stop, daemon=True)
         helper.start()
         helper.join(STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""One change of the book: one transaction, one writer at a time, and an outcome that is known."""
+"""Changes of the book: one transaction each, one writer at a time, with a known outcome."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ R = TypeVar("R")
 
 ATTEMPTS: Final = 3
 
-# SQLite has waited long enough by then.
+# SQLite has waited for its busy timeout by then.
 _BUSY: Final = "SQLITE_BUSY"
 
 _OTHERS: Final = "Another client is changing the database"
 
 # PostgreSQL: serialization failure, deadlock, lock not available. MariaDB: lock wait timeout, deadlock,
-# record changed since it was read. SQLite: another writer was not done in time.
+# record has changed since last read. SQLite: busy timeout.
 _CONTENTION: Final = frozenset(("40001", "40P01", "55P03", 1205, 1213, 1020, _BUSY))
 # PostgreSQL; MariaDB: a server, a transaction, a storage engine.
 _READ_ONLY: Final = frozenset(("25006", 1290, 1792, 1836))
@@ -33,18 +33,18 @@ _UNIQUE: Final = frozenset(("23505", 1062, "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_C
 _FOREIGN_KEY: Final = frozenset(("23503", 1452, "SQLITE_CONSTRAINT_FOREIGNKEY"))
 
 
-_BEHIND: Final = (
+_SEQUENCE_BEHIND: Final = (
     "The id sequence of {table} is behind its rows, so that no row can be added. Its administrator must run "
     "SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
 )
 
 
 class Stored(NamedTuple, Generic[R]):
-    """A change that is committed.
+    """A committed change.
 
     :ivar value: its result.
-    :ivar stale: keys of the cached values that it made stale.
-    :ivar rows: ids of the rows of the outbox that list them.
+    :ivar stale: keys of the cached values that it makes stale.
+    :ivar rows: ids of its rows in the outbox.
     """
 
     value: R
@@ -53,9 +53,9 @@ class Stored(NamedTuple, Generic[R]):
 
 
 class Permit:
-    """Decides between the thread that wants to commit and the waiter that wants to give up.
+    """Arbitrates between the thread that commits and the caller that gives up.
 
-    The first decides, so a change that its waiter was told had failed is never stored.
+    The first one wins, so a change that was reported as failed is never stored.
     """
 
     def __init__(self) -> None:
@@ -64,9 +64,9 @@ class Permit:
         self._given_up = False
 
     def commit(self) -> None:
-        """From here on the outcome is waited for.
+        """Begin to commit: from now on, the caller waits for the outcome.
 
-        :raises BookUnavailable: when the waiter has gone.
+        :raises BookUnavailable: if the caller has given up.
         """
         with self._lock:
             if self._given_up:
@@ -74,7 +74,7 @@ class Permit:
             self._committing = True
 
     def give_up(self) -> bool:
-        """Whether the waiter may go: the change will not come into force."""
+        """Return whether the caller may give up: the change will not be committed."""
         with self._lock:
             self._given_up = self._given_up or not self._committing
             return self._given_up
@@ -83,17 +83,17 @@ class Permit:
 def transact(
     engine: Engine, work: Callable[[Connection], tuple[R, StaleKeys]], permit: Permit, taken: Callable[[str], str]
 ) -> Stored[R]:
-    """Do a change in a transaction; again when another writer was in the way.
+    """Apply a change in a transaction; retry it after a conflict with another writer.
 
-    What it makes stale is added to the invalidation outbox in the same transaction.
+    The stale keys are added to the invalidation outbox in the same transaction.
 
-    :param work: does the change; returns its result, and what it makes stale.
-    :param taken: makes a sentence from the driver's text about a unique key.
-    :raises BookConflict: for a unique key that is taken, or a value that does not fit.
-    :raises BookUnavailable: when other writers hold the lock, the waiter has gone, or the database takes no
-        changes or its id sequence is behind. Lookups may be answered all the same.
-    :raises ChangeUncertain: when the database was lost while it was committing.
-    :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
+    :param work: applies the change; returns its result and the stale keys.
+    :param taken: makes a sentence from the driver's message about a unique key.
+    :raises BookConflict: if a unique key is taken, or a value does not fit.
+    :raises BookUnavailable: if other writers hold the lock, the caller has given up, the database is read-only, or its
+        id sequence is behind. Lookups may still work.
+    :raises ChangeUncertain: if the connection was lost during the commit.
+    :raises sqlalchemy.exc.SQLAlchemyError: if the database is unavailable.
     """
     for attempt in range(1, ATTEMPTS + 1):
         with engine.connect().execution_options(**{WRITES: True}) as connection:
@@ -101,22 +101,22 @@ def transact(
                 return _once(connection, work, permit)
             except DBAPIError as error:
                 kind, last = code(error), reason(error)
-                _require_another_try(engine, error, taken)
+                _require_retryable(engine, error, taken)
         if kind == _BUSY:
             break
         if kind in _READ_ONLY:
-            # After a failover, the connections may lead to what was the primary before.
+            # After a failover, the connections may still lead to the former primary.
             engine.dispose()
         if attempt == ATTEMPTS and kind in _UNIQUE | _FOREIGN_KEY:
             raise BookConflict(f"Another client is changing the same links: {last}")
     raise BookUnavailable(f"{'The database is read-only' if kind in _READ_ONLY else _OTHERS}: {last}")
 
 
-def _require_another_try(engine: Engine, error: DBAPIError, taken: Callable[[str], str]) -> None:
-    """Raise what :func:`transact` does for an error that would only come again."""
+def _require_retryable(engine: Engine, error: DBAPIError, taken: Callable[[str], str]) -> None:
+    """Raise the exception of :func:`transact` for an error that a retry would not cure."""
     kind = code(error)
     if kind in _UNIQUE and (table := _ids_of(error)):
-        raise BookUnavailable(_BEHIND.format(table=table)) from None
+        raise BookUnavailable(_SEQUENCE_BEHIND.format(table=table)) from None
     if kind in _UNIQUE and not _of_link(error):
         raise BookConflict(taken(str(error.orig))) from None
     if isinstance(error.orig, engine.dialect.loaded_dbapi.DataError):
@@ -126,7 +126,7 @@ def _require_another_try(engine: Engine, error: DBAPIError, taken: Callable[[str
 
 
 def _refusal(error: DBAPIError) -> Exception:
-    """What a change fails with. Only a lost connection says that lookups need not be tried either."""
+    """Return the exception for a failed change. Only a lost connection means that lookups fail too."""
     if error.connection_invalidated:
         return error
     why = _OTHERS if code(error) in _CONTENTION else "The database rejected the change"
@@ -149,10 +149,10 @@ def _once(connection: Connection, work: Callable[[Connection], tuple[R, StaleKey
 
 
 def write(engine: Engine, work: Callable[[Connection], None]) -> None:
-    """Do something in a transaction that is no change of the book, and need not wait for those.
+    """Run a transaction that is not a change of the book, and so does not take its lock.
 
-    :raises BookUnavailable: when another writer is in the way, or the database is read-only.
-    :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
+    :raises BookUnavailable: if another writer holds a lock, or the database is read-only.
+    :raises sqlalchemy.exc.SQLAlchemyError: if the database is unavailable.
     """
     with engine.connect().execution_options(**{WRITES: True}) as connection:
         try:
@@ -163,19 +163,19 @@ def write(engine: Engine, work: Callable[[Connection], None]) -> None:
 
 
 def lock(connection: Connection) -> None:
-    """Wait until no other change is under way, on any node.
+    """Wait until no other change is running, on any node.
 
-    What a change makes stale depends on links that another may be changing. SQLite has let in only one
-    writer already; elsewhere they queue for a row that is always there.
+    The stale keys of a change depend on links that another one may be changing. SQLite allows only one writer anyway;
+    on the others, writers queue for a row lock.
     """
     if connection.dialect.name != "sqlite":
         connection.execute(text("SELECT version_num FROM alembic_version FOR UPDATE"))
 
 
 def _ids_of(error: DBAPIError) -> str:
-    """The table for which PostgreSQL has given out an id that is in use; ``""`` when it is something else.
+    """Return the table whose PostgreSQL sequence yielded an id that is in use; ``""`` for other errors.
 
-    Rows that were copied in with their ids leave its sequence behind.
+    Rows that were copied in with their ids leave the sequence behind.
     """
     report = getattr(error.orig, "diag", None)
     constraint, table = getattr(report, "constraint_name", None), getattr(report, "table_name", None)
@@ -183,5 +183,5 @@ def _ids_of(error: DBAPIError) -> str:
 
 
 def _of_link(error: DBAPIError) -> bool:
-    """Whether it is a link that is there already: another client's, since ours look first."""
+    """Return whether the link exists already: another client added it, since our changes check first."""
     return any(table in str(error.orig) for table in ("domain_user", "email_user", "quota_user"))

@@ -1,4 +1,4 @@
-"""The policy book, open for changes."""
+"""Queries and changes of the HTTP API in the database."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ T = TypeVar("T")
 class WritableSqlBook(Book):
     """Lets the HTTP API read and change the database (:class:`~chapps_tw.interfaces.book.WritableBook`).
 
-    Only half of the connections serve it, so that lists and bulk changes never keep a policy waiting.
+    It uses only half of the connections, so that lists and bulk changes never delay a policy.
 
     :param cache: invalidates cached values in the state store.
     :param each: as for :class:`~chapps_tw.database.invalidation.Invalidation`.
-    :param watch: times each ``list``, ``change``, and reading or deleting of rows of the outbox (``drops``) as well.
-    :param deadline: also of a look-up of one entry by its id or name.
+    :param watch: also times each ``list`` and ``change``, and reading or deleting rows of the outbox (``drops``).
+    :param deadline: also applies to a lookup of one entry by id or name.
     :param bulk_deadline: seconds until a list or a change fails with
         :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
 
-    Besides what the protocol names, values and links that the schema has no room for raise
+    In addition to the exceptions of the protocol, values and links that do not fit the schema raise
     :exc:`ValueError` with a sentence.
     """
 
@@ -58,40 +58,43 @@ class WritableSqlBook(Book):
 
     @property
     def pending_invalidations(self) -> int:
-        """How many invalidations this node knows of that are still to be done."""
+        """The number of pending invalidations that this node knows of."""
         return self._invalidation.pending
 
     def start(self) -> None:
-        """Begin with the invalidations that this node, or another, left to be done."""
+        """Start with the invalidations that this or another node left behind."""
         self._invalidation.start()
 
     async def stop(self) -> None:
-        """Invalidate nothing more, close all connections, and probe the database no more."""
+        """Stop invalidating, close all connections, and stop probing the database."""
         await self._invalidation.stop()
         await super().stop()
 
     async def entries(
         self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
     ) -> list[Entry]:
-        """Entries by id whose name contains ``q``, letter case aside; with ``linked`` only those linked to that one."""
+        """Return the entries whose name contains ``q``, case-insensitively, ordered by id.
+
+        :param linked: kind and id of an entry: only entries that are linked to it.
+        """
         return await self._fetch(partial(queries.entries, kind=kind, q=q, skip=skip, limit=limit, linked=linked))
 
     async def by_ids(self, kind: str, ids: Sequence[int]) -> list[Entry]:
-        """The entries with these ids that exist, in the order of their ids."""
-        # One is as quick to find as what policies ask for.
+        """Return the entries with these ids, ordered by id. Ids that do not exist are ignored."""
+        # A single one is as quick as a lookup of a policy.
         deadline = self._deadline if len(ids) == 1 else self._bulk_deadline
         return await self._fetch(partial(queries.by_ids, kind=kind, ids=ids), deadline=deadline)
 
     async def by_name(self, kind: str, name: str) -> Entry | None:
-        """The entry of this name, however either is spelled; of several, the one that the policies take."""
+        """Return the entry with this name, in any spelling; of several, the one that policies use."""
         return await self._fetch(partial(queries.by_name, kind=kind, name=name), deadline=self._deadline)
 
     async def links(self, kind: str, ids: Sequence[int], other: str) -> dict[int, list[Entry]]:
-        """For each id, the entries of kind ``other`` that are linked to it, by id."""
+        """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id."""
         return await self._fetch(partial(queries.links, kind=kind, ids=ids, other=other))
 
     async def change(self, edit: Edit) -> Changed:
-        """Store a change in one transaction, and invalidate the cached values that it makes stale."""
+        """Store a change in one transaction, and invalidate its stale keys."""
         try:
             stored = await self._store(edit)
         except ChangeUncertain as uncertain:
@@ -102,11 +105,11 @@ class WritableSqlBook(Book):
         return Changed(stored.value, _affected(stale), awaits_state=not done, awaits_refresh=bool(stale.unlisted))
 
     async def read_outbox(self, after: str = "") -> list[outbox.OutboxRow]:
-        """A page of the rows of the invalidation outbox whose id is greater than ``after``, by id."""
+        """Return a page of the rows of the invalidation outbox with an id greater than ``after``, ordered by id."""
         return await self._fetch(partial(outbox.read, after=after), "drops")
 
     async def remove_from_outbox(self, ids: Sequence[str]) -> None:
-        """Delete rows of the invalidation outbox that exist."""
+        """Delete rows of the invalidation outbox. Ids that do not exist are ignored."""
         removal = partial(write, self._engine, partial(outbox.remove, ids=ids))
         await self._connections.run(self._ask, "drops", removal, self._bulk_deadline)
 
@@ -127,7 +130,7 @@ def _affected(stale: StaleKeys) -> int | None:
 
 
 def _taken(edit: Edit, report: str) -> str:
-    """Which unique key is taken, as the driver reports it."""
+    """Return the message for a unique key that is taken, from the message of the driver."""
     fields = edit.fields if isinstance(edit, Create | Update) else {}
     if "ix_quotas_quota" in report or "quotas.quota" in report:
         return f"A quota of {fields.get('quota')} exists already."

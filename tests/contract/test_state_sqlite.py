@@ -425,7 +425,7 @@ class Files(TestCase):
         with sqlite3.connect(path) as db:
             db.execute("CREATE TABLE users (name TEXT)")
         before = Path(path).read_bytes()
-        self.assertRefused(path, "something else")
+        self.assertRefused(path, "another program")
         self.assertEqual(Path(path).read_bytes(), before)
 
     def test_a_file_that_is_no_database_is_refused(self) -> None:

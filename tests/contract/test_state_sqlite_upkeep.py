@@ -73,7 +73,7 @@ class LogTests(TestCase):
 
     def test_it_is_cut_when_it_is_begun_anew(self) -> None:
         path = temporary(self)
-        with patch("chapps_tw.state.sqlite.file._KEPT_LOG", 2**16):
+        with patch("chapps_tw.state.sqlite.file._WAL_SIZE_LIMIT", 2**16):
             clock = HandReactor()
             clock.advance(START)
             state = SqliteState(path, clock.seconds, clock)

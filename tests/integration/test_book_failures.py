@@ -127,7 +127,7 @@ class ServerFailureTests(TestCase):
         with self.assertNoLogs(level="WARNING"):
             await self.hang_twice()
         await self.assert_at_rest()
-        self.assertEqual(self.log.lines[1::2], ["The database is back."] * 2)
+        self.assertEqual(self.log.lines[1::2], ["The database is available again."] * 2)
         self.assertEqual(len(self.log.lines), 4)
 
     async def hang_twice(self) -> None:
@@ -138,7 +138,7 @@ class ServerFailureTests(TestCase):
             await self.until(lambda: working(self.threads) >= SIZE)
             self.clock.advance(DEADLINE)
             self.assert_refused(slow)
-            self.assertRegex(self.book.problem, "The database is away: it did not answer in 0.5 s")
+            self.assertRegex(self.book.problem, "The database is unavailable: it did not answer in 0.5 s")
             self.assert_refused(self.ask_many(200))
             self.clock.pump([PROBE_SECONDS] * 4)
             self.assertLessEqual(self.busy_threads(), 2 * SIZE)
@@ -158,7 +158,7 @@ class ServerFailureTests(TestCase):
         self.assertEqual(await self.ask(), "answered")
         self.server.kill()
         await self.open()
-        self.assertRegex(self.book.problem, "^The database is away: .*[Cc]onnect")
+        self.assertRegex(self.book.problem, "^The database is unavailable: .*[Cc]onnect")
         self.assertNotIn("secret", self.book.problem)
         self.assert_refused(self.ask_many(200))
         with self.assertRaises(BookUnavailable):
@@ -284,7 +284,7 @@ class SqliteFailures(OnSqlite, BookCase):
         with open(self.adapter.db_name, "r+b") as file:
             file.write(b"not a database at all")
         self.addCleanup(self.setUpClass)
-        with self.assertRaisesRegex(BookUnavailable, "The database cannot be asked: file is not a database"):
+        with self.assertRaisesRegex(BookUnavailable, "The database query failed: file is not a database"):
             await self.book.quota_of("alice")
 
 
@@ -339,23 +339,23 @@ class BreakerTests(SynchronousTestCase):
         self.fail(FAILURES - 1)
         self.assertEqual(self.breaker.problem, "")
         self.fail(1)
-        self.assertEqual(self.breaker.problem, "The database is away: gone")
+        self.assertEqual(self.breaker.problem, "The database is unavailable: gone")
         self.assertEqual(self.discarded, 1)
 
     def probe_fails(self, text: str) -> None:
         self.clock.advance(PROBE_SECONDS)
         self.lose(text)
 
-    def test_what_keeps_it_away_is_shown_and_logged_once_more_when_it_waits_for_somebody(self) -> None:
+    def test_a_cause_that_needs_an_administrator_is_shown_and_logged_again(self) -> None:
         log = Log()
         self.addCleanup(log.stop)
         self.fail()
         self.probe_fails("is starting up")
-        self.assertEqual(self.breaker.problem, "The database is away: is starting up")
+        self.assertEqual(self.breaker.problem, "The database is unavailable: is starting up")
         for _ in range(3):
             self.probe_fails("no such table: users")
-        lacking = "The database is away: no such table: users: run 'chapps-cli admin db-setup'"
-        self.assertEqual(log.lines, ["The database is away: gone", lacking])
+        lacking = "The database is unavailable: no such table: users: run 'chapps-cli admin db-setup'"
+        self.assertEqual(log.lines, ["The database is unavailable: gone", lacking])
         self.assertEqual(self.breaker.problem, lacking)
 
     def test_while_it_is_open_only_one_probe_at_a_time_runs(self) -> None:
@@ -422,7 +422,7 @@ class MemoryTests(TestCase):
             for _ in range(20):
                 # One that never has three failures in a row.
                 breaker.succeeded()
-                with self.assertRaisesRegex(BookUnavailable, "cannot be asked"):
+                with self.assertRaisesRegex(BookUnavailable, "query failed"):
                     await breaker.ask(engine.connect, 30)
             self.assertLess(len(self.errors()) - before, 5)
             gc.enable()

@@ -57,7 +57,7 @@ class TablesTests:
         probes = Statements(self.engine)
         await self.until(lambda: len(probes.seen) >= PROBES)
         self.assertFalse(await self.ask())
-        self.assertRegex(self.book.problem, "^The database is away: .*: run 'chapps-cli admin db-setup'$")
+        self.assertRegex(self.book.problem, "^The database is unavailable: .*: run 'chapps-cli admin db-setup'$")
         schema.upgrade(self.other)
         await self.until(lambda: not self.book.problem)
         self.assertTrue(await self.ask())

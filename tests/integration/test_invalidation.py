@@ -13,7 +13,7 @@ from twisted.internet.task import Clock, deferLater
 
 from chapps_tw.database import stale_keys
 from chapps_tw.database.changes import apply
-from chapps_tw.database.invalidation import COLLECT, KEYS, POLL, RETRY, STOP
+from chapps_tw.database.invalidation import BATCH_DELAY, KEYS, POLL, RETRY, STOP_TIMEOUT
 from chapps_tw.database.models import quota_user, users
 from chapps_tw.database.outbox import OutboxRow
 from chapps_tw.database.transaction import Permit, transact
@@ -113,16 +113,16 @@ class InvalidationTests(OnSqlite, BookCase):
         for name in ("alice", "bob"):
             self.assertFalse(await self.awaits_state(node, name))
         self.assertEqual((len(await self.book.read_outbox()), node.pending_invalidations), (2, 0))
-        await self.until_empty(after=[COLLECT])
+        await self.until_empty(after=[BATCH_DELAY])
         self.assertEqual(len(self.removals.seen), 1)
 
     async def test_what_was_invalidated_at_once_is_not_invalidated_again_when_its_row_is_read(self) -> None:
         node = self.node()
         await self.rest()
-        self.clock.advance(POLL - COLLECT / 2)
+        self.clock.advance(POLL - BATCH_DELAY / 2)
         await self.awaits_state(node)
         await self.cache_limits("alice")
-        await self.until_empty(after=[COLLECT / 2])
+        await self.until_empty(after=[BATCH_DELAY / 2])
         self.assertEqual(await self.cached("alice"), [5])
 
     async def test_a_change_that_makes_nothing_stale_asks_nobody(self) -> None:
@@ -158,7 +158,7 @@ class InvalidationTests(OnSqlite, BookCase):
         self.patch(node, "remove_from_outbox", lambda _: never)
         stopped = Deferred.fromCoroutine(node.stop())
         self.assertFalse(stopped.called)
-        self.clock.advance(STOP)
+        self.clock.advance(STOP_TIMEOUT)
         await stopped
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -169,7 +169,7 @@ class InvalidationTests(OnSqlite, BookCase):
         node.start()
         await self.awaits_state(node)
         stopped = Deferred.fromCoroutine(node.stop())
-        self.clock.advance(STOP)
+        self.clock.advance(STOP_TIMEOUT)
         await stopped
         await node.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -286,7 +286,7 @@ class InvalidationTests(OnSqlite, BookCase):
 
         self.patch(node, "remove_from_outbox", away)
         self.assertFalse(await self.awaits_state(node))
-        self.clock.advance(COLLECT)
+        self.clock.advance(BATCH_DELAY)
         await self.rest()
         self.assertEqual(len(await self.book.read_outbox()), 1)
         self.patch(node, "remove_from_outbox", remove)

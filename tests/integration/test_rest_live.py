@@ -319,9 +319,9 @@ class StateAwayTests(LiveTestCase):
         user = await self.create("users", name="alice")
         self.state.away = True
         for method, path in (("GET", f"/live/quota/{user}"), ("GET", "/live/sda/example.com/for/alice")):
-            self.assertEqual((await self.expect(503, method, path)).detail, "The state store is away.")
+            self.assertEqual((await self.expect(503, method, path)).detail, "The state store is unavailable.")
         ready = (await self.expect(503, "GET", "/ready")).json
-        self.assertEqual(ready["detail"], "state: The state store is away.")
+        self.assertEqual(ready["detail"], "state: The state store is unavailable.")
         self.assertEqual({part["name"]: part["up"] for part in ready["response"]}, {"state": False, "database": True})
         await self.expect(200, "GET", "/health")
         self.state.away = False
@@ -382,7 +382,7 @@ class DisconnectTests(LiveTestCase):
         async def fail(*arguments: Any) -> Any:
             began.callback(None)
             await go_on
-            raise BookUnavailable("The database is away.")
+            raise BookUnavailable("The database is unavailable.")
 
         self.patch(self.node.book, "change", fail)
         events: list[LogEvent] = []
@@ -401,5 +401,6 @@ class DisconnectTests(LiveTestCase):
         go_on.callback(None)
         told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
         self.assertEqual(
-            told, ["HTTP: DELETE /users/1/domains/ failed after its client had disconnected: The database is away."]
+            told,
+            ["HTTP: DELETE /users/1/domains/ failed after its client had disconnected: The database is unavailable."],
         )

@@ -114,7 +114,7 @@ class Outage:
         async def ask(*arguments: Any) -> Any:
             self.asked.append(name)
             if self.away:
-                raise StateUnavailable("The state store is away.")
+                raise StateUnavailable("The state store is unavailable.")
             return await method(*arguments)
 
         return ask

@@ -16,10 +16,10 @@ from zope.interface import implementer
 
 from chapps_tw.config.settings import Redis
 from chapps_tw.state.redis.connection import Entry, RedisConnection, RedisUnavailable, no_observer
-from chapps_tw.state.redis.following import Following
-from chapps_tw.state.redis.refusals import Refusals
+from chapps_tw.state.redis.failover import FailoverMonitor
 from chapps_tw.state.redis.script import PROBE, Shape, strings
 from chapps_tw.state.redis.server import Login, RedisServer, server_from
+from chapps_tw.state.redis.server_errors import ServerErrors
 from chapps_tw.state.redis.waiters import Waiters
 
 CLOCK_INTERVAL = 10.0
@@ -63,8 +63,8 @@ class RedisPool:
         self.size = size
         self.tick = min(0.1, timeout / 4)
         self._unavailable = f"{server.name} is not connected yet"
-        self._following = Following(server.moved, self._reconnect_all, reactor)
-        self._refusals = Refusals(server.name, reactor, self.ping)
+        self._failover = FailoverMonitor(server.moved, self._reconnect_all, reactor)
+        self._errors = ServerErrors(server.name, reactor, self.ping)
         self.lost = 0
         self.timeouts = 0
         self._ready: list[RedisConnection] = []
@@ -78,7 +78,7 @@ class RedisPool:
     @property
     def problem(self) -> str:
         """Why commands fail, or some of them, in a sentence; ``""`` if none do."""
-        return self._unavailable or self._refusals.problem
+        return self._unavailable or self._errors.problem
 
     @property
     def connections(self) -> int:
@@ -94,15 +94,15 @@ class RedisPool:
         """Start connecting."""
         self._waiters.open()
         self._factory.startConnecting(self.server)
-        self._following.start()
+        self._failover.start()
 
     async def stop(self) -> None:
         """Close all connections; commands in flight fail."""
         self._reported = True
         self._unavailable = f"{self.server.name} is not connected any more"
         self._waiters.close()
-        self._refusals.stop()
-        self._following.stop()
+        self._errors.stop()
+        self._failover.stop()
         # Wait for a turn before and after: a ClientService cannot be stopped from its own callbacks, which a caller
         # that reacts to a lost connection runs in.
         await deferLater(self.reactor, 0)
@@ -145,7 +145,7 @@ class RedisPool:
 
         :raises StateUnavailable: (the Deferred) if one times out, or is answered with an error.
         """
-        return self.run(_PROBE, strings(self.login.probe)).addCallback(lambda _: self._refusals.well())
+        return self.run(_PROBE, strings(self.login.probe)).addCallback(lambda _: self._errors.succeeded())
 
     # --- events of connections ---
 
@@ -202,7 +202,7 @@ class RedisPool:
     def command_failed(self, reason: str) -> None:
         """The server answered a command with an error."""
         if not self._factory.disconnectCalled:
-            self._refusals.note(str(RedisUnavailable(self.server.name, reason)))
+            self._errors.failed(str(RedisUnavailable(self.server.name, reason)))
 
     def connect_failed(self, reason: str) -> None:
         """Log once that no connection is ready, unless one is."""

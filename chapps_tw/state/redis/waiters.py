@@ -1,4 +1,4 @@
-"""Those who wait for a connection to Redis while one is being made."""
+"""Commands that wait for a connection to Redis."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ C = TypeVar("C")
 
 
 class Waiters(Generic[C]):
-    """Lets questions wait for a connection for a while after one was lost, and none after that.
+    """Lets commands wait for a connection until a timeout after it was lost; later commands fail at once.
 
-    A server that is started again, or a proxy that closes what is idle, so defers no mail, and in a long outage
-    only the first questions wait.
+    So the restart of a server, or a proxy that closes idle connections, defers no mail, and in a long outage only the
+    first commands wait.
 
-    :param reactor: for times.
-    :param patience: seconds that a connection is waited for.
-    :param problem: why there is none, in a sentence.
+    :param reactor: for timers.
+    :param timeout: in seconds.
+    :param problem: returns why there is no connection, in a sentence.
     """
 
-    def __init__(self, reactor: Any, patience: float, problem: Callable[[], str]) -> None:
+    def __init__(self, reactor: Any, timeout: float, problem: Callable[[], str]) -> None:
         self._reactor = reactor
-        self._patience = patience
+        self._timeout = timeout
         self._problem = problem
         self._waiting: list[Deferred[C]] | None = None
         self._end: IDelayedCall | None = None
 
     def open(self) -> None:
-        """A connection is being made."""
+        """Begin to queue: a connection is being established."""
         if self._waiting is None:
             self._waiting = []
-            self._end = self._reactor.callLater(self._patience, self.close)
+            self._end = self._reactor.callLater(self._timeout, self.close)
 
     def wait(self) -> Deferred[C]:
-        """A connection.
+        """Return a connection.
 
-        :raises StateUnavailable: (the Deferred) when there is none in time; at once when none is expected.
+        :raises StateUnavailable: (the Deferred) on timeout; at once if no connection is being established.
         """
         waiter: Deferred[C] = Deferred()
         if self._waiting is None:
@@ -50,12 +50,12 @@ class Waiters(Generic[C]):
         return waiter
 
     def serve(self, connection: C) -> None:
-        """Let all go on: there is a connection."""
+        """Pass a connection to all waiters."""
         for waiter in self._stop():
             waiter.callback(connection)
 
     def close(self) -> None:
-        """Let all go without."""
+        """Fail all waiters."""
         for waiter in self._stop():
             waiter.errback(StateUnavailable(self._problem()))
 
@@ -63,5 +63,5 @@ class Waiters(Generic[C]):
         if self._end is not None and self._end.active():
             self._end.cancel()
         waiting, self._waiting = self._waiting or [], None
-        # Others were cancelled.
+        # Skip those that were cancelled.
         return [waiter for waiter in waiting if not waiter.called]

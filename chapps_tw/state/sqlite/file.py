@@ -1,4 +1,4 @@
-"""The file of the embedded live state: where it lies, its tables, and how names are written in it."""
+"""The SQLite file of the embedded live state: opening it, its tables, and the keys for names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MEMORY = ":memory:"
 _VERSION = 3
 # "CHTW": tells this file from any other of SQLite's.
 _APPLICATION = 0x43485457
-_LONGEST_KEY = 512
-# Small pages: a turn writes every page that it touched, and most users' rows lie on pages of their own.
+_MAX_KEY = 512
+# Small pages: a commit writes every changed page, and the rows of most users are on different pages.
 PAGE = 2048
-# Octets of log that stay when it is begun anew.
-_KEPT_LOG = 8 * 2**20
-# How long a turn waits for another process, milliseconds. The reactor stands still meanwhile.
-_PATIENCE = 200
-# The same when tables are made, which is once in the life of a file.
-_PATIENCE_ONCE = 5000
+# Size in bytes to which the WAL is truncated when it is restarted.
+_WAL_SIZE_LIMIT = 8 * 2**20
+# Milliseconds to wait for locks of other processes. This blocks the reactor.
+_BUSY_TIMEOUT = 200
+# The same while tables are created or upgraded, which happens once per version.
+_SETUP_BUSY_TIMEOUT = 5000
 
 _MEETING = """
 CREATE TABLE meeting (
@@ -87,7 +87,7 @@ CREATE TABLE once (
 ) WITHOUT ROWID;
 """
 
-# What makes a file of a version into one of the next. Greylisting begins anew, what was counted stays.
+# Upgrades from each version to the next. Greylist entries are discarded, counts are kept.
 _UPGRADES = {
     1: f"""
         DROP TABLE meeting;
@@ -104,38 +104,38 @@ _UPGRADES = {
 
 
 class StateTooNew(StateUnavailable):
-    """The file was written by a later version of this program."""
+    """The file was written by a later version."""
 
 
 def key(name: str) -> bytes:
-    """The bytes that stand for a name: different for different names, any text, 512 at most."""
-    # surrogatepass keeps all strings apart; surrogateescape would join "\udcc3\udca9" and "é".
+    """Return the key for a name: any text, distinct for distinct names, at most 512 bytes."""
+    # surrogatepass is injective; surrogateescape would encode "\udcc3\udca9" and "é" alike.
     encoded = name.encode("utf-8", "surrogatepass")
-    if len(encoded) <= _LONGEST_KEY:
+    if len(encoded) <= _MAX_KEY:
         return encoded
     return b"\xff" + blake2b(encoded, digest_size=32).digest()
 
 
 def readable(stored: bytes) -> str:
-    """The name that a key stands for; of one too long to be kept, its digest."""
+    """Return the name for a key; if the name was too long to be stored, its digest."""
     return stored[1:].hex() if stored[:1] == b"\xff" else stored.decode("utf-8", "surrogatepass")
 
 
 def unavailable(path: str, error: sqlite3.Error) -> StateUnavailable:
-    """The error to raise in place of SQLite's."""
+    """Return the exception to raise for an error of SQLite."""
     return StateUnavailable(f"The live state in {path} cannot be used: {error}.")
 
 
 def open_file(path: str) -> sqlite3.Connection:
-    """Open the file, making it (mode 0600) and its directory (mode 0700) when they are not there.
+    """Open the file. Creates it (mode 0600) and its directory (mode 0700) if they do not exist.
 
-    :raises StateTooNew: when a later version has written the file.
-    :raises StateUnavailable: when it cannot be opened, or is something else.
+    :raises StateTooNew: if a later version wrote the file.
+    :raises StateUnavailable: if it cannot be opened, or is not a live state.
     """
     try:
         if path != MEMORY:
             sqlite_files.create(path)
-        db = connect(path, _PATIENCE)
+        db = connect(path, _BUSY_TIMEOUT)
     except OSError as error:
         raise StateUnavailable(f"The live state in {path} cannot be opened: {explain(path, error)}.") from error
     except sqlite3.Error as error:
@@ -151,29 +151,29 @@ def open_file(path: str) -> sqlite3.Connection:
     return db
 
 
-def connect(path: str, patience: int) -> sqlite3.Connection:
-    """A bare connection that waits ``patience`` milliseconds for locks of others."""
-    # Transactions are begun by hand; close() may come from another thread than the reactor's.
-    return sqlite3.connect(path, patience / 1000, isolation_level=None, check_same_thread=False)
+def connect(path: str, busy_timeout: int) -> sqlite3.Connection:
+    """Return a plain connection. ``busy_timeout`` is in milliseconds."""
+    # Transactions begin explicitly; close() may be called from another thread than the reactor's.
+    return sqlite3.connect(path, busy_timeout / 1000, isolation_level=None, check_same_thread=False)
 
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:
     found = _check(db, path)
-    # The journal fixes the size of pages.
+    # Before WAL mode, in which the page size cannot be changed.
     db.execute(f"PRAGMA page_size = {PAGE}")
     sqlite_files.write_ahead(db)
-    # The log that was long is cut to this when it is begun anew: writing over it takes less time than making it longer.
-    kept = f"journal_size_limit = {_KEPT_LOG}"
-    for pragma in ("synchronous = NORMAL", "wal_autocheckpoint = 0", "cache_size = -32000", kept):
+    # A long WAL is truncated to this size, not to zero: overwriting is faster than extending.
+    wal_size_limit = f"journal_size_limit = {_WAL_SIZE_LIMIT}"
+    for pragma in ("synchronous = NORMAL", "wal_autocheckpoint = 0", "cache_size = -32000", wal_size_limit):
         db.execute(f"PRAGMA {pragma}").fetchall()
     if found < _VERSION:
         _make_tables(db, path)
 
 
 def _make_tables(db: sqlite3.Connection, path: str) -> None:
-    db.execute(f"PRAGMA busy_timeout = {_PATIENCE_ONCE}").fetchall()
+    db.execute(f"PRAGMA busy_timeout = {_SETUP_BUSY_TIMEOUT}").fetchall()
     db.execute("BEGIN IMMEDIATE")
-    # Again, now that no other process can be making them.
+    # Check again under the lock: another process may have created them meanwhile.
     found = _check(db, path)
     if not found:
         _run(db, _SCHEMA + _MEETING)
@@ -183,25 +183,25 @@ def _make_tables(db: sqlite3.Connection, path: str) -> None:
             _run(db, _UPGRADES[version])
     db.execute(f"PRAGMA user_version = {_VERSION}")
     db.execute("COMMIT")
-    db.execute(f"PRAGMA busy_timeout = {_PATIENCE}").fetchall()
+    db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}").fetchall()
 
 
 def _run(db: sqlite3.Connection, statements: str) -> None:
-    # Not executescript(), which would commit first.
+    # Not executescript(), which commits first.
     for statement in statements.split(";\n"):
         db.execute(statement)
 
 
 def _check(db: sqlite3.Connection, path: str) -> int:
-    """The version of the tables; 0 when there are none."""
+    """Return the version of the tables, 0 if there are none."""
     if not db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
         return 0
     if db.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION:
-        raise StateUnavailable(f"{path} is a database of something else: give the live state a file of its own.")
+        raise StateUnavailable(f"{path} is a database of another program: the live state needs its own file.")
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > _VERSION:
         raise StateTooNew(
-            f"The live state in {path} is of version {version}, and this program knows version {_VERSION}: "
-            "run the program that wrote it, or move the file away to begin afresh."
+            f"The live state in {path} has version {version}; this program supports version {_VERSION}. "
+            "Run the program that wrote it, or move the file away to start with an empty state."
         )
     return version

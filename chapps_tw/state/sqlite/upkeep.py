@@ -1,4 +1,4 @@
-"""What keeps the file small: walking the tables for what has expired, and moving the log into the file."""
+"""Keeps the file small: removes expired rows, and checkpoints the WAL."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from chapps_tw.state.sqlite.file import PAGE, connect
 from chapps_tw.state.sqlite.verdicts import GRACE
 
-# Rows looked at in one step of each walk: well under a millisecond.
+# Rows per step of a scan: well under a millisecond.
 _STEP = 300
-# How often a checkpoint tries to come near to the end of a log that goes on, and octets that are near enough.
-_ROUNDS, _LITTLE = 5, 2**20
-# Octets of log from which on it is moved soon, and begun anew. There are 64 MiB at most, with what is added meanwhile.
+# How often a checkpoint is repeated while the WAL grows, and how many bytes may remain.
+_ROUNDS, _REMAINDER = 5, 2**20
+# Size of the WAL in bytes above which it is checkpointed soon. With what is added meanwhile it stays below 64 MiB.
 LONG_LOG = 16 * 2**20
 
 
@@ -74,10 +74,10 @@ _WALKS = (
 
 
 class Cleaner:
-    """Walks all tables a step at a time, and removes what has expired.
+    """Scans all tables step by step, and removes expired rows.
 
-    In the order of the keys and not of the ends: neighbours lie on one page, and no index has to be
-    kept for it on the hot path.
+    In the order of the keys, not of the expiry times: neighbours are on the same page, and the hot path has no index
+    to maintain.
     """
 
     tables = range(len(_WALKS))
@@ -86,11 +86,11 @@ class Cleaner:
         self._places = [walk.start for walk in _WALKS]
 
     def step(self, db: sqlite3.Cursor, now: float, number: int) -> int:
-        """Clean the next rows of one table; returns how many rows had expired."""
+        """Clean the next rows of one table; return the number of expired rows."""
         walk = _WALKS[number]
         width = len(walk.start)
         place = self._places[number]
-        # Where a row cannot be read, at least those before it are cleaned.
+        # If a row cannot be read, the next step starts over, so that at least the rows before it are cleaned.
         self._places[number] = walk.start
         rows = db.execute(walk.select, (*place, _STEP)).fetchall()
         self._places[number] = rows[-1][:width] if len(rows) == _STEP else walk.start
@@ -101,7 +101,7 @@ class Cleaner:
 
 
 def is_long(path: str) -> bool:
-    """Whether the log of a file wants to be moved soon."""
+    """Return whether the WAL of a file should be checkpointed soon."""
     try:
         return os.stat(f"{path}-wal").st_size > LONG_LOG
     except OSError:
@@ -109,17 +109,17 @@ def is_long(path: str) -> bool:
 
 
 def checkpoint(path: str) -> int:
-    """Move the log into the file. Blocks: for a thread.
+    """Checkpoint the WAL. Blocks; call it in a thread.
 
-    :returns: octets of log there were, those among them that had been moved before.
-    :raises sqlite3.Error: when the file cannot be used.
+    :returns: the size of the WAL in bytes, including frames that were checkpointed before.
+    :raises sqlite3.Error: if the file cannot be used.
     """
     db = connect(path, 0)
     try:
         for _ in range(_ROUNDS):
-            # Holds nobody up.
+            # PASSIVE blocks no reader or writer.
             _, length, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if (length - moved) * PAGE <= _LITTLE or length * PAGE > 2 * LONG_LOG:
+            if (length - moved) * PAGE <= _REMAINDER or length * PAGE > 2 * LONG_LOG:
                 break
         return int(length) * PAGE
     finally:
