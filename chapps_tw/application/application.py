@@ -64,8 +64,6 @@ from chapps_tw.security.passcode import verify
 from chapps_tw.security.tokens import TokenError, TokenStore
 from chapps_tw.spf.checker import SpfChecker
 from chapps_tw.spf.evaluation import Rules
-from chapps_tw.state.redis.pool import pool_from
-from chapps_tw.state.redis.store import RedisState
 from chapps_tw.state.sqlite.store import SqliteState
 
 VERSION = f"CHAPPS-TW v{__version__}"
@@ -191,6 +189,9 @@ class Parts:
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self.store: Store
         if settings.uses_redis:
+            from chapps_tw.state.redis.pool import pool_from
+            from chapps_tw.state.redis.store import RedisState
+
             observe = self.metrics.calls("state", "command").observe
             self.store = pool = pool_from(
                 settings.redis,

@@ -49,3 +49,9 @@ def opened(config: Path) -> set[str]:
 def test_alembic_is_loaded_for_a_database_that_is_behind_alone(config: Path) -> None:
     assert "alembic" in opened(config)
     assert "alembic" not in opened(config)
+
+
+def test_the_client_of_redis_is_loaded_for_redis_alone(config: Path) -> None:
+    assert "txredisapi" not in opened(config)
+    config.write_text(f"{config.read_text()}[Redis]\nserver = 127.0.0.1\nport = 1\n")
+    assert "txredisapi" in opened(config)
