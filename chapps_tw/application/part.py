@@ -12,7 +12,7 @@ from chapps_tw.config.settings import Settings
 log = Logger()
 
 
-class Part(Protocol):
+class Part:
     """Something that has to be opened, started or stopped. What a part has no use for does nothing."""
 
     def open(self) -> None:

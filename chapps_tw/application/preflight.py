@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from chapps_tw.application.start_errors import no_address, parse_endpoint
+from chapps_tw.application.endpoints import no_address, parse_endpoint
 from chapps_tw.config.checks import Finding, Place, places, port_and_interface, unix_path
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.config.values import Secret

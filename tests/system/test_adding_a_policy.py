@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred
 from chapps_tw.config.load import load
 from chapps_tw.config.render import render
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.application.application import Parts
+from chapps_tw.application.application import Application
 
 settings = load(sys.argv[1])
 assert "[RecipientLimitPolicy]" in render(settings)
-board = Parts(settings, reactor).switchboards["bulk"]
+board = Application(settings, reactor).switchboards["bulk"]
 for count in ("3", "4"):
     request = OutboundPPR({"protocol_state": "DATA", "recipient_count": count}, cfg=settings)
     for answer in (board.decide(request), board.explain(request)):

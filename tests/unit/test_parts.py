@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from chapps_tw.application.part import Part, open_all, start_all, stop_all
 from chapps_tw.application.start_errors import StartError
@@ -85,14 +87,15 @@ def test_after_one_that_cannot_be_opened_none_is() -> None:
 def test_one_that_fails_in_its_stop_is_told_and_keeps_no_other_from_being_stopped(late: bool) -> None:
     notes: list[str] = []
     told: list[LogEvent] = []
-    globalLogPublisher.addObserver(told.append)
+    observer = cast(ILogObserver, told.append)
+    globalLogPublisher.addObserver(observer)
     try:
         failing = Waiting("dns", notes) if late else Unstoppable("dns", notes)
         done = Deferred.fromCoroutine(stop_all([Noting("state", notes), failing, Noting("api", notes)]))
         if isinstance(failing, Waiting):
             failing.stopped.errback(RuntimeError("It hangs on."))
     finally:
-        globalLogPublisher.removeObserver(told.append)
+        globalLogPublisher.removeObserver(observer)
     assert done.called
     assert (notes[0], notes[-1]) == ("stop api", "stop state")
     [event] = told
