@@ -18,7 +18,7 @@ from chapps_tw.application import gauges
 from chapps_tw.application.database import Database
 from chapps_tw.application.dns import Dns, Whitelist
 from chapps_tw.application.health import Health
-from chapps_tw.application.http import ConfigWriter, Http
+from chapps_tw.application.http import ConfigWriter, Http, Tokens
 from chapps_tw.application.listening import Listening
 from chapps_tw.application.log_output import LogOutput
 from chapps_tw.application.part import Part, open_all, start_all, stop_all
@@ -43,7 +43,6 @@ from chapps_tw.policies.spf import SPFEnforcementPolicy
 from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained
-from chapps_tw.security.tokens import TokenStore
 
 # A bug is logged once in so many seconds.
 FAILURE_SECONDS = 60.0
@@ -119,9 +118,10 @@ class Application:
         self.parts: tuple[Part, ...] = (
             self.log_output,
             self.database,
+            self.tokens,
             self.state,
             self.dns,
-            Http(settings, self.tokens, self.api),
+            Http(self.api),
             self.whitelist,
             Health(reactor, self.state.live.ping, self.database.book.ping),
             Listening(settings, reactor, self.factories, self.api.site, self.dns.checker),
@@ -186,7 +186,7 @@ class Application:
 
     def _make_api(self) -> None:
         settings = self.settings
-        self.tokens = TokenStore(settings.token_path)
+        self.tokens = Tokens(settings)
         self.api = API(
             settings,
             self.state.live,

@@ -18,27 +18,34 @@ from chapps_tw.security.passcode import verify
 from chapps_tw.security.tokens import TokenError, TokenStore
 
 
-class Http(Part):
-    """Makes the first token, and works at what changes have left to be done."""
+class Tokens(Part):
+    """Makes the first token."""
 
     log = Logger()
 
-    def __init__(self, settings: Settings, tokens: TokenStore, api: API) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._tokens = tokens
-        self._api = api
+        self._store = TokenStore(settings.token_path)
+        self.scope_of = self._store.scope_of
 
     def open(self) -> None:
-        """Make the first token."""
+        """Make the first token, where tokens are asked for."""
         settings = self._settings
         try:
             if settings.api.auth == "token" and settings.api.listen:
-                self._tokens.make_first()
-                if not self._tokens.list():
+                self._store.make_first()
+                if not self._store.list():
                     remedy = "make one with 'chapps-cli token create NAME'"
                     self.log.warn("There is no API token: nobody can use the HTTP API; {remedy}", remedy=remedy)
         except TokenError as error:
             raise StartError(f"{place(settings, 'API', 'token_file')}: {error}") from None
+
+
+class Http(Part):
+    """Works at what changes over HTTP have left to be done."""
+
+    def __init__(self, api: API) -> None:
+        self._api = api
 
     def start(self) -> None:
         """Begin to drop the cached copies that were left to be dropped."""
