@@ -1,1 +1,1 @@
-"""How fast the service answers, against a bare Twisted server in the same run."""
+"""Benchmarks of the service against a bare Twisted server in the same run."""

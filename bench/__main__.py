@@ -1,4 +1,4 @@
-"""``make bench``: the service against a bare Twisted server, in alternating rounds of one run."""
+"""``make bench``: compares the service with a bare Twisted server, in alternating rounds."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bench.targets import STORES, Measured, Target, installed_stores, start_bare
 USERS = range(100)
 WARM_UP = 3000
 
-# Transmissions that are counted already, and how many users they are counted for: so many that what
-# is asked while measuring adds little to them.
+# Transmissions already counted per user, and the users: so many that the requests of the measurement add
+# little to the counts.
 LEVELS = {10: range(100, 200), 1_000: range(200, 250), 10_000: range(250, 255), 50_000: range(255, 256)}
 ALL_USERS = range(256)
 LEVEL_REQUESTS = 4000
@@ -31,7 +31,7 @@ Rows = list[dict[str, float | str]]
 
 
 class Pipeline(NamedTuple):
-    """What is asked of which listener, and what its answers begin with."""
+    """A listener, the requests for it, and the expected prefixes of its answers."""
 
     title: str
     listener: str
@@ -57,21 +57,21 @@ PIPELINES = {
 
 
 LEGEND = """
-ratio, least, most   requests/s against the bare server in the same round: median and range
-server us, us ratio  CPU time of the server for one request, and the bare server's against it
-load CPU, store CPU  share of a CPU that the load generator and Redis used: the limit is elsewhere while it is below 1
+ratio, least, most   requests/s relative to the bare server in the same round: median and range
+server us, us ratio  CPU time of the server per request; that of the bare server relative to it
+load CPU, store CPU  CPU utilization of the load generator and of Redis: not the bottleneck while below 1
 """
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="medians of so many are shown (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; medians are shown (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per measurement (default %(default)s)")
     parser.add_argument("--store", nargs="+", choices=sorted(STORES), help="(default: those installed)")
     parser.add_argument("--pipeline", nargs="+", choices=sorted(PIPELINES), default=list(PIPELINES))
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--quick", action="store_true", help="three short rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to a file")
     chosen = parser.parse_args(arguments)
     if chosen.quick:
         chosen.rounds, chosen.seconds = 3, 0.5
@@ -79,7 +79,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def throughput(targets: Sequence[Target], pipeline: Pipeline, chosen: argparse.Namespace) -> Rows:
-    """Every target at every number of connections, in turn, in every round."""
+    """Measure every target at every number of connections, in each round."""
     mail = pipeline.mail()
     bare, *_ = targets
     seen: defaultdict[tuple[str, int], list[Measured]] = defaultdict(list)
@@ -122,7 +122,7 @@ def _row(name: str, connections: int, runs: Sequence[Measured], bare: Sequence[M
 
 
 def by_count(target: Target, chosen: argparse.Namespace) -> Rows:
-    """One request's cost, by how much is counted for its user already."""
+    """Measure the cost of a request by the number of transmissions already counted for its user."""
     mail = {level: outbound_mail(users) for level, users in LEVELS.items()}
     for level, users in LEVELS.items():
         progress(f"{target.name}: counting {level:,} for each of {len(users)} users")
@@ -145,7 +145,7 @@ def by_count(target: Target, chosen: argparse.Namespace) -> Rows:
 
 
 def table(rows: Rows) -> str:
-    """Rows as aligned columns."""
+    """Format rows as aligned columns."""
     lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)

@@ -1,6 +1,6 @@
-"""The yardstick: the least that a Twisted policy server can do.
+"""The baseline: the minimal Twisted policy server.
 
-It splits each request into a dict, and answers a constant. ``python -m bench.bare PORT``
+It parses each request into a dict, and returns a constant answer. ``python -m bench.bare PORT``
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ANSWER = b"action=DUNNO\n\n"
 
 
 class BareProtocol(Protocol):
-    """Answers whatever is asked."""
+    """Answers every request with DUNNO."""
 
     _buffer = b""
 

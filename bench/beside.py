@@ -1,4 +1,4 @@
-"""What the service is busy with while it answers mail: many clients of its HTTP API, or DNS that is silent."""
+"""Latency of policy requests under other load: many clients of the HTTP API, or DNS that does not answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _numbers = count(1)
 
 
 def list_users(port: int, token: str, over: Any) -> None:
-    """One client: lists all users again and again, over one connection."""
+    """One client: lists all users in a loop, over one connection."""
     api = HTTPConnection("127.0.0.1", port, timeout=30)
     while not over.is_set():
         api.request("GET", f"/users/?limit={len(USERS)}", headers={"Authorization": f"Bearer {token}"})
@@ -44,7 +44,7 @@ def list_users(port: int, token: str, over: Any) -> None:
 
 
 def list_all(ports: Mapping[str, int], token: str, over: Any) -> None:
-    """What the process of the clients that list does."""
+    """Run all listing clients (in their own process)."""
     threads = [threading.Thread(target=list_users, args=(ports["api"], token, over)) for _ in range(LISTING)]
     for thread in threads:
         thread.start()
@@ -54,7 +54,7 @@ def list_all(ports: Mapping[str, int], token: str, over: Any) -> None:
 
 @contextmanager
 def listing(service: Service) -> Iterator[None]:
-    """Many clients that list all users in a loop, in a process of their own."""
+    """Run many clients that list all users in a loop, in another process."""
     over = _spawning.Event()
     process = _spawning.Process(target=list_all, args=(service.ports, service.token, over))
     process.start()
@@ -67,7 +67,7 @@ def listing(service: Service) -> Iterator[None]:
 
 @contextmanager
 def stuck(service: Service) -> Iterator[None]:
-    """Many messages that wait for DNS, until each has its answer."""
+    """Keep many messages waiting for DNS; at the end, read all answers."""
     with ExitStack() as stack:
         clients = [stack.enter_context(service.client("inbound")) for _ in range(STUCK)]
         for client in clients:
@@ -85,7 +85,7 @@ BUSY: dict[str, Callable[[Service], AbstractContextManager[None]]] = {
 
 
 def beside(rounds: int, seconds: float) -> Rows:
-    """Latency of outbound mail beside other work, against that beside none in the same round."""
+    """Measure the latency of outbound mail under other load, relative to no other load in the same round."""
     seen: defaultdict[str, list[Sample]] = defaultdict(list)
     options = {"SPFEnforcementPolicy": {"spf_query_timeout": SPF_SECONDS}}
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The load: as many connections as asked for, one request in flight on each."""
+"""The load generator: a number of connections with one request in flight on each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """What one run saw.
+    """The result of one run.
 
-    :ivar answers: how many.
+    :ivar answers: number of answers.
     :ivar elapsed: seconds.
-    :ivar rate: answers a second.
-    :ivar p50, p99: seconds from a request to its answer.
-    :ivar busy: share of a CPU that the load generator itself used, 0 to 1.
+    :ivar rate: answers per second.
+    :ivar p50, p99: latency in seconds.
+    :ivar busy: CPU utilization of the load generator, 0 to 1.
     """
 
     answers: int
@@ -35,10 +35,10 @@ def drive(
     seconds: float = float("inf"),
     count: float = float("inf"),
 ) -> Sample:
-    """Ask a policy server, for a time or a number of requests.
+    """Send requests to a policy server, for a time or a number of requests.
 
-    :param expected: what every answer begins with; one of a tuple.
-    :raises RuntimeError: when one does not.
+    :param expected: prefix of every answer, or a tuple of prefixes.
+    :raises RuntimeError: if an answer has another prefix.
     """
     sockets = {each.fileno(): each for each in [_connected(port) for _ in range(connections)]}
     try:

@@ -1,4 +1,4 @@
-"""What is measured: servers on one CPU, while the load and Redis are on the other."""
+"""The servers to measure. They run on one CPU; the load generator and Redis run on the other."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _CPUS = sorted(os.sched_getaffinity(0))
 
 
 class Measured(NamedTuple):
-    """A sample, and what was spent on it.
+    """A sample with its costs.
 
-    :ivar cost: microseconds of the server's CPU time for one request.
-    :ivar store: share of a CPU that the store's own process used, 0 to 1.
+    :ivar cost: CPU time of the server per request, in microseconds.
+    :ivar store: CPU utilization of the store's process, 0 to 1.
     """
 
     sample: Sample
@@ -42,7 +42,7 @@ class Target(NamedTuple):
 
     :ivar ports: by listener.
     :ivar pid: of its process.
-    :ivar store: process of its store; ``None`` when that is in the server.
+    :ivar store: pid of its store; ``None`` if the store is embedded.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Target(NamedTuple):
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """CPU time of a process, with all its threads."""
+    """Return the CPU time of a process, including all threads."""
     if pid is None:
         return 0.0
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -75,7 +75,7 @@ def cpu_seconds(pid: int | None) -> float:
 
 
 def take_load_cpu() -> None:
-    """Keep this process, and what it starts, off the servers' CPU."""
+    """Keep this process and its children off the servers' CPU."""
     if len(_CPUS) > 1:
         os.sched_setaffinity(0, _CPUS[1:])
 
@@ -85,7 +85,7 @@ def _take_server_cpu() -> None:
 
 
 def start_bare(stack: ExitStack, _: range) -> Target:
-    """The bare Twisted server."""
+    """Start the bare Twisted server."""
     port = free_port()
     command = [sys.executable, "-m", "bench.bare", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, preexec_fn=_take_server_cpu)
@@ -96,13 +96,13 @@ def start_bare(stack: ExitStack, _: range) -> Target:
 
 
 def start_embedded(stack: ExitStack, users: range) -> Target:
-    """The service, its state in a file of its own."""
+    """Start the service with embedded state."""
     service = start_service(stack, {}, users)
     return Target("embedded", service.ports, service.pid)
 
 
 def start_on_redis(stack: ExitStack, users: range) -> Target:
-    """The service, its state in a Redis of its own."""
+    """Start the service with its own Redis."""
     redis = RedisProcess(Path(stack.enter_context(TemporaryDirectory(prefix="redis-")))).start()
     stack.callback(redis.stop)
     assert redis.process
@@ -113,7 +113,7 @@ def start_on_redis(stack: ExitStack, users: range) -> Target:
 def start_service(
     stack: ExitStack, options: Options, users: range, moods: Mapping[str, str | float] | None = None
 ) -> Service:
-    """The service with its users, two domains, and a DNS server that it asks.
+    """Start the service with its users, two domains, and a DNS server.
 
     :param moods: of the DNS server, see :class:`tests.support.servers.dns.DnsServer`.
     """
@@ -135,5 +135,5 @@ STORES: dict[str, Callable[[ExitStack, range], Target]] = {"embedded": start_emb
 
 
 def installed_stores() -> list[str]:
-    """The stores that can be measured here."""
+    """Return the stores that can be measured on this machine."""
     return ["embedded", "redis"] if shutil.which("redis-server") else ["embedded"]

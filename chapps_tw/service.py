@@ -27,6 +27,7 @@ from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.observe.decision_record import FORMS
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.observe.log_stream import LogStream
+from chapps_tw.policies.registry import BUILT_IN, Registry, installed
 from chapps_tw.security.private_files import make_directory
 
 # New objects until the collector looks at them, and how often at older ones (gc.set_threshold).
@@ -46,11 +47,13 @@ class Options(UsageOptions):
     )
 
     settings: Settings
+    registry: Registry = BUILT_IN
 
     def postOptions(self) -> None:
         """Read the configuration; what is wrong with it ends the program, all of it told."""
         try:
-            self.settings = load(self["config"], os.environ, findings)
+            self.registry = installed()
+            self.settings = load(self["config"], os.environ, findings, self.registry.added)
         except ConfigError as error:
             raise SystemExit(str(error)) from None
 
@@ -66,7 +69,7 @@ def makeService(options: Options, reactor: Any = None) -> Chapps:
     if reactor is None:
         from twisted.internet import reactor
     reactor.seconds = time.monotonic
-    return Chapps(options.settings, reactor, os.environ, _log_stream(options))
+    return Chapps(options.settings, reactor, os.environ, _log_stream(options), options.registry)
 
 
 def _log_stream(options: Options) -> LogStream | None:
@@ -90,14 +93,21 @@ class Chapps(Service):
     """One process: policy listeners and HTTP over one state store and one engine.
 
     :param stream: where Twisted logs to, if that is standard output.
+    :param registry: the policies that there are.
     """
 
     log = Logger()
 
     def __init__(
-        self, settings: Settings, reactor: Any, environ: Mapping[str, str], stream: LogStream | None = None
+        self,
+        settings: Settings,
+        reactor: Any,
+        environ: Mapping[str, str],
+        stream: LogStream | None = None,
+        registry: Registry = BUILT_IN,
     ) -> None:
         self._settings = settings
+        self._registry = registry
         self._reactor = reactor
         self._environ = environ
         self._stream = stream
@@ -128,7 +138,7 @@ class Chapps(Service):
         with opening(settings, "CHAPPS", "data_dir", data_dir):
             make_directory(data_dir)
         output = self._stream.file if self._stream else None
-        self._application = Application(settings, self._reactor, output)
+        self._application = Application(settings, self._reactor, output, self._registry)
         self._application.open()
 
     def _ready(self) -> None:

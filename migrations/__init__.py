@@ -1,1 +1,1 @@
-"""Alembic's environment for the policy book."""
+"""Alembic environment of the policy book."""

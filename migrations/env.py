@@ -1,7 +1,7 @@
-"""Runs the revisions on the connection that the caller brings, inside the caller's transaction.
+"""Runs the revisions on the caller's connection, in the caller's transaction.
 
-There is no ``alembic.ini``: ``chapps-cli admin db-setup`` and the start of the service call this, see
-:mod:`chapps_tw.database.schema`. Logging is left as it is.
+There is no ``alembic.ini``: ``chapps-cli admin db-setup`` and the service itself call this, see
+:mod:`chapps_tw.database.schema`. It does not configure logging.
 """
 
 from __future__ import annotations

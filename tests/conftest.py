@@ -8,6 +8,7 @@ from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from twisted.trial import util
 
 from tests.support import guard
 from tests.support.examples import examples
@@ -22,6 +23,9 @@ settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples(100)
 )
 settings.load_profile("patient")
+
+# Seconds until one of trial's tests counts as hanging; longer than anything in it waits, shorter than pytest does.
+util.DEFAULT_TIMEOUT_DURATION = 500.0
 
 guard.begin()
 

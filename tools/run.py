@@ -1,4 +1,4 @@
-"""``make run``: the service on the embedded files, in ./var, with two example users."""
+"""``make run``: runs the service with embedded stores, in ./var, with two example users."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from chapps_tw.config.load import load
 from chapps_tw.config.settings import Settings
+from chapps_tw.policies.registry import installed
 
 ROOT = Path(__file__).resolve().parents[1]
 VAR = ROOT / "var"
@@ -20,22 +21,22 @@ CONFIG = VAR / "chapps.ini"
 ALICE = "--user alice@example.com --recipient friend@example.net"
 
 HINTS = """
-CHAPPS-TW is running, with its files in {var}. Ctrl-C ends it. It listens on:
+CHAPPS-TW is running, with its files in {var}. Press Ctrl-C to stop it. It listens on:
 {listeners}
 
 To try in another terminal, in {root}:
 
-1. Ask as Postfix does. Alice may send as example.com, and not as example.org:
+1. Send a request as Postfix does. Alice may send as example.com, but not as example.org:
    {cli} ask {alice} --sender alice@example.com
    {cli} ask {alice} --sender alice@example.org
    or: printf 'request=smtpd_access_policy\\nprotocol_state=RCPT\\nsasl_username=alice@example.com\\nsender=alice@example.com\\nrecipient=friend@example.net\\ninstance=%s\\n\\n' $(date +%s) | nc -w 1 127.0.0.1 {port}
 
-2. Look at what alice has left:
+2. Show what remains of Alice's quota:
    {cli} token show | sed 's/^/Authorization: Bearer /' | curl -H @- '{api}/live/quota/0?name=alice@example.com'
 
-3. In Postfix, for users who log in: in master.cf, below the line that begins with "submission". (In main.cf they
-   would hold for mail from the world too, and refuse all of it.) Asked at DATA, mail that was refused before costs
-   its user nothing:
+3. Configure Postfix for authenticated users: in master.cf, below the line that begins with "submission". (In main.cf
+   these lines would apply to all incoming mail too, and refuse it.) At DATA, mail that Postfix has refused before
+   does not count against the quota:
      -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
      -o {{ smtpd_data_restrictions = check_policy_service {{ inet:127.0.0.1:{port}, timeout=5s, {{ default_action = 451 4.3.0 Try again later }} }} }}
 """  # noqa: E501
@@ -46,11 +47,11 @@ def main() -> int:
     if not CONFIG.exists():
         defaults = {**os.environ, "CHAPPS_CHAPPS_DATA_DIR": str(VAR)}
         cli("--config", "", "admin", "flush-config", "--to", str(CONFIG), env=defaults)
-    settings = load(str(CONFIG), os.environ)
+    settings = load(str(CONFIG), os.environ, added=installed().added)
     taken = [endpoint for endpoint in endpoints(settings).values() if is_taken(endpoint)]
     if taken:
         print("Another program listens there already:", *taken, sep="\n  ", file=sys.stderr)
-        print(f"End it, or choose other ports in {CONFIG}.", file=sys.stderr)
+        print(f"Stop it, or choose other ports in {CONFIG}.", file=sys.stderr)
         return 1
     cli("--config", str(CONFIG), "admin", "add-examples")
     return serve(settings)
@@ -63,13 +64,13 @@ def cli(*arguments: str, env: dict[str, str] | None = None) -> None:
 
 
 def endpoints(settings: Settings) -> dict[str, str]:
-    """What listens where, as Twisted endpoints."""
+    """Return the endpoints to listen on, by name."""
     found = {listener.name: listener.listen for listener in settings.listeners}
     return {**found, "HTTP API": settings.api.listen} if settings.api.listen else found
 
 
 def is_taken(endpoint: str) -> bool:
-    """Whether somebody else has the port of a TCP endpoint."""
+    """Return whether the port of a TCP endpoint is in use."""
     if port_of(endpoint) == "PORT":
         return False
     with socket.socket() as probe:
@@ -82,29 +83,29 @@ def is_taken(endpoint: str) -> bool:
 
 
 def serve(settings: Settings) -> int:
-    """Run the service until it ends; say what to try as soon as it is ready."""
+    """Run the service until it stops; print the hints once it is ready."""
     twistd = str(Path(sys.executable).with_name("twistd"))
-    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.bind(f"{directory}/notify")
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(f"{directory}/notify")
         service = subprocess.Popen(
             [twistd, "-n", "--pidfile=", "chapps", "--config", str(CONFIG)],
             env={**os.environ, "NOTIFY_SOCKET": f"{directory}/notify"},
         )
-        # Ctrl-C reaches the service by itself; this waits for its end.
+        # The terminal sends Ctrl-C to the service too; wait for it to stop.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: service.terminate())
-        if is_ready(service, told):
+        if is_ready(service, notify):
             print(hints(settings), flush=True)
         code = service.wait()
     return 0 if code in (-signal.SIGINT, -signal.SIGTERM) else code
 
 
-def is_ready(service: subprocess.Popen[bytes], told: socket.socket) -> bool:
-    """Wait until the service says so (sd_notify), or has ended."""
-    told.settimeout(0.1)
+def is_ready(service: subprocess.Popen[bytes], notify: socket.socket) -> bool:
+    """Wait until the service reports that it is ready (sd_notify), or has stopped."""
+    notify.settimeout(0.1)
     while service.poll() is None:
         try:
-            if b"READY=1" in told.recv(4096):
+            if b"READY=1" in notify.recv(4096):
                 return True
         except TimeoutError:
             continue
@@ -112,7 +113,7 @@ def is_ready(service: subprocess.Popen[bytes], told: socket.socket) -> bool:
 
 
 def hints(settings: Settings) -> str:
-    """Where it listens, and what to try."""
+    """Return the addresses, and commands to try."""
     return HINTS.format(
         var=VAR.relative_to(ROOT),
         listeners="\n".join(f"   {name}: {endpoint}" for name, endpoint in endpoints(settings).items()),

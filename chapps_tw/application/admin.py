@@ -24,7 +24,7 @@ def main() -> int:
         if isinstance(stream, TextIOWrapper):
             # What a terminal has no letters for is shown all the same.
             stream.reconfigure(errors="backslashreplace")
-    return cli.run(sys.argv[1:], cli.World(set_up, add_examples, time.time, findings))
+    return cli.run(sys.argv[1:], cli.Dependencies(set_up, add_examples, time.time, findings))
 
 
 def set_up(settings: Settings, dry_run: bool = False) -> str:

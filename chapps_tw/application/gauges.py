@@ -78,7 +78,7 @@ def show_redis(metrics: Metrics, pool: RedisPool) -> None:
     """The connections to Redis."""
     _gauge(metrics, "chapps_redis_pool_size", "Connections to Redis that there should be.", lambda: pool.size)
     _gauge(metrics, "chapps_redis_connections", "Connections to Redis that are ready.", lambda: pool.connections)
-    _gauge(metrics, "chapps_redis_waiting_commands", "Commands that Redis has not answered.", lambda: pool.waiting)
+    _gauge(metrics, "chapps_redis_waiting_commands", "Commands that Redis has not answered.", lambda: pool.pending)
     _counter(metrics, "chapps_redis_lost_connections", "Connections to Redis that were lost.", lambda: pool.lost)
     _counter(metrics, "chapps_redis_timeouts", "Commands that Redis did not answer in time.", lambda: pool.timeouts)
 

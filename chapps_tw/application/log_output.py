@@ -18,8 +18,8 @@ from chapps_tw.observe.log_limit import LogLimit
 class LogOutput(Part):
     """The decision log and its file.
 
-    :ivar file: ``None`` where there is none, and where Twisted's log takes the lines.
-    :ivar decisions: what was decided.
+    :ivar file: ``None`` where there is none.
+    :ivar decisions: the log, where there is a file.
     :param output: what writes to standard output, if Twisted logs there.
     """
 
@@ -30,8 +30,9 @@ class LogOutput(Part):
         self._output = output
         self._reactor = reactor
         self.file = self._make_file()
-        write_lines = self.file.write if self.file else None
-        self.decisions = DecisionLog(FORMS[settings.log.format], write_lines, reactor.callLater)
+        self.decisions: DecisionLog | None = None
+        if self.file is not None:
+            self.decisions = DecisionLog(FORMS[settings.log.format].line, self.file.write, reactor.callLater)
 
     def _make_file(self) -> LogFile | None:
         path, form = self._settings.log.file, FORMS[self._settings.log.format]
@@ -60,6 +61,7 @@ class LogOutput(Part):
 
     def stop(self) -> None:
         """Write the last lines."""
-        self.decisions.flush()
+        if self.decisions is not None:
+            self.decisions.flush()
         if self.file is not None and self.file is not self._output:
             self.file.close()

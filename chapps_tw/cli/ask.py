@@ -1,4 +1,4 @@
-"""``chapps-cli ask``: put one question to a policy service, as Postfix would (SMTPD_POLICY_README)."""
+"""``chapps-cli ask``: send one request to a policy service, as Postfix would (SMTPD_POLICY_README)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from collections.abc import Mapping, Sequence
 
 from chapps_tw.config.checks import port_and_interface, unix_path
 from chapps_tw.config.settings import Listener
-from chapps_tw.policies.pipeline import INBOUND_POLICIES
+from chapps_tw.policies.registry import BUILT_IN, Registry
 
 # SPF may take 20 s by default; Postfix itself waits 100 s.
-SECONDS = 30.0
-_MOST_BYTES = 65536
+DEFAULT_TIMEOUT = 30.0
+_MAX_BYTES = 65536
 
 
 class AskError(Exception):
-    """There is no answer. Says why in one sentence."""
+    """The request failed. The text is one sentence."""
 
 
-def address_of(listeners: Sequence[Listener], name: str, outbound: bool) -> tuple[str, int] | str:
-    """Where a listener of the configuration is asked: host and port, or the path of a unix socket.
+def address_of(
+    listeners: Sequence[Listener], name: str, outbound: bool, registry: Registry = BUILT_IN
+) -> tuple[str, int] | str:
+    """Return the address of a configured listener: host and port, or the path of a unix socket.
 
-    :param name: of the listener; empty is the first that judges mail from users, or else mail from the world.
-    :raises AskError: when there is no such listener, or it does not say where it is.
+    :param name: of the listener; if empty, the first one for outbound or inbound mail, as ``outbound`` says.
+    :param registry: the installed policies.
+    :raises AskError: if there is no such listener, or its endpoint has no address.
     """
-    fitting = [each for each in listeners if each.name == name] if name else _fitting(listeners, outbound)
+    fitting = [each for each in listeners if each.name == name] if name else _fitting(listeners, outbound, registry)
     if not fitting:
         names = ", ".join(each.name for each in listeners) or "none"
         raise AskError(f"the configuration has no listener {name}; it has: {names}")
@@ -33,23 +36,23 @@ def address_of(listeners: Sequence[Listener], name: str, outbound: bool) -> tupl
     port, interface = port_and_interface(endpoint)
     where = unix_path(endpoint) or (_LOOPBACK.get(interface, interface), port)
     if port < 1 and not isinstance(where, str):
-        raise AskError(f"{endpoint!r} of listener {fitting[0].name} does not say where: give --port or --socket")
+        raise AskError(f"{endpoint!r} of listener {fitting[0].name} has no address: give --port or --socket")
     return where
 
 
-# Of a listener on all addresses, the one to ask.
+# The address to connect to, for a listener on all addresses.
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def _fitting(listeners: Sequence[Listener], outbound: bool) -> Sequence[Listener]:
-    found = [each for each in listeners if outbound != INBOUND_POLICIES.issuperset(each.policies)]
+def _fitting(listeners: Sequence[Listener], outbound: bool, registry: Registry) -> Sequence[Listener]:
+    found = [each for each in listeners if outbound != registry.is_inbound(each.policies)]
     return found or listeners
 
 
 def request(user: str, sender: str, recipient: str, client: str, others: Mapping[str, str]) -> bytes:
-    """A request at RCPT as Postfix writes it, of a message of its own unless ``others`` has an instance.
+    """Return a request at RCPT as Postfix sends it, for a new message unless ``others`` has an ``instance``.
 
-    :raises AskError: when a value has more than one line.
+    :raises AskError: if an attribute is invalid or has more than one line.
     """
     attributes = {
         "request": "smtpd_access_policy",
@@ -74,33 +77,34 @@ def request(user: str, sender: str, recipient: str, client: str, others: Mapping
     return (text + "\n").encode("utf-8", "surrogateescape")
 
 
-def ask(address: tuple[str, int] | str, question: bytes, seconds: float = SECONDS) -> str:
-    """Send a request and read the answer.
+def ask(address: tuple[str, int] | str, data: bytes, timeout: float = DEFAULT_TIMEOUT) -> str:
+    """Send a request and return the answer.
 
     :param address: host and port, or the path of a unix socket.
-    :param seconds: how long to wait for the connection, and for each part of the answer.
+    :param data: the request.
+    :param timeout: for connecting, and for each read, in seconds.
     :returns: the answer without its empty line, such as ``action=DUNNO``.
-    :raises AskError: when nobody listens there, or no whole answer comes.
+    :raises AskError: if the connection fails, or the answer is incomplete.
     """
     where = address if isinstance(address, str) else "{}:{}".format(*address)
     try:
-        with _connect(address, seconds) as connection:
-            connection.sendall(question)
+        with _connect(address, timeout) as connection:
+            connection.sendall(data)
             return _answer(connection, where)
     except TimeoutError:
-        raise AskError(f"{where} did not answer in {seconds:g} s") from None
+        raise AskError(f"{where} did not answer in {timeout:g} s") from None
     except UnicodeError:
-        raise AskError(f"{where} is no name of a host") from None
+        raise AskError(f"{where} is not a host name") from None
     except OSError as error:
-        raise AskError(f"{where} cannot be asked: {error.strerror or error}") from error
+        raise AskError(f"cannot connect to {where}: {error.strerror or error}") from error
 
 
-def _connect(address: tuple[str, int] | str, seconds: float) -> socket.socket:
+def _connect(address: tuple[str, int] | str, timeout: float) -> socket.socket:
     if not isinstance(address, str):
-        return socket.create_connection(address, seconds)
+        return socket.create_connection(address, timeout)
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.settimeout(seconds)
+        connection.settimeout(timeout)
         connection.connect(address)
     except OSError:
         connection.close()
@@ -113,6 +117,6 @@ def _answer(connection: socket.socket, where: str) -> str:
     while b"\n\n" not in received:
         part = connection.recv(4096)
         received += part
-        if not part or len(received) > _MOST_BYTES:
-            raise AskError(f"{where} ended the connection without a whole answer")
+        if not part or len(received) > _MAX_BYTES:
+            raise AskError(f"{where} sent no complete answer")
     return received.partition(b"\n\n")[0].decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""``chapps-cli``: what an admin does beside the running service."""
+"""``chapps-cli``: the administrator's commands."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from chapps_tw.config.load import DEFAULT_PATH, load
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.config.write import write
 from chapps_tw.interfaces.book import BookConflict, BookUnavailable
+from chapps_tw.policies.registry import installed
 from chapps_tw.security.passcode import make_hash
 from chapps_tw.security.private_files import explain
 from chapps_tw.security.tokens import TokenError, TokenStore
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked to. Says why in one sentence."""
+    """A command failed. The text is one sentence."""
 
 
-class World(NamedTuple):
-    """What the commands work with, besides files.
+class Dependencies(NamedTuple):
+    """What the commands need, besides files.
 
-    :ivar set_up: makes the database's tables, or brings them up to date, or, where the second argument is true,
-        looks what that would do; returns what it did, a sentence a line.
-    :ivar add_examples: adds the example users that are not there; returns a sentence. Both raise
+    :ivar set_up: creates or upgrades the database's tables, or, if the second argument is true, reports what that
+        would do; returns a report, one sentence per line.
+    :ivar add_examples: adds the example users that are missing; returns a sentence. Both raise
         :class:`BookUnavailable`, :class:`BookConflict` and :class:`CommandError`.
-    :ivar now: the time in epoch seconds.
-    :ivar check: finds what keeps settings from working on this machine.
+    :ivar now: returns epoch seconds.
+    :ivar check: yields what prevents settings from working on this machine.
     """
 
     set_up: Callable[[Settings, bool], str]
@@ -46,15 +47,15 @@ class World(NamedTuple):
     check: Callable[[Settings], Iterable[Finding]]
 
 
-def run(arguments: Sequence[str], world: World) -> int:
+def run(arguments: Sequence[str], dependencies: Dependencies) -> int:
     """Run one command.
 
-    :returns: 0, or 1 after a sentence for each problem on standard error.
-    :raises SystemExit: with 2, when the arguments make no command.
+    :returns: the exit status: 0, or 1 after a sentence for each problem on standard error.
+    :raises SystemExit: with 2, if the arguments are invalid.
     """
     options = make_parser(_COMMANDS).parse_args(arguments)
     try:
-        options.command(options, world)
+        options.command(options, dependencies)
     except ConfigError as error:
         return _failed(error.problems)
     except (AskError, BookConflict, BookUnavailable, CommandError, TokenError) as error:
@@ -65,16 +66,16 @@ def run(arguments: Sequence[str], world: World) -> int:
 
 
 def _say(text: str) -> None:
-    """Print the outcome of a command, all at once.
+    """Print the output of a command and flush it.
 
-    :raises CommandError: when it cannot be written.
+    :raises CommandError: if it cannot be written.
     """
     if sys.stdout is None:
         raise CommandError("there is no standard output to write to")
     try:
         print(text, flush=True)
     except OSError as error:
-        # What is left would be tried again at the end of the program.
+        # Otherwise the interpreter would flush the buffer again at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CommandError(f"the output cannot be written: {error.strerror}") from None
 
@@ -86,45 +87,47 @@ def _failed(problems: Sequence[str]) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    return load(options.config, os.environ)
+    return load(options.config, os.environ, added=installed().added)
 
 
-def _version(options: argparse.Namespace, world: World) -> None:
+def _version(options: argparse.Namespace, dependencies: Dependencies) -> None:
     _say(f"CHAPPS-TW v{chapps_tw.__version__}")
 
 
-def _check_config(options: argparse.Namespace, world: World) -> None:
-    settings = load(options.config, os.environ, world.check)
+def _check_config(options: argparse.Namespace, dependencies: Dependencies) -> None:
+    registry = installed()
+    settings = load(options.config, os.environ, dependencies.check, registry.added)
     for warning in settings.warnings:
         print(f"chapps-cli: {warning}", file=sys.stderr)
     lines = [f"{settings.path or 'built-in defaults'}: ok"]
     lines += [f"  {each.name}: {each.listen}: {', '.join(each.policies)}" for each in settings.listeners]
     if settings.api.listen:
         lines.append(f"  HTTP API: {settings.api.listen}")
+    lines += [f"  {name}: of {package}" for name, package in registry.packages.items()]
     lines += [
-        f"  helo_whitelist: {entry} counts while {entry.name} has {entry.wanted}"
+        f"  helo_whitelist: {entry} applies while {entry.name} has {entry.wanted}"
         for entry in settings.chapps.helo_whitelist
         if entry.wanted
     ]
     _say("\n".join(lines))
 
 
-def _db_setup(options: argparse.Namespace, world: World) -> None:
-    _say(world.set_up(_settings(options), options.dry_run))
+def _db_setup(options: argparse.Namespace, dependencies: Dependencies) -> None:
+    _say(dependencies.set_up(_settings(options), options.dry_run))
 
 
-def _add_examples(options: argparse.Namespace, world: World) -> None:
-    _say(world.add_examples(_settings(options)))
+def _add_examples(options: argparse.Namespace, dependencies: Dependencies) -> None:
+    _say(dependencies.add_examples(_settings(options)))
 
 
-def _flush_config(options: argparse.Namespace, world: World) -> None:
+def _flush_config(options: argparse.Namespace, dependencies: Dependencies) -> None:
     settings = _settings(options)
     target = write(settings, options.to or settings.path or DEFAULT_PATH)
     found = target.stat()
     _say(f"{target} written, mode {found.st_mode & 0o7777:04o}, owner {found.st_uid}:{found.st_gid}")
 
 
-def _passcode(options: argparse.Namespace, world: World) -> None:
+def _passcode(options: argparse.Namespace, dependencies: Dependencies) -> None:
     try:
         passcode = _read_passcode()
     except (EOFError, OSError, UnicodeDecodeError) as error:
@@ -135,7 +138,7 @@ def _passcode(options: argparse.Namespace, world: World) -> None:
 
 
 def _read_passcode() -> str:
-    """Ask on a terminal, twice; else take the first line of standard input."""
+    """Prompt twice on a terminal; otherwise read the first line of standard input."""
     if sys.stdin is None:
         raise EOFError
     if sys.stdin.isatty():
@@ -147,22 +150,22 @@ def _read_passcode() -> str:
     return passcode
 
 
-def _token_show(options: argparse.Namespace, world: World) -> None:
+def _token_show(options: argparse.Namespace, dependencies: Dependencies) -> None:
     path = Path(_settings(options).token_path)
     try:
         token = path.read_text("utf-8").strip()
     except FileNotFoundError:
-        raise CommandError(f"{path}: is not there; the service makes it at its first start") from None
+        raise CommandError(f"{path}: does not exist; the service creates it at its first start") from None
     except OSError as error:
         raise CommandError(f"{path}: cannot be read ({explain(path, error)})") from error
     except UnicodeDecodeError:
-        raise CommandError(f"{path}: is no token") from None
+        raise CommandError(f"{path}: not a token") from None
     if not token:
-        raise CommandError(f"{path}: the first token was revoked; make another with chapps-cli token create")
+        raise CommandError(f"{path}: the first token was revoked; create another with chapps-cli token create")
     _say(token)
 
 
-def _token_list(options: argparse.Namespace, world: World) -> None:
+def _token_list(options: argparse.Namespace, dependencies: Dependencies) -> None:
     tokens = TokenStore(_settings(options).token_path).list()
     if tokens:
         lines = [
@@ -171,35 +174,37 @@ def _token_list(options: argparse.Namespace, world: World) -> None:
         _say("\n".join(lines))
 
 
-def _token_create(options: argparse.Namespace, world: World) -> None:
+def _token_create(options: argparse.Namespace, dependencies: Dependencies) -> None:
     scope = "read" if options.read_only else "full"
     store = TokenStore(_settings(options).token_path)
-    token = store.create(options.name, scope, world.now())
+    token = store.create(options.name, scope, dependencies.now())
     try:
         _say(token)
     except CommandError:
-        # Nobody has seen it, and it is shown this once.
+        # It was not shown, and cannot be retrieved later.
         store.revoke(options.name)
         raise
 
 
-def _token_revoke(options: argparse.Namespace, world: World) -> None:
+def _token_revoke(options: argparse.Namespace, dependencies: Dependencies) -> None:
     if not TokenStore(_settings(options).token_path).revoke(options.name):
         raise CommandError(f"there is no token named {options.name!r}")
 
 
-def _ask(options: argparse.Namespace, world: World) -> None:
+def _ask(options: argparse.Namespace, dependencies: Dependencies) -> None:
     others = {}
     for each in options.others:
         name, equals, others[name] = each.partition("=")
         if not equals:
             raise AskError(f"{each!r} must be NAME=VALUE")
-    question = request(options.user, options.sender, options.recipient, options.client, others)
+    data = request(options.user, options.sender, options.recipient, options.client, others)
     where: tuple[str, int] | str = options.socket or (options.host or "127.0.0.1", options.port or 10225)
     if not (options.socket or options.host or options.port):
-        where = address_of(_settings(options).listeners, options.listener, bool(options.user))
-    answer = ask(where, question, options.timeout)
-    print("chapps-cli: this was counted as a message would be", file=sys.stderr)
+        registry = installed()
+        settings = load(options.config, os.environ, added=registry.added)
+        where = address_of(settings.listeners, options.listener, bool(options.user), registry)
+    answer = ask(where, data, options.timeout)
+    print("chapps-cli: the request was counted like a real message", file=sys.stderr)
     _say(answer)
 
 

@@ -9,9 +9,9 @@ from dataclasses import fields
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from chapps_tw.config.settings import SECTIONS, Listener, Redis, Settings
+from chapps_tw.config.settings import Listener, PolicySection, Redis, Settings
 from chapps_tw.config.values import nearest, plain
-from chapps_tw.security.private_files import open_to_all
+from chapps_tw.security.private_files import is_world_readable
 
 # Of https://www.postfix.org/SMTPD_POLICY_README.html, as of Postfix 3.10.
 ATTRIBUTES = (
@@ -85,7 +85,7 @@ def _place(settings: Settings, listener: Listener) -> Place:
     name, endpoint = listener.name, listener.listen
     if not listener.origin:
         return Place(name, endpoint, f"Listener {name}", "listen", "listen", endpoint)
-    section = next(getattr(settings, name) for name, kind in SECTIONS.items() if kind.section == listener.origin)
+    section = next(each for each in settings.sections if each.section == listener.origin)
     others = tuple((listener.origin, option) for option in ("listen", "listen_address", "listen_port"))
     if section.listen == "auto":
         return Place(name, endpoint, listener.origin, "listen_port", "listen_address", section.listen_port, others)
@@ -96,7 +96,7 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
     """What cannot work together."""
     yield from _of_users(settings)
     yield from _of_sentinels(settings.redis)
-    yield from _of_greylisting(settings)
+    yield from _of_policies(settings)
     yield from _of_listeners(settings)
 
 
@@ -122,15 +122,13 @@ def _of_sentinels(redis: Redis) -> Iterator[Finding]:
             yield Finding(*servers, server, "must be host:port, with a space between two of them")
 
 
-def _of_greylisting(settings: Settings) -> Iterator[Finding]:
-    wait, window = settings.grl.minimum_deferral, settings.grl.retry_window
-    if window <= wait:
-        words = (
-            f"must be more than minimum_deferral ({plain(wait)}), better by some hours: a tuple that is forgotten "
-            "before it may come back never passes"
-        )
-        others = (("GreylistingPolicy", "minimum_deferral"),)
-        yield Finding("GreylistingPolicy", "retry_window", plain(window), words, others)
+def _of_policies(settings: Settings) -> Iterator[Finding]:
+    for section in settings.sections:
+        if isinstance(section, PolicySection):
+            for name, words, others in section.contradictions():
+                value = getattr(section, name)
+                shown = plain(value) if isinstance(value, float) else value
+                yield Finding(section.section, name, shown, words, tuple((section.section, each) for each in others))
 
 
 def _of_listeners(settings: Settings) -> Iterator[Finding]:
@@ -214,8 +212,7 @@ def doubts(settings: Settings) -> Iterator[Finding]:
 
 def _of_answers(settings: Settings) -> Iterator[Finding]:
     """Refusals that refuse nothing, and acceptances that accept too much."""
-    for part, kind in SECTIONS.items():
-        section = getattr(settings, part)
+    for section in settings.sections:
         answers = {
             each.name: getattr(section, each.name)
             for each in fields(section)
@@ -227,17 +224,17 @@ def _of_answers(settings: Settings) -> Iterator[Finding]:
                 "ends Postfix' list of restrictions: what follows is not asked any more, and ahead of "
                 "reject_unauth_destination that makes an open relay; DUNNO lets mail pass too"
             )
-            yield Finding(kind.section, "acceptance_message", accepting, words)
+            yield Finding(section.section, "acceptance_message", accepting, words)
         for name, answer in answers.items():
             if answer.partition(" ")[0] in _PASSING:
                 words = "lets the mail pass that it should refuse; to try a policy out there is mode = shadow"
-                yield Finding(kind.section, name, answer, words)
+                yield Finding(section.section, name, answer, words)
 
 
 def _of_reach(settings: Settings) -> Iterator[Finding]:
     """Whether anybody can ask, and who."""
     if not settings.listeners:
-        yield Finding("OutboundQuotaPolicy", "listen", "", "is empty as all others: nothing answers Postfix")
+        yield Finding(settings.oqp.section, "listen", "", "is empty as all others: nothing answers Postfix")
     for place in places(settings):
         port, interface = port_and_interface(place.endpoint)
         if place.listener and port >= 0 and interface in _EVERYWHERE:
@@ -288,7 +285,7 @@ def _of_secrets(settings: Settings) -> Iterator[Finding]:
     if settings.api.auth == "token":
         found.append(("API", "token_file", settings.token_path))
     for section, name, path in found:
-        if open_to_all(path):
+        if is_world_readable(path):
             yield Finding(section, name, path, f"is a file that every local account can read; chmod o-r {path}")
 
 
@@ -299,15 +296,15 @@ def _changed(section: object, names: tuple[str, ...]) -> list[str]:
 
 def _without_greylisting(settings: Settings, listener: Listener) -> Iterator[Finding]:
     """SPF only asks for greylisting; what it asks for is done by a policy behind it."""
-    asked = listener.policies
-    if "SPFEnforcementPolicy" not in asked:
+    asked, spf, greylisting = listener.policies, settings.spf.section, settings.grl.section
+    if spf not in asked:
         return
-    behind = asked[asked.index("SPFEnforcementPolicy") :]
+    behind = asked[asked.index(spf) :]
     actions = settings.spf_actions
     wanting = [each.name for each in fields(actions) if getattr(actions, each.name) == "greylist"]
-    if wanting and "GreylistingPolicy" not in behind:
+    if wanting and greylisting not in behind:
         words = (
-            f"no GreylistingPolicy comes after SPFEnforcementPolicy, so that mail which [PostfixSPFActions] "
+            f"no {greylisting} comes after {spf}, so that mail which [PostfixSPFActions] "
             f"wants to be greylisted ({', '.join(wanting)}) is let through with a header"
         )
         yield Finding(f"Listener {listener.name}", "policies", ", ".join(asked), words)

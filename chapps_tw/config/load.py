@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from chapps_tw.config.checks import Finding, contradictions, doubts
-from chapps_tw.config.settings import OBSOLETE, REPLACED, SECTIONS, Chapps, ConfigError, Listener, Settings
+from chapps_tw.config.settings import (
+    OBSOLETE,
+    REPLACED,
+    SECTIONS,
+    Chapps,
+    ConfigError,
+    Listener,
+    PolicySection,
+    Settings,
+    policy_names,
+)
 from chapps_tw.config.values import COMMENT, Secret, has_comment, nearest
 from chapps_tw.security.passcode import is_hash
 from chapps_tw.security.private_files import explain
@@ -46,6 +56,7 @@ def load(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     check: Callable[[Settings], Iterable[Finding]] = lambda _: (),
+    added: Sequence[type[PolicySection]] = (),
 ) -> Settings:
     """Read the configuration.
 
@@ -53,19 +64,22 @@ def load(
     :param environ: where ``CHAPPS_<SECTION>_<OPTION>`` is looked up; it wins over the file.
     :param check: finds what is wrong beyond the text, such as a file that is not there. Where an option cannot be
         read it sees the default, and what it says about that is left out.
+    :param added: the sections of the policies that :class:`~chapps_tw.config.settings.Settings` has no field for.
     :raises ConfigError: with everything that is wrong, at once.
     """
     environ = {} if environ is None else environ
     if path is None:
         path = default_path(environ)
-    return _Reader(path, environ).settings(check)
+    return _Reader(path, environ, added).settings(check)
 
 
 class _Reader:
     """Turns one file and one environment into settings, and collects what is wrong with them."""
 
-    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: str, environ: Mapping[str, str], added: Sequence[type[PolicySection]]) -> None:
         self.path = path
+        self.added = added
+        self.kinds: list[type[Any]] = [*SECTIONS.values(), *added]
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.unread: set[tuple[str, str]] = set()
@@ -80,11 +94,8 @@ class _Reader:
 
     def settings(self, check: Callable[[Settings], Iterable[Finding]]) -> Settings:
         parts: dict[str, Any] = {name: self._section(kind, kind.section) for name, kind in SECTIONS.items()}
-        parts["own_listeners"] = tuple(
-            dataclasses.replace(self._section(Listener, section), name=section.split(None, 1)[1].strip())
-            for section in self.values
-            if _is_listener(section)
-        )
+        parts["added"] = tuple(self._section(kind, kind.section) for kind in self.added)
+        parts["own_listeners"] = tuple(self._listener(section) for section in self.values if _is_listener(section))
         parts["chapps"] = self._without_useless_password(parts["chapps"])
         parts["db_password"] = self._secret(parts["adapter"], "db_pass")
         parts["redis_password"] = self._secret(parts["redis"], "password")
@@ -96,6 +107,11 @@ class _Reader:
             raise ConfigError(list(dict.fromkeys(self.problems)))
         self.warnings += self._sentences(doubts(found))
         return dataclasses.replace(found, warnings=tuple(self.warnings))
+
+    def _listener(self, section: str) -> Listener:
+        known = [kind.section for kind in self.kinds if issubclass(kind, PolicySection)]
+        found: Listener = self._section(Listener, section, {"policies": policy_names(known)})
+        return dataclasses.replace(found, name=section.split(None, 1)[1].strip())
 
     def _sentences(self, findings: Iterable[Finding]) -> Iterator[str]:
         """What was found, but for what hangs on an option that could not be read."""
@@ -148,7 +164,7 @@ class _Reader:
         """Say so when every local account can read a secret of the file."""
         secrets = [
             (kind.section, name)
-            for kind in SECTIONS.values()
+            for kind in self.kinds
             for name, metadata in options(kind)
             if metadata["parse"] is Secret and values.get(kind.section, {}).get(name)
         ]
@@ -157,7 +173,7 @@ class _Reader:
             self.warnings.append(f"{self._place(*secrets[0])} {words}")
 
     def _drop_unknown(self, values: dict[str, dict[str, str]]) -> None:
-        known = {kind.section: _names(kind) for kind in SECTIONS.values()}
+        known = {kind.section: _names(kind) for kind in self.kinds}
         for section in list(values):
             names = _names(Listener) if _is_listener(section) else known.get(section)
             if names is None:
@@ -181,7 +197,7 @@ class _Reader:
         self.problems.append(f"{sentence}{remedy}")
 
     def _from_environment(self, environ: Mapping[str, str]) -> None:
-        places = [(kind.section, name) for kind in SECTIONS.values() for name in _names(kind)]
+        places = [(kind.section, name) for kind in self.kinds for name in _names(kind)]
         known = {f"CHAPPS_{section}_{name}".upper(): (section, name) for section, name in (*places, *REPLACED)}
         given = {known[variable]: variable for variable in sorted(environ.keys() & known.keys())}
         for (section, old), names in REPLACED.items():
@@ -197,28 +213,32 @@ class _Reader:
                 self._unknown_variable(variable, known)
 
     def _unknown_variable(self, variable: str, known: Iterable[str]) -> None:
-        sections = [kind.section for kind in SECTIONS.values()]
+        sections = [kind.section for kind in self.kinds]
         remedy = nearest(variable, known, 0.8)
         if not remedy and not variable.startswith(tuple(f"CHAPPS_{section}_".upper() for section in sections)):
             remedy = f"; it must be CHAPPS_<SECTION>_<OPTION>, sections are {', '.join(sections)}"
         self.warnings.append(f"environment: {variable} names no option and has no effect{remedy}")
 
-    def _section(self, kind: type[Any], section: str) -> Any:
+    def _section(
+        self, kind: type[Any], section: str, parsers: Mapping[str, Callable[[str], object]] | None = None
+    ) -> Any:
+        """A section of the file. ``parsers``: by option, those that stand in place of its own."""
         given = self.values.get(section, {})
         found: dict[str, Any] = dict.fromkeys(_names(kind))
         for name, metadata in options(kind):
+            parse = (parsers or {}).get(name, metadata["parse"])
             text = given.get(name, metadata["default"]).strip()
             try:
                 if "\n" in text or "\0" in text:
                     raise ValueError("a value on one line; a line that begins with a space belongs to the one above")
-                found[name] = metadata["parse"](text)
+                found[name] = parse(text)
             except ValueError as error:
                 words = str(error)
                 if has_comment(text) and COMMENT not in words:
                     words = f"{words}; {COMMENT}"
                 self._unreadable(section, name, Secret(text) if metadata["parse"] is Secret else text, words)
                 # What has no default must be given.
-                found[name] = metadata["parse"](metadata["default"]) if metadata["default"] else ""
+                found[name] = parse(metadata["default"]) if metadata["default"] else ""
         return kind(**found)
 
     def _without_useless_password(self, chapps: Chapps) -> Chapps:

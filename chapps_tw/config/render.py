@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chapps_tw.config.load import options
-from chapps_tw.config.settings import SECTIONS, Settings
+from chapps_tw.config.settings import Settings
 from chapps_tw.config.values import Secret, plain
 
 _HEAD = """\
@@ -30,8 +30,8 @@ def render(settings: Settings) -> str:
     secrets are kept is the admin's choice. Loading the text in the same environment gives the same settings.
     """
     lines = [_HEAD]
-    for name, kind in SECTIONS.items():
-        lines += _section(f"[{kind.section}]", getattr(settings, name), settings.overridden)
+    for section in settings.sections:
+        lines += _section(f"[{section.section}]", section, settings.overridden)
     lines.append(_LISTENERS)
     for listener in settings.own_listeners:
         lines += _section(f"[Listener {listener.name}]", listener, {})

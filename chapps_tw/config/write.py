@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chapps_tw.config.render import render
 from chapps_tw.config.settings import ConfigError, Settings
-from chapps_tw.security.private_files import explain, write_whole
+from chapps_tw.security.private_files import explain, write_atomically
 
 EDITED = "The file had been changed since it was read: what was changed there is gone, and was never in force."
 
@@ -54,7 +54,7 @@ def write(settings: Settings, path: str) -> Path:
     """
     try:
         target = Path(path).resolve()
-        write_whole(target, render(settings).encode("utf-8"))
+        write_atomically(target, render(settings).encode("utf-8"))
     except OSError as error:
         raise ConfigError([f"{path}: cannot be written: {explain(path, error)}"]) from error
     except RuntimeError:

@@ -1,1 +1,1 @@
-"""Asking DNS servers."""
+"""A stub resolver, and the HELO whitelist."""

@@ -1,4 +1,4 @@
-"""What is remembered for a time, within a bound."""
+"""A cache with a time to live per entry, bounded in entries and in bytes."""
 
 from __future__ import annotations
 
@@ -8,48 +8,51 @@ from typing import Generic, NamedTuple, TypeVar
 
 from chapps_tw.mail.memo import size_of
 
-# Bytes that one thing to remember takes besides its texts.
-_ENTRY = 700
+# Bytes of overhead per entry, besides its key and value.
+_OVERHEAD = 700
 
 V = TypeVar("V")
 
 
-class _Kept(NamedTuple, Generic[V]):
-    until: float
+class _Entry(NamedTuple, Generic[V]):
+    expires: float
     size: int
     value: V
 
 
 class Cache(Generic[V]):
-    """Remembers values for a time. What was remembered first is forgotten first when there is no more room.
+    """A FIFO cache: when it is full, the oldest entry is evicted first.
 
-    :param most: values.
-    :param room: bytes, by estimate.
-    :ivar size: bytes that are taken.
+    :param max_entries: maximum number of entries.
+    :param max_bytes: maximum total size, estimated.
+    :ivar size: current total size in bytes, estimated.
     """
 
-    def __init__(self, most: int, room: int) -> None:
-        self._most = most
-        self._room = room
-        self._kept: OrderedDict[Hashable, _Kept[V]] = OrderedDict()
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[Hashable, _Entry[V]] = OrderedDict()
         self.size = 0
 
-    def get(self, key: Hashable, now: float) -> V | None:
-        """What is remembered; ``None`` when that is nothing, or its time is over."""
-        kept = self._kept.get(key)
-        return kept.value if kept is not None and kept.until > now else None
+    def get(self, key: Hashable, time: float) -> V | None:
+        """Return the value of a key; ``None`` if there is none, or it has expired.
 
-    def keep(self, key: Hashable, value: V, until: float) -> None:
-        """Remember a value, in place of the one before."""
-        self.forget(key)
-        kept = _Kept(until, _ENTRY + size_of(key) + size_of(value), value)
-        self._kept[key] = kept
-        self.size += kept.size
-        while len(self._kept) > self._most or self.size > self._room:
-            self.forget(next(iter(self._kept)))
+        :param time: now, on the clock that ``expires`` of :meth:`set` refers to.
+        """
+        entry = self._entries.get(key)
+        return entry.value if entry is not None and entry.expires > time else None
 
-    def forget(self, key: Hashable) -> None:
-        """Remember a value no more."""
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self.size -= kept.size
+    def set(self, key: Hashable, value: V, expires: float) -> None:
+        """Store a value, replacing the previous one. A value larger than the cache is not stored."""
+        self.delete(key)
+        entry = _Entry(expires, _OVERHEAD + size_of(key) + size_of(value), value)
+        self._entries[key] = entry
+        self.size += entry.size
+        while len(self._entries) > self._max_entries or self.size > self._max_bytes:
+            self.delete(next(iter(self._entries)))
+
+    def delete(self, key: Hashable) -> None:
+        """Remove a key, if it is there."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.size -= entry.size

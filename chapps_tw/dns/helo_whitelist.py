@@ -1,4 +1,4 @@
-"""Clients that skip the inbound policies, by the name they say in HELO and the address they come from."""
+"""The HELO whitelist: clients that skip the inbound policies, by HELO name and address."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from chapps_tw.mail.request import PostfixPolicyRequest
 
 
 class HeloWhitelist:
-    """The entries that DNS agrees with.
+    """Whitelist entries that are confirmed by forward-confirmed reverse DNS.
 
-    :param entries: as configured. None counts before :meth:`verify` has looked at it, but for those
-        that give 127.0.0.1 or ::1.
-    :param look_up: takes a name and ``A``, ``AAAA`` or ``PTR``, gives the records as text; raises
-        OSError when DNS does not answer.
-    :param warn: takes a sentence for the log.
+    :param entries: as configured. An entry takes effect once :meth:`verify` has confirmed it; entries
+        for 127.0.0.1 and ::1 take effect at once.
+    :param look_up: takes a name and ``A``, ``AAAA`` or ``PTR``; returns the records as text. Raises
+        OSError if DNS does not answer.
+    :param warn: logs a sentence.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class HeloWhitelist:
                 self._allow(entry, frozenset((entry.address,)))
 
     def matches(self, request: PostfixPolicyRequest) -> bool:
-        """Whether the client of a request says a name of the list from an address that may say it."""
+        """Return whether the client's HELO name is on the list and its address is confirmed for that name."""
         if not self._allowed:
             return False
         found = self._allowed.get(normal_domain(request.get("helo_name")))
@@ -45,32 +45,32 @@ class HeloWhitelist:
         return any(address in addresses for addresses in found.values())
 
     async def verify(self) -> bool:
-        """Look every entry up: its name's address and that address's name must agree.
+        """Verify all entries: the name must resolve to the address, and the address back to the name.
 
-        One that does not agree is logged and left out; one that DNS does not answer for stays as it was.
+        An entry that fails is logged and disabled. An entry for which DNS does not answer keeps its state.
 
-        :returns: whether DNS answered for all of them.
+        :returns: whether DNS answered for all entries.
         """
         answered = True
         for entry in self._entries:
             if entry.address is not None and entry.address.is_loopback:
                 continue
             try:
-                addresses = await self._agreeing(entry)
+                addresses = await self._confirmed(entry)
             except OSError as error:
-                self._warn(f"helo_whitelist: {entry} could not be checked: {error}")
+                self._warn(f"helo_whitelist: {entry} could not be verified: {error}")
                 answered = False
                 continue
             self._allow(entry, addresses)
             if not addresses:
-                self._warn(f"helo_whitelist: {entry} is left out: its address and its name do not agree in DNS")
+                self._warn(f"helo_whitelist: {entry} is ignored: its forward and reverse DNS do not match")
         return answered
 
     def _allow(self, entry: HeloEntry, addresses: frozenset[Address]) -> None:
         of_name = {**self._allowed.get(entry.name, {}), entry: addresses}
         self._allowed[entry.name] = of_name
 
-    async def _agreeing(self, entry: HeloEntry) -> frozenset[Address]:
+    async def _confirmed(self, entry: HeloEntry) -> frozenset[Address]:
         records = [*await self._look_up(entry.name, "A"), *await self._look_up(entry.name, "AAAA")]
         addresses = [ip_address(str(record)) for record in records]
         if entry.address is not None:

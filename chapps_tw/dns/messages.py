@@ -1,7 +1,7 @@
-"""DNS messages (RFC 1035), as far as SPF has to do with them: a question goes out, its answer comes in.
+"""DNS messages (RFC 1035), as far as SPF needs them: build a query, parse its response.
 
-dnspython writes and reads them. Anybody can make an answer that takes it some ten milliseconds to read: for a
-thread, but for the look at its first octets.
+dnspython encodes and decodes them. A hostile response can take it some ten milliseconds to parse, so parsing runs in
+a thread; only the header is checked on the reactor.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import dns.rcode
 import dns.rdatatype
 import dns.wire
 
-# Responses to a question with EDNS that may be none to one without (RFC 6891, sections 6.1.3 and 7).
+# Response codes of servers that do not support EDNS: retry without it (RFC 6891, sections 6.1.3 and 7).
 NO_EDNS = frozenset((dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS))
 
 MAX_TTL = 86400.0
 FAILURE_TTL = 5.0
 
-# Octets of an answer over UDP that we take: it is not cut into fragments on its way.
+# Advertised EDNS payload size in octets: small enough to avoid IP fragmentation.
 UDP_PAYLOAD = 1232
 
-# Of an answer, unless the site decides otherwise. Names can be made so that 500 take a quarter of a second.
+# Default limit of records in a response. Crafted names can make 500 records take a quarter of a second to parse.
 MAX_RECORDS = 512
 
-# RFC 7208, sections 4.6.4 and 5.5: with more MX records a domain is in error, and more names of a client do not count.
+# RFC 7208, sections 4.6.4 and 5.5: more MX records are an error, and further PTR names are ignored.
 _MAX_NAMES = 11
 
-# Octets of a TXT record that is no SPF record. What is longer is kept to one more than this.
+# Octets of a TXT record that is not an SPF record. Longer ones are truncated to one octet more than this.
 MAX_EXPLANATION = 4096
 
-# Two records of one kind are in error, or ignored, as more would be (RFC 7208, sections 4.5 and 6.2).
+# Two records of a kind are an error, or ignored, just as more would be (RFC 7208, sections 4.5 and 6.2).
 _MAX_TEXTS = 2
 
 _HEADER = struct.Struct("!6H")
@@ -50,10 +50,10 @@ Answer = tuple[Value, ...]
 
 
 class DnsFailure(OSError):
-    """DNS gave no answer, neither yes nor no.
+    """A lookup failed: DNS gave neither records nor a negative answer.
 
-    :ivar problem: why, in one sentence, which strangers may read.
-    :ivar asked: what each server that was asked did, for the log alone; ``""`` when none was.
+    :ivar problem: the cause in one sentence, safe to show to strangers.
+    :ivar asked: what each queried server did, for the log only; ``""`` if none was queried.
     """
 
     def __init__(self, problem: str, asked: str = "") -> None:
@@ -64,112 +64,112 @@ class DnsFailure(OSError):
     def __str__(self) -> str:
         return f"{self.problem} ({self.asked})" if self.asked else self.problem
 
-    def again(self) -> DnsFailure:
-        """The same once more: an exception keeps hold of everything that it was raised through."""
+    def copy(self) -> DnsFailure:
+        """Return a copy to raise: a raised exception keeps all frames of its traceback alive."""
         return DnsFailure(self.problem, self.asked)
 
 
-class Foreign(ValueError):
-    """What was received answers another question (RFC 5452, section 9.1)."""
+class MismatchedResponse(ValueError):
+    """The response is for a different question (RFC 5452, section 9.1)."""
 
 
-class Unreadable(ValueError):
-    """What was received answers the question, but cannot be read. Says why, to follow the server's name."""
+class MalformedResponse(ValueError):
+    """The response cannot be parsed. The text completes a sentence that begins with the server's name."""
 
 
-class Found(NamedTuple):
-    """What is known of a name.
+class Result(NamedTuple):
+    """The outcome of a lookup.
 
-    :ivar ttl: seconds that it may be remembered.
+    :ivar ttl: seconds that it may be cached.
     """
 
     answer: Answer | DnsFailure
     ttl: float
 
 
-class Reply(NamedTuple):
-    """What a server said.
+class Response(NamedTuple):
+    """A parsed response.
 
-    :ivar status: the response code, the extended one where there is one.
-    :ivar truncated: there is more to it, over TCP.
-    :ivar found: ``None`` when the reply is of no use.
+    :ivar status: the response code (RCODE), with the EDNS extension if there is one.
+    :ivar truncated: whether the TC flag is set: retry over TCP.
+    :ivar result: ``None`` if the response is unusable.
     """
 
     status: int
     truncated: bool = False
-    found: Found | None = None
+    result: Result | None = None
 
 
 class Question(NamedTuple):
-    """What is asked."""
+    """A name and a record type."""
 
     name: dns.name.Name
     rdtype: str
 
 
 class Query(NamedTuple):
-    """A question as it is sent to a server once, under a number that nobody can guess."""
+    """A message that carries a question, with a random ID."""
 
     message: dns.message.Message
     wire: bytes
 
 
-def question_of(name: str, rdtype: str) -> Question:
-    """The question for records of a name. Raises ValueError for what cannot be a name."""
+def make_question(name: str, rdtype: str) -> Question:
+    """Return the question for a name and a record type. Raises ValueError for an invalid name."""
     labels = [label.encode("utf-8", "surrogateescape") for label in name.lower().split(".")]
     try:
         if b"" in labels:
-            raise ValueError(f"no domain name: {name!r}")
+            raise ValueError(f"not a domain name: {name!r}")
         return Question(dns.name.Name([*labels, b""]), rdtype)
     except dns.exception.DNSException:
-        raise ValueError(f"no domain name: {name!r}") from None
+        raise ValueError(f"not a domain name: {name!r}") from None
 
 
-def query(question: Question, edns: bool) -> Query:
-    """A message that asks a question of a recursive server."""
+def make_query(question: Question, edns: bool) -> Query:
+    """Return a new query for a recursive server."""
     message = dns.message.make_query(*question, use_edns=0 if edns else -1, payload=UDP_PAYLOAD)
     return Query(message, message.to_wire())
 
 
-def may_answer(wire: bytes, asked: Query) -> bool:
-    """Whether a message may answer a query. Looks at its first octets alone; :func:`read` looks at the rest."""
-    if len(wire) < _HEADER.size or wire[:2] != asked.wire[:2]:
+def may_answer(wire: bytes, query: Query) -> bool:
+    """Return whether a message may answer a query. Checks the header only; :func:`parse` checks the rest."""
+    if len(wire) < _HEADER.size or wire[:2] != query.wire[:2]:
         return False
     _, flags, *_ = _HEADER.unpack_from(wire)
     return bool(flags & _QR)
 
 
-def read(wire: bytes, asked: Query, most: int = MAX_RECORDS) -> Reply:
-    """Read a message for which :func:`may_answer` holds. Records that cannot be read are left out.
+def parse(wire: bytes, query: Query, max_records: int = MAX_RECORDS) -> Response:
+    """Parse a message for which :func:`may_answer` holds. Malformed records are skipped.
 
-    :param most: records that it may have.
-    :raises Foreign: when it answers something else.
-    :raises Unreadable: when it has more records, or its end is missing, or no record that is wanted can be read.
+    :param max_records: maximum number of records in all sections.
+    :raises MismatchedResponse: if it answers a different question.
+    :raises MalformedResponse: if it has more records, is incomplete, or has no readable answer record.
     """
     _, _, _, *counts = _HEADER.unpack_from(wire)
-    if sum(counts) > most:
-        raise Unreadable(f"answered with {sum(counts)} records, {most} are allowed")
+    if sum(counts) > max_records:
+        raise MalformedResponse(f"sent {sum(counts)} records, the limit is {max_records}")
     try:
         response = dns.message.from_wire(wire, ignore_trailing=True, continue_on_error=True)
     except (dns.exception.DNSException, ValueError, struct.error):
-        raise Unreadable("answered what is no DNS message") from None
-    whole = not response.errors or _is_whole(wire)
+        raise MalformedResponse("sent a malformed message") from None
+    complete = not response.errors or _is_complete(wire)
     status, truncated = int(response.rcode()), bool(response.flags & dns.flags.TC)
-    answers = asked.message.is_response(response)
-    if not whole and not (answers and truncated):
-        raise Unreadable("answered a message without its end")
+    answers = query.message.is_response(response)
+    if not complete and not (answers and truncated):
+        raise MalformedResponse("sent an incomplete message")
     if not answers:
-        raise Foreign("answered another question")
+        raise MismatchedResponse("answered a different question")
     if truncated or not response.question or status not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        return Reply(status, truncated)
-    found = _found(response)
-    if response.errors and counts[0] and found is not None and found.answer == ():
-        raise Unreadable("answered with no record that can be read")
-    return Reply(status, found=found)
+        return Response(status, truncated)
+    result = _result(response)
+    if response.errors and counts[0] and result is not None and result.answer == ():
+        raise MalformedResponse("sent no readable record")
+    return Response(status, result=result)
 
 
-def _is_whole(wire: bytes) -> bool:
-    """Whether all records are there, whatever is in them."""
+def _is_complete(wire: bytes) -> bool:
+    """Return whether all records are present, whatever their content."""
     parser = dns.wire.Parser(wire)
     try:
         _, _, questions, *counts = parser.get_struct(_HEADER.format)
@@ -185,26 +185,26 @@ def _is_whole(wire: bytes) -> bool:
     return True
 
 
-def _found(response: dns.message.Message) -> Found | None:
-    """Follow the aliases from the name that was asked for to its records; ``None`` where that makes no sense."""
+def _result(response: dns.message.Message) -> Result | None:
+    """Follow the CNAME chain from the queried name to its records; ``None`` if it is broken."""
     try:
         chain = response.resolve_chaining()  # type: ignore[attr-defined]
     except dns.message.ChainTooLong:
-        return Found(DnsFailure("too many aliases, or in a circle"), FAILURE_TTL)
+        return Result(DnsFailure("CNAME chain too long or circular"), FAILURE_TTL)
     except dns.exception.DNSException:
         return None
     ttl = min(float(chain.minimum_ttl), MAX_TTL)
     if chain.answer is not None:
-        return Found(_values(chain.answer), ttl)
-    # RFC 2308, section 5: without an SOA record nobody says how long it is known that there is nothing.
-    told = any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority)
-    return Found((), ttl if told else min(ttl, FAILURE_TTL))
+        return Result(_values(chain.answer), ttl)
+    # RFC 2308, section 5: without an SOA record, a negative answer has no TTL.
+    has_soa = any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority)
+    return Result((), ttl if has_soa else min(ttl, FAILURE_TTL))
 
 
 def _values(records: Any) -> Answer:
     match records.rdtype:
         case dns.rdatatype.TXT:
-            # The strings of a record are one text (RFC 7208, section 3.3).
+            # The strings of a record are concatenated (RFC 7208, section 3.3).
             return _texts(b"".join(record.strings) for record in records)
         case dns.rdatatype.MX:
             return tuple((record.preference, _as_text(record.exchange)) for record in records[:_MAX_NAMES])
@@ -214,7 +214,7 @@ def _values(records: Any) -> Answer:
 
 
 def _texts(texts: Iterable[bytes]) -> Answer:
-    """Of TXT records what can make a difference, so that a stranger's do not fill the memory."""
+    """Keep only the TXT records that can affect a result, so that strangers cannot fill the cache."""
     texts = list(dict.fromkeys(texts))
     records = [text for text in texts if is_spf(text)]
     others = [text[: MAX_EXPLANATION + 1] for text in texts if not is_spf(text)]
@@ -222,18 +222,18 @@ def _texts(texts: Iterable[bytes]) -> Answer:
 
 
 def text_of(record: Any) -> bytes:
-    """The text of a TXT record of an answer."""
+    """Return the text of a TXT record of an answer."""
     [text] = record
     return bytes(text)
 
 
 def is_spf(text: bytes) -> bool:
-    """Whether a TXT record is an SPF record (RFC 7208, section 4.5)."""
+    """Return whether a TXT record is an SPF record (RFC 7208, section 4.5)."""
     return text[:7].lower() in (b"v=spf1 ", b"v=spf1")
 
 
 def _as_text(name: dns.name.Name) -> str:
-    """A name in text; ``""`` for the root, and for one that text cannot tell from another."""
+    """Return a name as text; ``""`` for the root, and for a name whose text form is ambiguous."""
     if any(_UNUSUAL.search(label) for label in name.labels):
         return ""
     return b".".join(name.labels[:-1]).decode("ascii").lower()

@@ -1,4 +1,4 @@
-"""Who goes first, so that what strangers cause keeps nobody waiting."""
+"""Scheduling: keeps DNS work that strangers cause from delaying other requests."""
 
 from __future__ import annotations
 
@@ -15,69 +15,69 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Turns:
-    """Lets a few go on in each turn of the reactor, so that a burst is no standstill.
+class TurnLimiter:
+    """Limits how many callers proceed in one turn of the reactor, so that a burst does not block it.
 
-    :param size: how many.
+    :param limit: callers per turn.
     """
 
-    def __init__(self, reactor: IReactorTime, size: int) -> None:
+    def __init__(self, reactor: IReactorTime, limit: int) -> None:
         self._reactor = reactor
-        self._size = self._free = size
-        self._queue: deque[Deferred[None]] = deque()
-        self._renewing = False
+        self._limit = self._free = limit
+        self._waiters: deque[Deferred[None]] = deque()
+        self._reset_scheduled = False
 
-    def mine(self) -> Deferred[None]:
-        """Fires when it is the caller's turn."""
-        turn: Deferred[None] = Deferred()
-        self._queue.append(turn)
-        self._go_on()
-        return turn
+    def wait(self) -> Deferred[None]:
+        """Return a Deferred that fires when the caller may proceed."""
+        waiter: Deferred[None] = Deferred()
+        self._waiters.append(waiter)
+        self._release()
+        return waiter
 
-    def _go_on(self) -> None:
-        while self._free and self._queue:
+    def _release(self) -> None:
+        while self._free and self._waiters:
             self._free -= 1
-            self._queue.popleft().callback(None)
-        if not self._renewing:
-            self._renewing = True
-            self._reactor.callLater(0, self._renew)
+            self._waiters.popleft().callback(None)
+        if not self._reset_scheduled:
+            self._reset_scheduled = True
+            self._reactor.callLater(0, self._reset)
 
-    def _renew(self) -> None:
-        self._renewing = False
-        self._free = self._size
-        if self._queue:
-            self._go_on()
+    def _reset(self) -> None:
+        self._reset_scheduled = False
+        self._free = self._limit
+        if self._waiters:
+            self._release()
 
 
 class Queue:
-    """Has work done one at a time, and the cheapest first: what is dear waits for all the rest.
+    """A mutex with priorities: runs one job at a time, the cheapest first.
 
     :param run: runs a function with its arguments in a thread.
     """
 
     def __init__(self, run: Callable[..., Deferred[Any]]) -> None:
         self._run = run
-        self._queue: list[tuple[float, int, Deferred[None]]] = []
-        self._numbers = count()
+        self._waiters: list[tuple[float, int, Deferred[None]]] = []
+        self._sequence = count()
         self._busy = False
 
-    async def run(self, price: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function with its arguments when nothing cheaper waits, and of the same price nothing older."""
-        turn: Deferred[None] = Deferred()
-        heappush(self._queue, (price, next(self._numbers), turn))
-        self._go_on()
-        await turn
+    async def run(self, cost: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function when no cheaper job is waiting. Jobs of equal cost run in order of arrival."""
+        waiter: Deferred[None] = Deferred()
+        heappush(self._waiters, (cost, next(self._sequence), waiter))
+        self._start_next()
+        await waiter
         try:
-            result: T = await self._run(work, *args, **kwargs)
+            result: T = await self._run(function, *args, **kwargs)
             return result
         finally:
             self._busy = False
-            self._go_on()
+            self._start_next()
 
-    def _go_on(self) -> None:
-        while self._queue and not self._busy:
-            *_, turn = heappop(self._queue)
-            # It was called when it was given up.
-            if not turn.called:
+    def _start_next(self) -> None:
+        while self._waiters and not self._busy:
+            *_, waiter = heappop(self._waiters)
+            # A cancelled job has been called back already.
+            if not waiter.called:
                 self._busy = True
-                turn.callback(None)
+                waiter.callback(None)

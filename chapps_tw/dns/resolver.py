@@ -1,6 +1,6 @@
-"""DNS questions on the reactor, each asked once and remembered for its TTL.
+"""A caching stub resolver on the reactor. Identical lookups in flight share one query.
 
-Sockets and timers are Twisted's, so that a name server that never answers costs a socket and a timer, and
+It uses Twisted's sockets and timers: a name server that never answers costs a socket and a timer, but
 no thread.
 """
 
@@ -25,18 +25,18 @@ from chapps_tw.dns.messages import (
     NO_EDNS,
     Answer,
     DnsFailure,
-    Foreign,
-    Found,
+    MalformedResponse,
+    MismatchedResponse,
     Query,
     Question,
-    Reply,
-    Unreadable,
-    query,
-    question_of,
-    read,
+    Response,
+    Result,
+    make_query,
+    make_question,
+    parse,
 )
-from chapps_tw.dns.queue import Queue, Turns
-from chapps_tw.dns.transport import Conversation, Datagrams, Unusable
+from chapps_tw.dns.queue import Queue, TurnLimiter
+from chapps_tw.dns.transport import ServerFailure, TCPQuery, UDPQuery
 from chapps_tw.mail.network import Server
 from chapps_tw.observe.timer import Watch, unwatched
 
@@ -44,11 +44,11 @@ MAX_QUESTIONS = 512
 MAX_CACHED = 16384
 MAX_CACHED_BYTES = 32 << 20
 
-# Seconds that a server has for its first answer; doubled each time all of them were asked.
-FIRST_PATIENCE = 1.0
+# Timeout of a server in the first round, in seconds; doubled for each further round through the servers.
+INITIAL_TIMEOUT = 1.0
 
-# Questions that are sent in one turn of the reactor; each takes about a tenth of a millisecond.
-TURN_SIZE = 2
+# Queries sent in one turn of the reactor; each takes about a tenth of a millisecond.
+QUERIES_PER_TURN = 2
 
 T = TypeVar("T")
 
@@ -58,183 +58,185 @@ log = Logger()
 
 
 class Bounds(NamedTuple):
-    """What is read of an answer.
+    """Limits of a response.
 
-    :ivar size: octets that it may have; only one over TCP can have more than 4096.
-    :ivar records: that it may have.
+    :ivar size: maximum size in octets; only a response over TCP can exceed 4096.
+    :ivar records: maximum number of records.
     """
 
     size: int = 65535
     records: int = MAX_RECORDS
 
 
-_BOUNDS = Bounds()
+_DEFAULT_BOUNDS = Bounds()
 
 
 class Resolver:
-    """Asks recursive name servers.
+    """Queries recursive name servers.
 
     :param reactor: provides IReactorTime, IReactorFDSet and IReactorTCP.
-    :param run: runs a function with its arguments in a thread: answers are read there.
-    :param servers: gives those to ask, in this order.
-    :param timeout: seconds until a question is given up.
-    :param watch: times each question to the servers, by its type of record.
-    :param bounds: what is read of an answer.
-    :ivar looks: how often something was asked.
-    :ivar misses: how often that was not known, nor asked already.
-    :ivar failures: questions that no server answered.
+    :param run: runs a function with its arguments in a thread, where responses are parsed.
+    :param servers: returns the servers to query, in this order.
+    :param timeout: of a lookup, in seconds.
+    :param watch: times each lookup that queries servers, by record type.
+    :param bounds: limits of a response.
+    :ivar looks: lookups.
+    :ivar misses: lookups that were neither cached nor in flight.
+    :ivar failures: lookups that no server answered.
     """
 
     def __init__(
         self,
         reactor: Any,
-        run: Callable[..., Deferred[Reply]],
+        run: Callable[..., Deferred[Response]],
         servers: Callable[[], Sequence[Server]],
         timeout: float,
         watch: Watch = unwatched,
-        bounds: Bounds = _BOUNDS,
+        bounds: Bounds = _DEFAULT_BOUNDS,
     ) -> None:
         self._reactor = reactor
-        # Short ones first: a long answer is read in a hundred times the time of a short one.
-        self._reading = Queue(run)
+        # Short responses first: a long one takes a hundred times as long to parse.
+        self._parse_queue = Queue(run)
         self._watch = watch
         self.looks = self.misses = self.failures = 0
         self._servers = servers
         self._timeout = timeout
         self._bounds = bounds
         self._cache: Cache[Answer | DnsFailure] = Cache(MAX_CACHED, MAX_CACHED_BYTES)
-        self._waiting: dict[tuple[str, str], list[Deferred[Answer]]] = {}
-        self._asked: dict[tuple[str, str], dict[Server, str]] = {}
+        self._pending: dict[tuple[str, str], list[Deferred[Answer]]] = {}
+        self._progress: dict[tuple[str, str], dict[Server, str]] = {}
         self._tasks: set[Deferred[None]] = set()
-        self._turns = Turns(reactor, TURN_SIZE)
+        self._limiter = TurnLimiter(reactor, QUERIES_PER_TURN)
         self._closed = False
 
     @property
     def questions(self) -> int:
-        """How many questions are in flight."""
-        return len(self._waiting)
+        """The number of lookups in flight."""
+        return len(self._pending)
 
     def ask(self, name: str, rdtype: str) -> Deferred[Answer]:
-        """The records of a name: ``A AAAA PTR`` as text, ``MX`` as (preference, name), ``TXT`` as its strings.
+        """Look up the records of a name: ``A AAAA PTR`` as text, ``MX`` as (preference, name), ``TXT`` as its strings.
 
-        Cancelling it ends the waiting, not the question, which others may wait for too.
+        Cancelling the Deferred does not cancel the lookup, which others may wait for too.
 
-        :returns: an empty tuple when the name, or a record of that type, does not exist.
-        :raises DnsFailure: when that cannot be told.
+        :returns: an empty tuple if the name has no record of that type, or does not exist (NODATA, NXDOMAIN).
+        :raises DnsFailure: if the lookup fails.
         """
         self.looks += 1
         key = _key(name, rdtype)
         answer = self._cache.get(key, self._reactor.seconds())
         if answer is not None:
-            return fail(answer.again()) if isinstance(answer, DnsFailure) else succeed(answer)
-        if key not in self._waiting and (self._closed or len(self._waiting) >= MAX_QUESTIONS):
-            return fail(DnsFailure("too many DNS questions at once" if not self._closed else "the process ends"))
+            return fail(answer.copy()) if isinstance(answer, DnsFailure) else succeed(answer)
+        if key not in self._pending and (self._closed or len(self._pending) >= MAX_QUESTIONS):
+            return fail(DnsFailure("too many DNS lookups in flight" if not self._closed else "the service is stopping"))
         waiter: Deferred[Answer] = Deferred()
-        if key in self._waiting:
-            self._waiting[key].append(waiter)
+        if key in self._pending:
+            self._pending[key].append(waiter)
             return waiter
-        self._waiting[key] = [waiter]
+        self._pending[key] = [waiter]
         self.misses += 1
-        task: Deferred[None] = Deferred.fromCoroutine(self._answer(key)).addBoth(self._watch(rdtype))
+        task: Deferred[None] = Deferred.fromCoroutine(self._run(key)).addBoth(self._watch(rdtype))
         self._tasks.add(task)
-        task.addErrback(lambda failure: log.failure("a DNS question ended unexpectedly", failure))
+        task.addErrback(lambda failure: log.failure("unexpected error in a DNS lookup", failure))
         task.addBoth(lambda _: self._tasks.discard(task))
         return waiter
 
     def progress(self, name: str, rdtype: str) -> str:
-        """Which servers were asked a question that is in flight, and what each did; ``""`` when none was."""
-        return ", ".join(f"{server} {what}" for server, what in self._asked.get(_key(name, rdtype), {}).items())
+        """Describe what each queried server did so far for a lookup in flight; ``""`` if none was queried."""
+        return ", ".join(f"{server} {what}" for server, what in self._progress.get(_key(name, rdtype), {}).items())
 
     def close(self) -> None:
-        """Give up every question, and take no more."""
+        """Cancel all lookups, and refuse new ones."""
         self._closed = True
         for task in tuple(self._tasks):
             task.cancel()
 
-    async def _answer(self, key: tuple[str, str]) -> None:
-        found = Found(DnsFailure("the look-up was given up"), 0.0)
+    async def _run(self, key: tuple[str, str]) -> None:
+        result = Result(DnsFailure("the lookup was cancelled"), 0.0)
         try:
-            found = await self._look_up(*key)
+            result = await self._look_up(*key)
         except DnsFailure as error:
-            found = Found(error, FAILURE_TTL)
+            result = Result(error, FAILURE_TTL)
         except CancelledError:
             pass
         finally:
-            self._asked.pop(key, None)
-            self._tell(key, found)
+            self._progress.pop(key, None)
+            self._finish(key, result)
 
-    def _tell(self, key: tuple[str, str], found: Found) -> None:
-        if found.ttl > 0:
-            self._cache.keep(key, found.answer, self._reactor.seconds() + found.ttl)
-            self.failures += isinstance(found.answer, DnsFailure)
-        for waiter in self._waiting.pop(key):
-            if isinstance(found.answer, DnsFailure):
-                waiter.errback(found.answer.again())
+    def _finish(self, key: tuple[str, str], result: Result) -> None:
+        """Cache a result, and fire all Deferreds that wait for it."""
+        if result.ttl > 0:
+            self._cache.set(key, result.answer, self._reactor.seconds() + result.ttl)
+            self.failures += isinstance(result.answer, DnsFailure)
+        for waiter in self._pending.pop(key):
+            if isinstance(result.answer, DnsFailure):
+                waiter.errback(result.answer.copy())
             else:
-                waiter.callback(found.answer)
+                waiter.callback(result.answer)
 
-    async def _look_up(self, name: str, rdtype: str) -> Found:
-        end = self._reactor.seconds() + self._timeout
-        await self._turns.mine()
+    async def _look_up(self, name: str, rdtype: str) -> Result:
+        deadline = self._reactor.seconds() + self._timeout
+        await self._limiter.wait()
         try:
-            question = question_of(name, rdtype)
+            question = make_question(name, rdtype)
         except ValueError:
-            return Found((), MAX_TTL)  # what cannot be a name has no records
-        asked = self._asked[name, rdtype] = {}
-        servers, patience = list(self._servers()), FIRST_PATIENCE
+            return Result((), MAX_TTL)  # an invalid name has no records
+        progress = self._progress[name, rdtype] = {}
+        servers, timeout = list(self._servers()), INITIAL_TIMEOUT
         while servers:
             for server in tuple(servers):
-                if self._reactor.seconds() >= end:
-                    raise DnsFailure("no answer from DNS in time", self.progress(name, rdtype))
-                asked[server] = "has not answered"
+                if self._reactor.seconds() >= deadline:
+                    raise DnsFailure("DNS lookup timed out", self.progress(name, rdtype))
+                progress[server] = "did not answer"
                 try:
-                    return await self._ask_server(question, server, patience, end)
+                    return await self._query(question, server, timeout, deadline)
                 except TimeoutError:
-                    await self._turns.mine()
-                except (Unusable, Unreadable, Foreign) as error:
-                    asked[server] = str(error)
+                    await self._limiter.wait()
+                except (ServerFailure, MalformedResponse, MismatchedResponse) as error:
+                    progress[server] = str(error)
                     servers.remove(server)
-            patience *= 2
-        raise DnsFailure("no DNS server has an answer", self.progress(name, rdtype))
+            timeout *= 2
+        raise DnsFailure("no usable response from any DNS server", self.progress(name, rdtype))
 
-    async def _ask_server(self, question: Question, server: Server, patience: float, end: float) -> Found:
-        reply = await self._in_time(self._over_udp(question, server, edns=True), patience, end)
-        if reply.status in NO_EDNS:
-            reply = await self._in_time(self._over_udp(question, server, edns=False), patience, end)
-        if reply.truncated:
-            await self._turns.mine()
-            talk = Conversation(self._reactor, query(question, edns=False), server, self._bounds.size)
-            wire = await self._in_time(talk.received, patience, end)
-            reply = await self._in_time(self._read(wire, talk.query), inf, end)
-        if reply.found is None:
-            status = dns.rcode.to_text(dns.rcode.Rcode.make(reply.status))
-            raise Unusable(f"answered {status}" if reply.status else "answered with aliases that lead nowhere")
-        return reply.found
+    async def _query(self, question: Question, server: Server, timeout: float, deadline: float) -> Result:
+        """Query one server. Raises TimeoutError, ServerFailure, MalformedResponse, MismatchedResponse."""
+        response = await self._with_timeout(self._over_udp(question, server, edns=True), timeout, deadline)
+        if response.status in NO_EDNS:
+            response = await self._with_timeout(self._over_udp(question, server, edns=False), timeout, deadline)
+        if response.truncated:
+            await self._limiter.wait()
+            tcp = TCPQuery(self._reactor, make_query(question, edns=False), server, self._bounds.size)
+            wire = await self._with_timeout(tcp.response, timeout, deadline)
+            response = await self._with_timeout(self._parse(wire, tcp.query), inf, deadline)
+        if response.result is None:
+            status = dns.rcode.to_text(dns.rcode.Rcode.make(response.status))
+            raise ServerFailure(f"answered {status}" if response.status else "sent a broken CNAME chain")
+        return response.result
 
-    def _read(self, wire: bytes, asked: Query) -> Deferred[Reply]:
-        """Read an answer in a thread. Raises Foreign, Unreadable."""
-        return Deferred.fromCoroutine(self._reading.run(len(wire), read, wire, asked, self._bounds.records))
+    def _parse(self, wire: bytes, query: Query) -> Deferred[Response]:
+        """Parse a response in a thread. Raises MismatchedResponse, MalformedResponse."""
+        return Deferred.fromCoroutine(self._parse_queue.run(len(wire), parse, wire, query, self._bounds.records))
 
-    def _in_time(self, waiting: Deferred[T], patience: float, end: float) -> Deferred[T]:
-        left = end - self._reactor.seconds()
-        return waiting.addTimeout(max(0.0, min(patience, left)), self._reactor)
+    def _with_timeout(self, waiting: Deferred[T], timeout: float, deadline: float) -> Deferred[T]:
+        left = deadline - self._reactor.seconds()
+        return waiting.addTimeout(max(0.0, min(timeout, left)), self._reactor)
 
-    def _over_udp(self, question: Question, server: Server, edns: bool) -> Deferred[Reply]:
+    def _over_udp(self, question: Question, server: Server, edns: bool) -> Deferred[Response]:
         try:
-            return Datagrams(self._reactor, query(question, edns), server, self._read).reply
+            return UDPQuery(self._reactor, make_query(question, edns), server, self._parse).response
         except OSError:
-            return fail(Unusable("cannot be reached"))
+            return fail(ServerFailure("is unreachable"))
 
 
 def nameservers(configured: Sequence[Server]) -> Callable[[], Sequence[Server]]:
-    """Gives the servers that are configured; the system's when there is none."""
+    """Return a function that returns the configured servers, or the system's if none are configured."""
     return (lambda: configured) if configured else SystemServers()
 
 
 class SystemServers:
-    """Gives the name servers of the system, as its file says now (resolv.conf(5)).
+    """Returns the system's current name servers (resolv.conf(5)); rereads the file when it has changed.
 
-    While that names none, such as in the middle of a change, it is those from before; at first the local host.
+    While the file names no server, as in the middle of a change, the previous ones remain in use; at first, localhost.
     """
 
     def __init__(self, path: str = RESOLV_CONF) -> None:

@@ -1,4 +1,4 @@
-"""One DNS question to one server, over UDP or TCP (RFC 1035, section 4.2)."""
+"""One DNS query to one server, over UDP or TCP (RFC 1035, section 4.2)."""
 
 from __future__ import annotations
 
@@ -13,41 +13,40 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from chapps_tw.dns.messages import Foreign, Query, Reply, may_answer
+from chapps_tw.dns.messages import MismatchedResponse, Query, Response, may_answer
 from chapps_tw.mail.network import Server
 
-# More than we ask for, since some servers do not heed that.
+# More than we advertise, since some servers ignore that.
 _MAX_UDP_BYTES = 4096
 
 
-class Unusable(Exception):
-    """What a server did is of no use; another one may know better. Says what that was, to follow the server's name."""
+class ServerFailure(Exception):
+    """A server gave no usable response: try the next. The text completes a sentence that begins with its name."""
 
 
 @implementer(IReadDescriptor)
-class Datagrams:
-    """One question over UDP, from a port of its own: its number makes forged answers harder (RFC 5452).
+class UDPQuery:
+    """A query over UDP, from a random source port: this makes forging responses harder (RFC 5452).
 
-    The reactor's own ports are not for one datagram: each writes a line into the log when it is opened,
-    and one when it is closed.
+    Does not use ``reactor.listenUDP``, which logs a line for each port it opens or closes.
 
-    :param read: reads what was received; raises Foreign, Unreadable.
-    :ivar reply: fails with Unusable, Unreadable.
-    :raises OSError: when there is no socket to be had, or no way to the server.
+    :param parse: parses a response; raises MismatchedResponse, MalformedResponse.
+    :ivar response: fails with ServerFailure, MalformedResponse.
+    :raises OSError: if no socket can be opened, or the server is unreachable.
     """
 
     def __init__(
-        self, reactor: IReactorFDSet, asked: Query, server: Server, read: Callable[[bytes, Query], Deferred[Reply]]
+        self, reactor: IReactorFDSet, query: Query, server: Server, parse: Callable[[bytes, Query], Deferred[Response]]
     ) -> None:
-        self.reply: Deferred[Reply] = Deferred(lambda _: self._close())
+        self.response: Deferred[Response] = Deferred(lambda _: self._close())
         self._reactor = reactor
-        self._asked = asked
-        self._read = read
+        self._query = query
+        self._parse = parse
         self._socket = socket(AF_INET6 if ":" in server[0] else AF_INET, SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
             self._socket.connect(server)
-            self._socket.send(asked.wire)
+            self._socket.send(query.wire)
         except OSError:
             self._socket.close()
             raise
@@ -67,22 +66,22 @@ class Datagrams:
         except OSError:
             self.connectionLost(Failure())
             return
-        if may_answer(wire, self._asked):
-            self._read(wire, self._asked).addCallbacks(self._told, self._failed)
+        if may_answer(wire, self._query):
+            self._parse(wire, self._query).addCallbacks(self._succeeded, self._failed)
 
-    def _told(self, reply: Reply) -> None:
-        if not self.reply.called:
+    def _succeeded(self, response: Response) -> None:
+        if not self.response.called:
             self._close()
-            self.reply.callback(reply)
+            self.response.callback(response)
 
     def _failed(self, failure: Failure) -> None:
-        # The answer to another question is somebody else's: the right one may still come.
-        if not self.reply.called and not failure.check(Foreign):
+        # A mismatched response may be forged: the real one may still come.
+        if not self.response.called and not failure.check(MismatchedResponse):
             self._close()
-            self.reply.errback(failure)
+            self.response.errback(failure)
 
     def connectionLost(self, reason: Failure) -> None:
-        self._failed(Failure(Unusable("cannot be reached")))
+        self._failed(Failure(ServerFailure("is unreachable")))
 
     def _close(self) -> None:
         self._reactor.removeReader(self)
@@ -90,61 +89,60 @@ class Datagrams:
 
 
 class _Stream(Int16StringReceiver):
-    """The connection of a :class:`Conversation`."""
+    """The connection of a :class:`TCPQuery`."""
 
     factory: Any
     transport: Any
 
     def connectionMade(self) -> None:
-        self.MAX_LENGTH = self.factory.most
+        self.MAX_LENGTH = self.factory.max_size
         message = self.factory.query.wire
         self.transport.write(len(message).to_bytes(2) + message)
 
     def stringReceived(self, string: bytes) -> None:
-        self.factory.hear(string)
+        self.factory.message_received(string)
         self.transport.abortConnection()
 
     def lengthLimitExceeded(self, length: int) -> None:
-        self.factory.fail(f"answered with {length} octets, {self.MAX_LENGTH} are allowed")
+        self.factory.fail(f"sent {length} octets, the limit is {self.MAX_LENGTH}")
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.fail("closed the connection")
 
 
-class Conversation(ClientFactory):
-    """One question over TCP (RFC 7766).
+class TCPQuery(ClientFactory):
+    """A query over TCP (RFC 7766).
 
-    :param most: octets that the answer may have.
-    :ivar received: the answer, in wire form. Fails with Unusable where there is none.
-    :ivar query: what is asked.
+    :param max_size: maximum size of the response in octets.
+    :ivar response: the response in wire form. Fails with ServerFailure.
     """
 
     protocol = _Stream
-    # Else there are two lines in the log for each.
+    # Otherwise each query logs two lines.
     noisy = False
 
-    def __init__(self, reactor: IReactorTCP, query: Query, server: Server, most: int) -> None:
+    def __init__(self, reactor: IReactorTCP, query: Query, server: Server, max_size: int) -> None:
         self.query = query
-        self.most = most
-        self.received: Deferred[bytes] = Deferred(self._give_up)
+        self.max_size = max_size
+        self.response: Deferred[bytes] = Deferred(self._cancel)
         self._connector = reactor.connectTCP(server.host, server.port, self)
 
-    def _give_up(self, received: Deferred[bytes]) -> None:
-        received.errback(CancelledError())
+    def _cancel(self, response: Deferred[bytes]) -> None:
+        response.errback(CancelledError())
         self._connector.disconnect()
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        self.fail(f"cannot be reached over TCP: {reason.getErrorMessage()}")
+        self.fail(f"is unreachable over TCP: {reason.getErrorMessage()}")
 
-    def hear(self, wire: bytes) -> None:
-        """Take what the server says first."""
+    def message_received(self, wire: bytes) -> None:
+        """Accept the first message of the server."""
         if not may_answer(wire, self.query):
-            self.fail("answered something else")
-        elif not self.received.called:
-            self.received.callback(wire)
+            self.fail("answered a different query")
+        elif not self.response.called:
+            self.response.callback(wire)
 
-    def fail(self, why: str) -> None:
-        """Take that there is no answer, unless there was one."""
-        if not self.received.called:
-            self.received.errback(Unusable(why))
+    def fail(self, reason: str) -> None:
+        """Fail, unless there is a response already."""
+        if not self.response.called:
+            self.response.errback(ServerFailure(reason))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
 from math import ceil
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from chapps_tw.mail.memo import Answers
 
@@ -23,20 +23,26 @@ DATABASE = "database"
 _NO_FIGURES: Mapping[str, int | float] = {}
 
 
-class Reason(StrEnum):
-    """Why a policy decided as it did. Stable: for logs, metrics and programs.
+class ReasonCode(StrEnum):
+    """Why a policy decided as it did: a code for logs, metrics and programs, which stays the same.
+
+    A package with reasons of its own makes a subclass, with a member ``NAME = code, meaning`` for each.
 
     :ivar meaning: the same for people, in one sentence or two.
     """
 
     meaning: str
 
-    def __new__(cls, code: str, meaning: str) -> Reason:
+    def __new__(cls, code: str, meaning: str) -> Self:
         """Make a member; one without a meaning is none."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
         return member
+
+
+class Reason(ReasonCode):
+    """The built-in reasons."""
 
     AUTHORIZED_DOMAIN = "authorized_domain", "The sender's domain is linked to the user."
     AUTHORIZED_EMAIL = (
@@ -106,7 +112,7 @@ class Decision(NamedTuple):
     """
 
     action: str
-    reason: Reason
+    reason: ReasonCode
     policy: str
     figures: Mapping[str, int | float] = _NO_FIGURES
     detail: str = ""

@@ -5,8 +5,7 @@ What comes from outside decides how long the texts are, so a bound of entries al
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from sys import getsizeof
 from typing import TypeVar
 
@@ -84,37 +83,3 @@ class Answers(Memo[str, V]):
         value = self._function(key)
         self._keep(key, value, _ENTRY + _CHARACTER * len(key))
         return value
-
-
-class Recent:
-    """The last texts, oldest first.
-
-    :param most: of them.
-    :param room: bytes.
-    """
-
-    def __init__(self, most: int, room: int) -> None:
-        self._texts: deque[str] = deque()
-        self._most = most
-        self._room = room
-        self.taken = 0
-
-    def append(self, text: str) -> None:
-        """Remember a text, in place of the oldest where there is no more room."""
-        texts = self._texts
-        texts.append(text)
-        self.taken += getsizeof(text)
-        while len(texts) > self._most or self.taken > self._room:
-            self.taken -= getsizeof(texts.popleft())
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, index: int) -> str:
-        return self._texts[index]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._texts)
-
-    def __reversed__(self) -> Iterator[str]:
-        return reversed(self._texts)

@@ -1,1 +1,1 @@
-"""What can be seen from outside: metrics, the decision log."""
+"""What can be seen from outside: metrics, the decision ring, the decision log."""

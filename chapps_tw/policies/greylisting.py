@@ -7,6 +7,7 @@ from contextlib import suppress
 from math import ceil
 from typing import Any
 
+from chapps_tw.config.settings import GreylistingPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, Patience
@@ -15,6 +16,7 @@ from chapps_tw.mail.memo import Answers
 from chapps_tw.mail.request import PostfixPolicyRequest
 from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.policies.refresh import never
+from chapps_tw.policies.spec import Direction, PolicySpec
 
 # At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
@@ -165,3 +167,11 @@ def patience(settings: Settings) -> Patience:
     """How greylisting waits, by the settings."""
     grl = settings.grl
     return Patience(grl.minimum_deferral, grl.retry_window, grl.pass_ttl, grl.tally_ttl, grl.whitelist_threshold)
+
+
+SPEC = PolicySpec(
+    section=Section,
+    direction=Direction.INBOUND,
+    make=lambda use: GreylistingPolicy(use.settings, use.state, use.book, use.due),
+    cache="greylist_flags",
+)

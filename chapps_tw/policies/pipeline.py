@@ -13,9 +13,6 @@ from chapps_tw.outbound import OutboundPPR
 DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 PASS = "DUNNO"
 
-# What an exempt client is not asked about.
-INBOUND_POLICIES = frozenset(("GreylistingPolicy", "SPFEnforcementPolicy"))
-
 
 class Policy(Protocol):
     """One question about a request."""
@@ -29,16 +26,18 @@ class Policy(Protocol):
         """Answer the same, and change nothing."""
 
 
-class Seat(NamedTuple):
+class PolicySlot(NamedTuple):
     """A policy at a listener.
 
     :ivar shadow: it decides, but what it decides does not count.
     :ivar accept_on_failure: when it cannot decide, the mail passes; else it is deferred.
+    :ivar inbound: it is not asked about clients that are exempt.
     """
 
     policy: Policy
     shadow: bool = False
     accept_on_failure: bool = False
+    inbound: bool = False
 
 
 class Answer(NamedTuple):
@@ -55,27 +54,28 @@ class Answer(NamedTuple):
 Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 
 
-class Switchboard:
+class Pipeline:
     """The policies of one listener.
 
     :param exempted: gives the decision that stands for those of the inbound policies; ``None`` where they are asked.
     :param failed: told of every exception that a policy did not foresee, with the policy's name.
     :param timeout: the exception that a policy sees when its time is up.
-    :param settle: has the last word on an answer that lets the mail go on and is not DUNNO.
+    :param settle: runs on accepting answers other than DUNNO; what it returns is the answer.
     """
 
     def __init__(
         self,
         listener: str,
-        seats: Sequence[Seat],
+        slots: Sequence[PolicySlot],
         exempted: Callable[[OutboundPPR], Decision | None],
         failed: Callable[[str, Exception], None],
         timeout: type[Exception],
         settle: Settle,
     ) -> None:
         self.listener = listener
-        self._seats = tuple(seats)
-        self._guarded = any(seat.policy.name in INBOUND_POLICIES for seat in seats)
+        self._slots = tuple(slots)
+        self._outbound = tuple(slot for slot in slots if not slot.inbound)
+        self._guarded = len(self._outbound) < len(self._slots)
         self._exempted = exempted
         self._failed = failed
         self._timeout = timeout
@@ -84,7 +84,12 @@ class Switchboard:
     @property
     def policies(self) -> tuple[str, ...]:
         """The names of the policies, in the order they are asked."""
-        return tuple(seat.policy.name for seat in self._seats)
+        return tuple(slot.policy.name for slot in self._slots)
+
+    @property
+    def inbound(self) -> bool:
+        """Whether all of the policies are for mail from the world."""
+        return not self._outbound
 
     async def decide(self, request: OutboundPPR) -> Answer:
         """Answer a request. Never raises: a policy that fails is answered for by its ``on_failure``.
@@ -94,18 +99,20 @@ class Switchboard:
         """
         decisions: list[Decision] = []
         answer = answering = None
-        for seat in self._asked(request, decisions):
+        for slot in self._asked(request, decisions):
             try:
-                decision = await seat.policy.decide(request, decisions)
+                decision = await slot.policy.decide(request, decisions)
+                stopping = decision.stops
             except Exception as error:
-                decision = self._failure(seat, error)
-            if seat.shadow:
-                decision = _shadowed(decision)
+                decision = self._failure(slot, error)
+                stopping = decision.stops
+            if slot.shadow:
+                decision, stopping = _shadowed(decision), False
             decisions.append(decision)
-            if decision.stops:
+            if stopping:
                 return Answer(decision, decisions)
             if answer is None or decision.action != PASS or answer.action == PASS:
-                answer, answering = decision, seat
+                answer, answering = decision, slot
         if answer is None or answering is None:
             return Answer(decisions[-1], decisions)
         if answer.action != PASS:
@@ -118,31 +125,33 @@ class Switchboard:
     async def explain(self, request: OutboundPPR) -> Answer:
         """What would be answered now, and what every policy would, also after one that stops the mail.
 
-        Changes nothing. Nobody has the last word (``settle``), since that may use something up.
+        Changes nothing, and does not run ``settle``, which may use something up.
         """
         decisions: list[Decision] = []
-        for seat in self._asked(request, decisions):
+        for slot in self._asked(request, decisions):
             try:
-                decision = await seat.policy.explain(request, decisions)
+                decision = await slot.policy.explain(request, decisions)
+                if not isinstance(decision, Decision):
+                    raise TypeError(f"it explained with {decision!r:.80}, which is no Decision")
             except Exception as error:
-                decision = self._failure(seat, error)
-            decisions.append(_shadowed(decision) if seat.shadow else decision)
+                decision = self._failure(slot, error)
+            decisions.append(_shadowed(decision) if slot.shadow else decision)
         return Answer(_sent(decisions), decisions)
 
     def unreadable(self, why: str) -> Decision:
         """The answer to something that is no policy request."""
-        first = self._seats[0]
+        first = self._slots[0]
         action = PASS if first.accept_on_failure or first.shadow else DEFER
         return Decision(action, Reason.REQUEST_UNREADABLE, first.policy.name, detail=why)
 
-    def _asked(self, request: OutboundPPR, decisions: list[Decision]) -> Sequence[Seat]:
+    def _asked(self, request: OutboundPPR, decisions: list[Decision]) -> Sequence[PolicySlot]:
         exempt = self._exempted(request) if self._guarded else None
         if exempt is None:
-            return self._seats
+            return self._slots
         decisions.append(exempt)
-        return [seat for seat in self._seats if seat.policy.name not in INBOUND_POLICIES]
+        return self._outbound
 
-    def _failure(self, seat: Seat, error: Exception) -> Decision:
+    def _failure(self, slot: PolicySlot, error: Exception) -> Decision:
         if isinstance(error, StateUnavailable):
             reason = Reason.STATE_UNAVAILABLE
         elif isinstance(error, BookUnavailable):
@@ -151,9 +160,9 @@ class Switchboard:
             reason = Reason.TIMED_OUT
         else:
             reason = Reason.POLICY_FAILED
-            self._failed(seat.policy.name, error)
-        action = PASS if seat.accept_on_failure else DEFER
-        return Decision(action, reason, seat.policy.name, detail=str(error))
+            self._failed(slot.policy.name, error)
+        action = PASS if slot.accept_on_failure else DEFER
+        return Decision(action, reason, slot.policy.name, detail=str(error))
 
 
 def _sent(decisions: Sequence[Decision]) -> Decision:

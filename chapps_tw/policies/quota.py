@@ -7,6 +7,7 @@ from contextlib import suppress
 from math import ceil, floor
 from typing import Any
 
+from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook, QuotaGrant
 from chapps_tw.interfaces.state import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, Rules, Spend, Spent
@@ -14,6 +15,7 @@ from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
 from chapps_tw.policies.refresh import never
+from chapps_tw.policies.spec import Direction, PolicySpec
 
 # Only here does a message have an instance that its count can hang on (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
@@ -154,3 +156,11 @@ def rules(settings: Settings) -> Rules:
     """The counting rules of the settings."""
     margin = settings.oqp.margin
     return Rules(settings.oqp.interval, margin.count, margin.ratio, settings.oqp.min_delta)
+
+
+SPEC = PolicySpec(
+    section=Section,
+    direction=Direction.OUTBOUND,
+    make=lambda use: OutboundQuotaPolicy(use.settings, use.state, use.book, use.due),
+    cache="limits",
+)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import LiveState, Verdict
@@ -15,6 +16,7 @@ from chapps_tw.mail.memo import Answers
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
 from chapps_tw.policies.refresh import never
+from chapps_tw.policies.spec import Direction, PolicySpec
 
 SPACE = "sda"
 
@@ -150,3 +152,11 @@ def _user_of(request: OutboundPPR) -> str:
         return request.user
     except (AuthenticationFailureException, ValueError):
         return "-"
+
+
+SPEC = PolicySpec(
+    section=Section,
+    direction=Direction.OUTBOUND,
+    make=lambda use: SenderDomainAuthPolicy(use.settings, use.state, use.book, use.due),
+    cache="senders",
+)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from chapps_tw.config.settings import PostfixSPFActions, Settings
+from chapps_tw.config.settings import SPFEnforcementPolicy as Section
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
@@ -14,6 +15,7 @@ from chapps_tw.mail.received_spf import SpfResult, received_spf
 from chapps_tw.mail.request import PostfixPolicyRequest
 from chapps_tw.policies.inbound import InboundPPR
 from chapps_tw.policies.refresh import never
+from chapps_tw.policies.spec import Direction, PolicySpec
 
 SPACE = "spf"
 FLAG = "check_spf"
@@ -169,3 +171,12 @@ def actions(options: PostfixSPFActions) -> Mapping[str, str]:
         "temperror": options.temperror,
         "permerror": options.permerror,
     }
+
+
+SPEC = PolicySpec(
+    section=Section,
+    direction=Direction.INBOUND,
+    make=lambda use: SPFEnforcementPolicy(use.settings, use.state, use.book, use.check_spf, use.receiver, use.due),
+    extra_time=lambda settings: settings.spf.spf_query_timeout,
+    cache="spf_flags",
+)

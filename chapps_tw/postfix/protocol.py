@@ -25,12 +25,12 @@ from zope.interface import implementer
 from chapps_tw.mail.request import MAX_REQUEST_BYTES, RequestError
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.pipeline import Answer, Switchboard
+from chapps_tw.policies.pipeline import Answer, Pipeline
 from chapps_tw.sockets.sending import sender
 
 _END = b"\n\n"
 
-Report = Callable[[Switchboard, OutboundPPR, Answer, float], None]
+Report = Callable[[Pipeline, OutboundPPR, Answer, float], None]
 
 
 class Transport(Interface):
@@ -166,10 +166,10 @@ class PolicyProtocol(Protocol):
             self._request = self.factory.read(payload)
         except RequestError as error:
             self.factory.note_unreadable(self.transport, f"{error}; connection closed")
-            self._send(self.factory.switchboard.unreadable(str(error)).wire)
+            self._send(self.factory.pipeline.unreadable(str(error)).wire)
             self.finish()
             return
-        self._deciding = self.factory.switchboard.decide(self._request)
+        self._deciding = self.factory.pipeline.decide(self._request)
         self._step(None)
 
     def _step(self, result: object) -> None:
@@ -198,7 +198,7 @@ class PolicyProtocol(Protocol):
         had_to_wait = self._awaited is not None
         self._deciding = self._awaited = None
         self._send(answer.decision.wire)
-        self.factory.report(self.factory.switchboard, self._request, answer, self._started)
+        self.factory.report(self.factory.pipeline, self._request, answer, self._started)
         if had_to_wait:
             self._go_on()
 
@@ -241,7 +241,7 @@ class PolicyFactory(Factory):
     """The connections of one listener.
 
     :param read: makes a request of its bytes; raises :class:`~chapps_tw.mail.request.RequestError`.
-    :param report: told of every answer that was sent: switchboard, request, answer, and the moment
+    :param report: told of every answer that was sent: pipeline, request, answer, and the moment
         when the request arrived.
     :param seconds: the clock.
     :param patience: seconds that one question may take.
@@ -255,14 +255,14 @@ class PolicyFactory(Factory):
 
     def __init__(
         self,
-        switchboard: Switchboard,
+        pipeline: Pipeline,
         read: Callable[[bytes], OutboundPPR],
         report: Report,
         seconds: Callable[[], float],
         patience: float,
         later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
-        self.switchboard = switchboard
+        self.pipeline = pipeline
         self.read = read
         self.report = report
         self.seconds = seconds
@@ -279,7 +279,7 @@ class PolicyFactory(Factory):
     def note_unreadable(self, transport: Transport, what: str) -> None:
         """Count and log something that is no question."""
         self.unreadable += 1
-        listener = self.switchboard.listener
+        listener = self.pipeline.listener
         self._complaints.warn("{listener}: {peer} sent {what}", listener=listener, peer=_peer_of(transport), what=what)
 
     def sweep(self) -> None:

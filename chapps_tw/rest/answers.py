@@ -1,4 +1,4 @@
-"""The models that describe what goes out."""
+"""Models of the answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from chapps_tw.mail.decision import Reason
 from chapps_tw.rest.fields import Id
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ class Answer(Output, Generic[T]):
     version: str = Field(examples=["CHAPPS-TW v1.0.0"])
     timestamp: float = Field(description="UNIX epoch, UTC.", examples=[1790000000.25])
     response: T
-    remarks: list[str] = Field(description="Sentences for people; an empty list when there is nothing more to say.")
+    remarks: list[str] = Field(description="Sentences for people; may be empty.")
 
 
 class Said(Answer[str]):
@@ -86,7 +85,7 @@ class QuotaList(Answer[list[Quota]]):
 
 
 class OneUser(Answer[User]):
-    """A user. After a change, what was not given is null, whatever it is."""
+    """A user. After a change, members that the request did not set are null."""
 
     quota: Quota | None = Field(None, examples=[_QUOTA])
     domains: list[Domain] | None = Field(None, examples=[[_DOMAIN]])
@@ -94,13 +93,13 @@ class OneUser(Answer[User]):
 
 
 class OneDomain(Answer[Domain]):
-    """A domain. After a change, users are null when they were not given, whoever they are."""
+    """A domain. After a change, users are null unless the request set them."""
 
     users: list[User] | None = Field(None, examples=[[_USER]])
 
 
 class OneEmail(Answer[Email]):
-    """A mail address. After a change, users are null when they were not given, whoever they are."""
+    """A mail address. After a change, users are null unless the request set them."""
 
     users: list[User] | None = Field(None, examples=[[_USER]])
 
@@ -166,21 +165,14 @@ class TallyList(Answer[list[Counted]]):
     """Instance and UNIX epoch, oldest first."""
 
 
-_REASONS = "For programs: stays the same when texts change.\n\n" + "\n".join(
-    f"- `{each.value}`: {each.meaning}" for each in Reason
-)
-
-
 class Decided(Output):
     time: float = Field(description="UNIX epoch, UTC.")
     listener: str
     policy: str
     action: str = Field(description="What Postfix was answered.", examples=["DUNNO"])
-    reason: str = Field(
-        description=_REASONS, examples=["within_quota"], json_schema_extra={"enum": [each.value for each in Reason]}
-    )
+    reason: str = Field(description="For programs: stays the same when texts change.", examples=["within_quota"])
     figures: dict[str, float] = Field(description="The figures behind it, as limit, used and remaining.")
-    shadow: str = Field(description="In shadow mode, the action that was held back; else empty.")
+    shadow: str = Field(description="In shadow mode, the action that was suppressed; otherwise empty.")
     user: str
     sender: str
     recipient: str
@@ -189,28 +181,44 @@ class Decided(Output):
     queue_id: str
     stage: str = Field(description="Postfix's protocol_state.", examples=["RCPT"])
     detail: str = Field(
-        description="What else there is to say: the error behind a failure, what SPF found, whom greylisting took for "
-        "the client and who asked for it.",
+        description="Details: the error behind a failure, the SPF result, what greylisting used as the client and why "
+        "it applied.",
         examples=["client 192.0.2.0/24"],
     )
-    source: str = Field(description="Where what it was decided by was read: cache, database, dns.")
+    source: str = Field(description="Where the data for the decision came from: cache, database, dns.")
     also: str = Field(
-        description="What the policies after this one said of mail that this one answered for: greylisting, of mail "
-        "that SPF gave a header. Empty where there is none, and in `/live/explain/`, which lists them all.",
+        description="Decisions of later policies on mail that this policy answered, such as greylisting after SPF "
+        "added a header. Empty if there are none, and in `/live/explain/`, which lists them all.",
         examples=["GreylistingPolicy:greylist_passed"],
     )
 
 
-class DecidedList(Answer[list[Decided]]):
-    pass
+class Sequenced(Decided):
+    sequence: int = Field(
+        description="Rises by one from decision to decision of the node, also over those that are not shown. After a "
+        "restart the node goes on from a higher number.",
+        examples=[1790000000250001],
+    )
 
 
-class Explanation(DecidedList):
+class DecidedList(Answer[list[Sequenced]]):
+    last_sequence: int = Field(
+        description="Of the newest decision that was searched, 0 or more: what to give as `after` to get those that "
+        "come next.",
+        examples=[1790000000250001],
+    )
+    dropped: bool = Field(
+        description="Whether decisions after `after` are missing, or may be: the node remembers only the last, and was "
+        "perhaps started since."
+    )
+
+
+class Explanation(Answer[list[Decided]]):
     """What every policy would answer, in the order in which they are asked."""
 
     answer: Decided = Field(
-        description="Of these the one that Postfix would get: the first that stops the mail, else the last that is not "
-        "DUNNO. Policies after one that stops the mail would not be asked."
+        description="The decision that Postfix would get: the first that stops the mail, else the last one other than "
+        "DUNNO. Policies after one that stops the mail would not run."
     )
 
 
@@ -235,12 +243,12 @@ class NotReady(Ready):
 
 class Error(Output):
     detail: str = Field(description="A sentence.")
-    remarks: list[str] = Field([], description="What more there is to say. Left out when there is nothing.")
+    remarks: list[str] = Field([], description="Further sentences. Omitted if there are none.")
 
 
 class Fault(Output):
-    loc: list[str | int] = Field(description="Where: path, query or body, and the field.", examples=[["body", "name"]])
-    msg: str = Field(description="What is wrong there.", examples=["is missing"])
+    loc: list[str | int] = Field(description="Location: path, query or body, and field.", examples=[["body", "name"]])
+    msg: str = Field(description="The error.", examples=["is missing"])
     type: str = Field(description="For programs.", examples=["missing"])
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from klein import Klein
@@ -21,6 +21,7 @@ from werkzeug.routing import BaseConverter
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookConflict, BookKeeper, BookUnavailable
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.dropping import CopyDropper
@@ -33,22 +34,23 @@ from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
 
-# Entries of a list or an object that are encoded at once.
-PART = 50
+# Entries of a list or an object that are encoded in one step.
+BATCH = 50
 
 T = TypeVar("T")
 
 
 class API:
-    """The application. :attr:`site` is what an endpoint listens with.
+    """The application. :attr:`site` is the factory to listen with.
 
-    :param scope_of: the scope of a token, ``read`` or ``full``; ``None`` for none of ours. With
-        ``[API] auth = none`` it is not asked.
+    :param scope_of: returns the scope of a token, ``read`` or ``full``, or ``None`` if it is unknown. Not used
+        with ``[API] auth = none``.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
     :param reactor: for delays and timeouts; in its threads is done what takes long.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
     :param compare: as for :class:`~chapps_tw.rest.dropping.CopyDropper`.
+    :param reasons: those that a decision may have, to be described.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class API:
         version: str,
         checks: Mapping[str, Check] | None = None,
         compare: Callable[[], None] = lambda: None,
+        reasons: Iterable[ReasonCode] = Reason,
     ) -> None:
         self._now = now
         self._reactor = reactor
@@ -85,7 +88,7 @@ class API:
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
-        self._document = openapi.Document(self.routes, version)
+        self._document = openapi.Document(self.routes, version, reasons)
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
 
@@ -99,7 +102,7 @@ class API:
         self._dropper.start()
 
     async def stop(self) -> None:
-        """Answer the requests that are complete, close all connections, and start nothing more."""
+        """Answer the complete requests, close all connections, and stop all timers."""
         await self.site.stop()
         self._gate.stop()
         await self._dropper.stop()
@@ -126,7 +129,7 @@ class API:
         values = read_input(route, path, query, request.content.read(), content_type)
         handled = route.handler(values)
         try:
-            reply = await (self._to_the_end(handled, request) if route.changes else handled)
+            reply = await (self._shielded(handled, request) if route.changes else handled)
         except WrongPasscode as error:
             await self._gate.punish(request, "passcode")
             raise Refusal(401, str(error), {"WWW-Authenticate": ['Bearer realm="chapps"']}) from None
@@ -137,11 +140,11 @@ class API:
             request.setHeader(name, value)
         return _finish(request, await self._encode(reply))
 
-    def _to_the_end(self, work: Coroutine[Any, Any, T], request: IRequest) -> Deferred[T]:
-        """Waits for some work, and does not stop it when nobody waits any more.
+    def _shielded(self, work: Coroutine[Any, Any, T], request: IRequest) -> Deferred[T]:
+        """Run a coroutine to its end, even if the returned Deferred is cancelled.
 
-        A client that goes away must not leave a change half done: committed, but not in force. Nobody but the log
-        is left to be told that it failed.
+        A client that disconnects must not leave a change half done: committed, but not in effect. A failure is then
+        logged.
         """
         waiting: Deferred[T] = Deferred()
 
@@ -149,13 +152,13 @@ class API:
             if not waiting.called:
                 waiting.callback(outcome)
             elif isinstance(outcome, Failure):
-                self._note_lost(request, outcome)
+                self._log_unreported(request, outcome)
 
         Deferred.fromCoroutine(work).addBoth(ended)
         return waiting
 
-    def _note_lost(self, request: IRequest, failure: Failure) -> None:
-        text = "HTTP: {method} {path} failed, and its client had left"
+    def _log_unreported(self, request: IRequest, failure: Failure) -> None:
+        text = "HTTP: {method} {path} failed after its client had disconnected"
         refusal = _refusal(failure.value)
         if refusal is None:
             self._log.failure(text, failure, **_about(request))
@@ -163,7 +166,7 @@ class API:
             self._log.warn(text + ": {why}", why=refusal.detail, **_about(request))
 
     async def _encode(self, reply: Reply) -> bytes:
-        """The envelope as JSON."""
+        """Encode the envelope as JSON."""
         about = {
             "version": f"CHAPPS-TW v{self._version}",
             "timestamp": self._now(),
@@ -183,7 +186,7 @@ class API:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
-        """Every error, as JSON."""
+        """Answer with an error as JSON."""
         if isinstance(failure.value, CancelledError):
             return b""
         refusal = _refusal(failure.value)
@@ -194,13 +197,13 @@ class API:
 
 
 class _Id(BaseConverter):
-    """What may stand in the place of an id: all but the names of what all users have."""
+    """An id in a path: any text but the names of the routes for all users."""
 
     regex = "(?!(?:quotas|domains|emails)(?:/|$))[^/]+"
 
 
 class _Checked(KleinResource):
-    """The application, behind the checks that come before any route."""
+    """The application, with the checks that precede routing."""
 
     def __init__(self, app: Klein, gate: Gate) -> None:
         super().__init__(app)
@@ -218,7 +221,7 @@ class _Checked(KleinResource):
 
 
 def refuse(request: IRequest, refusal: Refusal) -> bytes:
-    """Answer with an error; returns the body."""
+    """Set up an error answer; return the body."""
     request.setResponseCode(refusal.status)
     for name, values in refusal.headers.items():
         request.responseHeaders.setRawHeaders(name, list(values))
@@ -226,11 +229,11 @@ def refuse(request: IRequest, refusal: Refusal) -> bytes:
 
 
 def _refusal(error: BaseException | None) -> Refusal | None:
-    """What an error is answered with; ``None`` for one that nobody foresaw."""
+    """Return the answer to an exception; ``None`` for an unexpected one."""
     if isinstance(error, HTTPException):
         return _routing_refusal(error)
     if isinstance(error, (StateUnavailable, BookUnavailable)):
-        return Refusal(503, str(error) or "The service is away.")
+        return Refusal(503, str(error) or "The service is unavailable.")
     if isinstance(error, BookConflict):
         return Refusal(409, str(error))
     return error if isinstance(error, Refusal) else None
@@ -239,12 +242,12 @@ def _refusal(error: BaseException | None) -> Refusal | None:
 def _routing_refusal(error: HTTPException) -> Refusal:
     if isinstance(error, MethodNotAllowed):
         allowed = ", ".join(sorted(error.valid_methods or ()))
-        return Refusal(405, f"Only {allowed} can be used here.", {"Allow": [allowed]})
+        return Refusal(405, f"Only {allowed} is allowed here.", {"Allow": [allowed]})
     return Refusal(404, "There is no such page.")
 
 
 def _about(request: IRequest) -> dict[str, Any]:
-    """What the log tells of a request: a query may be long."""
+    """Return method and path for the log, without the query, which may be long."""
     path = request.uri.partition(b"?")[0].decode("ascii", "replace")
     return {"method": request.method.decode("ascii"), "path": path}
 
@@ -266,12 +269,12 @@ def _json(value: Any) -> bytes:
 
 
 def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
-    """An envelope as JSON, in parts that none takes long to encode."""
+    """Yield an envelope as JSON, in parts that each take little time to encode."""
     before = b"{"
     for name, value in envelope.items():
         yield before + _json(name) + b": "
         before = b", "
-        if isinstance(value, dict | list) and len(value) > PART:
+        if isinstance(value, dict | list) and len(value) > BATCH:
             yield from _long(value)
         else:
             yield _json(value)
@@ -281,7 +284,7 @@ def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
 def _long(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
     entries = list(value.items()) if isinstance(value, dict) else value
     yield _json(type(value)())[:1]
-    for start in range(0, len(entries), PART):
-        part = entries[start : start + PART]
+    for start in range(0, len(entries), BATCH):
+        part = entries[start : start + BATCH]
         yield (b", " if start else b"") + _json(dict(part) if isinstance(value, dict) else part)[1:-1]
     yield _json(type(value)())[1:]

@@ -1,5 +1,5 @@
 # mypy: allow-untyped-calls
-"""Who may call the API: the Host header, the Origin header, and tokens."""
+"""Access control of the API: the Host header, the Origin header, and tokens."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest.routing import Refusal, Route
 from chapps_tw.security.tokens import TokenError
 
+# Failures per peer before answers are delayed; the maximum delay and the memory of failures, in seconds.
 FREE_FAILURES = 3
-LONGEST_DELAY = 1.0
+MAX_DELAY = 1.0
 FORGET_AFTER = 60.0
 MAX_PEERS = 1024
-GUESSED = ("token", "passcode")
+CREDENTIALS = ("token", "passcode")
 
 
 @dataclass
 class _Peer:
-    """Somebody who guesses one kind of thing.
+    """Failures of one client with one kind of credential.
 
-    :ivar told: whether there was a line about it since the last round.
+    :ivar logged: whether a line was logged since the last round.
     """
 
     address: str
-    what: str
+    credential: str
     failures: int = 0
     unlogged: int = 0
     seen: float = 0.0
-    told: bool = False
+    logged: bool = False
 
 
 class Gate:
-    """Lets a request in, or raises :class:`Refusal`.
+    """Admits a request, or raises :class:`Refusal`.
 
     :param hosts: names accepted in the ``Host`` header, without port; IPv6 in brackets.
-    :param scope_of: the scope of a token, ``read`` or ``full``, or ``None``; ``None`` in its place
-        lets everybody in.
-    :param reactor: times what is remembered of failures.
-    :param sleep: returns after so many seconds.
+    :param scope_of: returns the scope of a token, ``read`` or ``full``, or ``None`` if it is unknown. If the
+        function itself is ``None``, no token is required.
+    :param reactor: times how long failures are remembered.
+    :param sleep: returns after a number of seconds.
     """
 
     def __init__(
@@ -64,35 +65,35 @@ class Gate:
         self._sleep = sleep
         self._peers: OrderedDict[tuple[str, str], _Peer] = OrderedDict()
         self._log = Logger()
-        self._complaints = {what: LogLimit(self._log.warn, reactor.seconds) for what in GUESSED}
+        self._complaints = {each: LogLimit(self._log.warn, reactor.seconds) for each in CREDENTIALS}
         self._next_round: IDelayedCall | None = None
         self._stopped = False
         self._tokens_problem = ""
 
     def check_origin(self, request: IRequest) -> None:
-        """Refuse names that are not ours: DNS rebinding, and pages of other sites.
+        """Refuse foreign host names, against DNS rebinding and requests from other sites' pages.
 
         :raises Refusal: 403; 400 without a Host header or with several (RFC 9112, section 3.2).
         """
         hosts = header_values(request, "host")
         if len(hosts) != 1:
-            raise Refusal(400, "There must be one Host header.")
+            raise Refusal(400, "Exactly one Host header is required.")
         if _host(hosts[0]) not in self._hosts:
-            raise Refusal(403, "The Host header is none of [API] hosts.")
+            raise Refusal(403, "The Host header is not among [API] hosts.")
         for origin in header_values(request, "origin"):
             if _host(origin.partition("://")[2]) not in self._hosts:
-                raise Refusal(403, "The Origin header is none of [API] hosts.")
+                raise Refusal(403, "The Origin header is not among [API] hosts.")
 
     async def check_token(self, request: IRequest, route: Route[Any]) -> None:
-        """Refuse those without a token, or with one that is not enough.
+        """Refuse a request without a token of sufficient scope.
 
-        :raises Refusal: 401 or 403; 503 when the tokens cannot be read.
+        :raises Refusal: 401 or 403; 503 if the tokens cannot be read.
         """
         if self._scope_of is None or route.open:
             return
         token = _token(request, route.browser)
         if token is None:
-            raise _unauthorized("A token is needed: Authorization: Bearer TOKEN.", route.browser)
+            raise _unauthorized("A token is required: Authorization: Bearer TOKEN.", route.browser)
         try:
             scope = self._scope_of(token)
         except TokenError as error:
@@ -101,37 +102,37 @@ class Gate:
         self._note_problem("")
         if scope is None:
             await self.punish(request, "token")
-            raise _unauthorized("The token is none of ours.", route.browser, ', error="invalid_token"')
+            raise _unauthorized("The token is invalid.", route.browser, ', error="invalid_token"')
         if route.changes and scope != "full":
             raise Refusal(403, "The token is read-only.")
 
     def _note_problem(self, problem: str) -> None:
-        """Log what is wrong with the tokens once, and that nothing is any more."""
+        """Log once that the tokens cannot be read, and once that they can be again."""
         if problem and problem != self._tokens_problem:
             self._log.error("HTTP: {problem}", problem=problem)
         elif self._tokens_problem and not problem:
             self._log.info("HTTP: the API tokens can be read again")
         self._tokens_problem = problem
 
-    async def punish(self, request: IRequest, what: str) -> None:
-        """Keep somebody waiting who guesses, the longer the more often; say so in the log once in a while.
+    async def punish(self, request: IRequest, credential: str) -> None:
+        """Delay the answer to a wrong credential, the longer the more failures there are; log failures in summary.
 
-        :param what: one of :data:`GUESSED`.
+        :param credential: one of :data:`CREDENTIALS`.
         """
         address = str(getattr(request.getClientAddress(), "host", None) or "a unix socket")
-        peer = self._peer(address, what)
+        peer = self._peer(address, credential)
         peer.failures += 1
         peer.unlogged += 1
-        if not peer.told:
+        if not peer.logged:
             self._complain(peer)
         if self._next_round is None and not self._stopped:
             self._next_round = self._reactor.callLater(FORGET_AFTER, self._round)
-        over = peer.failures - FREE_FAILURES
-        if over > 0:
-            await self._sleep(min(LONGEST_DELAY, 0.05 * 2 ** min(over, 10)))
+        excess = peer.failures - FREE_FAILURES
+        if excess > 0:
+            await self._sleep(min(MAX_DELAY, 0.05 * 2 ** min(excess, 10)))
 
     def stop(self) -> None:
-        """Log what has not been logged yet, and begin no more rounds."""
+        """Log the failures that are not logged yet, and stop the timer."""
         self._stopped = True
         if self._next_round is not None:
             self._next_round.cancel()
@@ -139,49 +140,49 @@ class Gate:
             self._round_once()
 
     def _round(self) -> None:
-        """Log the rest of what somebody guessed since the last round, until there was nothing."""
+        """Log the failures since the last round, until there are none."""
         again = self._round_once()
         self._next_round = self._reactor.callLater(FORGET_AFTER, self._round) if again else None
 
     def _round_once(self) -> bool:
         for peer in self._peers.values():
-            peer.told = peer.unlogged > 0
-            if peer.told:
+            peer.logged = peer.unlogged > 0
+            if peer.logged:
                 self._complain(peer)
-        return any(peer.told for peer in self._peers.values())
+        return any(peer.logged for peer in self._peers.values())
 
     def _complain(self, peer: _Peer) -> None:
-        whats = peer.what if peer.unlogged == 1 else f"{peer.what}s"
-        self._complaints[peer.what].warn(
-            "HTTP: {count} wrong {what} from {peer}", count=peer.unlogged, what=whats, peer=peer.address
+        what = peer.credential if peer.unlogged == 1 else f"{peer.credential}s"
+        self._complaints[peer.credential].warn(
+            "HTTP: {count} wrong {what} from {peer}", count=peer.unlogged, what=what, peer=peer.address
         )
-        peer.told, peer.unlogged = True, 0
+        peer.logged, peer.unlogged = True, 0
 
-    def _peer(self, address: str, what: str) -> _Peer:
-        now = self._reactor.seconds()
-        peer = self._peers.setdefault((address, what), _Peer(address, what))
-        self._peers.move_to_end((address, what))
+    def _peer(self, address: str, credential: str) -> _Peer:
+        time = self._reactor.seconds()
+        peer = self._peers.setdefault((address, credential), _Peer(address, credential))
+        self._peers.move_to_end((address, credential))
         if len(self._peers) > MAX_PEERS:
             _, oldest = self._peers.popitem(last=False)
             if oldest.unlogged:
                 self._complain(oldest)
-        if now - peer.seen > FORGET_AFTER:
+        if time - peer.seen > FORGET_AFTER:
             peer.failures = 0
-        peer.seen = now
+        peer.seen = time
         return peer
 
 
 def header_values(request: IRequest, name: str) -> list[str]:
-    """All values of a header, whatever bytes they are of."""
+    """Return all values of a header, decoded as Latin-1."""
     return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name.encode("ascii"), [])]
 
 
-# RFC 9110, section 7.2, and RFC 3986, section 3.2: a name or an address, and perhaps a port.
+# RFC 9110, section 7.2, and RFC 3986, section 3.2: a name or an address, and an optional port.
 _HOST = re.compile(r"(\[[^]]*\]|[^:\[\]@/]*)(?::[0-9]*)?")
 
 
 def _host(text: str) -> str:
-    """A host without its port, lower case; empty for what is none."""
+    """Return a host in lower case, without its port; empty if it is invalid."""
     match = _HOST.fullmatch(text.strip().lower())
     return match[1] if match else ""
 
@@ -193,7 +194,7 @@ def _token(request: IRequest, browser: bool) -> str | None:
     scheme, _, rest = values[0].strip().partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
-    # Browsers send Basic by themselves, for other sites' pages too: only where nothing comes of it.
+    # Browsers send Basic credentials by themselves, even for other sites' pages: accept them on harmless routes only.
     if scheme.lower() == "basic" and browser:
         try:
             return base64.b64decode(rest, validate=True).decode("utf-8").partition(":")[2]

@@ -1,4 +1,4 @@
-"""Names, ids and numbers as they come in: how each is checked, and brought into the form that is stored."""
+"""Field types of requests: how names, ids and numbers are validated and normalized."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ def _entered_user(text: str) -> str:
 def _entered_email(text: str) -> str:
     address = unquoted(text)
     if address == text and text.count("@") > 1:
-        # Nearly surely two addresses, or a slip.
-        raise ValueError("must have quotes around what is before the last @, which holds another")
+        # Almost certainly two addresses, or a typo.
+        raise ValueError("must have quotes around the part before the last @, since it contains another @")
     return _fitting(normal_email, address, MAX_EMAIL)
 
 
 def _fitting(normal: Callable[[str, bool], str], text: str, length: int) -> str:
-    """The normal form but for letter case, which the book may fold; ``""`` when that or this has no room there."""
+    """Return the normal form without case folding, which the book may apply; ``""`` if either form is too long."""
     folded, name = normal(text, True), normal(text, False)
     return name if 0 < len(folded) <= length and len(name) <= length else ""
 
 
-# No control characters: no mail program writes them, and PostgreSQL takes no NUL.
+# No control characters: no mail program sends them, and PostgreSQL rejects NUL.
 _PLAIN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 
-# Nearly surely a mistake, and MariaDB takes "a " for "a". Names that are there may have been stored so.
+# Padding is almost certainly a mistake, and MariaDB treats "a " as equal to "a". Existing names may have it.
 _UNPADDED = AfterValidator(_unpadded)
 _UNPADDED_PLAIN: JsonDict = {
     "pattern": r"^[^\u0000-\u001f\u007f-\u009f\s]([^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u001f\u007f-\u009f\s])?$"
 }
 
-# What normal_domain and normal_email take, as far as JSON Schema can tell. They take underscores too.
+# What normal_domain and normal_email accept, as far as JSON Schema can express it. They accept underscores too.
 _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _LAST_LABEL = "[0-9]{0,20}[A-Za-z_]([A-Za-z0-9_-]{0,40}[A-Za-z0-9_])?"
 _DOMAIN = rf"({_LABEL}\.)*{_LAST_LABEL}\.?"
 _ASCII_DOMAIN: JsonDict = {"pattern": f"^{_DOMAIN}$", "maxLength": MAX_DOMAIN}
 _ASCII_EMAIL: JsonDict = {"pattern": f"^[!#-?A-~][ -?A-~]*@{_DOMAIN}$", "maxLength": MAX_EMAIL}
-# As Postfix hands it over.
+# As Postfix passes it.
 _ASCII_SENDER: JsonDict = {"pattern": f"^[ -~]+@{_DOMAIN}$", "maxLength": MAX_EMAIL}
 _IDN: JsonDict = {"format": "idn-hostname", "maxLength": MAX_DOMAIN}
 _IDN_EMAIL: JsonDict = {"format": "idn-email", "maxLength": MAX_EMAIL}
@@ -82,8 +82,8 @@ UserName = Annotated[
         min_length=1,
         max_length=MAX_USER,
         pattern=_PLAIN,
-        description="The name that the user logs in with, as Postfix tells it. Letter case does not count, unless "
-        "`fold_case` is off: it is kept in lower case, and a domain after an @ like that of a domain.",
+        description="The login name, as Postfix reports it. Unless `fold_case` is off it is case-insensitive and "
+        "stored in lower case. A domain after an @ is stored like a domain name.",
         examples=["alice@example.com"],
     ),
 ]
@@ -91,7 +91,7 @@ EnteredUserName = Annotated[
     UserName,
     Field(json_schema_extra=_UNPADDED_PLAIN),
     _UNPADDED,
-    _normal(_entered_user, f"a name of at most {MAX_USER} characters, in the form that is kept"),
+    _normal(_entered_user, f"a name of at most {MAX_USER} characters in its stored form"),
 ]
 QuotaName = Annotated[
     str,
@@ -99,7 +99,7 @@ QuotaName = Annotated[
         min_length=1,
         max_length=32,
         pattern=_PLAIN,
-        description="A name to tell it by.",
+        description="A unique name.",
         examples=["basic"],
         json_schema_extra=_UNPADDED_PLAIN,
     ),
@@ -110,7 +110,7 @@ QuotaLimit = Annotated[
     Field(
         ge=0,
         le=MAX_ID,
-        description="Transmissions in the rolling interval. No two quotas have the same.",
+        description="Transmissions in the rolling interval. Unique among the quotas.",
         examples=[100],
     ),
 ]
@@ -119,7 +119,7 @@ DomainName = Annotated[
     Field(
         min_length=1,
         max_length=MAX_DOMAIN,
-        description="A domain name. One with other than ASCII letters is kept as A-labels (IDNA), all in lower case.",
+        description="A domain name. Stored in lower case, an internationalized one as A-labels (IDNA).",
         examples=["example.com"],
         json_schema_extra={"anyOf": [_ASCII_DOMAIN, _IDN]},
     ),
@@ -131,9 +131,9 @@ EmailName = Annotated[
     Field(
         min_length=3,
         max_length=MAX_EMAIL,
-        description="A mail address. Its domain is kept like that of a domain, and what is before the last @ in lower "
-        "case, unless `fold_case` is off. Quotes around what is before the last @ are left out, as Postfix does; they "
-        "are needed where that holds another @.",
+        description="A mail address. The domain is stored like a domain name, the local part in lower case unless "
+        "`fold_case` is off. Quotes around the local part are removed, as Postfix does; they are required if it "
+        "contains an @.",
         examples=["alice@example.com"],
         json_schema_extra={"anyOf": [_ASCII_EMAIL, _IDN_EMAIL]},
     ),
@@ -141,14 +141,16 @@ EmailName = Annotated[
     _normal(_entered_email, "a mail address"),
     _UNPADDED,
 ]
-# Of a query: as JSON, or as a digit.
+# A boolean in a query: true, false, 1 or 0.
 Flag = Annotated[
     bool,
     BeforeValidator(lambda value: _FLAGS.get(value, value) if isinstance(value, str) else value),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]}),
 ]
 Greylist = Annotated[bool, Field(description="Whether mail to this domain is greylisted.")]
-CheckSpf = Annotated[bool, Field(description="Whether SPF decides about mail to this domain, not only adds a header.")]
+CheckSpf = Annotated[
+    bool, Field(description="Whether SPF is enforced for mail to this domain. If not, it only adds a header.")
+]
 
 
 def _any_of(description: str, *schemas: JsonDict) -> dict[str, Any]:
@@ -193,7 +195,7 @@ def _client_or_network(text: str) -> str:
 
 
 def _unknown(text: str) -> str:
-    """What Postfix tells of a client whose address it does not know, and nothing of a client."""
+    """Accept ``unknown``, as Postfix reports a client whose address it does not know, and the empty string."""
     if text not in ("", "unknown"):
         raise ValueError
     return text
@@ -204,7 +206,7 @@ ClientOrNetwork = Annotated[
     AfterValidator(_client_or_network),
     WithJsonSchema(
         _any_of(
-            "An address, a network, or `unknown`, as Postfix calls one that it does not know.",
+            "An address, a network, or `unknown`, which Postfix reports if it does not know the address.",
             {"format": "ipv4"},
             {"format": "ipv6"},
             {"enum": ["", "unknown"]},

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1, made from the routes and the models that validate."""
+"""The OpenAPI 3.1 document, generated from the routes and their models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import answers
 from chapps_tw.rest.routing import JSON, Link, Route
 
@@ -17,47 +18,46 @@ _REF = "#/components/schemas/{model}"
 _EVERYWHERE = (400, 401, 403, 413, 415, 422, 503)
 _MEANINGS = {
     200: "Done.",
-    307: "It is elsewhere: the header Location tells where.",
+    307: "Redirect: see the Location header.",
     201: "Created.",
-    400: "Something is missing, or the body cannot be read.",
-    401: "No token, or none of ours; a wrong passcode, or none that could be right.",
-    403: "A read-only token, or a Host that is not ours.",
-    404: "There is no such thing.",
-    409: "The name, or a quota's number, is taken, or an id to link to is that of nothing.",
+    400: "A required part is missing, or the body cannot be parsed.",
+    401: "The token is missing or invalid; or the passcode is wrong, or none is set.",
+    403: "The token is read-only, or the Host header is not accepted.",
+    404: "Not found.",
+    409: "The name, or a quota's number, is taken; or an id to link to does not exist.",
     413: "The body is too large.",
-    415: "The Content-Type of the body is none of those that are described, or not UTF-8.",
-    422: "Something is not as it must be; each fault is listed.",
-    503: "The state store or the database is away.",
+    415: "The Content-Type of the body is not one of those described, or the charset is not UTF-8.",
+    422: "Validation failed; each error is listed.",
+    503: "The state store or the database is unavailable.",
 }
 _ABOUT = """
-Every success is an object with `response`, `version`, `timestamp` and `remarks`, a list of sentences that tell what
-else there is to say. Every error is an object with `detail`: a sentence, or with 422 a list that names each fault.
+A successful answer is an object with `response`, `version`, `timestamp` and `remarks`, a list of sentences for people.
+An error is an object with `detail`: a sentence, or for 422 a list of errors.
 
-Ids are positive whole numbers and are given by the service. A body is JSON in UTF-8, with
-`Content-Type: application/json`; a field or a parameter that is not described here is refused, as are values of
-another type. Lists in a query are given by repeating the parameter: `?user_ids=1&user_ids=2`. Paths work with and
-without the final slash; a name in a path is percent-encoded, also its slashes.
+Ids are positive integers, assigned by the service. A body is JSON in UTF-8, with `Content-Type: application/json`.
+Unknown fields and parameters are refused, as are values of another type. To pass a list in a query, repeat the
+parameter: `?user_ids=1&user_ids=2`. The trailing slash of a path is optional. Names in a path must be
+percent-encoded, including slashes.
 
-A change is in force for the next policy request, on every node. It is done as a whole or not at all.
+A change is atomic, and takes effect on every node with the next policy request.
 
 To try requests on the page `/docs`, click *Authorize* and enter the token there too: the password that the browser
 asks for opens only the page itself.
 """
 _TAGS = {
-    "users": "Who may send, how much (their quota), and as whom (their domains and mail addresses).",
-    "domains": "Domains that users may send from. Those that mail is received for have two flags besides: "
-    "whether SPF and greylisting are applied to them.",
-    "emails": "Single mail addresses that users may send from, in domains that are not theirs as a whole.",
-    "quotas": "Numbers of transmissions in the rolling interval. Several users may have the same quota; each has all "
-    "of it.",
-    "live": "What was counted and what is cached: to look at it, and to forget it.",
-    "insight": "What was decided and why, what would be decided, and how the service does.",
+    "users": "Users, with their quota and the domains and mail addresses that they may send from.",
+    "domains": "Domains that users may send from. For mail that is received, two flags say whether SPF and "
+    "greylisting apply to the domain.",
+    "emails": "Single mail addresses that users may send from, without the rest of their domain.",
+    "quotas": "Limits of transmissions in the rolling interval. Users with the same quota are counted separately.",
+    "live": "Live state: show and reset counts and cached entries.",
+    "insight": "Decisions and their reasons, what would be decided, and the state of the service.",
     "health": "For load balancers and monitoring.",
     "documentation": "This page.",
 }
 _TOKEN = (
-    "A token that `chapps-cli token create NAME` has made, or the first one, which `chapps-cli token show` shows. "
-    "A read-only token (`--read-only`) may ask, and change nothing. The password that a browser asks for opens only "
+    "A token made by `chapps-cli token create NAME`, or the first one, which `chapps-cli token show` prints. "
+    "A read-only token (`--read-only`) cannot change anything. The password that a browser asks for opens only "
     "the page with this text: enter the token here too."
 )
 
@@ -66,25 +66,30 @@ class Document:
     """The OpenAPI document of some routes as JSON, made when it is first asked for.
 
     :ivar made: the document; empty until :meth:`make` has returned.
+    :param reasons: those that a decision may have.
     """
 
-    def __init__(self, routes: Sequence[Route[Any]], version: str) -> None:
+    def __init__(self, routes: Sequence[Route[Any]], version: str, reasons: Iterable[ReasonCode] = Reason) -> None:
         self.made = b""
         self._routes = routes
         self._version = version
+        self._reasons = reasons
         self._making = Lock()
 
     def make(self) -> bytes:
         """The document; to be called in a thread, since it takes some 0.2 s the first time."""
         with self._making:
             if not self.made:
-                content = json.dumps(document(self._routes, self._version), ensure_ascii=False)
+                content = json.dumps(document(self._routes, self._version, self._reasons), ensure_ascii=False)
                 self.made = content.encode("utf-8") + b"\n"
             return self.made
 
 
-def document(routes: Iterable[Route[Any]], version: str) -> dict[str, Any]:
-    """The OpenAPI document of some routes."""
+def document(routes: Iterable[Route[Any]], version: str, reasons: Iterable[ReasonCode] = Reason) -> dict[str, Any]:
+    """The OpenAPI document of some routes.
+
+    :param reasons: those that a decision may have.
+    """
     shown = [route for route in routes if not route.hidden]
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
@@ -101,14 +106,14 @@ def document(routes: Iterable[Route[Any]], version: str) -> dict[str, Any]:
         "paths": paths,
         "security": [{"token": []}],
         "components": {
-            "schemas": _schemas(shown),
+            "schemas": _with_reasons(_schemas(shown), reasons),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _TOKEN}},
         },
     }
 
 
 def operation_id(route: Route[Any]) -> str:
-    """A name for a route, made of its method and its path."""
+    """Return the operation id of a route, from its method and path."""
     words = [part.strip("{}").replace(".", "_") for part in route.path.split("/") if part]
     return "_".join([route.method.lower(), *words])
 
@@ -127,6 +132,16 @@ def _schemas(routes: list[Route[Any]]) -> dict[str, Any]:
     _, schemas = models_json_schema(list(wanted), ref_template=_REF)
     found: dict[str, Any] = schemas["$defs"]
     return found
+
+
+def _with_reasons(schemas: dict[str, Any], reasons: Iterable[ReasonCode]) -> dict[str, Any]:
+    """The schemas, with every reason that a decision may have."""
+    meanings = {each.value: each.meaning for each in reasons}
+    if answers.Decided.__name__ in schemas:
+        reason = schemas[answers.Decided.__name__]["properties"]["reason"]
+        listed = "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings.items())
+        reason |= {"description": f"{reason['description']}\n\n{listed}", "enum": list(meanings)}
+    return schemas
 
 
 def _operation(route: Route[Any]) -> dict[str, Any]:
@@ -157,10 +172,10 @@ def _note(route: Route[Any]) -> str:
 
 
 def _forms(route: Route[Any]) -> str:
-    """In which other forms the input is taken."""
+    """Describe alternative forms of the input."""
     if route.method in ("GET", "DELETE") and route.body:
         form = "an object of the query parameters" if route.body == "*" else f"the value of `{route.body}` alone"
-        return f"A JSON body may stand in place of the query: {form}."
+        return f"A JSON body may replace the query: {form}."
     if route.wrapped:
         return f"The body is flat, or has the object's own fields in `{route.wrapped[0]}`."
     if route.body in route.query_fields:
@@ -185,7 +200,7 @@ def _parameters(route: Route[Any]) -> list[dict[str, Any]]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a parameter: one that may be left out has no null."""
+    """Return the schema of a parameter: an optional parameter cannot be null."""
     found = {name: value for name, value in schema.items() if name != "title"}
     options = [each for each in schema.get("anyOf", []) if each != {"type": "null"}]
     if len(options) == 1:
@@ -215,7 +230,7 @@ def _responses(route: Route[Any]) -> dict[str, Any]:
     for status, model in {route.status: route.answer, **route.other_answers}.items():
         found[str(status)] = _answer(model.__name__ if model else "", status, route.content_type)
     if route.status == 201:
-        found["201"]["headers"] = {"Location": {"description": "Its path.", "schema": {"type": "string"}}}
+        found["201"]["headers"] = {"Location": {"description": "Path of the new entry.", "schema": {"type": "string"}}}
     if route.follow:
         found[str(route.status)]["links"] = {link.operation: _link(link) for link in route.follow}
     return dict(sorted(found.items()))

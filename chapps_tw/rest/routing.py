@@ -1,4 +1,4 @@
-"""What a route is: one declaration from which both the Klein application and OpenAPI are made."""
+"""Declarations of routes, from which both the Klein application and the OpenAPI document are made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ JSON = "application/json"
 
 
 class Refusal(Exception):
-    """A request that is answered with an error.
+    """An error answer.
 
     :ivar status: the HTTP status.
-    :ivar detail: one sentence; with 422 a list with ``loc``, ``msg`` and ``type`` of each fault.
-    :ivar headers: to be sent with it.
-    :ivar beside: to stand beside the detail.
+    :ivar detail: one sentence; for 422 a list of errors, each with ``loc``, ``msg`` and ``type``.
+    :ivar headers: response headers.
+    :ivar beside: further members of the object.
     """
 
     def __init__(
@@ -37,23 +37,23 @@ class Refusal(Exception):
 
 
 def invalid(where: str, name: str, sentence: str) -> Refusal:
-    """The 422 for one fault that the models cannot tell."""
+    """Return a 422 for one error that the models cannot detect."""
     return Refusal(422, [fault(where, name, sentence)])
 
 
 def fault(where: str, name: str, sentence: str) -> dict[str, Any]:
-    """One entry of the list that is the detail of a 422."""
+    """Return one error of the detail of a 422."""
     return {"loc": [where, name], "msg": sentence, "type": "value_error"}
 
 
 class Reply(NamedTuple):
     """An answer in the envelope.
 
-    :ivar response: what stands in ``response``.
-    :ivar beside: what stands beside it.
+    :ivar response: the value of ``response``.
+    :ivar beside: further members of the envelope.
     :ivar remarks: sentences.
-    :ivar status: the HTTP status, 0 for that of the route.
-    :ivar headers: name to value.
+    :ivar status: the HTTP status; 0 for the route's default.
+    :ivar headers: response headers, name to value.
     """
 
     response: Any
@@ -64,9 +64,9 @@ class Reply(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """An answer that is no envelope.
+    """An answer without the envelope.
 
-    :ivar headers: name to value.
+    :ivar headers: response headers, name to value.
     """
 
     body: bytes
@@ -75,7 +75,7 @@ class Raw(NamedTuple):
 
 
 class Link(NamedTuple):
-    """What can be asked next with an answer (a Link Object of OpenAPI).
+    """A Link Object of OpenAPI: a follow-up request that uses the answer.
 
     :ivar operation: its operation id.
     :ivar parameters: name to the runtime expression of the value.
@@ -94,23 +94,23 @@ M = TypeVar("M", bound=Input)
 class Route(Generic[M]):
     """One method on one path.
 
-    :ivar summary: what it does, in a few words.
-    :ivar note: what more there is to say.
-    :ivar path: with its parameters in braces, each a field of ``input``.
-    :ivar input: all that is taken, in one model. What is not in the path comes from the query
-        (``query``) or from the body (``body``); never from both.
-    :ivar body: ``""`` for none, ``"*"`` for an object of the fields, else the field whose bare value
-        the body is.
+    :ivar summary: a short description.
+    :ivar note: a longer description.
+    :ivar path: with parameters in braces, each a field of ``input``.
+    :ivar input: the model of all parameters. Fields that are not in the path come from the query
+        (``query``) or from the body (``body``), never from both.
+    :ivar body: ``""`` for none, ``"*"`` for an object of the fields, else the name of the field that
+        is the whole body.
     :ivar query: whether fields that are not in the path may be query parameters.
-    :ivar wrapped: a name, and the model of the other form of the body: ``{name: {fields}, ...}``.
-    :ivar text: reads a ``text/plain`` body into the value of the ``body`` field; raises ``ValueError``.
-    :ivar answer: the model of the answer, ``None`` where it is no JSON.
-    :ivar errors: statuses beside those that every route may have.
-    :ivar changes: a read-only token will not do.
-    :ivar open: needs no token.
-    :ivar hidden: not to be documented.
-    :ivar follow: what can be asked next.
-    :ivar browser: a browser may send the token as the password of Basic authentication (RFC 7617).
+    :ivar wrapped: name and model of an alternative form of the body: ``{name: {fields}, ...}``.
+    :ivar text: parses a ``text/plain`` body into the value of the ``body`` field; raises ``ValueError``.
+    :ivar answer: the model of the answer, ``None`` if it is not JSON.
+    :ivar errors: statuses other than those common to all routes.
+    :ivar changes: whether a token of full scope is required.
+    :ivar open: whether no token is required.
+    :ivar hidden: whether it is omitted from the OpenAPI document.
+    :ivar follow: links to follow-up requests.
+    :ivar browser: whether the token may be the password of Basic authentication (RFC 7617).
     """
 
     method: str
@@ -137,7 +137,7 @@ class Route(Generic[M]):
 
     @property
     def rule(self) -> str:
-        """The path as Klein takes it, without a final slash."""
+        """The path as a Klein rule, without a trailing slash."""
         path = self.path.replace("{id}", "<id:id>")
         return path.replace("{", "<").replace("}", ">").rstrip("/") or "/"
 
@@ -159,6 +159,6 @@ class Route(Generic[M]):
 
     @property
     def body_optional(self) -> bool:
-        """Whether all that the body may hold can be left out, or be in the query."""
+        """Whether every field of the body is optional, or may be a query parameter."""
         required = [name for name in self.other_fields if self.input.model_fields[name].is_required()]
         return not required or set(required) <= set(self.query_fields)

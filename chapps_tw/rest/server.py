@@ -1,7 +1,7 @@
 # mypy: allow-untyped-calls
-"""HTTP within bounds: size, time and number, and no answer that is not JSON.
+"""An HTTP server with limits of size, time and number of connections, whose error answers are JSON.
 
-Everything here is about bytes; what is asked and answered is in :mod:`chapps_tw.rest.app`.
+This is the transport; the application is in :mod:`chapps_tw.rest.app`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MAX_BUFFERED = 64 << 20
 MAX_CONNECTIONS = 512
 REQUEST_TIMEOUT = 15.0
 
-# How much of what a refused client still sends is read, and for how many seconds.
+# Lingering close after an early error answer: how much more is read, and for how many seconds.
 LINGER_BYTES = 16 << 20
 LINGER = 2.0
 
-# RFC 9110 calls two of them otherwise than Python 3.11 does.
+# RFC 9110 has changed two reason phrases of Python 3.11.
 PHRASES = {each.value: each.phrase for each in HTTPStatus} | {413: "Content Too Large", 422: "Unprocessable Content"}
 
 _UNENCODED = re.compile(rb"[A-Z]+ .*[^!-~].* HTTP/1\.[01]", re.DOTALL)
@@ -41,8 +41,11 @@ _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE
 
 
 def error_body(detail: Any, **beside: Any) -> bytes:
-    """An error as JSON."""
-    # A lone surrogate becomes its \\udXXX escape, which JSON has as well.
+    """Encode an error as JSON.
+
+    :param beside: further members of the object.
+    """
+    # A lone surrogate becomes its \\udXXX escape, which is valid in JSON too.
     return json.dumps({"detail": detail, **beside}, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -51,7 +54,7 @@ def _quoted(segment: bytes) -> bytes:
 
 
 class BoundedRequest(Request):
-    """A request whose body stays in memory and is counted, and whose path keeps ``%2F``."""
+    """A request whose body is kept in memory, with limits, and whose path keeps ``%2F``."""
 
     channel: BoundedChannel
     content: BytesIO
@@ -60,7 +63,7 @@ class BoundedRequest(Request):
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
         if length is not None and length > MAX_BODY:
-            self.channel.refuse(413, f"The body is larger than {MAX_BODY} bytes.")
+            self.channel.refuse(413, f"The body exceeds {MAX_BODY} bytes.")
 
     def handleContentChunk(self, data: bytes) -> None:
         if self.channel.refused:
@@ -68,16 +71,16 @@ class BoundedRequest(Request):
         self._buffered += len(data)
         self.channel.site.buffered += len(data)
         if self._buffered > MAX_BODY:
-            self.channel.refuse(413, f"The body is larger than {MAX_BODY} bytes.")
+            self.channel.refuse(413, f"The body exceeds {MAX_BODY} bytes.")
         elif self.channel.site.buffered > MAX_BUFFERED:
-            self.channel.refuse(503, "Too many bodies are being sent at once.")
+            self.channel.refuse(503, "Too many request bodies at once.")
         else:
             self.content.write(data)
 
     def process(self) -> None:
         self._to_origin_form()
-        # Twisted unquotes the path, and Klein matches what is left as text, where a slash within a
-        # name would look like one between names. Quoted twice, Klein sees it quoted once.
+        # Twisted unquotes the path before Klein matches it, so an encoded slash in a name would become a
+        # separator. Quoted twice, it reaches Klein quoted once.
         segments = [_quoted(segment) for segment in self.path.split(b"/")]
         if len(segments) > 2 and not segments[-1]:
             del segments[-1]
@@ -85,11 +88,11 @@ class BoundedRequest(Request):
         super().process()
 
     def _to_origin_form(self) -> None:
-        """Take a request whose target is a whole URI; its host counts, not the header (RFC 9112, section 3.2.2)."""
+        """Convert a request target in absolute form. Its host replaces the Host header (RFC 9112, section 3.2.2)."""
         match = _ABSOLUTE_FORM.fullmatch(self.uri)
         if match is None:
             return
-        # One is there in any case. Two remain two, and are refused.
+        # Several Host headers are left, to be refused later.
         if len(self.requestHeaders.getRawHeaders(b"host", [])) == 1:
             self.requestHeaders.setRawHeaders(b"host", [match[1]])
         self.path = match[2] or b"/"
@@ -116,22 +119,22 @@ class BoundedRequest(Request):
         self.finish()
         return reason
 
-    def drop(self) -> None:
-        """Throw away what came of the body."""
+    def discard_body(self) -> None:
+        """Discard what was received of the body."""
         self._release()
         self.content = BytesIO()
 
     def _release(self) -> None:
-        # There is no channel any more after the connection was lost.
+        # After the connection is lost there is no channel.
         if self._buffered:
             self.channel.site.buffered -= self._buffered
             self._buffered = 0
 
 
 class BoundedChannel(HTTPChannel):
-    """A connection on which each request must be complete within a time, counted from its first byte."""
+    """A connection with a timeout for each request, measured from its first byte."""
 
-    # Without a line for every client that is timed out.
+    # Do not log a line for each timeout.
     _log = Logger(observer=LogPublisher())
 
     # Enough for a thousand ids in a query.
@@ -140,7 +143,7 @@ class BoundedChannel(HTTPChannel):
 
     site: BoundedSite
     transport: ITCPTransport
-    _between = True
+    _idle = True
     _line = b""
     refused = False
     _discarded = 0
@@ -152,10 +155,10 @@ class BoundedChannel(HTTPChannel):
             if self._discarded > LINGER_BYTES:
                 self._networkProducer.pauseProducing()
             return
-        if self._between:
-            self._between = False
+        if self._idle:
+            self._idle = False
             self.resetTimeout()
-        # Not HTTPChannel's, which starts the time again with every byte.
+        # Not HTTPChannel's method, which resets the timeout with every byte.
         super(HTTPChannel, self).dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
@@ -164,7 +167,7 @@ class BoundedChannel(HTTPChannel):
             super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        self.refuse(400, f"A line of the request is longer than {MAX_HEADERS} bytes.")
+        self.refuse(400, f"A line of the request exceeds {MAX_HEADERS} bytes.")
 
     def _finishRequestBody(self, data: bytes) -> None:
         if not self.refused:
@@ -175,34 +178,34 @@ class BoundedChannel(HTTPChannel):
             super().rawDataReceived(data)
 
     def requestDone(self, request: Request) -> None:
-        self._between = True
+        self._idle = True
         super().requestDone(request)
 
     @property
-    def spare(self) -> int:
-        """How readily it is closed for another: 2 when it has sent nothing, 1 when no whole request, else 0 (never)."""
+    def eviction_priority(self) -> int:
+        """2 for an idle connection, 1 if a request is incomplete, 0 (never evicted) if one is being answered."""
         if self._handlingRequest:
             return 0
-        return 2 if self._between else 1
+        return 2 if self._idle else 1
 
     def finish(self) -> None:
-        """Close, after what is being answered."""
+        """Close the connection once the current request is answered."""
         self.persistent = 0
         if not self._handlingRequest:
             self.transport.abortConnection()
 
     def refuse(self, status: int, sentence: str) -> None:
-        """Answer before the request is complete, and close.
+        """Answer with an error before the request is complete, and close the connection.
 
-        What came is thrown away, and what still comes is, for a moment: closing at once would reset
-        the connection, and the client would not see the answer.
+        The request is discarded, and so is what arrives during a lingering close: closing at once would
+        reset the connection, and the client would not see the answer.
         """
         if self.refused:
             return
         self.refused = True
         self.setTimeout(None)
         for request in self.requests:
-            request.drop()
+            request.discard_body()
         self._transferDecoder = None
         self.clearLineBuffer()
         body = error_body(sentence)
@@ -219,7 +222,7 @@ class BoundedChannel(HTTPChannel):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         super().connectionLost(reason)
-        self.site.lost(self)
+        self.site.connection_closed(self)
 
     def _send100Continue(self) -> None:
         if not self.refused:
@@ -227,19 +230,20 @@ class BoundedChannel(HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         if _UNENCODED.fullmatch(self._line):
-            self.refuse(400, "A path is of ASCII without spaces: all else in it must be percent-encoded, as UTF-8.")
+            self.refuse(400, "Spaces and non-ASCII characters in a path must be percent-encoded, as UTF-8.")
         else:
-            self.refuse(400, "This is no HTTP request.")
+            self.refuse(400, "Not an HTTP request.")
 
 
 class BoundedSite(Site):
     """The site of the API.
 
-    When there is no room for another connection, the oldest that has sent nothing is closed in its favour, or
-    else the oldest that has sent no whole request.
+    At the limit of connections, a new one evicts the oldest idle connection, or else the oldest one with an
+    incomplete request.
 
-    :param resource: what answers.
-    :param reactor: for the timeouts.
+    :param resource: the root resource.
+    :param reactor: for timeouts.
+    :ivar buffered: total size of the bodies in memory, in bytes.
     """
 
     protocol = BoundedChannel  # type: ignore[assignment]
@@ -250,54 +254,54 @@ class BoundedSite(Site):
         super().__init__(resource, timeout=REQUEST_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
         self._max_connections = max_connections
         self._channels: dict[BoundedChannel, None] = {}
-        self._gone: Deferred[None] | None = None
+        self._stopped: Deferred[None] | None = None
         self.buffered = 0
 
     def buildProtocol(self, addr: IAddress | None) -> BoundedChannel | None:  # type: ignore[override]
-        if self._gone is not None or (self.connections >= self._max_connections and not self._make_room()):
+        if self._stopped is not None or (self.connections >= self._max_connections and not self._evict()):
             return None
         channel: BoundedChannel = super().buildProtocol(addr)
         self._channels[channel] = None
         return channel
 
-    def _make_room(self) -> bool:
-        """Close a connection, if there is one that nobody waits for."""
-        # The first of several that are alike, which is the oldest.
-        channel = max(self._channels, key=lambda each: each.spare)
-        if not channel.spare:
+    def _evict(self) -> bool:
+        """Close a connection; return whether one could be evicted."""
+        # max() returns the first of equals, which is the oldest.
+        channel = max(self._channels, key=lambda each: each.eviction_priority)
+        if not channel.eviction_priority:
             return False
-        self.lost(channel)
+        self.connection_closed(channel)
         channel.transport.abortConnection()
         return True
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """The number of connections."""
         return len(self._channels)
 
-    def lost(self, channel: BoundedChannel) -> None:
-        """A connection is gone."""
+    def connection_closed(self, channel: BoundedChannel) -> None:
+        """Called when a connection is closed."""
         self._channels.pop(channel, None)
-        if self._gone is not None and not self._channels and not self._gone.called:
-            self._gone.callback(None)
+        if self._stopped is not None and not self._channels and not self._stopped.called:
+            self._stopped.callback(None)
 
     def stop(self) -> Deferred[None]:
-        """Take no more requests, and answer those that are complete. Fires when all connections are gone."""
-        self._gone = Deferred()
+        """Accept no more requests, and answer the complete ones. Fires when all connections are closed."""
+        self._stopped = Deferred()
         for channel in list(self._channels):
             channel.finish()
-        if not self._channels and not self._gone.called:
-            self._gone.callback(None)
-        return self._gone
+        if not self._channels and not self._stopped.called:
+            self._stopped.callback(None)
+        return self._stopped
 
     def abandon(self) -> None:
-        """Close all connections, whatever they wait for."""
+        """Close all connections at once, whether answered or not."""
         for channel in list(self._channels):
             channel.transport.abortConnection()
 
     def acceptableProtocols(self) -> list[bytes]:
-        # HTTP/2 has a channel of its own, without these bounds.
+        # Twisted handles HTTP/2 in another channel class, without these limits.
         return [b"http/1.1"]
 
     def log(self, request: HTTPRequest) -> None:
-        """No line per request: the log is for decisions."""
+        """Log nothing: there is no access log."""

@@ -1,4 +1,4 @@
-"""Long work in slices: mail's questions are answered on the same reactor, and none may wait for a page of HTTP."""
+"""Splits long work of HTTP requests into time slices, so that it does not delay policy requests on the reactor."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-# Seconds of a turn of the reactor that all requests together may take. What is done between two looks at the clock
-# comes on top.
+# Seconds per turn of the reactor, for all HTTP requests together. It is exceeded by the work between two checks.
 SLICE = 0.001
 
 T = TypeVar("T")
@@ -17,9 +16,9 @@ R = TypeVar("R")
 
 
 class Slices:
-    """Lets the reactor in between parts of long work.
+    """Yields to the reactor between parts of long work.
 
-    :param reactor: its clock, and its turns.
+    :param reactor: for time, and to schedule the next slice.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
@@ -29,11 +28,11 @@ class Slices:
 
     @property
     def over(self) -> bool:
-        """Whether the time of this turn is up."""
+        """Whether the current slice is used up."""
         return self._reactor.seconds() >= self._end
 
     async def pause(self) -> None:
-        """Go on when there is time: at once, or in a later turn."""
+        """Return at once if the current slice is not used up, else in a later turn."""
         while self.over:
             if not self._waiting:
                 self._reactor.callLater(0, self._begin)
@@ -48,40 +47,37 @@ class Slices:
             turn.callback(None)
 
     async def collect(self, items: Iterable[T | None], limit: int | None = None) -> list[T]:
-        """All items but ``None``, or the first so many: each item, ``None`` too, is a place to pause at."""
-        found: list[T] = []
+        """Return the items that are not ``None``, at most ``limit``. May pause after each item, ``None`` or not."""
+        collected: list[T] = []
         for item in items:
             if item is not None:
-                found.append(item)
-                if len(found) == limit:
+                collected.append(item)
+                if len(collected) == limit:
                     break
             if self.over:
                 await self.pause()
-        return found
+        return collected
 
-    async def each(self, items: Sequence[T], ask: Callable[[T], Awaitable[R]], workers: int) -> list[R]:
-        """The answer to each item, in the order of the items; so many are asked about at a time.
-
-        What is asked may be there at once, as with the embedded store, or come from elsewhere.
-        """
-        answers: dict[int, R] = {}
+    async def each(self, items: Sequence[T], call: Callable[[T], Awaitable[R]], workers: int) -> list[R]:
+        """Call an asynchronous function with each item, ``workers`` at a time; return the results in order."""
+        results: dict[int, R] = {}
         queue = iter(enumerate(items))
 
         async def work() -> None:
-            for place, item in queue:
+            for index, item in queue:
                 await self.pause()
-                answers[place] = await ask(item)
+                results[index] = await call(item)
 
         tasks = [Deferred.fromCoroutine(work()) for _ in range(min(workers, len(items)))]
         try:
             await gatherResults(tasks, consumeErrors=True)
         except FirstError as error:
             error.subFailure.raiseException()
-        return [answers[place] for place in range(len(items))]
+        return [results[index] for index in range(len(items))]
 
     async def in_parts(
-        self, items: Sequence[T], size: int, ask: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
+        self, items: Sequence[T], size: int, call: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
     ) -> list[R]:
-        """The answers to all items, asked about so many at a time, one part after the other."""
-        parts = [items[start : start + size] for start in range(0, len(items), size)]
-        return [answer for answers in await self.each(parts, ask, 1) for answer in answers]
+        """Call an asynchronous function with batches of ``size`` items, one after the other; return all results."""
+        batches = [items[start : start + size] for start in range(0, len(items), size)]
+        return [result for results in await self.each(batches, call, 1) for result in results]

@@ -1,4 +1,4 @@
-"""Files that hold a secret or a state: made for the right owner, and why one cannot be opened."""
+"""Private files, for secrets and state: creates them for the right owner, and explains why one cannot be opened."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 
 def create(path: str | Path, flags: int = os.O_WRONLY) -> int:
-    """Make a file of mode 0600 and open it. One that root makes belongs to the owner of its directory.
+    """Create and open a file of mode 0600. When root creates it, it belongs to the owner of its directory.
 
-    An admin's command as root must not lock the service's user out.
+    So a command that an admin runs as root does not lock out the service's user.
 
-    :returns: the descriptor.
-    :raises FileExistsError: when it is there, if only as a symbolic link.
-    :raises OSError: when it cannot be made.
+    :returns: the file descriptor.
+    :raises FileExistsError: if the path exists, even as a symbolic link.
+    :raises OSError: if it cannot be created.
     """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.fchmod(descriptor, 0o600)
@@ -26,17 +26,17 @@ def create(path: str | Path, flags: int = os.O_WRONLY) -> int:
     return descriptor
 
 
-def write_whole(path: Path, content: bytes, *, replace: bool = True) -> None:
-    """Write a file of mode 0600 so that a reader sees the old one or the new one, never half of it.
+def write_atomically(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """Write a file of mode 0600 atomically: a reader sees the old content or the new, never a part.
 
-    One that is replaced keeps its owner where the process may do that. A new one that root makes belongs to the
+    A replaced file keeps its owner, if the process may set it. A new file that root creates belongs to the
     owner of its directory.
 
-    :param replace: whether what is there may be replaced.
-    :raises FileExistsError: when it may not.
-    :raises OSError: when it cannot be written; what was there is untouched then.
+    :param replace: whether an existing file may be replaced.
+    :raises FileExistsError: if the file exists and ``replace`` is false.
+    :raises OSError: if the file cannot be written; an existing file is unchanged.
     """
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -44,12 +44,12 @@ def write_whole(path: Path, content: bytes, *, replace: bool = True) -> None:
             file.flush()
             os.fsync(descriptor)
         if replace:
-            os.replace(draft, path)
+            os.replace(temporary, path)
         else:
-            os.link(draft, path)
-            os.unlink(draft)
+            os.link(temporary, path)
+            os.unlink(temporary)
     except BaseException:
-        os.unlink(draft)
+        os.unlink(temporary)
         raise
     _sync(path.parent)
 
@@ -73,8 +73,8 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def open_to_all(path: str | Path) -> bool:
-    """Whether every account may read a file. One that is not there, or hidden from us, is taken for private."""
+def is_world_readable(path: str | Path) -> bool:
+    """Return whether all users may read a file. False if it is missing or inaccessible."""
     try:
         return bool(os.stat(path).st_mode & stat.S_IROTH)
     except OSError:
@@ -82,12 +82,12 @@ def open_to_all(path: str | Path) -> bool:
 
 
 def make_directory(path: str | Path) -> None:
-    """Make a directory, and those above it, of mode 0700 where they are not there. Who owns them: as in :func:`create`.
+    """Create a directory and its missing parents with mode 0700. Ownership is as for :func:`create`.
 
-    :raises OSError: when that cannot be done.
+    :raises OSError: if that fails.
     """
-    wanted = Path(path)
-    missing = [each for each in (wanted, *wanted.parents) if not each.exists()]
+    directory = Path(path)
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(each, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -95,30 +95,30 @@ def make_directory(path: str | Path) -> None:
             hand_over(descriptor, each.parent)
         finally:
             os.close(descriptor)
-    if not wanted.is_dir():
+    if not directory.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 def hand_over(descriptor: int, directory: Path) -> None:
-    """Give a file to the owner of a directory, where root runs this."""
+    """When running as root, change a file's owner to that of a directory."""
     if os.geteuid() == 0:
-        # Some file systems know no owners, and root of a container may not give everything away.
+        # Some file systems have no owners, and root in a container may lack the permission.
         with suppress(OSError):
             owner = os.stat(directory)
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def explain(path: str | Path, error: OSError) -> str:
-    """Why a file cannot be opened, and what would help: the last part of a sentence.
+    """Explain why a file cannot be opened, and the remedy, as the last part of a sentence.
 
-    :param path: of the file, where the error does not name one.
+    :param path: of the file, in case the error does not name one.
     """
     text = error.strerror or str(error)
-    # Of two names, the second is the one that was to be made.
+    # Of two names, the second is the file to be created.
     named = error.filename2 or error.filename
     at = Path(os.fsdecode(named) if isinstance(named, str | bytes) else path)
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{text}: {_whose(at, Path(path))}"
+        return f"{text}: {_explain_denied(at, Path(path))}"
     if error.errno == errno.ENOENT:
         gone = [each for each in at.parents if not os.path.lexists(each)]
         return f"{text}: there is no directory {gone[0]}; make it first" if gone else text
@@ -131,33 +131,33 @@ def explain(path: str | Path, error: OSError) -> str:
     return text
 
 
-def _whose(path: Path, told: Path) -> str:
-    """Whom a file belongs to, or the directory that hides it, and how to get at it.
+def _explain_denied(path: Path, named: Path) -> str:
+    """Say who owns the file, or the directory that makes it inaccessible, and the remedy.
 
-    :param told: the file that was named already.
+    :param named: the file that the sentence has named already.
     """
-    me = _name(os.geteuid())
+    user = _name(os.geteuid())
     for place in (path, *path.parents):
         with suppress(OSError):
-            return f"{'it' if place == told else place} {_remedy(place, os.stat(place), me)}"
-    return f"{path} is hidden from {me}"
+            return f"{'it' if place == named else place} {_remedy(place, os.stat(place), user)}"
+    return f"{path} is not accessible to {user}"
 
 
-def _remedy(place: Path, found: os.stat_result, me: str) -> str:
-    if found.st_uid == os.geteuid():
-        return f"belongs to {me}, who is kept out by its mode {stat.S_IMODE(found.st_mode):04o}; change it with chmod"
-    owner = _name(found.st_uid)
-    whose = f"belongs to {owner}, and this runs as {me}"
-    mine = place.parent.stat().st_uid == os.geteuid()
-    if not stat.S_ISDIR(found.st_mode) and (mine or found.st_uid == 0):
-        return f"{whose}; give it away (as root: chown {me} {place}), or run this as {owner}"
-    if found.st_uid == 0:
-        return f"{whose}; let {me} in there, or run this as root"
+def _remedy(place: Path, status: os.stat_result, user: str) -> str:
+    if status.st_uid == os.geteuid():
+        return f"belongs to {user}, but its mode {stat.S_IMODE(status.st_mode):04o} denies access; change it with chmod"
+    owner = _name(status.st_uid)
+    whose = f"belongs to {owner}, and this runs as {user}"
+    is_own_directory = place.parent.stat().st_uid == os.geteuid()
+    if not stat.S_ISDIR(status.st_mode) and (is_own_directory or status.st_uid == 0):
+        return f"{whose}; change its owner (as root: chown {user} {place}), or run this as {owner}"
+    if status.st_uid == 0:
+        return f"{whose}; give {user} access to it, or run this as root"
     return f"{whose}; run this as {owner} (sudo -u {owner})"
 
 
 def _name(uid: int) -> str:
-    """The name of a user, or the number of one without a name."""
+    """Return the name of a user, or the uid if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

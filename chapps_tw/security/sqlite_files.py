@@ -1,4 +1,4 @@
-"""What every SQLite file of this program needs: to be private, and to have a write-ahead log."""
+"""Creates SQLite files: private, and with a write-ahead log."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 
 from chapps_tw.security import private_files
 
-# Seconds that another process may take to do the same to a new file.
-_STEP, _STEPS = 0.02, 100
+# Retries while another process initializes the same new file: interval in seconds, and number.
+_INTERVAL, _RETRIES = 0.02, 100
 
 
 def create(path: str | Path) -> None:
-    """Make a file (mode 0600) and its directory (mode 0700) when they are not there.
+    """Create a file (mode 0600) and its directory (mode 0700) if they are missing.
 
-    SQLite gives its ``-wal`` and ``-shm`` files the mode of the main one, and its owner where root makes them.
+    SQLite gives its ``-wal`` and ``-shm`` files the mode of the database file, and, as root, its owner.
 
-    :raises OSError: when that cannot be done, or what is there may not be read and written. Names what it is.
+    :raises OSError: if that fails, or an existing file is not readable and writable. Names the file.
     """
     private_files.make_directory(Path(path).parent)
     try:
         os.close(private_files.create(path, os.O_RDWR))
     except FileExistsError:
-        # Looked at, not opened: closing it would end the locks that another connection of this process
+        # Do not open the file: closing it would release the locks that another connection of this process
         # holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
         if os.path.isdir(path):
             raise _error(errno.EISDIR, path) from None
@@ -41,16 +41,16 @@ def _error(number: int, path: str | Path) -> OSError:
 
 
 def write_ahead(db: sqlite3.Connection) -> None:
-    """Set the journal mode. SQLite does not wait for its turn there, so this does.
+    """Set the journal mode to WAL. Retries while the file is locked: the busy timeout does not apply here.
 
-    :raises sqlite3.Error: when it cannot be set.
+    :raises sqlite3.Error: if it cannot be set.
     """
-    for _ in range(_STEPS):
+    for _ in range(_RETRIES):
         try:
             db.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise
-            time.sleep(_STEP)
+            time.sleep(_INTERVAL)
     db.execute("PRAGMA journal_mode = WAL")

@@ -1,8 +1,8 @@
 """API tokens: 256 random bits each, read-only or full.
 
-Two files. The one that ``[API] token_file`` names holds the first token as it is, so that its owner
-can use it with curl. ``api-tokens.json`` beside it holds the rest, as SHA-256: of a random token
-nothing slower is needed.
+Two files. ``[API] token_file`` holds the first token in plain text, so that its owner can use it with
+curl. ``api-tokens.json`` in the same directory holds the others as SHA-256: random tokens need no
+slower hash.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ MAX_TOKENS = 1000
 
 
 class TokenError(Exception):
-    """A token file cannot be read or written, or a token cannot be made. Says why in one sentence."""
+    """A token file cannot be read or written, or a token cannot be created. The text is one sentence."""
 
 
 class Token(NamedTuple):
-    """What is kept of a token.
+    """A stored token.
 
-    :ivar name: what it is called; :data:`FIRST` is the one that is kept as it is.
+    :ivar name: :data:`FIRST` is the one stored in plain text.
     :ivar scope: ``read`` or ``full``.
     :ivar created: epoch seconds.
     :ivar digest: SHA-256 of the token, in hexadecimal.
@@ -56,36 +56,36 @@ class TokenStore:
     def __init__(self, path: str) -> None:
         self._first = Path(path)
         self._others = self._first.parent / "api-tokens.json"
-        self._seen: tuple[object, ...] | None = None
+        self._stamps: tuple[object, ...] | None = None
         self._tokens: Tokens = []
 
     def scope_of(self, token: str) -> str | None:
-        """The scope of a token, ``None`` when it is none of ours. Changed files are noticed.
+        """Return the scope of a token, ``None`` if it is unknown. Rereads the files if they have changed.
 
-        :raises TokenError: when a file is there and cannot be read.
+        :raises TokenError: if a file exists but cannot be read.
         """
-        seen = (_stamp(self._first), _stamp(self._others))
-        if seen != self._seen:
+        stamps = (_stamp(self._first), _stamp(self._others))
+        if stamps != self._stamps:
             self._tokens = self._read_all()
-            self._seen = seen
+            self._stamps = stamps
         digest = _digest(token)
         scope = None
         for each in self._tokens:
-            # All are compared, so that the time tells nothing.
+            # Compare with all, so that the timing reveals nothing.
             if hmac.compare_digest(each.digest, digest):
                 scope = each.scope
         return scope
 
     def make_first(self) -> bool:
-        """Make the first token unless its file is there; returns whether it was made.
+        """Create the first token unless its file exists; return whether it was created.
 
-        :raises TokenError: when the file cannot be written, or is there and cannot be read.
+        :raises TokenError: if the file cannot be written, or exists but cannot be read.
         """
         if os.path.lexists(self._first):
             self._read_first()
             return False
         try:
-            private_files.write_whole(self._first, f"{secrets.token_urlsafe(32)}\n".encode(), replace=False)
+            private_files.write_atomically(self._first, f"{secrets.token_urlsafe(32)}\n".encode(), replace=False)
         except FileExistsError:
             return False
         except OSError as error:
@@ -93,10 +93,10 @@ class TokenStore:
         return True
 
     def create(self, name: str, scope: str, created: float) -> str:
-        """Make a token; returns it. It is shown this once.
+        """Create a token and return it. It cannot be retrieved later.
 
         :param created: epoch seconds.
-        :raises TokenError: when the name is taken or unfit, there are too many, or the file cannot be written.
+        :raises TokenError: if the name is taken or invalid, there are too many, or the file cannot be written.
         """
         if not name.isprintable() or not 0 < len(name) <= 64:
             raise TokenError("a token's name must be 1 to 64 printable characters")
@@ -104,43 +104,43 @@ class TokenStore:
             raise TokenError(f"a token's scope must be one of {', '.join(SCOPES)}, not {scope!r}")
         with self._locked() as tokens:
             if name == FIRST or any(each.name == name for each in tokens):
-                raise TokenError(f"there is a token named {name!r} already")
+                raise TokenError(f"a token named {name!r} exists already")
             if len(tokens) >= MAX_TOKENS:
-                raise TokenError(f"there are {MAX_TOKENS} tokens already")
+                raise TokenError(f"there are {MAX_TOKENS} tokens already: revoke some")
             token = secrets.token_urlsafe(32)
             self._write([*tokens, Token(name, scope, created, _digest(token))])
         return token
 
     def list(self) -> Tokens:
-        """All tokens, oldest first.
+        """Return all tokens, oldest first.
 
-        :raises TokenError: when a file is there and cannot be read.
+        :raises TokenError: if a file exists but cannot be read.
         """
         return sorted(self._read_all(), key=lambda each: each.created)
 
     def revoke(self, name: str) -> bool:
-        """Make a token useless, at once; returns whether there was one of this name.
+        """Revoke a token with immediate effect; return whether there was one of this name.
 
-        The first token's file is emptied, not removed: the next start would make another one.
+        The first token's file is emptied, not removed: the next start would create a new one.
 
-        :raises TokenError: when a file cannot be read or written.
+        :raises TokenError: if a file cannot be read or written.
         """
         if name == FIRST:
             return self._revoke_first()
         with self._locked() as tokens:
-            left = [each for each in tokens if each.name != name]
-            if len(left) < len(tokens):
-                self._write(left)
-            return len(left) < len(tokens)
+            remaining = [each for each in tokens if each.name != name]
+            if len(remaining) < len(tokens):
+                self._write(remaining)
+            return len(remaining) < len(tokens)
 
     def _revoke_first(self) -> bool:
-        had = bool(self._read_first())
-        if had:
+        exists = bool(self._read_first())
+        if exists:
             try:
-                private_files.write_whole(self._first.resolve(), b"")
+                private_files.write_atomically(self._first.resolve(), b"")
             except OSError as error:
                 raise _problem(self._first, "cannot be written", error) from error
-        return had
+        return exists
 
     def _read_all(self) -> Tokens:
         return self._read_first() + self._read_others()
@@ -149,19 +149,19 @@ class TokenStore:
         text = _read(self._first).strip()
         if not text:
             return []
-        made = _stamp(self._first)
-        return [Token(FIRST, "full", made[0] / 1e9 if made else 0.0, _digest(text))]
+        stamp = _stamp(self._first)
+        return [Token(FIRST, "full", stamp[0] / 1e9 if stamp else 0.0, _digest(text))]
 
     def _read_others(self) -> Tokens:
         text = _read(self._others)
         try:
             return [_token(row) for row in json.loads(text)] if text else []
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise TokenError(f"{self._others}: is no list of tokens ({error})") from error
+            raise TokenError(f"{self._others}: not a list of tokens ({error})") from error
 
     @contextmanager
     def _locked(self) -> Iterator[Tokens]:
-        """The tokens of the second file, while nobody else changes them."""
+        """Yield the tokens of the second file, holding an exclusive lock."""
         lock = self._others.with_suffix(".lock")
         try:
             descriptor = _open_lock(lock)
@@ -178,7 +178,7 @@ class TokenStore:
             {"name": each.name, "scope": each.scope, "created": each.created, "sha256": each.digest} for each in tokens
         ]
         try:
-            private_files.write_whole(self._others, json.dumps(rows, indent=1).encode())
+            private_files.write_atomically(self._others, json.dumps(rows, indent=1).encode())
         except OSError as error:
             raise _problem(self._others, "cannot be written", error) from error
 
@@ -188,11 +188,11 @@ def _digest(token: str) -> str:
 
 
 def _token(row: Any) -> Token:
-    """A row of the second file. Raises ValueError, TypeError or KeyError when it is none."""
+    """Parse a row of the second file. Raises ValueError, TypeError or KeyError if it is invalid."""
     token = Token(row["name"], row["scope"], float(row["created"]), row["sha256"])
-    words = isinstance(token.name, str) and isinstance(token.digest, str) and token.digest.isascii()
-    if not words or token.scope not in SCOPES or not 0 <= token.created < 1e11:
-        raise ValueError("a row has other values")
+    are_texts = isinstance(token.name, str) and isinstance(token.digest, str) and token.digest.isascii()
+    if not are_texts or token.scope not in SCOPES or not 0 <= token.created < 1e11:
+        raise ValueError("invalid value in a row")
     return token
 
 
@@ -201,7 +201,7 @@ def _problem(path: Path, what: str, error: OSError) -> TokenError:
 
 
 def _open_lock(path: Path) -> int:
-    """Open the file that is locked, and make it where it is not there yet."""
+    """Open the lock file; create it if it does not exist."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     with suppress(FileNotFoundError):
         return os.open(path, flags)
@@ -212,10 +212,10 @@ def _open_lock(path: Path) -> int:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read(path: Path) -> str:
@@ -226,4 +226,4 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise _problem(path, "cannot be read", error) from error
     except UnicodeDecodeError:
-        raise TokenError(f"{path}: cannot be read (it is no text)") from None
+        raise TokenError(f"{path}: cannot be read (not UTF-8 text)") from None

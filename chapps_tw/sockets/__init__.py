@@ -1,1 +1,1 @@
-"""What Twisted's sockets lack."""
+"""Additions to Twisted's sockets."""

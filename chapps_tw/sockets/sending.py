@@ -1,8 +1,8 @@
-"""Sending small answers without waiting for the reactor's next turn.
+"""Sends small answers without waiting for the reactor's next turn.
 
-``transport.write`` sends in the next turn, and costs two more system calls to be told when. An answer
-fits into the socket's buffer nearly always, so it is offered to the socket first. This touches what
-Twisted keeps to itself, here and nowhere else; a transport that is not known is left to Twisted.
+``transport.write`` sends in the next turn, and needs two more system calls to wait until the socket is writable.
+An answer nearly always fits into the socket's buffer, so it is written to the socket first. This is the only place
+that uses private attributes of Twisted; unknown transports use ``transport.write``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _KNOWN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
 
 
 def sender(transport: Any) -> Callable[[bytes], None]:
-    """A function that sends bytes over a transport, at once where that can be done."""
+    """Return a function that sends bytes over a transport, immediately if possible."""
     if type(transport) not in _KNOWN:
         write: Callable[[bytes], None] = transport.write
         return write
@@ -28,7 +28,7 @@ def sender(transport: Any) -> Callable[[bytes], None]:
         try:
             sent = transport.socket.send(data)
         except OSError:
-            # Full, or broken: Twisted knows what to do about either.
+            # The buffer is full, or the connection is broken: Twisted handles both.
             transport.write(data)
             return
         if sent < len(data):

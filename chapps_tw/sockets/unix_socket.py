@@ -1,4 +1,4 @@
-"""Making room for a unix socket: one that a killed process left behind is in the way, one in use stays."""
+"""Removes the stale unix socket of a killed process before listening; a socket in use is left alone."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from contextlib import contextmanager
 
 @contextmanager
 def room_for(path: str) -> Iterator[None]:
-    """Remove the socket at a path if nobody accepts connections on it; inside, nobody else does the same.
+    """Remove the socket at a path if no process accepts connections on it, and lock its directory meanwhile.
 
-    Who does the listening is asked by connecting. A lock with a process id in it, as Twisted makes, would tell
-    of whatever process has got that id since.
+    A connection attempt tells whether it is in use. A lock file with a process ID, as Twisted writes, is unreliable:
+    another process may have that ID by now.
 
-    :raises OSError: when the directory or the socket cannot be used.
+    :raises OSError: if the directory or the socket cannot be used.
     """
     try:
         directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
     try:
-        # Two that start at once would each find that the other does not accept connections yet.
+        # Without the lock, two processes that start at once could each take the other's new socket for stale.
         fcntl.flock(directory, fcntl.LOCK_EX)
-        if _is_left_behind(path):
+        if _is_stale(path):
             os.unlink(path)
         yield
     finally:
         os.close(directory)
 
 
-def _is_left_behind(path: str) -> bool:
+def _is_stale(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
-        # One whose queue is full would have us wait.
+        # connect() blocks while the backlog is full.
         probe.setblocking(False)
         refused = probe.connect_ex(path) == errno.ECONNREFUSED
-    # A file of another kind refuses as well.
+    # Connecting to a file of another type is refused as well.
     return refused and stat.S_ISSOCK(os.lstat(path).st_mode)

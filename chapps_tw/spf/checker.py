@@ -1,7 +1,7 @@
-"""SPF checks (RFC 7208) that hold up nothing else.
+"""SPF checks (RFC 7208) that block nothing else.
 
-Records are evaluated in a thread, as far as the answers that are known reach; the next question goes to DNS on the
-reactor. So a thread is busy for the millisecond that a step takes, and a name server that never answers occupies none.
+A step of the evaluation runs in a thread until it needs a DNS answer; the lookup runs on the reactor. So a thread is
+busy for about a millisecond per step, and a name server that never answers occupies none.
 """
 
 from __future__ import annotations
@@ -22,161 +22,161 @@ from chapps_tw.mail.network import client_address
 from chapps_tw.mail.received_spf import SpfResult
 from chapps_tw.spf.evaluation import Evaluation, Identity, Question, Rules, problem_of
 
-# Messages that are checked at once. Each has one DNS question open, so this bounds sockets as well.
+# Checks in flight. Each has one DNS lookup open, so this bounds sockets as well.
 MAX_CHECKS = 400
 
-# A message is asked about once for each recipient, and at more than one stage.
+# Postfix asks about a message once for each recipient, and at more than one stage.
 RESULT_TTL = 60.0
 MAX_RESULTS = 4096
 MAX_RESULT_BYTES = 8 << 20
 
-# Seconds over the deadline that a thread gets for what it is at.
+# Seconds after the deadline for a running step to end.
 _GRACE = 0.5
 
-# What the address of a mail may have for a domain (RFC 5322, section 3.4.1) and DNS can carry, but for addresses.
+# Domains of mail addresses (RFC 5322, section 3.4.1) that DNS can carry. IP addresses are excluded.
 _LABEL = r"[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]{1,63}"
-_ASKABLE = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]+\.?$){_LABEL}\.?")
+_RESOLVABLE = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]+\.?$){_LABEL}\.?")
 
 log = Logger()
 
 
 class Dns(Protocol):
-    """Where DNS answers come from; see :class:`chapps_tw.dns.resolver.Resolver`."""
+    """A resolver; see :class:`chapps_tw.dns.resolver.Resolver`."""
 
     def ask(self, name: str, rdtype: str) -> Deferred[Answer]:
-        """The records of a name. Raises DnsFailure."""
+        """Look up the records of a name. Raises DnsFailure."""
 
     def progress(self, name: str, rdtype: str) -> str:
-        """What became so far of a question that is not answered yet; ``""`` when nothing did."""
+        """Describe what each queried server did so far for a lookup in flight; ``""`` if none was queried."""
 
 
 class SpfChecker:
     """Checks the HELO identity, then MAIL FROM.
 
-    :param reactor: what deadlines and caches go by.
+    :param reactor: for deadlines and cache expiry.
     :param run: runs a function with its arguments in a thread, such as ``partial(deferToThreadPool,
         reactor, pool)``.
-    :param computed: how many seconds the thread that asks has computed, such as ``time.thread_time``.
+    :param thread_time: returns the CPU time of the calling thread in seconds, such as ``time.thread_time``.
     :param timeout: seconds for both identities of a message together.
-    :param rules: what a site decides.
-    :ivar looks: how often a message was to be checked.
-    :ivar misses: how often that had to be done, since its result was not known and not under way.
+    :param rules: the site's settings.
+    :ivar looks: calls of :meth:`check`.
+    :ivar misses: calls whose result was neither cached nor in flight.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
         run: Callable[..., Deferred[SpfResult | Question]],
-        computed: Callable[[], float],
+        thread_time: Callable[[], float],
         resolver: Dns,
         timeout: float,
         rules: Rules,
     ) -> None:
         self._reactor = reactor
-        self._steps = Queue(run)
-        self._computed = computed
+        self._queue = Queue(run)
+        self._thread_time = thread_time
         self._dns = resolver
         self._timeout = timeout
         self._rules = rules
         self._results: Cache[SpfResult] = Cache(MAX_RESULTS, MAX_RESULT_BYTES)
-        self._waiting: dict[tuple[str, str, str], list[Deferred[SpfResult]]] = {}
+        self._pending: dict[tuple[str, str, str], list[Deferred[SpfResult]]] = {}
         self._tasks: set[Deferred[None]] = set()
         self._closed = False
         self.looks = self.misses = 0
 
     @property
     def checks(self) -> int:
-        """How many checks are in flight."""
-        return len(self._waiting)
+        """The number of checks in flight."""
+        return len(self._pending)
 
     def check(self, client: str, helo: str, sender: str) -> Deferred[SpfResult]:
-        """Check a message. Never fails: whatever goes wrong is a ``temperror``.
+        """Check a message. Never fails: an error gives ``temperror``.
 
-        A ``fail`` of the HELO identity is final. The null sender (``""``) is checked by it alone.
-        Cancelling ends the waiting, not the check. The texts are as the client gave them.
+        A ``fail`` of the HELO identity is final. For the null sender (``""``) only the HELO identity is checked.
+        Cancelling the Deferred does not cancel the check. The arguments are as the client gave them.
         """
         self.looks += 1
         key = (client, helo, sender)
         result = self._results.get(key, self._reactor.seconds())
         if result is not None:
             return succeed(result)
-        if key not in self._waiting and (self._closed or len(self._waiting) >= MAX_CHECKS):
-            why = "the process ends" if self._closed else "too many SPF checks at once"
-            return succeed(SpfResult("temperror", problem=why))
+        if key not in self._pending and (self._closed or len(self._pending) >= MAX_CHECKS):
+            problem = "the service is stopping" if self._closed else "too many SPF checks in flight"
+            return succeed(SpfResult("temperror", problem=problem))
         waiter: Deferred[SpfResult] = Deferred()
-        if key in self._waiting:
-            self._waiting[key].append(waiter)
+        if key in self._pending:
+            self._pending[key].append(waiter)
             return waiter
         self.misses += 1
-        self._waiting[key] = [waiter]
-        task = Deferred.fromCoroutine(self._tell(key))
+        self._pending[key] = [waiter]
+        task = Deferred.fromCoroutine(self._run(key))
         self._tasks.add(task)
         task.addBoth(lambda _: self._tasks.discard(task))
         return waiter
 
     def close(self) -> None:
-        """Give up every check that is in flight, and begin no more; who waits for one gets a ``temperror``."""
+        """Cancel all checks, and refuse new ones. Callers get ``temperror``."""
         self._closed = True
         for task in tuple(self._tasks):
             task.cancel()
 
-    async def _tell(self, key: tuple[str, str, str]) -> None:
-        result = SpfResult("temperror", problem="the check was given up")
+    async def _run(self, key: tuple[str, str, str]) -> None:
+        result = SpfResult("temperror", problem="the check was cancelled")
         try:
             result = await self._check_both(*key)
-            self._keep(key, result)
+            self._store(key, result)
         except CancelledError:
             pass
         except Exception:
-            log.failure("an SPF check ended unexpectedly")
+            log.failure("unexpected error in an SPF check")
         finally:
-            for waiter in self._waiting.pop(key):
+            for waiter in self._pending.pop(key):
                 waiter.callback(result)
 
-    def _keep(self, key: tuple[str, str, str], result: SpfResult) -> None:
-        # Whoever comes back later must find DNS asked again.
+    def _store(self, key: tuple[str, str, str], result: SpfResult) -> None:
+        # A client that retries after a temperror must cause new lookups.
         ttl = FAILURE_TTL if result.result == "temperror" else RESULT_TTL
-        self._results.keep(key, result, self._reactor.seconds() + ttl)
+        self._results.set(key, result, self._reactor.seconds() + ttl)
 
     async def _check_both(self, client: str, helo: str, sender: str) -> SpfResult:
         by_helo = identity_of(client, helo, "")
         if by_helo is None:
-            return SpfResult("none", problem="the client's address is not known")
-        end = self._reactor.seconds() + self._timeout
-        # A HELO name whose DNS hangs must not take all the time of the other identity.
-        result = await self.check_host(by_helo, end - self._timeout / 2 if sender else end)
+            return SpfResult("none", problem="the client address is unknown")
+        deadline = self._reactor.seconds() + self._timeout
+        # A HELO name whose DNS hangs must leave time for the other identity.
+        result = await self.check_host(by_helo, deadline - self._timeout / 2 if sender else deadline)
         by_sender = identity_of(client, helo, sender)
         if result.result == "fail" or not sender or by_sender is None:
             return result
-        return await self.check_host(by_sender, end)
+        return await self.check_host(by_sender, deadline)
 
     async def check_host(self, identity: Identity, deadline: float) -> SpfResult:
-        """The function check_host() of RFC 7208, section 4.
+        """Evaluate check_host() of RFC 7208, section 4.
 
-        :param deadline: by its reactor.
+        :param deadline: in the reactor's time.
         """
         if not identity.domain:
             return SpfResult("none", identity.name)
         question, name, domain = (identity.domain, "TXT"), identity.name, identity.domain
-        answer = await self._find(question, deadline)
+        answer = await self._ask(question, deadline)
         if isinstance(answer, DnsFailure):
             problem = problem_of(question, answer)
             return SpfResult("temperror", name, domain, problem=problem, asked=answer.asked)
         if not any(is_spf(text_of(record)) for record in answer):
             return SpfResult("none", name, domain)
-        evaluation = Evaluation(identity, self._rules, self._computed)
+        evaluation = Evaluation(identity, self._rules, self._thread_time)
         while True:
             left = max(0.0, deadline - self._reactor.seconds()) + _GRACE
             try:
-                running = self._steps.run(evaluation.seconds, evaluation.step, question, answer)
-                outcome = await Deferred.fromCoroutine(running).addTimeout(left, self._reactor)
+                step = self._queue.run(evaluation.cpu_time, evaluation.step, question, answer)
+                outcome = await Deferred.fromCoroutine(step).addTimeout(left, self._reactor)
             except TimeoutError:
-                return SpfResult("temperror", name, domain, problem="the check took too long")
+                return SpfResult("temperror", name, domain, problem="the check timed out")
             if isinstance(outcome, SpfResult):
                 return outcome
-            question, answer = outcome, await self._find(outcome, deadline)
+            question, answer = outcome, await self._ask(outcome, deadline)
 
-    async def _find(self, question: Question, deadline: float) -> Answer | DnsFailure:
+    async def _ask(self, question: Question, deadline: float) -> Answer | DnsFailure:
         left = deadline - self._reactor.seconds()
         try:
             if left <= 0:
@@ -185,27 +185,27 @@ class SpfChecker:
         except DnsFailure as failure:
             return failure
         except TimeoutError:
-            return DnsFailure("no answer from DNS in time", self._dns.progress(*question))
+            return DnsFailure("DNS lookup timed out", self._dns.progress(*question))
 
 
 def identity_of(client: str, helo: str, sender: str) -> Identity | None:
-    """Whom to check; for the null sender (``""``) the HELO identity. ``None`` without a client address.
+    """Return the identity to check; for the null sender (``""``) the HELO identity. ``None`` without a client address.
 
-    The domain is what stands after the last ``@``: Postfix hands addresses over without their quotes.
+    The domain is the part after the last ``@``: Postfix passes addresses without quotes.
     """
     address = client_address(client)
     if address is None:
         return None
-    said = (helo if helo.isascii() else normal_domain(helo) or helo) or "unknown"
+    helo_name = (helo if helo.isascii() else normal_domain(helo) or helo) or "unknown"
     if not sender:
-        return Identity(str(address), "helo", "postmaster", _domain(helo), said)
+        return Identity(str(address), "helo", "postmaster", _domain(helo), helo_name)
     local, at, domain = sender.rpartition("@")
-    return Identity(str(address), "mailfrom", local or "postmaster", _domain(domain) if at else "", said)
+    return Identity(str(address), "mailfrom", local or "postmaster", _domain(domain) if at else "", helo_name)
 
 
 def _domain(text: str) -> str:
-    """A domain name that SPF can be checked for (RFC 7208, section 4.3), else ``""``."""
+    """Return a domain that SPF can be checked for (RFC 7208, section 4.3), else ``""``."""
     domain = normal_domain(text)
-    if not domain and _ASKABLE.fullmatch(text) and len(text) <= MAX_DOMAIN:
+    if not domain and _RESOLVABLE.fullmatch(text) and len(text) <= MAX_DOMAIN:
         domain = text.removesuffix(".").lower()
     return domain if "." in domain else ""

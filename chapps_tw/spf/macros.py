@@ -16,35 +16,35 @@ _MAX_VALUE = 512
 
 
 class MacroSyntaxError(ValueError):
-    """What is no macro, or none that may stand there."""
+    """Invalid macro syntax, or a macro that is not allowed here."""
 
 
-class MatchesNothing(Exception):
-    """A macro's value cannot be a part of a domain name."""
+class MacroValueError(Exception):
+    """The value of a macro cannot be part of a domain name: the mechanism does not match."""
 
 
 def check_macros(text: str, explaining: bool = False) -> None:
     """Check the syntax of the macros in a text.
 
-    :param explaining: it is an explanation, in which more macros are allowed (section 7.2).
-    :raises MacroSyntaxError: for what is no macro, and for one that is not allowed.
+    :param explaining: whether the text is an explanation, which allows more macros (section 7.2).
+    :raises MacroSyntaxError: for an invalid macro, or one that is not allowed here.
     """
     for macro in _MACRO.finditer(text):
         letter, digits, *_ = macro.groups()
         if digits and not int(digits):
-            raise MacroSyntaxError(f"{macro[0]} takes no part of the value")
+            raise MacroSyntaxError(f"{macro[0]} selects zero labels")
         if letter and letter.lower() in _EXPLAINING and not explaining:
-            raise MacroSyntaxError(f"{macro[0]} is allowed in an explanation alone")
+            raise MacroSyntaxError(f"{macro[0]} is allowed in an explanation only")
     if "%" in _MACRO.sub("", text):
         raise MacroSyntaxError(f"unknown macro in {text}")
 
 
 def expand(text: str, values: Mapping[str, str], in_name: bool = True) -> str:
-    """Replace macros, for which :func:`check_macros` holds, by what they stand for (section 7.3).
+    """Expand macros that have passed :func:`check_macros` (section 7.3).
 
-    :param values: by the letter.
-    :param in_name: what comes of it is to be a domain name.
-    :raises MatchesNothing: for a value in a domain name that is not ASCII (RFC 8616, section 4), or has no end.
+    :param values: by macro letter.
+    :param in_name: whether the text is a domain-spec.
+    :raises MacroValueError: for a value in a domain-spec that is not ASCII (RFC 8616, section 4), or is too long.
     """
     expanded: dict[str, str] = {}
 
@@ -60,13 +60,13 @@ def _expanded(macro: re.Match[str], values: Mapping[str, str], in_name: bool) ->
     letter, digits, reverse, delimiters, _ = macro.groups()
     value = values[letter.lower()]
     if in_name and (not value.isascii() or len(value) > _MAX_VALUE):
-        raise MatchesNothing(letter)
+        raise MacroValueError(letter)
     value = _transformed(value[:_MAX_VALUE], digits, reverse, delimiters)
     return quote(value, safe="~", errors="surrogateescape") if letter.isupper() else value
 
 
 def _transformed(value: str, digits: str, reverse: str, delimiters: str) -> str:
-    """The parts of a value that are wanted, joined by dots."""
+    """Apply the transformers of a macro: select and reverse parts, joined by dots."""
     if not (digits or reverse or delimiters):
         return value
     parts = re.split(f"[{re.escape(delimiters or '.')}]", value)

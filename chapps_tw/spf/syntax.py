@@ -1,4 +1,4 @@
-"""The syntax of SPF records (RFC 7208, sections 4.6, 5, 6 and 12). pyspf reads the mechanisms."""
+"""Syntax of SPF records (RFC 7208, sections 4.6, 5, 6 and 12). pyspf parses the mechanisms."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import spf
 
 from chapps_tw.spf.macros import MacroSyntaxError, check_macros
 
-# Octets of one term. pyspf takes a time that grows with the square of them.
+# Octets of one term. The time that pyspf takes is quadratic in them.
 MAX_TERM = 512
 
 _VISIBLE = re.compile(r"[!-~]*")
 _MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*)=(.*)", re.IGNORECASE)
 
-# What a mechanism without a domain is about.
+# The default domain-spec of a mechanism.
 _CURRENT_DOMAIN = "%{d}"
 
 
 class PermError(Exception):
-    """The domain's records are wrong (RFC 7208, section 2.6.7). Says what is, in one line."""
+    """A domain's records are invalid (RFC 7208, section 2.6.7). The text is one line."""
 
 
 class Directive(NamedTuple):
     """A mechanism with its qualifier.
 
-    :ivar text: as it is written.
+    :ivar text: as written.
     :ivar result: of a match: ``pass fail softfail neutral``.
     :ivar name: ``all include a mx ptr exists ip4 ip6``.
-    :ivar domain: macros and all.
-    :ivar prefix: length, for the client's kind of address.
+    :ivar domain: the domain-spec, macros not expanded.
+    :ivar prefix: prefix length for the client's address family.
     :ivar network: of ``ip4`` and ``ip6``.
     """
 
@@ -45,9 +45,9 @@ class Directive(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a record says.
+    """A parsed record.
 
-    :ivar redirect: the domain of that modifier, macros and all; ``""`` when there is none.
+    :ivar redirect: the domain-spec of that modifier, macros not expanded; ``""`` if there is none.
     :ivar exp: likewise.
     """
 
@@ -56,30 +56,30 @@ class Record(NamedTuple):
     exp: str = ""
 
 
-def parse(text: bytes, client: str, go_on: Callable[[], object] = lambda: None) -> Record:
-    """Read a record. An error anywhere is an error of all (section 4.6).
+def parse(text: bytes, client: str, before_term: Callable[[], object] = lambda: None) -> Record:
+    """Parse a record. Any syntax error makes the whole record invalid (section 4.6).
 
-    :param client: IP address, whose kind decides which prefix length counts.
-    :param go_on: called before each term; may raise.
-    :raises PermError: for what is no record.
+    :param client: IP address; its family selects the prefix length of dual-cidr mechanisms.
+    :param before_term: called before each term; may raise.
+    :raises PermError: for an invalid record.
     """
     if not text.isascii():
-        raise PermError("SPF record with other than ASCII characters")
-    reader, directives, modifiers = _Mechanisms(client), [], {"redirect": "", "exp": ""}
+        raise PermError("SPF record with non-ASCII characters")
+    parser, directives, modifiers = _MechanismParser(client), [], {"redirect": "", "exp": ""}
     for term in filter(None, text.decode("ascii").split(" ")[1:]):
-        go_on()
+        before_term()
         _check_term(term)
         modifier = _MODIFIER.fullmatch(term)
         if modifier is None:
-            directives.append(reader.read(term))
+            directives.append(parser.parse(term))
             continue
         name, value = modifier[1].lower(), modifier[2]
         if name not in modifiers:
             _check_macros(value, explaining=True)
             continue
         if modifiers[name]:
-            raise PermError(f"more than one {name}=")
-        modifiers[name] = reader.expand_domain(value)
+            raise PermError(f"duplicate {name}=")
+        modifiers[name] = parser.expand_domain(value)
         if not value:
             raise PermError(f"{name}= without a domain")
     return Record(tuple(directives), **modifiers)
@@ -99,14 +99,14 @@ def _check_macros(text: str, explaining: bool = False) -> None:
         raise PermError(str(error)) from None
 
 
-class _Mechanisms(spf.query):  # type: ignore[misc]
-    """pyspf's reader of mechanisms, with macros left as they are: each is expanded when its turn comes."""
+class _MechanismParser(spf.query):  # type: ignore[misc]
+    """pyspf's parser of mechanisms, without macro expansion: a term's macros are expanded when it is evaluated."""
 
     def __init__(self, client: str) -> None:
         super().__init__(i=client, s="", h=_CURRENT_DOMAIN)
 
-    def read(self, term: str) -> Directive:
-        """Read one. Raises PermError."""
+    def parse(self, term: str) -> Directive:
+        """Parse a mechanism. Raises PermError."""
         network: IPv4Network | IPv6Network | None = None
         try:
             _, name, domain, prefix, result = self.validate_mechanism(term)
@@ -119,8 +119,8 @@ class _Mechanisms(spf.query):  # type: ignore[misc]
         return Directive(term, result, name, domain or "", prefix, network)
 
     def expand_domain(self, arg: str) -> str:
-        """Check a domain-spec, and leave it as it is. Raises PermError."""
+        """Check a domain-spec, and return it unchanged. Raises PermError."""
         if spf.RE_TOPLAB.split(arg)[-1]:
-            raise PermError(f"no domain name: {arg}")
+            raise PermError(f"not a domain name: {arg}")
         _check_macros(arg)
         return arg

@@ -1,4 +1,4 @@
-"""What is done for mail to a domain: nothing, unless it is turned on.
+"""Flags of domains: greylisting and SPF, off by default.
 
 Identifier and result are those of the second revision of CHAPPS.
 

@@ -1,6 +1,6 @@
-"""Room for every domain name and address, exact comparison, and links that are found from both ends.
+"""Longer names, exact comparison, and indexes for both directions of links.
 
-Every step can be taken twice: MariaDB commits each by itself, so an interrupted revision is run again.
+Each step is idempotent: MariaDB commits each DDL statement, so an interrupted revision runs again.
 
 Revision ID: 7c1d5b0e94fa
 Revises: 0b5ef72836bd
@@ -16,14 +16,14 @@ down_revision = "0b5ef72836bd"
 branch_labels = None
 depends_on = None
 
-# Length of the name before, and now.
+# Old and new length of the name.
 _NAMES = {"users": (128, 128), "domains": (64, 255), "emails": (128, 320), "quotas": (32, 32)}
 _LINKS = {"domain_user": "domain_id", "email_user": "email_id", "quota_user": "quota_id"}
 
 
 def _resize(table: str, old: int, new: int) -> None:
     if op.get_bind().dialect.name in ("mysql", "mariadb"):
-        # DYNAMIC because an index of COMPACT rows ends at 767 octets, and 320 characters may take 1280.
+        # DYNAMIC, since an index of COMPACT rows is limited to 767 octets, and 320 characters may take 1280.
         op.execute(
             f"ALTER TABLE {table} ROW_FORMAT=DYNAMIC, CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,"
             f" MODIFY name VARCHAR({new}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL"
@@ -48,7 +48,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     mariadb = op.get_bind().dialect.name in ("mysql", "mariadb")
     for table, column in _LINKS.items():
-        # MariaDB keeps an index under every foreign key, and made one itself when the table was new.
+        # MariaDB requires an index for each foreign key, and created one itself with the table.
         if mariadb and f"fk_{table}_{column}_{column[:-3]}s" not in _indexes(table):
             op.create_index(f"fk_{table}_{column}_{column[:-3]}s", table, [column])
         op.drop_index(f"ix_{table}_{column}", table)

@@ -1,6 +1,6 @@
-"""Names in lower case beside the names, with an index, so that another spelling of one is found at once.
+"""An indexed column with the names in lower case, for case-insensitive lookups.
 
-Every step can be taken twice: MariaDB commits each by itself, so an interrupted revision is run again.
+Each step is idempotent: MariaDB commits each DDL statement, so an interrupted revision runs again.
 
 Revision ID: a93c5d1e7f02
 Revises: e4a7c2d9b610
@@ -21,7 +21,7 @@ _NAMES = {"users": 128, "domains": 255, "emails": 320}
 
 def upgrade() -> None:
     inspector = sa.inspect(op.get_bind())
-    # Others make the index of one that is not stored; SQLite cannot add one that is.
+    # PostgreSQL requires a stored column; SQLite cannot add one, but can index a virtual one, as MariaDB can.
     stored = True if op.get_bind().dialect.name == "postgresql" else None
     for table, length in _NAMES.items():
         if "folded" not in {column["name"] for column in inspector.get_columns(table)}:

@@ -1,4 +1,4 @@
-"""Copies that changes have made wrong are written down until they are dropped.
+"""A table of cached values that changes have made stale, kept until they are invalidated.
 
 Revision ID: b3d90c4e71a8
 Revises: 7c1d5b0e94fa
@@ -16,7 +16,7 @@ down_revision = "7c1d5b0e94fa"
 branch_labels = None
 depends_on = None
 
-# SQLAlchemy takes only those options that begin with the name of the dialect, and this one has two.
+# SQLAlchemy accepts only options prefixed with the dialect's name, and this dialect has two.
 _MARIADB: dict[str, Any] = {
     f"{dialect}_{option}": value
     for dialect in ("mysql", "mariadb")
@@ -30,7 +30,7 @@ _MARIADB: dict[str, Any] = {
 
 
 def upgrade() -> None:
-    # MariaDB commits this by itself: an interrupted revision is run again.
+    # MariaDB commits each DDL statement: an interrupted revision runs again.
     op.create_table(
         "pending_drops",
         sa.Column("id", sa.String(32), nullable=False),

@@ -1,4 +1,4 @@
-"""Users, domains, emails, quotas, and what links them to users.
+"""Users, domains, emails and quotas, and their links to users.
 
 Identifier and result are those of the first revision of CHAPPS 0.4.12 and later.
 
@@ -18,7 +18,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# SQLAlchemy takes only those options that begin with the name of the dialect, and this one has two.
+# SQLAlchemy accepts only options prefixed with the dialect's name, and this dialect has two.
 _MARIADB: dict[str, Any] = {
     f"{dialect}_{option}": value
     for dialect in ("mysql", "mariadb")

@@ -26,8 +26,6 @@ class EmbeddedModelTests(PolicyCase):
 
 
 class RedisModelTests(RedisStateTestCase):
-    timeout = 150
-
     def subject(self) -> Subject:
         self.server.command("FLUSHALL")
         return Subject(self.state, self.run_now, self.advance)

@@ -29,8 +29,6 @@ class RedisContract(LiveStateContract, RedisStateTestCase):
 
 
 class ModelTests(RedisStateTestCase):
-    timeout = 150
-
     def subject(self) -> Subject:
         """The server, emptied, for one example."""
         self.server.command("FLUSHALL")

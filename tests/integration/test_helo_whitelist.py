@@ -1,4 +1,4 @@
-"""The HELO whitelist: how it is read, and what DNS must say about it."""
+"""The HELO whitelist: parsing, and verification in DNS."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def said(name: str, address: str) -> PostfixPolicyRequest:
         ("localhost:127.0.0.1", (HeloEntry("localhost", ip_address("127.0.0.1")),)),
     ],
 )
-def test_entries_are_read(text: str, entries: tuple[HeloEntry, ...]) -> None:
+def test_entries_are_parsed(text: str, entries: tuple[HeloEntry, ...]) -> None:
     assert parse_helo_whitelist(text) == entries
     assert parse_helo_whitelist(";".join(map(str, entries))) == entries
 
@@ -51,7 +51,7 @@ def test_entries_are_read(text: str, entries: tuple[HeloEntry, ...]) -> None:
     "text", ["a b", "mx.example.org:", "mx.example.org:192.0.2", "mx.example.org:2001:db8::1", ":192.0.2.1",
              "mx.example.org:[192.0.2.1]", "mx.example.org:[2001:db8::1", "[2001:db8::1]", "mx.example.org,b.example"]
 )  # fmt: skip
-def test_what_is_no_entry_is_refused_with_its_text(text: str) -> None:
+def test_an_invalid_entry_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="IPv6 addresses in brackets") as caught:
         parse_helo_whitelist("ok.example;" + text)
     assert repr(text) in str(caught.value)
@@ -66,14 +66,14 @@ class Verification(TestCase):
         return HeloWhitelist(parse_helo_whitelist(text), self.dns.ask, self.warnings.append)
 
     async def verify_in_vain(self, whitelist: HeloWhitelist) -> bool:
-        """Verify while DNS does not answer, until that is given up."""
+        """Verify while DNS does not answer, until the timeout."""
         before = len(self.server.questions)
         verified = Deferred.fromCoroutine(whitelist.verify())
         await wait_until(lambda: len(self.server.questions) > before)
         self.time.advance(5.0)
         return await verified
 
-    async def test_nothing_counts_before_dns_agreed_but_loopback(self) -> None:
+    async def test_before_verification_only_loopback_entries_apply(self) -> None:
         whitelist = self.whitelist("mx.example.org:192.0.2.1;localhost:127.0.0.1;v6:[::1]")
         self.assertFalse(whitelist.matches(said("mx.example.org", "192.0.2.1")))
         self.assertTrue(whitelist.matches(said("localhost", "127.0.0.1")))
@@ -83,7 +83,7 @@ class Verification(TestCase):
         self.assertTrue(whitelist.matches(said("localhost", "127.0.0.1")))
         self.assertEqual(self.warnings, [])
 
-    async def test_a_name_without_address_may_be_said_from_those_that_agree(self) -> None:
+    async def test_an_entry_without_address_applies_to_confirmed_addresses(self) -> None:
         whitelist = self.whitelist("mx.example.org")
         await whitelist.verify()
         self.assertTrue(whitelist.matches(said("mx.EXAMPLE.org", "192.0.2.1")))
@@ -93,7 +93,7 @@ class Verification(TestCase):
         self.assertFalse(whitelist.matches(said("mx.example.org", "unknown")))
         self.assertFalse(whitelist.matches(said("", "192.0.2.1")))
 
-    async def test_an_entry_that_does_not_agree_is_logged_and_left_out(self) -> None:
+    async def test_an_unconfirmed_entry_is_logged_and_ignored(self) -> None:
         whitelist = self.whitelist("liar.example.net:192.0.2.1;mx.example.org:192.0.2.2;nowhere.example")
         self.assertTrue(await whitelist.verify())
         self.assertFalse(whitelist.matches(said("liar.example.net", "192.0.2.1")))
@@ -101,12 +101,12 @@ class Verification(TestCase):
         self.assertEqual([warning.split()[1] for warning in self.warnings],
                          ["liar.example.net:192.0.2.1", "mx.example.org:192.0.2.2", "nowhere.example"])  # fmt: skip
 
-    async def test_dns_that_is_away_changes_nothing(self) -> None:
+    async def test_unavailable_dns_changes_nothing(self) -> None:
         whitelist = self.whitelist("mx.example.org:192.0.2.1")
         self.server.moods["mx.example.org"] = NEVER
         self.assertFalse(await self.verify_in_vain(whitelist))
         self.assertFalse(whitelist.matches(said("mx.example.org", "192.0.2.1")))
-        self.assertIn("could not be checked", self.warnings[0])
+        self.assertIn("could not be verified", self.warnings[0])
 
         whitelist = self.whitelist("mx.example.org:192.0.2.1")
         self.server.ttl = 0
@@ -115,7 +115,7 @@ class Verification(TestCase):
         self.assertFalse(await self.verify_in_vain(whitelist))
         self.assertTrue(whitelist.matches(said("mx.example.org", "192.0.2.1")))
 
-    async def test_an_entry_that_stops_agreeing_is_dropped(self) -> None:
+    async def test_an_entry_that_is_no_longer_confirmed_is_removed(self) -> None:
         whitelist = self.whitelist("mx.example.org:192.0.2.1")
         self.server.ttl = 0
         await whitelist.verify()

@@ -1,4 +1,4 @@
-"""A Redis that answers with errors, and one whose connections are being made again."""
+"""Redis that answers with errors, and reconnecting to Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def commands(*names: str) -> set[str]:
     return set(re.findall(r"redis\.call\('([A-Z]+)'", "".join((LUA / f"{name}.lua").read_text() for name in names)))
 
 
-def test_the_probe_tries_every_command_that_a_script_uses() -> None:
+def test_the_probe_uses_every_command_of_the_scripts() -> None:
     everything = commands(*(path.stem for path in LUA.glob("*.lua")))
     assert len(everything) > 20
     assert commands("probe", "clock") == everything
@@ -65,10 +65,10 @@ class ErrorTests(RedisTestCase):
         self.assert_quiet()
         return pool
 
-    async def test_a_server_that_is_full_is_away(self) -> None:
+    async def test_a_full_server_is_reported_as_unavailable(self) -> None:
         await self._through("OOM", ("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"))
 
-    async def test_a_server_that_cannot_save_is_away(self) -> None:
+    async def test_a_server_that_cannot_save_is_reported_as_unavailable(self) -> None:
         # A file where its directory is wanted.
         self.server.command("CONFIG", "SET", "save", "3600 1")
         self.server.command("SET", "x", "y")
@@ -87,12 +87,12 @@ class ErrorTests(RedisTestCase):
         self.assertEqual(await self._spend(state), Outcome.ACCEPTED)
         await eventually(lambda: not pool.problem)
 
-    async def test_a_user_who_may_not_run_scripts_any_more_is_away(self) -> None:
+    async def test_a_user_who_loses_the_permission_for_scripts_is_reported(self) -> None:
         await self._through(
             "NOPERM", ("ACL", "SETUSER", "default", "-evalsha"), ("ACL", "SETUSER", "default", "+evalsha")
         )
 
-    async def test_a_user_who_may_not_do_what_a_script_does_is_away_and_is_told_where_to_look(self) -> None:
+    async def test_a_user_without_a_permission_of_a_script_is_reported_with_the_option(self) -> None:
         pool = await self._through(
             "user executing the script", ("ACL", "SETUSER", "default", "-hset"), ("ACL", "SETUSER", "default", "+hset")
         )
@@ -100,7 +100,7 @@ class ErrorTests(RedisTestCase):
         self.assertFalse(any("user_script" in line for line in self.told()), self.told())
         self.assertEqual(pool.connections, 4)
 
-    async def test_a_user_who_may_not_do_what_a_script_does_is_not_logged_in(self) -> None:
+    async def test_the_login_fails_without_a_permission_of_a_script(self) -> None:
         self.server.command(
             "ACL", "SETUSER", "mail", "on", ">word", "~chapps:*",
             "-@all", "+@read", "+@write", "+evalsha", "+eval", "+time", "-zadd",
@@ -110,7 +110,7 @@ class ErrorTests(RedisTestCase):
         await pause(1)
         self.assertEqual((pool.connections, len(self.told())), (0, 1))
 
-    async def test_what_may_be_read_is_read_while_the_server_is_full(self) -> None:
+    async def test_reads_succeed_while_the_server_is_full(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         await state.keep_verdicts("sda", "u", [("d", True, "")], 60)
@@ -118,7 +118,7 @@ class ErrorTests(RedisTestCase):
         await self._refused(state, pool, "OOM")
         self.assertTrue((await state.verdicts("sda", "u", ["d"]))[0].allowed)
 
-    async def test_a_key_that_somebody_spoilt_is_told_and_disturbs_nobody_else(self) -> None:
+    async def test_a_key_of_another_type_is_reported_and_affects_only_its_user(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         self.server.command("SET", "chapps:oqp:{u}", "spoilt")
@@ -131,7 +131,7 @@ class ErrorTests(RedisTestCase):
 class ClusterTests(RedisTestCase):
     server_options: dict[str, Any] = {"cluster_enabled": "yes"}  # noqa: RUF012
 
-    async def test_a_cluster_that_is_down_is_away(self) -> None:
+    async def test_a_cluster_that_is_down_is_reported_as_unavailable(self) -> None:
         pool = self.pool()
         await eventually(lambda: "CLUSTERDOWN" in pool.problem)
         self.server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
@@ -153,7 +153,7 @@ class ReconnectTests(RedisTestCase):
     def _made_again(self, pool: RedisPool, lost: int) -> bool:
         return pool.lost > lost and pool.connections == 4
 
-    async def test_no_question_fails_while_lost_connections_are_made_again(self) -> None:
+    async def test_no_command_fails_during_a_reconnect(self) -> None:
         pool = self.pool()
         load = Load(await self.ready(pool))
         await load.all_answered()
@@ -169,7 +169,7 @@ class ReconnectTests(RedisTestCase):
         self.assertEqual(counted, load.accepted)
         self.assert_quiet()
 
-    async def test_no_question_fails_while_the_server_is_started_again(self) -> None:
+    async def test_no_command_fails_during_a_restart_of_the_server(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         await state.spend(Spend("u", "before", "", 1), RULES, Fill("", 50, 60))
@@ -180,7 +180,7 @@ class ReconnectTests(RedisTestCase):
         await deferToThread(self.server.start)
         self.assertEqual([(await each).outcome for each in asked], [Outcome.ACCEPTED] * 20)
 
-    async def test_a_question_that_was_given_up_meanwhile_is_not_asked(self) -> None:
+    async def test_a_command_cancelled_during_a_reconnect_is_not_sent(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         self.server.kill()
@@ -192,7 +192,7 @@ class ReconnectTests(RedisTestCase):
         await eventually(lambda: not pool.problem)
         self.assertEqual((await state.usage(["u"], 3600))[0].used, 0)
 
-    async def test_in_a_long_outage_only_the_first_questions_wait(self) -> None:
+    async def test_in_a_long_outage_only_the_first_commands_wait(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         self.server.kill()

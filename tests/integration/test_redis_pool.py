@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import ConfigError, Redis
 from chapps_tw.interfaces.state import Fill, Outcome, Spend, StateUnavailable
-from chapps_tw.state.redis.connection import Unusable
+from chapps_tw.state.redis.connection import RedisUnavailable
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.redis_case import AMPLE, DEADLINE, RULES, Load, RedisTestCase, eventually, pause, reactor
@@ -22,7 +22,7 @@ from tests.support.servers.redis import Authority, RedisProcess
 
 
 class OutageTests(RedisTestCase):
-    """The deadline is short only while nothing is to be answered in it."""
+    """The timeout is short only while no answer is expected."""
 
     server_options = {"password": "s3cret-word"}  # noqa: RUF012
     redis = replace(Redis(), db=3)
@@ -34,12 +34,12 @@ class OutageTests(RedisTestCase):
         pool = self.pool()
         load = Load(await self.ready(pool))
         await load.right_again()
-        pool.deadline = DEADLINE
+        pool.timeout = DEADLINE
         await deferToThread(begin)
         await eventually(lambda: pool.problem)
         outcomes = await load.all_answered()
-        self.assertEqual({type(each) for each in outcomes} - {StateUnavailable, Unusable}, set())
-        pool.deadline = AMPLE
+        self.assertEqual({type(each) for each in outcomes} - {StateUnavailable, RedisUnavailable}, set())
+        pool.timeout = AMPLE
         await deferToThread(end)
         await load.right_again()
         await load.stop()
@@ -47,36 +47,36 @@ class OutageTests(RedisTestCase):
         self.assertEqual(len(self.told()), 3, self.told())
         self.assertNotIn("s3cret", repr(self.lines) + repr(vars(pool)))
 
-    async def test_a_server_that_is_killed_and_started_again_is_used_again(self) -> None:
+    async def test_a_server_is_used_again_after_a_crash_and_restart(self) -> None:
         await self._outage(self.server.kill, self.server.start)
 
-    async def test_a_server_that_hangs_keeps_nobody_waiting(self) -> None:
+    async def test_a_hanging_server_delays_no_request_beyond_the_timeout(self) -> None:
         await self._outage(self.server.hang, self.server.go_on)
 
-    async def test_a_server_that_is_away_is_tried_again_every_half_second(self) -> None:
+    async def test_an_unavailable_server_is_retried_every_half_second(self) -> None:
         pool = self.pool()
         for slot in pool._factory.slots:
             self.assertLess(max(slot._delay(attempt) for attempt in range(1, 1000)), 1)
 
-    async def test_what_timed_out_on_a_hung_server_is_not_counted_when_it_goes_on(self) -> None:
+    async def test_commands_that_timed_out_do_not_run_when_the_server_resumes(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         await state.spend(Spend("u", "before", "", 1), RULES, Fill("", 10**6, 600))
         self.server.hang()
-        pool.deadline = DEADLINE
+        pool.timeout = DEADLINE
         for asked in [state.spend(Spend("u", f"i{number}", "", 1), RULES) for number in range(16)]:
             await self.assertFailure(asked, StateUnavailable)
-        pool.deadline = AMPLE
+        pool.timeout = AMPLE
         self.server.go_on()
         await self.ready(pool)
         self.assertEqual((await state.usage(["u"], 3600))[0].used, 1)
 
-    async def test_an_answer_that_came_while_this_process_was_held_up_still_counts(self) -> None:
+    async def test_an_answer_that_arrived_while_the_reactor_was_blocked_is_used(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         await state.spend(Spend("u", "before", "", 1), RULES)
         self.server.hang()
-        pool.deadline = 1.0
+        pool.timeout = 1.0
         asked = state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
         await pause(0.01)
         self.server.go_on()
@@ -84,18 +84,18 @@ class OutageTests(RedisTestCase):
         await deferToThread(reactor.callFromThread, time.sleep, 1.2)
         self.assertEqual((await asked).outcome, Outcome.ACCEPTED)
 
-    async def test_a_call_fails_at_once_when_a_connection_was_waited_for_in_vain(self) -> None:
+    async def test_commands_fail_at_once_after_the_wait_for_a_connection(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         self.server.kill()
         await eventually(lambda: pool.problem)
-        pool.deadline = DEADLINE
+        pool.timeout = DEADLINE
         await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
         for _ in range(100):
             self.failureResultOf(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
         self.assertIn(f"Redis at 127.0.0.1:{self.server.port} cannot be used: it ", pool.problem)
 
-    async def test_a_server_that_goes_away_while_connections_log_in_is_used_when_it_is_back(self) -> None:
+    async def test_a_server_that_stops_during_logins_is_used_after_its_restart(self) -> None:
         pool = self.pool()
         for _ in range(5):
             await pause(0.02)
@@ -104,7 +104,7 @@ class OutageTests(RedisTestCase):
         await eventually(lambda: pool.connections == 4)
         self.assert_quiet()
 
-    async def test_what_waits_fails_when_the_pool_is_stopped(self) -> None:
+    async def test_pending_commands_fail_when_the_pool_is_stopped(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
         self.server.hang()
@@ -115,7 +115,7 @@ class OutageTests(RedisTestCase):
 
 
 class LoginTests(RedisTestCase):
-    async def test_a_wrong_password_is_reported_and_the_right_one_is_taken_later(self) -> None:
+    async def test_a_wrong_password_is_reported_and_the_right_one_is_accepted_later(self) -> None:
         pool = self.pool(password="hunter2")
         # A server without a password refuses any.
         await eventually(lambda: "answers" in pool.problem)
@@ -136,7 +136,7 @@ class LoginTests(RedisTestCase):
         await eventually(lambda: "NOAUTH" in pool.problem)
         self.assertEqual(pool.connections, 0)
 
-    async def test_what_the_server_refuses_is_told_with_its_option_in_one_sentence(self) -> None:
+    async def test_a_failed_login_is_reported_with_its_option_in_one_sentence(self) -> None:
         unknown = self.pool(password="hunter2", username="nobody")
         await eventually(lambda: "WRONGPASS" in unknown.problem)
         self.assertTrue(unknown.problem.endswith("user is disabled (see [Redis] username, password)"), unknown.problem)
@@ -146,7 +146,7 @@ class LoginTests(RedisTestCase):
         # A full stop is added where it is logged.
         self.assertFalse([line for line in self.told() if line.endswith(".")])
 
-    async def test_an_acl_user_needs_no_more_than_its_own_keys_and_few_commands(self) -> None:
+    async def test_an_acl_user_needs_only_its_own_keys_and_few_commands(self) -> None:
         self.server.command(
             "ACL", "SETUSER", "mail", "on", ">word", "~chapps:*",
             "-@all", "+@read", "+@write", "+evalsha", "+eval", "+time", "+select",
@@ -164,12 +164,12 @@ class LoginTests(RedisTestCase):
         self.server.command("REPLICAOF", "NO", "ONE")
         await self._use(await self.ready(pool))
 
-    async def test_a_unix_socket_is_taken_where_it_is_given(self) -> None:
+    async def test_a_configured_unix_socket_is_used(self) -> None:
         pool = self.pool(unix_socket=self.server.path, server="")
         await self._use(await self.ready(pool))
         self.assertTrue(all(self.server.path in line for line in self.server.clients()))
 
-    async def test_what_is_no_redis_is_reported(self) -> None:
+    async def test_a_server_that_is_not_redis_is_reported(self) -> None:
         pool = self.pool(server="127.0.0.1", port=await self._web_server())
         await eventually(lambda: "does not speak the Redis protocol" in pool.problem)
         self.assert_quiet()
@@ -198,7 +198,7 @@ class LoginTests(RedisTestCase):
 
 
 class CommandTests(RedisTestCase):
-    async def test_no_more_than_pool_size_connections_whatever_asks(self) -> None:
+    async def test_there_are_never_more_connections_than_pool_size(self) -> None:
         pool = self.pool(pool_size=4)
         state = await self.ready(pool)
         asked: list[Awaitable[Any]] = []
@@ -213,7 +213,7 @@ class CommandTests(RedisTestCase):
         await eventually(lambda: pool.connections == 4)
         self.assertEqual(len(self.server.clients()), 4)
 
-    async def test_scripts_that_the_server_forgot_are_sent_again(self) -> None:
+    async def test_scripts_missing_on_the_server_are_sent_again(self) -> None:
         state = await self.ready(self.pool())
         for number in range(3):
             self.server.command("SCRIPT", "FLUSH")
@@ -221,14 +221,14 @@ class CommandTests(RedisTestCase):
             self.assertEqual({(await each).outcome for each in asked}, {Outcome.ACCEPTED})
         self.assertEqual((await state.usage(["u"], 3600))[0].used, 15)
 
-    async def test_a_server_whose_clock_was_set_forward_is_asked_again(self) -> None:
+    async def test_a_script_is_rerun_after_the_servers_clock_was_set_forward(self) -> None:
         pool = self.pool(pool_size=1)
         state = await self.ready(pool)
         connection = pool._ready[0]
-        connection.ahead -= 3600
+        connection.clock_offset -= 3600
         spent = await state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
         self.assertEqual(spent.outcome, Outcome.ACCEPTED)
-        self.assertGreater(connection.ahead, -1e6)
+        self.assertGreater(connection.clock_offset, -1e6)
         self.assertEqual((await state.usage(["u"], 3600))[0].used, 1)
 
     async def test_a_full_server_is_unavailable_and_stays_connected(self) -> None:
@@ -246,7 +246,7 @@ class CommandTests(RedisTestCase):
         await state.ping()
         self.assertEqual(pool.lost, 0)
 
-    async def test_thirty_connections_over_two_pools_pass_exactly_the_limit(self) -> None:
+    async def test_thirty_clients_on_two_pools_spend_exactly_the_limit(self) -> None:
         states = [await self.ready(self.pool()) for _ in range(2)]
         offered = iter(range(1800))
         outcomes: list[Outcome] = []
@@ -264,7 +264,6 @@ class CommandTests(RedisTestCase):
 
 class TLSTests(TestCase):
     deadline = AMPLE
-    timeout = 100
 
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -281,12 +280,12 @@ class TLSTests(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(pool.stop()))
         return pool
 
-    async def test_a_certificate_of_the_right_authority_for_the_right_host_is_accepted(self) -> None:
+    async def test_a_certificate_for_the_host_from_a_trusted_authority_is_accepted(self) -> None:
         pool = self.pool("localhost")
         await eventually(lambda: pool.connections == 4)
         await RedisState(pool, "chapps").ping()
 
-    async def test_a_certificate_for_an_address_is_accepted_there(self) -> None:
+    async def test_a_certificate_for_an_address_is_accepted(self) -> None:
         pool = self.pool("127.0.0.1", server="127.0.0.1")
         await eventually(lambda: not pool.problem)
 
@@ -301,11 +300,11 @@ class TLSTests(TestCase):
         await eventually(lambda: "TLS failed" in pool.problem)
         self.assertIn("certificate verify failed", pool.problem)
 
-    async def test_the_system_does_not_know_a_private_authority(self) -> None:
+    async def test_a_private_authority_is_not_trusted_by_the_system(self) -> None:
         pool = self.pool("localhost", ca_file="")
         await eventually(lambda: "certificate verify failed" in pool.problem)
 
-    def test_an_authority_file_that_cannot_be_used_is_named(self) -> None:
+    def test_an_unusable_ca_file_is_named(self) -> None:
         empty = self.folder / "empty.pem"
         empty.write_text("nothing\n")
         for path in (empty, self.folder / "none.pem"):

@@ -31,8 +31,6 @@ FAILOVER = 80.0
 
 
 class SentinelTests(TestCase):
-    timeout = 120
-
     async def group(
         self, password: str = "", sentinel_password: str = "", tls: bool = False, failover: bool = False
     ) -> SentinelGroup:
@@ -58,7 +56,7 @@ class SentinelTests(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(pool.stop()))
         return pool
 
-    async def test_the_new_master_is_used_after_a_failover_and_the_old_one_is_not_when_it_comes_back(self) -> None:
+    async def test_after_a_failover_the_new_master_is_used_even_if_the_old_one_returns(self) -> None:
         group = await self.group("s3cret-word", "An0ther-word", failover=True)
         pool = self.pool(group, sentinel_servers=f"127.0.0.1:{free_port()} {group.servers}")
         await eventually(lambda: pool.connections == 4)
@@ -79,7 +77,7 @@ class SentinelTests(TestCase):
         self.assertEqual(peers, {group.replica.port})
         self.assertEqual(group.replica.command("ROLE")[0], "master")
 
-    async def test_a_failover_by_hand_is_followed_though_the_old_master_still_answers(self) -> None:
+    async def test_a_manual_failover_is_followed_while_the_old_master_still_answers(self) -> None:
         group = await self.group(failover=True)
         pool = self.pool(group)
         await eventually(lambda: pool.connections == 4)
@@ -113,30 +111,30 @@ class SentinelTests(TestCase):
         answers = (group.command(port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", group.name) for port in group.ports)
         return [int(port) for _, port in answers]
 
-    async def test_a_name_that_no_sentinel_knows_is_reported(self) -> None:
+    async def test_an_unknown_master_name_is_reported(self) -> None:
         group = await self.group()
         pool = self.pool(group, sentinel_dataset="other")
-        told = f"127.0.0.1:{group.ports[2]}: it knows none of this name"
+        told = f"127.0.0.1:{group.ports[2]}: it knows no master of this name"
         await eventually(lambda: "no Sentinel names a healthy master 'other'" in pool.problem and told in pool.problem)
         known = self.pool(group)
         await eventually(lambda: not known.problem)
         await RedisState(known, "chapps").ping()
 
-    async def test_a_password_that_the_sentinels_refuse_is_reported_for_each_and_not_shown(self) -> None:
+    async def test_a_refused_sentinel_password_is_reported_but_not_shown(self) -> None:
         group = await self.group("word", "right")
         wrong, none = self.pool(group, "hunter2"), self.pool(group, "")
         refused = [f"127.0.0.1:{port}: it refuses [Redis] sentinel_password (WRONGPASS" for port in group.ports]
         await eventually(lambda: all(each in wrong.problem for each in refused))
-        await eventually(lambda: "it wants a password, see [Redis] sentinel_password" in none.problem)
+        await eventually(lambda: "it requires a password, see [Redis] sentinel_password" in none.problem)
         self.assertNotIn("hunter2", wrong.problem + repr(vars(wrong)) + repr(vars(wrong.server)))
 
-    async def test_a_password_is_refused_by_sentinels_that_have_none(self) -> None:
+    async def test_sentinels_without_a_password_refuse_one(self) -> None:
         group = await self.group()
         pool = self.pool(group, "hunter2")
         await eventually(lambda: "it refuses [Redis] sentinel_password (" in pool.problem)
         self.assertNotIn("hunter2", pool.problem)
 
-    async def test_an_acl_user_needs_no_more_than_to_ask_for_the_masters(self) -> None:
+    async def test_an_acl_user_needs_only_the_command_for_the_masters(self) -> None:
         group = await self.group("word", "right")
         for port in group.ports:
             rules = ("on", ">word", "-@all", "+auth", "+sentinel|masters")
@@ -145,7 +143,7 @@ class SentinelTests(TestCase):
         await eventually(lambda: not pool.problem)
         await RedisState(pool, "chapps").ping()
 
-    async def test_sentinels_and_servers_are_spoken_to_with_tls(self) -> None:
+    async def test_tls_is_used_for_sentinels_and_servers(self) -> None:
         group = await self.group("word", "right", tls=True, failover=True)
         pool = self.pool(group)
         await eventually(lambda: pool.connections == 4)
@@ -162,7 +160,7 @@ class SentinelTests(TestCase):
         elsewhere = self.pool(group, sentinel_servers=f"localhost:{group.ports[0]}")
         await eventually(lambda: "its TLS certificate is for another name" in elsewhere.problem)
 
-    async def test_a_sentinel_that_hangs_is_reported(self) -> None:
+    async def test_a_hanging_sentinel_is_reported(self) -> None:
         group = await self.group()
         for sentinel in group.sentinels:
             sentinel.signal(signal.SIGSTOP)
@@ -171,7 +169,7 @@ class SentinelTests(TestCase):
 
 
 class ServiceTests(unittest.TestCase):
-    def test_the_service_logs_in_at_sentinels_and_servers_with_what_is_in_its_files(self) -> None:
+    def test_the_service_logs_in_with_the_passwords_of_its_files(self) -> None:
         folder = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="sentinel-")))
         group = SentinelGroup(folder, "s3cret-word", "An0ther-word")
         self.addCleanup(group.stop)

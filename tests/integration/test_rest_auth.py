@@ -1,4 +1,4 @@
-"""Who may call the API."""
+"""Access control of the API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from chapps_tw.config.settings import API as APISection
 from chapps_tw.config.settings import Settings
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest import auth
-from chapps_tw.rest.auth import FORGET_AFTER, FREE_FAILURES, GUESSED, Gate
+from chapps_tw.rest.auth import CREDENTIALS, FORGET_AFTER, FREE_FAILURES, Gate
 from chapps_tw.security.tokens import FIRST, TokenError, TokenStore
 from tests.support.rest_client import Node
 
@@ -43,7 +43,7 @@ class TokenTests(TestCase):
     async def status(self, method: str = "GET", path: str = "/users/", **more: object) -> int:
         return (await self.node.ask(method, path, **more)).status
 
-    async def test_every_route_but_health_and_the_way_to_the_page_needs_a_token(self) -> None:
+    async def test_every_route_but_health_and_the_redirects_to_the_page_needs_a_token(self) -> None:
         for route in self.node.api.routes:
             path = route.path.replace("{", "").replace("}", "").replace("user_id", "1")
             answer = await self.node.ask(route.method, path, token="")
@@ -74,7 +74,7 @@ class TokenTests(TestCase):
         await self.node.api.stop()
         self.assertEqual(lines[1:], ["HTTP: 4 wrong tokens from 127.0.0.1"])
 
-    async def test_guesses_from_many_addresses_do_not_fill_the_log(self) -> None:
+    async def test_failures_from_many_addresses_do_not_fill_the_log(self) -> None:
         lines = self.logged()
 
         def guess(source: str) -> int:
@@ -88,7 +88,7 @@ class TokenTests(TestCase):
         self.assertEqual(lines[9], "HTTP: 1 wrong token from 127.0.1.9")
         self.assertEqual(len(lines), 11)
 
-    async def test_guessing_is_slowed_down_and_others_are_not(self) -> None:
+    async def test_wrong_tokens_delay_only_their_own_client(self) -> None:
         held: list[tuple[float, Deferred[None]]] = []
 
         def hold(seconds: float) -> Deferred[None]:
@@ -111,7 +111,7 @@ class TokenTests(TestCase):
             each.callback(None)
         self.assertEqual(await gatherResults(guesses), [401] * 4)
 
-    async def test_a_read_only_token_reads_and_changes_nothing(self) -> None:
+    async def test_a_read_only_token_cannot_change_anything(self) -> None:
         token = self.node.tokens.create("monitor", "read", 1.0)
         self.assertEqual(await self.status(token=token), 200)
         self.assertEqual(await self.status("POST", "/live/explain/", body={"sender": "x"}, token=token), 200)
@@ -140,7 +140,7 @@ class TokenTests(TestCase):
         challenge = (await self.node.ask("GET", "/docs", token="")).headers["www-authenticate"]
         self.assertIn("Basic ", challenge)
 
-    async def test_names_that_are_not_ours_are_refused(self) -> None:
+    async def test_unknown_host_names_are_refused(self) -> None:
         for host, status in (
             ("localhost", 200), ("LOCALHOST:8080", 200), ("127.0.0.1:1", 200), ("[::1]:8080", 200), ("[::1]", 200),
             ("evil.example", 403), ("localhost.evil.example", 403), ("", 403), ("[::2]", 403), ("::1", 403),
@@ -159,7 +159,7 @@ class TokenTests(TestCase):
             answer = await self.node.send_raw(f"GET /health HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n".encode())
             self.assertIn(b" 400 ", answer.split(b"\r\n")[0])
 
-    async def test_the_host_of_a_target_that_is_a_whole_uri_counts(self) -> None:
+    async def test_the_host_of_a_target_in_absolute_form_is_checked(self) -> None:
         for target, host, status in (
             ("http://localhost/health", "localhost", 200), ("HTTP://LocalHost:80/health?", "evil.example", 200),
             ("https://127.0.0.1/health/", "localhost", 200), ("http://[::1]:8080/health", "localhost", 200),
@@ -173,7 +173,7 @@ class TokenTests(TestCase):
             answer = await self.node.send_raw(head.encode())
             self.assertEqual(int(answer.split()[1]), status, target)
 
-    async def test_tokens_that_cannot_be_read_let_nobody_in(self) -> None:
+    async def test_unreadable_token_files_admit_nobody(self) -> None:
         lines = self.logged()
         tokens = Path(self.node.directory.name, "api-tokens.json")
         tokens.write_text("{")
@@ -187,7 +187,7 @@ class TokenTests(TestCase):
         self.assertEqual(await self.status(), 200)
         self.assertEqual(lines[1:], ["HTTP: the API tokens can be read again"])
 
-    async def test_a_unix_socket_is_served_as_well(self) -> None:
+    async def test_a_unix_socket_is_served_too(self) -> None:
         path = str(Path(self.node.directory.name, "api.sock"))
         port = IReactorUNIX(reactor).listenUNIX(path, self.node.api.site)  # type: ignore[arg-type]
         self.addCleanup(port.stopListening)
@@ -204,15 +204,15 @@ class TokenTests(TestCase):
         self.assertIn(b" 401 ", await deferToThread(ask, "wrong"))
 
 
-class GuessTests(SynchronousTestCase):
-    """What is logged about guesses, and when."""
+class FailureLogTests(SynchronousTestCase):
+    """Logging of wrong credentials."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.lines: list[str] = []
         self.gate = Gate([], None, self.clock, partial(deferLater, self.clock))
         self.patch(self.gate, "_log", self)
-        self.patch(self.gate, "_complaints", {what: LogLimit(self.warn, self.clock.seconds) for what in GUESSED})
+        self.patch(self.gate, "_complaints", {what: LogLimit(self.warn, self.clock.seconds) for what in CREDENTIALS})
 
     def warn(self, line: str, **values: Any) -> None:
         self.lines.append(line.format(**values))
@@ -227,7 +227,7 @@ class GuessTests(SynchronousTestCase):
         lines, self.lines[:] = self.lines[:], []
         return lines
 
-    def test_the_rest_of_an_attack_is_logged_when_it_is_over(self) -> None:
+    def test_the_remaining_failures_are_logged_after_the_attack(self) -> None:
         for _ in range(9):
             self.guess()
         self.assertEqual(self.told(), ["HTTP: 1 wrong token from 192.0.2.1"])
@@ -240,13 +240,13 @@ class GuessTests(SynchronousTestCase):
         self.guess()
         self.assertEqual(self.told(), ["HTTP: 1 wrong token from 192.0.2.1"])
 
-    def test_an_attack_that_goes_on_is_a_line_a_minute(self) -> None:
+    def test_a_continuing_attack_is_logged_once_a_minute(self) -> None:
         for _ in range(50):
             self.clock.advance(10)
             self.guess()
         self.assertEqual(len(self.told()), 9)
 
-    def test_one_kind_does_not_hide_the_other_nor_one_address_the_next(self) -> None:
+    def test_credentials_and_addresses_are_logged_separately(self) -> None:
         for number in range(50):
             self.guess(address=f"198.51.100.{number}")
         self.told()
@@ -255,7 +255,7 @@ class GuessTests(SynchronousTestCase):
         found = [f"HTTP: 1 wrong passcode from 192.0.2.{last}" for last in (1, 2)]
         self.assertEqual(self.told(), found)
 
-    def test_what_is_not_logged_at_a_stop_is_logged_then_and_no_timer_is_left(self) -> None:
+    def test_a_stop_logs_pending_failures_and_leaves_no_timer(self) -> None:
         for _ in range(3):
             self.guess("passcode")
         self.told()
@@ -265,7 +265,7 @@ class GuessTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_addresses_are_forgotten_but_not_what_they_did(self) -> None:
+    def test_failures_of_an_evicted_address_are_logged(self) -> None:
         self.patch(auth, "MAX_PEERS", 2)
         for _ in range(5):
             self.guess()
@@ -277,7 +277,7 @@ class GuessTests(SynchronousTestCase):
 
 
 class NoAuthTests(TestCase):
-    async def test_without_authentication_no_token_is_needed_and_names_are_still_checked(self) -> None:
+    async def test_without_authentication_host_names_are_still_checked(self) -> None:
         node = Node(replace(Settings(), api=replace(APISection(), auth="none")))
         node.start()
         self.addCleanup(node.stop)
@@ -292,7 +292,7 @@ class TokenStoreTests(PlainTestCase):
         self.path = Path(directory.name, "api-token")
         self.store = TokenStore(str(self.path))
 
-    def test_the_first_token_is_made_once_and_for_its_owner_only(self) -> None:
+    def test_the_first_token_is_created_once_with_mode_0600(self) -> None:
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         self.assertTrue(self.store.make_first())
@@ -302,7 +302,7 @@ class TokenStoreTests(PlainTestCase):
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
         self.assertEqual(self.store.scope_of(token.strip()), "full")
 
-    def test_tokens_are_kept_hashed_and_for_their_owner_only(self) -> None:
+    def test_tokens_are_stored_hashed_with_mode_0600(self) -> None:
         token = self.store.create("billing", "read", 5.0)
         others = self.path.with_name("api-tokens.json")
         self.assertEqual(stat.S_IMODE(others.stat().st_mode), 0o600)
@@ -311,7 +311,7 @@ class TokenStoreTests(PlainTestCase):
         [kept] = self.store.list()
         self.assertEqual((kept.name, kept.scope, kept.created), ("billing", "read", 5.0))
 
-    def test_a_name_is_used_once(self) -> None:
+    def test_names_are_unique(self) -> None:
         self.store.create("billing", "read", 5.0)
         for name in ("billing", FIRST, "", "x" * 65, "a\nb"):
             with self.assertRaises(TokenError):
@@ -319,19 +319,19 @@ class TokenStoreTests(PlainTestCase):
         with self.assertRaises(TokenError):
             self.store.create("other", "write", 6.0)
 
-    def test_a_revoked_token_is_none_of_ours(self) -> None:
+    def test_a_revoked_token_is_invalid(self) -> None:
         token = self.store.create("billing", "read", 5.0)
         self.assertTrue(self.store.revoke("billing"))
         self.assertFalse(self.store.revoke("billing"))
         self.assertIsNone(self.store.scope_of(token))
 
-    def test_an_emptied_first_token_lets_nobody_in(self) -> None:
+    def test_an_empty_first_token_admits_nobody(self) -> None:
         self.store.make_first()
         self.assertTrue(self.store.revoke(FIRST))
         self.assertFalse(self.store.make_first())
         self.assertIsNone(self.store.scope_of(""))
 
-    def test_a_broken_file_is_said_to_be_broken(self) -> None:
+    def test_a_damaged_file_is_reported(self) -> None:
         for text in ("{", "[1]", '[{"name": "x"}]', '{"a": 1}'):
             self.path.with_name("api-tokens.json").write_text(text)
             with self.assertRaisesRegex(TokenError, "api-tokens.json"):

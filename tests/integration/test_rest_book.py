@@ -192,9 +192,9 @@ class ObjectTests(BookTestCase):
             (
                 "emails",
                 {"name": "a@b@ex.com"},
-                "must have quotes around what is before the last @, which holds another",
+                "must have quotes around the part before the last @, since it contains another @",
             ),
-            ("users", {"name": "İ" * 128}, "must be a name of at most 128 characters, in the form that is kept"),
+            ("users", {"name": "İ" * 128}, "must be a name of at most 128 characters in its stored form"),
             ("emails", {"name": "İ" * 160 + "@ex.com"}, "must be a mail address"),
             ("emails", {"name": "a@1.2.3.4"}, "must be a mail address"),
             ("domains", {"name": "1.2.3.4"}, "must be a domain name"),

@@ -12,8 +12,9 @@ from twisted.trial.unittest import TestCase
 from chapps_tw.config.settings import Chapps, Settings
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PostfixPolicyRequest, parse_attributes
-from chapps_tw.observe.decision_log import RECENT
 from chapps_tw.observe.decision_record import record_of
+from chapps_tw.observe.decision_ring import RECENT, DecisionRing
+from tests.support.decisions import entry
 from tests.support.rest_client import Node
 
 REQUEST = {
@@ -164,6 +165,63 @@ class DecisionsTests(InsightTestCase):
         self.assertEqual(answer["remarks"], ["This node has decided nothing since it was started."])
         [route] = [each for each in self.node.api.routes if each.path == "/live/decisions/"]
         self.assertIn(f"own last {RECENT} since", route.note)
+
+
+class FollowTests(InsightTestCase):
+    async def follow(self, query: str) -> Any:
+        answer = await self.node.ask("GET", f"/live/decisions/?{query}")
+        self.assertEqual(answer.status, 200, answer.body)
+        found = answer.json
+        return [each["sequence"] for each in found["response"]], found["last_sequence"], found["dropped"]
+
+    def fill(self, count: int) -> None:
+        for number in range(count):
+            self.ring.add(entry(user=f"u{number % 2}"))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ring = self.node.decisions = DecisionRing(start=1000, most=10)
+
+    async def test_a_page_can_follow_what_is_decided(self) -> None:
+        self.assertEqual(await self.follow(""), ([], 1000, False))
+        self.fill(3)
+        self.assertEqual(await self.follow("after=1000"), ([1001, 1002, 1003], 1003, False))
+        self.assertEqual(await self.follow("after=1003"), ([], 1003, False))
+        self.assertEqual(await self.follow("limit=2"), ([1003, 1002], 1003, False))
+        self.fill(4)
+        self.assertEqual(await self.follow("after=1003&user=u1"), ([1005, 1007], 1007, False))
+
+    async def test_where_there_is_more_than_the_limit_the_next_answer_goes_on_from_there(self) -> None:
+        self.fill(7)
+        self.assertEqual(await self.follow("after=1001&limit=4"), ([1002, 1003, 1004, 1005], 1005, False))
+        self.assertEqual(await self.follow("after=1005&limit=4"), ([1006, 1007], 1007, False))
+        remarks = (await self.node.ask("GET", "/live/decisions/?after=1001&limit=4")).json["remarks"]
+        self.assertEqual(remarks, ["There may be more: ask again with after=1005."])
+        remarks = (await self.node.ask("GET", "/live/decisions/?after=1003&limit=4")).json["remarks"]
+        self.assertEqual(remarks, [])
+
+    async def test_it_is_told_when_decisions_between_were_dropped(self) -> None:
+        self.fill(15)
+        there = list(range(1006, 1016))
+        self.assertEqual(await self.follow("after=1005"), (there, 1015, False))
+        for after in (1004, 0, 2**53 - 1):
+            self.assertEqual(await self.follow(f"after={after}"), (there, 1015, True))
+        remarks = (await self.node.ask("GET", "/live/decisions/?after=1004")).json["remarks"]
+        missing = "Decisions before these are missing: this node remembers its last, and those since its start."
+        self.assertEqual(remarks, [missing])
+
+    async def test_a_number_that_is_none_is_refused(self) -> None:
+        for after in ("-1", "x", "", "1.5", str(2**53)):
+            self.assertEqual((await self.node.ask("GET", f"/live/decisions/?after={after}")).status, 422, after)
+
+    async def test_answers_are_as_the_document_says(self) -> None:
+        document = (await self.node.ask("GET", "/openapi.json")).json
+        self.fill(3)
+        responses = document["paths"]["/live/decisions/"]["get"]["responses"]
+        schema = responses["200"]["content"]["application/json"]["schema"]
+        validator = jsonschema_rs.validator_for({**schema, "components": document["components"]})
+        for query in ("", "?after=1001"):
+            validator.validate((await self.node.ask("GET", f"/live/decisions/{query}")).json)
 
 
 class HealthTests(InsightTestCase):

@@ -401,5 +401,5 @@ class DisconnectTests(LiveTestCase):
         go_on.callback(None)
         told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
         self.assertEqual(
-            told, ["HTTP: DELETE /users/1/domains/ failed, and its client had left: The database is away."]
+            told, ["HTTP: DELETE /users/1/domains/ failed after its client had disconnected: The database is away."]
         )

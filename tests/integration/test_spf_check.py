@@ -1,4 +1,4 @@
-"""SPF checks over a real DNS server: what they say, how long they take, what they leave behind."""
+"""SPF checks with a real DNS server: results, timeouts, and cleanup."""
 
 from __future__ import annotations
 
@@ -98,17 +98,17 @@ class Results(TestCase):
         self.assertEqual(found, SpfResult("fail", "helo", "plain.example", mechanism="-all"))
         self.assertEqual(self.server.asked("good.example", "TXT"), 0)
 
-    async def test_anything_else_of_helo_is_not(self) -> None:
+    async def test_other_results_of_helo_are_not_final(self) -> None:
         for helo in ("broken.example", "sick.example", "good.example"):
             found = await self.spf.check(CLIENT, helo, "alice@plain.example")
             self.assertEqual((found.result, found.domain), ("fail", "plain.example"), helo)
 
-    async def test_helo_stands_in_for_the_null_sender(self) -> None:
+    async def test_helo_is_checked_for_the_null_sender(self) -> None:
         found = await self.spf.check(CLIENT, "helo.example", "")
         self.assertEqual(found, SpfResult("pass", "helo", "helo.example", mechanism="ip4:192.0.2.1"))
         self.assertEqual((await self.spf.check(CLIENT, "[192.0.2.1]", "")).result, "none")
 
-    async def test_helo_that_is_no_domain_name_is_not_looked_up(self) -> None:
+    async def test_a_helo_name_that_is_not_a_domain_is_not_looked_up(self) -> None:
         for helo in ("", "localhost", "[192.0.2.1]", "192.0.2.1", "a..example", "x" * 1000, "\udcff.example", "a b.c"):
             found = await self.spf.check(CLIENT, helo, "alice@good.example")
             self.assertEqual(found.result, "pass", helo)
@@ -138,41 +138,41 @@ class Results(TestCase):
             found = await self.spf.check(CLIENT, "", f"alice@{domain}")
             self.assertEqual((found.result, found.problem), ("permerror", problem))
 
-    async def test_the_domain_is_what_follows_the_last_at(self) -> None:
+    async def test_the_domain_is_the_part_after_the_last_at(self) -> None:
         self.assertEqual((await self.spf.check(CLIENT, "", "a@plain.example@good.example")).domain, "good.example")
 
     async def test_a_strangers_explanation_is_one_line_of_printable_ascii(self) -> None:
         found = await self.spf.check(CLIENT, "", "alice@bad.example")
         self.assertEqual(found.explanation, "192.0.2.1 is none of ours  X-Header: injected?")
 
-    async def test_an_explanation_is_only_waited_for_when_it_is_needed(self) -> None:
+    async def test_an_explanation_is_only_looked_up_for_a_fail(self) -> None:
         found = await self.spf.check(CLIENT, "", "alice@passing-hung-exp.example")
         self.assertEqual(found.result, "pass")
         self.assertEqual(self.server.asked("why.hung.example", "TXT"), 0)
 
-    async def test_names_of_the_client_that_dns_does_not_know_are_none(self) -> None:
+    async def test_a_client_without_ptr_records_has_no_name(self) -> None:
         self.server.moods |= {"1.113.0.203.in-addr.arpa": SERVFAIL, "sick.ptr.example": SERVFAIL}
         for client, result in (("203.0.113.1", "fail"), ("203.0.113.2", "fail"), ("203.0.113.3", "pass")):
             self.assertEqual((await self.spf.check(client, "", "alice@ptr.example")).result, result, client)
         for client in ("203.0.113.1", "203.0.113.2"):
             self.assertEqual((await self.spf.check(client, "", "alice@p.example")).result, "pass", client)
 
-    async def test_macros_stand_for_what_the_rfc_says(self) -> None:
+    async def test_macros_expand_as_in_the_rfc(self) -> None:
         found = await self.spf.check("203.0.113.4", "a-b.c.example", "x-y.z@macros.example")
         self.assertEqual(found.mechanism, "-all", found)
         asked = [name for name, rdtype, _ in self.server.questions if rdtype == "A"]
         self.assertEqual(asked, [f"{value}.macros.m.example".lower() for value in MACROS.values()])
 
-    async def test_a_name_that_is_too_long_loses_as_many_labels_as_it_takes(self) -> None:
+    async def test_a_long_name_is_shortened_by_whole_labels(self) -> None:
         await self.spf.check("203.0.113.4", "", f"{'a.' * 60}b@longest.example")
         [asked] = [name for name, rdtype, _ in self.server.questions if rdtype == "A"]
         self.assertEqual(asked, "a." * 60 + "b." + "a." * 60 + "b.l.example")
 
-    async def test_a_long_explanation_keeps_its_beginning(self) -> None:
+    async def test_a_long_explanation_is_truncated(self) -> None:
         found = await self.spf.check(CLIENT, "", "alice@wordy.example")
         self.assertEqual(found.explanation, ("Not ours. " * 20)[:200])
 
-    async def test_what_is_no_macro_is_an_error(self) -> None:
+    async def test_an_invalid_macro_is_an_error(self) -> None:
         for macro in ("%{d0}", "%{d1x}", "%{a}", "%{}", "%{d", "%", "%x", "%{c}"):
             self.server.zones[f"m{len(macro)}.example"] = [txt(f"v=spf1 a:{macro}.example -all")]
             found = await self.spf.check(CLIENT, macro, f"alice@m{len(macro)}.example")
@@ -183,11 +183,11 @@ class Results(TestCase):
             self.assertEqual((await self.spf.check(client, "plain.example", "a@plain.example")).result, "none")
         self.assertEqual(self.server.questions, [])
 
-    async def test_addresses_with_zone_or_mapped_are_read(self) -> None:
+    async def test_zones_and_mapped_addresses_are_accepted(self) -> None:
         self.assertEqual((await self.spf.check("::ffff:192.0.2.1", "", "a@good.example")).result, "pass")
         self.assertEqual((await self.spf.check("fe80::1%eth0", "", "a@good.example")).result, "fail")
 
-    async def test_nothing_that_a_client_says_is_an_error(self) -> None:
+    async def test_no_input_of_a_client_causes_an_exception(self) -> None:
         text = st.one_of(
             st.text(max_size=80),
             st.sampled_from(["x" * 1000, "a..b@good.example", "@", "@good.example", "a@", "\udce4@g\udce4.example"]),
@@ -202,12 +202,12 @@ class Results(TestCase):
             for address in (client, CLIENT):
                 found: SpfResult = blockingCallFromThread(reactor, check, address, helo, sender)
                 assert found.result in RESULTS
-                assert "ended unexpectedly" not in found.problem and "while the record" not in found.problem
+                assert found.problem != "the check was cancelled"
 
         await deferToThread(anything)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    async def test_identical_checks_in_flight_are_one(self) -> None:
+    async def test_identical_checks_in_flight_share_one_evaluation(self) -> None:
         server = dns_server(self, ZONES, {"good.example": 0.2})
         spf = checker(self, server)
         waiting = [spf.check(CLIENT, "", "alice@good.example") for _ in range(30)]
@@ -217,17 +217,17 @@ class Results(TestCase):
 
 
 class Costs(TestCase):
-    """Records that are made to take long."""
+    """Records crafted to take long."""
 
-    async def test_a_check_that_computes_for_too_long_is_a_temperror(self) -> None:
+    async def test_exceeding_the_cpu_time_is_a_temperror(self) -> None:
         chain = [(f"c{n}.example", [txt(f"v=spf1 include:c{n + 1}.example -all")]) for n in range(5)]
         server, ticks = dns_server(self, dict(chain)), itertools.count()
         spf = SpfChecker(reactor, runner(self), lambda: next(ticks) / 50, resolver(self, server), 5.0, RULES)
         found = await spf.check(CLIENT, "", "alice@c0.example")
-        self.assertEqual((found.result, found.problem), ("temperror", "the record takes too long to be read"))
+        self.assertEqual((found.result, found.problem), ("temperror", "the record takes too long to evaluate"))
         self.assertLess(len(server.questions), 5)
 
-    def test_a_check_that_has_computed_much_waits_for_the_others(self) -> None:
+    def test_the_check_with_the_least_cpu_time_runs_first(self) -> None:
         begun: list[tuple[str, Deferred[Any]]] = []
 
         def run(work: Callable[[], None], name: str) -> Deferred[Any]:
@@ -262,11 +262,11 @@ class Costs(TestCase):
             outcome = evaluation.step((identity.domain, "TXT"), ((text,),))
             while not isinstance(outcome, SpfResult):
                 outcome = evaluation.step(outcome)
-            self.assertLess(evaluation.seconds, 0.25, terms)
+            self.assertLess(evaluation.cpu_time, 0.25, terms)
 
 
 class Deadlines(TestCase):
-    """Ten seconds for a check, of a time that passes only where it is let."""
+    """A timeout of ten seconds, on a clock that the test advances."""
 
     def setUp(self) -> None:
         self.server = dns_server(self, ZONES, {".hung.example": NEVER})
@@ -274,10 +274,10 @@ class Deadlines(TestCase):
         self.spf = checker(self, self.server, 10.0, self.time)
 
     async def asked(self, name: str) -> None:
-        """Wait until the server was asked about a name."""
+        """Wait until the server has received a query for a name."""
         await wait_until(lambda: self.server.asked(name, "TXT"))
 
-    async def test_dns_that_never_answers_is_a_temperror_at_the_deadline(self) -> None:
+    async def test_dns_that_never_answers_gives_a_temperror_at_the_deadline(self) -> None:
         checking = self.spf.check(CLIENT, "b.hung.example", "alice@a.hung.example")
         await self.asked("b.hung.example")
         self.time.advance(5.0)
@@ -294,7 +294,7 @@ class Deadlines(TestCase):
         self.time.advance(5.0)
         self.assertEqual((await checking).result, "pass")
 
-    async def test_an_error_of_dns_is_kept_no_longer_than_dns_is(self) -> None:
+    async def test_a_temperror_is_cached_no_longer_than_the_dns_failure(self) -> None:
         self.server.moods["good.example"] = SERVFAIL
         for _ in range(2):
             self.assertEqual((await self.spf.check(CLIENT, "", "alice@good.example")).result, "temperror")
@@ -311,14 +311,14 @@ class Deadlines(TestCase):
         self.time.advance(9.0)
         self.assertEqual((await checking).result, "pass")
 
-    async def test_a_fail_stays_one_when_its_explanation_hangs(self) -> None:
+    async def test_a_fail_remains_a_fail_if_its_explanation_times_out(self) -> None:
         checking = self.spf.check(CLIENT, "", "alice@hung-exp.example")
         await self.asked("why.hung.example")
         self.time.advance(10.0)
         found = await checking
         self.assertEqual((found.result, found.explanation), ("fail", ""))
 
-    async def test_threads_that_are_stuck_do_not_hold_the_answer(self) -> None:
+    async def test_blocked_threads_do_not_delay_the_answer(self) -> None:
         stuck: list[Deferred[Any]] = []
 
         def run(*_: object) -> Deferred[Any]:
@@ -331,24 +331,24 @@ class Deadlines(TestCase):
         await wait_until(lambda: stuck)
         self.time.advance(11.0)
         found = await checking
-        self.assertEqual((found.result, found.problem), ("temperror", "the check took too long"))
+        self.assertEqual((found.result, found.problem), ("temperror", "the check timed out"))
 
-    async def test_when_too_many_are_checked_the_next_is_answered_at_once(self) -> None:
+    async def test_above_the_limit_of_checks_the_next_is_answered_at_once(self) -> None:
         self.patch(spf_check, "MAX_CHECKS", 2)
         hung = [self.spf.check(CLIENT, "", f"a@{n}.hung.example") for n in range(2)]
         found = self.successResultOf(self.spf.check(CLIENT, "", "alice@good.example"))
-        self.assertEqual((found.result, found.problem), ("temperror", "too many SPF checks at once"))
+        self.assertEqual((found.result, found.problem), ("temperror", "too many SPF checks in flight"))
         self.time.advance(10.0)
         await gatherResults(hung)
         self.assertEqual((await self.spf.check(CLIENT, "", "alice@good.example")).result, "pass")
 
-    async def test_closing_answers_whoever_waits(self) -> None:
+    async def test_closing_answers_all_checks_in_flight(self) -> None:
         waiting = self.spf.check(CLIENT, "", "a@a.hung.example")
         self.spf.close()
         self.assertEqual((await waiting).result, "temperror")
         self.assertEqual(self.spf.checks, 0)
 
-    async def test_who_stops_waiting_does_not_stop_the_check_for_others(self) -> None:
+    async def test_cancelling_does_not_cancel_the_check_for_others(self) -> None:
         self.server.moods["good.example"] = 0.2
         one, other = (self.spf.check(CLIENT, "", "alice@good.example") for _ in range(2))
         one.cancel()
@@ -357,7 +357,7 @@ class Deadlines(TestCase):
 
 
 class Flood(TestCase):
-    async def test_150_that_hang_hold_up_nothing_and_leave_nothing_behind(self) -> None:
+    async def test_150_hanging_checks_delay_nothing_and_leave_nothing_behind(self) -> None:
         server, passing = dns_server(self, ZONES, {".hung.example": NEVER}), TimeByHand()
         dns = resolver(self, server, timeout=2.0, time=passing)
         spf = SpfChecker(passing, runner(self, 2), time.thread_time, dns, 2.0, RULES)

@@ -1,4 +1,4 @@
-"""The resolver, and real DNS servers that are slow, sick, forged or old."""
+"""The resolver, with real DNS servers that are slow, failing, forging or old."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.dns import resolver as spf_dns
 from chapps_tw.dns.messages import FAILURE_TTL, DnsFailure
-from chapps_tw.dns.resolver import FIRST_PATIENCE, Resolver, SystemServers, nameservers
+from chapps_tw.dns.resolver import INITIAL_TIMEOUT, Resolver, SystemServers, nameservers
 from chapps_tw.mail.network import Server, parse_nameservers
 from tests.support.servers.dns import (
     BADVERS,
@@ -42,22 +42,22 @@ ZONES = {
 
 
 def down() -> DnsServer:
-    """A server that is no more."""
+    """A server that has stopped."""
     server = DnsServer({})
     server.stop()
     return server
 
 
-class Asking(TestCase):
+class Lookups(TestCase):
     """What reaches the name server."""
 
-    async def test_identical_questions_in_flight_are_one(self) -> None:
+    async def test_identical_lookups_in_flight_share_one_query(self) -> None:
         server = dns_server(self, ZONES, {"good.example": 0.2})
         spf = checker(self, server)
         await gatherResults([spf.check(f"192.0.2.{n}", "", f"user{n}@good.example") for n in range(30)])
         self.assertEqual(server.asked("good.example", "TXT"), 1)
 
-    async def test_answers_are_kept_for_their_ttl_negative_ones_too(self) -> None:
+    async def test_answers_are_cached_for_their_ttl_negative_ones_too(self) -> None:
         server = dns_server(self, ZONES)
         time = TimeByHand()
         dns = resolver(self, server, time=time)
@@ -72,60 +72,63 @@ class Asking(TestCase):
         await dns.ask("nowhere.example", "TXT")
         self.assertEqual(len(server.questions), 5)
 
-    async def test_a_failure_is_kept_for_a_moment(self) -> None:
+    async def test_a_failure_is_cached_briefly(self) -> None:
         server = dns_server(self, ZONES, {"good.example": SERVFAIL})
         dns = resolver(self, server)
         for _ in range(3):
             await self.assertFailure(dns.ask("good.example", "TXT"), DnsFailure)
         self.assertEqual(server.asked("good.example", "TXT"), 1)
 
-    async def test_a_truncated_answer_is_asked_for_over_tcp(self) -> None:
+    async def test_a_truncated_response_is_retried_over_tcp(self) -> None:
         server = dns_server(self, ZONES, {"good.example": TRUNCATED})
         dns = resolver(self, server)
         self.assertEqual(await dns.ask("good.example", "TXT"), ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
         self.assertEqual([protocol for _, _, protocol in server.questions], ["udp", "tcp"])
 
-    async def test_an_answer_of_more_records_or_octets_than_allowed_is_not_read(self) -> None:
+    async def test_a_response_over_the_limits_is_rejected(self) -> None:
         server = dns_server(self, {"many.example": addresses(*[f"192.0.2.{n}" for n in range(20)])})
         self.assertEqual(len(await resolver(self, server, records=21).ask("many.example", "A")), 20)
-        for bounds, why in (({"records": 20}, "21 records, 20 are"), ({"size": 4096}, "octets, 4096 are")):
-            server.moods["many.example"] = LONG if "size" in bounds else ""
-            dns = resolver(self, server, **bounds)
+        for limits, why in (
+            ({"records": 20}, "21 records, the limit is 20"),
+            ({"size": 4096}, "octets, the limit is 4096"),
+        ):
+            server.moods["many.example"] = LONG if "size" in limits else ""
+            dns = resolver(self, server, **limits)
             failure: Any = await self.assertFailure(dns.ask("many.example", "A"), DnsFailure)
             self.assertIn(why, failure.asked)
 
-    async def test_a_datagram_that_is_lost_is_sent_again(self) -> None:
+    async def test_a_lost_datagram_is_sent_again(self) -> None:
         server = dns_server(self, ZONES, {"good.example": NEVER})
         time = TimeByHand()
         waiting = resolver(self, server, time=time).ask("good.example", "TXT")
         await wait_until(lambda: server.questions)
         server.moods.clear()
-        time.advance(FIRST_PATIENCE)
+        time.advance(INITIAL_TIMEOUT)
         self.assertEqual(len(await waiting), 1)
         self.assertEqual(server.asked("good.example", "TXT"), 2)
 
-    async def test_an_answer_to_another_question_is_not_taken(self) -> None:
+    async def test_a_response_to_another_question_is_ignored(self) -> None:
         server = dns_server(self, ZONES, {"good.example": FORGED})
         answer = await resolver(self, server).ask("good.example", "TXT")
         self.assertEqual(answer, ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
 
-    async def test_a_server_without_edns_is_asked_without(self) -> None:
+    async def test_a_server_without_edns_is_queried_without_it(self) -> None:
         for mood in (FORMERR, NOTIMP, BADVERS):
             server = dns_server(self, ZONES, {"good.example": mood})
             self.assertEqual(len(await resolver(self, server).ask("good.example", "TXT")), 1, mood)
             self.assertEqual(server.asked("good.example", "TXT"), 2)
 
-    async def test_a_server_is_asked_over_ipv6_as_well(self) -> None:
+    async def test_a_server_can_have_an_ipv6_address(self) -> None:
         server = DnsServer(ZONES, {"good.example": TRUNCATED}, host="::1")
         self.addCleanup(server.stop)
         self.assertEqual(len(await resolver(self, server).ask("good.example", "TXT")), 1)
         self.assertEqual([protocol for _, _, protocol in server.questions], ["udp", "tcp"])
 
-    async def test_a_name_that_is_written_back_in_other_letters_is_the_same(self) -> None:
+    async def test_the_name_in_a_response_is_compared_without_case(self) -> None:
         server = dns_server(self, ZONES, {"good.example": SHOUTED})
         self.assertEqual(len(await resolver(self, server).ask("good.example", "TXT")), 1)
 
-    async def test_aliases_in_a_circle_are_a_failure_for_a_moment(self) -> None:
+    async def test_a_circular_cname_chain_is_a_failure_cached_briefly(self) -> None:
         server = dns_server(self, {f"c{n}.example": [record("CNAME", f"c{1 - n}.example.")] for n in range(2)})
         time = TimeByHand()
         dns = resolver(self, server, time=time)
@@ -136,8 +139,8 @@ class Asking(TestCase):
         await self.assertFailure(dns.ask("c0.example", "A"), DnsFailure)
         self.assertEqual(server.asked("c0.example", "A"), 2)
 
-    async def test_another_server_is_asked_where_one_cannot_be_reached_over_tcp(self) -> None:
-        self.patch(spf_dns, "FIRST_PATIENCE", 0.2)
+    async def test_the_next_server_is_queried_if_one_is_unreachable_over_tcp(self) -> None:
+        self.patch(spf_dns, "INITIAL_TIMEOUT", 0.2)
         good = dns_server(self, ZONES)
         refusing, full = (DnsServer(ZONES, {"good.example": TRUNCATED}, tcp=False) for _ in range(2))
         fill(self, full)
@@ -150,8 +153,8 @@ class Asking(TestCase):
             await self.assertFailure(alone.ask("good.example", "TXT"), DnsFailure)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    async def test_another_server_is_asked_where_one_is_down_sick_or_silent(self) -> None:
-        self.patch(spf_dns, "FIRST_PATIENCE", 0.2)
+    async def test_the_next_server_is_queried_if_one_is_down_failing_or_silent(self) -> None:
+        self.patch(spf_dns, "INITIAL_TIMEOUT", 0.2)
         good = dns_server(self, ZONES)
         sick = dns_server(self, ZONES, {"good.example": SERVFAIL})
         silent = dns_server(self, ZONES, {"good.example": NEVER})
@@ -159,16 +162,16 @@ class Asking(TestCase):
             dns = resolver(self, bad, good, timeout=30.0, time=reactor)
             self.assertEqual(len(await dns.ask("good.example", "TXT")), 1)
 
-    async def test_an_answer_that_cannot_be_read_has_another_server_asked_at_once(self) -> None:
+    async def test_the_next_server_is_queried_at_once_after_a_malformed_response(self) -> None:
         cut = dns_server(self, ZONES, {"good.example": CUT})
         empty = dns_server(self, {"good.example": [EMPTY]})
         good = dns_server(self, ZONES)
-        self.patch(spf_dns, "FIRST_PATIENCE", 60.0)
+        self.patch(spf_dns, "INITIAL_TIMEOUT", 60.0)
         dns = resolver(self, cut, empty, good, timeout=60.0)
         self.assertEqual(await dns.ask("good.example", "TXT"), ((b"v=spf1 ip4:192.0.2.0/24 -all",),))
         self.assertEqual([len(server.questions) for server in (cut, empty, good)], [1, 1, 1])
 
-    async def test_a_record_that_cannot_be_read_does_not_hide_the_others(self) -> None:
+    async def test_a_malformed_record_does_not_hide_the_others(self) -> None:
         for records in ([EMPTY, *ZONES["good.example"]], [*ZONES["good.example"], EMPTY, txt("other")]):
             server = dns_server(self, {"good.example": records})
             self.assertEqual((await checker(self, server).check("192.0.2.1", "", "a@good.example")).result, "pass")
@@ -178,41 +181,41 @@ class Asking(TestCase):
         silent = dns_server(self, ZONES, {"good.example": NEVER})
         cut = dns_server(self, ZONES, {"good.example": CUT})
         gone = down()
-        self.patch(spf_dns, "FIRST_PATIENCE", 60.0)
+        self.patch(spf_dns, "INITIAL_TIMEOUT", 60.0)
         failure: Any = await self.assertFailure(
             resolver(self, sick, cut, gone, silent, timeout=4.0, time=reactor).ask("good.example", "TXT"), DnsFailure
         )
-        self.assertEqual(failure.problem, "no answer from DNS in time")
+        self.assertEqual(failure.problem, "DNS lookup timed out")
         self.assertEqual(
             failure.asked,
-            f"127.0.0.1:{sick.port} answered SERVFAIL, 127.0.0.1:{cut.port} answered a message without its end, "
-            f"127.0.0.1:{gone.port} cannot be reached, 127.0.0.1:{silent.port} has not answered",
+            f"127.0.0.1:{sick.port} answered SERVFAIL, 127.0.0.1:{cut.port} sent an incomplete message, "
+            f"127.0.0.1:{gone.port} is unreachable, 127.0.0.1:{silent.port} did not answer",
         )
         failure = await self.assertFailure(resolver(self, sick).ask("good.example", "TXT"), DnsFailure)
-        wanted = f"no DNS server has an answer (127.0.0.1:{sick.port} answered SERVFAIL)"
-        self.assertEqual((str(failure), str(failure.again())), (wanted, wanted))
+        wanted = f"no usable response from any DNS server (127.0.0.1:{sick.port} answered SERVFAIL)"
+        self.assertEqual((str(failure), str(failure.copy())), (wanted, wanted))
 
-    async def test_a_check_without_an_answer_tells_whom_it_asked_apart_from_the_problem(self) -> None:
+    async def test_a_failed_check_names_the_servers_apart_from_the_problem(self) -> None:
         server = dns_server(self, ZONES, {"good.example": NEVER, "sick.example": SERVFAIL})
         for domain, timeout, problem, what in (
-            ("good.example", 2.0, "no answer from DNS in time", "has not answered"),
-            ("sick.example", 30.0, "no DNS server has an answer", "answered SERVFAIL"),
+            ("good.example", 2.0, "DNS lookup timed out", "did not answer"),
+            ("sick.example", 30.0, "no usable response from any DNS server", "answered SERVFAIL"),
         ):
             found = await checker(self, server, timeout, reactor).check("192.0.2.1", "", f"a@{domain}")
             self.assertEqual(found.problem, f"TXT of {domain}: {problem}")
             self.assertEqual(found.asked, f"127.0.0.1:{server.port} {what}")
 
-    async def test_no_server_at_all_is_a_failure_at_once(self) -> None:
+    async def test_without_any_server_a_lookup_fails_at_once(self) -> None:
         dns = resolver(self, down().address, ("::1", down().port), timeout=30.0)
         await self.assertFailure(dns.ask("good.example", "TXT"), DnsFailure)
 
-    async def test_names_that_cannot_be_asked_have_no_records(self) -> None:
+    async def test_invalid_names_have_no_records(self) -> None:
         server = dns_server(self, ZONES)
         dns = resolver(self, server)
         for name in ("a" * 64 + ".example", ".".join(["a" * 60] * 5), "a..example", ""):
             self.assertEqual(await dns.ask(name, "A"), (), name)
 
-    async def test_the_memory_is_bounded(self) -> None:
+    async def test_the_cache_is_bounded(self) -> None:
         self.patch(spf_dns, "MAX_CACHED", 3)
         server = dns_server(self, ZONES)
         dns = resolver(self, server)
@@ -264,7 +267,7 @@ class Servers(TestCase):
             error = self.assertRaises(ValueError, parse_nameservers, text)
             self.assertIn(repr(text), str(error))
 
-    def test_the_systems_are_those_of_its_file_as_it_is_now(self) -> None:
+    def test_the_system_servers_follow_resolv_conf(self) -> None:
         path = Path(self.enterContext(TemporaryDirectory()), "resolv.conf")
         servers = SystemServers(str(path))
         self.assertEqual(servers(), [("127.0.0.1", 53)])
@@ -279,7 +282,7 @@ class Servers(TestCase):
         path.unlink()
         self.assertEqual(servers(), [("203.0.113.53", 53)])
 
-    async def test_a_change_of_servers_holds_for_the_next_question(self) -> None:
+    async def test_a_change_of_servers_applies_to_the_next_lookup(self) -> None:
         one, other = (dns_server(self, ZONES) for _ in range(2))
         asked = [Server(*one.address)]
         dns = Resolver(reactor, runner(self), lambda: asked, 5.0)
@@ -289,5 +292,5 @@ class Servers(TestCase):
         await dns.ask("good.example", "A")
         self.assertEqual([len(server.questions) for server in (one, other)], [1, 1])
 
-    def test_without_any_the_systems_are_asked(self) -> None:
+    def test_the_system_servers_are_the_default(self) -> None:
         self.assertTrue(nameservers(())())

@@ -52,7 +52,7 @@ def waiting(runs: list[Deferred[Any]]) -> int:
 
 def only_silence_is_waited_for(runs: list[Deferred[Any]], dns: Resolver, server: DnsServer) -> bool:
     """Whether all that have no result wait for an answer that the server never gives."""
-    hung = [waiters for question, waiters in dns._waiting.items() if server.moods.get(question) == NEVER]
+    hung = [waiters for question, waiters in dns._pending.items() if server.moods.get(question) == NEVER]
     return waiting(runs) == sum(waiting(waiters) for waiters in hung)
 
 

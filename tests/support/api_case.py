@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.book_case import shared
 from tests.support.rest_client import ask
-from tests.support.servers.common import wait_until
+from tests.support.servers.common import HANGS, wait_until
 from tests.support.servers.redis import RedisProcess
 from tests.support.servers.service import Options, Service
 from tests.support.servers.sql import MariaDB, PostgreSQL
@@ -72,7 +72,7 @@ class APITestCase(unittest.TestCase):
         """Create an object of the book; returns its id."""
         return int(self.expect(201, service, "POST", f"/{kind}/", fields)["response"]["id"])
 
-    def wait_for(self, what: str, true: Callable[[], object], seconds: float = 60.0) -> None:
+    def wait_for(self, what: str, true: Callable[[], object], seconds: float = HANGS) -> None:
         """Fail unless something comes true in time."""
         try:
             wait_until(true, what, seconds)

@@ -23,6 +23,7 @@ from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.models import metadata
 from chapps_tw.database.threads import Threads
 from chapps_tw.interfaces.book import BookUnavailable
+from tests.support.servers.common import HANGS
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
 CLOCK: Any = reactor
@@ -92,7 +93,7 @@ def working(threads: Threads) -> int:
     return int(found.busyWorkerCount + found.backloggedWorkCount)
 
 
-async def once_available(ask: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
+async def once_available(ask: Callable[[], Awaitable[T]], seconds: float = HANGS) -> T:
     """Ask until there is an answer, which is returned."""
     end = CLOCK.seconds() + seconds
     while True:

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Mapping
 from types import TracebackType
 
+from tests.support.servers.common import HANGS
+
 Address = tuple[str, int] | str
 
 _numbers = itertools.count(1)
@@ -69,7 +71,7 @@ class PolicyClient:
     :param timeout: seconds that an answer may take before :class:`TimeoutError`.
     """
 
-    def __init__(self, address: Address, timeout: float = 30.0) -> None:
+    def __init__(self, address: Address, timeout: float = HANGS) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family)
         self.socket.settimeout(timeout)

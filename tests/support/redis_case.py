@@ -22,6 +22,7 @@ from chapps_tw.config.settings import Redis
 from chapps_tw.interfaces.state import Fill, LiveState, Outcome, Rules, Spend, StateUnavailable
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
+from tests.support.servers.common import HANGS
 from tests.support.servers.redis import RedisProcess
 
 reactor: Any = installed_reactor
@@ -46,7 +47,7 @@ async def pause(seconds: float) -> None:
     await deferLater(reactor, seconds)
 
 
-async def eventually(true: Callable[[], object], seconds: float = 40.0) -> None:
+async def eventually(true: Callable[[], object], seconds: float = HANGS) -> None:
     """Wait until something is so."""
     begin = time.monotonic()
     while not true():
@@ -55,7 +56,7 @@ async def eventually(true: Callable[[], object], seconds: float = 40.0) -> None:
         await pause(0.01)
 
 
-async def repeated(ask: Callable[[], Awaitable[object]], seconds: float = 40.0) -> None:
+async def repeated(ask: Callable[[], Awaitable[object]], seconds: float = HANGS) -> None:
     """Ask again and again until the answer is yes."""
     begin = time.monotonic()
     while not await ask():
@@ -79,7 +80,6 @@ class RedisTestCase(TestCase):
     server_options: dict[str, Any] = {}  # noqa: RUF012
     redis = Redis()
     deadline = AMPLE
-    timeout = 100
 
     def setUp(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -197,7 +197,6 @@ class RedisStateTestCase(TestCase):
     """With the shared server, emptied; ``clock`` is whether time stands still but for :meth:`advance`."""
 
     clock = True
-    timeout = 100
     prefix = "chapps"
     state: LiveState
 

@@ -24,12 +24,13 @@ from chapps_tw.database.threads import Threads
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PostfixPolicyRequest
-from chapps_tw.observe.decision_log import DecisionLog, Search
 from chapps_tw.observe.decision_record import Record, record_of
+from chapps_tw.observe.decision_ring import DecisionRing, Search, SequencedRecord
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained, WrongPasscode
 from chapps_tw.security.tokens import TokenStore
 from chapps_tw.state.sqlite.store import SqliteState
+from tests.support.servers.common import HANGS
 
 PASSCODE = "open sesame"
 
@@ -67,7 +68,7 @@ def ask(
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode()
         sent.setdefault("Content-Type", "application/json")
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANGS)
     try:
         connection.request(method, path, body, sent)
         response = connection.getresponse()
@@ -80,7 +81,7 @@ def ask(
         connection.close()
 
 
-def send_raw(port: int, data: bytes, seconds: float = 60.0) -> bytes:
+def send_raw(port: int, data: bytes, seconds: float = HANGS) -> bytes:
     """Send bytes as they are; returns all that comes until the other side closes or is silent. Blocks."""
     with socket.create_connection(("127.0.0.1", port), seconds) as connection:
         connection.sendall(data)
@@ -147,7 +148,7 @@ class Node:
         self.records: list[Record] = [record_of("outbound", "", PostfixPolicyRequest({"sender": "a"}), within, 1.5)]
         self.sent = -1
         self.searched: list[Mapping[str, str]] = []
-        self.decisions: DecisionLog | None = None
+        self.decisions: DecisionRing | None = None
         self.api = API(
             self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
             find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=time.time,
@@ -177,7 +178,7 @@ class Node:
         more.setdefault("token", self.token)
         return deferToThread(ask, self.port, method, path, body, **more)
 
-    def send_raw(self, data: bytes, seconds: float = 60.0) -> Deferred[bytes]:
+    def send_raw(self, data: bytes, seconds: float = HANGS) -> Deferred[bytes]:
         return deferToThread(send_raw, self.port, data, seconds)
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:
@@ -186,9 +187,12 @@ class Node:
         self.explained.append((listener, attributes))
         return Explained(self.records[self.sent], self.records)
 
-    def _find(self, wanted: Mapping[str, str]) -> Search:
+    def _find(self, wanted: Mapping[str, str], after: int | None) -> Search:
         self.searched.append(wanted)
-        return self.decisions.search(wanted) if self.decisions else Search(iter(self.records), len(self.records), 1.5)
+        if self.decisions is not None:
+            return self.decisions.search(wanted, after)
+        count = len(self.records)
+        return Search((SequencedRecord(1, each) for each in self.records), count, 1.5, count)
 
     async def _write(self, passcode: str) -> tuple[str, list[str]]:
         if passcode != PASSCODE:

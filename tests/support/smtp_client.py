@@ -6,6 +6,8 @@ import smtplib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tests.support.servers.common import HANGS
+
 Reply = tuple[int, str]
 
 
@@ -36,7 +38,7 @@ class Replies(NamedTuple):
 class SMTPClient(smtplib.SMTP):
     """One SMTP session."""
 
-    def __init__(self, port: int, timeout: float = 30.0) -> None:
+    def __init__(self, port: int, timeout: float = HANGS) -> None:
         super().__init__("127.0.0.1", port, "client.example.net", timeout)
         self.ehlo()
 

@@ -47,14 +47,14 @@ class TimeByHand(Clock):
 
 
 def resolver(
-    test: TestCase, *servers: DnsServer | tuple[str, int], timeout: float = 5.0, time: Any = None, **bounds: int
+    test: TestCase, *servers: DnsServer | tuple[str, int], timeout: float = 5.0, time: Any = None, **limits: int
 ) -> Resolver:
     """A resolver that asks these servers, with no memory of earlier tests.
 
     :param time: the reactor whose time counts; one whose time stands still when ``None``.
     """
     asked = [Server(*(server if isinstance(server, tuple) else server.address)) for server in servers]
-    found = Resolver(time or TimeByHand(), runner(test), lambda: asked, timeout, bounds=Bounds(**bounds))
+    found = Resolver(time or TimeByHand(), runner(test), lambda: asked, timeout, bounds=Bounds(**limits))
     test.addCleanup(found.close)
     return found
 

@@ -1,4 +1,4 @@
-"""``chapps-cli``: each command, run as the program runs it."""
+"""``chapps-cli``: each command, run as a program."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.paths import ROOT
 from tests.support.servers.common import free_port
 
-WORLD = cli.World(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
+WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
 
 
 class Ran(NamedTuple):
@@ -56,7 +56,7 @@ def run(config: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return run_one
 
 
-def test_version_is_the_packages(run: Run) -> None:
+def test_version_prints_the_version_of_the_package(run: Run) -> None:
     assert run("version").out == f"CHAPPS-TW v{chapps_tw.__version__}\n"
 
 
@@ -78,7 +78,7 @@ def test_check_config_names_the_listeners(run: Run, config: Path) -> None:
     assert "  HTTP API: tcp:8080:interface=127.0.0.1\n" in ran.out
 
 
-def test_check_config_tells_every_problem_at_once(run: Run, config: Path) -> None:
+def test_check_config_reports_every_problem_at_once(run: Run, config: Path) -> None:
     config.write_text(f"{config.read_text()}user_kee = x\nrequest_timeout = soon\n[Nonsense]\nx = 1\n")
     ran = run("check-config")
     assert (ran.code, ran.out) == (1, "")
@@ -87,7 +87,7 @@ def test_check_config_tells_every_problem_at_once(run: Run, config: Path) -> Non
     assert all(line.startswith(f"chapps-cli: {config}: ") for line in lines)
 
 
-def test_a_file_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(run: Run, tmp_path: Path) -> None:
     ran = run("check-config", file=tmp_path / "other.ini")
     assert ran.code == 1
     assert "other.ini: cannot be read" in ran.err
@@ -96,7 +96,7 @@ def test_a_file_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
 # --- flush-config ---
 
 
-def test_flush_config_writes_what_loads_to_the_same_settings(run: Run, config: Path) -> None:
+def test_flush_config_writes_a_file_with_the_same_settings(run: Run, config: Path) -> None:
     config.write_text("[Redis]\npassword = 00123%\n[OutboundQuotaPolicy]\nmargin = 15%\n")
     before = load(str(config))
     assert run("admin", "flush-config").code == 0
@@ -104,7 +104,7 @@ def test_flush_config_writes_what_loads_to_the_same_settings(run: Run, config: P
     assert "# Seconds of the rolling interval." in config.read_text()
 
 
-def test_flush_config_makes_the_file_readable_by_its_owner_alone(run: Run, config: Path) -> None:
+def test_flush_config_writes_a_file_of_mode_0600(run: Run, config: Path) -> None:
     config.chmod(0o644)
     ran = run("admin", "flush-config")
     assert config.stat().st_mode & 0o7777 == 0o600
@@ -126,7 +126,7 @@ def test_flush_config_follows_a_symbolic_link(run: Run, config: Path, tmp_path: 
     assert "request_timeout" in config.read_text()
 
 
-def test_flush_config_that_fails_leaves_everything_as_it_was(run: Run, config: Path, tmp_path: Path) -> None:
+def test_a_failed_flush_config_changes_nothing(run: Run, config: Path, tmp_path: Path) -> None:
     busy = tmp_path / "directory"
     busy.mkdir()
     before = sorted(tmp_path.iterdir())
@@ -144,7 +144,7 @@ def stdin_of(monkeypatch: pytest.MonkeyPatch, path: Path, text: str) -> None:
     monkeypatch.setattr("sys.stdin", path.open())
 
 
-def test_passcode_prints_a_line_that_the_configuration_takes(
+def test_passcode_prints_a_line_for_the_configuration(
     run: Run, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stdin_of(monkeypatch, tmp_path / "stdin", "correct horse\n")
@@ -164,7 +164,7 @@ def test_a_passcode_is_salted() -> None:
     assert make_hash("same") != make_hash("same")
 
 
-def test_the_hash_of_chapps_is_read() -> None:
+def test_the_hash_format_of_chapps_is_accepted() -> None:
     digest = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
     assert verify("password", digest)
     assert not verify("Password", digest)
@@ -174,7 +174,7 @@ def test_the_hash_of_chapps_is_read() -> None:
     "stored",
     ["", "password", "scrypt$", "scrypt$3$8$1$c2FsdHNhbHQ=$" + "A" * 44, "scrypt$4194304$8$1$c2FsdA==$" + "A" * 44],
 )
-def test_nothing_matches_what_is_no_hash(stored: str) -> None:
+def test_no_passcode_matches_an_invalid_hash(stored: str) -> None:
     assert not verify("password", stored)
     assert not verify(stored, stored)
 
@@ -182,7 +182,7 @@ def test_nothing_matches_what_is_no_hash(stored: str) -> None:
 # --- the database ---
 
 
-def test_db_setup_makes_the_tables_and_says_when_nothing_is_to_do(run: Run, tmp_path: Path) -> None:
+def test_db_setup_creates_the_tables_and_says_when_they_are_up_to_date(run: Run, tmp_path: Path) -> None:
     assert "set up at revision" in run("admin", "db-setup").out
     assert "is up to date" in run("admin", "db-setup").out
     with sqlite3.connect(tmp_path / "chapps.sqlite3") as database:
@@ -197,7 +197,7 @@ def test_examples_are_added_once(run: Run, tmp_path: Path) -> None:
         assert database.execute("SELECT count(*) FROM users").fetchone() == (2,)
 
 
-def test_a_database_that_is_away_is_told_without_its_password(run: Run, config: Path) -> None:
+def test_an_unavailable_database_is_reported_without_its_password(run: Run, config: Path) -> None:
     config.write_text(
         "[PolicyConfigAdapter]\nadapter = postgresql\ndb_host = 127.0.0.1\n"
         f"db_port = {free_port()}\ndb_pass = hunter22\n"
@@ -210,7 +210,7 @@ def test_a_database_that_is_away_is_told_without_its_password(run: Run, config: 
     assert "Traceback" not in ran.err
 
 
-def test_a_file_that_is_no_database_is_told(run: Run, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_reported(run: Run, tmp_path: Path) -> None:
     (tmp_path / "chapps.sqlite3").write_bytes(b"not a database" * 1000)
     assert run("admin", "db-setup").err.endswith(
         "/chapps.ini: [PolicyConfigAdapter] db_name: the database cannot be used: file is not a database\n"
@@ -220,7 +220,7 @@ def test_a_file_that_is_no_database_is_told(run: Run, tmp_path: Path) -> None:
 # --- tokens ---
 
 
-def test_a_token_can_be_made_listed_and_revoked(run: Run, tmp_path: Path) -> None:
+def test_a_token_can_be_created_listed_and_revoked(run: Run, tmp_path: Path) -> None:
     token = run("token", "create", "billing").out.strip()
     reader = run("token", "create", "help desk", "--read-only").out.strip()
     store = TokenStore(str(tmp_path / "api-token"))
@@ -231,14 +231,16 @@ def test_a_token_can_be_made_listed_and_revoked(run: Run, tmp_path: Path) -> Non
     assert run("token", "revoke", "billing").err == "chapps-cli: there is no token named 'billing'\n"
 
 
-def test_a_name_makes_one_token(run: Run) -> None:
+def test_token_names_are_unique(run: Run) -> None:
     assert run("token", "create", "billing").code == 0
-    assert run("token", "create", "billing") == (1, "", "chapps-cli: there is a token named 'billing' already\n")
+    assert run("token", "create", "billing") == (1, "", "chapps-cli: a token named 'billing' exists already\n")
 
 
 def test_show_prints_the_first_token(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "api-token"
-    assert run("token", "show").err == f"chapps-cli: {path}: is not there; the service makes it at its first start\n"
+    assert (
+        run("token", "show").err == f"chapps-cli: {path}: does not exist; the service creates it at its first start\n"
+    )
     TokenStore(str(path)).make_first()
     assert run("token", "show").out == path.read_text()
     run("token", "revoke", "first")
@@ -252,7 +254,7 @@ def test_show_prints_the_first_token(run: Run, tmp_path: Path) -> None:
 def answering(
     *parts: bytes, family: socket.AddressFamily = socket.AF_INET, path: str = ""
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """A policy server for one connection: keeps what it is asked, sends its answer in parts."""
+    """A policy server for one connection: stores the request, sends its answer in parts."""
     asked: list[bytes] = []
     with socket.socket(family) as server:
         server.bind(path or ("127.0.0.1", 0))
@@ -275,7 +277,7 @@ def answering(
         thread.join(30)
 
 
-def test_ask_prints_the_answer_to_a_request_of_postfix_form(run: Run) -> None:
+def test_ask_sends_a_request_like_postfix_and_prints_the_answer(run: Run) -> None:
     with answering(b"action=REJ", b"ECT no\n", b"\n") as (port, asked):
         ran = run("ask", "--user", "ann", "--sender", "ann@x.example", "--port", str(port), "helo_name=h=1", "size=7")
     assert (ran.code, ran.out) == (0, "action=REJECT no\n")
@@ -285,7 +287,7 @@ def test_ask_prints_the_answer_to_a_request_of_postfix_form(run: Run) -> None:
     assert {"protocol_state=RCPT", "sasl_username=ann", "sender=ann@x.example", "helo_name=h=1", "size=7"} < set(lines)
 
 
-def test_each_question_is_a_message_of_its_own() -> None:
+def test_each_request_has_another_instance() -> None:
     first, second = (request("", "", "", "192.0.2.1", {}) for _ in range(2))
     assert first != second
     same = request("", "", "", "192.0.2.1", {"instance": "1"})
@@ -298,25 +300,27 @@ def test_ask_over_a_unix_socket(run: Run, tmp_path: Path) -> None:
         assert run("ask", "--socket", path).out == "action=DUNNO\n"
 
 
-def test_ask_says_who_is_not_there(run: Run) -> None:
+def test_ask_reports_a_refused_connection(run: Run) -> None:
     port = free_port()
-    assert run("ask", "--port", str(port)).err == f"chapps-cli: 127.0.0.1:{port} cannot be asked: Connection refused\n"
+    assert (
+        run("ask", "--port", str(port)).err == f"chapps-cli: cannot connect to 127.0.0.1:{port}: Connection refused\n"
+    )
 
 
-def test_ask_says_when_the_connection_ends_without_an_answer(run: Run) -> None:
+def test_ask_reports_an_incomplete_answer(run: Run) -> None:
     with answering(b"action=DUNNO\n") as (port, _):
         ran = run("ask", "--port", str(port))
-    assert "ended the connection without a whole answer" in ran.err
+    assert "sent no complete answer" in ran.err
 
 
-def test_ask_does_not_wait_for_ever() -> None:
+def test_ask_times_out() -> None:
     silent = socket.create_server(("127.0.0.1", 0))
     with silent, pytest.raises(AskError, match=r"did not answer in 0\.1 s"):
         ask(silent.getsockname()[:2], b"\n", 0.1)
 
 
 @pytest.mark.parametrize("other", ["no-value-sign\nx=1", "a=b\nc=d", "=x"])
-def test_ask_refuses_what_would_be_another_attribute(run: Run, other: str) -> None:
+def test_ask_refuses_a_value_that_would_add_an_attribute(run: Run, other: str) -> None:
     assert "must be one line: NAME=VALUE" in run("ask", other).err
 
 
@@ -346,21 +350,21 @@ def test_the_configuration_that_is_named_last_wins(config: Path, capsys: pytest.
         *(("--port", value) for value in ("0", "65536", "-1", "1.5", "smtp", "")),
     ],
 )
-def test_what_is_no_number_for_an_option_is_a_usage_error(
+def test_an_invalid_number_is_a_usage_error(
     run: Run, option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         run("ask", f"{option}={value}")
     assert ended.value.code == 2
-    assert f"argument {option}: {value!r} is no " in capsys.readouterr().err
+    assert f"argument {option}: {value!r} is not a " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("host", [".", "a" * 70, "a..b"])
-def test_what_is_no_name_of_a_host_is_told(run: Run, host: str) -> None:
-    assert run("ask", "--host", host) == (1, "", f"chapps-cli: {host}:10225 is no name of a host\n")
+def test_an_invalid_host_name_is_reported(run: Run, host: str) -> None:
+    assert run("ask", "--host", host) == (1, "", f"chapps-cli: {host}:10225 is not a host name\n")
 
 
-def test_an_attribute_without_a_value_is_told(run: Run) -> None:
+def test_an_attribute_without_a_value_is_reported(run: Run) -> None:
     with answering(b"action=DUNNO\n\n") as (port, asked):
         assert run("ask", "--port", str(port), "foo") == (1, "", "chapps-cli: 'foo' must be NAME=VALUE\n")
         assert run("ask", "--port", str(port), "size=").code == 0
@@ -387,29 +391,29 @@ def test_flush_config_does_not_follow_a_link_to_itself(run: Run, tmp_path: Path)
         '[{"name": "a", "scope": "full", "created": 1, "sha256": "\u00fc"}]',
     ],
 )  # fmt: skip
-def test_a_damaged_list_of_tokens_is_told(run: Run, tmp_path: Path, text: str) -> None:
+def test_a_damaged_list_of_tokens_is_reported(run: Run, tmp_path: Path, text: str) -> None:
     path = tmp_path / "api-tokens.json"
     path.write_text(text)
     for command in (("list",), ("create", "other"), ("revoke", "other")):
         ran = run("token", *command)
         assert (ran.code, ran.out) == (1, "")
-        assert ran.err.startswith(f"chapps-cli: {path}: is no list of tokens (")
+        assert ran.err.startswith(f"chapps-cli: {path}: not a list of tokens (")
     with pytest.raises(TokenError):
         TokenStore(str(tmp_path / "api-token")).scope_of("guess")
 
 
-def test_a_first_token_that_cannot_be_read_is_told(run: Run, tmp_path: Path) -> None:
+def test_an_unreadable_first_token_is_reported(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "api-token"
     path.write_bytes(b"\xff")
-    assert run("token", "show").err == f"chapps-cli: {path}: is no token\n"
-    assert run("token", "list").err == f"chapps-cli: {path}: cannot be read (it is no text)\n"
+    assert run("token", "show").err == f"chapps-cli: {path}: not a token\n"
+    assert run("token", "list").err == f"chapps-cli: {path}: cannot be read (not UTF-8 text)\n"
     path.unlink()
     path.mkdir()
     assert run("token", "show").err == f"chapps-cli: {path}: cannot be read (Is a directory)\n"
 
 
 @pytest.mark.parametrize("closed", ["stdin", "end"])
-def test_a_passcode_that_cannot_be_read_is_told(
+def test_an_unreadable_passcode_is_reported(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closed: str
 ) -> None:
     if closed == "stdin":
@@ -420,7 +424,7 @@ def test_a_passcode_that_cannot_be_read_is_told(
         assert run("admin", "passcode").err == "chapps-cli: the passcode is empty\n"
 
 
-def test_a_passcode_in_place_of_its_hash_is_told(run: Run, config: Path) -> None:
+def test_a_passcode_instead_of_its_hash_is_reported(run: Run, config: Path) -> None:
     plain = config.read_text()
     config.write_text(f"{plain}password = hunter2\n")
     ran = run("check-config")
@@ -460,12 +464,12 @@ def shell(command: str, config: Path, out: int = subprocess.PIPE) -> subprocess.
         (">&-", "there is no standard output to write to"),
     ],
 )
-def test_a_token_that_nobody_could_read_is_not_kept(config: Path, to: str, why: str) -> None:
+def test_a_token_that_could_not_be_printed_is_revoked(config: Path, to: str, why: str) -> None:
     assert shell(f"$CLI token create billing {to}", config).stderr == f"chapps-cli: {why}\n"
     assert TokenStore(str(config.with_name("api-token"))).list() == []
 
 
-def test_a_token_whose_reader_is_gone_is_not_kept(config: Path) -> None:
+def test_a_token_is_revoked_if_the_pipe_is_broken(config: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -476,13 +480,13 @@ def test_a_token_whose_reader_is_gone_is_not_kept(config: Path) -> None:
     assert TokenStore(str(config.with_name("api-token"))).list() == []
 
 
-def test_output_that_a_terminal_has_no_letters_for_is_shown(config: Path) -> None:
+def test_output_that_the_terminal_cannot_encode_is_printed(config: Path) -> None:
     assert shell("$CLI token create käse", config).returncode == 0
     listed = shell("PYTHONIOENCODING=ascii $CLI token list", config)
     assert (listed.returncode, listed.stdout[-8:]) == (0, r"k\xe4se" + "\n")
 
 
-def test_ctrl_c_ends_it_without_a_traceback(config: Path) -> None:
+def test_ctrl_c_exits_without_a_traceback(config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         command = [sys.executable, "-m", "chapps_tw.application.admin", "ask", "--port", str(port)]
@@ -496,8 +500,8 @@ def test_ctrl_c_ends_it_without_a_traceback(config: Path) -> None:
     assert process.returncode == 128 + signal.SIGINT
 
 
-def test_check_config_says_what_dns_must_have_for_the_helo_whitelist(run: Run, config: Path) -> None:
+def test_check_config_shows_the_dns_records_that_the_helo_whitelist_needs(run: Run, config: Path) -> None:
     config.write_text(f"{config.read_text()}helo_whitelist = mx.example.org:192.0.2.1; me.example:127.0.0.1\n")
     told = [line for line in run("check-config").out.splitlines() if "helo_whitelist" in line]
     wanted = "mx.example.org has 192.0.2.1 in DNS (A), whose name there (PTR) is mx.example.org"
-    assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 counts while {wanted}"]
+    assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 applies while {wanted}"]

@@ -1,4 +1,4 @@
-"""``chapps-cli ask`` finds a running service by its configuration, and says what it did."""
+"""``chapps-cli ask`` finds a running service by its configuration, and says that the request was counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 from tests.support.servers.service import Service
 
 
-def test_it_asks_where_the_configuration_says_and_tells_that_it_was_counted() -> None:
+def test_the_configured_listener_is_used_and_the_request_is_reported_as_counted() -> None:
     service = Service().start()
     try:
         command = [
@@ -28,4 +28,4 @@ def test_it_asks_where_the_configuration_says_and_tells_that_it_was_counted() ->
     finally:
         service.remove()
     assert (ran.returncode, ran.stdout[:13]) == (0, "action=REJECT"), ran
-    assert ran.stderr == "chapps-cli: this was counted as a message would be\n"
+    assert ran.stderr == "chapps-cli: the request was counted like a real message\n"

@@ -144,7 +144,7 @@ class DocsPageTests(APITestCase):
         with self.window(DESKTOP, "guess") as window:
             answer = window.page.goto(self.url("/docs"))
             assert answer
-            self.assertEqual((answer.status, answer.json()["detail"]), (401, "The token is none of ours."))
+            self.assertEqual((answer.status, answer.json()["detail"]), (401, "The token is invalid."))
 
     def test_on_a_phone_nothing_is_wider_than_the_screen(self) -> None:
         with self.window(PHONE, self.service.token) as window:

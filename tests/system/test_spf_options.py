@@ -55,13 +55,13 @@ class SpfOptionTests(unittest.TestCase):
         self.assertTrue(self.answer("three.example").startswith("PREPEND Received-SPF: pass "))
         self.assertIn("Void lookup limit of 3 exceeded", self.answer("four.example"))
         self.assertIn("SPF record of more than 512 octets", self.answer("long.example"))
-        self.assertIn("A of many.example: no DNS server has an answer", self.answer("many.example"))
+        self.assertIn("A of many.example: no usable response from any DNS server", self.answer("many.example"))
 
     def test_which_servers_were_asked_is_told_in_the_log_and_to_no_sender(self) -> None:
         self.assertEqual(
             self.answer("sick.example"),
             "451 4.4.3 SPF record(s) temporarily unavailable: "
-            "sick.example: TXT of sick.example: no DNS server has an answer",
+            "sick.example: TXT of sick.example: no usable response from any DNS server",
         )
         told = f"(127.0.0.1:{self.dns.port} answered SERVFAIL)"
         wait_until(lambda: told in self.service.decisions(), "that the log names the servers")

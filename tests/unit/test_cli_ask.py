@@ -1,4 +1,4 @@
-"""Where ``chapps-cli ask`` asks, as the configuration says."""
+"""How ``chapps-cli ask`` selects a configured listener."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def listener(name: str, listen: str, policies: tuple[str, ...] = OUT) -> Listene
     return Listener(name=name, listen=listen, policies=policies)
 
 
-def test_users_are_asked_about_where_users_are_judged_and_strangers_where_strangers_are() -> None:
+def test_a_request_with_a_user_goes_to_an_outbound_listener_and_others_to_an_inbound_one() -> None:
     listeners = Settings().listeners
     assert address_of(listeners, "", True) == ("127.0.0.1", 10225)
     assert address_of(listeners, "", False) == ("127.0.0.1", 10226)
@@ -32,13 +32,13 @@ def test_users_are_asked_about_where_users_are_judged_and_strangers_where_strang
         (r"unix:/run/a\:b:mode=660", "/run/a:b"),
     ],
 )
-def test_an_endpoint_is_asked_where_it_listens(endpoint: str, address: object) -> None:
+def test_the_address_of_an_endpoint_is_used(endpoint: str, address: object) -> None:
     assert address_of([listener("a", endpoint)], "", True) == address
 
 
-def test_a_listener_that_is_not_there_or_does_not_say_where_is_told() -> None:
+def test_a_missing_listener_or_one_without_address_is_reported() -> None:
     listeners = [listener("a", "systemd:domain=INET:index=0"), listener("b", "tcp:9")]
-    with pytest.raises(AskError, match="does not say where: give --port or --socket"):
+    with pytest.raises(AskError, match="has no address: give --port or --socket"):
         address_of(listeners, "", True)
     with pytest.raises(AskError, match="no listener c; it has: a, b"):
         address_of(listeners, "c", True)

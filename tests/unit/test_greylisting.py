@@ -11,7 +11,7 @@ from chapps_tw.config.settings import Settings
 from chapps_tw.config.values import parse_recipients
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import StateUnavailable
-from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.decision import Decision, Reason, ReasonCode
 from chapps_tw.mail.request import PostfixPolicyRequest
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.state.sqlite.store import SqliteState
@@ -38,7 +38,7 @@ class GreylistingCase(PolicyCase):
     def decide(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> Decision:
         return self.run_now(self.policy.decide(request(instance, **attributes), earlier))
 
-    def reason(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> Reason:
+    def reason(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> ReasonCode:
         return self.decide(instance, *earlier, **attributes).reason
 
 

@@ -38,7 +38,7 @@ MAY: dict[str, frozenset[str]] = {
         "application": (
             "cli config database dns interfaces mail observe outbound policies postfix rest security sockets spf state"
         ),
-        "service": "application config observe security",
+        "service": "application config observe policies security",
     }.items()
 }
 # Joins the parts, and gives the others their clocks.
@@ -174,7 +174,7 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
     "part, imported",
     [
         ("mail", "twisted.internet.defer.Deferred"),
-        ("config", "chapps_tw.policies.pipeline.Switchboard"),
+        ("config", "chapps_tw.policies.pipeline.Pipeline"),
         ("policies", "chapps_tw.state.sqlite.store.SqliteState"),
         ("state", "chapps_tw.policies.quota"),
         ("state", "chapps_tw.database.book"),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import tracemalloc
 from collections.abc import Callable
 
 import pytest
 
 from chapps_tw.mail import addresses as names
 from chapps_tw.mail import decision, received_spf, request
-from chapps_tw.mail.memo import Answers, Memo, Recent
+from chapps_tw.mail.memo import Answers, Memo
 from chapps_tw.mail.received_spf import SpfResult
 from chapps_tw.policies import inbound
+from tests.support.memory import taken
 
 MEGABYTE = 1 << 20
 LONG = "x" * 60_000
@@ -60,28 +59,14 @@ def test_no_more_than_the_room_is_taken_whatever_the_texts_are(character: str, l
     room = MEGABYTE // 4
     answers = Answers(lambda text: (text + "!", text[:1]), room)
     memo: Memo[tuple[str, int], list[str]] = Memo(room)
-    recent = Recent(100_000, room)
 
     def fill() -> None:
         for number in range(800):
             text = f"{number}{character * length}"
             _ = answers[text]
             memo.keep((text, 1), [text + "!"])
-            recent.append(text + "?")
 
-    assert _taken(fill) < 3.3 * room
-
-
-def test_the_last_texts_are_those_that_there_is_room_for() -> None:
-    recent = Recent(3, 100_000)
-    for text in ("a", "b", "c", "d"):
-        recent.append(text)
-    assert (list(recent), list(reversed(recent)), recent[0], len(recent)) == (["b", "c", "d"], ["d", "c", "b"], "b", 3)
-    recent.append(LONG)
-    recent.append(LONG)
-    assert len(recent) == 1
-    recent.append(LONG * 2)
-    assert (len(recent), recent.taken) == (0, 0)
+    assert taken(fill) < 2.2 * room
 
 
 def _header(text: str) -> object:
@@ -106,18 +91,4 @@ def test_what_strangers_send_is_not_remembered_where_it_is_long(function: Callab
         for number in range(100):
             function(f"{number}{LONG}")
 
-    assert _taken(fill) < MEGABYTE
-
-
-def _taken(fill: Callable[[], None]) -> int:
-    """Bytes that something leaves taken."""
-    # What was there before need not be looked at again.
-    gc.freeze()
-    tracemalloc.start()
-    try:
-        fill()
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-        gc.unfreeze()
+    assert taken(fill) < MEGABYTE

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import MAX_REQUEST_BYTES
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.pipeline import DEFER, Answer, Seat, Switchboard
+from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
 from chapps_tw.postfix.protocol import PolicyFactory, PolicyProtocol
 from tests.support.examples import examples
 
@@ -59,11 +59,13 @@ class ProtocolTests(SynchronousTestCase):
         self.clock = Clock()
         self.echo = Echo()
         self.reported: list[tuple[str, float]] = []
-        self.board = Switchboard("test", [Seat(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged)
-        self.factory = PolicyFactory(self.board, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later)
+        self.pipeline = Pipeline(
+            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged
+        )
+        self.factory = PolicyFactory(self.pipeline, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later)
         self.protocol, self.transport = self.connect()
 
-    def report(self, board: Switchboard, request: OutboundPPR, answer: Answer, started: float) -> None:
+    def report(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
         self.reported.append((answer.decision.action, started))
 
     def connect(self) -> tuple[PolicyProtocol, StringTransport]:

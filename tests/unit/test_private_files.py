@@ -1,4 +1,4 @@
-"""Files that root's commands make belong to the service's user; what cannot be opened is told with whose it is."""
+"""Ownership of files created as root, and explanations of files that cannot be opened."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chapps_tw.security.tokens import TokenError, TokenStore
 from chapps_tw.state.sqlite.file import open_file
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 
-WORLD = cli.World(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
+WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
 
 
 @pytest.fixture
@@ -43,9 +43,7 @@ def owners(place: Path) -> dict[str, tuple[int, int]]:
 
 
 @needs_root
-def test_what_roots_commands_make_before_the_first_start_belongs_to_the_owner_of_the_directory(
-    place: Path, run: Callable[..., int]
-) -> None:
+def test_files_created_as_root_belong_to_the_owner_of_their_directory(place: Path, run: Callable[..., int]) -> None:
     assert run("token", "create", "billing") == 0
     assert run("admin", "db-setup") == 0
     assert run("admin", "flush-config", "--to", str(place / "new.ini")) == 0
@@ -54,7 +52,7 @@ def test_what_roots_commands_make_before_the_first_start_belongs_to_the_owner_of
 
 
 @needs_root
-def test_after_roots_commands_those_of_the_services_user_go_on(place: Path, run: Callable[..., int]) -> None:
+def test_commands_of_the_services_user_work_after_those_of_root(place: Path, run: Callable[..., int]) -> None:
     assert run("token", "create", "first by root") == run("admin", "add-examples") == 0
     with acting_as(NOBODY):
         assert run("token", "create", "second by the service's user") == 0
@@ -67,7 +65,7 @@ def test_after_roots_commands_those_of_the_services_user_go_on(place: Path, run:
 
 
 @needs_root
-def test_the_log_of_a_file_that_root_has_open_can_be_written_by_its_owner(place: Path) -> None:
+def test_the_wal_of_a_file_opened_by_root_is_writable_by_its_owner(place: Path) -> None:
     path = place / "file.sqlite3"
     sqlite_files.create(path)
     database = sqlite3.connect(path)
@@ -82,14 +80,14 @@ def test_the_log_of_a_file_that_root_has_open_can_be_written_by_its_owner(place:
 
 
 @needs_root
-def test_directories_that_root_makes_belong_to_the_owner_of_the_one_above(place: Path) -> None:
+def test_directories_created_as_root_belong_to_the_owner_of_their_parent(place: Path) -> None:
     make_directory(place / "one" / "two")
     for path in (place / "one", place / "one" / "two"):
         assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (NOBODY, 0o700)
 
 
 @needs_root
-def test_root_gives_nothing_away_through_a_link(place: Path, run: Callable[..., int]) -> None:
+def test_ownership_is_not_changed_through_a_symbolic_link(place: Path, run: Callable[..., int]) -> None:
     with directory_of(0) as roots:
         secret = roots / "secret"
         secret.write_text("keep")
@@ -106,7 +104,7 @@ def test_root_gives_nothing_away_through_a_link(place: Path, run: Callable[..., 
 
 @needs_root
 @pytest.mark.parametrize("name", ["api-tokens.lock", "api-tokens.json", "api-token"])
-def test_a_token_file_of_roots_is_told_with_the_remedy(place: Path, run: Callable[..., int], name: str) -> None:
+def test_a_token_file_of_root_is_reported_with_the_remedy(place: Path, run: Callable[..., int], name: str) -> None:
     (place / name).touch(0o600)
     with acting_as(NOBODY), pytest.raises(TokenError) as told:
         store = TokenStore(str(place / "api-token"))
@@ -114,14 +112,15 @@ def test_a_token_file_of_roots_is_told_with_the_remedy(place: Path, run: Callabl
         store.make_first()
         store.list()
     assert str(told.value).startswith(f"{place / name}: ")
-    assert f"it belongs to root, and this runs as nobody; give it away (as root: chown nobody {place / name})" in str(
-        told.value
+    assert (
+        f"it belongs to root, and this runs as nobody; change its owner (as root: chown nobody {place / name})"
+        in str(told.value)
     )
 
 
 @needs_root
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-def test_a_database_of_roots_is_told_with_the_remedy(
+def test_a_database_owned_by_root_is_reported_with_the_remedy(
     place: Path, run: Callable[..., int], suffix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("admin", "db-setup") == 0
@@ -136,15 +135,15 @@ def test_a_database_of_roots_is_told_with_the_remedy(
 
 
 @needs_root
-def test_a_state_of_roots_is_told_with_the_remedy(place: Path) -> None:
+def test_a_state_file_owned_by_root_is_reported_with_the_remedy(place: Path) -> None:
     path = place / "state.sqlite3"
     path.touch(0o600)
-    with acting_as(NOBODY), pytest.raises(StateUnavailable, match=f"give it away .as root: chown nobody {path}"):
+    with acting_as(NOBODY), pytest.raises(StateUnavailable, match=f"change its owner .as root: chown nobody {path}"):
         open_file(str(path))
 
 
 @needs_root
-def test_a_configuration_that_is_hidden_is_told_with_the_user_to_be(
+def test_an_inaccessible_configuration_is_reported_with_the_user_to_run_as(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = place / "chapps.ini"
@@ -158,7 +157,7 @@ def test_a_configuration_that_is_hidden_is_told_with_the_user_to_be(
 
 
 @needs_root
-def test_a_place_that_cannot_be_written_is_told_with_whose_it_is(
+def test_a_directory_that_is_not_writable_is_reported_with_its_owner(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.chmod(0o755)
@@ -170,17 +169,17 @@ def test_a_place_that_cannot_be_written_is_told_with_whose_it_is(
 
 
 @needs_root
-def test_a_mode_that_keeps_its_owner_out_is_told(place: Path) -> None:
+def test_a_mode_that_denies_access_to_the_owner_is_reported(place: Path) -> None:
     path = place / "file"
     # Modes keep root out of nothing.
     with acting_as(NOBODY):
         path.touch(0o000)
         with pytest.raises(PermissionError) as error:
             path.read_text()
-        assert "who is kept out by its mode 0000; change it with chmod" in explain(path, error.value)
+        assert "but its mode 0000 denies access; change it with chmod" in explain(path, error.value)
 
 
-def test_the_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_the_missing_directory_is_named(tmp_path: Path) -> None:
     path = tmp_path / "no" / "such" / "file"
     with pytest.raises(FileNotFoundError) as error:
         path.write_text("")
@@ -189,7 +188,7 @@ def test_the_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_what_has_no_room_is_told_with_the_remedy() -> None:
+def test_a_full_disk_is_reported_with_the_remedy() -> None:
     with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError) as error:
         file.write(b"x")
     assert explain("/dev/full", error.value) == "No space left on device: make room there"

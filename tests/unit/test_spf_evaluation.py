@@ -1,4 +1,4 @@
-"""The evaluation of SPF records, on answers that a test decides."""
+"""Evaluation of SPF records, with DNS answers given by the test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOMAIN = "a.example"
 def evaluate(
     text: bytes, client: str = "192.0.2.1", answers: Mapping[Question, Any] | None = None, local: str = "alice"
 ) -> tuple[SpfResult, list[Question]]:
-    """The result of a record, and what was asked for it. What is not answered has no records."""
+    """Return the result of a record, and the questions asked. Names without an answer have no records."""
     evaluation = Evaluation(Identity(client, "mailfrom", local, DOMAIN, "mail.example"), RULES, time.thread_time)
     known = {(DOMAIN, "TXT"): ((text,),)} | dict(answers or {})
     asked: list[Question] = []
@@ -45,19 +45,19 @@ TERMS = st.one_of(
 
 
 @given(st.lists(TERMS, max_size=6), st.sampled_from(["192.0.2.1", "2001:db8::1"]), st.text(max_size=80))
-def test_whatever_a_record_says_has_a_result(terms: list[str], client: str, local: str) -> None:
+def test_any_record_has_a_result(terms: list[str], client: str, local: str) -> None:
     text = " ".join(["v=spf1", *terms]).encode("latin-1")
     found, asked = evaluate(text, client, local=local)
     assert found.result in {"pass", "fail", "softfail", "neutral", "permerror", "temperror"}
     assert len(asked) < 40
 
 
-def test_a_question_is_asked_once() -> None:
+def test_a_question_is_asked_only_once() -> None:
     _, asked = evaluate(b"v=spf1 a a:%{d} mx ptr exists:%{p}.x.example -all exp=%{p}.example")
     assert len(asked) == len(set(asked))
 
 
-def test_a_name_of_the_client_in_the_domain_goes_before_others() -> None:
+def test_a_client_name_in_the_domain_is_preferred() -> None:
     names = ("other.example", "mail.a.example", "a.example", "more.a.example")
     for known, wanted in (
         (names, "a.example"),
@@ -71,7 +71,7 @@ def test_a_name_of_the_client_in_the_domain_goes_before_others() -> None:
         assert evaluate(b"v=spf1 exists:%{p}.m.example -all", answers=answers)[0].result == "pass", wanted
 
 
-def test_addresses_of_ipv6_are_spelt_out() -> None:
+def test_ipv6_addresses_are_expanded_nibble_by_nibble() -> None:
     reverse = ".".join("20010db8000000000000000000000001")
     found, asked = evaluate(b"v=spf1 a:%{i}.%{v}.m.example ip6:2001:db8::/32 -all", "2001:db8::1")
     assert (found.result, asked[1:]) == ("pass", [(f"{reverse}.ip6.m.example", "AAAA")])
@@ -81,30 +81,30 @@ def test_addresses_of_ipv6_are_spelt_out() -> None:
     ("text", "problem"),
     [
         (b"v=spf1 moo", "Unknown mechanism found: moo"),
-        (b"v=spf1 a:b.example \xe4", "SPF record with other than ASCII characters"),
+        (b"v=spf1 a:b.example \xe4", "SPF record with non-ASCII characters"),
         (b"v=spf1 a:" + b"x" * 600, "SPF term of more than 512 octets"),
         (b"v=spf1 a:b\tc.example", "SPF term with a control character: a:b c.example"),
-        (b"v=spf1 redirect=b.example redirect=b.example", "more than one redirect="),
+        (b"v=spf1 redirect=b.example redirect=b.example", "duplicate redirect="),
         (b"v=spf1 exp=", "exp= without a domain"),
-        (b"v=spf1 a:%{c}.example", "%{c} is allowed in an explanation alone"),
-        (b"v=spf1 a:%{d0}.example", "%{d0} takes no part of the value"),
+        (b"v=spf1 a:%{c}.example", "%{c} is allowed in an explanation only"),
+        (b"v=spf1 a:%{d0}.example", "%{d0} selects zero labels"),
         (b"v=spf1 a:%x.example", "unknown macro in %x.example"),
-        (b"v=spf1 a:nowhere", "no domain name: nowhere"),
+        (b"v=spf1 a:nowhere", "not a domain name: nowhere"),
         (b"v=spf1 include:b.example", "include of b.example, which has no SPF record"),
         (b"v=spf1 redirect=b.example", "redirect to b.example, which has no SPF record"),
     ],
 )
-def test_an_error_says_what_is_wrong(text: bytes, problem: str) -> None:
+def test_a_permerror_gives_the_reason(text: bytes, problem: str) -> None:
     found, _ = evaluate(text)
     assert (found.result, found.problem) == ("permerror", problem)
 
 
-def test_a_failure_of_dns_names_the_question_in_printable_ascii() -> None:
-    failure = {("a\tb.m.example", "A"): DnsFailure("no answer", "192.0.2.53:53 has not answered")}
+def test_a_dns_failure_names_the_question_in_printable_ascii() -> None:
+    failure = {("a\tb.m.example", "A"): DnsFailure("no answer", "192.0.2.53:53 did not answer")}
     found, _ = evaluate(b"v=spf1 exists:%{l}.m.example -all", answers=failure, local="a\tb")
     assert found == SpfResult(
         "temperror",
         domain=DOMAIN,
         problem=r"A of a\tb.m.example: no answer",
-        asked="192.0.2.53:53 has not answered",
+        asked="192.0.2.53:53 did not answer",
     )

@@ -1,4 +1,4 @@
-"""DNS messages: what comes is read as SPF needs it, and nothing that anybody writes is an accident."""
+"""DNS messages: responses are parsed as SPF needs them, and no input causes an unexpected error."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from chapps_tw.dns.messages import (
     MAX_TTL,
     Answer,
     DnsFailure,
-    Foreign,
-    Found,
-    Reply,
-    Unreadable,
+    MalformedResponse,
+    MismatchedResponse,
+    Response,
+    Result,
+    make_query,
+    make_question,
     may_answer,
-    query,
-    question_of,
-    read,
+    parse,
     text_of,
 )
 from tests.support.examples import examples
 from tests.support.servers.dns import EMPTY, addresses, record, txt
 
 NAME = "a.example"
-QUERIES = {rdtype: query(question_of(NAME, rdtype), edns=True) for rdtype in ("A", "AAAA", "MX", "PTR", "TXT")}
+QUERIES = {rdtype: make_query(make_question(NAME, rdtype), edns=True) for rdtype in ("A", "AAAA", "MX", "PTR", "TXT")}
 
 
 def response(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int = 300) -> dns.message.Message:
-    """An answer to a question for NAME that holds some records, each set with its name."""
+    """A response to a question for NAME with some records, each set with its name."""
     made = dns.message.make_response(dns.message.from_wire(QUERIES[rdtype].wire))
     for name, records in rrsets:
         made.answer.append(dns.rrset.from_rdata_list(dns.name.from_text(name), ttl, records))
     return made
 
 
-def reply(message: dns.message.Message, rdtype: str = "TXT") -> Reply:
+def reply(message: dns.message.Message, rdtype: str = "TXT") -> Response:
     wire = message.to_wire(max_size=65535)
     assert may_answer(wire, QUERIES[rdtype])
-    return read(wire, QUERIES[rdtype])
+    return parse(wire, QUERIES[rdtype])
 
 
-def found(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int = 300) -> Found:
-    result = reply(response(rdtype, *rrsets, ttl=ttl), rdtype).found
+def found(rdtype: str, *rrsets: tuple[str, list[dns.rdata.Rdata]], ttl: int = 300) -> Result:
+    result = reply(response(rdtype, *rrsets, ttl=ttl), rdtype).result
     assert result is not None
     return result
 
@@ -63,22 +63,22 @@ def answer(rdtype: str, *records: dns.rdata.Rdata) -> Answer:
     return result
 
 
-def test_a_question_is_sent_with_edns_or_without_and_each_time_under_another_number() -> None:
-    question = question_of("Mail.Example", "MX")
-    sent = [dns.message.from_wire(query(question, edns).wire) for edns in (True, False)]
+def test_queries_have_random_ids_with_or_without_edns() -> None:
+    question = make_question("Mail.Example", "MX")
+    sent = [dns.message.from_wire(make_query(question, edns).wire) for edns in (True, False)]
     assert [(each.edns, each.flags) for each in sent] == [(0, dns.flags.RD), (-1, dns.flags.RD)]
     assert sent[0].payload == 1232
     assert [each.question[0].to_text() for each in sent] == ["mail.example. IN MX"] * 2
-    assert len({query(question, edns=True).wire[:2] for _ in range(20)}) > 10
+    assert len({make_query(question, edns=True).wire[:2] for _ in range(20)}) > 10
 
 
 @pytest.mark.parametrize("name", ["", "a..example", "." + NAME, "a" * 64 + ".example", ".".join(["a" * 60] * 5)])
-def test_what_is_no_name_cannot_be_asked_for(name: str) -> None:
+def test_an_invalid_name_is_rejected(name: str) -> None:
     with pytest.raises(ValueError):
-        question_of(name, "A")
+        make_question(name, "A")
 
 
-def test_every_type_of_record_is_read() -> None:
+def test_every_record_type_is_parsed() -> None:
     assert set(answer("A", *addresses("192.0.2.1", "192.0.2.2"))) == {"192.0.2.1", "192.0.2.2"}
     assert answer("AAAA", *addresses("2001:db8::1")) == ("2001:db8::1",)
     assert answer("MX", record("MX", "5 Mx.a.example.")) == ((5, "mx.a.example"),)
@@ -88,70 +88,70 @@ def test_every_type_of_record_is_read() -> None:
     assert answer("TXT", txt("")) == ((b"",),)
 
 
-def test_a_name_that_text_would_make_another_is_none() -> None:
+def test_a_name_with_an_ambiguous_text_form_is_empty() -> None:
     assert answer("PTR", record("PTR", r"a\.example.org.")) == ("",)
     assert answer("PTR", record("PTR", r"a\200.example.org.")) == ("",)
     assert answer("PTR", record("PTR", r"a\032B\000.example.org.")) == ("a b\0.example.org",)
 
 
-def test_aliases_are_followed_and_the_shortest_time_counts() -> None:
+def test_cname_chains_are_followed_and_the_lowest_ttl_applies() -> None:
     made = response("A", (NAME, [record("CNAME", "B.example.")]), ("c.example", addresses("192.0.2.1")))
     made.answer.append(dns.rrset.from_text("b.example.", 20, "IN", "CNAME", "c.example."))
-    assert reply(made, "A").found == Found(("192.0.2.1",), 20)
+    assert reply(made, "A").result == Result(("192.0.2.1",), 20)
 
 
-def test_aliases_in_a_circle_are_a_failure() -> None:
+def test_a_circular_cname_chain_is_a_failure() -> None:
     result = found("A", (NAME, [record("CNAME", "b.example.")]), ("b.example", [record("CNAME", f"{NAME}.")]))
     assert isinstance(result.answer, DnsFailure)
     assert result.ttl == FAILURE_TTL
 
 
-def test_what_is_not_there_is_remembered_as_long_as_its_zone_says() -> None:
-    assert found("A") == Found((), FAILURE_TTL)
+def test_negative_answers_have_the_ttl_of_the_soa_record() -> None:
+    assert found("A") == Result((), FAILURE_TTL)
     made = response("A")
     made.authority.append(dns.rrset.from_text("example.", 600, "IN", "SOA", "ns. root. 1 2 3 4 90"))
-    assert reply(made, "A").found == Found((), 90)
+    assert reply(made, "A").result == Result((), 90)
     made.set_rcode(dns.rcode.NXDOMAIN)
-    assert reply(made, "A").found == Found((), 90)
+    assert reply(made, "A").result == Result((), 90)
 
 
-def test_no_time_to_live_is_longer_than_a_day_or_below_nothing() -> None:
+def test_a_ttl_is_between_zero_and_a_day() -> None:
     assert found("A", (NAME, addresses("192.0.2.1")), ttl=2**31 - 1).ttl == MAX_TTL
     wire = response("A", (NAME, addresses("192.0.2.1")), ttl=0x01020304).to_wire()
     forever = wire.replace(b"\x01\x02\x03\x04", b"\xff\xff\xff\xff", 1)
-    assert read(forever, QUERIES["A"]) == Reply(0, found=Found(("192.0.2.1",), 0))
+    assert parse(forever, QUERIES["A"]) == Response(0, result=Result(("192.0.2.1",), 0))
 
 
-def test_errors_are_of_no_use_whatever_they_hold() -> None:
+def test_error_responses_have_no_result() -> None:
     made = response("TXT", (NAME, [txt("v=spf1 +all")]))
     for status in (dns.rcode.SERVFAIL, dns.rcode.REFUSED, dns.rcode.NXDOMAIN, dns.rcode.BADVERS):
         made.set_rcode(status)
-        assert reply(made) == Reply(int(status))
+        assert reply(made) == Response(int(status))
     made.set_rcode(dns.rcode.NOERROR)
     made.flags |= dns.flags.TC
-    assert reply(made) == Reply(0, truncated=True)
+    assert reply(made) == Response(0, truncated=True)
 
 
-def test_an_answer_that_says_that_it_is_cut_may_be_cut_anywhere() -> None:
+def test_a_truncated_response_may_end_anywhere() -> None:
     made = response("TXT", (NAME, [txt("v=spf1 +all")]))
     made.flags |= dns.flags.TC
     wire = made.to_wire()
     for end in range(wire.index(b"v=spf1"), len(wire) + 1):
-        assert read(wire[:end], QUERIES["TXT"]) == Reply(0, truncated=True)
-    with pytest.raises(Unreadable):
-        read(wire[:14], QUERIES["TXT"])
+        assert parse(wire[:end], QUERIES["TXT"]) == Response(0, truncated=True)
+    with pytest.raises(MalformedResponse):
+        parse(wire[:14], QUERIES["TXT"])
 
 
-def test_records_that_can_be_read_count_and_none_is_no_answer() -> None:
+def test_malformed_records_are_skipped_unless_there_are_no_others() -> None:
     assert answer("TXT", EMPTY, txt("v=spf1 -all"), EMPTY) == ((b"v=spf1 -all",),)
-    with pytest.raises(Unreadable, match="no record that can be read"):
+    with pytest.raises(MalformedResponse, match="no readable record"):
         answer("TXT", EMPTY)
     made = response("TXT", (NAME, [txt("v=spf1 -all")]), (NAME, [txt("v=spf1 +all")]))
-    with pytest.raises(Unreadable, match="without its end"):
-        read(made.to_wire()[:-20], QUERIES["TXT"])
+    with pytest.raises(MalformedResponse, match="incomplete message"):
+        parse(made.to_wire()[:-20], QUERIES["TXT"])
 
 
-def test_of_text_is_kept_what_can_make_a_difference() -> None:
+def test_only_txt_records_that_matter_are_kept() -> None:
     records = [txt(f"other {n}") for n in range(50)] + [txt(f"v=spf1 ip4:192.0.2.{n} -all") for n in range(50)]
     texts = list(map(text_of, answer("TXT", *records)))
     assert [len(texts), sum(text.startswith(b"v=spf1") for text in texts)] == [4, 2]
@@ -161,27 +161,27 @@ def test_of_text_is_kept_what_can_make_a_difference() -> None:
     )
 
 
-def test_of_names_is_kept_what_the_limits_of_spf_let_count() -> None:
+def test_no_more_names_are_kept_than_spf_allows() -> None:
     assert len(answer("MX", *[record("MX", f"{n} m{n}.example.") for n in range(50)])) == 11
     assert len(answer("PTR", *[record("PTR", f"m{n}.example.") for n in range(50)])) == 11
 
 
-def test_more_than_can_be_meant_is_not_read() -> None:
+def test_a_response_with_too_many_records_is_rejected() -> None:
     wire = response("A", (NAME, addresses(*[f"10.0.0.{n}" for n in range(10)]))).to_wire()
-    assert read(wire, QUERIES["A"], 11).found
-    with pytest.raises(Unreadable, match="answered with 11 records, 10 are allowed"):
-        read(wire, QUERIES["A"], 10)
+    assert parse(wire, QUERIES["A"], 11).result
+    with pytest.raises(MalformedResponse, match="sent 11 records, the limit is 10"):
+        parse(wire, QUERIES["A"], 10)
 
 
 @pytest.mark.parametrize("pointers", [b"\xc0\x1b", b"\xc0\x1d\xc0\x1b", b"\xff\xff", b"\x40", b"\x3fabc"])
-def test_a_name_that_does_not_end_is_an_error(pointers: bytes) -> None:
+def test_an_unterminated_name_is_an_error(pointers: bytes) -> None:
     head = response("TXT").to_wire()
     head = head[: head.index(b"\0\0\x10\0\1") + 5]
-    with pytest.raises(Unreadable):
-        read(head[:6] + b"\0\1\0\0\0\0" + head[12:] + pointers + bytes(10), QUERIES["TXT"])
+    with pytest.raises(MalformedResponse):
+        parse(head[:6] + b"\0\1\0\0\0\0" + head[12:] + pointers + bytes(10), QUERIES["TXT"])
 
 
-def test_only_an_answer_to_this_question_is_one() -> None:
+def test_a_response_must_match_id_and_question() -> None:
     made = response("TXT", (NAME, [txt("v=spf1 -all")]))
     wire, asked = made.to_wire(), QUERIES["TXT"]
     assert may_answer(wire, asked)
@@ -189,14 +189,14 @@ def test_only_an_answer_to_this_question_is_one() -> None:
     assert not may_answer(asked.wire, asked)
     assert not may_answer(wire[:11], asked)
     for name, rdtype in (("b.example", "TXT"), (NAME, "A")):
-        other = query(question_of(name, rdtype), edns=True)
-        with pytest.raises(Foreign):
-            read(other.wire[:2] + wire[2:], other)
+        other = make_query(make_question(name, rdtype), edns=True)
+        with pytest.raises(MismatchedResponse):
+            parse(other.wire[:2] + wire[2:], other)
     made.question.clear()
-    with pytest.raises(Foreign):
-        read(made.to_wire(), asked)
+    with pytest.raises(MismatchedResponse):
+        parse(made.to_wire(), asked)
     made.set_rcode(dns.rcode.FORMERR)
-    assert read(made.to_wire(), asked) == Reply(int(dns.rcode.FORMERR))
+    assert parse(made.to_wire(), asked) == Response(int(dns.rcode.FORMERR))
 
 
 WIRES = [
@@ -213,7 +213,7 @@ WIRES = [
 
 @settings(max_examples=examples(500), deadline=None)
 @given(st.sampled_from(WIRES), st.data())
-def test_whatever_is_received_is_an_answer_or_damaged(case: tuple[str, bytes], data: st.DataObject) -> None:
+def test_any_bytes_are_parsed_or_rejected(case: tuple[str, bytes], data: st.DataObject) -> None:
     rdtype, wire = case
     asked = QUERIES[rdtype]
     changed = bytearray(wire)
@@ -221,5 +221,5 @@ def test_whatever_is_received_is_an_answer_or_damaged(case: tuple[str, bytes], d
         changed[data.draw(st.integers(2, len(wire) - 1))] = data.draw(st.integers(0, 255))
     received = bytes(changed[: data.draw(st.integers(0, len(wire)))]) if data.draw(st.booleans()) else bytes(changed)
     if may_answer(received, asked):
-        with contextlib.suppress(Foreign, Unreadable):
-            assert isinstance(read(received, asked), Reply)
+        with contextlib.suppress(MismatchedResponse, MalformedResponse):
+            assert isinstance(parse(received, asked), Response)

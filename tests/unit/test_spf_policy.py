@@ -17,7 +17,7 @@ from chapps_tw.observe.decision_record import record_of
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
-from chapps_tw.policies.pipeline import Answer, Seat, Switchboard
+from chapps_tw.policies.pipeline import Answer, Pipeline, PolicySlot
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from tests.support.paths import RECORDED
 from tests.support.policy_case import PolicyCase
@@ -124,8 +124,8 @@ class Actions(SpfCase):
 
     def test_what_was_found_is_told_without_gaps(self) -> None:
         self.assertEqual(self.decide().detail, "mailfrom example.com ip4:192.0.2.1")
-        self.found = SpfResult("none", problem="the client's address is not known")
-        self.assertEqual(self.decide().detail, "mailfrom the client's address is not known")
+        self.found = SpfResult("none", problem="the client address is unknown")
+        self.assertEqual(self.decide().detail, "mailfrom the client address is unknown")
 
     def test_the_null_sender_is_checked_unless_it_is_let_through(self) -> None:
         self.found = SpfResult("fail", "helo", "mail.example.com")
@@ -183,12 +183,12 @@ class OneHeader(SpfCase):
         super().setUp()
         self.listener = self.inbound(self.policy)
 
-    def inbound(self, policy: SPFEnforcementPolicy) -> Switchboard:
-        return self.board(Seat(policy), Seat(GreylistingPolicy(Settings(), self.state, self.book)))
+    def inbound(self, policy: SPFEnforcementPolicy) -> Pipeline:
+        return self.pipeline(PolicySlot(policy), PolicySlot(GreylistingPolicy(Settings(), self.state, self.book)))
 
-    def board(self, *seats: Seat) -> Switchboard:
+    def pipeline(self, *slots: PolicySlot) -> Pipeline:
         settle = partial(one_header, self.state)
-        return Switchboard("inbound", seats, lambda _: None, lambda *_: self.fail(), CancelledError, settle)
+        return Pipeline("inbound", slots, lambda _: None, lambda *_: self.fail(), CancelledError, settle)
 
     def ask(self, instance: str = "i1", **others: str) -> Answer:
         return self.run_now(self.listener.decide(OutboundPPR(attributes(instance, **others))))
@@ -201,7 +201,7 @@ class OneHeader(SpfCase):
 
     def test_so_it_is_with_what_another_policy_is_configured_to_add(self) -> None:
         settings = Settings(grl=dataclasses.replace(Settings().grl, acceptance_message="PREPEND X-Greylisting: passed"))
-        self.listener = self.board(Seat(GreylistingPolicy(settings, self.state, self.book)))
+        self.listener = self.pipeline(PolicySlot(GreylistingPolicy(settings, self.state, self.book)))
         answers = [self.ask(recipient=f"r{n}@none.example").decision for n in range(3)]
         self.assertEqual([answer.verb for answer in answers], ["PREPEND", "DUNNO", "DUNNO"])
 
@@ -244,8 +244,8 @@ class OneHeader(SpfCase):
 
     def test_in_shadow_mode_it_tells_what_it_would_ask_for_and_does_not_ask(self) -> None:
         self.found = SpfResult("none", "mailfrom", "none.net")
-        greylisting = Seat(GreylistingPolicy(Settings(), self.state, self.book))
-        self.listener = self.board(Seat(self.policy, shadow=True), greylisting)
+        greylisting = PolicySlot(GreylistingPolicy(Settings(), self.state, self.book))
+        self.listener = self.pipeline(PolicySlot(self.policy, shadow=True), greylisting)
         spf, grl = self.ask(recipient="bob@both.example").decisions
         shown = [record_of("inbound", "", PostfixPolicyRequest(attributes()), each, 1.5) for each in (spf, grl)]
         self.assertTrue(shown[0].shadow.startswith(HEADER))

@@ -1,4 +1,4 @@
-"""SQLite files: private, and safe to be opened by several at once."""
+"""SQLite files: private, and safe to open concurrently."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ except sqlite3.OperationalError as error:
 """
 
 
-def test_a_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_new_file_has_mode_0600(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.sqlite3"
     sqlite_files.create(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_file_that_is_there_keeps_its_locks(tmp_path: Path) -> None:
+def test_an_existing_file_keeps_its_locks(tmp_path: Path) -> None:
     path = tmp_path / "file.sqlite3"
     sqlite_files.create(path)
     db = sqlite3.connect(path, isolation_level=None)
@@ -42,13 +42,13 @@ def test_a_file_that_is_there_keeps_its_locks(tmp_path: Path) -> None:
     assert other.stdout == "database is locked\n"
 
 
-def test_a_path_that_is_no_file_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused_and_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         sqlite_files.create(tmp_path / "file" / "below.sqlite3")
 
 
-def test_many_set_the_journal_of_a_new_file_at_once(tmp_path: Path) -> None:
+def test_the_journal_mode_can_be_set_concurrently(tmp_path: Path) -> None:
     def open_one(path: Path) -> str:
         db = sqlite3.connect(path, timeout=0, isolation_level=None)
         sqlite_files.write_ahead(db)

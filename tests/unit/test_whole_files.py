@@ -1,4 +1,4 @@
-"""Files that hold secrets are written whole or not at all, and who may read them is looked at."""
+"""Files with secrets are written atomically, and their modes are checked."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from chapps_tw.config.load import load
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.config.write import write
-from chapps_tw.security.private_files import write_whole
+from chapps_tw.security.private_files import write_atomically
 from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.other_user import needs_root
 
 
 @contextmanager
 def no_room() -> Iterator[None]:
-    """No byte can be written to a file."""
+    """Writing to a file fails."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
@@ -34,7 +34,7 @@ def no_room() -> Iterator[None]:
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A directory whose disk has room for names, and for no contents."""
+    """A directory on a file system that has free inodes but no free blocks."""
     place = tmp_path / "full"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4096", "tmpfs", str(place)], check=True)
@@ -45,7 +45,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_first_token_that_cannot_be_written_leaves_nothing_and_is_made_by_the_next_start(tmp_path: Path) -> None:
+def test_a_failed_write_of_the_first_token_leaves_no_file_and_is_retried_at_the_next_start(tmp_path: Path) -> None:
     path = tmp_path / "api-token"
     with no_room(), pytest.raises(TokenError, match=f"^{path}: the API token cannot be written"):
         TokenStore(str(path)).make_first()
@@ -55,13 +55,13 @@ def test_a_first_token_that_cannot_be_written_leaves_nothing_and_is_made_by_the_
 
 
 @needs_root
-def test_the_same_on_a_full_disk_with_what_would_help(full_disk: Path) -> None:
+def test_a_full_disk_is_reported_with_the_remedy(full_disk: Path) -> None:
     with pytest.raises(TokenError, match=f"^{full_disk}/api-token: .*No space left on device: make room there"):
         TokenStore(str(full_disk / "api-token")).make_first()
     assert [path.name for path in full_disk.iterdir()] == ["filling"]
 
 
-def test_tokens_stay_as_they_were_when_they_cannot_be_written(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_tokens_unchanged(tmp_path: Path) -> None:
     store = TokenStore(str(tmp_path / "api-token"))
     store.make_first()
     first, other = (tmp_path / "api-token").read_text().strip(), store.create("billing", "read", 1.0)
@@ -72,7 +72,7 @@ def test_tokens_stay_as_they_were_when_they_cannot_be_written(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_configuration_stays_as_it_was_when_it_cannot_be_written(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_configuration_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "chapps.ini"
     path.write_text("[CHAPPS]\n")
     with no_room(), pytest.raises(ConfigError, match=f"^{path}: cannot be written"):
@@ -81,11 +81,11 @@ def test_a_configuration_stays_as_it_was_when_it_cannot_be_written(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_may_not_be_replaced_is_not(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_replaced_without_replace(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileExistsError):
-        write_whole(path, b"new", replace=False)
+        write_atomically(path, b"new", replace=False)
     assert path.is_symlink() and list(tmp_path.iterdir()) == [path]
 
 
@@ -98,7 +98,7 @@ def warnings(path: Path, mode: int, text: str) -> list[str]:
     return [each for each in load(str(path)).warnings if "every local account" in each]
 
 
-def test_files_of_passwords_and_of_the_token_that_everybody_can_read_are_warned_about(tmp_path: Path) -> None:
+def test_world_readable_password_and_token_files_cause_warnings(tmp_path: Path) -> None:
     path, secret, token = tmp_path / "chapps.ini", tmp_path / "secret", tmp_path / "api-token"
     secret.write_text("hush\n")
     token.write_text("hush\n")

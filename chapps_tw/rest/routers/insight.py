@@ -14,6 +14,7 @@ from chapps_tw.mail.decision import Reason, stops
 from chapps_tw.mail.request import parse_attributes
 from chapps_tw.rest import answers
 from chapps_tw.rest import models as m
+from chapps_tw.rest.insight_models import DecisionFilter, Question
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
@@ -26,6 +27,14 @@ class Record(Protocol):
 
     def as_dict(self) -> dict[str, object]:
         """With the keys of :class:`~chapps_tw.rest.answers.Decided`."""
+
+
+class SequencedRecord(Record, Protocol):
+    """A decision that is remembered, which has a sequence number."""
+
+    @property
+    def sequence(self) -> int:
+        """Numbers rise by one from decision to decision."""
 
 
 class Explained(NamedTuple):
@@ -43,8 +52,11 @@ class Search(Protocol):
     """A look through the last decisions, which goes on as far as it is asked to."""
 
     @property
-    def records(self) -> Iterator[Record | None]:
-        """The newest first, with ``None`` for each that is not wanted: a place to pause at."""
+    def records(self) -> Iterator[SequencedRecord | None]:
+        """With ``None`` for each that is not wanted: a place to pause at.
+
+        Newest first, or oldest first of those after a sequence number.
+        """
 
     @property
     def searched(self) -> int:
@@ -54,10 +66,18 @@ class Search(Protocol):
     def since(self) -> float:
         """Epoch seconds of the oldest of them."""
 
+    @property
+    def last_sequence(self) -> int:
+        """The number of the newest decision that there is."""
+
+    @property
+    def dropped(self) -> bool:
+        """Whether decisions after the sequence number are missing, or may be."""
+
 
 Check = Callable[[], Awaitable[object]]
 Explain = Callable[[str, Mapping[str, str]], Awaitable[Explained]]
-Find = Callable[[Mapping[str, str]], Search]
+Find = Callable[[Mapping[str, str], int | None], Search]
 
 _EXPLAIN_NOTE = (
     "`answer` is what Postfix would get. A request that has no `protocol_state` is taken for one at RCPT. The header "
@@ -67,7 +87,11 @@ _DECISIONS_NOTE = (
     "Each node remembers its own last 5000 since its start, fewer where they take more than 8 MiB; how far that "
     "reaches back stands in `remarks`. All there ever were are in the log. Addresses of senders and recipients compare "
     "without letter case, and their domains with other than ASCII letters in whatever form; a domain alone, as "
-    "`example.com`, stands for all addresses in it."
+    "`example.com`, stands for all addresses in it.\n\n"
+    "To follow the decisions, ask first without `after`, and then repeatedly with `after` set to the `last_sequence` "
+    "of the answer before: that gives what has come since, oldest first, each decision once. Where there is more than "
+    "`limit`, the next answer goes on from there. `dropped` tells that decisions between are missing: the node has "
+    "dropped them since, or was restarted. Each node has numbers of its own."
 )
 
 
@@ -129,7 +153,7 @@ class Insight:
 
     :param explain: what each policy of a listener (``""``: the first that fits) would answer to the attributes of a
         request, changing nothing; raises ``KeyError`` for a listener that is not there.
-    :param find: looks for the records whose fields are as wanted.
+    :param find: looks for the records whose fields are as wanted, all or those after a sequence number.
     :param metrics: the text format of Prometheus.
     :param write_config: takes the passcode, writes the configuration and returns the path and remarks;
         raises :class:`WrongPasscode`, and :class:`~chapps_tw.config.settings.ConfigError` when it cannot be written.
@@ -156,12 +180,12 @@ class Insight:
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
             "POST", "/live/explain/", "What each policy would answer now, and why; changes nothing", self.explain,
-            m.Question, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
+            Question, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
             note=_EXPLAIN_NOTE,
         )  # fmt: skip
         yield Route(
-            "GET", "/live/decisions/", "The last decisions, newest first", self.decisions, m.DecisionFilter,
-            answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
+            "GET", "/live/decisions/", "The last decisions, newest first, or those after one", self.decisions,
+            DecisionFilter, answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
         )  # fmt: skip
         yield Route(
             "POST", "/live/config/write/", "Write the effective configuration to its file", self.write, m.Passcode,
@@ -175,7 +199,7 @@ class Insight:
         """A policy request as Postfix sends it. Raises :class:`~chapps_tw.mail.request.RequestError`."""
         return parse_attributes(body.replace(b"\r\n", b"\n").strip(b"\n"), self._encoding)
 
-    async def explain(self, question: m.Question) -> Reply:
+    async def explain(self, question: Question) -> Reply:
         attributes, remarks = _in_upper_case(question.attributes)
         try:
             answer, records = await self._explain(question.listener, attributes)
@@ -185,16 +209,19 @@ class Insight:
         beside = {"answer": answer.as_dict()}
         return Reply(shown, beside, remarks + _about(beside["answer"], shown))
 
-    async def decisions(self, wanted: m.DecisionFilter) -> Reply:
+    async def decisions(self, wanted: DecisionFilter) -> Reply:
         names = ("user", "sender", "recipient", "client", "instance", "queue_id")
         given = {name: getattr(wanted, name) for name in names if name in wanted.model_fields_set}
-        search = self._find(given)
-        shown = (record and record.as_dict() for record in search.records)
-        found = await self._slices.collect(shown, wanted.limit)
-        remarks = [_reach(search)]
-        if len(found) == wanted.limit:
-            remarks.append(f"There may be more: the newest {wanted.limit} are shown.")
-        return Reply(found, remarks=remarks)
+        search = self._find(given, wanted.after)
+        found = await self._slices.collect(_shown(search), wanted.limit)
+        full = len(found) == wanted.limit
+        if wanted.after is None:
+            last, remarks = search.last_sequence, _about_last(search, wanted.limit if full else 0)
+        else:
+            last = found[-1].sequence if full else search.last_sequence
+            remarks = _about_following(search, last)
+        shown = [each.record for each in found]
+        return Reply(shown, {"last_sequence": last, "dropped": search.dropped}, remarks)
 
     async def write(self, given: m.Passcode) -> Reply:
         try:
@@ -229,8 +256,34 @@ def _about(answer: Mapping[str, object], records: Sequence[Mapping[str, object]]
     return remarks
 
 
-def _reach(found: Search) -> str:
-    if not found.searched:
-        return "This node has decided nothing since it was started."
-    since = datetime.fromtimestamp(found.since, UTC).isoformat(timespec="seconds")
-    return f"Searched: the last {found.searched} decisions of this node, since {since}."
+class _Shown(NamedTuple):
+    """A decision as it is shown."""
+
+    sequence: int
+    record: dict[str, object]
+
+
+def _shown(search: Search) -> Iterator[_Shown | None]:
+    for each in search.records:
+        yield None if each is None else _Shown(each.sequence, each.as_dict())
+
+
+def _about_last(search: Search, limit: int) -> list[str]:
+    """How far a search reached, and what was left out where it found as many as the limit."""
+    if not search.searched:
+        return ["This node has decided nothing since it was started."]
+    since = datetime.fromtimestamp(search.since, UTC).isoformat(timespec="seconds")
+    remarks = [f"Searched: the last {search.searched} decisions of this node, since {since}."]
+    if limit:
+        remarks.append(f"There may be more: the newest {limit} are shown.")
+    return remarks
+
+
+def _about_following(search: Search, last: int) -> list[str]:
+    """What those should know who follow the decisions, and are told those up to a sequence number."""
+    remarks = []
+    if search.dropped:
+        remarks.append("Decisions before these are missing: this node remembers its last, and those since its start.")
+    if last < search.last_sequence:
+        remarks.append(f"There may be more: ask again with after={last}.")
+    return remarks

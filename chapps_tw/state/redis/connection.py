@@ -1,4 +1,4 @@
-"""One connection to Redis: many commands in flight, answered in order."""
+"""One connection to Redis: pipelines commands, which are answered in order."""
 
 from __future__ import annotations
 
@@ -16,92 +16,92 @@ from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.sockets.sending import sender
 from chapps_tw.state.redis.script import Shape, command
 
-HANDSHAKE = 1.0
-"""Seconds for logging in."""
+LOGIN_TIMEOUT = 1.0
+"""Seconds."""
 
-BURST = 16
-"""Commands that are sent without waiting for the turn's end: Redis works on them meanwhile."""
+BATCH = 16
+"""Maximum number of commands per write. A full batch is sent before the turn ends, so that Redis can start on it."""
 
-_AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS")
+_UNAVAILABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS")
 
-_SILENT = "it does not answer"
+_NO_ANSWER = "it does not answer"
 
 Run = tuple[Shape, bytes, bytes, bool]
-"""A script in flight: shape, encoded keys and arguments, the time to take, and whether it was sent again."""
+"""A script in flight: shape, encoded keys and arguments, the time to use, and whether it was sent again."""
 
 Entry = tuple[Deferred[Any], float, Run | bytes]
-"""What waits for an answer: whom to tell, when the answer is due, and the script; of another command all of it."""
+"""A pending command: its Deferred, its deadline, and the script run or the encoded command."""
 
 
-class Unusable(StateUnavailable):
+class RedisUnavailable(StateUnavailable):
     """
-    :ivar why: what is wrong, as the second part of a sentence.
+    :ivar reason: the second part of a sentence.
     """
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name} cannot be used: {why}")
-        self.why = why
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} cannot be used: {reason}")
+        self.reason = reason
 
 
 class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
-    """Sends the commands of one reactor turn together, and takes whole answers as bytes.
+    """Sends the commands of one reactor turn in one write; answers are not decoded.
 
-    Logging in is done here, since txredisapi gives a pool up for good when it fails.
+    It logs in by itself, since a txredisapi pool gives up for good when a login fails.
 
-    :ivar ahead: by how much the server's clock is ahead of ours, less the time that an answer has for its way
-        back. Never too much, since the way back of the answer about the time is counted as ours.
-    :ivar learned: when we asked for that.
+    :ivar clock_offset: the server's clock minus the reactor's, minus the time that an answer may take to return.
+        Never too large, since the time that the answer to TIME took to return is included.
+    :ivar clock_read: when it was measured, in the reactor's time.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._reader = hiredis.Reader()
-        self._waiting: deque[Entry] = deque()
+        self._pending: deque[Entry] = deque()
         self._out: list[bytes] = []
         self._problem = ""
         self._logged_in = False
-        self._observe: Callable[[float], None] = not_observed
-        self.ahead = 0.0
-        self.learned = 0.0
+        self._observe: Callable[[float], None] = no_observer
+        self.clock_offset = 0.0
+        self.clock_read = 0.0
 
     # --- commands ---
 
     @property
-    def waiting(self) -> int:
-        """How many commands were not answered yet."""
-        return len(self._waiting)
+    def pending(self) -> int:
+        """The number of commands in flight."""
+        return len(self._pending)
 
-    def call(self, due: float, *words: bytes) -> Deferred[Any]:
-        """Send a command; fails with :class:`StateUnavailable` if it is not answered when ``due``."""
+    def call(self, deadline: float, *words: bytes) -> Deferred[Any]:
+        """Send a command; fails with :class:`StateUnavailable` if it is not answered by the deadline."""
         data = command(*words)
-        return self._send(Deferred(), data, due, data)
+        return self._send(Deferred(), data, deadline, data)
 
-    def run(self, due: float, shape: Shape, body: bytes, when: bytes) -> Deferred[Any]:
-        """Run a script, which does nothing where it would begin too late to be answered when ``due``.
+    def run(self, deadline: float, shape: Shape, body: bytes, when: bytes) -> Deferred[Any]:
+        """Run a script. It does nothing if it would start too late to be answered by the deadline.
 
         :param body: keys and arguments, encoded.
-        :param when: the last argument, in place of the time after which it does nothing.
+        :param when: the last argument, instead of the time after which the script does nothing.
         """
-        return self._send_script(Deferred(), due, (shape, body, when, False), shape.by_sha)
+        return self._send_script(Deferred(), deadline, (shape, body, when, False), shape.by_sha)
 
-    def again(self, entry: Entry) -> None:
-        """Send what was sent on another connection, and not answered there. All that we send may be done twice."""
-        deferred, due, what = entry
+    def resend(self, entry: Entry) -> None:
+        """Send a command that another connection was lost with. All commands that we send are idempotent."""
+        deferred, deadline, what = entry
         if isinstance(what, bytes):
-            self._send(deferred, what, due, what)
+            self._send(deferred, what, deadline, what)
         else:
-            self._send_script(deferred, due, what, what[0].by_sha)
+            self._send_script(deferred, deadline, what, what[0].by_sha)
 
-    def _send_script(self, deferred: Deferred[Any], due: float, run: Run, head: bytes) -> Deferred[Any]:
-        when = run[2] or b"%d" % ((due + self.ahead) * 1000000)
-        return self._send(deferred, b"%b%b$%d\r\n%b\r\n" % (head, run[1], len(when), when), due, run)
+    def _send_script(self, deferred: Deferred[Any], deadline: float, run: Run, head: bytes) -> Deferred[Any]:
+        when = run[2] or b"%d" % ((deadline + self.clock_offset) * 1000000)
+        return self._send(deferred, b"%b%b$%d\r\n%b\r\n" % (head, run[1], len(when), when), deadline, run)
 
-    def _send(self, deferred: Deferred[Any], data: bytes, due: float, what: Run | bytes) -> Deferred[Any]:
-        self._waiting.append((deferred, due, what))
+    def _send(self, deferred: Deferred[Any], data: bytes, deadline: float, what: Run | bytes) -> Deferred[Any]:
+        self._pending.append((deferred, deadline, what))
         if not self._out:
             self.factory.owner.reactor.callLater(0, self._flush)
         self._out.append(data)
-        if len(self._out) >= BURST:
+        if len(self._out) >= BATCH:
             self._flush()
         return deferred
 
@@ -110,154 +110,154 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             return
         out, self._out = b"".join(self._out), []
         sender(self.transport)(out)
-        self.factory.owner.watch()
+        self.factory.owner.schedule_sweep()
 
     def execute_command(self, *words: Any, **options: Any) -> Any:
-        """The commands that txredisapi's protocol has methods for are not used on these connections."""
+        """Not supported: the command methods of txredisapi are not used on these connections."""
         raise NotImplementedError(words[0])
 
     # --- answers ---
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        gets, waiting, observe = self._reader.gets, self._waiting, self._observe
-        # A command that is sent now is due then; from that and its own follows how long ago it was sent.
-        then = self.factory.owner.reactor.seconds() + self.factory.owner.deadline
+        gets, pending, observe = self._reader.gets, self._pending, self._observe
+        # The deadline of a command sent now, minus that of a pending command, is the time since that was sent.
+        deadline_now = self.factory.owner.reactor.seconds() + self.factory.owner.timeout
         try:
             self._reader.feed(data)
             while (reply := gets()) is not False:
-                entry = waiting.popleft()
+                entry = pending.popleft()
                 if reply.__class__ is hiredis.ReplyError:
-                    self._refused(entry, str(reply))
+                    self._failed(entry, str(reply))
                 elif not entry[0].called:
-                    observe(then - entry[1])
+                    observe(deadline_now - entry[1])
                     entry[0].callback(reply)
         except (hiredis.ProtocolError, IndexError):
-            self.abandon("what answers does not speak the Redis protocol")
+            self.abandon("it does not speak the Redis protocol")
         if self._problem:
-            self._leave_when_done()
+            self._close_when_idle()
 
-    def _refused(self, entry: Entry, text: str) -> None:
-        deferred, due, what = entry
+    def _failed(self, entry: Entry, text: str) -> None:
+        deferred, deadline, what = entry
         run = None if isinstance(what, bytes) else what
         code = text.partition(" ")[0]
         if deferred.called:
             return
         if run and code == "NOSCRIPT":
-            self._send_script(deferred, due, run, run[0].whole)
-        elif run and code == "LATE" and not run[3] and due > self.factory.owner.reactor.seconds():
-            self._again(deferred, due, (*run[:3], True))
+            self._send_script(deferred, deadline, run, run[0].whole)
+        elif run and code == "LATE" and not run[3] and deadline > self.factory.owner.reactor.seconds():
+            self._rerun(deferred, deadline, (*run[:3], True))
         else:
-            # Where in which script is of no use to an admin.
-            said = text.partition(" script: ")[0][:200].rstrip(". ")
-            refused = Unusable(self.factory.owner.server.name, f"it answers: {said}")
-            if code in _AWAY:
-                self.factory.owner.distrust(self, refused.why)
+            # The position in the script does not help an admin.
+            message = text.partition(" script: ")[0][:200].rstrip(". ")
+            error = RedisUnavailable(self.factory.owner.server.name, f"it answers: {message}")
+            if code in _UNAVAILABLE:
+                self.factory.owner.server_unavailable(self, error.reason)
             elif self._logged_in and code != "LATE":
-                self.factory.owner.refused(f"{refused.why}{_to_look_at(refused.why)}")
-            deferred.errback(refused)
+                self.factory.owner.command_failed(f"{error.reason}{_remedy(error.reason)}")
+            deferred.errback(error)
 
-    def _again(self, deferred: Deferred[Any], due: float, run: Run) -> None:
-        """Run a script again after a look at the server's clock, which was set since the last one."""
+    def _rerun(self, deferred: Deferred[Any], deadline: float, run: Run) -> None:
+        """Run a script again after reading the server's clock, which was set in the meantime."""
 
         def failed(failure: Failure) -> None:
             if not deferred.called:
                 deferred.errback(failure)
 
-        def learned(_: None) -> None:
+        def clock_read(_: None) -> None:
             if not deferred.called:
-                self._send_script(deferred, due, run, run[0].by_sha)
+                self._send_script(deferred, deadline, run, run[0].by_sha)
 
-        self.learn(due).addCallbacks(learned, failed)
+        self.read_clock(deadline).addCallbacks(clock_read, failed)
 
-    def learn(self, due: float) -> Deferred[None]:
-        """Find out by how much the server's clock differs from ours."""
+    def read_clock(self, deadline: float) -> Deferred[None]:
+        """Measure the offset of the server's clock."""
 
-        def learned(time: list[bytes]) -> None:
-            self.learned = self.factory.owner.reactor.seconds()
-            self.ahead = int(time[0]) + int(time[1]) / 1e6 - self.learned - self.factory.owner.tick
+        def clock_read(time: list[bytes]) -> None:
+            self.clock_read = self.factory.owner.reactor.seconds()
+            self.clock_offset = int(time[0]) + int(time[1]) / 1e6 - self.clock_read - self.factory.owner.tick
 
-        return self.call(due, b"TIME").addCallback(learned)
+        return self.call(deadline, b"TIME").addCallback(clock_read)
 
-    # --- coming and going ---
+    # --- connecting and closing ---
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        self.factory.owner.opened(self)
-        Deferred.fromCoroutine(self._log_in()).addErrback(self._not_logged_in)
+        self.factory.owner.connection_opened(self)
+        Deferred.fromCoroutine(self._log_in()).addErrback(self._login_failed)
 
     async def _log_in(self) -> None:
         owner = self.factory.owner
-        due = owner.reactor.seconds() + HANDSHAKE
+        deadline = owner.reactor.seconds() + LOGIN_TIMEOUT
         steps = owner.login.steps()
-        answers: list[Deferred[Any]] = [self.call(due, *words) for words in steps]
-        results = await DeferredList([*answers, self.learn(due)], consumeErrors=True)
+        answers: list[Deferred[Any]] = [self.call(deadline, *words) for words in steps]
+        results = await DeferredList([*answers, self.read_clock(deadline)], consumeErrors=True)
         for words, (success, reply) in zip([*steps, (b"TIME",)], results, strict=True):
             if not success:
-                # Not every user may ask for the role; a replica is told by the refused probe, too.
-                if words[0] != b"ROLE" or not str(reply.value.why).startswith("it answers: NOPERM"):
-                    raise Unusable(owner.server.name, f"{reply.value.why}{_to_look_at(reply.value.why)}")
+                # ROLE may be denied to the user; a replica is also detected by the failing probe.
+                if words[0] != b"ROLE" or not str(reply.value.reason).startswith("it answers: NOPERM"):
+                    raise RedisUnavailable(owner.server.name, f"{reply.value.reason}{_remedy(reply.value.reason)}")
             elif words[0] == b"ROLE" and reply[0] != b"master":
-                raise Unusable(owner.server.name, "it is not the master")
+                raise RedisUnavailable(owner.server.name, "it is not the master")
         self._logged_in = True
-        # What the login took has another deadline.
+        # Commands of the login have another timeout, so they are not observed.
         self._observe = owner.observe
-        # Without password and dbid, which the factory never gets, this only tells that the connection is ready.
+        # The factory has no password and no dbid, so this only marks the connection as ready.
         super().connectionMade()
 
-    def _not_logged_in(self, failure: Failure) -> None:
-        reason = failure.value
-        why = reason.why if isinstance(reason, Unusable) else f"its answers to the login make no sense ({reason})"
-        self.abandon(self.factory.owner.login.hide(why))
+    def _login_failed(self, failure: Failure) -> None:
+        error = failure.value
+        reason = error.reason if isinstance(error, RedisUnavailable) else f"unexpected answers to the login ({error})"
+        self.abandon(self.factory.owner.login.hide(reason))
 
-    def abandon(self, why: str) -> None:
-        """Send nothing here any more, and close when nothing waits for an answer."""
+    def abandon(self, reason: str) -> None:
+        """Send no more commands, and close when none is in flight."""
         if not self._problem:
-            self._problem = why
-            self.factory.owner.left(self, why)
-            self._leave_when_done()
+            self._problem = reason
+            self.factory.owner.connection_abandoned(self, reason)
+            self._close_when_idle()
 
-    def _leave_when_done(self) -> None:
-        if all(entry[0].called for entry in self._waiting):
+    def _close_when_idle(self) -> None:
+        if all(entry[0].called for entry in self._pending):
             self.transport.abortConnection()
 
-    def sweep(self, now: float) -> bool:
-        """Fail what waits for too long. Returns whether something still waits."""
-        late = [deferred for deferred, due, _ in self._waiting if due <= now and not deferred.called]
+    def sweep(self, time: float) -> bool:
+        """Fail the commands that have timed out. Return whether any are in flight."""
+        late = [deferred for deferred, deadline, _ in self._pending if deadline <= time and not deferred.called]
         if late:
             self.factory.owner.timeouts += len(late)
-            self.factory.owner.distrust(self, _SILENT)
-            self.abandon(_SILENT)
+            self.factory.owner.server_unavailable(self, _NO_ANSWER)
+            self.abandon(_NO_ANSWER)
         for deferred in late:
             if not deferred.called:
-                self._observe(self.factory.owner.deadline)
-                deferred.errback(Unusable(self.factory.owner.server.name, _SILENT))
+                self._observe(self.factory.owner.timeout)
+                deferred.errback(RedisUnavailable(self.factory.owner.server.name, _NO_ANSWER))
         if self._problem:
-            self._leave_when_done()
-        return bool(self._waiting)
+            self._close_when_idle()
+        return bool(self._pending)
 
     def connectionLost(self, why: Failure) -> None:
         self.abandon(self.factory.owner.server.explain(why))
         super().connectionLost(why)
-        self.factory.owner.closed(self)
-        waiting, self._waiting = self._waiting, deque()
-        for entry in waiting:
+        self.factory.owner.connection_closed(self)
+        pending, self._pending = self._pending, deque()
+        for entry in pending:
             if entry[0].called:
                 continue
             if self._logged_in:
-                self.factory.owner.unanswered(entry)
+                self.factory.owner.resend(entry)
             else:
-                entry[0].errback(Unusable(self.factory.owner.server.name, self._problem))
+                entry[0].errback(RedisUnavailable(self.factory.owner.server.name, self._problem))
 
 
-def not_observed(seconds: float) -> None:
-    """In place of an observer."""
+def no_observer(seconds: float) -> None:
+    """An observer that does nothing."""
 
 
-def _to_look_at(why: str) -> str:
-    """The options that a server refuses, to follow why it does."""
-    answer = why.removeprefix("it answers: ").removeprefix("ERR ")
+def _remedy(reason: str) -> str:
+    """Name the options to check, as a suffix to the reason."""
+    answer = reason.removeprefix("it answers: ").removeprefix("ERR ")
     if answer.startswith(("WRONGPASS", "NOAUTH", "AUTH", "invalid password")):
         return " (see [Redis] username, password)"
     if answer.startswith(("DB index", "invalid DB index", "SELECT")):

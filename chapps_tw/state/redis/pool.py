@@ -1,4 +1,4 @@
-"""The connections to Redis, kept open and made anew."""
+"""A pool of connections to Redis that reconnects by itself."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config.settings import Redis
-from chapps_tw.state.redis.connection import Entry, RedisConnection, Unusable, not_observed
+from chapps_tw.state.redis.connection import Entry, RedisConnection, RedisUnavailable, no_observer
 from chapps_tw.state.redis.following import Following
 from chapps_tw.state.redis.refusals import Refusals
 from chapps_tw.state.redis.script import PROBE, Shape, strings
 from chapps_tw.state.redis.server import Login, RedisServer, server_from
 from chapps_tw.state.redis.waiters import Waiters
 
-LEARN_AGAIN = 10.0
-"""Seconds after which the server's clock is compared with ours again."""
+CLOCK_INTERVAL = 10.0
+"""Seconds between readings of the server's clock."""
 
 _PROBE = PROBE.shape(1, 0)
 
 
 class RedisPool:
-    """Some connections to one server, which log in and are made anew by themselves.
+    """Connections to one server.
 
-    Commands go over the first connection that is ready, since the commands of one reactor turn then
-    share system calls. When the last is lost, commands wait for a new one for half of the deadline, those that it
-    left unanswered too; while none is ready after that, they fail at once. A server that answers with an error is
-    still asked, since it may do some things and not others.
+    All commands use the first connection that is ready, so that the commands of one reactor turn share system
+    calls. When the last connection is lost, commands wait for a new one for half of the timeout, including those in
+    flight; while there is none after that, they fail at once. A server that answers with errors remains in use, since
+    some commands may succeed.
 
     :param server: where to connect.
-    :param deadline: seconds until a command that is not answered fails.
-    :param size: how many connections.
-    :param observe: told of each command that was answered, or timed out, how long that took.
-    :ivar lost: connections that were ready and were lost.
-    :ivar timeouts: commands that were not answered in time.
+    :param timeout: of a command, in seconds.
+    :param size: number of connections.
+    :param observe: called with the duration of each command that was answered or timed out.
+    :ivar lost: number of ready connections that were lost.
+    :ivar timeouts: number of commands that timed out.
     """
 
     log = Logger()
@@ -51,202 +51,201 @@ class RedisPool:
         server: RedisServer,
         login: Login,
         reactor: Any,
-        deadline: float,
+        timeout: float,
         size: int,
         observe: Callable[[float], None],
     ) -> None:
         self.server = server
         self.login = login
         self.reactor = reactor
-        self.deadline = deadline
+        self.timeout = timeout
         self.observe = observe
         self.size = size
-        self.tick = min(0.1, deadline / 4)
-        self._away = f"{server.name} is not connected yet"
-        self._following = Following(server.moved, self._leave, reactor)
+        self.tick = min(0.1, timeout / 4)
+        self._unavailable = f"{server.name} is not connected yet"
+        self._following = Following(server.moved, self._reconnect_all, reactor)
         self._refusals = Refusals(server.name, reactor, self.ping)
         self.lost = 0
         self.timeouts = 0
         self._ready: list[RedisConnection] = []
         self._open: set[RedisConnection] = set()
-        self._silent = False
-        self._waiters: Waiters[RedisConnection] = Waiters(reactor, deadline / 2, lambda: self.problem)
-        self._sweeping: IDelayedCall | None = None
-        self._swept = 0.0
+        self._reported = False
+        self._waiters: Waiters[RedisConnection] = Waiters(reactor, timeout / 2, lambda: self.problem)
+        self._next_sweep: IDelayedCall | None = None
+        self._last_sweep = 0.0
         self._factory = _Factory(self, size)
 
     @property
     def problem(self) -> str:
-        """Why nothing, or not all, can be asked now, in a sentence; ``""`` when all can."""
-        return self._away or self._refusals.problem
+        """Why commands fail, or some of them, in a sentence; ``""`` if none do."""
+        return self._unavailable or self._refusals.problem
 
     @property
     def connections(self) -> int:
-        """How many connections are ready."""
+        """The number of ready connections."""
         return len(self._ready)
 
     @property
-    def waiting(self) -> int:
-        """How many commands were not answered yet."""
-        return sum(connection.waiting for connection in self._open)
+    def pending(self) -> int:
+        """The number of commands in flight."""
+        return sum(connection.pending for connection in self._open)
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         self._waiters.open()
         self._factory.startConnecting(self.server)
         self._following.start()
 
     async def stop(self) -> None:
-        """Close all connections; what waits for an answer fails."""
-        self._silent = True
-        self._away = f"{self.server.name} is not connected any more"
+        """Close all connections; commands in flight fail."""
+        self._reported = True
+        self._unavailable = f"{self.server.name} is not connected any more"
         self._waiters.close()
         self._refusals.stop()
         self._following.stop()
-        # A turn before and after: whoever calls, or goes on, from what a lost connection caused is inside a
-        # ClientService that cannot be stopped then.
+        # Wait for a turn before and after: a ClientService cannot be stopped from its own callbacks, which a caller
+        # that reacts to a lost connection runs in.
         await deferLater(self.reactor, 0)
         stopped = self._factory.disconnect()
         for connection in list(self._open):
             connection.transport.abortConnection()
         await stopped
         await deferLater(self.reactor, 0)
-        if self._sweeping:
-            self._sweeping.cancel()
-            self._sweeping = None
+        if self._next_sweep:
+            self._next_sweep.cancel()
+            self._next_sweep = None
 
     # --- commands ---
 
     def call(self, *words: bytes) -> Deferred[Any]:
-        """Send a command; returns the answer as hiredis reads it, bulk strings as bytes.
+        """Send a command; return the answer as parsed by hiredis, bulk strings as bytes.
 
-        :raises StateUnavailable: (the Deferred) when it is not answered in time, or with an error.
+        :raises StateUnavailable: (the Deferred) if the command times out, or is answered with an error.
         """
-        due = self.reactor.seconds() + self.deadline
+        deadline = self.reactor.seconds() + self.timeout
         if not self._ready:
-            return self._waiters.wait().addCallback(lambda connection: connection.call(due, *words))
-        return self._ready[0].call(due, *words)
+            return self._waiters.wait().addCallback(lambda connection: connection.call(deadline, *words))
+        return self._ready[0].call(deadline, *words)
 
     def run(self, shape: Shape, body: bytes, when: bytes = b"", aside: bool = False) -> Deferred[Any]:
-        """Run a script: its answer. One that times out has not run, and does not run later.
+        """Run a script and return its answer. One that times out has not run, and will not run later.
 
         :param body: keys and arguments, encoded.
-        :param when: see ``clock.lua``; ``b""`` is the deadline.
-        :param aside: not on the connection for what is in a hurry, if there is another.
+        :param when: see ``clock.lua``; ``b""`` stands for the deadline.
+        :param aside: use another connection than urgent commands do, if there is one.
         :raises StateUnavailable: (the Deferred) likewise.
         """
-        due = self.reactor.seconds() + self.deadline
+        deadline = self.reactor.seconds() + self.timeout
         if not self._ready:
-            return self._waiters.wait().addCallback(lambda connection: connection.run(due, shape, body, when))
-        return self._ready[-1 if aside else 0].run(due, shape, body, when)
+            return self._waiters.wait().addCallback(lambda connection: connection.run(deadline, shape, body, when))
+        return self._ready[-1 if aside else 0].run(deadline, shape, body, when)
 
     def ping(self) -> Deferred[None]:
         """Try every command that the scripts use.
 
-        :raises StateUnavailable: (the Deferred) when one of them is not answered in time, or with an error.
+        :raises StateUnavailable: (the Deferred) if one times out, or is answered with an error.
         """
         return self.run(_PROBE, strings(self.login.probe)).addCallback(lambda _: self._refusals.well())
 
-    # --- what connections tell ---
+    # --- events of connections ---
 
-    def opened(self, connection: RedisConnection) -> None:
-        """There is a connection; it still has to log in."""
+    def connection_opened(self, connection: RedisConnection) -> None:
+        """A connection is established, but not logged in."""
         self._open.add(connection)
 
-    def closed(self, connection: RedisConnection) -> None:
-        """A connection is gone."""
+    def connection_closed(self, connection: RedisConnection) -> None:
+        """A connection is closed."""
         self._open.discard(connection)
 
-    def joined(self, connection: RedisConnection) -> None:
-        """A connection is ready for commands."""
+    def connection_ready(self, connection: RedisConnection) -> None:
+        """A connection is logged in."""
         if self.login.master:
-            self._leave_others(connection)
+            self._abandon_old_master(connection)
         self._ready.append(connection)
-        if self._away:
-            self._away = ""
-            self._silent = False
+        if self._unavailable:
+            self._unavailable = ""
+            self._reported = False
             self.log.info("{name} is connected.", name=self.server.name)
         self._waiters.serve(connection)
 
-    def _leave_others(self, newest: RedisConnection) -> None:
-        """Where the Sentinels sent the newest connection, there is the master."""
+    def _abandon_old_master(self, newest: RedisConnection) -> None:
+        """Abandon connections to other servers: the Sentinels directed the newest one to the current master."""
         for connection in list(self._ready):
             if connection.transport.getPeer() != newest.transport.getPeer():
                 connection.abandon("it is not the master any more")
 
-    def left(self, connection: RedisConnection, why: str) -> None:
-        """A connection is not to be used any more, or could not be made ready."""
+    def connection_abandoned(self, connection: RedisConnection, reason: str) -> None:
+        """A connection must not be used any more, or its login failed."""
         if connection in self._ready:
             self._ready.remove(connection)
             self.lost += 1
             if not self._ready and not self._factory.disconnectCalled:
                 self._waiters.open()
-        self.unconnected(why)
+        self.connect_failed(reason)
 
-    def unanswered(self, entry: Entry) -> None:
-        """Ask again what a connection was lost with."""
+    def resend(self, entry: Entry) -> None:
+        """Send a command again that was in flight on a lost connection."""
 
-        def go_on(connection: RedisConnection) -> None:
+        def send(connection: RedisConnection) -> None:
             if not entry[0].called:
-                connection.again(entry)
+                connection.resend(entry)
 
-        def give_up(failure: Failure) -> None:
+        def fail(failure: Failure) -> None:
             if not entry[0].called:
                 entry[0].errback(failure)
 
         if self._ready:
-            go_on(self._ready[0])
+            send(self._ready[0])
         else:
-            self._waiters.wait().addCallbacks(go_on, give_up)
+            self._waiters.wait().addCallbacks(send, fail)
 
-    def refused(self, why: str) -> None:
-        """The server answers with an error."""
+    def command_failed(self, reason: str) -> None:
+        """The server answered a command with an error."""
         if not self._factory.disconnectCalled:
-            self._refusals.note(str(Unusable(self.server.name, why)))
+            self._refusals.note(str(RedisUnavailable(self.server.name, reason)))
 
-    def unconnected(self, why: str) -> None:
-        """Say so, once, if now there is no connection."""
+    def connect_failed(self, reason: str) -> None:
+        """Log once that no connection is ready, unless one is."""
         if self._ready or self._factory.disconnectCalled:
             return
-        self._away = str(Unusable(self.server.name, why))
-        if not self._silent:
-            self._silent = True
-            self.log.error("{problem}.", problem=self._away)
+        self._unavailable = str(RedisUnavailable(self.server.name, reason))
+        if not self._reported:
+            self._reported = True
+            self.log.error("{problem}.", problem=self._unavailable)
 
-    def distrust(self, connection: RedisConnection, why: str) -> None:
-        """What a ready connection saw holds for the server: make all connections anew."""
+    def server_unavailable(self, connection: RedisConnection, reason: str) -> None:
+        """A ready connection found that the server is unavailable: reconnect all."""
         if connection in self._ready:
-            self._leave(why)
+            self._reconnect_all(reason)
 
-    def _leave(self, why: str) -> None:
-        """Make all connections anew."""
+    def _reconnect_all(self, reason: str) -> None:
         for connection in list(self._ready):
-            connection.abandon(why)
+            connection.abandon(reason)
 
-    def watch(self) -> None:
-        """See to the deadlines of what waits."""
-        if self._sweeping is None:
-            self._swept = self.reactor.seconds()
-            self._sweeping = self.reactor.callLater(self.tick, self._sweep)
+    def schedule_sweep(self) -> None:
+        """Make sure that commands in flight are checked for timeouts."""
+        if self._next_sweep is None:
+            self._last_sweep = self.reactor.seconds()
+            self._next_sweep = self.reactor.callLater(self.tick, self._sweep)
 
     def _sweep(self) -> None:
-        now, self._sweeping = self.reactor.seconds(), None
-        overslept, self._swept = now - self._swept > 3 * self.tick, now
-        if overslept:
-            # Nothing ran for a while here: answers may be there that were not read yet.
-            self._sweeping = self.reactor.callLater(0, self._sweep)
+        time, self._next_sweep = self.reactor.seconds(), None
+        is_late, self._last_sweep = time - self._last_sweep > 3 * self.tick, time
+        if is_late:
+            # The reactor was blocked: let it read the answers that have arrived meanwhile.
+            self._next_sweep = self.reactor.callLater(0, self._sweep)
             return
         for connection in self._ready:
-            if now - connection.learned > LEARN_AGAIN:
-                connection.learned = now
-                connection.learn(now + self.deadline).addErrback(lambda _: None)
-        still = [connection.sweep(now) for connection in list(self._open)]
-        if any(still):
-            self.watch()
+            if time - connection.clock_read > CLOCK_INTERVAL:
+                connection.clock_read = time
+                connection.read_clock(time + self.timeout).addErrback(lambda _: None)
+        pending = [connection.sweep(time) for connection in list(self._open)]
+        if any(pending):
+            self.schedule_sweep()
 
 
 class _Factory(txredisapi.RedisFactory):  # type: ignore[misc]
-    """Makes a pool's connections. Logging in is their own business: it gets no password and no dbid."""
+    """Creates a pool's connections. They log in by themselves: the factory has no password and no dbid."""
 
     protocol = RedisConnection
     initialDelay = 0.1
@@ -257,19 +256,19 @@ class _Factory(txredisapi.RedisFactory):  # type: ignore[misc]
         self.owner = owner
 
     def startConnecting(self, endpoint: RedisServer) -> None:
-        """Open the connections, and keep them open."""
+        """Open the connections, and reopen them when they are lost."""
         self.slots = [_Slot(self, endpoint) for _ in range(self.poolsize)]
         for slot in self.slots:
             slot.start()
 
     def addConnection(self, connection: RedisConnection) -> None:
-        """A connection is logged in."""
+        """Called by txredisapi when a connection is ready."""
         if connection.connected and not self.disconnectCalled:
-            self.owner.joined(connection)
+            self.owner.connection_ready(connection)
 
 
 class _Service(ClientService):
-    """Without a line in the log for every attempt."""
+    """A ClientService that does not log every attempt."""
 
     _log = Logger(observer=LogPublisher())
 
@@ -291,15 +290,15 @@ class _Slot:
         return self._service.stopService()
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect, and report why not."""
+        """Connect; report a failure to the pool."""
         return self._endpoint.connect(protocolFactory).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> Failure:
-        self._factory.owner.unconnected(self._endpoint.explain(failure))
+        self._factory.owner.connect_failed(self._endpoint.explain(failure))
         return failure
 
     def _made(self, connection: Any) -> None:
-        # A connection counts as a failed attempt until it is logged in, so that the delay grows.
+        # A connection counts as a failed attempt until it is logged in, so that the retry delay grows.
         self._rejected += 1
         connection.whenConnected().addCallback(self._usable)
 
@@ -315,19 +314,19 @@ def pool_from(
     redis: Redis,
     password: str,
     reactor: Any,
-    deadline: float,
-    observe: Callable[[float], None] = not_observed,
+    timeout: float,
+    observe: Callable[[float], None] = no_observer,
     sentinel_password: str = "",
 ) -> RedisPool:
-    """The pool that a configuration asks for; it is not started.
+    """Return the configured pool, not started.
 
     :param password: of the Redis servers.
-    :param deadline: seconds until a command that is not answered fails.
-    :param observe: told of each command that was answered, or timed out, how many seconds that took.
+    :param timeout: of a command, in seconds.
+    :param observe: called with the duration in seconds of each command that was answered or timed out.
     :param sentinel_password: of the Sentinels.
-    :raises ConfigError: when the file of the certificate authority cannot be used.
+    :raises ConfigError: if the CA file cannot be used.
     """
     probe = redis.key_prefix.encode() + b":probe"
     login = Login(redis.username, password, redis.db, probe, bool(redis.sentinel_servers))
     server = server_from(redis, Login(redis.sentinel_username, sentinel_password), reactor)
-    return RedisPool(server, login, reactor, deadline, redis.pool_size, observe)
+    return RedisPool(server, login, reactor, timeout, redis.pool_size, observe)

@@ -1,4 +1,4 @@
-"""Where Redis is: a host, a unix socket, or what the Sentinels say; and how to log in there."""
+"""Finds the Redis server (host, unix socket, or Sentinels), and logs in."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from zope.interface import implementer
 from chapps_tw.config.settings import ConfigError, Redis
 from chapps_tw.state.redis.script import PROBE
 
-CONNECT = 1.0
-"""Seconds for the Sentinels' answer, and again for a connection."""
+CONNECT_TIMEOUT = 1.0
+"""Seconds for the Sentinels' answer, and again for the connection to the server."""
 
 
 @dataclass(frozen=True)
 class Login:
-    """What is said at the beginning of a connection.
+    """Credentials, and the checks of a new connection.
 
-    :ivar probe: a key that is written, to see whether all that is needed can be done.
-    :ivar master: whether the server must call itself a master.
+    :ivar probe: a key to write, to check that all commands and keys are permitted.
+    :ivar master: whether the server must have the role of a master.
     """
 
     username: str = ""
@@ -45,7 +45,7 @@ class Login:
         return f"Login(username={self.username!r}, db={self.db})"
 
     def steps(self) -> list[tuple[bytes, ...]]:
-        """The commands. Each must succeed before the connection is used."""
+        """Return the commands of the login. All must succeed."""
         steps = [self.auth] if self.password else []
         if self.db:
             steps.append((b"SELECT", b"%d" % self.db))
@@ -55,31 +55,31 @@ class Login:
 
     @property
     def auth(self) -> tuple[bytes, ...]:
-        """The command that tells who we are."""
+        """The AUTH command."""
         user = (self.username.encode(),) if self.username else ()
         return (b"AUTH", *user, self.password.encode())
 
     @property
     def write(self) -> tuple[bytes, ...]:
-        """The command that tries all that is needed on the probe."""
+        """The command that tries every needed operation on the probe key."""
         return PROBE.words(self.probe)
 
     def hide(self, text: str) -> str:
-        """The text without the password, should a server repeat it."""
+        """Mask the password in a text, in case a server repeats it."""
         return text.replace(self.password, "********") if self.password else text
 
 
 class NoMaster(Exception):
-    """No Sentinel names a healthy master."""
+    """No Sentinel reports a healthy master."""
 
 
 @implementer(IStreamClientEndpoint)
 class RedisServer:
-    """An endpoint that connects in bounded time.
+    """An endpoint with a timeout.
 
-    :ivar name: for sentences.
-    :param find: finds the endpoint of each connection; may take its time.
-    :ivar moved: tells whether the server is not any more where it was last found; ``None`` where it never moves.
+    :ivar name: for messages.
+    :param find: returns an awaitable of the endpoint, for each connection.
+    :ivar moved: returns whether the server has moved since it was last found; ``None`` if it never moves.
     """
 
     def __init__(
@@ -91,32 +91,32 @@ class RedisServer:
         self._reactor = reactor
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect; fails with what :meth:`explain` explains."""
-        return Deferred.fromCoroutine(self._connect(protocolFactory)).addTimeout(2 * CONNECT, self._reactor)
+        """Connect. Pass failures to :meth:`explain`."""
+        return Deferred.fromCoroutine(self._connect(protocolFactory)).addTimeout(2 * CONNECT_TIMEOUT, self._reactor)
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         endpoint: IStreamClientEndpoint = await self._find()
         return await endpoint.connect(factory)
 
     def explain(self, failure: Failure) -> str:
-        """Why there is no connection, as the second part of a sentence."""
-        return _why(failure.value)
+        """Explain a failed or lost connection, as the second part of a sentence."""
+        return _explain(failure.value)
 
 
 class _SentinelConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
-    """Remembers why it was lost, which txredisapi keeps from whoever waits for an answer."""
+    """Stores why the connection was lost, which txredisapi does not pass to pending commands."""
 
     def connectionLost(self, why: Failure) -> None:
         self.lost = why
         super().connectionLost(why)
 
 
-class _Named(NamedTuple):
-    """What a Sentinel names as the master. The greater one knows more.
+class _Master(NamedTuple):
+    """The master as reported by a Sentinel. Compares greater if it is more recent.
 
-    :ivar epoch: of the failover that made it the master; each is greater than the one before. Sentinels learn of a
-        failover up to two seconds after the one that led it.
-    :ivar settled: not while the Sentinel leads a failover: it names the old master until that has ended.
+    :ivar epoch: of the failover that made it the master; increases with each failover. Other Sentinels learn of a
+        failover up to two seconds after its leader.
+    :ivar settled: false while the Sentinel leads a failover: it reports the old master until the failover ends.
     """
 
     epoch: int
@@ -126,10 +126,10 @@ class _Named(NamedTuple):
 
 
 class _Sentinels:
-    """Asks the Sentinels where the master is, each time, on new connections.
+    """Asks the Sentinels for the master's address, each time over new connections.
 
-    See https://redis.io/docs/latest/develop/reference/sentinel-clients/. All are asked at once, so those
-    that do not answer cost no time where a connection is to be made.
+    See https://redis.io/docs/latest/develop/reference/sentinel-clients/. All are asked in parallel, so that
+    those that do not answer cause no delay.
     """
 
     def __init__(self, sentinels: Mapping[str, IStreamClientEndpoint], master: str, login: Login, reactor: Any) -> None:
@@ -141,80 +141,80 @@ class _Sentinels:
         self._found = "", 0
 
     async def find(self) -> tuple[str, int]:
-        """Host and port of the master.
+        """Return host and port of the master.
 
-        :raises NoMaster: when none of them names one in time. Says of each why not.
+        :raises NoMaster: if none reports one in time. Gives the reason for each Sentinel.
         """
-        # The first answer will do, unless it is known to be out of date.
-        self._found = await self._latest(lambda named: named.settled and named.epoch >= self._epoch)
+        # The first answer is used, unless it is known to be outdated.
+        self._found = await self._latest(lambda master: master.settled and master.epoch >= self._epoch)
         return self._found
 
     async def moved(self) -> bool:
-        """Whether the master is not any more where it was last found."""
+        """Return whether the master has moved since it was last found."""
         try:
             return await self._latest(lambda _: False) != self._found
         except NoMaster:
             return False
 
-    async def _latest(self, enough: Callable[[_Named], bool]) -> tuple[str, int]:
-        """What those say that know of the latest failover.
+    async def _latest(self, is_final: Callable[[_Master], bool]) -> tuple[str, int]:
+        """Return the address reported by the Sentinels that know of the latest failover.
 
-        :param enough: whether an answer is so good that the others need not be waited for.
+        :param is_final: whether an answer makes waiting for the others unnecessary.
         :raises NoMaster: likewise.
         """
         problems = dict.fromkeys(self._sentinels, "it does not answer")
-        answers: list[_Named] = []
+        answers: list[_Master] = []
         done: Deferred[None] = Deferred()
 
-        def heard(named: _Named) -> None:
-            answers.append(named)
-            if enough(named):
-                end()
+        def answered(master: _Master) -> None:
+            answers.append(master)
+            if is_final(master):
+                finish()
 
-        def end(_: object = None) -> None:
+        def finish(_: object = None) -> None:
             if not done.called:
                 done.callback(None)
 
-        asked = [
-            Deferred.fromCoroutine(self._ask(name, problems)).addCallbacks(heard, lambda _: None)
+        requests = [
+            Deferred.fromCoroutine(self._ask(name, problems)).addCallbacks(answered, lambda _: None)
             for name in self._sentinels
         ]
-        DeferredList(asked).addCallback(end)
+        DeferredList(requests).addCallback(finish)
         try:
             with suppress(TimeoutError):
-                await done.addTimeout(CONNECT, self._reactor)
+                await done.addTimeout(CONNECT_TIMEOUT, self._reactor)
         finally:
-            for each in asked:
+            for each in requests:
                 each.cancel()
         if not answers:
-            each_one = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-            raise NoMaster(f"no Sentinel names a healthy master {self._master!r} ({each_one})")
+            reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+            raise NoMaster(f"no Sentinel names a healthy master {self._master!r} ({reasons})")
         latest = max(answers)
         self._epoch = latest.epoch
         return latest.host, latest.port
 
-    async def _ask(self, name: str, problems: dict[str, str]) -> _Named:
-        """Ask one; notes why it does not help."""
+    async def _ask(self, name: str, problems: dict[str, str]) -> _Master:
+        """Ask one Sentinel; on failure, store the reason in ``problems``."""
         try:
             masters = await self._masters(self._sentinels[name])
         except txredisapi.ResponseError as refusal:
-            problems[name] = _refusal(self._login.hide(str(refusal)))
+            problems[name] = _explain_error(self._login.hide(str(refusal)))
             raise
         except Exception as problem:
-            problems[name] = _why(problem)
+            problems[name] = _explain(problem)
             raise
         state = masters.get(self._master)
         if not state:
-            problems[name] = "it knows none of this name"
+            problems[name] = "it knows no master of this name"
         elif not state["is_master"] or state["is_sdown"] or state["is_odown"]:
-            problems[name] = "it takes the master for down"
+            problems[name] = "it considers the master down"
         else:
             settled = "failover_in_progress" not in state["flags"]
-            return _Named(int(state["config-epoch"]), settled, state["ip"], int(state["port"]))
+            return _Master(int(state["config-epoch"]), settled, state["ip"], int(state["port"]))
         raise NoMaster(problems[name])
 
     async def _masters(self, sentinel: IStreamClientEndpoint) -> Any:
-        """What a Sentinel tells of each master, by name."""
+        """Return what a Sentinel reports about its masters, by name."""
         connection: Any = await connectProtocol(sentinel, _SentinelConnection(convertNumbers=False))
         try:
             if self._login.password:
@@ -226,8 +226,8 @@ class _Sentinels:
             connection.transport.abortConnection()
 
 
-def _why(reason: BaseException | None) -> str:
-    """What an error of a connection means."""
+def _explain(reason: BaseException | None) -> str:
+    """Explain an error of a connection."""
     if isinstance(reason, VerificationError):
         return "its TLS certificate is for another name"
     if isinstance(reason, TLSError):
@@ -241,40 +241,40 @@ def _why(reason: BaseException | None) -> str:
     return " ".join(str(reason).split()) or type(reason).__name__
 
 
-def _refusal(answer: str) -> str:
-    """What an error that a Sentinel answers with means."""
+def _explain_error(answer: str) -> str:
+    """Explain an error answer of a Sentinel."""
     if answer.startswith("NOAUTH"):
-        return "it wants a password, see [Redis] sentinel_password"
+        return "it requires a password, see [Redis] sentinel_password"
     if answer.removeprefix("ERR ").startswith(("WRONGPASS", "AUTH")):
         return f"it refuses [Redis] sentinel_password ({answer[:200]})"
     return f"it answers: {answer[:200]}"
 
 
 def _openssl(problem: TLSError) -> str:
-    """pyOpenSSL raises a list of (library, function, reason)."""
+    """Return the reasons of an error of pyOpenSSL, which raises a list of (library, function, reason)."""
     reasons = problem.args[0] if problem.args else []
     return ", ".join(str(reason[-1]) for reason in reasons) if isinstance(reasons, list) else str(reasons)
 
 
 def server_from(redis: Redis, sentinel_login: Login, reactor: Any) -> RedisServer:
-    """Where the configuration says that Redis is.
+    """Return the configured server.
 
     :param sentinel_login: user and password of the Sentinels.
-    :raises ConfigError: when the file of the certificate authority cannot be used.
+    :raises ConfigError: if the CA file cannot be used.
     """
-    to = _way(redis, reactor)
+    to = _endpoint_maker(redis, reactor)
     if redis.sentinel_servers:
         sentinels = {text: to(*_host_and_port(text)) for text in redis.sentinel_servers.split()}
-        asking = _Sentinels(sentinels, redis.sentinel_dataset, sentinel_login, reactor)
+        finder = _Sentinels(sentinels, redis.sentinel_dataset, sentinel_login, reactor)
 
         async def master() -> IStreamClientEndpoint:
-            return to(*await asking.find())
+            return to(*await finder.find())
 
-        return RedisServer(f"Redis master {redis.sentinel_dataset}", master, reactor, asking.moved)
+        return RedisServer(f"Redis master {redis.sentinel_dataset}", master, reactor, finder.moved)
 
     if redis.unix_socket:
         name = f"Redis at {redis.unix_socket}"
-        endpoint: IStreamClientEndpoint = UNIXClientEndpoint(reactor, redis.unix_socket, timeout=CONNECT)
+        endpoint: IStreamClientEndpoint = UNIXClientEndpoint(reactor, redis.unix_socket, timeout=CONNECT_TIMEOUT)
     else:
         name = f"Redis at {redis.server}:{redis.port}"
         endpoint = to(redis.server.strip("[]"), redis.port)
@@ -285,11 +285,11 @@ def server_from(redis: Redis, sentinel_login: Login, reactor: Any) -> RedisServe
     return RedisServer(name, known, reactor)
 
 
-def _way(redis: Redis, reactor: Any) -> Callable[[str, int], IStreamClientEndpoint]:
-    """How to get to a host and port: TCP, or verified TLS."""
+def _endpoint_maker(redis: Redis, reactor: Any) -> Callable[[str, int], IStreamClientEndpoint]:
+    """Return a function that makes the endpoint of a host and port: TCP, or verified TLS."""
 
     def tcp(host: str, port: int) -> IStreamClientEndpoint:
-        return HostnameEndpoint(reactor, host, port, timeout=CONNECT)
+        return HostnameEndpoint(reactor, host, port, timeout=CONNECT_TIMEOUT)
 
     if not redis.tls:
         return tcp
@@ -305,15 +305,15 @@ def _way(redis: Redis, reactor: Any) -> Callable[[str, int], IStreamClientEndpoi
 
 
 def authorities(path: str) -> Any:
-    """The certificate authorities of a PEM file.
+    """Load the certificate authorities of a PEM file.
 
-    :raises ValueError: when there are none; says what the file must be.
+    :raises ValueError: if there are none; says what the file must be.
     """
     try:
         pem = Path(path).read_bytes()
         found = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
         if not found:
-            raise ValueError("it holds no certificate")
+            raise ValueError("it contains no certificate")
         certificates = [Certificate.loadPEM(each) for each in found]
         return trustRootFromCertificates(certificates)
     except (OSError, ValueError, TLSError) as problem:

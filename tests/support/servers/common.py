@@ -76,7 +76,11 @@ def free_port() -> int:
     raise RuntimeError("no port is free on this machine")
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+# Seconds after which what did not happen does not come any more, on however busy a machine.
+HANGS = 200.0
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = HANGS) -> None:
     """Wait until something is so.
 
     :raises TimeoutError: naming ``what``.

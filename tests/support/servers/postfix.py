@@ -17,7 +17,7 @@ from email.message import Message
 from pathlib import Path
 
 from tests.support.guard import MARK
-from tests.support.servers.common import Process, free_port, listening, missing, program, wait_until
+from tests.support.servers.common import HANGS, Process, free_port, listening, missing, program, wait_until
 
 STAGES = {
     "CONNECT": "smtpd_client_restrictions",
@@ -165,7 +165,7 @@ class Postfix:
         """What Postfix logged."""
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
-    def delivered(self, count: int, seconds: float = 60.0) -> list[Message]:
+    def delivered(self, count: int, seconds: float = HANGS) -> list[Message]:
         """Wait for a number of messages in the mailbox; returns them, one for each recipient.
 
         :raises TimeoutError: when fewer have come.

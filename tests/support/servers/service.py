@@ -26,7 +26,7 @@ from chapps_tw.application.admin import set_up
 from chapps_tw.config.load import load
 from tests.support.paths import ROOT
 from tests.support.policy_client import PolicyClient
-from tests.support.servers.common import Process, free_port, listening, wait_until
+from tests.support.servers.common import HANGS, Process, free_port, listening, wait_until
 
 Options = Mapping[str, Mapping[str, object]]
 
@@ -181,7 +181,7 @@ class Service:
     def token(self) -> str:
         return (self.directory / "api-token").read_text().strip()
 
-    def client(self, listener: str = "outbound", timeout: float = 30.0) -> PolicyClient:
+    def client(self, listener: str = "outbound", timeout: float = HANGS) -> PolicyClient:
         """A new connection to one of its policy listeners."""
         return PolicyClient(("127.0.0.1", self.ports[listener]), timeout)
 
@@ -195,7 +195,9 @@ class Service:
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         url = f"http://127.0.0.1:{self.ports['api']}{path}"
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=60) as reply:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, data, headers, method=method), timeout=HANGS
+            ) as reply:
                 return reply.status, json.load(reply)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,7 +13,7 @@ from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.pipeline import DEFER, Answer, Seat, Switchboard
+from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
 
 REQUEST = OutboundPPR("protocol_state=RCPT\nsender=a@b")
 
@@ -34,25 +35,27 @@ class Says:
     explain = decide
 
 
-class SwitchboardTests(SynchronousTestCase):
+class PipelineTests(SynchronousTestCase):
     async def settle(self, request: OutboundPPR, decision: Decision) -> Decision:
-        """What has the last word."""
+        """What runs on accepting answers."""
         self.settled.append(decision.action)
         return decision
 
-    def ask(self, *seats: Seat | Says, exempted: Callable[[OutboundPPR], Decision | None] = lambda _: None) -> Answer:
+    def ask(
+        self, *slots: PolicySlot | Says, exempted: Callable[[OutboundPPR], Decision | None] = lambda _: None
+    ) -> Answer:
         self.failures: list[tuple[str, Exception]] = []
         self.settled: list[str] = []
-        board = Switchboard(
+        pipeline = Pipeline(
             "test",
-            [seat if isinstance(seat, Seat) else Seat(seat) for seat in seats],
+            [slot if isinstance(slot, PolicySlot) else PolicySlot(slot) for slot in slots],
             exempted,
             lambda name, error: self.failures.append((name, error)),
             CancelledError,
             self.settle,
         )
-        self.board = board
-        return self.successResultOf(Deferred.fromCoroutine(board.decide(REQUEST)))
+        self.pipeline = pipeline
+        return self.successResultOf(Deferred.fromCoroutine(pipeline.decide(REQUEST)))
 
     def test_the_first_that_stops_the_mail_is_the_answer_and_the_last_to_be_asked(self) -> None:
         never = Says("C", "REJECT c")
@@ -74,7 +77,7 @@ class SwitchboardTests(SynchronousTestCase):
         self.assertEqual(second.earlier, ["PREPEND X: 1"])
 
     def test_a_shadow_policy_decides_and_lets_through(self) -> None:
-        answer = self.ask(Seat(Says("A", "REJECT a"), shadow=True), Says("B", "DUNNO"))
+        answer = self.ask(PolicySlot(Says("A", "REJECT a"), shadow=True), Says("B", "DUNNO"))
         self.assertEqual(answer.decision.action, "DUNNO")
         self.assertEqual((answer.decisions[0].action, answer.decisions[0].shadow), ("DUNNO", "REJECT a"))
 
@@ -83,7 +86,7 @@ class SwitchboardTests(SynchronousTestCase):
             async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
                 return Decision("DUNNO", Reason.SPF_SOFTFAIL, self.name, greylist=True, client="example.org")
 
-        (found, _) = self.ask(Seat(Demands("A", ""), shadow=True), Says("B", "DUNNO")).decisions
+        (found, _) = self.ask(PolicySlot(Demands("A", ""), shadow=True), Says("B", "DUNNO")).decisions
         self.assertEqual((found.greylist, found.client, found.reason), (False, "", Reason.SPF_SOFTFAIL))
 
     def test_an_answer_that_lets_through_with_more_than_dunno_has_somebodys_last_word(self) -> None:
@@ -101,7 +104,7 @@ class SwitchboardTests(SynchronousTestCase):
             raise StateUnavailable("x")
 
         self.patch(self, "settle", away)
-        answer = self.ask(Seat(Says("A", "PREPEND X: 1"), accept_on_failure=True), Says("B", "DUNNO"))
+        answer = self.ask(PolicySlot(Says("A", "PREPEND X: 1"), accept_on_failure=True), Says("B", "DUNNO"))
         self.assertEqual((answer.decision.action, answer.decision.reason), ("DUNNO", Reason.STATE_UNAVAILABLE))
         self.assertEqual(self.ask(Says("A", "PREPEND X: 1")).decision.action, DEFER)
 
@@ -111,9 +114,9 @@ class SwitchboardTests(SynchronousTestCase):
             (BookUnavailable("x"), Reason.BOOK_UNAVAILABLE),
             (CancelledError("x"), Reason.TIMED_OUT),
         ):
-            deferred = self.ask(Seat(Says("A", error)), Says("B", "DUNNO")).decision
+            deferred = self.ask(PolicySlot(Says("A", error)), Says("B", "DUNNO")).decision
             self.assertEqual((deferred.action, deferred.reason), (DEFER, reason))
-            accepted = self.ask(Seat(Says("A", error), accept_on_failure=True), Says("B", "DUNNO"))
+            accepted = self.ask(PolicySlot(Says("A", error), accept_on_failure=True), Says("B", "DUNNO"))
             self.assertEqual([each.action for each in accepted.decisions], ["DUNNO", "DUNNO"])
             self.assertEqual(self.failures, [])
 
@@ -122,29 +125,49 @@ class SwitchboardTests(SynchronousTestCase):
         self.assertEqual((answer.decision.action, answer.decision.reason), (DEFER, Reason.POLICY_FAILED))
         self.assertEqual([(name, str(error)) for name, error in self.failures], [("A", "oops")])
 
+    def test_a_policy_that_answers_with_something_else_than_a_decision_has_failed(self) -> None:
+        class Forgets(Says):
+            answer: Any
+
+            async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+                return cast(Decision, self.answer)
+
+            explain = decide
+
+        policy = Forgets("A", "")
+        for policy.answer in (None, "DUNNO", ("DUNNO", Reason.NO_USER)):
+            answer = self.ask(PolicySlot(policy, accept_on_failure=True), Says("B", "REJECT b"))
+            self.assertEqual([each.reason for each in answer.decisions], [Reason.POLICY_FAILED, Reason.WITHIN_QUOTA])
+            self.assertEqual([name for name, _ in self.failures], ["A"])
+            self.ask(PolicySlot(policy, shadow=True))
+            explained = self.successResultOf(Deferred.fromCoroutine(self.pipeline.explain(REQUEST))).decision
+            self.assertEqual((explained.action, explained.shadow), ("DUNNO", DEFER))
+
     def test_an_exempt_client_skips_the_inbound_policies_alone(self) -> None:
         exempt = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
-        inbound, other = Says("GreylistingPolicy", "DEFER x"), Says("B", "PREPEND X: 1")
-        answer = self.ask(inbound, other, exempted=lambda _: exempt)
+        inbound, other = Says("A", "DEFER x"), Says("B", "PREPEND X: 1")
+        answer = self.ask(PolicySlot(inbound, inbound=True), other, exempted=lambda _: exempt)
         self.assertEqual(answer.decision.action, "PREPEND X: 1")
         self.assertIsNone(inbound.earlier)
-        answer = self.ask(inbound, exempted=lambda _: exempt)
+        self.assertFalse(self.pipeline.inbound)
+        answer = self.ask(PolicySlot(inbound, inbound=True), exempted=lambda _: exempt)
         self.assertEqual(answer.decision, exempt)
+        self.assertTrue(self.pipeline.inbound)
 
     def test_explaining_asks_every_policy_also_after_one_that_stops_the_mail(self) -> None:
         self.ask(Says("A", "REJECT a"), Says("B", "DUNNO"))
-        explained = self.successResultOf(Deferred.fromCoroutine(self.board.explain(REQUEST)))
+        explained = self.successResultOf(Deferred.fromCoroutine(self.pipeline.explain(REQUEST)))
         self.assertEqual([each.action for each in explained.decisions], ["REJECT a", "DUNNO"])
 
     def test_an_explanation_tells_which_answer_would_be_sent(self) -> None:
         for actions in itertools.product(("DUNNO", "PREPEND X: 1", "OK", "REJECT no"), repeat=3):
             answered = self.ask(*(Says(f"P{place}", action) for place, action in enumerate(actions)))
-            explained = self.successResultOf(Deferred.fromCoroutine(self.board.explain(REQUEST)))
+            explained = self.successResultOf(Deferred.fromCoroutine(self.pipeline.explain(REQUEST)))
             self.assertEqual(explained.decision, answered.decision, actions)
             self.assertEqual(len(explained.decisions), 3)
 
     def test_what_cannot_be_read_is_answered_for_by_on_failure(self) -> None:
         self.ask(Says("A", "DUNNO"))
-        self.assertEqual(self.board.unreadable("why").action, DEFER)
-        self.ask(Seat(Says("A", "DUNNO"), accept_on_failure=True))
-        self.assertEqual(self.board.unreadable("why").action, "DUNNO")
+        self.assertEqual(self.pipeline.unreadable("why").action, DEFER)
+        self.ask(PolicySlot(Says("A", "DUNNO"), accept_on_failure=True))
+        self.assertEqual(self.pipeline.unreadable("why").action, "DUNNO")

@@ -1,0 +1,71 @@
+"""The declaration of a policy: what the registry knows about it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from enum import Enum
+
+from chapps_tw.config.settings import PolicySection, Settings
+from chapps_tw.interfaces.book import PolicyBook
+from chapps_tw.interfaces.state import LiveState
+from chapps_tw.mail.decision import ReasonCode
+from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.policies.pipeline import Policy
+from chapps_tw.policies.refresh import never
+
+
+class Direction(Enum):
+    """Whether a policy judges mail from users or mail from the world.
+
+    An inbound policy is skipped for authenticated clients and for those that the configuration exempts.
+    """
+
+    OUTBOUND = "outbound"
+    INBOUND = "inbound"
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """The objects that a policy may use.
+
+    :ivar check_spf: takes client address, HELO name and MAIL FROM; never fails.
+    :ivar receiver: name of this host, for headers.
+    :ivar due: whether a cached value is to be compared with the policy book now
+        (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy gets its own.
+    """
+
+    settings: Settings
+    state: LiveState
+    book: PolicyBook
+    check_spf: Callable[[str, str, str], Awaitable[SpfResult]]
+    receiver: str
+    due: Callable[[Hashable], bool] = never
+
+
+def _none(_settings: Settings) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """The declaration of a policy.
+
+    :ivar section: its configuration section; the section's name is the policy's name.
+    :ivar make: factory, called once for each listener with the policy. An exception stops the start of the service.
+    :ivar reasons: its own reasons, in addition to :class:`~chapps_tw.mail.decision.Reason`.
+    :ivar extra_time: seconds that it may take in addition to ``request_timeout``.
+    :ivar cache: label, in the metrics, of the cache whose ``looks`` and ``misses`` the policy counts; ``""`` if none.
+    """
+
+    section: type[PolicySection]
+    direction: Direction
+    make: Callable[[Dependencies], Policy]
+    reasons: type[ReasonCode] | None = None
+    extra_time: Callable[[Settings], float] = _none
+    cache: str = ""
+
+    @property
+    def name(self) -> str:
+        """The policy's name, as in ``[Listener NAME] policies``."""
+        return self.section.section

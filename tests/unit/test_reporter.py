@@ -1,0 +1,91 @@
+"""Who is told what of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+
+from chapps_tw.application.reporter import FAILURE_SECONDS, Reporter, beside
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.observe.decision_record import Entry, Record, as_record
+from chapps_tw.observe.metrics import Metrics
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.pipeline import Answer, Pipeline
+
+
+def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> Decision:
+    return Decision(action, reason, policy, shadow=shadow)
+
+
+HEADER = of("SPF", Reason.SPF_PASS, action="PREPEND Received-SPF: pass")
+PASSED = of("GRL", Reason.GREYLIST_PASSED)
+SHADOWED = of("GRL", Reason.GREYLIST_FIRST, shadow="DEFER")
+QUOTA = of("OQP", Reason.WITHIN_QUOTA)
+
+
+@pytest.mark.parametrize(
+    ("sent", "decisions", "told"),
+    [
+        (HEADER, [HEADER, PASSED], "GRL:greylist_passed"),
+        (HEADER, [HEADER, PASSED, QUOTA], "GRL:greylist_passed,OQP:within_quota"),
+        (QUOTA, [PASSED, QUOTA], ""),
+        (HEADER, [HEADER], ""),
+        (HEADER._replace(action="DUNNO"), [HEADER, PASSED], "GRL:greylist_passed"),
+        (HEADER, [HEADER, SHADOWED], ""),
+    ],
+)
+def test_what_policies_said_after_the_one_that_answers_is_told(
+    sent: Decision, decisions: Sequence[Decision], told: str
+) -> None:
+    assert beside(sent, decisions) == told
+
+
+async def unchanged(request: OutboundPPR, decision: Decision) -> Decision:
+    return decision
+
+
+def reported(answer: Answer) -> tuple[list[list[Record]], str]:
+    """What two sinks are told of an answer, and the metrics."""
+    clock = Clock()
+    sinks: list[list[Entry]] = [[], []]
+    metrics = Metrics("1", clock.seconds)
+    reporter = Reporter(metrics, [sink.append for sink in sinks], clock, lambda: 17.25)
+    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged)
+    reporter.answered(board, OutboundPPR({"sender": "a@example.org"}), answer, 0.0)
+    return [[as_record(entry) for entry in sink] for sink in sinks], metrics.text().decode()
+
+
+def test_every_sink_is_told_the_answer_with_what_others_said() -> None:
+    [first, second], metrics = reported(Answer(HEADER, [HEADER, PASSED]))
+    assert first == second
+    [record] = first
+    assert (record.time, record.listener, record.policy, record.sender) == (17.25, "inbound", "SPF", "a@example.org")
+    assert record.also == "GRL:greylist_passed"
+    assert metrics.count("chapps_decisions_total{") == 2
+
+
+def test_a_policy_in_shadow_mode_has_a_record_of_its_own() -> None:
+    [records, _], _ = reported(Answer(HEADER, [HEADER, SHADOWED]))
+    assert [(each.policy, each.shadow, each.also) for each in records] == [("GRL", "DEFER", ""), ("SPF", "", "")]
+    [records, _], _ = reported(Answer(SHADOWED, [SHADOWED]))
+    assert [each.policy for each in records] == ["GRL"]
+
+
+def test_a_bug_is_logged_once_in_a_while() -> None:
+    clock = Clock()
+    events: list[LogEvent] = []
+    observer = events.append
+    reporter = Reporter(Metrics("1", clock.seconds), [], clock, lambda: 1.5)
+    globalLogPublisher.addObserver(observer)  # type: ignore[arg-type]
+    try:
+        for seconds in (0, FAILURE_SECONDS - 1, 1):
+            clock.advance(seconds)
+            reporter.failed("P", ValueError("x"))
+            reporter.failed("Q", ValueError("x"))
+    finally:
+        globalLogPublisher.removeObserver(observer)  # type: ignore[arg-type]
+    assert [event["policy"] for event in events if "policy" in event] == ["P", "Q", "P", "Q"]
