@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.mail.addresses import normal_name
-from chapps_tw.mail.request import Payload, PostfixPolicyRequest
+from chapps_tw.mail.request import Payload, PolicyRequest
 
 FALLBACK_KEYS = ("sasl_username", "ccert_subject", "sender", "client_address")
 
@@ -21,10 +21,10 @@ class AuthenticationFailureException(Exception):
     """The request carries no user, and the configuration wants one."""
 
 
-class OutboundPPR(PostfixPolicyRequest):
+class OutboundPPR(PolicyRequest):
     """A policy request of somebody who sends.
 
-    :param payload: as for :class:`~chapps_tw.mail.request.PostfixPolicyRequest`.
+    :param payload: as for :class:`~chapps_tw.mail.request.PolicyRequest`.
     :param cfg: the settings; ``None`` means the built-in defaults.
     """
 

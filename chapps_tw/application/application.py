@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError
 
 from chapps_tw import __version__
 from chapps_tw.application import gauges
-from chapps_tw.application.database import Database
+from chapps_tw.application.database import Book, Database
 from chapps_tw.application.dns import Dns, Whitelist
 from chapps_tw.application.health import Health
 from chapps_tw.application.http import ConfigWriter, Http, Tokens
@@ -38,6 +38,8 @@ from chapps_tw.policies.spec import Dependencies
 from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained
+from chapps_tw.rest.slices import Slices
+from chapps_tw.state.invalidation import BookCache
 
 
 class Application:
@@ -63,8 +65,10 @@ class Application:
         store_timeout = 0.75 * settings.chapps.request_timeout
         self.log_output = LogOutput(settings, reactor, output)
         self._make_reporter()
-        self.database = Database(settings, reactor, self.metrics, store_timeout)
+        self.slices = Slices(reactor)
         self.state = State(settings, reactor, self.metrics, store_timeout)
+        cache = BookCache(self.state.live, lambda: self.policies.compare())
+        self.database = Database(settings, reactor, self.metrics, store_timeout, cache, self.slices.each)
         self.dns = Dns(settings, reactor, self.metrics)
         self.whitelist = Whitelist(settings, reactor, self.dns.resolver)
         self._make_listeners()
@@ -75,6 +79,7 @@ class Application:
             self.database,
             self.tokens,
             self.state,
+            Book(self.database.book),
             self.dns,
             Http(self.api),
             self.whitelist,
@@ -143,8 +148,8 @@ class Application:
             now=time.time,
             reactor=self.reactor,
             version=__version__,
+            slices=self.slices,
             checks=self.state.checks,
-            compare=self.policies.compare,
             reasons=self.registry.reasons,
         )
 
@@ -183,5 +188,7 @@ class Application:
         gauges.show_caches(self.metrics, [*self.policies.caches, *asked])
         gauges.show_database(self.metrics, self.database.engine, self.settings.adapter.pool_size)
         gauges.show_dns(self.metrics, self.dns.resolver)
-        gauges.show_http(self.metrics, lambda: self.api.site.connections, lambda: self.api.drops_left)
+        gauges.show_http(
+            self.metrics, lambda: self.api.site.connections, lambda: self.database.book.pending_invalidations
+        )
         gauges.show_log(self.metrics, lambda: self.log_output.lost)

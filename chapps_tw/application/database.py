@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -13,9 +13,10 @@ from twisted.logger import Logger, LogLevel
 from chapps_tw.application.part import Part
 from chapps_tw.application.start_errors import StartError, database_problem, database_refuses, open_engine
 from chapps_tw.config.settings import Settings
-from chapps_tw.database.keeper import Keeper
+from chapps_tw.database.invalidation import Cache, Each
 from chapps_tw.database.schema import prepare
 from chapps_tw.database.threads import Threads
+from chapps_tw.database.writable_book import WritableSqlBook
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.observe.metrics import Metrics
 
@@ -31,18 +32,23 @@ class Database(Part):
 
     :ivar book: what policies and the HTTP API ask.
     :param timeout: seconds that a policy waits for the book.
+    :param cache, each: as for :class:`~chapps_tw.database.writable_book.WritableSqlBook`.
     :raises StartError: see :func:`~chapps_tw.application.start_errors.open_engine`.
     :raises ConfigError: see there.
     """
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any, metrics: Metrics, timeout: float) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, metrics: Metrics, timeout: float, cache: Cache, each: Each
+    ) -> None:
         self._settings = settings
         self.engine = open_engine(settings)
         size, watch = settings.adapter.pool_size, partial(metrics.watch, "database")
         self._threads = Threads(reactor, size)
-        self.book = Keeper(self.engine, reactor, self._threads.run, size, timeout, watch=watch)
+        self.book = WritableSqlBook(
+            self.engine, reactor, self._threads.run, size, timeout, watch=watch, cache=cache, each=each
+        )
 
     def open(self) -> None:
         """Set SQLite's file up, or check a server's schema.
@@ -99,6 +105,20 @@ class Database(Part):
         self._threads.start()
 
     def stop(self) -> None:
-        """Close the connections, and end the threads that do not hang."""
-        self.book.stop()
+        """End the threads that do not hang."""
         self._threads.stop()
+
+
+class Book(Part):
+    """Completes invalidations that changes of the book have left; needs the state and the database."""
+
+    def __init__(self, book: WritableSqlBook) -> None:
+        self._book = book
+
+    def start(self) -> None:
+        """Begin with them."""
+        self._book.start()
+
+    def stop(self) -> Awaitable[None]:
+        """Begin no more, and close the connections."""
+        return self._book.stop()

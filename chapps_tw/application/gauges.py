@@ -102,11 +102,11 @@ def show_dns(metrics: Metrics, resolver: Resolver) -> None:
     _counter(metrics, "chapps_dns_failures", "Questions that DNS did not answer.", lambda: resolver.failures)
 
 
-def show_http(metrics: Metrics, connections: Callable[[], int], drops_left: Callable[[], int]) -> None:
+def show_http(metrics: Metrics, connections: Callable[[], int], pending_invalidations: Callable[[], int]) -> None:
     """What the HTTP API does."""
     _gauge(metrics, "chapps_http_connections", "Connections of HTTP clients.", connections)
-    help = "Drops of cached copies that wait until the state can be asked; changes are not in force until then."
-    _gauge(metrics, "chapps_waiting_drops", help, drops_left)
+    help = "Cache invalidations that wait for the state store; changes take effect after them."
+    _gauge(metrics, "chapps_waiting_drops", help, pending_invalidations)
 
 
 def show_log(metrics: Metrics, lost: Callable[[], int]) -> None:

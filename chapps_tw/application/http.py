@@ -42,14 +42,10 @@ class Tokens(Part):
 
 
 class Http(Part):
-    """Works at what changes over HTTP have left to be done."""
+    """The API itself; a port of :class:`~chapps_tw.application.listening.Listening` leads to it."""
 
     def __init__(self, api: API) -> None:
         self._api = api
-
-    def start(self) -> None:
-        """Begin to drop the cached copies that were left to be dropped."""
-        self._api.start()
 
     def stop(self) -> Awaitable[None]:
         """Close all connections, and end what is under way."""

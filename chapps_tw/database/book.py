@@ -13,8 +13,8 @@ from twisted.logger import Logger
 
 from chapps_tw.database import lookups, schema
 from chapps_tw.database.breaker import Breaker, Run, always
-from chapps_tw.database.engine import Lifelines
-from chapps_tw.database.flights import Flights
+from chapps_tw.database.coalescing import Coalescer
+from chapps_tw.database.engine import ConnectionAborter
 from chapps_tw.database.text import storable
 from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 from chapps_tw.mail.addresses import MAX_DOMAIN, MAX_EMAIL, MAX_USER
@@ -22,7 +22,7 @@ from chapps_tw.observe.timer import Watch, unwatched
 
 T = TypeVar("T")
 
-_NEGATIVE = "There are quotas of less than 0, which are taken for 0: that of user {user} is {number}"
+_NEGATIVE = "A negative quota counts as 0: that of user {user} is {number}"
 
 
 class Book:
@@ -50,18 +50,18 @@ class Book:
         self._engine = engine
         self._watch = watch
         self._deadline = deadline
-        self._flights = Flights(reactor)
-        self._breaker = Breaker(reactor, run, self._probe, Lifelines(engine).cut, size)
+        self._coalescer = Coalescer(reactor)
+        self._breaker = Breaker(reactor, run, self._probe, ConnectionAborter(engine).abort_all, size)
         self._remark = ""
         self._told_of_negative = False
 
     @property
     def problem(self) -> str:
-        """One sentence while the database is away, else ``""``."""
+        """One sentence while the database is unavailable, else ``""``."""
         return self._breaker.problem
 
-    def stop(self) -> None:
-        """Close all connections and look for the database no more."""
+    async def stop(self) -> None:
+        """Close all connections, and probe the database no more."""
         self._breaker.stop()
         self._engine.dispose()
 
@@ -95,7 +95,7 @@ class Book:
 
     async def ping(self) -> None:
         """Return when the database answers. A schema that has become another one since the start is logged."""
-        remark = await self._flights.join("ping", lambda: self._breaker.ask(self._probe, self._deadline))
+        remark = await self._coalescer.join("ping", lambda: self._breaker.ask(self._probe, self._deadline))
         if remark and remark != self._remark:
             self._log.warn("{remark}", remark=remark)
         self._remark = remark
@@ -104,7 +104,7 @@ class Book:
         def ask() -> Deferred[T]:
             return self._ask(operation, partial(self._read, work), self._deadline)
 
-        return self._flights.join((operation, *about), ask)
+        return self._coalescer.join((operation, *about), ask)
 
     def _ask(
         self, operation: str, work: Callable[[], T], deadline: float, give_up: Callable[[], bool] = always

@@ -1,4 +1,4 @@
-"""A circuit breaker: while the database does not answer, nobody waits for it."""
+"""A circuit breaker: while the database is unavailable, calls fail at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chapps_tw.interfaces.book import BookUnavailable
 
 T = TypeVar("T")
 
-# The hop to a thread and back: calls a function there, once.
+# Calls a function in a thread.
 Run: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 FAILURES: Final = 3
@@ -26,18 +26,18 @@ PROBE_DEADLINE: Final = 2.0
 
 
 def always() -> bool:
-    """A waiter that may go at any time."""
+    """For a caller that may give up at any time."""
     return True
 
 
 class _Lost(NamedTuple):
-    """What became of work that the database did not do."""
+    """Work that failed because of the database."""
 
     why: str
 
 
 def _attempt(work: Callable[[], T]) -> T | _Lost:
-    """Do some work in a thread; errors of the database end there, so that nothing keeps what they hold.
+    """Do some work in a thread. Errors of the database end there, so that nothing keeps what they refer to.
 
     :raises Exception: what is not the database's fault.
     """
@@ -49,16 +49,16 @@ def _attempt(work: Callable[[], T]) -> T | _Lost:
 
 
 class Breaker:
-    """Runs work with a deadline, and stops doing so while it is no use.
+    """Runs work with a deadline, and fails it at once while the database is unavailable.
 
-    It opens after three failures in a row, or when as many threads are overdue as there are
-    connections. Then a probe runs twice a second, until one succeeds.
+    It opens after three consecutive failures, or when as many threads are overdue as there are connections. While
+    it is open, a probe runs twice a second; it closes when one succeeds.
 
     :ivar problem: one sentence while it is open, else ``""``.
-    :param run: the hop to a thread.
+    :param run: calls a function in a thread.
     :param probe: asks the database something small that needs all that other work needs, and raises when it
         does not answer.
-    :param discard: throws all connections away. Called from the reactor's thread; must not block.
+    :param discard: closes all connections. Called from the reactor's thread; must not block.
     :param size: connections of the engine.
     """
 
@@ -83,7 +83,7 @@ class Breaker:
 
         :param deadline: seconds until the result fails although the thread goes on.
         :param give_up: asked at the deadline. When it says no, the result waits for the thread, and
-            after another deadline the connections are thrown away, which ends the thread's wait.
+            after another deadline the connections are closed, which ends the thread's wait.
         :returns: the result, or a failure: :exc:`BookUnavailable`, or what the work raised that is
             not the database's fault.
         """
@@ -109,7 +109,7 @@ class Breaker:
         self._overdue += change
 
     def open(self, why: str) -> None:
-        """Let nobody wait any more."""
+        """Fail all calls from now on, until a probe succeeds."""
         if self.problem or self._stopped:
             return
         self._away(why)
@@ -123,7 +123,7 @@ class Breaker:
 
     def _try(self) -> None:
         if self._overdue >= 2 * self._size:
-            # Not one thread is left to try with; one that comes back makes room.
+            # No thread is left for a probe; the next that returns is.
             self._schedule()
             return
         probe = _Job[object](self, PROBE_DEADLINE, always)
@@ -138,7 +138,7 @@ class Breaker:
         known = SET_UP in self.problem
         self._away(why)
         if SET_UP in why and not known:
-            # It waits for somebody now who has to be told.
+            # It needs an administrator now.
             self._log.error("{problem}", problem=self.problem)
         self._discard()
         self._schedule()
@@ -148,7 +148,7 @@ class Breaker:
 
 
 class _Job(Generic[T]):
-    """One piece of work, and the one who waits for it.
+    """One piece of work and its caller.
 
     :ivar why: the reason for which it failed, ``""`` as long as it has not.
     """

@@ -1,102 +1,118 @@
-"""Changes of the book. Each is part of one transaction, and says what it touched."""
+"""Changes of the book, each in a transaction. Each returns the keys of the cached values that it makes stale."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Collection
+from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Table, delete, insert, select, update
 
-from chapps_tw.database.entries import MAX_INTEGER, by_ids, missing, possible
 from chapps_tw.database.lookups import spelled_otherwise
 from chapps_tw.database.models import TABLES, quota_user
+from chapps_tw.database.queries import MAX_INTEGER, by_ids, missing, possible
+from chapps_tw.database.stale_keys import chunks, everything, reached, senders_between, sides, stale_keys, union
 from chapps_tw.database.text import normal_of, storable
-from chapps_tw.database.touched import chunks, everything, reached, senders_between, sides, touched, union
-from chapps_tw.interfaces.book import BookConflict, Entry, Touched
+from chapps_tw.interfaces.book import (
+    AddLinks,
+    BookConflict,
+    Create,
+    Delete,
+    Edit,
+    Entry,
+    Fields,
+    RemoveLinks,
+    StaleKeys,
+    Update,
+)
 
-Fields: TypeAlias = Mapping[str, str | int | bool]
-Links: TypeAlias = Mapping[str, Collection[int]]
+# What each kind of entry is called in messages.
+_SINGULAR: Final = {"users": "A user", "domains": "A domain", "emails": "An email address", "quotas": "A quota"}
 
 
-def create(connection: Connection, kind: str, fields: Fields, links: Links) -> tuple[Entry, Touched]:
-    """Add an entry with its links.
+def apply(connection: Connection, edit: Edit) -> tuple[Entry | None, StaleKeys]:
+    """Do a change.
 
-    :raises KeyError: with ``(kind, id)`` for a link to what is not there.
-    :raises ValueError: for a value that the column cannot hold.
-    :raises BookConflict: for a user, a domain or an address that is there in another spelling.
+    :returns: the entry that was created or updated, and what is stale then.
+    :raises KeyError: with ``(kind, id)`` for an id that does not exist.
+    :raises ValueError: for a value that the column cannot hold, and for more than one quota of a user.
+    :raises BookConflict: for a user, a domain or an address that exists in another spelling.
     """
+    match edit:
+        case Create():
+            return _create(connection, edit)
+        case Update():
+            return _update(connection, edit)
+        case Delete():
+            return None, _delete(connection, edit)
+        case AddLinks():
+            return None, _link(connection, *edit)
+        case RemoveLinks():
+            return None, _unlink(connection, *edit)
+
+
+def name_taken(kind: str, name: object) -> str:
+    """What a client is told that wants a name which another entry has."""
+    return f"{_SINGULAR[kind]} named {name} exists already."
+
+
+def _create(connection: Connection, edit: Create) -> tuple[Entry, StaleKeys]:
+    kind = edit.kind
     for name in ("name", "quota") if kind == "quotas" else ("name",):
-        if name not in fields:
+        if name not in edit.fields:
             raise ValueError(f"{kind} need a {name}.")
-    fields = _in_normal_form(connection, kind, fields)
+    fields = _in_normal_form(connection, kind, edit.fields)
     values = checked(kind, fields)
     _require_one_spelling(connection, kind, fields)
     result = connection.execute(insert(TABLES[kind]).values(**values))
     key = result.inserted_primary_key
     assert key is not None
     id = int(key[0])
-    for other, ids in links.items():
+    for other, ids in edit.links.items():
         _replace(connection, kind, id, other, ids)
-    return by_ids(connection, kind, [id])[0], touched(connection, kind, [id], everything(kind))
+    return by_ids(connection, kind, [id])[0], stale_keys(connection, kind, [id], everything(kind))
 
 
-def change(connection: Connection, kind: str, id: int, fields: Fields, links: Links) -> tuple[Entry, Touched]:
-    """Change fields; a kind of link that is given replaces those there.
-
-    :raises KeyError: with ``(kind, id)`` for what is not there.
-    :raises ValueError: for a value that the column cannot hold.
-    :raises BookConflict: for a user, a domain or an address that is there in another spelling.
-    """
+def _update(connection: Connection, edit: Update) -> tuple[Entry, StaleKeys]:
+    kind, id = edit.kind, edit.id
     _require(connection, kind, [id])
-    reach = reached(kind, [*fields, *links])
-    before = touched(connection, kind, [id], reach)
-    if fields:
+    reach = reached(kind, [*edit.fields, *edit.links])
+    before = stale_keys(connection, kind, [id], reach)
+    if edit.fields:
         table = TABLES[kind]
-        fields = _in_normal_form(connection, kind, fields)
+        fields = _in_normal_form(connection, kind, edit.fields)
         values = checked(kind, fields)
         _require_one_spelling(connection, kind, fields, id)
         connection.execute(update(table).where(table.c.id == id).values(**values))
-    for other, ids in links.items():
+    for other, ids in edit.links.items():
         _replace(connection, kind, id, other, ids)
-    return by_ids(connection, kind, [id])[0], union(before, touched(connection, kind, [id], reach))
+    return by_ids(connection, kind, [id])[0], union(before, stale_keys(connection, kind, [id], reach))
 
 
-def remove(connection: Connection, kind: str, ids: Collection[int]) -> tuple[int, Touched]:
-    """Remove the entries with these ids that exist; their links go with them."""
-    table = TABLES[kind]
-    before = touched(connection, kind, possible(ids), everything(kind))
-    gone = 0
-    for chunk in chunks(possible(ids)):
-        gone += connection.execute(delete(table).where(table.c.id.in_(chunk))).rowcount
-    return gone, before
+def _delete(connection: Connection, edit: Delete) -> StaleKeys:
+    table, ids = TABLES[edit.kind], possible(edit.ids)
+    stale = stale_keys(connection, edit.kind, ids, everything(edit.kind))
+    for chunk in chunks(ids):
+        connection.execute(delete(table).where(table.c.id.in_(chunk)))
+    return stale
 
 
-def link(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> tuple[None, Touched]:
-    """Add links.
-
-    :raises KeyError: with ``(kind, id)`` for what is not there.
-    :raises ValueError: for more than one quota of a user.
-    """
+def _link(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
     _require(connection, kind, [id])
     _require(connection, other, ids)
     _at_most_one(kind, other, ids)
     table, own, far = sides(kind, other)
     there = set(connection.scalars(select(far).where(own == id)))
     _add(connection, table, own, far, id, set(ids) - there)
-    return None, _touched_links(connection, kind, id, other, ids)
+    return _stale_links(connection, kind, id, other, ids)
 
 
-def unlink(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> tuple[None, Touched]:
-    """Remove links.
-
-    :raises KeyError: with ``(kind, id)`` when that is not there.
-    """
+def _unlink(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
     _require(connection, kind, [id])
     table, own, far = sides(kind, other)
-    before = _touched_links(connection, kind, id, other, possible(ids))
+    stale = _stale_links(connection, kind, id, other, possible(ids))
     for chunk in chunks(possible(ids)):
         connection.execute(delete(table).where(own == id, far.in_(chunk)))
-    return None, before
+    return stale
 
 
 def checked(kind: str, fields: Fields) -> dict[str, Any]:
@@ -132,10 +148,10 @@ def _in_normal_form(connection: Connection, kind: str, fields: Fields) -> Fields
 
 
 def _require_one_spelling(connection: Connection, kind: str, fields: Fields, id: int | None = None) -> None:
-    """Refuse a name that is there in another spelling: policies could not tell the two apart."""
+    """Refuse a name that exists in another spelling: policies could not tell the two apart."""
     other = spelled_otherwise(connection, kind, str(fields["name"]), id) if "name" in fields else None
     if other is not None:
-        raise BookConflict(f"There is one in {kind} with the name {other} already.")
+        raise BookConflict(name_taken(kind, other))
 
 
 def _require(connection: Connection, kind: str, ids: Collection[int]) -> None:
@@ -169,9 +185,9 @@ def _add(
         connection.execute(insert(table), rows)
 
 
-def _touched_links(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> Touched:
-    """What hangs on the links there are between one entry and some others."""
+def _stale_links(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
+    """What is cached about the links that exist between one entry and some others."""
     thing = other if kind == "users" else kind
     if thing == "quotas":
-        return touched(connection, "users", [id] if kind == "users" else ids, {"limits"})
+        return stale_keys(connection, "users", [id] if kind == "users" else ids, {"limits"})
     return senders_between(connection, kind, id, other, ids)

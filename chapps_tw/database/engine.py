@@ -1,4 +1,4 @@
-"""The one engine of the process, set up so that no database can keep a thread for ever."""
+"""The SQLAlchemy engine, with timeouts for everything that may block a thread."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from chapps_tw.security import sqlite_files
 
 CONNECT_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 5
-# Less than a statement may take, so that waiting for another writer is not taken for a failure.
+# Less than STATEMENT_SECONDS, so that waiting for another writer is not taken for a failure.
 LOCK_SECONDS: Final = 3
-# Of a transaction between two statements: a node that stands still in the midst of a change keeps others from theirs.
+# Of a transaction between two statements: a node that stops during a change blocks the changes of others.
 IDLE_SECONDS: Final = 10
 # A server or a firewall in between may drop what is idle for longer.
 RECYCLE_SECONDS: Final = 1800
@@ -120,7 +120,7 @@ def make_engine(adapter: PolicyConfigAdapter, password: str, data_dir: str, fold
         execution_options={FOLD_CASE: fold_case},
         pool_logging_name=_POOL_LOG,
     )
-    # A connection that broke is reported to whoever used it; the pool would print a traceback as well.
+    # The caller gets the error of a broken connection; the pool would log its traceback as well.
     logging.getLogger(f"{BoundedPool.__module__}.{BoundedPool.__name__}.{_POOL_LOG}").setLevel(logging.CRITICAL)
     if backend == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
@@ -183,9 +183,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _follow_file(engine: Engine, path: str) -> None:
-    """Have connections made anew when the file was replaced, and none where it is gone.
+    """Reconnect when the file was replaced, and fail when it does not exist.
 
-    SQLite itself would go on in a file that nobody finds any more, or make an empty one.
+    SQLite itself would go on with the deleted file, or create an empty one.
     """
 
     def identity() -> tuple[int, int]:
@@ -203,13 +203,12 @@ def _follow_file(engine: Engine, path: str) -> None:
     event.listen(engine, "checkout", compare)
 
 
-class Lifelines:
-    """Frees threads that wait for an answer of a server that will not come.
+class ConnectionAborter:
+    """Unblocks threads that wait for a server which does not answer.
 
-    libpq waits for ever when the server hangs but its kernel acknowledges, PyMySQL for five seconds, which keep
-    a connection from those who would find out that the server is back. Shutting the socket down from another
-    thread ends that wait; SQLite gives up by itself. Each connection's socket is held a second time here, so that
-    its number cannot be anybody else's by then.
+    libpq waits for ever when the server hangs but its kernel acknowledges, PyMySQL for five seconds. Meanwhile the
+    connection is not free for probes. Shutting the socket down from another thread ends the wait; SQLite has a timeout
+    of its own. Each connection's socket is duplicated here, so that its descriptor is not reused before that.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -233,8 +232,8 @@ class Lifelines:
     def _let_go(self, connection: Any, _entry: ConnectionPoolEntry) -> None:
         self._let_go_detached(connection)
 
-    def cut(self) -> None:
-        """End every wait and throw every connection away; the next ones are new."""
+    def abort_all(self) -> None:
+        """Shut every connection down, and dispose of the pool."""
         sockets, self._sockets = self._sockets, {}
         for held in sockets.values():
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the drivers' errors mean: in words, and as codes."""
+"""Error codes and messages of the database drivers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def code(error: DBAPIError) -> str | int:
 
 
 def reason(error: BaseException) -> str:
-    """Why the database did not do something: one line, bounded, with the remedy where it is ours to tell."""
+    """The cause of an error in one line of bounded length, with the remedy where we know one."""
     if isinstance(error, TimeoutError):
         return "all connections are in use"
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -35,16 +35,16 @@ def reason(error: BaseException) -> str:
     line = (text.splitlines() or [type(error).__name__])[0][:200]
     if isinstance(error, OSError) and isinstance(error.filename, str):
         line = f"{error.filename}: {line}"
-    # The database answers, but has not all of our tables.
+    # The database answers, but lacks one of our tables or columns.
     lacking = isinstance(error, DBAPIError) and (code(error) in _LACKING or _LACKING_SQLITE.match(line))
     return f"{line}: {SET_UP}" if lacking else line
 
 
 def let_go(error: BaseException | None) -> None:
-    """Take the tracebacks off an error whose text is all that is wanted.
+    """Clear the tracebacks of an error of which only the text is needed.
 
-    They hold what failed, and are held by it: up to half a megabyte for each connection that PyMySQL could not
-    make, which only the garbage collector would free, and that runs seldom here.
+    They and what failed refer to each other: up to half a megabyte for each connection that PyMySQL could not open,
+    which only the garbage collector would free, and that runs seldom here.
     """
     while error is not None:
         clear_frames(error.__traceback__)

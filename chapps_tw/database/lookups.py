@@ -1,6 +1,6 @@
-"""What the policies ask of the book, each in one transaction on one connection.
+"""The lookups of the policies, each in one transaction.
 
-Names are looked up by their unique index, and what is not found that way by the index of the names in lower case.
+Names are looked up in their unique index, then in the index of the names in lower case.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def id_of(connection: Connection, kind: str, name: str) -> int | None:
     if kind in _SPELLINGS:
         found = _named(connection, query, kind, normal_of(connection, kind)(name))
     else:
-        # A collation may take other names for the same: compare again.
+        # A collation may match other names too: compare again.
         found = [row for row in connection.execute(query.where(table.c.name == name)) if row.name == name]
     return found[0].id if found else None
 

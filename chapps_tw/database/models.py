@@ -81,12 +81,12 @@ domain_user = _link("domain_user", "domain_id", "domains.id")
 email_user = _link("email_user", "email_id", "emails.id")
 quota_user = _link("quota_user", "quota_id", "quotas.id", one=True)
 
-# Copies that changes have made wrong, until they are dropped.
-pending_drops = Table(
-    "pending_drops",
+# The invalidation outbox: keys of stale cached values, until they are invalidated.
+invalidation_outbox = Table(
+    "invalidation_outbox",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("copies", Text, nullable=False),
+    Column("stale_keys", Text, nullable=False),
     **_MARIADB,
 )
 

@@ -1,4 +1,4 @@
-"""Bringing the names that stand in the book into their normal form, and telling those that cannot be."""
+"""Normalizing the names in the book, and reporting those that cannot be normalized."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, bindparam, select, update
 
 from chapps_tw.database.models import TABLES
-from chapps_tw.database.pending import note
+from chapps_tw.database.outbox import append
+from chapps_tw.database.stale_keys import everything, stale_keys
 from chapps_tw.database.text import normal_of, storable
-from chapps_tw.database.touched import everything, touched
 
 KINDS: Final = ("users", "domains", "emails")
 
-# What becomes of names of which there can be one.
+# What applies to entries with the same name, and what to do about them.
 _REMEDY: Final[Mapping[str, str]] = {
-    "users": "Whoever logs in by any of these names is id {first}; the others are kept, but not used until they are"
-    " renamed or id {first} is",
-    "domains": "The flags of id {first} count, and the links of all; delete the others when id {first} has their links",
-    "emails": "The links of all count; delete the others when id {first} has their links",
+    "users": "A login by any of these names is id {first}; the others are kept, but not used until they or id {first}"
+    " are renamed",
+    "domains": "The flags of id {first} apply, and the links of all; move the links to id {first} and delete the"
+    " others",
+    "emails": "The links of all apply; move the links to id {first} and delete the others",
 }
 
 
@@ -48,7 +49,7 @@ def normalise(connection: Connection, say: Say) -> None:
     """Rewrite the names of users, domains and addresses that are not in their normal form.
 
     Where that would give several the same name, all of them are left as they are, and it is told which one the
-    policies take: whoever knows whose they are decides. What is cached about any of them is dropped.
+    policies take: whoever knows whose they are decides. What is cached about any of them is invalidated.
 
     :param say: takes a sentence for each kind that was changed, and for each name that stands there several times.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
@@ -57,7 +58,7 @@ def normalise(connection: Connection, say: Say) -> None:
     for kind, renamed, several in plans:
         _rename(connection, kind, renamed)
         ids = [row.id for row in chain(renamed, *several.values())]
-        note(connection, touched(connection, kind, ids, everything(kind)))
+        append(connection, stale_keys(connection, kind, ids, everything(kind)))
     _tell(plans, say)
 
 
@@ -80,7 +81,7 @@ def _plans(connection: Connection) -> list[Plan]:
 def _tell(plans: Sequence[Plan], say: Say) -> None:
     for plan in plans:
         if plan.renamed:
-            say(f"Names of {plan.kind} brought into their normal form: {len(plan.renamed)}.")
+            say(f"Names of {plan.kind} normalized: {len(plan.renamed)}.")
     for plan in plans:
         for name, rows in plan.several.items():
             say(_told(plan.kind, name, rows))
@@ -108,4 +109,4 @@ def _told(kind: str, name: str, rows: Sequence[Row]) -> str:
     ordered = sorted(rows, key=lambda row: row.name != name)
     them = ", ".join(f"{row.name!r} (id {row.id})" for row in ordered)
     remedy = _REMEDY[kind].format(first=ordered[0].id)
-    return f"{len(rows)} {kind} have the same name but for its spelling: {them}. {remedy}."
+    return f"{len(rows)} {kind} have the same name in different spellings: {them}. {remedy}."

@@ -1,4 +1,4 @@
-"""The connections to the database: never more than there may be, whatever becomes of them."""
+"""A connection pool whose size is a strict limit."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from chapps_tw.database.errors import let_go
 
-# After a connection was refused, those that work are waited for so long before a further one is tried.
+# After the server refused a connection, how long to wait for an open one before another is tried.
 SHARE_SECONDS: Final = 0.25
-_LENT: Final = "chapps_lent"
+_GENERATION: Final = "chapps_generation"
 
 
 class BoundedPool(Pool):
-    """At most ``pool_size`` connections, the ones that were thrown away among them until they are closed.
+    """At most ``pool_size`` connections, counting those that are disposed of until they are closed.
 
-    SQLAlchemy's own pool begins anew when it is thrown away, and leaves a connection that is in use then to the
-    garbage collector. This one closes it when it comes back, and counts it until then.
+    SQLAlchemy's own pool is replaced when it is disposed of, and leaves connections that are checked out to the
+    garbage collector. This one closes them when they are returned, and counts them until then.
 
-    A server may allow fewer. A further connection that it refuses is no failure while others work: one of those is
-    waited for.
+    A server may allow fewer. When it refuses a connection while others are open, the caller waits for one of those.
 
     :param pool_size: connections.
-    :param timeout: seconds that a free one is waited for.
+    :param timeout: seconds to wait for a free one.
     """
 
     def __init__(self, creator: Callable[..., Any], pool_size: int, timeout: float, **options: Any) -> None:
@@ -47,10 +46,10 @@ class BoundedPool(Pool):
             return self._made - len(self._idle)
 
     def connect(self) -> PoolProxiedConnection:
-        """Lend a connection; it comes back when it is closed.
+        """Check out a connection; closing it returns it.
 
         :raises sqlalchemy.exc.TimeoutError: when none is free in time.
-        :raises Exception: what the driver raises when there is no connection, and none can be made.
+        :raises Exception: what the driver raises when there is no open connection, and none can be opened.
         """
         while True:
             try:
@@ -58,13 +57,13 @@ class BoundedPool(Pool):
             except TimeoutError:
                 raise
             except Exception as error:
-                # Each time around there is one less, so it comes to an end.
+                # Each iteration has one connection less, so the loop ends.
                 if not self._another():
                     raise
                 let_go(error)
 
     def _another(self) -> bool:
-        """Wait for another connection after one was refused; whether there is one."""
+        """Wait for an open connection after one was refused; returns whether one is free."""
         with self._free:
             self._refused = True
             self._free.wait_for(lambda: self._idle or not self._made, self._timeout)
@@ -81,7 +80,7 @@ class BoundedPool(Pool):
             generation = self._generation
         entry = entry or self._make()
         assert entry.record_info is not None
-        entry.record_info[_LENT] = generation
+        entry.record_info[_GENERATION] = generation
         return entry
 
     def _available(self) -> bool:
@@ -103,7 +102,7 @@ class BoundedPool(Pool):
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         assert record.record_info is not None
         with self._free:
-            kept = record.dbapi_connection is not None and record.record_info[_LENT] == self._generation
+            kept = record.dbapi_connection is not None and record.record_info[_GENERATION] == self._generation
             if kept:
                 self._idle.append(record)
                 self._free.notify()
@@ -117,7 +116,7 @@ class BoundedPool(Pool):
             self._gone()
 
     def dispose(self) -> None:
-        """Throw all connections away: the idle ones now, the others when they come back."""
+        """Close all connections: the idle ones now, the others when they are returned."""
         with self._free:
             idle, self._idle = self._idle, []
             self._generation += 1
@@ -125,7 +124,7 @@ class BoundedPool(Pool):
             self._close(entry)
 
     def recreate(self) -> BoundedPool:
-        """The same: what was thrown away counts until it is closed."""
+        """This pool: what was disposed of counts until it is closed."""
         return self
 
     def status(self) -> str:

@@ -6,7 +6,6 @@ a database is not at the newest revision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.resources import files
 
 from alembic import command
@@ -20,14 +19,13 @@ def known() -> tuple[str, ...]:
     return tuple(script.revision for script in ScriptDirectory.from_config(config()).walk_revisions())
 
 
-def run(connection: Connection, stamped: str, say: Callable[[str], None]) -> None:
+def run(connection: Connection, stamped: str) -> None:
     """Run all scripts that a database has not had, in the caller's transaction.
 
     :param stamped: the revision to take it for first, ``""`` where it knows by itself.
-    :param say: as for :func:`~chapps_tw.database.schema.upgrade`.
     """
     settings = config()
-    settings.attributes.update(connection=connection, say=say)
+    settings.attributes["connection"] = connection
     if stamped:
         command.stamp(settings, stamped)
     command.upgrade(settings, "head")
@@ -37,5 +35,4 @@ def config() -> Config:
     """Alembic's settings; the scripts want ``connection`` among its attributes."""
     found = Config()
     found.set_main_option("script_location", str(files("chapps_tw.migrations")).replace("%", "%%"))
-    found.attributes["say"] = lambda sentence: None
     return found

@@ -1,4 +1,4 @@
-"""The schema of the database: which revision it is at, and how it comes to the newest.
+"""The schema of the database: its revision, and the upgrade to the newest.
 
 An existing CHAPPS database is continued: its revisions are the first two of ours. One that CHAPPS
 made without Alembic is recognised by its tables.
@@ -15,16 +15,16 @@ from sqlalchemy import Connection, Engine, NullPool, column, create_engine, fals
 from chapps_tw.database import normal_names
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import SET_UP
-from chapps_tw.database.models import metadata, pending_drops
+from chapps_tw.database.models import invalidation_outbox, metadata
 from chapps_tw.database.transaction import lock
 
 TABLES_REVISION: Final = "ce81767cec26"
 FLAGS_REVISION: Final = "0b5ef72836bd"
 # The newest: that of the scripts, known without reading them.
-HEAD: Final = "a93c5d1e7f02"
+HEAD: Final = "d1f4b86a2c95"
 _FLAGS: Final = frozenset({"greylist", "check_spf"})
-_CHAPPS: Final = [table for table in metadata.sorted_tables if table is not pending_drops]
-# Any number that nothing else in the database locks.
+_CHAPPS: Final = [table for table in metadata.sorted_tables if table is not invalidation_outbox]
+# The key of an advisory lock that nothing else in the database uses.
 _LOCK: Final = 0x43484150
 # Alembic's own table.
 _VERSION: Final = table("alembic_version", column("version_num"))
@@ -65,7 +65,7 @@ def check(engine: Engine) -> None:
 
 
 def remark(connection: Connection) -> str:
-    """Ask a database, in one small question, for all tables and columns that lookups need.
+    """Check in one small query that all tables and columns exist that lookups need.
 
     :returns: a sentence when its schema is another than the one that this version works with, else ``""``.
     :raises sqlalchemy.exc.SQLAlchemyError: when something is not there, or locked.
@@ -85,7 +85,7 @@ def _say_nothing(sentence: str) -> None:
 
 
 def upgrade(engine: Engine, say: Callable[[str], None] = _say_nothing) -> str:
-    """Create the tables, or bring them up to date; what they hold is kept. Two may do so at once.
+    """Create the tables, or upgrade them and keep their rows. Several processes may do so at once.
 
     :param say: takes what there is to tell about names, see :func:`~chapps_tw.database.normal_names.normalise`.
     :returns: the revision that the database was at.
@@ -98,12 +98,14 @@ def upgrade(engine: Engine, say: Callable[[str], None] = _say_nothing) -> str:
             return found
         from chapps_tw.database import revisions
 
-        revisions.run(connection, "" if _versions(connection) else found, say)
+        revisions.run(connection, "" if _versions(connection) else found)
+        lock(connection)
+        normal_names.normalise(connection, say)
         return found
 
 
 def normalise_names(engine: Engine, say: Callable[[str], None]) -> None:
-    """Do again what the upgrade did about names: others may have been written since, or ``fold_case`` changed.
+    """Do again what :func:`upgrade` did about names: others may have been written since, or ``fold_case`` changed.
 
     :param say: as for :func:`upgrade`.
     """
@@ -122,7 +124,7 @@ def preview(engine: Engine, say: Callable[[str], None]) -> str:
 
 
 def prepare(engine: Engine, say: Callable[[str], None] = _say_nothing) -> None:
-    """At the start: SQLite's own file is set up, a server's database only checked.
+    """At the start: set up a file of SQLite, but only check the database of a server.
 
     :param say: as for :func:`upgrade`.
     :raises SchemaError: see :func:`check`.
@@ -134,7 +136,7 @@ def prepare(engine: Engine, say: Callable[[str], None] = _say_nothing) -> None:
 
 
 def _require_encoding(connection: Connection) -> None:
-    """Refuse a database of PostgreSQL that takes any octets for text: names could not be read and compared.
+    """Refuse a PostgreSQL database without an encoding: names could not be read and compared.
 
     :raises SchemaForeign: for one.
     """
@@ -154,7 +156,7 @@ def _behind(found: str) -> str:
 
 @contextmanager
 def _exclusive(engine: Engine) -> Iterator[Connection]:
-    """A connection in a transaction of its own, with nobody else changing the schema."""
+    """A connection in a transaction, with an exclusive lock on the schema."""
     lock = {"sqlite": _lock_sqlite, "postgresql": _lock_postgresql}.get(engine.dialect.name, _lock_mariadb)
     with lock(engine) as connection:
         yield connection
@@ -165,7 +167,7 @@ def _lock_sqlite(engine: Engine) -> Iterator[Connection]:
     with engine.connect().execution_options(**{WRITES: True}) as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
-        # A column is changed by making its table anew; the links must survive that the old one is dropped.
+        # A column is changed by recreating its table; the links must survive the drop of the old one.
         driver.execute("PRAGMA foreign_keys = OFF")
         try:
             with connection.begin():
@@ -177,7 +179,7 @@ def _lock_sqlite(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def _lock_postgresql(engine: Engine) -> Iterator[Connection]:
     with engine.begin() as connection:
-        # Big tables take longer than a question of a policy may.
+        # Big tables take longer than a lookup may.
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -186,7 +188,7 @@ def _lock_postgresql(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _lock_mariadb(engine: Engine) -> Iterator[Connection]:
-    # The engine's own connections do not wait for a statement as long as big tables take.
+    # The timeout of the engine's own connections is too short for big tables.
     options = engine.get_execution_options()
     patient = create_engine(engine.url, poolclass=NullPool, hide_parameters=True, execution_options=options)
     with patient.begin() as connection:

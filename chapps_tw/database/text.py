@@ -1,4 +1,4 @@
-"""What can be asked of a database at all, and under which spellings a name may stand there."""
+"""Which names a database can store, and in which spellings it may have stored one."""
 
 from __future__ import annotations
 

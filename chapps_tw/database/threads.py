@@ -1,4 +1,4 @@
-"""The threads that wait for the database, so that the reactor need not."""
+"""A thread pool for blocking database calls."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STOP_SECONDS = 1.0
 
 
 class Threads:
-    """A pool of threads of its own.
+    """Threads for database calls alone.
 
-    There are twice as many as there are connections: should every connection hang for good, there are
-    as many threads left to notice that the database is back. They end with the process.
+    There are twice as many as connections: if every connection hangs, as many threads are left to probe the
+    database. They are daemon threads.
 
     :param reactor: a provider of ``IReactorFromThreads``.
     :param size: connections of the engine.
@@ -32,15 +32,15 @@ class Threads:
         self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
 
     def start(self) -> None:
-        """Let work begin, also what was brought before."""
+        """Begin with the calls that are queued."""
         self._pool.start()
 
     def run(self, work: Callable[[], T]) -> Deferred[T]:
-        """Do some work in a thread. Cancelling the result does not stop the work."""
+        """Call a function in a thread. Cancelling the result does not stop the call."""
         return deferToThreadPool(self._reactor, self._pool, work)
 
     def stop(self) -> None:
-        """End the threads that have nothing to do; returns within a second even when some hang."""
+        """End the idle threads; returns within a second even when some hang."""
         helper = Thread(target=self._pool.stop, daemon=True)
         helper.start()
         helper.join(STOP_SECONDS)

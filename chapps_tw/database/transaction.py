@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
-from typing import Final, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import code, reason
 from chapps_tw.database.models import TABLES
-from chapps_tw.database.pending import note
-from chapps_tw.interfaces.book import BookConflict, BookUnavailable, ChangeUncertain, Touched
+from chapps_tw.database.outbox import append
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable, ChangeUncertain, StaleKeys
 
 R = TypeVar("R")
 
@@ -22,7 +22,7 @@ ATTEMPTS: Final = 3
 # SQLite has waited long enough by then.
 _BUSY: Final = "SQLITE_BUSY"
 
-_OTHERS: Final = "Somebody else is changing the database"
+_OTHERS: Final = "Another client is changing the database"
 
 # PostgreSQL: serialization failure, deadlock, lock not available. MariaDB: lock wait timeout, deadlock,
 # record changed since it was read. SQLite: another writer was not done in time.
@@ -34,15 +34,28 @@ _FOREIGN_KEY: Final = frozenset(("23503", 1452, "SQLITE_CONSTRAINT_FOREIGNKEY"))
 
 
 _BEHIND: Final = (
-    "The database gives out ids of {table} that are in use, so that nothing can be added; let its administrator run "
+    "The id sequence of {table} is behind its rows, so that no row can be added. Its administrator must run "
     "SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
 )
+
+
+class Stored(NamedTuple, Generic[R]):
+    """A change that is committed.
+
+    :ivar value: its result.
+    :ivar stale: keys of the cached values that it made stale.
+    :ivar rows: ids of the rows of the outbox that list them.
+    """
+
+    value: R
+    stale: StaleKeys
+    rows: tuple[str, ...]
 
 
 class Permit:
     """Decides between the thread that wants to commit and the waiter that wants to give up.
 
-    Whoever is first has its way, so a change that its waiter was told had failed is never in force.
+    The first decides, so a change that its waiter was told had failed is never stored.
     """
 
     def __init__(self) -> None:
@@ -57,7 +70,7 @@ class Permit:
         """
         with self._lock:
             if self._given_up:
-                raise BookUnavailable("The change took too long and was taken back")
+                raise BookUnavailable("The change took too long and was rolled back")
             self._committing = True
 
     def give_up(self) -> bool:
@@ -68,16 +81,17 @@ class Permit:
 
 
 def transact(
-    engine: Engine, work: Callable[[Connection], tuple[R, Touched]], permit: Permit, taken: Callable[[str], str]
-) -> tuple[R, Touched]:
+    engine: Engine, work: Callable[[Connection], tuple[R, StaleKeys]], permit: Permit, taken: Callable[[str], str]
+) -> Stored[R]:
     """Do a change in a transaction; again when another writer was in the way.
 
-    What it touched is written down in the same transaction.
+    What it makes stale is added to the invalidation outbox in the same transaction.
 
+    :param work: does the change; returns its result, and what it makes stale.
     :param taken: makes a sentence from the driver's text about a unique key.
     :raises BookConflict: for a unique key that is taken, or a value that does not fit.
-    :raises BookUnavailable: when other writers do not make room, the waiter has gone, or the database takes no
-        changes or gives out ids that are in use. Lookups may be answered all the same.
+    :raises BookUnavailable: when other writers hold the lock, the waiter has gone, or the database takes no
+        changes or its id sequence is behind. Lookups may be answered all the same.
     :raises ChangeUncertain: when the database was lost while it was committing.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
@@ -94,8 +108,8 @@ def transact(
             # After a failover, the connections may lead to what was the primary before.
             engine.dispose()
         if attempt == ATTEMPTS and kind in _UNIQUE | _FOREIGN_KEY:
-            raise BookConflict(f"Somebody else is changing the same links: {last}")
-    raise BookUnavailable(f"{'The database takes no changes' if kind in _READ_ONLY else _OTHERS}: {last}")
+            raise BookConflict(f"Another client is changing the same links: {last}")
+    raise BookUnavailable(f"{'The database is read-only' if kind in _READ_ONLY else _OTHERS}: {last}")
 
 
 def _require_another_try(engine: Engine, error: DBAPIError, taken: Callable[[str], str]) -> None:
@@ -106,7 +120,7 @@ def _require_another_try(engine: Engine, error: DBAPIError, taken: Callable[[str
     if kind in _UNIQUE and not _of_link(error):
         raise BookConflict(taken(str(error.orig))) from None
     if isinstance(error.orig, engine.dialect.loaded_dbapi.DataError):
-        raise BookConflict(f"The database does not take this value: {reason(error)}") from None
+        raise BookConflict(f"The database rejects this value: {reason(error)}") from None
     if kind not in _CONTENTION | _UNIQUE | _FOREIGN_KEY | _READ_ONLY:
         raise _refusal(error) from None
 
@@ -115,30 +129,29 @@ def _refusal(error: DBAPIError) -> Exception:
     """What a change fails with. Only a lost connection says that lookups need not be tried either."""
     if error.connection_invalidated:
         return error
-    why = _OTHERS if code(error) in _CONTENTION else "The database does not take the change"
+    why = _OTHERS if code(error) in _CONTENTION else "The database rejected the change"
     return BookUnavailable(f"{why}: {reason(error)}")
 
 
-def _once(connection: Connection, work: Callable[[Connection], tuple[R, Touched]], permit: Permit) -> tuple[R, Touched]:
+def _once(connection: Connection, work: Callable[[Connection], tuple[R, StaleKeys]], permit: Permit) -> Stored[R]:
     connection.begin()
     lock(connection)
-    value, touched = work(connection)
-    noted = note(connection, touched)
+    value, stale = work(connection)
+    rows = append(connection, stale)
     permit.commit()
     try:
         connection.commit()
     except DBAPIError as error:
         if error.connection_invalidated:
-            # Without the keys: the rows may come after a drop that is done now, and then call for another.
-            raise ChangeUncertain(reason(error), touched) from None
+            raise ChangeUncertain(reason(error), stale) from None
         raise
-    return value, noted
+    return Stored(value, stale, rows)
 
 
 def write(engine: Engine, work: Callable[[Connection], None]) -> None:
     """Do something in a transaction that is no change of the book, and need not wait for those.
 
-    :raises BookUnavailable: when another writer is in the way, or the database takes no changes.
+    :raises BookUnavailable: when another writer is in the way, or the database is read-only.
     :raises sqlalchemy.exc.SQLAlchemyError: when the database cannot be asked.
     """
     with engine.connect().execution_options(**{WRITES: True}) as connection:
@@ -152,7 +165,7 @@ def write(engine: Engine, work: Callable[[Connection], None]) -> None:
 def lock(connection: Connection) -> None:
     """Wait until no other change is under way, on any node.
 
-    What a change touches depends on links that another may be changing. SQLite has let in only one
+    What a change makes stale depends on links that another may be changing. SQLite has let in only one
     writer already; elsewhere they queue for a row that is always there.
     """
     if connection.dialect.name != "sqlite":
@@ -170,5 +183,5 @@ def _ids_of(error: DBAPIError) -> str:
 
 
 def _of_link(error: DBAPIError) -> bool:
-    """Whether it is a link that is there already: somebody else's, since ours look first."""
+    """Whether it is a link that is there already: another client's, since ours look first."""
     return any(table in str(error.orig) for table in ("domain_user", "email_user", "quota_user"))

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from chapps_tw.mail.addresses import normal_domain
 from chapps_tw.mail.network import Address, HeloEntry, client_address
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 
 
 class HeloWhitelist:
@@ -34,7 +34,7 @@ class HeloWhitelist:
             if entry.address is not None and entry.address.is_loopback:
                 self._allow(entry, frozenset((entry.address,)))
 
-    def matches(self, request: PostfixPolicyRequest) -> bool:
+    def matches(self, request: PolicyRequest) -> bool:
         """Return whether the client's HELO name is on the list and its address is confirmed for that name."""
         if not self._allowed:
             return False

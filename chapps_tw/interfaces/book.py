@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 
 class BookUnavailable(Exception):
@@ -15,14 +16,14 @@ class BookConflict(Exception):
 
 
 class ChangeUncertain(BookUnavailable):
-    """The database was lost while it was committing a change.
+    """The connection was lost during the commit of a change: it may be stored or not.
 
-    :ivar touched: the copies that are wrong if the change is in force after all.
+    :ivar stale: the cached values that are stale if it is stored.
     """
 
-    def __init__(self, why: str, touched: Touched) -> None:
-        super().__init__(f"The database was lost while it was committing; look whether the change is in force: {why}")
-        self.touched = touched
+    def __init__(self, why: str, stale: StaleKeys) -> None:
+        super().__init__(f"The connection was lost during the commit; check whether the change is stored: {why}")
+        self.stale = stale
 
 
 class QuotaGrant(NamedTuple):
@@ -91,35 +92,93 @@ class Entry(NamedTuple):
     check_spf: bool = False
 
 
-class Touched(NamedTuple):
-    """Cached copies that a change of the book makes wrong.
+class StaleKeys(NamedTuple):
+    """Keys of the cached values that a change makes stale. Names are in their normal form, as in the state store.
 
-    Names are in their normal form, as in the keys of the state.
-
-    :ivar limits: names of users whose limit may have changed.
-    :ivar senders: pairs of user name and domain or address, as :meth:`PolicyBook.senders_of` takes them.
+    :ivar limits: users whose limit may have changed.
+    :ivar senders: pairs of user and domain or address, as :meth:`PolicyBook.senders_of` takes them.
     :ivar flags: domains whose flags may have changed.
-    :ivar many: kinds of copies, ``limits`` or ``senders``, of which too many are wrong to be named one by one.
-    :ivar pending: keys for :meth:`BookKeeper.dropped`; none where nobody knows whether the change is in force.
+    :ivar unlisted: ``limits`` or ``senders``, where too many keys are stale to list them.
     """
 
     limits: frozenset[str] = frozenset()
     senders: frozenset[tuple[str, str]] = frozenset()
     flags: frozenset[str] = frozenset()
-    pending: tuple[str, ...] = ()
-    many: frozenset[str] = frozenset()
+    unlisted: frozenset[str] = frozenset()
 
 
-class BookKeeper(PolicyBook, Protocol):
+Fields: TypeAlias = Mapping[str, str | int | bool]
+Links: TypeAlias = Mapping[str, Sequence[int]]
+
+_NO_LINKS: Final[Links] = MappingProxyType({})
+
+
+class Create(NamedTuple):
+    """Add an entry with its links. Its name is stored in its normal form."""
+
+    kind: str
+    fields: Fields
+    links: Links = _NO_LINKS
+
+
+class Update(NamedTuple):
+    """Change fields of an entry. Links of a kind that is given replace the existing ones."""
+
+    kind: str
+    id: int
+    fields: Fields
+    links: Links = _NO_LINKS
+
+
+class Delete(NamedTuple):
+    """Remove the entries with these ids that exist, and their links."""
+
+    kind: str
+    ids: Sequence[int]
+
+
+class AddLinks(NamedTuple):
+    """Link an entry to others of the kind ``other``. Existing links stay; a user's quota is replaced."""
+
+    kind: str
+    id: int
+    other: str
+    ids: Sequence[int]
+
+
+class RemoveLinks(NamedTuple):
+    """Remove the links that exist between an entry and others of the kind ``other``."""
+
+    kind: str
+    id: int
+    other: str
+    ids: Sequence[int]
+
+
+Edit: TypeAlias = Create | Update | Delete | AddLinks | RemoveLinks
+
+
+class Changed(NamedTuple):
+    """The outcome of a change that is stored.
+
+    :ivar entry: what was created or updated, as it is now.
+    :ivar users: how many users have a quota or a sender that the change affects; ``None`` for thousands.
+    :ivar awaits_state: the state store is unavailable. The change takes effect when it is available again.
+    :ivar awaits_refresh: the change affects thousands of users. It takes effect here at once, and on other nodes
+        within ``[PolicyConfigAdapter] refresh``.
+    """
+
+    entry: Entry | None
+    users: int | None
+    awaits_state: bool = False
+    awaits_refresh: bool = False
+
+
+class WritableBook(PolicyBook, Protocol):
     """The book, open for changes. Kinds are ``users``, ``domains``, ``emails`` and ``quotas``.
 
-    Besides :class:`BookUnavailable`, changes raise :class:`BookConflict` for a name (or a quota's
-    number) that is taken, :class:`KeyError` with ``(kind, id)`` for an id that is not there,
-    ``ValueError`` for a value that no such entry can have, and :class:`ChangeUncertain`. Each change is
-    one transaction, writes down in it what it :class:`Touched`, and returns that beside its result.
-
-    *Links* are given as ``{kind: [ids]}``: of a user ``domains``, ``emails`` and ``quotas`` (one id at
-    most); of a domain or an email ``users``.
+    *Links* are given as ``{kind: [ids]}``: of a user ``domains``, ``emails`` and ``quotas`` (at most one
+    id); of a domain or an email ``users``.
     """
 
     def entries(
@@ -136,30 +195,15 @@ class BookKeeper(PolicyBook, Protocol):
     def links(self, kind: str, ids: Sequence[int], other: str) -> Awaitable[dict[int, list[Entry]]]:
         """For each id, the entries of kind ``other`` that are linked to it, by id."""
 
-    def create(
-        self, kind: str, fields: dict[str, str | int | bool], links: dict[str, list[int]]
-    ) -> Awaitable[tuple[Entry, Touched]]:
-        """Add an entry with its links. A name is stored in its normal form."""
+    def change(self, edit: Edit) -> Awaitable[Changed]:
+        """Store a change in one transaction, and invalidate the cached values that it makes stale.
 
-    def update(
-        self, kind: str, id: int, fields: dict[str, str | int | bool], links: dict[str, list[int]]
-    ) -> Awaitable[tuple[Entry, Touched]]:
-        """Change fields; a kind of link that is given replaces those there."""
+        Returns when the change is in effect for the next request on every node, or when it is certain to
+        become so: see :class:`Changed`.
 
-    def delete(self, kind: str, ids: Sequence[int]) -> Awaitable[tuple[int, Touched]]:
-        """Remove the entries with these ids that exist; returns how many."""
-
-    def link(self, kind: str, id: int, other: str, ids: Sequence[int]) -> Awaitable[tuple[None, Touched]]:
-        """Add links; those already there are left alone. A user's quota is replaced."""
-
-    def unlink(self, kind: str, id: int, other: str, ids: Sequence[int]) -> Awaitable[tuple[None, Touched]]:
-        """Remove links; those not there are left alone."""
-
-    def pending(self, after: str = "") -> Awaitable[list[Touched]]:
-        """Some of the drops that changes in force call for, on any node, and nobody has done yet.
-
-        Each has one key, greater than ``after``; they are in the order of their keys.
+        :raises BookUnavailable: nothing is stored.
+        :raises BookConflict: for a name (or a quota's number) that is taken.
+        :raises KeyError: with ``(kind, id)`` for an id that does not exist.
+        :raises ValueError: for a value that no such entry can have.
+        :raises ChangeUncertain: nobody knows whether it is stored. If it is, it takes effect too.
         """
-
-    def dropped(self, pending: Sequence[str]) -> Awaitable[None]:
-        """Forget drops that have been done, whether or not somebody has forgotten them already."""

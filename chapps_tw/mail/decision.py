@@ -13,8 +13,8 @@ from chapps_tw.mail.memo import Answers
 
 MAX_ACTION_CHARACTERS = 500
 
-# Bytes for the actions that are remembered.
-_ROOM = 4 << 20
+# Bytes for the verbs that are remembered.
+_ROOM = 1 << 20
 
 # Where a policy reads what somebody decided: the copy in the state store, or the policy book itself.
 CACHE = "cache"
@@ -129,7 +129,7 @@ class Decision(NamedTuple):
     @property
     def stops(self) -> bool:
         """Whether the mail goes no further."""
-        return stops(self.action)
+        return _stopping[self.action.partition(" ")[0]]
 
     @property
     def wire(self) -> bytes:
@@ -139,16 +139,16 @@ class Decision(NamedTuple):
 
 def stops(action: str) -> bool:
     """Whether an access(5) action refuses, defers or discards the mail."""
-    return _stopping[action]
+    return _stopping[action.partition(" ")[0]]
 
 
-def _stops(action: str) -> bool:
-    verb = action.partition(" ")[0].upper()
-    return verb in ("REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "DISCARD") or (
+def _stops(verb: str) -> bool:
+    return verb.upper() in ("REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "DISCARD") or (
         len(verb) == 3 and verb.isdigit() and verb[0] in "45"
     )
 
 
+# There are few verbs, while many texts hold the name of a sender.
 _stopping = Answers(_stops, _ROOM)
 
 # All C0 and C1 controls, and the Unicode line ends.
@@ -157,15 +157,8 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 def wire(action: str) -> bytes:
     """An action as Postfix reads it. One line of valid UTF-8, however long or odd the action is."""
-    return _wires[action]
-
-
-def _wire(action: str) -> bytes:
-    text = _CONTROLS.sub(" ", action).strip()[:MAX_ACTION_CHARACTERS]
-    return b"action=" + text.encode("utf-8", "replace") + b"\n\n"
-
-
-_wires = Answers(_wire, _ROOM)
+    text = action if action.isascii() and action.isprintable() else _CONTROLS.sub(" ", action)
+    return b"action=" + text.strip()[:MAX_ACTION_CHARACTERS].encode("utf-8", "replace") + b"\n\n"
 
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")

@@ -54,6 +54,9 @@ class SpfResult(NamedTuple):
     asked: str = ""
 
 
+# Bytes of what holds a header and what it was made from, and of what else there is of a result.
+_HEADER = 1200
+
 # A message is asked about once for each recipient.
 _headers: Memo[tuple[SpfResult, str, str, str, str], str] = Memo(2 << 20)
 
@@ -76,8 +79,13 @@ def received_spf(found: SpfResult, client: str, helo: str, sender: str, receiver
     header = _headers.get(wanted)
     if header is None:
         header = _header(*wanted)
-        _headers.keep(wanted, header)
+        _headers.keep(wanted, header, _room_for(found, client, helo, sender, header))
     return header
+
+
+def _room_for(found: SpfResult, *texts: str) -> int:
+    """Bytes that a header and what it was made from take: four for each character, and what holds them."""
+    return 4 * (sum(map(len, texts)) + sum(map(len, found))) + _HEADER
 
 
 def _header(found: SpfResult, client: str, helo: str, sender: str, receiver: str) -> str:
@@ -91,7 +99,9 @@ def _header(found: SpfResult, client: str, helo: str, sender: str, receiver: str
         "receiver": receiver or None,
         "mechanism": found.mechanism or None,
     }
-    pairs = [_pair(key, text) for key, text in values.items() if text is not None and not _UNPRINTABLE.search(text)]
+    pairs = [
+        _pair(key, text) for key, text in values.items() if text is not None and text.isascii() and text.isprintable()
+    ]
     start = f"Received-SPF: {found.result}"
     full = f"{start} {_comment(found, client, address, receiver)} {'; '.join(pairs)}"
     return full if len(full) <= MAX_HEADER else f"{start} {'; '.join(_fitting(pairs, MAX_HEADER - len(start)))}"
@@ -149,4 +159,7 @@ def _comment(found: SpfResult, client: str, address: str | None, receiver: str) 
 
 
 def _escaped(text: str, special: str) -> str:
-    return re.sub(f"[{re.escape(special)}\\\\]", lambda match: "\\" + match[0], text)
+    text = text.replace("\\", r"\\")
+    for character in special:
+        text = text.replace(character, f"\\{character}")
+    return text

@@ -10,7 +10,7 @@ from time import gmtime, strftime
 from typing import NamedTuple, TypeAlias
 
 from chapps_tw.mail.decision import Decision
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 
 MAX_VALUE = 320
 
@@ -68,9 +68,7 @@ class Record(NamedTuple):
         return found
 
 
-def entry_of(
-    listener: str, user: str, request: PostfixPolicyRequest, decision: Decision, now: float, also: str = ""
-) -> Entry:
+def entry_of(listener: str, user: str, request: PolicyRequest, decision: Decision, now: float, also: str = "") -> Entry:
     """Make the entry of a decision. What comes from the client is shortened.
 
     :param user: who is sending, as far as that is known.
@@ -107,7 +105,7 @@ def _values(entry: Entry) -> Values:
 
 
 def record_of(
-    listener: str, user: str, request: PostfixPolicyRequest, decision: Decision, now: float, also: str = ""
+    listener: str, user: str, request: PolicyRequest, decision: Decision, now: float, also: str = ""
 ) -> Record:
     """The record of a decision, given as for :func:`entry_of`."""
     return as_record(entry_of(listener, user, request, decision, now, also))

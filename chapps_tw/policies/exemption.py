@@ -8,7 +8,7 @@ from chapps_tw.config.settings import Settings
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.memo import Answers
 from chapps_tw.mail.network import client_address
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 
 # Bytes for the clients that came before.
 _ROOM = 4 << 20
@@ -24,16 +24,17 @@ class Exemption:
     :param whitelisted: whether a request's client is on the HELO whitelist.
     """
 
-    def __init__(self, settings: Settings, whitelisted: Callable[[PostfixPolicyRequest], bool]) -> None:
+    def __init__(self, settings: Settings, whitelisted: Callable[[PolicyRequest], bool]) -> None:
         self._networks = settings.chapps.trusted_networks
         self._whitelisted = whitelisted
         self._is_trusted = Answers(self._look, _ROOM).__getitem__
 
-    def of(self, request: PostfixPolicyRequest) -> Decision | None:
+    def of(self, request: PolicyRequest) -> Decision | None:
         """The decision that stands for those of the inbound policies; ``None`` where they are to be asked."""
-        if request.get("sasl_username"):
+        attributes = request.attributes
+        if attributes.get("sasl_username"):
             return _LOGGED_IN
-        if self._is_trusted(request.get("client_address")):
+        if self._is_trusted(attributes.get("client_address", "")):
             return _TRUSTED
         return _WHITELISTED if self._whitelisted(request) else None
 

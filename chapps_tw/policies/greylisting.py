@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from chapps_tw.config.settings import GreylistingPolicy as Section
 from chapps_tw.config.settings import Settings
@@ -13,8 +14,8 @@ from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, Patience
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.mail.memo import Answers
-from chapps_tw.mail.request import PostfixPolicyRequest
-from chapps_tw.policies.inbound import client_network, domain_of, mail_address
+from chapps_tw.mail.request import PolicyRequest
+from chapps_tw.policies.inbound import domain_of, mail_address, network_reader
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
 
@@ -22,7 +23,7 @@ from chapps_tw.policies.spec import Direction, PolicySpec
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 
 # Bytes for the recipients that came before.
-_ROOM = 4 << 20
+_ROOM = 8 << 20
 
 _REASONS = {
     Outcome.NOT_GREYLISTED: Reason.NOT_GREYLISTED,
@@ -31,6 +32,19 @@ _REASONS = {
     Outcome.PASSED: Reason.GREYLIST_PASSED,
     Outcome.KNOWN_CLIENT: Reason.KNOWN_CLIENT,
 }
+
+
+class Recipient(NamedTuple):
+    """What greylisting takes from the address of a recipient.
+
+    :ivar address: in the form that is compared and stored.
+    :ivar domain: the one whose flag counts, ``""`` when there is none.
+    :ivar exempt: whether its mail is let through.
+    """
+
+    address: str
+    domain: str
+    exempt: bool
 
 
 class GreylistingPolicy:
@@ -51,10 +65,12 @@ class GreylistingPolicy:
         self._state = state
         self._book = book
         self._due = due
-        self._is_exempt = Answers(self._names_exempt, _ROOM).__getitem__
+        self._recipient = Answers(self._read_recipient, _ROOM).__getitem__
+        self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
+        self._network_of = network_reader(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
         self.looks = self.misses = 0
 
-    def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Meet a message to one recipient.
 
         :param earlier: where one of them asks for greylisting, the domain's flag does not matter;
@@ -63,26 +79,29 @@ class GreylistingPolicy:
         """
         return self._judge(request, earlier, self._state.meet, self._due)
 
-    def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, remembering nothing. Raises the same."""
         return self._judge(request, earlier, self._state.peek_meet, never)
 
     async def _judge(
         self,
-        request: PostfixPolicyRequest,
+        request: PolicyRequest,
         earlier: Sequence[Decision],
         ask: Callable[..., Awaitable[Met]],
         due: Callable[[Hashable], bool],
     ) -> Decision:
-        if not request.get("recipient") or request.get("protocol_state") not in STAGES:
+        attributes = request.attributes
+        named = attributes.get("recipient", "")
+        if not named or attributes.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
-        if self._settings.null_sender_ok and not request.get("sender"):
-            return Decision(self._accepting(request), Reason.NULL_SENDER_ACCEPTED, self.name)
-        if self._is_exempt(request.get("recipient")):
-            return Decision(self._accepting(request), Reason.RECIPIENT_EXEMPT, self.name)
-        meeting, detail = self._meeting(request, earlier)
+        if self._settings.null_sender_ok and not attributes.get("sender"):
+            return Decision(self._accepting(request, 0), Reason.NULL_SENDER_ACCEPTED, self.name)
+        recipient = self._recipient(named)
+        if recipient.exempt:
+            return Decision(self._accepting(request, 0), Reason.RECIPIENT_EXEMPT, self.name)
+        meeting, detail = self._meeting(attributes, recipient, earlier)
         if not meeting.domain and not meeting.forced:
-            return Decision(self._accepting(request), Reason.NOT_GREYLISTED, self.name)
+            return Decision(self._accepting(request, 0), Reason.NOT_GREYLISTED, self.name)
         if not meeting.forced and due(meeting.domain):
             await self._compare(meeting)
         self.looks += 1
@@ -93,15 +112,17 @@ class GreylistingPolicy:
             met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
         return self._decision(met, detail, request, "" if meeting.forced else source)
 
-    def _names_exempt(self, recipient: str) -> bool:
-        exempt, address = self._settings.exempt_recipients, mail_address(recipient)
+    def _read_recipient(self, text: str) -> Recipient:
+        exempt, address = self._settings.exempt_recipients, mail_address(text)
         # Postmaster needs no domain (RFC 5321, section 4.5.1).
-        return f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
+        is_exempt = f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
+        return Recipient(address, domain_of(text), is_exempt)
 
-    def _meeting(self, request: PostfixPolicyRequest, earlier: Sequence[Decision]) -> tuple[Meeting, str]:
+    def _meeting(
+        self, attributes: Mapping[str, str], recipient: Recipient, earlier: Sequence[Decision]
+    ) -> tuple[Meeting, str]:
         """What is met; and in words under which name, and who asked for it."""
-        prefixes = self._settings.ipv4_prefix, self._settings.ipv6_prefix
-        client, spf_domain, named_by, asks = client_network(request.get("client_address"), *prefixes), "", "", None
+        client, spf_domain, named_by, asks = self._network_of(attributes.get("client_address", "")), "", "", None
         for decision in earlier:
             if asks is None and decision.greylist:
                 asks = decision
@@ -111,13 +132,12 @@ class GreylistingPolicy:
         if asks is not None:
             why = f"{asks.reason}: {asks.detail}" if asks.detail else asks.reason
             detail = f"{detail}; asked for by {asks.policy} ({why})"
-        recipient = request.get("recipient")
         meeting = Meeting(
             client,
-            mail_address(request.get("sender")),
-            mail_address(recipient),
-            domain_of(recipient),
-            request.get("instance"),
+            mail_address(attributes.get("sender", "")),
+            recipient.address,
+            recipient.domain,
+            attributes.get("instance", ""),
             asks is not None,
             spf_domain,
         )
@@ -138,29 +158,34 @@ class GreylistingPolicy:
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.flag_ttl)
 
-    def _accepting(self, request: PostfixPolicyRequest) -> str:
-        text = self._settings.acceptance_message
-        return fill(text, _shown(request, 0)) if "{" in text else text
-
-    def _decision(self, met: Met, detail: str, request: PostfixPolicyRequest, source: str) -> Decision:
+    def _decision(self, met: Met, detail: str, request: PolicyRequest, source: str) -> Decision:
         wait = ceil(met.wait)
         figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
         if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
-            action = fill(self._settings.rejection_message, _shown(request, wait))
+            action = self._deferring(request, wait)
         else:
-            action = self._accepting(request)
+            action = self._accepting(request, 0)
         if met.outcome is Outcome.NOT_GREYLISTED:
             detail = ""
         return Decision(action, _REASONS[met.outcome], self.name, figures, detail, False, "", "", source)
 
 
-def _shown(request: PostfixPolicyRequest, wait: int) -> dict[str, object]:
-    return {
-        "retry_after": wait,
-        "retry_in": in_words(wait),
-        "sender": request.get("sender"),
-        "recipient": request.get("recipient"),
-    }
+Text = Callable[[PolicyRequest, int], str]
+
+
+def _text(template: str) -> Text:
+    """What fills a message in, for a request that has to wait so many seconds."""
+    if "{sender}" not in template and "{recipient}" not in template:
+        # There are as many as waits, which are told in whole seconds.
+        by_wait = lru_cache(1024)(lambda wait: fill(template, _wait(wait)))
+        return lambda _, wait: by_wait(wait)
+    return lambda request, wait: fill(
+        template, _wait(wait) | {"sender": request.get("sender"), "recipient": request.get("recipient")}
+    )
+
+
+def _wait(seconds: int) -> dict[str, object]:
+    return {"retry_after": seconds, "retry_in": in_words(seconds)}
 
 
 def patience(settings: Settings) -> Patience:

@@ -99,7 +99,7 @@ class Pipeline:
         """
         decisions: list[Decision] = []
         answer = answering = None
-        for slot in self._asked(request, decisions):
+        for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
                 decision = await slot.policy.decide(request, decisions)
                 stopping = decision.stops
@@ -128,7 +128,7 @@ class Pipeline:
         Changes nothing, and does not run ``settle``, which may use something up.
         """
         decisions: list[Decision] = []
-        for slot in self._asked(request, decisions):
+        for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
                 decision = await slot.policy.explain(request, decisions)
                 if not isinstance(decision, Decision):
@@ -145,7 +145,7 @@ class Pipeline:
         return Decision(action, Reason.REQUEST_UNREADABLE, first.policy.name, detail=why)
 
     def _asked(self, request: OutboundPPR, decisions: list[Decision]) -> Sequence[PolicySlot]:
-        exempt = self._exempted(request) if self._guarded else None
+        exempt = self._exempted(request)
         if exempt is None:
             return self._slots
         decisions.append(exempt)

@@ -23,19 +23,19 @@ class Refresh:
     def __init__(self, period: float, seconds: Callable[[], float]) -> None:
         self._period = period
         self._seconds = seconds
-        self._compared: Memo[Hashable, float] = Memo(_ROOM)
+        self._due: Memo[Hashable, float] = Memo(_ROOM)
 
     def is_due(self, key: Hashable) -> bool:
         """Whether a copy is to be compared now. Whoever asks next is told that it is not."""
         now = self._seconds()
-        if now - self._compared.get(key, float("-inf")) < self._period:
+        if now < self._due.get(key, now):
             return False
-        self._compared.keep(key, now)
+        self._due.keep(key, now + self._period)
         return True
 
     def forget(self) -> None:
         """Have every copy be compared when it is next wanted."""
-        self._compared.clear()
+        self._due.clear()
 
 
 def never(_key: Hashable) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from chapps_tw.config.settings import PostfixSPFActions, Settings
 from chapps_tw.config.settings import SPFEnforcementPolicy as Section
@@ -12,8 +12,8 @@ from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.mail.received_spf import SpfResult, received_spf
-from chapps_tw.mail.request import PostfixPolicyRequest
-from chapps_tw.policies.inbound import InboundPPR
+from chapps_tw.mail.request import PolicyRequest
+from chapps_tw.policies.inbound import domain_of
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
 
@@ -34,6 +34,18 @@ _REASONS = {
     "temperror": Reason.SPF_TEMPERROR,
     "permerror": Reason.SPF_PERMERROR,
 }
+
+
+class Identities(NamedTuple):
+    """What SPF is checked for, as Postfix tells it.
+
+    :ivar client: its address.
+    :ivar sender: of MAIL FROM, ``""`` is the null sender.
+    """
+
+    client: str
+    helo: str
+    sender: str
 
 
 class SPFEnforcementPolicy:
@@ -66,7 +78,7 @@ class SPFEnforcementPolicy:
         self._due = due
         self.looks = self.misses = 0
 
-    def decide(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Check the sender of a message to one recipient.
 
         A header is answered for each recipient; :func:`~chapps_tw.policies.one_header.one_header` sees to it that
@@ -76,28 +88,30 @@ class SPFEnforcementPolicy:
         """
         return self._judge(request, keep=True)
 
-    def explain(self, request: PostfixPolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """What :meth:`decide` would answer, keeping nothing. Raises the same."""
         return self._judge(request, keep=False)
 
-    async def _judge(self, plain: PostfixPolicyRequest, keep: bool) -> Decision:
-        if not plain.get("recipient") or plain.get("protocol_state") not in STAGES:
+    async def _judge(self, request: PolicyRequest, keep: bool) -> Decision:
+        get = request.attributes.get
+        recipient, stage = get("recipient", ""), get("protocol_state", "")
+        if not recipient or stage not in STAGES:
             return Decision(_PASS_ON, Reason.STAGE_NOT_JUDGED, self.name)
-        if self._settings.null_sender_ok and not plain.get("sender"):
+        identities = Identities(get("client_address", ""), get("helo_name", ""), get("sender", ""))
+        if self._settings.null_sender_ok and not identities.sender:
             return Decision(_PASS_ON, Reason.NULL_SENDER_ACCEPTED, self.name)
-        request = InboundPPR(plain.attributes)
-        domain, enforced, source = request.recipient_domain, False, ""
+        domain, enforced, source = domain_of(recipient), False, "dns"
         if domain:
             if keep and self._due(domain):
                 await self._compare(domain)
             self.looks += 1
             [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
             if cached.allowed is None:
-                enforced, source = await self._look_up(domain, cached.token, keep), DATABASE
+                enforced, source = await self._look_up(domain, cached.token, keep), f"{DATABASE} dns"
             else:
-                enforced, source = cached.allowed, CACHE
-        found = await self._check(*request.spf_identities)
-        return self._decision(found, request, enforced)._replace(source=f"{source} dns".lstrip())
+                enforced, source = cached.allowed, f"{CACHE} dns"
+        found = await self._check(*identities)
+        return self._decision(found, identities, stage, enforced, source)
 
     async def _compare(self, domain: str) -> None:
         """Drop the copy of a domain's flag where the book says something else by now; it goes on without the book."""
@@ -117,16 +131,16 @@ class SPFEnforcementPolicy:
             await self._state.keep_verdicts(SPACE, domain, (verdict,), self._settings.cache_ttl)
         return flags.check_spf
 
-    def _decision(self, found: SpfResult, request: InboundPPR, enforced: bool) -> Decision:
+    def _decision(self, found: SpfResult, identities: Identities, stage: str, enforced: bool, source: str) -> Decision:
         wanted = self._actions[found.result] if enforced else "prepend"
         greylist = wanted == "greylist"
         if greylist or wanted == "prepend":
-            action = self._header(found, request)
+            action = self._header(found, identities, stage)
         elif wanted in ("dunno", "okay"):
             # OK would let the mail past reject_unauth_destination, where that comes later.
             action = _PASS_ON
         else:
-            action = fill(wanted, {"reason": reason(found, request.get("client_address"))})
+            action = fill(wanted, {"reason": reason(found, identities.client)})
         return Decision(
             action,
             _REASONS[found.result],
@@ -135,13 +149,14 @@ class SPFEnforcementPolicy:
             greylist=greylist,
             # Each host of a pool has a HELO name of its own: only MAIL FROM names a client that several may be.
             client=found.domain if found.result == "pass" and found.identity == "mailfrom" else "",
+            source=source,
         )
 
-    def _header(self, found: SpfResult, request: InboundPPR) -> str:
+    def _header(self, found: SpfResult, identities: Identities, stage: str) -> str:
         # Postfix takes no header at the end of the message.
-        if request.get("protocol_state") == "END-OF-MESSAGE":
+        if stage == "END-OF-MESSAGE":
             return _PASS_ON
-        return "PREPEND " + received_spf(found, *request.spf_identities, self._receiver)
+        return "PREPEND " + received_spf(found, *identities, self._receiver)
 
 
 def reason(found: SpfResult, client: str) -> str:
@@ -156,8 +171,8 @@ def reason(found: SpfResult, client: str) -> str:
 
 def _detail(found: SpfResult) -> str:
     """What was found, for the log: with the name servers, which are no sender's business."""
-    asked = found.asked and f"({found.asked})"
-    return " ".join(filter(None, (found.identity, found.domain, found.mechanism or found.problem, asked)))
+    said = [found.identity, found.domain, found.mechanism or found.problem, found.asked and f"({found.asked})"]
+    return " ".join([each for each in said if each])
 
 
 def actions(options: PostfixSPFActions) -> Mapping[str, str]:

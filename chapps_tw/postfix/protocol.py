@@ -199,7 +199,7 @@ class PolicyProtocol(Protocol):
         self._deciding = self._awaited = None
         self._send(answer.decision.wire)
         self.factory.report(self.factory.pipeline, self._request, answer, self._started)
-        if had_to_wait:
+        if had_to_wait and (self._buffer or self._no_more or self._paused):
             self._go_on()
 
     def _broken(self, failure: Failure) -> None:

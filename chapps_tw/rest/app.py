@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from klein import Klein
 from klein.resource import KleinResource
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -19,15 +19,14 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookConflict, BookKeeper, BookUnavailable
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable, WritableBook
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
-from chapps_tw.rest.dropping import CopyDropper
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.routers import book as crud
-from chapps_tw.rest.routers import live, users
+from chapps_tw.rest.routers import links, live, users
 from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
@@ -49,7 +48,7 @@ class API:
     :param now: epoch seconds.
     :param reactor: for delays and timeouts; in its threads is done what takes long.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
-    :param compare: as for :class:`~chapps_tw.rest.dropping.CopyDropper`.
+    :param slices: for long work.
     :param reasons: those that a decision may have, to be described.
     """
 
@@ -57,7 +56,7 @@ class API:
         self,
         settings: Settings,
         state: LiveState,
-        book: BookKeeper,
+        book: WritableBook,
         *,
         scope_of: Callable[[str], str | None],
         explain: Explain,
@@ -67,22 +66,22 @@ class API:
         now: Callable[[], float],
         reactor: Any,
         version: str,
+        slices: Slices,
         checks: Mapping[str, Check] | None = None,
-        compare: Callable[[], None] = lambda: None,
         reasons: Iterable[ReasonCode] = Reason,
     ) -> None:
         self._now = now
         self._reactor = reactor
         self._version = version
         self._log = Logger()
-        self._slices = Slices(reactor)
-        self._dropper = CopyDropper(state, book, reactor, self._slices, compare)
+        self._slices = slices
         self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
-        lane = crud.Lane()
+        list_lock = DeferredLock()
         self.routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
-            *crud.routes(book, self._dropper.drop, lane),
-            *users.routes(book, self._dropper.drop, lane),
+            *crud.routes(book, list_lock),
+            *links.routes(book, list_lock),
+            *users.routes(book, list_lock),
             *live.routes(settings, state, book, self._slices),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
@@ -92,20 +91,10 @@ class API:
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
 
-    @property
-    def drops_left(self) -> int:
-        """How many drops of cached copies are known to be still to be done."""
-        return self._dropper.left
-
-    def start(self) -> None:
-        """Begin to drop the cached copies that this node, or another, has left to be dropped."""
-        self._dropper.start()
-
     async def stop(self) -> None:
         """Answer the complete requests, close all connections, and stop all timers."""
         await self.site.stop()
         self._gate.stop()
-        await self._dropper.stop()
 
     def _klein(self) -> Klein:
         app = Klein()

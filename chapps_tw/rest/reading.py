@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from chapps_tw.rest.models import Input
+from chapps_tw.rest.models.base import Input
 from chapps_tw.rest.routing import JSON, Refusal, Route, fault, invalid
 
 MAX_PARAMETERS = 2000

@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from chapps_tw.rest.models import Input, Nothing
+from chapps_tw.rest.models.base import Input, Nothing
 
 JSON = "application/json"
 

@@ -1,16 +1,13 @@
-"""Names of users, domains and addresses in their normal form; those that would be the same are told and left.
+"""Names of users, domains and addresses have one normal form. The schema stays.
 
-Names that were rewritten stay so when the revision is taken back. Run twice, it changes nothing more.
+The names are rewritten when the schema is at the newest revision, by :func:`chapps_tw.database.schema.upgrade`: what is
+cached about them is invalidated by a table that has another name there.
 
 Revision ID: e4a7c2d9b610
 Revises: b3d90c4e71a8
 """
 
 from __future__ import annotations
-
-from alembic import context, op
-
-from chapps_tw.database.normal_names import normalise
 
 revision = "e4a7c2d9b610"
 down_revision = "b3d90c4e71a8"
@@ -19,7 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    normalise(op.get_bind(), context.config.attributes["say"])
+    pass
 
 
 def downgrade() -> None:

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.config.settings import ConfigError, PolicyConfigAdapter
 from chapps_tw.config.values import Secret
+from chapps_tw.database.coalescing import Coalescer
 from chapps_tw.database.engine import database_url
-from chapps_tw.database.flights import Flights
 from chapps_tw.database.models import domain_user, domains, email_user, emails, users
 from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
@@ -176,12 +176,12 @@ class BookOnMariaDB(OnMariaDB, BookTests):
                 connection.execute(text("ALTER TABLE users CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
 
 
-class FlightsTests(SynchronousTestCase):
-    """Joining of questions."""
+class CoalescerTests(SynchronousTestCase):
+    """Identical questions are asked once."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.flights = Flights(self.clock)
+        self.coalescer = Coalescer(self.clock)
         self.asked: list[Deferred[str]] = []
 
     def ask(self) -> Deferred[str]:
@@ -189,9 +189,9 @@ class FlightsTests(SynchronousTestCase):
         return self.asked[-1]
 
     def test_a_question_asked_while_one_is_under_way_is_asked_after_it(self) -> None:
-        first = self.flights.join("key", self.ask)
+        first = self.coalescer.join("key", self.ask)
         self.clock.advance(0)
-        later = [self.flights.join("key", self.ask) for _ in range(3)]
+        later = [self.coalescer.join("key", self.ask) for _ in range(3)]
         self.clock.advance(1)
         self.assertEqual(len(self.asked), 1)
         self.asked[0].callback("before the change")
@@ -201,18 +201,18 @@ class FlightsTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(each) for each in later], ["after the change"] * 3)
 
     def test_a_failure_reaches_all_and_the_next_question_is_asked_again(self) -> None:
-        both = [self.flights.join("key", self.ask) for _ in range(2)]
+        both = [self.coalescer.join("key", self.ask) for _ in range(2)]
         self.clock.advance(0)
         self.asked[0].errback(ValueError("no"))
         for each in both:
             self.failureResultOf(each, ValueError)
-        again = self.flights.join("key", self.ask)
+        again = self.coalescer.join("key", self.ask)
         self.clock.advance(0)
         self.asked[1].callback("yes")
         self.assertEqual(self.successResultOf(again), "yes")
 
     def test_a_question_that_nobody_waits_for_is_not_asked(self) -> None:
-        waiter = self.flights.join("key", self.ask)
+        waiter = self.coalescer.join("key", self.ask)
         waiter.cancel()
         self.failureResultOf(waiter, CancelledError)
         self.clock.advance(0)

@@ -12,10 +12,10 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
-from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.threads import Threads
+from chapps_tw.database.writable_book import WritableSqlBook
 from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
-from tests.support.book_case import CLOCK, BookCase, OnSqlite, engine_for, shared
+from tests.support.book_case import CLOCK, BookCase, OnSqlite, book_on, engine_for, shared
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
 SIZE = 4
@@ -65,8 +65,8 @@ class ConnectionsTests(TestCase):
         self.addCleanup(self.threads.stop)
         self.addCleanup(self.server.resume)
 
-    def new_book(self, deadline: float) -> Keeper:
-        book = Keeper(self.engine, CLOCK, self.threads.run, SIZE, deadline, PATIENCE)
+    def new_book(self, deadline: float) -> WritableSqlBook:
+        book = book_on(self.engine, self.threads, deadline, PATIENCE, size=SIZE)
         self.addCleanup(book.stop)
         return book
 

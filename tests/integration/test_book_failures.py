@@ -20,10 +20,9 @@ from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import engine as engine_module
 from chapps_tw.database import schema
 from chapps_tw.database.breaker import FAILURES, PROBE_SECONDS, Breaker
-from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.threads import Threads
-from chapps_tw.interfaces.book import BookUnavailable, ChangeUncertain, QuotaGrant
-from tests.support.book_case import CLOCK, BookCase, Log, OnSqlite, engine_for, working
+from chapps_tw.interfaces.book import BookUnavailable, ChangeUncertain, Create, QuotaGrant
+from tests.support.book_case import CLOCK, BookCase, Log, OnSqlite, RecordingCache, book_on, engine_for, working
 from tests.support.servers.common import free_port
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
@@ -78,7 +77,10 @@ class ServerFailureTests(TestCase):
 
     def make_book(self) -> None:
         self.engine = engine_for(self.adapter)
-        self.book = Keeper(self.engine, self.clock, self.threads.run, SIZE, DEADLINE, KEEPING)
+        self.cache = RecordingCache()
+        self.book = book_on(
+            self.engine, self.threads, DEADLINE, KEEPING, size=SIZE, reactor=self.clock, cache=self.cache
+        )
         self.addCleanup(self.book.stop)
 
     def ask(self, name: str = "alice") -> Deferred[str]:
@@ -162,7 +164,7 @@ class ServerFailureTests(TestCase):
         with self.assertRaises(BookUnavailable):
             await self.ping()
         with self.assertRaises(BookUnavailable):
-            await self.book.create("users", {"name": "bob"}, {})
+            await self.book.change(Create("users", {"name": "bob"}))
         self.server.start()
         await self.until_back()
         await self.ping()
@@ -178,7 +180,7 @@ class ServerFailureTests(TestCase):
 
     async def test_a_change_that_was_told_to_have_failed_is_not_in_force(self) -> None:
         self.server.pause()
-        change = Deferred.fromCoroutine(self.book.create("users", {"name": "late"}, {}))
+        change = Deferred.fromCoroutine(self.book.change(Create("users", {"name": "late"})))
         await self.until(lambda: working(self.threads))
         self.clock.advance(KEEPING)
         self.failureResultOf(change, BookUnavailable)
@@ -187,7 +189,7 @@ class ServerFailureTests(TestCase):
         await self.assert_at_rest()
         self.assertIsNone(await self.book.by_name("users", "late"))
 
-    async def test_a_commit_whose_answer_is_lost_says_what_it_may_have_touched(self) -> None:
+    async def test_a_commit_whose_answer_is_lost_invalidates_what_it_may_have_made_stale(self) -> None:
         paused = threading.Event()
 
         def pause(_: object) -> None:
@@ -198,16 +200,16 @@ class ServerFailureTests(TestCase):
         self.patch(engine_module, "STATEMENT_SECONDS", 2)
         self.make_book()
         event.listen(self.engine, "commit", pause)
-        change = Deferred.fromCoroutine(self.book.create("users", {"name": f"uncertain{self.unix}".lower()}, {}))
+        change = Deferred.fromCoroutine(self.book.change(Create("users", {"name": f"uncertain{self.unix}".lower()})))
         await self.until(paused.is_set)
         self.clock.advance(KEEPING)
         self.assertFalse(change.called)
         self.clock.advance(KEEPING)
-        with self.assertRaises(ChangeUncertain) as caught:
+        with self.assertRaises(ChangeUncertain):
             await change
-        self.assertEqual(caught.exception.touched.limits, {f"uncertain{self.unix}".lower()})
-        # Its rows, should they come, must outlive a drop that is done now.
-        self.assertEqual(caught.exception.touched.pending, ())
+        self.assertEqual(self.cache.take().limits, {f"uncertain{self.unix}".lower()})
+        # Once more when its rows are found, should the commit come after this.
+        self.assertEqual(self.book.pending_invalidations, 1)
 
     async def test_one_entry_is_not_waited_for_as_long_as_a_list(self) -> None:
         self.server.pause()
@@ -223,7 +225,7 @@ class ServerFailureTests(TestCase):
     async def test_another_writer_that_does_not_finish_is_no_failure_of_the_database(self) -> None:
         with engine_for(self.adapter).connect() as connection:
             connection.execute(text("SELECT version_num FROM alembic_version FOR UPDATE"))
-            changes = [Deferred.fromCoroutine(self.book.create("users", {"name": f"n{n}"}, {})) for n in range(6)]
+            changes = [Deferred.fromCoroutine(self.book.change(Create("users", {"name": f"n{n}"}))) for n in range(6)]
             await self.until(lambda: working(self.threads) == SIZE // 2)
             self.assertEqual(await self.ask(), "answered")
             self.assertFalse(any(change.called for change in changes))
@@ -271,9 +273,9 @@ class SqliteFailures(OnSqlite, BookCase):
     async def test_another_writer_that_does_not_finish_is_no_failure_of_the_database(self) -> None:
         with self.engine.connect().execution_options(chapps_writes=True) as connection:
             connection.begin()
-            changes = [Deferred.fromCoroutine(self.book.create("users", {"name": f"n{n}"}, {})) for n in range(4)]
+            changes = [Deferred.fromCoroutine(self.book.change(Create("users", {"name": f"n{n}"}))) for n in range(4)]
             for change in changes:
-                with self.assertRaisesRegex(BookUnavailable, "Somebody else is changing the database"):
+                with self.assertRaisesRegex(BookUnavailable, "Another client is changing the database"):
                     await change
         self.assertEqual(self.book.problem, "")
         await self.user("alice")

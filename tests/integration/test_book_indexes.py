@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import event, insert, text
 
 from chapps_tw.database.models import TABLES, domains, emails, users
-from chapps_tw.interfaces.book import BookConflict
+from chapps_tw.interfaces.book import BookConflict, Create
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite
 
 ROWS = 3000
@@ -58,10 +58,10 @@ class IndexTests:
             self.assertTrue((await self.book.flags_of("d7.example")).known)
             await self.book.senders_of("User7@Example.com", "nowhere.example", "nobody@b.example")
             await self.book.quota_of("nobody")
-            await self.book.create("domains", {"name": "new.example"}, {})
+            await self.book.change(Create("domains", {"name": "new.example"}))
             with self.assertRaises(BookConflict):
-                await self.book.create("domains", {"name": "d8.example"}, {})
-            await self.book.create("emails", {"name": "new@b.example"}, {})
+                await self.book.change(Create("domains", {"name": "d8.example"}))
+            await self.book.change(Create("emails", {"name": "new@b.example"}))
         self.assertGreater(len(plans), 8)
         for plan in plans:
             self.assertNotRegex(plan, self.walked)

@@ -1,4 +1,4 @@
-"""Changes that touch more users than can be named one by one."""
+"""Changes that affect more users than are listed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, insert, select, text
 
 from chapps_tw.database.models import domain_user, domains, quota_user, quotas, users
-from chapps_tw.database.touched import MOST
-from chapps_tw.rest.dropping import MANY
+from chapps_tw.database.stale_keys import MAX_LISTED
+from chapps_tw.interfaces.book import AddLinks, Delete, RemoveLinks, Update
+from chapps_tw.rest.routers.changes import AWAITS_REFRESH
 from tests.support.api_case import APITestCase
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
 from tests.support.policy_client import outbound
 from tests.support.servers.service import PATIENT
 
-USERS = MOST + 1000
+USERS = MAX_LISTED + 1000
 
 
 def fill(connection: Connection) -> None:
@@ -29,31 +30,31 @@ def fill(connection: Connection) -> None:
 class ManyTests:
     """The mixin says on which database."""
 
-    async def test_they_are_not_named_and_cost_no_rows(self: Any) -> None:
+    async def test_they_are_not_listed_and_cost_no_rows(self: Any) -> None:
         with self.engine.begin() as connection:
             fill(connection)
-        written = Statements(self.engine, "INSERT INTO pending_drops")
-        _, changed = await self.book.update("quotas", 1, {"quota": 5}, {})
-        self.assertEqual((changed.many, changed.limits, changed.pending), ({"limits"}, frozenset(), ()))
+        written = Statements(self.engine, "INSERT INTO invalidation_outbox")
+        _, changed = await self.changed(Update("quotas", 1, {"quota": 5}))
+        self.assertEqual((changed.unlisted, changed.limits), ({"limits"}, frozenset()))
         self.assertEqual(written.seen, [])
-        _, unlinked = await self.book.unlink("domains", 1, "users", range(1, USERS))
-        self.assertEqual((unlinked.many, unlinked.senders), ({"senders"}, frozenset()))
-        _, linked = await self.book.link("domains", 1, "users", range(1, USERS))
-        self.assertEqual(linked.many, {"senders"})
-        _, gone = await self.book.delete("domains", [1])
-        # What there are few of is named all the same.
-        self.assertEqual((gone.many, gone.senders, gone.flags), ({"senders"}, frozenset(), {"example.com"}))
-        _, deleted = await self.book.delete("users", range(1, USERS + 1))
-        self.assertEqual((deleted.many, deleted.pending), ({"limits"}, ()))
+        _, unlinked = await self.changed(RemoveLinks("domains", 1, "users", range(1, USERS)))
+        self.assertEqual((unlinked.unlisted, unlinked.senders), ({"senders"}, frozenset()))
+        _, linked = await self.changed(AddLinks("domains", 1, "users", range(1, USERS)))
+        self.assertEqual(linked.unlisted, {"senders"})
+        _, gone = await self.changed(Delete("domains", [1]))
+        # What there are few of is listed all the same.
+        self.assertEqual((gone.unlisted, gone.senders, gone.flags), ({"senders"}, frozenset(), {"example.com"}))
+        _, deleted = await self.changed(Delete("users", range(1, USERS + 1)))
+        self.assertEqual((deleted.unlisted, deleted.limits), ({"limits"}, frozenset()))
         with self.engine.connect() as connection:
             self.assertEqual(list(connection.execute(select(quota_user))), [])
 
-    async def test_as_many_as_can_be_named_are(self: Any) -> None:
+    async def test_as_many_as_can_be_listed_are(self: Any) -> None:
         with self.engine.begin() as connection:
             fill(connection)
-            connection.execute(text(f"DELETE FROM quota_user WHERE user_id > {MOST}"))
-        _, changed = await self.book.update("quotas", 1, {"quota": 5}, {})
-        self.assertEqual((changed.many, len(changed.limits)), (frozenset(), MOST))
+            connection.execute(text(f"DELETE FROM quota_user WHERE user_id > {MAX_LISTED}"))
+        _, changed = await self.changed(Update("quotas", 1, {"quota": 5}))
+        self.assertEqual((changed.unlisted, len(changed.limits)), (frozenset(), MAX_LISTED))
 
 
 class ManyOnSqliteTests(ManyTests, OnSqlite, BookCase):
@@ -87,7 +88,7 @@ class InForceTests(APITestCase):
         self.assertEqual(sent(1), "DUNNO")
         self.assertIn("outbound quota", sent(2))
         answer = self.expect(200, service, "PUT", "/quotas/", {"id": 1, "quota": 100})
-        self.assertIn(MANY, answer["remarks"])
+        self.assertIn(AWAITS_REFRESH, answer["remarks"])
         self.assertEqual(sent(3), "DUNNO")
         answer = self.expect(200, service, "DELETE", "/domains/", [1])
         self.assertIn("Thousands of users may no longer send from there, unless by another link.", answer["remarks"])

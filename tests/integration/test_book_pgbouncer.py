@@ -14,9 +14,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.engine import STATEMENT_SECONDS
-from chapps_tw.database.keeper import Keeper
 from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
-from tests.support.book_case import CLOCK, BookCase, once_available, shared
+from tests.support.book_case import BookCase, book_on, once_available, shared
 from tests.support.servers.sql import PgBouncer, PostgreSQL
 
 
@@ -59,7 +58,7 @@ class PgBouncerTests(BookCase):
         event.listen(self.engine, "before_cursor_execute", lambda _connection, cursor, *_: limits.append(limit(cursor)))
         await self.book.ping()
         self.assertEqual(limits[-1], f"{STATEMENT_SECONDS}s")
-        self.book.stop()
+        await self.book.stop()
         with psycopg.connect(self.engine.url.set(drivername="postgresql").render_as_string(False)) as other:
             self.assertEqual(other.execute("SHOW statement_timeout").fetchone(), ("0",))
 
@@ -68,7 +67,7 @@ class PgBouncerTests(BookCase):
         process = bouncer(self.mode).process
         process.signal(SIGSTOP)
         self.addCleanup(process.signal, SIGCONT)
-        book = Keeper(self.engine, CLOCK, self.threads.run, self.adapter.pool_size, deadline=0.5)
+        book = book_on(self.engine, self.threads, 0.5, size=self.adapter.pool_size)
         self.addCleanup(book.stop)
         with self.assertRaisesRegex(BookUnavailable, "did not answer"):
             await book.quota_of("alice")

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.database import schema
-from chapps_tw.interfaces.book import BookConflict, BookUnavailable
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable, Create
 from tests.support.api_case import APITestCase, Database
 from tests.support.book_case import BookCase, OnPostgreSQL, engine_for, shared
 from tests.support.paths import ROOT
@@ -29,15 +29,15 @@ class SequenceTests(OnPostgreSQL, BookCase):
                 connection.execute(text(f"INSERT INTO {kind} (id, name) VALUES (1, 'copied.in@example.com')"))
         for kind in ("users", "domains", "emails"):
             with self.assertRaises(BookUnavailable) as caught:
-                await self.book.create(kind, {"name": "new.example.com"}, {})
+                await self.book.change(Create(kind, {"name": "new.example.com"}))
             sentence = str(caught.exception)
-            self.assertIn(f"The database gives out ids of {kind} that are in use", sentence)
+            self.assertIn(f"The id sequence of {kind} is behind its rows", sentence)
             with self.engine.begin() as connection:
                 connection.execute(text(sentence[sentence.index("SELECT setval") :]))
-            created, _ = await self.book.create(kind, {"name": "new.example.com"}, {})
+            created = await self.create(kind, {"name": "new.example.com"})
             self.assertEqual(created.id, 2)
-            with self.assertRaisesRegex(BookConflict, "with the name new.example.com already"):
-                await self.book.create(kind, {"name": "new.example.com"}, {})
+            with self.assertRaisesRegex(BookConflict, "named new.example.com exists already"):
+                await self.book.change(Create(kind, {"name": "new.example.com"}))
         self.assertEqual(self.book.problem, "")
 
 

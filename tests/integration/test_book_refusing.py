@@ -28,10 +28,10 @@ class RefusingTests(BookCase):
         self.set_read_only(True)
         self.addCleanup(self.set_read_only, False)
         for _ in range(2 * FAILURES):
-            with self.assertRaisesRegex(BookUnavailable, "^The database takes no changes: .*read-only"):
+            with self.assertRaisesRegex(BookUnavailable, "^The database is read-only: .*read-only"):
                 await self.user("bob")
-            with self.assertRaisesRegex(BookUnavailable, "^The database does not take the change: .*read-only"):
-                await self.book.dropped(["x"])
+            with self.assertRaisesRegex(BookUnavailable, "^The database rejected the change: .*read-only"):
+                await self.book.remove_from_outbox(["x"])
         self.assertEqual(self.book.problem, "")
         self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
         self.set_read_only(False)

@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.dns.helo_whitelist import HeloWhitelist
 from chapps_tw.mail.network import HeloEntry, parse_helo_whitelist
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from tests.support.servers.dns import NEVER, addresses, record
 from tests.support.spf_tools import TimeByHand, dns_server, resolver, wait_until
 
@@ -23,8 +23,8 @@ ZONES = {
 }
 
 
-def said(name: str, address: str) -> PostfixPolicyRequest:
-    return PostfixPolicyRequest({"helo_name": name, "client_address": address})
+def said(name: str, address: str) -> PolicyRequest:
+    return PolicyRequest({"helo_name": name, "client_address": address})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from chapps_tw.database import models
 from chapps_tw.interfaces.state import Fill, LiveState, Rules, Spend
 from chapps_tw.mail.decision import Decision, Reason
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import entry_of
 from chapps_tw.observe.decision_ring import DecisionRing
 from chapps_tw.service import SWITCH_SECONDS
@@ -152,9 +152,9 @@ class TurnTests(TestCase):
         self.assertFalse(too_long, f"seconds: {too_long}")
 
 
-def _request(number: int) -> PostfixPolicyRequest:
+def _request(number: int) -> PolicyRequest:
     attributes = {"sender": f"s{number}@example.org", "recipient": f"r{number}@example.com", "instance": f"i{number}"}
-    return PostfixPolicyRequest({**attributes, "client_address": "203.0.113.9"})
+    return PolicyRequest({**attributes, "client_address": "203.0.113.9"})
 
 
 async def _spend(state: LiveState, user: str, number: int) -> None:

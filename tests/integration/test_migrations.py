@@ -17,10 +17,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from chapps_tw.config.settings import PolicyConfigAdapter
-from chapps_tw.database import revisions, schema
+from chapps_tw.database import outbox, revisions, schema
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.examples import add_examples
-from chapps_tw.database.models import metadata, pending_drops
+from chapps_tw.database.models import metadata
+from chapps_tw.interfaces.book import StaleKeys
 from tests.support.book_case import OnMariaDB, OnPostgreSQL, OnSqlite, engine_for
 
 ROWS = {
@@ -97,6 +98,7 @@ class SchemaTests:
 
     new_database: Any
     engine: Engine
+    options = ""
 
     def setUp(self: Any) -> None:
         self.engine = engine_for(self.new_database())
@@ -203,11 +205,36 @@ class SchemaTests:
         self.assert_same_as_models()
 
     def test_a_revision_that_was_interrupted_is_run_again(self: Any) -> None:
-        revise(self.engine, "7c1d5b0e94fa")
+        for revision, interrupted in (
+            (
+                "7c1d5b0e94fa",
+                "CREATE TABLE pending_drops (id VARCHAR(32) NOT NULL, copies TEXT NOT NULL,"
+                f" CONSTRAINT pk_pending_drops PRIMARY KEY (id)){self.options}",
+            ),
+            ("a93c5d1e7f02", "ALTER TABLE pending_drops RENAME TO invalidation_outbox"),
+        ):
+            with self.subTest(revision):
+                self.engine = engine_for(self.new_database())
+                self.addCleanup(self.engine.dispose)
+                revise(self.engine, revision)
+                with self.engine.begin() as connection:
+                    connection.execute(text(interrupted))
+                self.assertEqual(schema.upgrade(self.engine), revision)
+                self.assert_same_as_models()
+
+    def test_pending_invalidations_survive_the_new_name_of_their_table(self: Any) -> None:
+        revise(self.engine, "a93c5d1e7f02")
+        stored = """INSERT INTO pending_drops VALUES ('a', '[["limits","alice"],["senders","bob","example.com"]]')"""
         with self.engine.begin() as connection:
-            pending_drops.create(connection)
-        self.assertEqual(schema.upgrade(self.engine), "7c1d5b0e94fa")
-        self.assert_same_as_models()
+            connection.execute(text(stored))
+        schema.upgrade(self.engine)
+        with self.engine.begin() as connection:
+            [row] = outbox.read(connection, "")
+        stale = StaleKeys(frozenset({"alice"}), frozenset({("bob", "example.com")}))
+        self.assertEqual(row, outbox.OutboxRow("a", stale))
+        revise(self.engine, "a93c5d1e7f02")
+        with self.engine.begin() as connection:
+            self.assertEqual(connection.execute(text("SELECT id FROM pending_drops")).all(), [("a",)])
 
     def test_examples_are_added_once_and_to_an_empty_book_only(self: Any) -> None:
         schema.upgrade(self.engine)
@@ -275,6 +302,8 @@ class SchemaOnPostgreSQL(SchemaTests, OnPostgreSQL, unittest.TestCase):
 
 
 class SchemaOnMariaDB(SchemaTests, OnMariaDB, unittest.TestCase):
+    options = " DEFAULT CHARSET=utf8mb4 COLLATE utf8mb4_bin"
+
     def test_the_start_does_not_set_it_up(self) -> None:
         with self.assertRaises(schema.SchemaBehind):
             schema.prepare(self.engine)

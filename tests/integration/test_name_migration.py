@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from chapps_tw.application.admin import set_up
 from chapps_tw.config.settings import Chapps, PolicyConfigAdapter, Settings
 from chapps_tw.config.values import Secret
-from chapps_tw.database import lookups, pending, schema
+from chapps_tw.database import lookups, outbox, schema
 from chapps_tw.database.engine import make_engine
 from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 from tests.integration.test_migrations import CHAPPS_TABLES, revise
@@ -35,9 +35,9 @@ NORMAL = {
     "quotas": ["Basic"],
 }
 TOLD = [
-    "Names of users brought into their normal form: 3.",
-    "Names of domains brought into their normal form: 2.",
-    "Names of emails brought into their normal form: 2.",
+    "Names of users normalized: 3.",
+    "Names of domains normalized: 2.",
+    "Names of emails normalized: 2.",
 ]
 
 # Several rows for what is one name now. Only of the first user's is none in the normal form.
@@ -51,18 +51,18 @@ SEVERAL = {
     "domain_user": "(user_id, domain_id) VALUES (1, 1), (4, 2)",
     "email_user": "(user_id, email_id) VALUES (1, 1), (4, 2)",
 }
-SAME = "have the same name but for its spelling"
+SAME = "have the same name in different spellings"
 SEVERAL_TOLD = [
-    f"2 users {SAME}: 'ALICE' (id 1), 'Alice' (id 2). Whoever logs in by any of these names is id 1; the others are"
-    " kept, but not used until they are renamed or id 1 is.",
-    f"2 users {SAME}: 'bob@example.org' (id 4), 'Bob@example.org' (id 3). Whoever logs in by any of these names is"
-    " id 4; the others are kept, but not used until they are renamed or id 4 is.",
-    f"2 domains {SAME}: 'example.org' (id 2), 'EXAMPLE.org' (id 1). The flags of id 2 count, and the links of all;"
-    " delete the others when id 2 has their links.",
-    f"2 emails {SAME}: 'Friend@example.net' (id 1), 'friend@Example.net' (id 2). The links of all count; delete the"
-    " others when id 1 has their links.",
+    f"2 users {SAME}: 'ALICE' (id 1), 'Alice' (id 2). A login by any of these names is id 1; the others are kept, but"
+    " not used until they or id 1 are renamed.",
+    f"2 users {SAME}: 'bob@example.org' (id 4), 'Bob@example.org' (id 3). A login by any of these names is id 4; the"
+    " others are kept, but not used until they or id 4 are renamed.",
+    f"2 domains {SAME}: 'example.org' (id 2), 'EXAMPLE.org' (id 1). The flags of id 2 apply, and the links of all;"
+    " move the links to id 2 and delete the others.",
+    f"2 emails {SAME}: 'Friend@example.net' (id 1), 'friend@Example.net' (id 2). The links of all apply; move the"
+    " links to id 1 and delete the others.",
 ]
-EVE_TOLD = "Names of users brought into their normal form: 1."
+EVE_TOLD = "Names of users normalized: 1."
 
 
 def write(engine: Engine, rows: dict[str, str]) -> None:
@@ -119,8 +119,8 @@ class NameMigrationTests:
         with self.engine.begin() as connection:
             connection.execute(text("INSERT INTO users (id, name) VALUES (5, 'BOB')"))
         several = (
-            f"2 users {SAME}: 'bob' (id 2), 'BOB' (id 5). Whoever logs in by any of these names is id 2; the others are"
-            " kept, but not used until they are renamed or id 2 is."
+            f"2 users {SAME}: 'bob' (id 2), 'BOB' (id 5). A login by any of these names is id 2; the others are"
+            " kept, but not used until they or id 2 are renamed."
         )
         self.check_dry_run([*TOLD, several])
         self.assertEqual(self.set_up(), [*TOLD, several])
@@ -141,11 +141,11 @@ class NameMigrationTests:
         self.assertEqual(self.set_up(), TOLD)
         self.assertEqual(names(self.engine), NORMAL)
 
-    def test_copies_of_what_was_not_found_before_are_dropped(self: Any) -> None:
+    def test_what_is_cached_about_renamed_entries_is_invalidated(self: Any) -> None:
         revise(self.engine, BEFORE)
         write(self.engine, SPELLED)
         self.set_up()
-        left = self.ask(pending.some, "")
+        left = [row.stale for row in self.ask(outbox.read, "")]
         self.assertIn("alice@example.org", frozenset().union(*(each.limits for each in left)))
         senders = frozenset().union(*(each.senders for each in left))
         self.assertIn(("alice@example.org", "friend@elsewhere.example"), senders)
@@ -180,7 +180,7 @@ class NameMigrationTests:
         self.assertEqual(self.ask(lookups.quota_of, "alice"), QuotaGrant(True, 20))
         self.assertEqual(self.ask(lookups.quota_of, "bob@example.org"), QuotaGrant(True, 10))
         told = self.set_up()
-        self.assertEqual(told[:1], ["Names of users brought into their normal form: 2."])
+        self.assertEqual(told[:1], ["Names of users normalized: 2."])
         self.assertEqual(names(self.engine)["users"], ["alice", "bob@example.org", "eve"])
 
     def test_where_case_counts_it_is_left_until_it_does_no_more(self: Any) -> None:

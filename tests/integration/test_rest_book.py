@@ -10,6 +10,7 @@ from sqlalchemy import insert
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.database.models import domains, users
+from chapps_tw.interfaces.book import Create
 from chapps_tw.interfaces.state import Fill, Outcome, Rules, Spend
 from tests.support.rest_client import Answer, Node
 
@@ -227,7 +228,7 @@ class ObjectTests(BookTestCase):
             connection.execute(insert(domains), {"name": "UPPER.Example", "greylist": False, "check_spf": False})
         answer = await self.expect(409, "POST", "/domains/", {"name": "upper.example"})
         self.assertEqual(answer.detail, "Unique key conflict creating domain.")
-        self.assertEqual(answer.json["remarks"], ["There is one in domains with the name UPPER.Example already."])
+        self.assertEqual(answer.json["remarks"], ["A domain named UPPER.Example exists already."])
 
     async def test_what_was_created_tells_its_path(self) -> None:
         for kind, fields in (("users", {"name": "alice"}), ("domains", {"name": "example.com"})):
@@ -355,7 +356,7 @@ class LinkTests(BookTestCase):
 
     async def test_a_list_longer_than_a_slice_is_whole(self) -> None:
         for number in range(450):
-            await self.node.book.create("users", {"name": f"user{number}"}, {})
+            await self.node.book.change(Create("users", {"name": f"user{number}"}))
         answer = await self.expect(200, "GET", "/users/")
         self.assertEqual([each["name"] for each in answer.response], [f"user{n}" for n in range(450)])
         self.assertIn("timestamp", answer.json)

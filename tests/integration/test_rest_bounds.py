@@ -19,6 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.interfaces.book import Create
 from chapps_tw.rest import server
 from chapps_tw.rest.server import LINGER_BYTES, MAX_BODY
 from tests.support.rest_client import Node
@@ -261,7 +262,7 @@ class PathAndQueryTests(BoundsTestCase):
             self.assertEqual(answer.headers["allow"], "DELETE, GET, HEAD, POST, PUT")
 
     async def test_every_status_has_its_reason_phrase(self) -> None:
-        await self.node.book.create("users", {"name": "taken"}, {})
+        await self.node.book.change(Create("users", {"name": "taken"}))
         large = self.head("POST /users/", f"Content-Length: {10**9}")
         for request, line in (
             (self.head("GET /users/?x=1"), b"422 Unprocessable Content"), (large, b"413 Content Too Large"),

@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Chapps, Settings
 from chapps_tw.mail.decision import Decision, Reason
-from chapps_tw.mail.request import PostfixPolicyRequest, parse_attributes
+from chapps_tw.mail.request import PolicyRequest, parse_attributes
 from chapps_tw.observe.decision_record import record_of
 from chapps_tw.observe.decision_ring import RECENT, DecisionRing
 from tests.support.decisions import entry
@@ -40,7 +40,7 @@ class InsightTestCase(TestCase):
         self.addCleanup(self.node.stop)
 
     def decide(self) -> None:
-        self.node.records = [record_of("outbound", "alice", PostfixPolicyRequest(REQUEST), DECISION, 1.5)]
+        self.node.records = [record_of("outbound", "alice", PolicyRequest(REQUEST), DECISION, 1.5)]
 
 
 class ExplainTests(InsightTestCase):
@@ -83,7 +83,7 @@ class ExplainTests(InsightTestCase):
 
     async def test_the_answer_that_postfix_would_get_stands_beside_those_of_all(self) -> None:
         within = Decision("DUNNO", Reason.AUTHORIZED_DOMAIN, "SenderDomainAuthPolicy")
-        request = PostfixPolicyRequest(REQUEST)
+        request = PolicyRequest(REQUEST)
         self.decide()
         self.node.records.insert(0, record_of("outbound", "alice", request, within, 1.5))
         answer = (await self.node.ask("POST", "/live/explain/", REQUEST)).json
@@ -117,7 +117,7 @@ class ExplainTests(InsightTestCase):
 
     async def test_what_is_not_judged_is_no_promise(self) -> None:
         decision = Decision("DUNNO", Reason.STAGE_NOT_JUDGED, "GreylistingPolicy")
-        self.node.records = [record_of("greylisting", "", PostfixPolicyRequest(REQUEST), decision, 1.5)]
+        self.node.records = [record_of("greylisting", "", PolicyRequest(REQUEST), decision, 1.5)]
         [remark] = (await self.node.ask("POST", "/live/explain/", REQUEST)).json["remarks"]
         self.assertEqual(remark, f"GreylistingPolicy: {Reason.STAGE_NOT_JUDGED.meaning}")
 
@@ -125,7 +125,7 @@ class ExplainTests(InsightTestCase):
         text = b"protocol_state=RCPT\nsender=J\xfcrgen@example.com\nodd=x\xfc\n"
         wanted = {"protocol_state": "RCPT", "sender": "J\udcfcrgen@example.com", "odd": "x\udcfc"}
         self.assertEqual(parse_attributes(text.rstrip()), wanted)
-        self.node.records = [record_of("outbound", "", PostfixPolicyRequest(wanted), DECISION, 1.5)]
+        self.node.records = [record_of("outbound", "", PolicyRequest(wanted), DECISION, 1.5)]
         for body, kind in ((text, "text/plain"), (json.dumps(wanted).encode(), "application/json")):
             answer = await self.node.ask("POST", "/live/explain/", body, headers={"Content-Type": kind})
             self.assertEqual(answer.status, 200, answer.body)

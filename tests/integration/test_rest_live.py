@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 from chapps_tw.config.settings import GreylistingPolicy, Settings
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import Fill, Meeting, Outcome, Patience, Rules, Spend
-from chapps_tw.rest.dropping import WAITING
+from chapps_tw.rest.routers.changes import AWAITS_STATE
 from tests.support.rest_client import PASSCODE, Answer, Node, Outage
 
 RULES = Rules(86400, 0, 0.0, 0.0)
@@ -333,7 +333,7 @@ class StateAwayTests(LiveTestCase):
         await self.state.keep_verdicts("sda", "alice", [("example.com", True, before.token)], 1000.0)
         self.state.away = True
         answer = (await self.expect(200, "DELETE", f"/users/{user}/domains/", [domain])).json
-        self.assertEqual(answer["remarks"], [WAITING])
+        self.assertEqual(answer["remarks"], [AWAITS_STATE])
         self.assertEqual((await self.expect(200, "GET", f"/users/{user}/domains/")).response, [])
         self.state.away = False
         # It is looked for once a second.
@@ -351,15 +351,14 @@ class DisconnectTests(LiveTestCase):
         await self.node.state.keep_verdicts("sda", "alice", [("example.com", True, before.token)], 1000.0)
         committed: Deferred[None] = Deferred()
         go_on: Deferred[None] = Deferred()
-        unlink = self.node.book.unlink
+        drop = self.node.state.drop_verdicts
 
         async def slow(*arguments: Any) -> Any:
-            found = await unlink(*arguments)
             committed.callback(None)
             await go_on
-            return found
+            return await drop(*arguments)
 
-        self.patch(self.node.book, "unlink", slow)
+        self.patch(self.node.state, "drop_verdicts", slow)
         request = (
             f"DELETE /users/{user}/domains/?domain_ids={domain} HTTP/1.1\r\nHost: localhost\r\n"
             f"Authorization: Bearer {self.node.token}\r\n\r\n"
@@ -384,7 +383,7 @@ class DisconnectTests(LiveTestCase):
             await go_on
             raise BookUnavailable("The database is away.")
 
-        self.patch(self.node.book, "unlink", fail)
+        self.patch(self.node.book, "change", fail)
         events: list[LogEvent] = []
         observer: Any = events.append
         globalLogPublisher.addObserver(observer)

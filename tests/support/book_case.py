@@ -19,10 +19,13 @@ from zope.interface import implementer
 from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.engine import make_engine
-from chapps_tw.database.keeper import Keeper
+from chapps_tw.database.invalidation import Cache
 from chapps_tw.database.models import metadata
+from chapps_tw.database.stale_keys import union
 from chapps_tw.database.threads import Threads
-from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.database.writable_book import WritableSqlBook
+from chapps_tw.interfaces.book import BookUnavailable, Changed, Create, Edit, Entry, Fields, Links, StaleKeys
+from chapps_tw.rest.slices import Slices
 from tests.support.servers.common import HANGS
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
@@ -105,6 +108,40 @@ async def once_available(ask: Callable[[], Awaitable[T]], seconds: float = HANGS
         await deferLater(CLOCK, 0.02)
 
 
+class RecordingCache:
+    """In place of the state store: remembers what is invalidated."""
+
+    def __init__(self) -> None:
+        self._batches: list[StaleKeys] = []
+
+    async def ping(self) -> None:
+        pass
+
+    async def invalidate(self, stale: StaleKeys) -> None:
+        self._batches.append(stale)
+
+    def take(self) -> StaleKeys:
+        """What was invalidated since the last time."""
+        found, self._batches = union(*self._batches), []
+        return found
+
+
+def book_on(
+    engine: Engine,
+    threads: Threads,
+    deadline: float,
+    bulk_deadline: float = 10.0,
+    *,
+    size: int,
+    reactor: Any = CLOCK,
+    cache: Cache | None = None,
+) -> WritableSqlBook:
+    """A book that is not started: it invalidates at once, and leaves its rows in the outbox."""
+    cache = cache or RecordingCache()
+    each = Slices(CLOCK).each
+    return WritableSqlBook(engine, reactor, threads.run, size, deadline, bulk_deadline, cache=cache, each=each)
+
+
 class Statements:
     """Counts the statements of an engine that begin with a word."""
 
@@ -160,17 +197,31 @@ class BookCase(TestCase):
         self.threads = Threads(CLOCK, self.adapter.pool_size)
         self.threads.start()
         self.addCleanup(self.threads.stop)
-        self.book = Keeper(self.engine, CLOCK, self.threads.run, self.adapter.pool_size, *PATIENCE)
+        self.cache = RecordingCache()
+        self.book = book_on(self.engine, self.threads, *PATIENCE, size=self.adapter.pool_size, cache=self.cache)
         self.addCleanup(self.book.stop)
 
+    async def create(self, kind: str, fields: Fields, links: Links | None = None) -> Entry:
+        entry: Entry = (await self.changed(Create(kind, fields, links or {})))[0]
+        return entry
+
+    async def changed(self, edit: Edit) -> tuple[Any, StaleKeys]:
+        """Do a change while nobody else does one; returns its entry, and what was invalidated."""
+        self.cache.take()
+        changed = await self.book.change(edit)
+        stale = self.cache.take()
+        users = None if stale.unlisted else len(stale.limits | {user for user, _ in stale.senders})
+        self.assertEqual(changed, Changed(changed.entry, users, False, bool(stale.unlisted)))
+        return changed.entry, stale
+
     async def user(self, name: str, **links: list[int]) -> int:
-        return (await self.book.create("users", {"name": name}, links))[0].id
+        return (await self.create("users", {"name": name}, links)).id
 
     async def domain(self, name: str, **flags: bool) -> int:
-        return (await self.book.create("domains", {"name": name, **flags}, {}))[0].id
+        return (await self.create("domains", {"name": name, **flags})).id
 
     async def email(self, name: str) -> int:
-        return (await self.book.create("emails", {"name": name}, {}))[0].id
+        return (await self.create("emails", {"name": name})).id
 
     async def quota(self, name: str, number: int) -> int:
-        return (await self.book.create("quotas", {"name": name, "quota": number}, {}))[0].id
+        return (await self.create("quotas", {"name": name, "quota": number})).id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chapps_tw.mail.decision import Decision, Reason
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import Entry, entry_of
 
 REFUSED = Decision(
@@ -24,4 +24,4 @@ def entry(
     decision: Decision = REFUSED, also: str = "", user: str = "bob", listener: str = "outbound", **attributes: str
 ) -> Entry:
     """The entry of a decision about one message, which has other attributes where some are given."""
-    return entry_of(listener, user, PostfixPolicyRequest(ATTRIBUTES | attributes), decision, MOMENT, also)
+    return entry_of(listener, user, PolicyRequest(ATTRIBUTES | attributes), decision, MOMENT, also)

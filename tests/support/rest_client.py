@@ -18,17 +18,19 @@ from twisted.internet.threads import deferToThread
 
 from chapps_tw.config.settings import PolicyConfigAdapter, Settings
 from chapps_tw.database.engine import make_engine
-from chapps_tw.database.keeper import Keeper
 from chapps_tw.database.schema import upgrade
 from chapps_tw.database.threads import Threads
+from chapps_tw.database.writable_book import WritableSqlBook
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search, SequencedRecord
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained, WrongPasscode
+from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import TokenStore
+from chapps_tw.state.invalidation import BookCache
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.servers.common import HANGS
 
@@ -142,17 +144,19 @@ class Node:
         adapter = replace(PolicyConfigAdapter(), db_name="book")
         self.engine = engine = make_engine(adapter, "", self.directory.name, self.settings.chapps.fold_case)
         upgrade(engine)
-        self.book = Keeper(engine, reactor, self._threads.run)
+        slices = Slices(reactor)
+        cache = BookCache(self.state, lambda: None)
+        self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
-        self.records: list[Record] = [record_of("outbound", "", PostfixPolicyRequest({"sender": "a"}), within, 1.5)]
+        self.records: list[Record] = [record_of("outbound", "", PolicyRequest({"sender": "a"}), within, 1.5)]
         self.sent = -1
         self.searched: list[Mapping[str, str]] = []
         self.decisions: DecisionRing | None = None
         self.api = API(
             self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
             find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=time.time,
-            reactor=reactor, version="0.0.test",
+            reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None
 
@@ -162,13 +166,13 @@ class Node:
 
     def start(self) -> None:
         self._threads.start()
-        self.api.start()
+        self.book.start()
         self._port = reactor.listenTCP(0, self.api.site, interface="127.0.0.1")  # type: ignore[arg-type]
 
     async def stop(self) -> None:
         await self._port.stopListening()
         await self.api.stop()
-        self.book.stop()
+        await self.book.stop()
         self._threads.stop()
         await self.state.stop()
         self.directory.cleanup()

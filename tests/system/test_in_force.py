@@ -15,10 +15,11 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from chapps_tw.config.settings import PolicyConfigAdapter
-from chapps_tw.database import changes
+from chapps_tw.database.changes import apply
 from chapps_tw.database.engine import make_engine
-from chapps_tw.database.models import pending_drops
+from chapps_tw.database.models import invalidation_outbox
 from chapps_tw.database.transaction import Permit, transact
+from chapps_tw.interfaces.book import RemoveLinks
 from tests.support.api_case import APITestCase
 from tests.support.policy_client import encode, inbound, outbound
 from tests.support.rest_client import ask
@@ -31,7 +32,9 @@ NOT_ALLOWED = "REJECT Rejected - not allowed to send mail from this domain"
 GREYLISTED = "DEFER_IF_PERMIT Service temporarily unavailable - greylisted"
 SPF_FAILED = "550 5.7.1 SPF check failed"
 
-STATE_AWAY = "The change is stored, but the state store is away: it is in force when that is back."
+STATE_AWAY = (
+    "The change is stored, but the state store is unavailable. It takes effect when the store is available again."
+)
 
 # Moments at which a node is stopped: how many, and how far apart, in seconds.
 STEPS, STEP = 60, 0.0001
@@ -251,7 +254,7 @@ class StateAwayTests(InForceTestCase):
             status, found = self.there.http(self.ANN)
             return status == 200 and found["response"] == "NOT CACHED"
 
-        self.wait_for("the dropping of the stale copy", dropped, seconds)
+        self.wait_for("the invalidation of the stale value", dropped, seconds)
         self.assertEqual(self.sent(), NOT_ALLOWED)
 
     def test_a_change_while_it_hangs(self) -> None:
@@ -270,7 +273,7 @@ class StateAwayTests(InForceTestCase):
         self.assertGreater(self.waiting_drops(), 0)
         back()
         # Nobody asks about Ann by policy requests meanwhile.
-        self.wait_for("the dropping of the stale copies", lambda: not self.waiting_drops())
+        self.wait_for("the invalidation of the stale values", lambda: not self.waiting_drops())
         self.assertEqual(self.expect(200, self.there, "GET", self.ANN)["response"], "NOT CACHED")
         self.assertIn("There is no cached limit for user ann.", self.remarks("/live/quota/0?name=ann"))
         self.assertEqual(self.sent(), NOT_ALLOWED)
@@ -353,7 +356,7 @@ class EmbeddedTests(APITestCase):
         service.kill()
         engine = make_engine(PolicyConfigAdapter(), "", str(service.directory))
         self.addCleanup(engine.dispose)
-        unlink = partial(changes.unlink, kind="users", id=ann, other="domains", ids=[domain])
+        unlink = partial(apply, edit=RemoveLinks("users", ann, "domains", [domain]))
         transact(engine, unlink, Permit(), str)
         service.start()
         self.wait_for("the drop", lambda: not self.rows(engine))
@@ -362,4 +365,4 @@ class EmbeddedTests(APITestCase):
 
     def rows(self, engine: Engine) -> int:
         with engine.connect() as connection:
-            return len(connection.execute(select(pending_drops)).all())
+            return len(connection.execute(select(invalidation_outbox)).all())

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.mail.decision import Decision, Reason
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import record_of
 from chapps_tw.rest import auth
 from tests.support.examples import examples
@@ -71,7 +71,7 @@ class SchemathesisTests(TestCase):
         self.patch(auth, "MAX_DELAY", 0.0)
         self.node = Node()
         decision = Decision("REJECT no", Reason.QUOTA_EXCEEDED, "OutboundQuotaPolicy", {"limit": 5, "used": 5})
-        self.node.records = [record_of("outbound", "alice", PostfixPolicyRequest({"sender": "a"}), decision, 1.5)]
+        self.node.records = [record_of("outbound", "alice", PolicyRequest({"sender": "a"}), decision, 1.5)]
         self.node.start()
         self.addCleanup(self.node.stop)
 

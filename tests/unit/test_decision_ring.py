@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from chapps_tw.mail.decision import Decision, Reason
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import Entry, Record, as_record, entry_of
 from chapps_tw.observe.decision_ring import RECENT, RECENT_ROOM, DecisionRing, Search
 from tests.support.decisions import REFUSED, entry
@@ -214,4 +214,4 @@ def _one_of_its_own(number: int, text: str) -> Entry:
     figures: dict[str, int | float] = {"limit": number, "used": number + 1, "remaining": 1.5 * number, "wait": number}
     texts = [f"{name}{number}{text}" for name in ("action", "detail", "shadow", "also", "user")]
     decision = Decision(texts[0], Reason.WITHIN_QUOTA, "P", figures, texts[1], shadow=texts[2])
-    return entry_of("outbound", texts[4], PostfixPolicyRequest(attributes), decision, number + 0.5, texts[3])
+    return entry_of("outbound", texts[4], PolicyRequest(attributes), decision, number + 0.5, texts[3])

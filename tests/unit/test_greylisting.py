@@ -12,7 +12,7 @@ from chapps_tw.config.values import parse_recipients
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason, ReasonCode
-from chapps_tw.mail.request import PostfixPolicyRequest
+from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.greylisting_model import request
@@ -230,7 +230,7 @@ class WhatIsJudged(GreylistingCase):
 
     def test_other_stages_are_not_judged(self) -> None:
         for name in ("in-three-rcpt-04-DATA", "in-three-rcpt-05-END-OF-MESSAGE", "in-vrfy-01-VRFY", "in-etrn-01-ETRN"):
-            recorded = PostfixPolicyRequest((RECORDED / f"{name}.req").read_bytes())
+            recorded = PolicyRequest((RECORDED / f"{name}.req").read_bytes())
             self.assertEqual(self.run_now(self.policy.decide(recorded)).reason, Reason.STAGE_NOT_JUDGED, name)
 
     def test_a_book_that_is_away_is_told_until_the_flag_is_known(self) -> None:
@@ -249,3 +249,36 @@ class WhatIsJudged(GreylistingCase):
         failed = Deferred.fromCoroutine(self.policy.decide(request()))
         self.clock.advance(0)
         self.failureResultOf(failed, StateUnavailable)
+
+
+class Clients(GreylistingCase):
+    def test_the_prefixes_of_the_settings_make_the_network(self) -> None:
+        for options, same, other in (
+            ({}, "192.0.2.200", "192.0.3.1"),
+            ({"ipv4_prefix": 32}, "192.0.2.1", "192.0.2.2"),
+            ({"ipv4_prefix": 16}, "192.0.200.1", "192.1.2.1"),
+            ({"ipv6_prefix": 48}, "2001:db8:1:2::1", "2001:db8:2::1"),
+        ):
+            self.policy = self.make(**options)
+            sender = f"{options}@example.net"
+            first = "2001:db8:1::1" if ":" in other else "192.0.2.1"
+            for address, expected in (
+                (first, Reason.GREYLIST_FIRST),
+                (same, Reason.GREYLIST_EARLY),
+                (other, Reason.GREYLIST_FIRST),
+            ):
+                self.assertEqual(self.reason(sender=sender, client_address=address), expected, (options, address))
+
+
+class Texts(GreylistingCase):
+    def test_a_text_tells_the_wait_of_each_attempt(self) -> None:
+        self.policy = self.make(rejection_message="DEFER {retry_after} {other}")
+        self.assertEqual(self.decide().action, "DEFER 60 {other}")
+        self.clock.advance(20)
+        self.assertEqual(self.decide().action, "DEFER 40 {other}")
+
+    def test_a_text_tells_sender_and_recipient_of_each_message(self) -> None:
+        self.policy = self.make(rejection_message="DEFER {sender} {recipient} {retry_in}")
+        for sender in ("ann@example.net", "bea@example.net"):
+            action = self.decide(sender=sender, recipient="x@grey.example").action
+            self.assertEqual(action, f"DEFER {sender} x@grey.example 60 seconds")

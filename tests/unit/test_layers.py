@@ -178,7 +178,7 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
         ("policies", "chapps_tw.state.sqlite.store.SqliteState"),
         ("state", "chapps_tw.policies.quota"),
         ("state", "chapps_tw.database.book"),
-        ("rest", "chapps_tw.database.keeper"),
+        ("rest", "chapps_tw.database.writable_book"),
         ("postfix", "chapps_tw.database.book.Book"),
         ("cli", "chapps_tw.application.admin.main"),
         ("rest", "chapps_tw.service"),
@@ -193,3 +193,12 @@ def test_the_rule_refuses(part: str, imported: str) -> None:
 )
 def test_the_rule_sees_a_clock(source: str) -> None:
     assert list(clock_readings(ast.parse(source)))
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if part_of(name_of(path)) == "rest"], ids=name_of)
+def test_only_the_routes_about_the_live_state_invalidate_what_is_cached(path: Path) -> None:
+    """A change of the book does it by itself (:meth:`chapps_tw.interfaces.book.WritableBook.change`)."""
+    if name_of(path) == "chapps_tw.rest.routers.live":
+        return
+    named = [node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)]
+    assert not [name for name in named if name.startswith("drop_")]

@@ -143,4 +143,4 @@ class RefreshTests(PolicyCase):
         for number in range(5_000):
             self.assertTrue(refresh.is_due(f"{number} {'x' * 50_000}"))
         self.assertFalse(refresh.is_due(f"4999 {'x' * 50_000}"))
-        self.assertLess(sum(map(size_of, refresh._compared)), 32 << 20)
+        self.assertLess(sum(map(size_of, refresh._due)), 32 << 20)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.mail.request import MAX_REQUEST_BYTES, PostfixPolicyRequest, RequestError, parse_attributes
+from chapps_tw.mail.request import MAX_REQUEST_BYTES, PolicyRequest, RequestError, _layouts, parse_attributes
 from tests.support.paths import RECORDED
 
 REQUESTS = sorted(RECORDED.glob("*.req"))
@@ -16,7 +16,7 @@ REQUESTS = sorted(RECORDED.glob("*.req"))
 
 @pytest.mark.parametrize("file", REQUESTS, ids=lambda file: file.stem)
 def test_what_a_real_postfix_sent_is_read(file: Path) -> None:
-    request = PostfixPolicyRequest(file.read_bytes())
+    request = PolicyRequest(file.read_bytes())
     assert request.request == "smtpd_access_policy"
     assert len(request.attributes) == 29
     assert request.get("protocol_state") in file.stem
@@ -27,28 +27,28 @@ def test_there_are_recorded_requests() -> None:
 
 
 def test_an_unknown_or_empty_attribute_is_none() -> None:
-    request = PostfixPolicyRequest({"sender": "", "size": "0"})
+    request = PolicyRequest({"sender": "", "size": "0"})
     assert request.sender is None and request.colour is None
     assert request.size == "0"
     assert request.get("colour", "red") == "red"
 
 
 def test_a_value_may_hold_an_equals_sign() -> None:
-    assert PostfixPolicyRequest("sender=a=b@c\nx=\n").sender == "a=b@c"
+    assert PolicyRequest("sender=a=b@c\nx=\n").sender == "a=b@c"
 
 
 @pytest.mark.parametrize("payload", ["a=1\nb=2", b"a=1\nb=2\n\n", ["a=1", "b=2"], {"a": "1", "b": "2"}])
 def test_all_forms_of_payload_are_read(payload: str) -> None:
-    assert PostfixPolicyRequest(payload).attributes == {"a": "1", "b": "2"}
+    assert PolicyRequest(payload).attributes == {"a": "1", "b": "2"}
 
 
 def test_bytes_that_are_not_utf_8_are_kept() -> None:
-    request = PostfixPolicyRequest(b"sender=\xe9@x")
+    request = PolicyRequest(b"sender=\xe9@x")
     assert request.get("sender").encode("utf-8", "surrogateescape") == b"\xe9@x"
 
 
 def test_a_request_cannot_be_changed() -> None:
-    request = PostfixPolicyRequest("a=1")
+    request = PolicyRequest("a=1")
     with pytest.raises(AttributeError):
         request.a = "2"
     with pytest.raises(AttributeError):
@@ -69,7 +69,7 @@ def test_what_is_no_request_is_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize(("text", "count"), [("3", 3), ("", 0), ("x", 0), ("-1", 0), ("9999999999", 0), ("٣", 0)])
 def test_a_recipient_count_that_is_none_is_zero(text: str, count: int) -> None:
-    assert PostfixPolicyRequest({"recipient_count": text}).recipients == count
+    assert PolicyRequest({"recipient_count": text}).recipients == count
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Za-z0-9_]{1,20}", fullmatch=True), st.binary(max_size=50)))
@@ -78,3 +78,36 @@ def test_any_values_survive(attributes: dict[str, bytes]) -> None:
     payload = b"\n".join(name.encode() + b"=" + value for name, value in clean.items())
     found = parse_attributes(payload)
     assert {name: value.encode("utf-8", "surrogateescape") for name, value in found.items()} == clean
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=20), min_size=4, max_size=4))
+def test_requests_with_the_same_names_are_read_alike(values: list[str]) -> None:
+    names = ("request", "sender", "recipient", "colour")
+    lines = [f"{name}={value}" for name, value in zip(names, values, strict=True)]
+    for _ in range(2):
+        assert parse_attributes("\n".join(lines).encode()) == dict(zip(names, values, strict=True))
+    assert parse_attributes("\n".join(reversed(lines)).encode()) == dict(zip(names, values, strict=True))
+
+
+def test_many_orders_of_names_are_read_and_a_few_remembered() -> None:
+    for _ in range(2):
+        for number in range(40):
+            names = [f"name{(place + number) % 40}" for place in range(number + 1)]
+            payload = "\n".join(f"{name}={name}={number}" for name in names)
+            assert parse_attributes(payload.encode()) == {name: f"{name}={number}" for name in names}
+    assert len(_layouts) <= 8
+
+
+def test_a_name_that_comes_twice_has_its_last_value() -> None:
+    for _ in range(2):
+        assert parse_attributes(b"a=1\nb=2\na=3") == {"a": "3", "b": "2"}
+
+
+@pytest.mark.parametrize("file", REQUESTS[::20], ids=lambda file: file.stem)
+def test_a_request_is_refused_for_one_wrong_line_among_those_of_postfix(file: Path) -> None:
+    lines = file.read_bytes().rstrip(b"\n").split(b"\n")
+    parse_attributes(b"\n".join(lines))
+    for place, line in enumerate(lines):
+        for wrong in (line.replace(b"=", b""), b" " + line, b"", b"=" + line):
+            with pytest.raises(RequestError):
+                parse_attributes(b"\n".join([*lines[:place], wrong, *lines[place + 1 :]]))

@@ -7,8 +7,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from chapps_tw.rest import models as m
 from chapps_tw.rest.answers import Said
+from chapps_tw.rest.models import insight as m
+from chapps_tw.rest.models.base import Nothing
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 
 HTML = "text/html; charset=utf-8"
@@ -44,10 +45,10 @@ class Docs:
             hidden=True,
         )  # fmt: skip
 
-    async def start(self, _: m.Nothing) -> Reply:
+    async def start(self, _: Nothing) -> Reply:
         return Reply("/docs", headers={"Location": "/docs"})
 
-    async def page(self, _: m.Nothing) -> Raw:
+    async def page(self, _: Nothing) -> Raw:
         return Raw(_read("docs.html"), HTML, _HEADERS)
 
     async def part(self, which: m.Asset) -> Raw:

@@ -13,8 +13,8 @@ from chapps_tw.config.settings import ConfigError
 from chapps_tw.mail.decision import Reason, stops
 from chapps_tw.mail.request import parse_attributes
 from chapps_tw.rest import answers
-from chapps_tw.rest import models as m
-from chapps_tw.rest.insight_models import DecisionFilter, Question
+from chapps_tw.rest.models import insight as m
+from chapps_tw.rest.models.base import Nothing
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
@@ -118,10 +118,10 @@ class Health:
             other_answers={503: answers.NotReady}, tag="health",
         )  # fmt: skip
 
-    async def health(self, _: m.Nothing) -> Reply:
+    async def health(self, _: Nothing) -> Reply:
         return Reply("alive")
 
-    async def ready(self, _: m.Nothing) -> Reply:
+    async def ready(self, _: Nothing) -> Reply:
         parts = await gatherResults([Deferred.fromCoroutine(self._ask(name)) for name in self._checks])
         away = [f"{part['name']}: {part['problem']}" for part in parts if not part["up"]]
         if not away:
@@ -180,12 +180,12 @@ class Insight:
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
             "POST", "/live/explain/", "What each policy would answer now, and why; changes nothing", self.explain,
-            Question, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
+            m.Question, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
             note=_EXPLAIN_NOTE,
         )  # fmt: skip
         yield Route(
             "GET", "/live/decisions/", "The last decisions, newest first, or those after one", self.decisions,
-            DecisionFilter, answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
+            m.DecisionFilter, answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
         )  # fmt: skip
         yield Route(
             "POST", "/live/config/write/", "Write the effective configuration to its file", self.write, m.Passcode,
@@ -199,7 +199,7 @@ class Insight:
         """A policy request as Postfix sends it. Raises :class:`~chapps_tw.mail.request.RequestError`."""
         return parse_attributes(body.replace(b"\r\n", b"\n").strip(b"\n"), self._encoding)
 
-    async def explain(self, question: Question) -> Reply:
+    async def explain(self, question: m.Question) -> Reply:
         attributes, remarks = _in_upper_case(question.attributes)
         try:
             answer, records = await self._explain(question.listener, attributes)
@@ -209,7 +209,7 @@ class Insight:
         beside = {"answer": answer.as_dict()}
         return Reply(shown, beside, remarks + _about(beside["answer"], shown))
 
-    async def decisions(self, wanted: DecisionFilter) -> Reply:
+    async def decisions(self, wanted: m.DecisionFilter) -> Reply:
         names = ("user", "sender", "recipient", "client", "instance", "queue_id")
         given = {name: getattr(wanted, name) for name in names if name in wanted.model_fields_set}
         search = self._find(given, wanted.after)
@@ -230,7 +230,7 @@ class Insight:
             raise Refusal(503, str(error)) from None
         return Reply(path, remarks=remarks)
 
-    async def metrics(self, _: m.Nothing) -> Raw:
+    async def metrics(self, _: Nothing) -> Raw:
         return Raw(self._metrics(), METRICS_TYPE)
 
 

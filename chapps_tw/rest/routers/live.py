@@ -8,14 +8,15 @@ from functools import partial
 from typing import Any
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookKeeper, Entry
+from chapps_tw.interfaces.book import Entry, WritableBook
 from chapps_tw.interfaces.state import NO_QUOTA, LiveState, Usage
 from chapps_tw.mail.addresses import normal_domain, normal_email, normal_name, without_extension
 from chapps_tw.mail.network import client_address
 from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.rest import answers as a
-from chapps_tw.rest import models as m
-from chapps_tw.rest.routers.book import missing, unknown_ids
+from chapps_tw.rest.models import live as m
+from chapps_tw.rest.models.book import UserIds
+from chapps_tw.rest.routers.kinds import missing, unknown_ids
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
@@ -41,7 +42,7 @@ def _status(allowed: Sequence[bool | None]) -> str:
     return _STATUS[True if True in allowed else None if None in allowed else False]
 
 
-def routes(settings: Settings, state: LiveState, book: BookKeeper, slices: Slices) -> Iterator[Route[Any]]:
+def routes(settings: Settings, state: LiveState, book: WritableBook, slices: Slices) -> Iterator[Route[Any]]:
     """All routes of this family. ``slices`` is for what is asked about many."""
     yield from _Quotas(settings, state, book, slices).routes()
     yield from _Senders(settings, state, book, slices).routes()
@@ -51,7 +52,7 @@ def routes(settings: Settings, state: LiveState, book: BookKeeper, slices: Slice
 class _Quotas:
     """What is left of quotas. The limit is the book's, what was used is the state's."""
 
-    def __init__(self, settings: Settings, state: LiveState, book: BookKeeper, slices: Slices) -> None:
+    def __init__(self, settings: Settings, state: LiveState, book: WritableBook, slices: Slices) -> None:
         self._slices = slices
         self._interval = settings.oqp.interval
         self._fold_case = settings.chapps.fold_case
@@ -61,7 +62,7 @@ class _Quotas:
     def routes(self) -> Iterator[Route[Any]]:
         path = "/live/quota/{user_id}"
         yield Route(
-            "GET", "/live/quota/", "What several users may send now", self.several, m.UserIds, a.AvailableList,
+            "GET", "/live/quota/", "What several users may send now", self.several, UserIds, a.AvailableList,
             body="user_ids", tag="live",
         )  # fmt: skip
         for method, summary, handler, changes in (
@@ -74,7 +75,7 @@ class _Quotas:
                 tag="live",
             )  # fmt: skip
 
-    async def several(self, which: m.UserIds) -> Reply:
+    async def several(self, which: UserIds) -> Reply:
         users = await self._book.by_ids("users", which.user_ids)
         quotas = await self._book.links("users", [user.id for user in users], "quotas")
         names = list(map(self._key, users))
@@ -187,7 +188,7 @@ def _about(user: Entry, quota: Entry | None, usage: Usage) -> list[str]:
 class _Senders:
     """Cached verdicts of sender domain authorization."""
 
-    def __init__(self, settings: Settings, state: LiveState, book: BookKeeper, slices: Slices) -> None:
+    def __init__(self, settings: Settings, state: LiveState, book: WritableBook, slices: Slices) -> None:
         self._slices = slices
         self._fold_case = settings.chapps.fold_case
         self._separators = settings.sda.subaddress_separators

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chapps_tw.interfaces.book import BookKeeper, Entry
+from twisted.internet.defer import DeferredLock
+
+from chapps_tw.interfaces.book import AddLinks, Entry, Update, WritableBook
 from chapps_tw.rest import answers as a
-from chapps_tw.rest import models as m
-from chapps_tw.rest.routers.book import Drop, Lane, made, unknown_ids
+from chapps_tw.rest.models import book as m
+from chapps_tw.rest.routers.changes import changed, when_in_effect
+from chapps_tw.rest.routers.kinds import unknown_ids
 from chapps_tw.rest.routing import Refusal, Reply, Route
 
 
-def routes(book: BookKeeper, drop: Drop, lane: Lane) -> Iterator[Route[Any]]:
+def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
     """All routes of this family. Takes what :func:`chapps_tw.rest.routers.book.routes` takes."""
-    yield from _UserMaps(book, lane).routes()
-    yield from _UserQuota(book, drop).routes()
+    yield from _UserMaps(book, list_lock).routes()
+    yield from _UserQuota(book).routes()
 
 
 class _UserQuota:
     """The quota of one user."""
 
-    def __init__(self, book: BookKeeper, drop: Drop) -> None:
+    def __init__(self, book: WritableBook) -> None:
         self._book = book
-        self._drop = drop
 
     def routes(self) -> Iterator[Route[Any]]:
         path = "/users/{id}/quota/"
@@ -37,24 +39,23 @@ class _UserQuota:
         )  # fmt: skip
 
     async def put(self, which: m.UserQuota) -> Reply:
-        linked = self._book.link("users", which.id, "quotas", [which.quota_id])
-        _, touched = await made("users", "updating", linked, self._drop)
-        return Reply("Updated.", remarks=await self._drop(touched))
+        change = self._book.change(AddLinks("users", which.id, "quotas", [which.quota_id]))
+        return Reply("Updated.", remarks=when_in_effect(await changed("users", "updating", change)))
 
     async def delete(self, which: m.ById) -> Reply:
         before = await self._book.links("users", [which.id], "quotas")
-        changed = self._book.update("users", which.id, {}, {"quotas": []})
-        user, touched = await made("users", "updating", changed, self._drop)
-        remarks = [] if before.get(which.id) else [f"User {user.name} had no quota."]
-        return Reply("Updated.", remarks=remarks + await self._drop(touched))
+        change = await changed("users", "updating", self._book.change(Update("users", which.id, {}, {"quotas": []})))
+        assert change.entry is not None
+        remarks = [] if before.get(which.id) else [f"User {change.entry.name} had no quota."]
+        return Reply("Updated.", remarks=remarks + when_in_effect(change))
 
 
 class _UserMaps:
     """What is linked to each of several users, by ids."""
 
-    def __init__(self, book: BookKeeper, lane: Lane) -> None:
+    def __init__(self, book: WritableBook, list_lock: DeferredLock) -> None:
         self._book = book
-        self._lane = lane
+        self._list_lock = list_lock
 
     def routes(self) -> Iterator[Route[Any]]:
         for other, handler, answer in (
@@ -89,5 +90,6 @@ class _UserMaps:
         users = await self._book.by_ids("users", which.user_ids)
         if which.user_ids and not users:
             raise Refusal(404, " ".join(unknown_ids("users", which.user_ids, users)))
-        linked = await self._lane.run(lambda: self._book.links("users", [user.id for user in users], other))
+        async with self._list_lock:
+            linked = await self._book.links("users", [user.id for user in users], other)
         return users, linked, unknown_ids("users", which.user_ids, users)

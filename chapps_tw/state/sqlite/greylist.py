@@ -89,13 +89,12 @@ class Greylist:
         self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, dry: bool
     ) -> tuple[str, int]:
         """The name of the client that its mail counts for, and how many messages do."""
+        client, spf_domain = meeting.client, meeting.spf_domain
         latest = None if dry else now + patience.tally_ttl
-        if not meeting.spf_domain:
-            return meeting.client, self._tally(db, now, meeting.client, latest)
-        tally = self._tally(db, now, meeting.spf_domain, latest)
-        if tally < patience.threshold <= (other := self._tally(db, now, meeting.client, latest)):
-            return meeting.client, other
-        return meeting.spf_domain, tally
+        tally = self._tally(db, now, spf_domain or client, latest)
+        if spf_domain and tally < patience.threshold <= (other := self._tally(db, now, client, latest)):
+            return client, other
+        return spf_domain or client, tally
 
     def _tally(self, db: sqlite3.Cursor, now: float, client: str, latest: float | None) -> int:
         """How many messages count for a client.

@@ -24,10 +24,7 @@ MEMO_ROOM = 8 << 20
 
 
 class Held(NamedTuple):
-    """Verdicts, and when all of them hold: not before, for a clock that was ahead may have kept them.
-
-    :ivar until: 0.0 where one is missing.
-    """
+    """Verdicts, known or missing, and from when until when all of them are so: the clock may be set."""
 
     since: float
     until: float
@@ -46,6 +43,9 @@ _KEEP = """
     INSERT INTO verdict (name, allowed, kept, fresh, dropped) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET
         allowed = excluded.allowed, kept = excluded.kept, fresh = excluded.fresh, dropped = excluded.dropped"""
+_FIRST_TIME = """
+    INSERT INTO once (space, name, until) VALUES (?, ?, ?)
+    ON CONFLICT DO UPDATE SET until = excluded.until WHERE until <= ? OR until > ?"""
 
 
 def counter(db: sqlite3.Cursor) -> int:
@@ -128,7 +128,11 @@ def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence
         if allowed is None or not kept <= now < fresh:
             token = token or str(counter(db))
             answer.append(Verdict(None, token))
-            until = 0.0
+            # One that is over held before, by a clock that is set back; one of a clock that was ahead holds later.
+            if allowed is not None and fresh <= now:
+                since = max(since, fresh)
+            elif allowed is not None:
+                until = min(until, kept)
         else:
             answer.append(Verdict(allowed == 1, str(dropped)))
             since, until = max(since, kept), min(until, fresh)
@@ -174,9 +178,5 @@ def first_time(db: sqlite3.Cursor, now: float, space: str, name: str, ttl: float
 
     A name that stays for longer is of a clock that was ahead.
     """
-    where = (key(space), key(name))
-    row = db.execute("SELECT until FROM once WHERE space = ? AND name = ?", where).fetchone()
-    if row and now < row[0] <= now + ttl:
-        return False
-    db.execute("INSERT OR REPLACE INTO once (space, name, until) VALUES (?, ?, ?)", (*where, now + ttl))
-    return True
+    end = now + ttl
+    return db.execute(_FIRST_TIME, (key(space), key(name), end, now, end)).rowcount > 0

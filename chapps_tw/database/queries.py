@@ -1,4 +1,4 @@
-"""Reading entries of the book and their links, on one connection."""
+"""Queries for entries of the book and their links."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Select, or_, select
 
 from chapps_tw.database.lookups import id_of
 from chapps_tw.database.models import FIELDS, TABLES
+from chapps_tw.database.stale_keys import chunks, sides
 from chapps_tw.database.text import part_spellings, storable
-from chapps_tw.database.touched import chunks, sides
 from chapps_tw.interfaces.book import Entry
 
 # The largest number that an Integer column holds on every database.
@@ -18,7 +18,7 @@ MAX_INTEGER: Final = 2**31 - 1
 
 
 def possible(ids: Collection[int]) -> list[int]:
-    """Those numbers that can be ids."""
+    """The numbers that can be ids."""
     return [id for id in ids if 0 < id <= MAX_INTEGER]
 
 
@@ -74,7 +74,7 @@ def links(connection: Connection, kind: str, ids: Sequence[int], other: str) -> 
 
 
 def missing(connection: Connection, kind: str, ids: Collection[int]) -> list[int]:
-    """Those ids that no entry has."""
+    """The ids that no entry has."""
     table = TABLES[kind]
     found: set[int] = set()
     for chunk in chunks(possible(ids)):

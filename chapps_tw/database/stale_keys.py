@@ -1,4 +1,4 @@
-"""Which cached copies hang on what stands in the book now."""
+"""Which cached values depend on what the book holds now."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sqlalchemy import Column, Connection, Table, select
 
 from chapps_tw.database.models import LINKS, TABLES, domains, quota_user, users
 from chapps_tw.database.text import normal_of
-from chapps_tw.interfaces.book import Touched
+from chapps_tw.interfaces.book import StaleKeys
 
 CHUNK: Final = 500
 
-# Copies of a kind that are named one by one. More would keep the database, the state and the reactor busy for long.
-MOST: Final = 5000
+# Keys of a kind that are listed. More would keep the database, the state store and the reactor busy for long.
+MAX_LISTED: Final = 5000
 
-# What a change of a field, or of a kind of link, makes wrong: limits, flags, or verdicts about a user
+# What a change of a field, or of a kind of link, makes stale: limits, flags, or verdicts about a user
 # and a kind of sender.
 _REACH: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("users", "name"): ("limits", "domains", "emails"),
@@ -36,12 +36,12 @@ _REACH: Final[dict[tuple[str, str], tuple[str, ...]]] = {
 
 
 def reached(kind: str, changed: Collection[str]) -> frozenset[str]:
-    """What changes of some fields and links of an entry reach."""
+    """What changes of some fields and links of an entry make stale."""
     return frozenset(what for name in changed for what in _REACH[kind, name])
 
 
 def everything(kind: str) -> frozenset[str]:
-    """What coming or going of an entry reaches."""
+    """What adding or removing an entry makes stale."""
     return frozenset(what for (owner, _), whats in _REACH.items() if owner == kind for what in whats)
 
 
@@ -66,31 +66,31 @@ def sides(kind: str, other: str) -> tuple[Table, Column[Any], Column[Any]]:
     raise ValueError(f"{kind} are not linked to {other}.")
 
 
-def union(*parts: Touched) -> Touched:
+def union(*parts: StaleKeys) -> StaleKeys:
     return _bounded(
         frozenset().union(*(part.limits for part in parts)),
         frozenset().union(*(part.senders for part in parts)),
         frozenset().union(*(part.flags for part in parts)),
-        frozenset().union(*(part.many for part in parts)),
+        frozenset().union(*(part.unlisted for part in parts)),
     )
 
 
 def _bounded(
-    limits: Set[str], senders: Set[tuple[str, str]], flags: Set[str], many: frozenset[str] = frozenset()
-) -> Touched:
-    """What was touched, with kinds in place of too many copies."""
+    limits: Set[str], senders: Set[tuple[str, str]], flags: Set[str], unlisted: frozenset[str] = frozenset()
+) -> StaleKeys:
+    """Stale keys, with kinds in place of too many keys."""
     found = {"limits": len(limits), "senders": len(senders)}
-    many |= {kind for kind, count in found.items() if count > MOST}
-    return Touched(
-        frozenset() if "limits" in many else frozenset(limits),
-        frozenset() if "senders" in many else frozenset(senders),
+    unlisted |= {kind for kind, count in found.items() if count > MAX_LISTED}
+    return StaleKeys(
+        frozenset() if "limits" in unlisted else frozenset(limits),
+        frozenset() if "senders" in unlisted else frozenset(senders),
         frozenset(flags),
-        many=many,
+        unlisted=unlisted,
     )
 
 
-def senders_between(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> Touched:
-    """The verdicts that hang on the links between one entry and some others.
+def senders_between(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
+    """The verdicts that depend on the links between one entry and some others.
 
     :param other: ``domains`` or ``emails``, or ``users`` where ``kind`` is one of these.
     """
@@ -101,16 +101,19 @@ def senders_between(connection: Connection, kind: str, id: int, other: str, ids:
     return _bounded(set(), senders, set())
 
 
-def touched(connection: Connection, kind: str, ids: Collection[int], reach: Collection[str]) -> Touched:
-    """The copies that hang on some entries, as far as ``reach`` goes."""
+def stale_keys(connection: Connection, kind: str, ids: Collection[int], reach: Collection[str]) -> StaleKeys:
+    """The keys of what is cached about some entries.
+
+    :param reach: what is stale, see :func:`reached`.
+    """
     limits: set[str] = set()
     senders: set[tuple[str, str]] = set()
     flags: set[str] = set()
     for chunk in chunks(ids):
-        if "limits" in reach and len(limits) <= MOST:
+        if "limits" in reach and len(limits) <= MAX_LISTED:
             limits.update(_limits(connection, kind, chunk))
         for other in ("domains", "emails"):
-            if other in reach and len(senders) <= MOST:
+            if other in reach and len(senders) <= MAX_LISTED:
                 senders.update(linked_senders(connection, kind, chunk, other))
         if "flags" in reach:
             names = connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))
@@ -124,7 +127,7 @@ def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[s
     if kind == "users":
         names = names.where(users.c.id.in_(ids))
     else:
-        names = names.join(quota_user).where(quota_user.c.quota_id.in_(ids)).limit(MOST + 1)
+        names = names.join(quota_user).where(quota_user.c.quota_id.in_(ids)).limit(MAX_LISTED + 1)
     yield from map(normal_of(connection, "users"), connection.scalars(names))
 
 
@@ -144,7 +147,7 @@ def linked_senders(
     if only is not None:
         query = query.where(far.in_(only))
     normal_user, normal_sender = normal_of(connection, "users"), normal_of(connection, other)
-    for user, name in connection.execute(query.limit(MOST + 1)):
+    for user, name in connection.execute(query.limit(MAX_LISTED + 1)):
         normal = normal_sender(name)
         if normal:
             yield normal_user(user), normal

@@ -1,4 +1,4 @@
-"""The models that validate what the routes of insight take."""
+"""Input about decisions, the configuration and the documentation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from chapps_tw.rest.fields import ClientOrNetwork, Text
-from chapps_tw.rest.models import Input
+from chapps_tw.rest.models.base import Input
 
 # The largest whole number that every JSON reader takes as it is.
 MAX_SEQUENCE = 2**53 - 1
@@ -96,3 +96,11 @@ class DecisionFilter(Input):
         le=MAX_SEQUENCE,
         description="Only those after this sequence number, oldest first: the `last_sequence` of the answer before.",
     )
+
+
+class Passcode(Input):
+    passcode: str = Field(min_length=1, max_length=1024, description="The passcode whose hash is in the configuration.")
+
+
+class Asset(Input):
+    name: Text

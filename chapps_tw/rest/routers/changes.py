@@ -1,0 +1,52 @@
+"""Changes of the book by HTTP: errors as answers, and what the answer remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Final
+
+from chapps_tw.interfaces.book import BookConflict, Changed
+from chapps_tw.rest.routers.kinds import KINDS, missing
+from chapps_tw.rest.routing import Refusal
+
+AWAITS_STATE: Final = (
+    "The change is stored, but the state store is unavailable. It takes effect when the store is available again."
+)
+AWAITS_REFRESH: Final = (
+    "The change affects thousands of users. It takes effect here at once, and on other nodes within "
+    "[PolicyConfigAdapter] refresh."
+)
+
+
+async def changed(kind: str, doing: str, change: Awaitable[Changed]) -> Changed:
+    """The outcome of a change.
+
+    :param kind: of what is changed.
+    :param doing: ``creating`` or the like.
+    :raises Refusal: 404 when it does not exist, 409 for a name that is taken and for a link to what does not exist.
+    """
+    try:
+        return await change
+    except BookConflict as conflict:
+        sentence = f"Unique key conflict {doing} {KINDS[kind].singular}."
+        raise Refusal(409, sentence, beside={"remarks": [str(conflict)]}) from None
+    except KeyError as error:
+        refusal = missing(*error.args[0])
+        raise refusal if error.args[0][0] == kind else Refusal(409, str(refusal.detail)) from None
+
+
+def when_in_effect(change: Changed) -> list[str]:
+    """Remarks about a change that is not in effect everywhere yet."""
+    remarks = [AWAITS_REFRESH] if change.awaits_refresh else []
+    return [*remarks, AWAITS_STATE] if change.awaits_state else remarks
+
+
+def lost_by_users(kind: str, deletion: Changed) -> list[str]:
+    """A remark about the users that lose something with what was deleted, if there are any."""
+    if kind == "users" or deletion.users == 0:
+        return []
+    one = deletion.users == 1
+    users = "1 user" if one else f"{deletion.users or 'Thousands of'} users"
+    if kind == "quotas":
+        return [f"{users} {'has' if one else 'have'} no quota now, and may send nothing."]
+    return [f"{users} may no longer send from there, unless by another link."]

@@ -1,0 +1,70 @@
+"""The links between users and domains or emails, from either side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.defer import DeferredLock
+
+from chapps_tw.interfaces.book import AddLinks, RemoveLinks, WritableBook
+from chapps_tw.rest import answers as a
+from chapps_tw.rest.models import book as m
+from chapps_tw.rest.routers.changes import changed, when_in_effect
+from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown
+from chapps_tw.rest.routing import Reply, Route
+
+
+def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
+    """All routes of this family.
+
+    :param list_lock: as for :func:`chapps_tw.rest.routers.book.routes`.
+    """
+    for one, other in LINKS:
+        yield from _Links(KINDS[one], KINDS[other], book, list_lock).routes()
+
+
+class _Links:
+    """What is linked to one object."""
+
+    def __init__(self, kind: Kind, other: Kind, book: WritableBook, list_lock: DeferredLock) -> None:
+        self._list_lock = list_lock
+        self._kind = kind
+        self._other = other
+        self._book = book
+        self._ids = f"{other.singular}_ids"
+
+    def routes(self) -> Iterator[Route[Any]]:
+        path = f"/{self._kind.plural}/{{id}}/{self._other.plural}/"
+        model, tag, one, others = self._other.ids_of, self._kind.plural, self._kind.with_article, self._other.plural
+        yield Route(
+            "GET", path, f"List the {others} of {one}", self.listed, m.LinkedListing, self._other.many, errors=(404,),
+            tag=tag,
+        )  # fmt: skip
+        yield Route(
+            "PUT", path, f"Add {others} to {one}", self.add, model, a.Said, body=self._ids, query=False,
+            errors=(404, 409), changes=True, tag=tag, note="Those that are there already stay.",
+        )  # fmt: skip
+        yield Route(
+            "DELETE", path, f"Remove {others} from {one}", self.remove, model, a.Said, body=self._ids,
+            errors=(404, 409), changes=True, tag=tag, note="Those that are not there are passed over.",
+        )  # fmt: skip
+
+    async def listed(self, page: m.LinkedListing) -> Reply:
+        if not await self._book.by_ids(self._kind.plural, [page.id]):
+            raise missing(self._kind.plural, page.id)
+        linked = (self._kind.plural, page.id)
+        async with self._list_lock:
+            found = await self._book.entries(self._other.plural, page.q, page.skip, page.limit, linked)
+        return Reply([shown(self._other.plural, entry) for entry in found])
+
+    async def add(self, which: Any) -> Reply:
+        return await self._change(AddLinks, which)
+
+    async def remove(self, which: Any) -> Reply:
+        return await self._change(RemoveLinks, which)
+
+    async def _change(self, edit: type[AddLinks] | type[RemoveLinks], which: Any) -> Reply:
+        ids = list(dict.fromkeys(getattr(which, self._ids)))
+        change = self._book.change(edit(self._kind.plural, which.id, self._other.plural, ids))
+        return Reply("Updated.", remarks=when_in_effect(await changed(self._kind.plural, "updating", change)))

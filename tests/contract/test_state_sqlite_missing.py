@@ -1,0 +1,80 @@
+"""Verdicts that are missing in the embedded store are not read again, and are seen as soon as they are there."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from chapps_tw.interfaces.state import Verdict
+from chapps_tw.state.sqlite.store import SqliteState
+from tests.contract.test_state_sqlite import temporary
+
+START = 1_700_000_000.0
+NAMES = ("example.org", "ann@example.org")
+
+
+class MissingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(START)
+        self.path = temporary(self)
+        self.state, self.other = self.open(), self.open()
+
+    def open(self) -> SqliteState:
+        state = SqliteState(self.path, self.clock.seconds, self.clock)
+        self.addCleanup(state._turns.close)
+        return state
+
+    def verdicts(self, state: SqliteState | None = None) -> list[Verdict]:
+        return self.successResultOf((state or self.state).verdicts("sda", "ann", NAMES))
+
+    def known(self) -> list[bool | None]:
+        return [verdict.allowed for verdict in self.verdicts()]
+
+    def keep(self, state: SqliteState, token: str, *kept: tuple[str, bool], ttl: float = 1000.0) -> None:
+        done = state.keep_verdicts("sda", "ann", [(name, allowed, token) for name, allowed in kept], ttl)
+        self.clock.advance(0)
+        self.successResultOf(done)
+
+    def test_the_file_is_not_asked_again(self) -> None:
+        self.keep(self.state, "0", (NAMES[0], True))
+        self.assertEqual(self.known(), [True, None])
+        asked: list[str] = []
+        assert self.state._turns._db
+        self.state._turns._db.set_trace_callback(asked.append)
+        self.assertEqual(self.known(), [True, None])
+        self.assertEqual([each for each in asked if "verdict" in each], [])
+
+    def test_what_this_or_another_process_keeps_is_seen_at_once(self) -> None:
+        for state, name in ((self.state, NAMES[0]), (self.other, NAMES[1])):
+            self.assertIn(None, self.known())
+            token = self.verdicts()[-1].token
+            self.keep(state, token, (name, True))
+        self.assertEqual(self.known(), [True, True])
+
+    def test_a_token_given_again_does_not_bring_back_what_was_dropped(self) -> None:
+        self.verdicts()
+        token = self.verdicts()[0].token
+        done = self.other.drop_verdicts("sda", "ann", NAMES)
+        self.clock.advance(0)
+        self.successResultOf(done)
+        self.keep(self.state, token, (NAMES[0], True))
+        self.assertEqual(self.known(), [None, None])
+        self.keep(self.state, self.verdicts()[0].token, (NAMES[0], True))
+        self.assertEqual(self.known(), [True, None])
+
+    def test_one_that_ends_is_missing_then_and_holds_again_for_a_clock_that_is_set_back(self) -> None:
+        self.keep(self.state, "0", (NAMES[0], True), ttl=100.0)
+        self.assertEqual(self.known(), [True, None])
+        self.clock.advance(100)
+        self.assertEqual(self.known(), [None, None])
+        self.clock.rightNow -= 50
+        self.assertEqual(self.known(), [True, None])
+
+    def test_one_that_a_clock_kept_that_was_ahead_holds_from_then_on(self) -> None:
+        self.clock.advance(100)
+        self.keep(self.state, "0", (NAMES[0], True))
+        self.clock.rightNow -= 100
+        self.assertEqual(self.known(), [None, None])
+        self.clock.advance(100)
+        self.assertEqual(self.known(), [True, None])
