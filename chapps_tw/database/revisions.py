@@ -1,6 +1,6 @@
-"""Alembic's scripts: which revisions there are, and how a database is brought to the newest.
+"""Migrations with Alembic.
 
-Importing Alembic takes as long as a tenth of the whole start, so :mod:`chapps_tw.database.schema` does so only when
+Importing Alembic takes a tenth of the time of a start, so :mod:`chapps_tw.database.schema` imports this module only if
 a database is not at the newest revision.
 """
 
@@ -15,14 +15,14 @@ from sqlalchemy import Connection
 
 
 def known() -> tuple[str, ...]:
-    """All that this version knows, newest first."""
+    """Return all revisions that this version knows, newest first."""
     return tuple(script.revision for script in ScriptDirectory.from_config(config()).walk_revisions())
 
 
 def run(connection: Connection, stamped: str) -> None:
-    """Run all scripts that a database has not had, in the caller's transaction.
+    """Run all pending migrations in the transaction of the caller.
 
-    :param stamped: the revision to take it for first, ``""`` where it knows by itself.
+    :param stamped: the revision to stamp the database with first, ``""`` if it has one.
     """
     settings = config()
     settings.attributes["connection"] = connection
@@ -32,7 +32,7 @@ def run(connection: Connection, stamped: str) -> None:
 
 
 def config() -> Config:
-    """Alembic's settings; the scripts want ``connection`` among its attributes."""
+    """Return the configuration for Alembic. The scripts need ``connection`` in its attributes."""
     found = Config()
     found.set_main_option("script_location", str(files("chapps_tw.migrations")).replace("%", "%%"))
     return found

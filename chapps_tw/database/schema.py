@@ -1,7 +1,7 @@
 """The schema of the database: its revision, and the upgrade to the newest.
 
 An existing CHAPPS database is continued: its revisions are the first two of ours. One that CHAPPS
-made without Alembic is recognised by its tables.
+made without Alembic is recognized by its tables.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ def check(engine: Engine) -> None:
 
 
 def remark(connection: Connection) -> str:
-    """Check in one small query that all tables and columns exist that lookups need.
+    """Check in one small query that the tables and columns for lookups exist.
 
-    :returns: a sentence when its schema is another than the one that this version works with, else ``""``.
-    :raises sqlalchemy.exc.SQLAlchemyError: when something is not there, or locked.
+    :returns: a sentence if the revision is not the one that this version needs, else ``""``.
+    :raises sqlalchemy.exc.SQLAlchemyError: if something is missing or locked.
     """
-    looks = [select(each).where(false()).exists() for each in _CHAPPS]
-    found = tuple(connection.scalars(select(_VERSION.c.version_num, *looks)))
+    tables = [select(each).where(false()).exists() for each in _CHAPPS]
+    found = tuple(connection.scalars(select(_VERSION.c.version_num, *tables)))
     if found == (HEAD,):
         return ""
     try:
@@ -87,9 +87,9 @@ def _say_nothing(sentence: str) -> None:
 def upgrade(engine: Engine, say: Callable[[str], None] = _say_nothing) -> str:
     """Create the tables, or upgrade them and keep their rows. Several processes may do so at once.
 
-    :param say: takes what there is to tell about names, see :func:`~chapps_tw.database.normal_names.normalise`.
-    :returns: the revision that the database was at.
-    :raises SchemaForeign: when the database belongs to a newer version, or to something else.
+    :param say: called with sentences about names, see :func:`~chapps_tw.database.normal_names.normalise`.
+    :returns: the revision before.
+    :raises SchemaForeign: if the database belongs to a newer version, or to another program.
     """
     with _exclusive(engine) as connection:
         _require_encoding(connection)
@@ -105,7 +105,7 @@ def upgrade(engine: Engine, say: Callable[[str], None] = _say_nothing) -> str:
 
 
 def normalise_names(engine: Engine, say: Callable[[str], None]) -> None:
-    """Do again what :func:`upgrade` did about names: others may have been written since, or ``fold_case`` changed.
+    """Normalize the names again: others may have been written since the upgrade, or ``fold_case`` was changed.
 
     :param say: as for :func:`upgrade`.
     """
@@ -115,7 +115,7 @@ def normalise_names(engine: Engine, say: Callable[[str], None]) -> None:
 
 
 def preview(engine: Engine, say: Callable[[str], None]) -> str:
-    """What :func:`upgrade` would do about names; changes nothing. Takes, returns and raises the same."""
+    """Report what :func:`upgrade` would do about names, without changes. Same parameters, result and exceptions."""
     with engine.connect() as connection:
         found = _revision(connection)
         if found:
@@ -124,7 +124,7 @@ def preview(engine: Engine, say: Callable[[str], None]) -> str:
 
 
 def prepare(engine: Engine, say: Callable[[str], None] = _say_nothing) -> None:
-    """At the start: set up a file of SQLite, but only check the database of a server.
+    """Prepare for a start: create or upgrade an SQLite file, but only check the schema on a server.
 
     :param say: as for :func:`upgrade`.
     :raises SchemaError: see :func:`check`.
@@ -136,17 +136,17 @@ def prepare(engine: Engine, say: Callable[[str], None] = _say_nothing) -> None:
 
 
 def _require_encoding(connection: Connection) -> None:
-    """Refuse a PostgreSQL database without an encoding: names could not be read and compared.
+    """Reject a PostgreSQL database with the encoding SQL_ASCII: names could not be compared.
 
-    :raises SchemaForeign: for one.
+    :raises SchemaForeign: if so.
     """
     if connection.dialect.name != "postgresql":
         return
     driver: Any = connection.connection.driver_connection
     if driver.info.parameter_status("server_encoding") == "SQL_ASCII":
         raise SchemaForeign(
-            "The database has the encoding SQL_ASCII, in which only ASCII is text: make another one with "
-            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and name that."
+            "The database has the encoding SQL_ASCII, which supports only ASCII text: create another one with "
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and configure that."
         )
 
 
@@ -156,7 +156,7 @@ def _behind(found: str) -> str:
 
 @contextmanager
 def _exclusive(engine: Engine) -> Iterator[Connection]:
-    """A connection in a transaction, with an exclusive lock on the schema."""
+    """Yield a connection in a transaction, with an exclusive lock on the schema."""
     lock = {"sqlite": _lock_sqlite, "postgresql": _lock_postgresql}.get(engine.dialect.name, _lock_mariadb)
     with lock(engine) as connection:
         yield connection
@@ -167,7 +167,7 @@ def _lock_sqlite(engine: Engine) -> Iterator[Connection]:
     with engine.connect().execution_options(**{WRITES: True}) as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
-        # A column is changed by recreating its table; the links must survive the drop of the old one.
+        # A column is altered by recreating its table; the links must survive the DROP of the old one.
         driver.execute("PRAGMA foreign_keys = OFF")
         try:
             with connection.begin():
@@ -179,7 +179,7 @@ def _lock_sqlite(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def _lock_postgresql(engine: Engine) -> Iterator[Connection]:
     with engine.begin() as connection:
-        # Big tables take longer than a lookup may.
+        # Migrations of large tables take longer than the timeout of a lookup.
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -188,7 +188,7 @@ def _lock_postgresql(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _lock_mariadb(engine: Engine) -> Iterator[Connection]:
-    # The timeout of the engine's own connections is too short for big tables.
+    # The timeouts of the engine's own connections are too short for large tables.
     options = engine.get_execution_options()
     patient = create_engine(engine.url, poolclass=NullPool, hide_parameters=True, execution_options=options)
     with patient.begin() as connection:
@@ -205,7 +205,7 @@ def _versions(connection: Connection) -> tuple[str, ...]:
 
 def _revision(connection: Connection) -> str:
     versions = _versions(connection)
-    return _known(versions) if versions else _recognised(connection)
+    return _known(versions) if versions else _recognize(connection)
 
 
 def _known(versions: tuple[str, ...]) -> str:
@@ -216,29 +216,29 @@ def _known(versions: tuple[str, ...]) -> str:
     if len(versions) != 1 or versions[0] not in revisions.known():
         raise SchemaForeign(
             f"The database is at revision {', '.join(versions) or 'none'}, which this version does not know: it was set"
-            " up by a newer version or by another program. Install that version, or name another database."
+            " up by a newer version or by another program. Install that version, or configure another database."
         )
     return versions[0]
 
 
-def _recognised(connection: Connection) -> str:
-    """Which revision tables without a version are at."""
+def _recognize(connection: Connection) -> str:
+    """Return the revision of tables without a version, by their columns."""
     inspector = inspect(connection)
-    there = set(inspector.get_table_names()) & {table.name for table in _CHAPPS}
-    if not there:
+    existing = set(inspector.get_table_names()) & {table.name for table in _CHAPPS}
+    if not existing:
         return ""
-    columns = {table: {column["name"] for column in inspector.get_columns(table)} for table in there}
-    lacking = [
+    columns = {table: {column["name"] for column in inspector.get_columns(table)} for table in existing}
+    lacks = [
         f"{table.name}.{column.name}"
         for table in _CHAPPS
         for column in table.columns
         if column.computed is None and column.name not in columns.get(table.name, ())
     ]
-    if not lacking:
+    if not lacks:
         return FLAGS_REVISION
-    if lacking == [f"domains.{name}" for name in ("greylist", "check_spf")]:
+    if lacks == [f"domains.{name}" for name in ("greylist", "check_spf")]:
         return TABLES_REVISION
     raise SchemaForeign(
-        f"The database has tables named {', '.join(sorted(there))}, but lacks {', '.join(lacking)}: they are not"
-        " those of CHAPPS. Name another database."
+        f"The database has tables named {', '.join(sorted(existing))}, but lacks {', '.join(lacks)}: they are not"
+        " those of CHAPPS. Configure another database."
     )

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Output(BaseModel):
-    """What a route answers with. It is only described: no validator need be built at a start."""
+    """The base of all answer models. They only describe: no validator is built at the start."""
 
     model_config = ConfigDict(defer_build=True)
 
@@ -137,7 +137,7 @@ class UserEmailIds(Answer[list[UserEmails]]):
 
 class Available(Output):
     user_name: str
-    quota_avail: int = Field(description="Transmissions left now.")
+    quota_avail: int = Field(description="Transmissions that remain now.")
 
 
 class AvailableList(Answer[list[Available]]):
@@ -171,7 +171,7 @@ class Decided(Output):
     policy: str
     action: str = Field(description="What Postfix was answered.", examples=["DUNNO"])
     reason: str = Field(description="For programs: stays the same when texts change.", examples=["within_quota"])
-    figures: dict[str, float] = Field(description="The figures behind it, as limit, used and remaining.")
+    figures: dict[str, float] = Field(description="The figures behind it, such as limit, used and remaining.")
     shadow: str = Field(description="In shadow mode, the action that was suppressed; otherwise empty.")
     user: str
     sender: str
@@ -195,26 +195,25 @@ class Decided(Output):
 
 class Sequenced(Decided):
     sequence: int = Field(
-        description="Rises by one from decision to decision of the node, also over those that are not shown. After a "
-        "restart the node goes on from a higher number.",
+        description="One higher for each decision of the node, including those not shown. After a restart, the node "
+        "continues with a higher number.",
         examples=[1790000000250001],
     )
 
 
 class DecidedList(Answer[list[Sequenced]]):
     last_sequence: int = Field(
-        description="Of the newest decision that was searched, 0 or more: what to give as `after` to get those that "
-        "come next.",
+        description="The sequence number of the newest decision searched, 0 or more. Use it as `after` to continue.",
         examples=[1790000000250001],
     )
     dropped: bool = Field(
-        description="Whether decisions after `after` are missing, or may be: the node remembers only the last, and was "
-        "perhaps started since."
+        description="Whether decisions after `after` are, or may be, missing: the node keeps only the last, "
+        "and may have been restarted."
     )
 
 
 class Explanation(Answer[list[Decided]]):
-    """What every policy would answer, in the order in which they are asked."""
+    """The decision of each policy, in the order in which they run."""
 
     answer: Decided = Field(
         description="The decision that Postfix would get: the first that stops the mail, else the last one other than "

@@ -164,7 +164,7 @@ class DecisionsTests(InsightTestCase):
         answer = (await self.node.ask("GET", "/live/decisions/")).json
         self.assertEqual(answer["remarks"], ["This node has made no decisions since its start."])
         [route] = [each for each in self.node.api.routes if each.path == "/live/decisions/"]
-        self.assertIn(f"own last {RECENT} since", route.note)
+        self.assertIn(f"last {RECENT} decisions since", route.note)
 
 
 class FollowTests(InsightTestCase):
