@@ -1,4 +1,4 @@
-"""For all tests."""
+"""Configuration of pytest, Hypothesis and Trial for all tests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.support import guard
 from tests.support.examples import examples
 from tests.support.servers.common import took_part
 
-# A job in the background is started with it ignored, and so would be all that the tests start.
+# Shells start background jobs with SIGINT ignored, which the servers of the tests would inherit.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The machine may be held up in the middle of an example.
+# No deadline: a busy machine may stall in the middle of an example.
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples(100)
 )
 settings.load_profile("patient")
 
-# Seconds until one of trial's tests counts as hanging; longer than anything in it waits, shorter than pytest does.
+# Seconds until a Trial test counts as hanging: longer than any wait in a test, shorter than the timeout of pytest.
 util.DEFAULT_TIMEOUT_DURATION = 500.0
 
 guard.begin()
@@ -32,7 +32,7 @@ guard.begin()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the logs of the servers that took part to what a failure says."""
+    """Add the logs of the servers that were in use to the report of a failure."""
     report = yield
     if report.failed:
         for process in took_part:
@@ -43,7 +43,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how long each part of the suite took: seconds of tests, which run side by side."""
+    """Show the total duration of the tests of each part of the suite, which may run in parallel."""
     spent: defaultdict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:

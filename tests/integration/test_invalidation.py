@@ -30,7 +30,7 @@ from chapps_tw.interfaces.book import (
 )
 from chapps_tw.interfaces.state import Fill, Rules, Spend
 from chapps_tw.state.invalidation import BookCache
-from tests.support.book_case import CLOCK, PATIENCE, BookCase, OnSqlite, Statements, book_on, working
+from tests.support.book_case import CLOCK, DEADLINES, BookCase, OnSqlite, Statements, book_on, working
 from tests.support.rest_client import Outage
 
 RULES = Rules(86400, 0, 0.0, 0.0)
@@ -53,7 +53,7 @@ class InvalidationTests(OnSqlite, BookCase):
     def node(self, clock: Clock | None = None, *, started: bool = True) -> WritableSqlBook:
         cache = BookCache(self.state, self.compare_all)
         size = self.adapter.pool_size
-        node = book_on(self.engine, self.threads, *PATIENCE, size=size, reactor=clock or self.clock, cache=cache)
+        node = book_on(self.engine, self.threads, *DEADLINES, size=size, reactor=clock or self.clock, cache=cache)
         if started:
             node.start()
         self.addCleanup(node.stop)

@@ -1,4 +1,4 @@
-"""Tests that ask the HTTP API of running services, and what those share."""
+"""Base class for tests of the HTTP API of running services."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _DRIVERS = {"postgresql": "postgresql+psycopg", "mariadb": "mariadb+pymysql"}
 
 
 class Database:
-    """A new, empty database on the server that all tests of this run share.
+    """A new, empty database on the shared server of this run.
 
     :ivar options: for a service that uses it.
-    :ivar url: for tests that write into it behind the service's back.
+    :ivar url: for tests that write to it directly.
     """
 
     def __init__(self, kind: type[PostgreSQL] | type[MariaDB]) -> None:
@@ -34,7 +34,7 @@ class Database:
 
 
 class APITestCase(unittest.TestCase):
-    """What is started here runs until the last test of the class is over."""
+    """Servers and services that are started here run until the last test of the class has finished."""
 
     @classmethod
     def run_redis(cls, **options: Any) -> RedisProcess:
@@ -45,10 +45,10 @@ class APITestCase(unittest.TestCase):
 
     @classmethod
     def run_service(cls, *options: Options, set_up: bool = False) -> Service:
-        """A service that is ready.
+        """Return a service that is ready.
 
-        :param options: of several, the sections must be different ones.
-        :param set_up: make the tables of a database server first.
+        :param options: several must have different sections.
+        :param set_up: create the tables on a database server first.
         """
         service = Service({section: values for each in options for section, values in each.items()})
         cls.addClassCleanup(service.remove)
@@ -58,22 +58,22 @@ class APITestCase(unittest.TestCase):
 
     @classmethod
     def run_nodes(cls, redis: RedisProcess, options: Options | None = None) -> tuple[Service, Service]:
-        """Two services with one Redis and one PostgreSQL database."""
+        """Return two services that share Redis and a PostgreSQL database."""
         both = (Database(PostgreSQL).options, {"Redis": {"server": "127.0.0.1", "port": redis.port}}, options or {})
         return cls.run_service(*both, set_up=True), cls.run_service(*both)
 
     def expect(self, status: int, service: Service, method: str, path: str, body: Any = None) -> Any:
-        """Ask, and look at the status; returns the envelope, or the error."""
+        """Send a request and check the status; return the envelope, or the error."""
         answer = ask(service.ports["api"], method, path, body, token=service.token)
         self.assertEqual(answer.status, status, (method, path, answer.body))
         return answer.json
 
     def create(self, service: Service, kind: str, **fields: Any) -> int:
-        """Create an object of the book; returns its id."""
+        """Create an entry of the book; return its id."""
         return int(self.expect(201, service, "POST", f"/{kind}/", fields)["response"]["id"])
 
     def wait_for(self, what: str, true: Callable[[], object], seconds: float = HANGS) -> None:
-        """Fail unless something comes true in time."""
+        """Fail unless a condition becomes true in time."""
         try:
             wait_until(true, what, seconds)
         except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""A policy book for a test, on each of the three kinds of database."""
+"""A policy book for tests, on each of the three kinds of database."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ CLOCK: Any = reactor
 
 T = TypeVar("T")
 
-# Seconds that an answer of the database may take, where it is not what is looked at: of one entry, and of others.
-PATIENCE = 30.0, 60.0
+# Generous deadlines in seconds, for tests that do not test them: of lookups, and of bulk queries.
+DEADLINES = 30.0, 60.0
 
 
 @cache
 def shared(kind: type[PostgreSQL] | type[MariaDB]) -> PostgreSQL | MariaDB:
-    """The server that all tests of this run use, save those that stop theirs."""
+    """Return the server that all tests of this run share, except those that stop theirs."""
     server = kind()
     atexit.register(server.stop)
     server.start()
@@ -57,7 +57,7 @@ class OnSqlite:
 
 
 class OnPostgreSQL:
-    """New databases are those of a server that is reached by TCP."""
+    """New databases are on a server, connected to over TCP."""
 
     @classmethod
     def new_database(cls) -> PolicyConfigAdapter:
@@ -66,7 +66,7 @@ class OnPostgreSQL:
 
 
 class OnMariaDB:
-    """New databases are those of a server that is reached by TCP."""
+    """New databases are on a server, connected to over TCP."""
 
     @classmethod
     def new_database(cls) -> PolicyConfigAdapter:
@@ -79,25 +79,25 @@ def engine_for(adapter: PolicyConfigAdapter) -> Engine:
 
 
 def patient_engine(adapter: PolicyConfigAdapter) -> Engine:
-    """One whose connections may take their time, where that is not what is looked at."""
+    """Return an engine with a generous timeout for connecting, for tests that do not test it."""
     engine = engine_for(adapter)
 
     @event.listens_for(engine, "do_connect")
     def wait(_dialect: Any, _record: Any, _positional: Any, options: dict[str, Any]) -> None:
         if "connect_timeout" in options:
-            options["connect_timeout"] = int(PATIENCE[0])
+            options["connect_timeout"] = int(DEADLINES[0])
 
     return engine
 
 
 def working(threads: Threads) -> int:
-    """How many of the threads have something to do, and what waits for one."""
+    """Return the number of busy threads plus queued calls."""
     found = threads._pool._team.statistics()
     return int(found.busyWorkerCount + found.backloggedWorkCount)
 
 
 async def once_available(ask: Callable[[], Awaitable[T]], seconds: float = HANGS) -> T:
-    """Ask until there is an answer, which is returned."""
+    """Retry until the book is available; return the result."""
     end = CLOCK.seconds() + seconds
     while True:
         try:
@@ -109,7 +109,7 @@ async def once_available(ask: Callable[[], Awaitable[T]], seconds: float = HANGS
 
 
 class RecordingCache:
-    """In place of the state store: remembers what is invalidated."""
+    """A fake of the state store that records what is invalidated."""
 
     def __init__(self) -> None:
         self._batches: list[StaleKeys] = []
@@ -121,7 +121,7 @@ class RecordingCache:
         self._batches.append(stale)
 
     def take(self) -> StaleKeys:
-        """What was invalidated since the last time."""
+        """Return what was invalidated since the last call."""
         found, self._batches = union(*self._batches), []
         return found
 
@@ -136,14 +136,14 @@ def book_on(
     reactor: Any = CLOCK,
     cache: Cache | None = None,
 ) -> WritableSqlBook:
-    """A book that is not started: it invalidates at once, and leaves its rows in the outbox."""
+    """Return a book that is not started: it invalidates at once, but leaves its rows in the outbox."""
     cache = cache or RecordingCache()
     each = Slices(CLOCK).each
     return WritableSqlBook(engine, reactor, threads.run, size, deadline, bulk_deadline, cache=cache, each=each)
 
 
 class Statements:
-    """Counts the statements of an engine that begin with a word."""
+    """Records the statements of an engine that begin with a word."""
 
     def __init__(self, engine: Engine, word: str = "SELECT") -> None:
         self.seen: list[str] = []
@@ -157,7 +157,7 @@ class Statements:
 
 @implementer(ILogObserver)
 class Log:
-    """What is logged about the database from now on."""
+    """Records what is logged about the database from now on."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -173,7 +173,7 @@ class Log:
 
 
 class BookCase(TestCase):
-    """A test with an empty book, as :attr:`book`, and its :attr:`engine`. Mix in one of the above."""
+    """A test with an empty :attr:`book` and its :attr:`engine`. Mix in one of the classes above."""
 
     adapter: PolicyConfigAdapter
 
@@ -198,7 +198,7 @@ class BookCase(TestCase):
         self.threads.start()
         self.addCleanup(self.threads.stop)
         self.cache = RecordingCache()
-        self.book = book_on(self.engine, self.threads, *PATIENCE, size=self.adapter.pool_size, cache=self.cache)
+        self.book = book_on(self.engine, self.threads, *DEADLINES, size=self.adapter.pool_size, cache=self.cache)
         self.addCleanup(self.book.stop)
 
     async def create(self, kind: str, fields: Fields, links: Links | None = None) -> Entry:
@@ -206,7 +206,7 @@ class BookCase(TestCase):
         return entry
 
     async def changed(self, edit: Edit) -> tuple[Any, StaleKeys]:
-        """Do a change while nobody else does one; returns its entry, and what was invalidated."""
+        """Apply a change without concurrent ones; return its entry, and what was invalidated."""
         self.cache.take()
         changed = await self.book.change(edit)
         stale = self.cache.take()

@@ -1,4 +1,4 @@
-"""Reading a configuration that a test writes."""
+"""Reading a configuration file that a test writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chapps_tw.config.settings import ConfigError, Settings
 def read(tmp_path: Path, text: str, **environ: str) -> Settings:
     file = tmp_path / "chapps.ini"
     file.write_text(text)
-    # As the service writes it: it may hold a secret.
+    # The mode with which the service writes it, since it may contain secrets.
     file.chmod(0o600)
     return load(str(file), environ)
 

@@ -1,4 +1,4 @@
-"""Decisions to log and to look for."""
+"""Decisions for tests of the log and of searches."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ MOMENT = 1763636645.1234
 def entry(
     decision: Decision = REFUSED, also: str = "", user: str = "bob", listener: str = "outbound", **attributes: str
 ) -> Entry:
-    """The entry of a decision about one message, which has other attributes where some are given."""
+    """Return the entry of a decision about a message with :data:`ATTRIBUTES`, some of which can be overridden."""
     return entry_of(listener, user, PolicyRequest(ATTRIBUTES | attributes), decision, MOMENT, also)

@@ -1,4 +1,4 @@
-"""How many examples Hypothesis tries: a number of each test's own, so that a run takes about the same time always."""
+"""The number of Hypothesis examples: fixed per test, so that runs take about the same time."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def examples(number: int) -> int:
-    """That many, or as many times more as ``TEST_EXAMPLES`` says, which may be a fraction."""
+    """Return ``number`` times ``TEST_EXAMPLES``, which may be a fraction and is 1 by default."""
     return max(1, round(number * float(os.environ.get("TEST_EXAMPLES", "1"))))

@@ -1,4 +1,4 @@
-"""Greylisting in ten lines, and what holds the policy over a state against it."""
+"""A ten-line model of greylisting, and a comparison of the policy with it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def request(instance: str = "i1", **attributes: str) -> PolicyRequest:
 
 
 class Model:
-    """Greylisting in ten lines: whether an attempt passes. It forgets nothing."""
+    """Whether an attempt passes. The model never removes anything."""
 
     def __init__(self) -> None:
         self.met: dict[tuple[str, str], tuple[float, float]] = {}
@@ -57,9 +57,9 @@ class Model:
 
 
 class Attempt(NamedTuple):
-    """A message that somebody tries to send.
+    """A delivery attempt.
 
-    :ivar pause: seconds since the attempt before. No two are at the same moment, and no sum is the lifetime.
+    :ivar pause: seconds since the previous attempt. Never 0, and no sum equals the lifetime.
     """
 
     pause: float
@@ -80,8 +80,8 @@ attempts = st.builds(
 class Subject(NamedTuple):
     """A new state.
 
-    :ivar run: waits for a decision.
-    :ivar advance: lets its time go on.
+    :ivar run: runs a coroutine to its decision.
+    :ivar advance: advances its clock.
     """
 
     state: LiveState
@@ -90,7 +90,7 @@ class Subject(NamedTuple):
 
 
 def compare_with_model(new_subject: Callable[[], Subject]) -> None:
-    """Try random sequences of attempts, each on a new state."""
+    """Compare random sequences of attempts, each on a new state."""
     section = dataclasses.replace(
         Section(),
         minimum_deferral=DEFERRAL,

@@ -1,7 +1,7 @@
-"""What ends everything that a test process has started, however that process itself ends.
+"""Kills all processes that a test process has started, however it ends.
 
-A process of its own that waits for the end of a pipe. It finds what is left by a mark in the environment, which
-all that was started has inherited, and ends that and all that descends from it, whatever signal ended the tests.
+A separate process waits for the end of a pipe, and so survives any signal that ends the tests. It then finds the
+remaining processes by a variable in the environment, which they inherited, and kills them and their descendants.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _guards: list[subprocess.Popen[bytes]] = []
 
 
 def begin() -> None:
-    """Mark what this process starts from now on, give it a directory for its files, and have both ended with it."""
+    """Mark processes started from now on, and create a temporary directory. Both end with this process."""
     directory = tempfile.mkdtemp(prefix="chapps-tests-", dir="/tmp")
-    # As /tmp: servers that run as other users have their files in it.
+    # The mode of /tmp, since servers that run as other users store files in it.
     Path(directory).chmod(0o1777)
     tempfile.tempdir = os.environ["TMPDIR"] = directory
     os.environ.pop(MARK, None)
-    # Its standard input ends when this process does. A session of its own keeps signals of a terminal from it.
+    # Its standard input is closed when this process ends. A new session protects it from signals of a terminal.
     command = [sys.executable, "-m", "tests.support.guard", directory]
     _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT))
     os.environ[MARK] = directory
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that have inherited a mark."""
+    """Return the processes that have inherited a mark."""
     wanted = f"{MARK}={mark}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -47,7 +47,7 @@ def marked(mark: str) -> list[int]:
 
 
 def family(processes: list[int]) -> list[int]:
-    """Processes and all that descend from them, oldest first."""
+    """Return processes and all their descendants, oldest first."""
     found = list(processes)
     for parent in found:
         with suppress(OSError):
@@ -57,9 +57,9 @@ def family(processes: list[int]) -> list[int]:
 
 
 def end(mark: str) -> list[int]:
-    """End all that is left of what was marked; returns what that was."""
+    """Kill all remaining processes with a mark; return them."""
     ended: list[int] = []
-    # Once more as long as there is something: it may have been starting another.
+    # Repeat while any is left: one may just have started another.
     while left := family(marked(mark)):
         ended += left
         for process in left:

@@ -1,4 +1,4 @@
-"""Clients that ask a policy service all the time, and what they were answered."""
+"""Clients that continuously send policy requests, and record the answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDLESS = 1_000_000
 
 
 class Asked(NamedTuple):
-    """One question. Moments are of ``time.monotonic``."""
+    """A request. Times are of ``time.monotonic``."""
 
     begin: float
     end: float
@@ -24,14 +24,15 @@ class Asked(NamedTuple):
 
 
 class Load:
-    """Clients that ask one question after the other until told to stop.
+    """Clients that send one request after the other until stopped.
 
-    :param listener: of the services, which the clients share out among themselves.
-    :param question: makes the attributes of one.
-    :param pause: seconds between an answer and the next question.
-    :param each: how many questions a client asks.
+    :param services: distributed evenly over the clients.
+    :param listener: of the services.
+    :param question: returns the attributes of a request.
+    :param pause: seconds between an answer and the next request.
+    :param each: number of requests per client.
     :ivar asked: in the order of the answers.
-    :ivar broken: errors of connections; a client that has one is done.
+    :ivar broken: connection errors; a client stops at its first.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Load:
         self.wait()
 
     def wait(self) -> None:
-        """Wait until every client has asked all it had to ask."""
+        """Wait until every client has sent all its requests."""
         for thread in self._threads:
             thread.join()
 
@@ -81,9 +82,9 @@ class Load:
                 self._over.wait(self._pause)
 
     def wait_for(self, answer: str, count: int = 100) -> None:
-        """Wait until the last answers, so many, are what begins with this.
+        """Wait until the last ``count`` answers begin with ``answer``.
 
-        :raises TimeoutError: when that does not happen.
+        :raises TimeoutError: if that does not happen.
         """
 
         def come() -> bool:
@@ -93,12 +94,12 @@ class Load:
         wait_until(come, f"{count} times in a row {answer!r}")
 
     def between(self, first: float, last: float) -> set[str]:
-        """Answers to questions that were asked, and answered, between two moments."""
+        """Return the answers to requests that were sent and answered between two times."""
         return {asked.answer for asked in self.asked if first <= asked.begin and asked.end <= last}
 
     @property
     def slowest(self) -> float:
-        """Seconds from a question to its answer, at most."""
+        """The longest time from a request to its answer, in seconds."""
         return max(asked.end - asked.begin for asked in self.asked)
 
     @property

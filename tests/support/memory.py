@@ -1,4 +1,4 @@
-"""How much memory something takes."""
+"""Measuring memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 
 def taken(fill: Callable[[], None]) -> int:
-    """Bytes that something leaves taken."""
-    # What was there before need not be looked at again.
+    """Return the bytes that a call leaves allocated."""
+    # Exclude existing objects, so that the collection is fast.
     gc.freeze()
     tracemalloc.start()
     try:

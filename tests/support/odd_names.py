@@ -1,4 +1,4 @@
-"""Names that somebody will send one day."""
+"""Unusual names that every store must accept."""
 
 ODD_NAMES = (
     "é@bücher.example",

@@ -1,4 +1,4 @@
-"""Being another user for a while, as an admin's commands and the service are two users."""
+"""Running as another user temporarily: commands of the administrator and the service run as different users."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from shutil import rmtree
 
 import pytest
 
-# Found before anybody else is acted as: a Python in root's home cannot be looked into then, and a codec that was not
-# found is never looked for again.
+# Loaded in advance: another user may not be able to read a Python in root's home, and a failed lookup of a codec is
+# cached.
 for _codec in ("utf-8-sig", "idna", "punycode", "latin-1", "ascii"):
     codecs.lookup(_codec)
 
@@ -25,7 +25,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may be anot
 
 @contextmanager
 def acting_as(user: int) -> Iterator[None]:
-    """Give root's rights up, and take them back in the end."""
+    """Drop the privileges of root, and regain them at the end."""
     os.setresgid(user, user, 0)
     os.setresuid(user, user, 0)
     try:
@@ -37,8 +37,8 @@ def acting_as(user: int) -> Iterator[None]:
 
 @contextmanager
 def directory_of(user: int) -> Iterator[Path]:
-    """A directory that only this user may look into."""
-    # Those of pytest are in one that nobody else may enter.
+    """Yield a directory that only this user can access."""
+    # Not below pytest's own directory, which other users cannot enter.
     path = Path(tempfile.mkdtemp(prefix="chapps-"))
     os.chown(path, user, user)
     try:

@@ -1,4 +1,4 @@
-"""Where things are in the source tree."""
+"""Paths in the source tree."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
-# What a real Postfix has asked, one request a file.
+# Requests of a real Postfix, one per file.
 RECORDED = DATA / "postfix-requests"

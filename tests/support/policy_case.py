@@ -1,4 +1,4 @@
-"""What the tests of a policy stand on: the embedded store at a clock of their own, and a policy book."""
+"""Base class for tests of policies: the embedded store with its own clock, and a fake policy book."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class DictBook:
-    """Answers from dictionaries, and counts how often it is asked.
+    """A policy book in dictionaries that counts lookups.
 
     :ivar quotas: user to limit, ``None`` for a user without quota.
     :ivar senders: user to the domains and addresses that are linked to it.
     :ivar flags: domain to ``(greylist, check_spf)``.
-    :ivar away: whether every question fails.
+    :ivar away: whether every lookup fails.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class PolicyCase(SynchronousTestCase):
 
     def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
         running = Deferred.fromCoroutine(coroutine)
-        # Turns of the reactor: each operation of the store is committed in one.
+        # Each operation of the store is committed in a turn of the reactor.
         for _ in range(6):
             self.clock.advance(0)
         return self.successResultOf(running)

@@ -1,4 +1,4 @@
-"""A small blocking client of a policy service: what Postfix's smtpd does, by hand."""
+"""A small blocking client of the policy protocol, in place of smtpd(8)."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ _REQUEST = {
 
 
 def outbound(**changes: str) -> dict[str, str]:
-    """A request of ann, who has logged in; of a new message unless ``instance`` is given."""
+    """Return a request of the authenticated user ann, for a new message unless ``instance`` is given."""
     return {**_REQUEST, "instance": f"{os.getpid():x}.{next(_numbers)}.0", **changes}
 
 
 def inbound(**changes: str) -> dict[str, str]:
-    """A request of somebody out there who writes to bob; of a new message unless ``instance`` is given."""
+    """Return a request for inbound mail to bob, for a new message unless ``instance`` is given."""
     foreign = {"sasl_method": "", "sasl_username": "", "server_port": "25", "sender": "carl@example.net"}
     return outbound(**{**foreign, "recipient": "bob@example.com", "client_address": "198.51.100.7", **changes})
 
 
 def encode(attributes: Mapping[str, str]) -> bytes:
-    """A request as Postfix writes it."""
+    """Return a request in the policy protocol."""
     text = "".join(f"{name}={value}\n" for name, value in attributes.items())
     return text.encode("utf-8", "surrogateescape") + b"\n"
 
 
 class PolicyClient:
-    """One connection that stays open.
+    """A persistent connection.
 
     :param address: ``(host, port)``, or the path of a unix socket.
-    :param timeout: seconds that an answer may take before :class:`TimeoutError`.
+    :param timeout: seconds until :class:`TimeoutError`.
     """
 
     def __init__(self, address: Address, timeout: float = HANGS) -> None:
@@ -85,19 +85,19 @@ class PolicyClient:
         self.close()
 
     def ask(self, attributes: Mapping[str, str]) -> str:
-        """Send one request; returns the action of its answer."""
+        """Send a request; return the action of the answer."""
         self.send(encode(attributes))
         return self.answer()
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send raw bytes."""
         self.socket.sendall(data)
 
     def answer(self) -> str:
-        """The action of the next answer.
+        """Return the action of the next answer.
 
-        :raises ConnectionError: when the connection is closed before an answer is complete.
-        :raises ValueError: when the answer is not one ``action=`` line and an empty line.
+        :raises ConnectionError: if the connection is closed before the answer is complete.
+        :raises ValueError: if the answer is not an ``action=`` line and an empty line.
         """
         while b"\n\n" not in self._received:
             data = self.socket.recv(65536)
@@ -110,11 +110,11 @@ class PolicyClient:
         return answer.removeprefix(b"action=").decode("utf-8")
 
     def finish(self) -> None:
-        """Send no more; answers are still read."""
+        """Close the sending side; answers can still be read."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def is_closed(self) -> bool:
-        """Whether the service closes the connection, with nothing more said, within the timeout."""
+        """Return whether the service closes the connection within the timeout, without further output."""
         try:
             return not self._received and not self.socket.recv(1)
         except ConnectionError:

@@ -1,4 +1,4 @@
-"""A package of another author that adds a policy, installed into a directory of its own."""
+"""A third-party package that adds a policy, installed into a separate directory."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ SPEC = PolicySpec(Section, Direction.OUTBOUND, lambda use: Policy(), Reasons)
 
 
 def install(directory: Path, source: str = POLICY, package: str = "weight", entry: str = "WeightPolicy") -> Path:
-    """Put a package of version 1.2 into a directory, as pip does; returns its ``.dist-info``.
+    """Install a package of version 1.2 into a directory, as pip does; return its ``.dist-info``.
 
-    :param source: of its only module, behind :data:`HEAD`; ``SPEC`` in it is the policy.
+    :param source: of its only module, after :data:`HEAD`; declares the policy as ``SPEC``.
     """
     (directory / f"{package}.py").write_text(HEAD + source)
     info = directory / f"{package}-1.2.dist-info"
@@ -60,5 +60,5 @@ def install(directory: Path, source: str = POLICY, package: str = "weight", entr
 
 
 def beside(directory: Path) -> Mapping[str, str]:
-    """The environment of a process that finds this project, and what is installed in a directory."""
+    """Return an environment whose import path has this project and a directory of packages."""
     return {"PYTHONPATH": f"{ROOT}{os.pathsep}{directory}"}

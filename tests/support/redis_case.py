@@ -1,4 +1,4 @@
-"""What the tests of the Redis store stand on: a server, a pool, a state, and load."""
+"""Base classes for tests of the Redis store: a server, a pool, a state, and load."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.servers.redis import RedisProcess
 reactor: Any = installed_reactor
 
 
-# Of calls, in seconds; and where it is not what is looked at.
+# Timeouts of commands in seconds: short, and generous for tests that do not test it.
 DEADLINE, AMPLE = 0.6, 10.0
 
 
@@ -37,7 +37,7 @@ RULES = Rules(interval=3600, margin_count=0, margin_ratio=0.0, min_delta=0)
 
 @cache
 def shared_redis() -> RedisProcess:
-    """The server of all tests of this process that want no options of their own, nor stop it."""
+    """Return the server for all tests of this process that need no special options and do not stop it."""
     server = RedisProcess(Path(tempfile.mkdtemp(prefix="redis-"))).start()
     atexit.register(server.stop)
     return server
@@ -48,7 +48,7 @@ async def pause(seconds: float) -> None:
 
 
 async def eventually(true: Callable[[], object], seconds: float = HANGS) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     begin = time.monotonic()
     while not true():
         if time.monotonic() - begin > seconds:
@@ -57,7 +57,7 @@ async def eventually(true: Callable[[], object], seconds: float = HANGS) -> None
 
 
 async def repeated(ask: Callable[[], Awaitable[object]], seconds: float = HANGS) -> None:
-    """Ask again and again until the answer is yes."""
+    """Repeat a call until its result is true."""
     begin = time.monotonic()
     while not await ask():
         if time.monotonic() - begin > seconds:
@@ -66,7 +66,7 @@ async def repeated(ask: Callable[[], Awaitable[object]], seconds: float = HANGS)
 
 
 async def answers(state: RedisState) -> bool:
-    """Whether the store answers now."""
+    """Return whether the store answers."""
     try:
         await state.ping()
     except StateUnavailable:
@@ -75,7 +75,7 @@ async def answers(state: RedisState) -> bool:
 
 
 class RedisTestCase(TestCase):
-    """With a server and a pool; subclasses choose the options of both."""
+    """A test with a server and a pool; subclasses choose their options."""
 
     server_options: dict[str, Any] = {}  # noqa: RUF012
     redis = Redis()
@@ -92,7 +92,7 @@ class RedisTestCase(TestCase):
         self.addCleanup(self.server.stop)
 
     def pool(self, password: str = "", **changes: Any) -> RedisPool:
-        """A started pool on the server's port."""
+        """Return a started pool on the port of the server."""
         where: dict[str, Any] = {"server": "127.0.0.1", "port": self.server.port}
         redis = replace(self.redis, **(where | changes))
         pool = pool_from(redis, password or self.server.password, reactor, self.deadline)
@@ -105,7 +105,7 @@ class RedisTestCase(TestCase):
         return RedisState(pool, "chapps")
 
     def told(self) -> list[str]:
-        """What the pools logged."""
+        """Return what the pools logged."""
         return [
             str(line.get("problem") or line["log_format"])
             for line in self.lines
@@ -113,13 +113,13 @@ class RedisTestCase(TestCase):
         ]
 
     def assert_quiet(self) -> None:
-        """Nothing else was logged that an admin would ask about, such as tracebacks or lines for each attempt."""
+        """Check that nothing unexpected was logged, such as tracebacks or a line for each attempt."""
         noise = [line for line in self.lines if "log_failure" in line or "retry" in str(line.get("log_format"))]
         self.assertEqual(noise, [])
 
 
 class Load:
-    """Several askers that spend one after the other; notes each outcome and how long it took."""
+    """Concurrent clients that spend repeatedly; records each outcome."""
 
     def __init__(self, state: RedisState, askers: int = 16) -> None:
         # Who asked, after how many others it was begun, and what came of it.
@@ -151,7 +151,7 @@ class Load:
         return sum(outcome is Outcome.ACCEPTED for _, _, outcome in self.outcomes)
 
     async def all_answered(self) -> set[Any]:
-        """Wait until each asker has the answer to something that it asks from now on; returns all of those."""
+        """Wait until each client has an answer to a request sent from now on; return these answers."""
         begin = self.asked
 
         def later() -> list[tuple[int, int, Any]]:
@@ -161,7 +161,7 @@ class Load:
         return {outcome for _, _, outcome in later()}
 
     async def right_again(self) -> None:
-        """Wait until something that is asked from now on is accepted."""
+        """Wait until a request sent from now on is accepted."""
         begin = self.asked
         await eventually(
             lambda: any(number > begin and outcome is Outcome.ACCEPTED for _, number, outcome in self.outcomes)
@@ -169,7 +169,7 @@ class Load:
 
 
 def age(server: RedisProcess, seconds: float) -> None:
-    """Let time pass for the keys that hold no time and simply expire."""
+    """Advance time for keys that only have a TTL."""
     script = """
         for _, key in ipairs(redis.call('KEYS', '*')) do
             if redis.call('TYPE', key).ok == 'string' then
@@ -180,7 +180,7 @@ def age(server: RedisProcess, seconds: float) -> None:
 
 
 class InReactor:
-    """A state whose methods are called in the reactor's thread, when what they return is called there."""
+    """A proxy of a state whose methods return functions to be called in the reactor thread."""
 
     def __init__(self, state: RedisState) -> None:
         self._state = state
@@ -194,7 +194,7 @@ async def waited_for(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 
 class RedisStateTestCase(TestCase):
-    """With the shared server, emptied; ``clock`` is whether time stands still but for :meth:`advance`."""
+    """A test with the shared server, emptied. With ``clock``, time advances only by :meth:`advance`."""
 
     clock = True
     prefix = "chapps"
@@ -211,7 +211,7 @@ class RedisStateTestCase(TestCase):
         self.state = RedisState(self.pool, self.prefix, (lambda: self.now) if self.clock else None)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: on the clock of the scripts, and for the keys that hold no time and simply expire."""
+        """Advance time: the clock of the scripts, and keys that only have a TTL."""
         self.now += seconds
         age(self.server, seconds)
 

@@ -1,4 +1,4 @@
-"""The HTTP API on a real socket, and a client that speaks to it from a thread."""
+"""The HTTP API on a real socket, and a client that runs in a thread."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ PASSCODE = "open sesame"
 
 
 class Answer(NamedTuple):
-    """What a request was answered with.
+    """A response.
 
-    :ivar headers: names in lower case; of one that comes twice, all values joined by commas.
+    :ivar headers: names in lower case; values of repeated headers are joined by commas.
     """
 
     status: int
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
 def ask(
     port: int, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, token: str = ""
 ) -> Answer:
-    """One request. A body that is no bytes is sent as JSON. Blocks."""
+    """Send a request. A body other than bytes is sent as JSON. Blocks."""
     sent = dict(headers or {})
     if token:
         sent.setdefault("Authorization", f"Bearer {token}")
@@ -84,7 +84,7 @@ def ask(
 
 
 def send_raw(port: int, data: bytes, seconds: float = HANGS) -> bytes:
-    """Send bytes as they are; returns all that comes until the other side closes or is silent. Blocks."""
+    """Send raw bytes; return what is received until the server closes the connection or times out. Blocks."""
     with socket.create_connection(("127.0.0.1", port), seconds) as connection:
         connection.sendall(data)
         found = b""
@@ -97,10 +97,10 @@ def send_raw(port: int, data: bytes, seconds: float = HANGS) -> bytes:
 
 
 class Outage:
-    """The embedded state, with a switch.
+    """The embedded state, which can be made unavailable.
 
-    :ivar away: whether every question fails.
-    :ivar asked: the operations that were asked for.
+    :ivar away: whether every operation fails.
+    :ivar asked: names of the operations that were called.
     """
 
     def __init__(self) -> None:
@@ -126,11 +126,11 @@ class Outage:
 class Node:
     """The API with the embedded state and a book in an SQLite file.
 
-    :ivar explained: what ``/live/explain/`` was asked, as listener and attributes.
-    :ivar records: what explain and decisions answer with.
-    :ivar decisions: what decisions are looked for in, in place of the records.
-    :ivar sent: which of them explain tells to be the answer.
-    :param state: in place of the embedded one.
+    :ivar explained: the requests to ``/live/explain/``, as listener and attributes.
+    :ivar records: the results of explain and decisions.
+    :ivar decisions: if set, searched for decisions instead of the records.
+    :ivar sent: which record explain returns as the answer.
+    :param state: used instead of an embedded one.
     """
 
     def __init__(self, settings: Settings | None = None, state: SqliteState | None = None) -> None:
@@ -178,7 +178,7 @@ class Node:
         self.directory.cleanup()
 
     def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Deferred[Answer]:
-        """One request with the first token, unless another or ``""`` is given."""
+        """Send a request, by default with the first token; ``""`` sends none."""
         more.setdefault("token", self.token)
         return deferToThread(ask, self.port, method, path, body, **more)
 

@@ -1,4 +1,4 @@
-"""A service with every combination of stores, and what is asked of it over HTTP."""
+"""Base class for tests of the HTTP API that run with every combination of stores."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ OVER_QUOTA = "REJECT Rejected - outbound quota fulfilled"
 
 
 class RowsCase(APITestCase):
-    """One service, and what it is asked.
+    """A service, and the requests to it.
 
-    :ivar asked: method and route of everything that was asked.
+    :ivar asked: method and route of every request.
     """
 
     kind: ClassVar[type[PostgreSQL] | type[MariaDB] | None] = None
@@ -67,10 +67,10 @@ class RowsCase(APITestCase):
             self.send("DELETE", f"/{kind}s/", [each["id"] for each in there])
 
     def send(self, method: str, route: str, body: Any = None, status: int = 200, query: str = "", **values: Any) -> Any:
-        """One request; returns the envelope, or the text where the answer is no JSON.
+        """Send a request; return the envelope, or the text of a response that is not JSON.
 
-        :param route: as in the OpenAPI document, the final slash aside.
-        :param values: of the parameters in the path.
+        :param route: as in the OpenAPI document, except for the final slash.
+        :param values: of the path parameters.
         """
         documented = route if route in self.document["paths"] else route + "/"
         self.asked.add((method, documented))
@@ -110,7 +110,7 @@ class RowsCase(APITestCase):
         return int(self.send("POST", f"/{kind}/", fields, 201)["response"]["id"])
 
     def behind_its_back(self, statement: str, **values: object) -> None:
-        """Change the database so that the service does not notice."""
+        """Change the database directly."""
         engine = create_engine(self.url, poolclass=NullPool)
         with engine.begin() as connection:
             connection.execute(text(statement), values)

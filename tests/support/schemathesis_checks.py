@@ -1,4 +1,4 @@
-"""What Schemathesis is to check besides its own checks. It loads this file by itself."""
+"""Additional checks for Schemathesis, which loads this file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ID = re.compile(r"([0-9]+)(?:\.0+)?")
 
 @schemathesis.check
 class ThereUntilDeleted:
-    """What was created is there until it is deleted, and then it is gone.
+    """An entry exists from its creation until its deletion.
 
     Schemathesis' own ``use_after_free`` and ``ensure_resource_availability`` know objects by the path of
     a request. Here DELETE has their ids in the query, and PUT has the id in the body.
@@ -64,12 +64,12 @@ class ThereUntilDeleted:
 
 
 def _number(text: str) -> int:
-    """An id as it stands in a path or a query, 0 for what is none."""
+    """Return an id from a path or a query, 0 if it is invalid."""
     found = _ID.fullmatch(text)
     return int(found[1]) if found else 0
 
 
 def _id_in(singular: str, body: Any) -> int:
-    """The id in a body, which is flat or has the object's fields in an object."""
+    """Return the id in a body, flat or wrapped."""
     fields = body[singular] if isinstance(body.get(singular), dict) else body
     return int(fields["id"])

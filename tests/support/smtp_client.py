@@ -1,4 +1,4 @@
-"""An SMTP client that tells what Postfix answered at each stage."""
+"""An SMTP client that records the replies of Postfix at each stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Reply = tuple[int, str]
 
 
 class Replies(NamedTuple):
-    """What the client was told in one transaction; a stage that was not reached is ``None``.
+    """The replies in one transaction; ``None`` for stages that were not reached.
 
     :ivar recipients: one for each recipient.
     :ivar data: to DATA.
@@ -26,12 +26,12 @@ class Replies(NamedTuple):
 
     @property
     def codes(self) -> list[int]:
-        """The codes to the recipients."""
+        """The reply codes to the recipients."""
         return [code for code, _ in self.recipients]
 
     @property
     def delivered(self) -> int:
-        """How many recipients the message was taken for."""
+        """The number of recipients that the message was accepted for."""
         return self.codes.count(250) if self.end and self.end[0] == 250 else 0
 
 
@@ -43,19 +43,19 @@ class SMTPClient(smtplib.SMTP):
         self.ehlo()
 
     def command(self, line: str) -> Reply:
-        """Send one command; returns code and text."""
+        """Send a command; return code and text."""
         code, text = self.docmd(line)
         return code, text.decode("utf-8", "replace")
 
     def xclient(self, **attributes: str) -> None:
-        """Speak for another client: ``ADDR``, ``NAME``, ``HELO``, ``LOGIN`` ... as in XCLIENT_README."""
+        """Act for another client: ``ADDR``, ``NAME``, ``HELO``, ``LOGIN`` ... as in XCLIENT_README."""
         code, text = self.command("XCLIENT " + " ".join(f"{name}={value}" for name, value in attributes.items()))
         if code != 220:
             raise smtplib.SMTPResponseException(code, text)
         self.ehlo(attributes.get("HELO", "client.example.net"))
 
     def message(self, sender: str, recipients: Sequence[str], text: str = "Subject: test\r\n\r\nHello\r\n") -> Replies:
-        """Send one message, as far as Postfix lets it go; the transaction is over afterwards."""
+        """Send a message as far as Postfix accepts it; then the transaction is over."""
         mail = self.command(f"MAIL FROM:<{sender}>")
         told = [self.command(f"RCPT TO:<{recipient}>") for recipient in recipients]
         data = end = None

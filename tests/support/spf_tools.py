@@ -1,4 +1,4 @@
-"""A checker on a DNS server of the test's own."""
+"""SPF checkers and resolvers with a DNS server of the test."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ RULES = Rules(wall_clock)
 
 
 def dns_server(test: TestCase, zones: Zones, moods: Mapping[Any, str | float] | None = None) -> DnsServer:
-    """A DNS server that stops with the test."""
+    """Return a DNS server that stops with the test."""
     server = DnsServer(zones, moods)
     test.addCleanup(server.stop)
     return server
 
 
 class TimeByHand(Clock):
-    """The reactor, but that time stands still until :meth:`advance`: nothing is late that the test does not let be."""
+    """The reactor with a clock that only :meth:`advance` moves, so that timeouts occur only when the test says so."""
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> Any:
-        # The next turn is no matter of time.
+        # A call in the next turn does not depend on time.
         later = super().callLater if delay else reactor.callLater
         return later(delay, callable, *args, **kw)
 
@@ -49,9 +49,9 @@ class TimeByHand(Clock):
 def resolver(
     test: TestCase, *servers: DnsServer | tuple[str, int], timeout: float = 5.0, time: Any = None, **limits: int
 ) -> Resolver:
-    """A resolver that asks these servers, with no memory of earlier tests.
+    """Return a resolver for these servers, with an empty cache.
 
-    :param time: the reactor whose time counts; one whose time stands still when ``None``.
+    :param time: the reactor for timers; ``None`` for one whose clock does not move.
     """
     asked = [Server(*(server if isinstance(server, tuple) else server.address)) for server in servers]
     found = Resolver(time or TimeByHand(), runner(test), lambda: asked, timeout, bounds=Bounds(**limits))
@@ -60,7 +60,7 @@ def resolver(
 
 
 def runner(test: TestCase, size: int = 4) -> Callable[..., Deferred[Any]]:
-    """Runs functions in threads that end with the test."""
+    """Return a function that runs functions in threads, which end with the test."""
     pool = ThreadPool(0, size, "spf")
     pool.start()
     test.addCleanup(pool.stop)
@@ -68,7 +68,7 @@ def runner(test: TestCase, size: int = 4) -> Callable[..., Deferred[Any]]:
 
 
 def checker(test: TestCase, server: DnsServer, timeout: float = 5.0, time: Any = None, **rules: Any) -> SpfChecker:
-    """A checker with threads and a resolver of its own; see :func:`resolver`."""
+    """Return a checker with its own threads and resolver; see :func:`resolver`."""
     time = time or TimeByHand()
     dns = resolver(test, server, timeout=timeout, time=time)
     found = SpfChecker(time, runner(test), thread_time, dns, timeout, RULES._replace(**rules))
@@ -77,7 +77,7 @@ def checker(test: TestCase, server: DnsServer, timeout: float = 5.0, time: Any =
 
 
 async def wait_until(true: Callable[[], object]) -> None:
-    """Return when something is true."""
+    """Return when a condition is true."""
     end = reactor.seconds() + 40
     while not true():
         assert reactor.seconds() < end

@@ -1,4 +1,4 @@
-"""The embedded state, driven by hand."""
+"""The embedded state with a manual clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.state_machine import START, Subject
 
 
 def sqlite_subject() -> Subject:
-    """A state in memory whose time and turns go on by hand. Its cleaning goes on with its time."""
+    """Return a state in memory whose time and reactor turns are advanced manually. Cleaning follows its time."""
     clock = Clock()
     clock.advance(START)
     state = SqliteState(":memory:", clock.seconds, clock)

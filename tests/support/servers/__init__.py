@@ -1,1 +1,1 @@
-"""Real servers for the tests, each private to its test run, on loopback or a unix socket."""
+"""Real servers for the tests, private to each test run, on loopback or a unix socket."""

@@ -1,4 +1,4 @@
-"""What all test servers share: finding programs and ports, starting, waiting, stopping."""
+"""Helpers for all test servers: find programs and ports, start, wait, stop."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from itertools import cycle, islice
 from pathlib import Path
 from signal import SIGCONT, SIGTERM
 
-# Below those that outgoing connections take for themselves between the look and the use.
+# Below the ephemeral ports, which an outgoing connection could take before the port is used.
 _FIRST, _EACH, _SHARES = 12_000, 1_250, 16
 
 _PLACES = "/usr/sbin:/usr/local/sbin:/sbin:/usr/lib/postfix/sbin"
 
 
 def program(*names: str) -> str:
-    """The path of the first program that is installed.
+    """Return the path of the first program that is installed.
 
-    :raises unittest.SkipTest: when none is; with ``CI=true`` that is a failure instead.
+    :raises unittest.SkipTest: if none is; with ``CI=true`` the test fails instead.
     """
     for name in names:
         found = shutil.which(name, path=os.environ.get("PATH", "") + ":" + _PLACES) or (
@@ -37,7 +37,7 @@ def program(*names: str) -> str:
 
 
 def missing(why: str) -> Exception:
-    """The exception for a test whose server cannot be had here."""
+    """Return the exception for a test whose server is not installed."""
     if os.environ.get("CI") == "true":
         return RuntimeError(f"{why}, and CI must have it")
     return unittest.SkipTest(why)
@@ -45,28 +45,28 @@ def missing(why: str) -> Exception:
 
 @cache
 def _share() -> tuple[socket.socket, cycle[int]]:
-    """The ports of this process, and what keeps them from all others on this machine while it lives.
+    """Return a socket that reserves a range of ports while this process lives, and these ports.
 
-    :raises RuntimeError: when too many test runs are under way.
+    :raises RuntimeError: if too many test runs are active.
     """
     for share in range(_SHARES):
         lock = socket.socket(socket.AF_UNIX)
         try:
-            # An abstract name: it belongs to the network as ports do, and is free again when the process ends.
+            # An abstract address: it belongs to the network namespace, as ports do, and is freed when the process ends.
             lock.bind(f"\0chapps-tests-{share}")
         except OSError:
             lock.close()
             continue
-        # Begun anywhere: what the run before has left may take a moment to end.
+        # Start anywhere in it: servers of the previous run may take a moment to end.
         start, first = random.randrange(_EACH), _FIRST + share * _EACH
         return lock, cycle([*range(first + start, first + _EACH), *range(first, first + start)])
     raise RuntimeError("other test runs have all the ports of this machine")
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, and that was not given to another server of this run.
+    """Return a loopback port that is free, and was not returned before in this run.
 
-    :raises RuntimeError: when all are taken.
+    :raises RuntimeError: if all are in use.
     """
     _, ports = _share()
     for port in islice(ports, _EACH):
@@ -76,12 +76,12 @@ def free_port() -> int:
     raise RuntimeError("no port is free on this machine")
 
 
-# Seconds after which what did not happen does not come any more, on however busy a machine.
+# Timeout in seconds for events that must happen, generous enough for a busy machine.
 HANGS = 200.0
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = HANGS) -> None:
-    """Wait until something is so.
+    """Wait until a condition is true.
 
     :raises TimeoutError: naming ``what``.
     """
@@ -93,18 +93,18 @@ def wait_until(true: Callable[[], object], what: str, seconds: float = HANGS) ->
 
 
 def listening(port: int) -> bool:
-    """Whether something accepts connections on a loopback port."""
+    """Return whether a loopback port accepts connections."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# What was started since the last look, or still runs: whose logs a failure wants.
+# Processes started since the last report, or still running: a failure shows their logs.
 took_part: list[Process] = []
 
 
 class Process:
-    """A child process with its output in a file, stopped for certain at the end."""
+    """A child process with its output in a file."""
 
     def __init__(self, command: list[str], log: Path, **options: object) -> None:
         self.log = log
@@ -118,7 +118,7 @@ class Process:
         return self.log.read_text("utf-8", "replace")
 
     def last_words(self, lines: int = 60) -> str:
-        """The end of its output, also when the file is gone since it was stopped."""
+        """Return the end of its output, even if the file was removed after it stopped."""
         with suppress(OSError):
             self._last_words = "\n".join(self.output().splitlines()[-lines:])
         return self._last_words
@@ -128,7 +128,7 @@ class Process:
             self.popen.send_signal(number)
 
     def stop(self, number: int = SIGTERM, seconds: float = 10.0) -> int:
-        """End it; returns its exit code, negative for a signal."""
+        """Stop it; return its exit code, negative for a signal."""
         self.signal(SIGCONT)
         self.signal(number)
         try:

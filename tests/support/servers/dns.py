@@ -1,4 +1,4 @@
-"""A DNS server on loopback, UDP and TCP, whose answers and moods a test decides."""
+"""A DNS server on loopback, UDP and TCP, whose answers and failures a test chooses."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 import dns.rrset
 
-# Moods. A number of seconds is one as well: the answer comes that late.
+# Moods: ways to fail. A number of seconds is one too: the delay of the answer.
 NEVER = "never"
 SERVFAIL = "servfail"
 TRUNCATED = "truncated"
 FORGED = "forged"
-# The end of the answer is missing.
+# The answer is truncated in the middle.
 CUT = "cut"
-# An answer of 14 KB over TCP, made at once.
+# An answer of 14 KB over TCP, generated at once.
 LONG = "long"
-# Over TCP alone it never answers.
+# It never answers over TCP.
 SILENT_TCP = "silent tcp"
-# Responses to a question with EDNS; one without is answered.
+# Responses to a query with EDNS; queries without EDNS are answered.
 FORMERR, NOTIMP, BADVERS = "formerr", "notimp", "badvers"
-# Over TCP alone it answers another question.
+# It answers a different question over TCP.
 MISLED = "misled"
-# The name is written back in capitals.
+# The name in the answer is in capitals.
 SHOUTED = "shouted"
 
 # A TXT record without data, which RFC 1035 does not allow.
@@ -46,18 +46,18 @@ Zones = Mapping[str, Sequence[dns.rdata.Rdata]]
 
 
 def record(rdtype: str, text: str) -> dns.rdata.Rdata:
-    """A record in the form of zone files."""
+    """Return a record from the format of zone files."""
     return dns.rdata.from_text("IN", rdtype, text, origin=dns.name.root, relativize=False)
 
 
 def txt(*strings: str | bytes) -> dns.rdata.Rdata:
-    """A TXT record of strings that need no quoting."""
+    """Return a TXT record of strings that need no quoting."""
     octets = [string.encode() if isinstance(string, str) else string for string in strings]
     return dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, dns.rdatatype.TXT, octets)
 
 
 def addresses(*texts: str) -> list[dns.rdata.Rdata]:
-    """A and AAAA records."""
+    """Return A and AAAA records."""
     return [record("AAAA" if ":" in text else "A", text) for text in texts]
 
 
@@ -71,7 +71,7 @@ def _text(name: dns.name.Name) -> str:
 
 def _long(query: dns.message.Message) -> bytes:
     texts = [f"text {number} of the many that some domains have".encode() for number in range(240)]
-    # The name that was asked for, TXT, IN, TTL, length, and one string.
+    # The queried name, TXT, IN, TTL, length, and one string.
     records = [struct.pack("!HHHIHB", 0xC00C, 16, 1, 300, len(text) + 1, len(text)) + text for text in texts]
     head = dns.message.make_response(query)
     head.use_edns(False)
@@ -80,12 +80,12 @@ def _long(query: dns.message.Message) -> bytes:
 
 
 class DnsServer:
-    """Answers from ``zones`` (names in lower case, without final dot), NXDOMAIN for all others.
+    """Answers from ``zones`` (names in lower case, without final dot); NXDOMAIN for other names.
 
-    :param tcp: whether it listens on TCP as well.
-    :ivar moods: what the server does instead of answering, by name, ``(name, type)`` or ``.suffix``.
-    :ivar questions: ``(name, type, protocol)`` of everything that was asked, in order.
-    :ivar ttl: of every record, and of a negative answer.
+    :param tcp: whether it also listens on TCP.
+    :ivar moods: how the server fails, by name, ``(name, type)`` or ``.suffix``.
+    :ivar questions: ``(name, type, protocol)`` of every query, in order.
+    :ivar ttl: of every record, and of negative answers.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class DnsServer:
         return socket.AF_INET6 if ":" in self._host else socket.AF_INET
 
     def asked(self, name: str, rdtype: str) -> int:
-        """How often a question was asked over UDP."""
+        """Return how often a question was received over UDP."""
         return self.questions.count((name, rdtype, "udp"))
 
     def stop(self) -> None:
@@ -250,7 +250,7 @@ class DnsServer:
             response.set_rcode(dns.rcode.NXDOMAIN)
 
     def _forgeries(self, query: dns.message.Message) -> Iterator[bytes]:
-        """One under another number, and one to another question."""
+        """Yield a response with a wrong id, and one to another question."""
         response = dns.message.make_response(query)
         response.answer.append(dns.rrset.from_rdata_list(query.question[0].name, 300, [txt("v=spf1 +all")]))
         response.id = (query.id + 1) % 65536

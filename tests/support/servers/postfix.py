@@ -60,15 +60,15 @@ sasldb_path: {file}
 
 
 class Postfix:
-    """A Postfix that asks a policy service, started by the constructor.
+    """A Postfix that uses a policy service, started by the constructor.
 
     :param asked: stage (a key of :data:`STAGES`) to the policy endpoints asked there, each such as
         ``inet:127.0.0.1:10225`` or ``unix:/path``.
-    :param domains: domains that mail from others is accepted for; what else is relayed for who has logged in.
+    :param domains: local domains; other mail is relayed only for authenticated clients.
     :param users: names to passwords for a real AUTH PLAIN.
-    :param parameters: of main.cf; they win over those made here.
+    :param parameters: of main.cf; they override the defaults here.
     :param submission: ``-o`` lines of a submission service in master.cf, which listens on ``submission_port`` then.
-    :raises unittest.SkipTest: when Postfix is not installed, or the tests are not run by root.
+    :raises unittest.SkipTest: if Postfix is not installed, or the tests do not run as root.
     """
 
     def __init__(
@@ -158,17 +158,17 @@ class Postfix:
         (self.directory / "etc" / "master.cf").write_text(services)
         main = self.directory / "etc" / "main.cf"
         main.write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-        # Postfix waits before it reads a file that was changed this second.
+        # Postfix waits before it reads a file that was modified within the last second.
         os.utime(main, (1e9, 1e9))
 
     def log_text(self) -> str:
-        """What Postfix logged."""
+        """Return the log of Postfix."""
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
     def delivered(self, count: int, seconds: float = HANGS) -> list[Message]:
-        """Wait for a number of messages in the mailbox; returns them, one for each recipient.
+        """Wait for ``count`` messages in the mailbox; return them, one for each recipient.
 
-        :raises TimeoutError: when fewer have come.
+        :raises TimeoutError: if fewer arrive.
         """
         new = self.directory / "mail" / "box" / "new"
         wait_until(lambda: len(list(new.iterdir())) >= count, f"delivery of {count} messages", seconds)
@@ -176,7 +176,7 @@ class Postfix:
 
     def stop(self) -> None:
         """Stop it and remove its directory."""
-        # What was started is a shell that waits for the master, and ends with it.
+        # The process is a shell that waits for master(8), and ends with it.
         master = self.directory / "queue" / "pid" / "master.pid"
         if master.exists() and self._process.popen.poll() is None:
             os.kill(int(master.read_text()), signal.SIGTERM)

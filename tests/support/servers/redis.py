@@ -1,4 +1,4 @@
-"""Private Redis servers and Sentinels, each in a directory of its own."""
+"""Private Redis servers and Sentinels, each in its own directory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Authority:
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key of a server, whose name or address it is."""
+        """Return certificate and key for a server name or address."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternative: x509.GeneralName
         try:
@@ -62,10 +62,10 @@ class Authority:
 
 
 class RedisProcess:
-    """One redis-server on a loopback port and a unix socket. It forgets everything when it ends.
+    """A redis-server on a loopback port and a unix socket, without persistence.
 
-    :ivar port, path: where it listens; they stay when it is started again.
-    :param options: more of its options; ``{"tls": (certificate, key)}`` makes the port a TLS port.
+    :ivar port, path: where it listens; kept when it is restarted.
+    :param options: further options; ``{"tls": (certificate, key)}`` makes the port a TLS port.
     """
 
     def __init__(self, folder: Path, password: str = "", tls: tuple[Path, Path] | None = None, **options: str) -> None:
@@ -76,7 +76,7 @@ class RedisProcess:
         self.port = free_port()
         self.path = str(folder / "redis.sock")
         self.options = {
-            # Its title would be written over the environment, by which an interrupted run is found.
+            # Its process title would overwrite the environment, which guard.py needs.
             "set-proc-title": "no",
             "save": "",
             "appendonly": "no",
@@ -95,16 +95,16 @@ class RedisProcess:
         self.process: Process | None = None
 
     def start(self) -> RedisProcess:
-        """Start it, or start it again; returns when it answers."""
+        """Start or restart it; return when it answers."""
         words = [word for name, value in self.options.items() for word in (f"--{name}", value)]
         self.process = Process([self._program, *words], self.folder / "redis.log")
         wait_until(self._answers, "the start of redis-server")
         return self
 
     def command(self, *words: str) -> Any:
-        """Send one command over the unix socket, logged in; returns the answer.
+        """Send a command over the unix socket, authenticated; return the reply.
 
-        :raises hiredis.ReplyError: when the answer is an error.
+        :raises hiredis.ReplyError: if the reply is an error.
         """
         login = [("AUTH", self.password)] if self.password else []
         with socket.socket(socket.AF_UNIX) as connection:
@@ -124,12 +124,12 @@ class RedisProcess:
         return answer
 
     def clients(self) -> list[str]:
-        """The other connections that it has, as CLIENT LIST tells them."""
+        """Return its other connections, as shown by CLIENT LIST."""
         lines = str(self.command("CLIENT", "LIST", "TYPE", "normal")).splitlines()
         return [line for line in lines if "cmd=client|list" not in line]
 
     def hang(self) -> None:
-        """Stop it from doing anything; the kernel still accepts connections for it. Returns when it stands still."""
+        """Suspend it; the kernel still accepts connections. Returns when it is suspended."""
         assert self.process is not None
         self._signal(signal.SIGSTOP)
         state = Path(f"/proc/{self.process.popen.pid}/stat")
@@ -139,12 +139,12 @@ class RedisProcess:
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it with no chance to do anything."""
+        """Kill it (SIGKILL)."""
         if self.process:
             self.process.stop(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it for certain."""
+        """Stop it, even if it is suspended."""
         if self.process:
             self.process.stop(signal.SIGKILL)
 
@@ -163,12 +163,12 @@ class RedisProcess:
 
 
 class SentinelGroup:
-    """A master, a replica and three Sentinels, which take half a second to believe that a master is down.
+    """A master, a replica and three Sentinels, which consider a master down after half a second.
 
     :ivar servers: of ``[Redis] sentinel_servers``.
     :param password: of master and replica.
     :param sentinel_password: of the Sentinels.
-    :param authority: signs their certificates: all of them speak TLS then.
+    :param authority: signs their certificates; all of them then use TLS.
     """
 
     name = "mail"
@@ -181,7 +181,7 @@ class SentinelGroup:
         self.sentinel_password = sentinel_password
         self.authority = authority
         tls = authority.issue("127.0.0.1") if authority else None
-        # What they need to trust each other.
+        # The files with which they authenticate each other.
         self._tls = {"tls-replication": "yes", "tls-ca-cert-file": str(authority.path)} if authority else {}
         self.master = RedisProcess(folder / "a", password, tls, **self._tls)
         self.replica = RedisProcess(folder / "b", password, tls, replicaof=f"127.0.0.1 {self.master.port}", **self._tls)
@@ -194,9 +194,9 @@ class SentinelGroup:
         return " ".join(f"127.0.0.1:{port}" for port in self.ports)
 
     def start(self, failover: bool = True) -> SentinelGroup:
-        """Start all; returns when the Sentinels can be asked.
+        """Start all; return when the Sentinels answer.
 
-        :param failover: not before the replica has its copy and the Sentinels know each other, which takes seconds.
+        :param failover: also wait until the replica is synchronized and the Sentinels know each other (seconds).
         """
         self.master.options["repl-diskless-sync-delay"] = "0"
         self.master.start()
@@ -232,7 +232,7 @@ class SentinelGroup:
         self.ports.append(port)
 
     def _listening(self, port: int) -> str:
-        """The lines of a Sentinel's configuration about its port."""
+        """Return the lines for the port in the configuration of a Sentinel."""
         if self.authority is None:
             return f"port {port}\n"
         options = {name: value for name, value in self.master.options.items() if name.startswith("tls-")}
@@ -240,9 +240,9 @@ class SentinelGroup:
         return "".join(f"{name} {value}\n" for name, value in options.items())
 
     def command(self, port: int, *words: str) -> Any:
-        """Send a command to a Sentinel, logged in; returns the answer, which may be an error.
+        """Send a command to a Sentinel, authenticated; return the reply, which may be an error.
 
-        :raises OSError: when it cannot be asked.
+        :raises OSError: if it does not respond.
         """
         login = [("AUTH", self.sentinel_password)] if self.sentinel_password else []
         with self._connect(port) as connection:

@@ -1,4 +1,4 @@
-"""The service itself, as its users run it: ``twistd`` in a process of its own."""
+"""The service as users run it: ``twistd`` in a separate process."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.support.servers.common import HANGS, Process, free_port, listening, w
 
 Options = Mapping[str, Mapping[str, object]]
 
-# For what no answer may be late in, however slow the machine is.
+# Generous timeouts, for tests in which no answer may time out on a slow machine.
 PATIENT: Options = {"CHAPPS": {"request_timeout": 30}}
 
 # The default listeners, and the section that configures each.
 _LISTENERS = {"outbound": "OutboundQuotaPolicy", "greylisting": "GreylistingPolicy", "inbound": "SPFEnforcementPolicy"}
 
-# How it ends when it was told to, and nothing went wrong: twistd ends by the signal then.
+# Its exit codes after a normal stop: twistd ends by the signal.
 CLEAN = (0, -signal.SIGTERM)
 
 _ESTABLISHED = "01"  # in /proc/net/tcp
@@ -45,8 +45,8 @@ _ESTABLISHED = "01"  # in /proc/net/tcp
 class Service:
     """A service with its files in a temporary directory.
 
-    :param options: of chapps.ini, by section and name; they win over those made here.
-    :param directory: where its files are, of an earlier service; a new one when ``None``.
+    :param options: of chapps.ini, by section and name; they override the defaults here.
+    :param directory: with the files of an earlier service; ``None`` for a new one.
     """
 
     def __init__(self, options: Options | None = None, directory: Path | None = None) -> None:
@@ -79,10 +79,10 @@ class Service:
     # --- the process ---
 
     def start(self, environment: Mapping[str, str] | None = None, prefix: Sequence[str] = (), **popen: Any) -> Service:
-        """Start it, and wait until all its listeners on TCP accept connections.
+        """Start it, and wait until all its TCP listeners accept connections.
 
-        :param prefix: of the command line: a program that starts it.
-        :raises RuntimeError: with its log, when it ends instead.
+        :param prefix: of the command line: a program that runs it.
+        :raises RuntimeError: with its log, if it ends instead.
         """
         self.launch(environment, prefix, **popen)
         wait_until(lambda: self.has_ended or self.is_listening, "the service listening")
@@ -91,17 +91,17 @@ class Service:
         return self
 
     def set_up_database(self) -> Service:
-        """Make the tables on a database server, as an administrator's ``admin db-setup`` does."""
+        """Create the tables on a database server with ``admin db-setup``."""
         set_up(load(str(self.config)))
         return self
 
     def wait_ready(self) -> Service:
-        """Wait until database and state store answer it."""
+        """Wait until it is ready (``/ready``)."""
         wait_until(lambda: self.http("/ready")[0] == 200, "the service ready")
         return self
 
     def launch(self, environment: Mapping[str, str] | None = None, prefix: Sequence[str] = (), **popen: Any) -> Process:
-        """Start it, and do not wait."""
+        """Start it without waiting."""
         twistd = Path(sys.executable).with_name("twistd")
         command = [*prefix, str(twistd), "-n", "--pidfile=", "chapps", "--config", str(self.config)]
         env = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
@@ -135,17 +135,17 @@ class Service:
         return self._process
 
     def memory(self) -> int:
-        """Bytes of its resident memory."""
+        """Its resident memory in bytes."""
         pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGESIZE")
 
     def cpu_seconds(self) -> float:
-        """What it has used of the processors, with all its threads."""
+        """The CPU time that it has used, with all threads."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def open_connections(self, listener: str = "outbound") -> set[str]:
-        """The clients, as hexadecimal address and port, that are connected to a listener."""
+        """Return the clients connected to a listener, as hexadecimal address and port."""
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         ours = f":{self.ports[listener]:04X}"
         return {row[2] for row in rows if row[1].endswith(ours) and row[3] == _ESTABLISHED}
@@ -154,11 +154,11 @@ class Service:
         self._running.signal(number)
 
     def kill(self) -> None:
-        """End it without a warning."""
+        """Kill it (SIGKILL)."""
         self._running.stop(signal.SIGKILL)
 
     def stop(self) -> int:
-        """Ask it to end, and wait; returns its exit code."""
+        """Stop it (SIGTERM); return its exit code."""
         return self._running.stop() if self._process else 0
 
     def remove(self) -> None:
@@ -166,15 +166,15 @@ class Service:
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    # --- what it says ---
+    # --- output ---
 
     def log(self) -> str:
-        """What twistd wrote."""
+        """Return the log of twistd."""
         path = self.directory / "service.log"
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
     def decisions(self) -> str:
-        """What it decided, one line each."""
+        """Return the decision log."""
         return (self.directory / "decisions.log").read_text("utf-8", "replace")
 
     @property
@@ -182,15 +182,15 @@ class Service:
         return (self.directory / "api-token").read_text().strip()
 
     def client(self, listener: str = "outbound", timeout: float = HANGS) -> PolicyClient:
-        """A new connection to one of its policy listeners."""
+        """Return a new connection to one of its policy listeners."""
         return PolicyClient(("127.0.0.1", self.ports[listener]), timeout)
 
     def endpoint(self, listener: str = "outbound") -> str:
-        """A policy listener as Postfix names it."""
+        """Return the address of a policy listener in the notation of Postfix."""
         return f"inet:127.0.0.1:{self.ports[listener]}"
 
     def http(self, path: str, method: str = "GET", body: object = None) -> tuple[int, Any]:
-        """Ask its HTTP API; returns status and decoded JSON."""
+        """Send an HTTP request; return status and decoded JSON."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         url = f"http://127.0.0.1:{self.ports['api']}{path}"
@@ -203,7 +203,7 @@ class Service:
             return error.code, json.load(error)
 
     def remaining(self, user: str) -> int:
-        """What ``/live/quota/`` says a user has left."""
+        """Return the remaining quota of a user, from ``/live/quota/``."""
         status, reply = self.http(f"/live/quota/0?name={user}")
         if status != 200:
             raise AssertionError(f"/live/quota/ answered {status}: {reply}")
@@ -213,22 +213,22 @@ class Service:
 
     @property
     def database(self) -> str:
-        """URL of its SQLite file."""
+        """The URL of its SQLite file."""
         return f"sqlite:///{self.directory}/chapps.sqlite3"
 
     def add_user(self, name: str, quota: int, domains: Sequence[str] = (), emails: Sequence[str] = ()) -> None:
-        """Put a user into the book. To be called when the service has made its database."""
+        """Add a user to the book. Call it after the service has created its database."""
         with Book(self.database) as book:
             book.user(name, quota, domains, emails)
 
     def add_domain(self, name: str, greylist: bool = False, check_spf: bool = False) -> None:
-        """Put a recipient domain with its flags into the book."""
+        """Add a recipient domain with its flags to the book."""
         with Book(self.database) as book:
             book.domain(name, greylist, check_spf)
 
 
 class Book:
-    """Writes into a database behind the service's back: one transaction."""
+    """Writes directly to a database, in one transaction."""
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url, poolclass=NullPool)
@@ -243,7 +243,7 @@ class Book:
         self._connection.close()
 
     def user(self, name: str, quota: int, domains: Sequence[str] = (), emails: Sequence[str] = ()) -> None:
-        """Add a user, and what belongs to the user."""
+        """Add a user, and what is linked to the user."""
         user = self._entry("users", name=name)
         self._link("quota_user", user, quota_id=self._entry("quotas", quota=quota, name=f"{quota} a day"))
         for domain in domains:
@@ -252,7 +252,7 @@ class Book:
             self._link("email_user", user, email_id=self._entry("emails", name=email))
 
     def domain(self, name: str, greylist: bool = False, check_spf: bool = False) -> int:
-        """Add a domain, unless it is there; returns its id."""
+        """Add a domain unless it exists; return its id."""
         return self._entry("domains", name=name, greylist=greylist, check_spf=check_spf)
 
     def _entry(self, table: str, **row: object) -> int:
@@ -274,9 +274,9 @@ class Book:
 
 @cache
 def shared_service() -> Service:
-    """The service with the default options that all tests of this run ask, save those that do something to theirs.
+    """Return a service with the default options, shared by all tests of this run that do not disturb it.
 
-    What a test puts into its book and asks about has names of its own: see :func:`new_name`.
+    Tests use unique names in its book and in requests: see :func:`new_name`.
     """
     service = Service(PATIENT)
     atexit.register(service.remove)
@@ -284,7 +284,7 @@ def shared_service() -> Service:
 
 
 def started(test: unittest.TestCase, options: Options | None = None) -> Service:
-    """A service that runs as long as the test; ann has a large quota there, and may send as example.com."""
+    """Return a service for the duration of a test. ann has a large quota, and may send as example.com."""
     service = Service(options)
     test.addCleanup(service.remove)
     service.start().wait_ready()
@@ -293,7 +293,7 @@ def started(test: unittest.TestCase, options: Options | None = None) -> Service:
 
 
 def new_name(stem: str) -> str:
-    """A name that no other test of this run has for something."""
+    """Return a name that is unique in this run."""
     return f"{stem}{next(_names)}"
 
 

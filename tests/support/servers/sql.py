@@ -1,4 +1,4 @@
-"""Private database servers: PostgreSQL and MariaDB, each with its data in a directory of its own."""
+"""Private database servers: PostgreSQL and MariaDB, each with its own data directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.servers.common import Process, free_port, listening, program,
 
 
 def _as(user: str) -> dict[str, Any]:
-    """Options of a process for another user when root runs the tests: neither server serves root."""
+    """Return options to run a process as another user if the tests run as root, which both servers reject."""
     return {"user": user, "group": user, "extra_groups": [], "cwd": "/"} if os.getuid() == 0 else {}
 
 
@@ -31,10 +31,10 @@ def _newest(pattern: str) -> list[str]:
 
 
 class _Server:
-    """What both have in common.
+    """The base of both servers.
 
     :ivar port: TCP port on 127.0.0.1.
-    :ivar socket: what ``db_host`` names for a unix socket.
+    :ivar socket: the value of ``db_host`` for a unix socket.
     """
 
     kind: ClassVar[str]
@@ -54,7 +54,7 @@ class _Server:
         raise NotImplementedError
 
     def ensure(self) -> None:
-        """Start it, unless it runs."""
+        """Start it unless it is running."""
         if self._process is None or self._process.popen.poll() is not None:
             self.start()
 
@@ -62,11 +62,11 @@ class _Server:
         raise NotImplementedError
 
     def execute(self, statement: str, database: str = "") -> list[tuple[object, ...]]:
-        """Run a statement as the administrator, in a transaction of its own."""
+        """Run a statement as the administrator, in its own transaction."""
         raise NotImplementedError
 
     def adapter(self, database: str, *, unix: bool = False, pool_size: int = 8) -> PolicyConfigAdapter:
-        """The configuration of the service for a database here. The password is ``secret``."""
+        """Return the configuration of the service for a database on this server. The password is ``secret``."""
         return PolicyConfigAdapter(
             adapter=self.kind,
             db_host=self.socket if unix else "127.0.0.1",
@@ -77,7 +77,7 @@ class _Server:
         )
 
     def new_database(self) -> str:
-        """The name of a new, empty database."""
+        """Create an empty database; return its name."""
         self._databases += 1
         name = f"book{self._databases}"
         self._create(name)
@@ -93,19 +93,19 @@ class _Server:
             raise RuntimeError(f"{self.kind} did not start: {process.output()}")
 
     def signal(self, number: int) -> None:
-        """Send a signal to all of the server's processes; those of PostgreSQL are no one process group."""
+        """Send a signal to all processes of the server; those of PostgreSQL are in different process groups."""
         if self._process is not None and self._process.popen.poll() is None:
             for process in family([self._process.popen.pid]):
                 with suppress(ProcessLookupError):
                     os.kill(process, number)
 
     def pause(self) -> None:
-        """Let it hang: connections stay, and are even accepted, but nothing is answered."""
+        """Suspend it: connections stay open, and are still accepted, but it does not respond."""
         self.signal(signal.SIGSTOP)
         wait_until(self._stands_still, f"{self.kind} standing still")
 
     def _stands_still(self) -> bool:
-        """Whether each of its threads is stopped, or has ended and nobody has taken notice."""
+        """Return whether each of its threads is stopped, or a zombie."""
         assert self._process is not None
         for process in family([self._process.popen.pid]):
             for thread in Path(f"/proc/{process}/task").glob("*/stat"):
@@ -118,7 +118,7 @@ class _Server:
         self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it without notice."""
+        """Kill it (SIGKILL)."""
         self.resume()
         self.signal(signal.SIGKILL)
         if self._process is not None:
@@ -138,14 +138,14 @@ class PostgreSQL(_Server):
         initdb = program("initdb", *_newest("/usr/lib/postgresql/*/bin/initdb"))
         self._server = program("postgres", str(Path(initdb).parent / "postgres"))
         super().__init__()
-        # The locale C is that in which the database folds the case of no other letters than ASCII's.
+        # In the locale C, the database folds only ASCII letters.
         command = [initdb, "-D", str(self.data), "-U", "admin", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run(command, check=True, capture_output=True, **_as(self.owner))
         rules = self.data / "pg_hba.conf"
         rules.write_text("local all all trust\nhost all admin all trust\nhost all all all scram-sha-256\n")
 
     def start(self) -> None:
-        # A server that was killed leaves its locks behind.
+        # A killed server leaves its lock files behind.
         for lock in (self.data / "postmaster.pid", *self.directory.glob(".s.PGSQL.*")):
             lock.unlink(missing_ok=True)
         settings = {
@@ -202,7 +202,7 @@ class MariaDB(_Server):
             "port": self.port,
             "bind-address": "127.0.0.1",
             "pid-file": self.directory / "pid",
-            # Written at each commit, though not to the disk: what was committed is there after a kill.
+            # Written at each commit, but not flushed to disk: commits survive a kill.
             "innodb-flush-log-at-trx-commit": 2,
             "innodb-buffer-pool-size": "32M",
             "innodb-log-file-size": "8M",
@@ -232,10 +232,10 @@ class MariaDB(_Server):
 
 
 class PgBouncer:
-    """A pooler in front of a PostgreSQL, with the settings that Debian's package has where none are named.
+    """PgBouncer in front of a PostgreSQL server; other settings are those of the Debian package.
 
-    :param mode: ``session`` or ``transaction``: for how long a client keeps its connection to the server.
-    :param size: connections to the server for one user and database.
+    :param mode: ``session`` or ``transaction``: how long a client keeps its server connection.
+    :param size: server connections per user and database.
     """
 
     def __init__(self, server: PostgreSQL, mode: str, size: int) -> None:
@@ -262,7 +262,7 @@ class PgBouncer:
 
 @contextmanager
 def running(server: type[PostgreSQL] | type[MariaDB]) -> Iterator[PostgreSQL | MariaDB]:
-    """A server that is started now and gone afterwards."""
+    """Yield a server that runs for the duration of the context."""
     instance = server()
     try:
         instance.start()

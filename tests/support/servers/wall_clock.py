@@ -1,4 +1,4 @@
-"""A wall clock that can be set while programs run by it: libfaketime (Debian: libfaketime)."""
+"""A wall clock that can be set while programs run, with libfaketime (Debian: libfaketime)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libf
 
 
 class WallClock:
-    """The time of day of the programs that are started with its :attr:`environment`. Durations stay true.
+    """The time of day for programs that are started with its :attr:`environment`. Monotonic clocks are unaffected.
 
-    :param folder: where its file is.
-    :raises unittest.SkipTest: without libfaketime; with ``CI=true`` that is a failure instead.
+    :param folder: directory of its file.
+    :raises unittest.SkipTest: without libfaketime; with ``CI=true`` the test fails instead.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,16 +26,16 @@ class WallClock:
         self.set(0)
 
     def set(self, ahead: int) -> None:
-        """Set it, by so many seconds ahead of the true time."""
+        """Set it ``ahead`` seconds ahead of the real time."""
         new = self._file.with_name("new")
         new.write_text(f"{ahead:+d}\n")
         new.replace(self._file)
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What a program's environment must have besides."""
+        """Variables to add to the environment of a program."""
         return {
-            # With libc's malloc: jemalloc, which Redis uses, asks for the time before libfaketime can tell it.
+            # With malloc of libc: jemalloc, which Redis uses, reads the time before libfaketime is initialized.
             "LD_PRELOAD": f"{self._library}:libc.so.6",
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
