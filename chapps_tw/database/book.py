@@ -95,24 +95,24 @@ class Book:
 
     async def ping(self) -> None:
         """Return when the database answers. Logs if the schema has changed since the start."""
-        remark = await self._coalescer.join("ping", lambda: self._breaker.ask(self._probe, self._deadline))
+        remark = await self._coalescer.join("ping", lambda: self._breaker.call(self._probe, self._deadline))
         if remark and remark != self._remark:
             self._log.warn("{remark}", remark=remark)
         self._remark = remark
 
     def _look_up(self, operation: str, about: tuple[str, ...], work: Callable[[Connection], T]) -> Deferred[T]:
-        def ask() -> Deferred[T]:
-            return self._ask(operation, partial(self._read, work), self._deadline)
+        def query() -> Deferred[T]:
+            return self._call(operation, partial(self._read, work), self._deadline)
 
-        return self._coalescer.join((operation, *about), ask)
+        return self._coalescer.join((operation, *about), query)
 
-    def _ask(
+    def _call(
         self, operation: str, work: Callable[[], T], deadline: float, give_up: Callable[[], bool] = always
     ) -> Deferred[T]:
-        """See :meth:`~chapps_tw.database.breaker.Breaker.ask`. Calls that fail at once are not timed."""
+        """See :meth:`~chapps_tw.database.breaker.Breaker.call`. Calls that fail at once are not timed."""
         if self.problem:
-            return self._breaker.ask(work, deadline, give_up)
-        return self._breaker.ask(work, deadline, give_up).addBoth(self._watch(operation))
+            return self._breaker.call(work, deadline, give_up)
+        return self._breaker.call(work, deadline, give_up).addBoth(self._watch(operation))
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:

@@ -77,7 +77,7 @@ class Breaker:
         self._next_probe: IDelayedCall | None = None
         self._stopped = False
 
-    def ask(self, work: Callable[[], T], deadline: float, give_up: Callable[[], bool] = always) -> Deferred[T]:
+    def call(self, work: Callable[[], T], deadline: float, give_up: Callable[[], bool] = always) -> Deferred[T]:
         """Do some work in a thread.
 
         :param deadline: seconds until the result fails, although the thread continues.

@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 
 class _Call(Generic[T]):
-    def __init__(self, ask: Callable[[], Deferred[T]]) -> None:
-        self.ask = ask
+    def __init__(self, query: Callable[[], Deferred[T]]) -> None:
+        self.query = query
         self.waiters: list[Deferred[T]] = []
 
     def finish(self, result: T | Failure) -> None:
@@ -35,14 +35,14 @@ class Coalescer:
         self._next: dict[Hashable, _Call[object]] = {}
         self._running: set[Hashable] = set()
 
-    def join(self, key: Hashable, ask: Callable[[], Deferred[T]]) -> Deferred[T]:
+    def join(self, key: Hashable, query: Callable[[], Deferred[T]]) -> Deferred[T]:
         """Return the result of a query. Cancelling it does not affect other callers.
 
         :param key: equal for identical queries.
         """
         call = self._next.get(key)
         if call is None:
-            call = self._next[key] = _Call(ask)  # type: ignore[arg-type]
+            call = self._next[key] = _Call(query)  # type: ignore[arg-type]
             if key not in self._running:
                 self._reactor.callLater(0, self._begin, key)
         waiter: Deferred[T] = Deferred()
@@ -55,7 +55,7 @@ class Coalescer:
         if not call.waiters:
             return
         self._running.add(key)
-        call.ask().addBoth(self._finished, key, call)
+        call.query().addBoth(self._finished, key, call)
 
     def _finished(self, result: object, key: Hashable, call: _Call[object]) -> None:
         self._running.discard(key)

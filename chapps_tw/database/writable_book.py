@@ -111,18 +111,18 @@ class WritableSqlBook(Book):
     async def remove_from_outbox(self, ids: Sequence[str]) -> None:
         """Delete rows of the invalidation outbox. Ids that do not exist are ignored."""
         removal = partial(write, self._engine, partial(outbox.remove, ids=ids))
-        await self._connections.run(self._ask, "drops", removal, self._bulk_deadline)
+        await self._connections.run(self._call, "drops", removal, self._bulk_deadline)
 
     async def _fetch(
         self, work: Callable[[Connection], T], operation: str = "list", deadline: float | None = None
     ) -> T:
         deadline = deadline or self._bulk_deadline
-        return await self._connections.run(self._ask, operation, partial(self._read, work), deadline)
+        return await self._connections.run(self._call, operation, partial(self._read, work), deadline)
 
     async def _store(self, edit: Edit) -> Stored[Entry | None]:
         permit = Permit()
         transaction = partial(transact, self._engine, partial(apply, edit=edit), permit, partial(_taken, edit))
-        return await self._connections.run(self._ask, "change", transaction, self._bulk_deadline, permit.give_up)
+        return await self._connections.run(self._call, "change", transaction, self._bulk_deadline, permit.give_up)
 
 
 def _affected(stale: StaleKeys) -> int | None:

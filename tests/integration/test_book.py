@@ -1,4 +1,4 @@
-"""What the policies are told from the database, on each kind of it."""
+"""Lookups of the policies, on each kind of database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BookTests(BookCase):
         self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, None))
         self.assertEqual(await self.book.quota_of("carol"), UNKNOWN)
 
-    async def test_user_names_compare_exactly_but_for_their_case(self) -> None:
+    async def test_user_names_are_compared_exactly_except_for_case(self) -> None:
         await self.user("Alice", domains=[await self.domain("example.com")])
         await self.user("müller")
         for name in ("alice ", " alice", "álice", "alice\u200b", "muller", "mueller"):
@@ -69,13 +69,13 @@ class BookTests(BookCase):
         ):
             self.assertEqual(await self.book.senders_of(user, domain, email), answer, (user, domain, email))
 
-    async def test_addresses_compare_exactly_but_for_their_case(self) -> None:
+    async def test_addresses_are_compared_exactly_except_for_case(self) -> None:
         await self.user("alice", emails=[await self.email("Sales@example.com")])
         self.assertTrue((await self.book.senders_of("alice", "", "sales@example.com")).email)
         for other in ("säles@example.com", "sales @example.com", "sales+x@example.com"):
             self.assertFalse((await self.book.senders_of("alice", "", other)).email, other)
 
-    async def test_domains_are_found_however_they_were_stored(self) -> None:
+    async def test_domains_are_found_in_any_stored_form(self) -> None:
         asked = {
             "Example.COM": "example.com",
             "Bücher.example": "xn--bcher-kva.example",
@@ -94,7 +94,7 @@ class BookTests(BookCase):
             self.assertEqual(grant, SenderGrant(True, False, False, True), domain)
 
     def foreign_rows(self, names: tuple[str, ...], addresses: list[str]) -> None:
-        """Rows as somebody else wrote them, all linked to alice."""
+        """Insert rows as another program writes them, all linked to alice."""
         with self.engine.begin() as connection:
             connection.execute(insert(users), [{"id": 1, "name": "alice"}])
             for id, (name, address) in enumerate(zip(names, addresses, strict=True), 1):
@@ -112,7 +112,7 @@ class BookTests(BookCase):
     async def test_an_unknown_domain_has_no_flags(self) -> None:
         self.assertEqual(await self.book.flags_of("example.net"), DomainFlags(False, False, False))
 
-    async def test_the_same_question_at_once_is_one_query(self) -> None:
+    async def test_identical_concurrent_lookups_are_one_query(self) -> None:
         seen = Statements(self.engine)
         await self.user("somebody")
         seen.seen.clear()
@@ -120,13 +120,13 @@ class BookTests(BookCase):
         self.assertEqual(answers, [QuotaGrant(True, None)] * 100)
         self.assertEqual(len(seen.seen), 1)
 
-    async def test_different_questions_are_answered_apart(self) -> None:
+    async def test_different_lookups_are_separate_queries(self) -> None:
         for number in range(20):
             await self.user(f"user{number}", quotas=[await self.quota(f"q{number}", number + 1)])
         asked = [Deferred.fromCoroutine(self.book.quota_of(f"user{number}")) for number in range(20)]
         self.assertEqual([answer.limit for answer in await gatherResults(asked)], list(range(1, 21)))
 
-    async def test_one_who_goes_does_not_disturb_the_others(self) -> None:
+    async def test_a_cancelled_caller_does_not_affect_others(self) -> None:
         await self.user("alice")
         first, second = (Deferred.fromCoroutine(self.book.quota_of("alice")) for _ in range(2))
         first.cancel()
@@ -169,7 +169,7 @@ class BookOnMariaDB(OnMariaDB, BookTests):
         with self.engine.begin() as connection:
             connection.execute(text("ALTER TABLE users CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"))
         try:
-            await self.test_user_names_compare_exactly_but_for_their_case()
+            await self.test_user_names_are_compared_exactly_except_for_case()
             self.assertIsNone(await self.book.by_name("users", "álice"))
         finally:
             with self.engine.begin() as connection:
@@ -177,7 +177,7 @@ class BookOnMariaDB(OnMariaDB, BookTests):
 
 
 class CoalescerTests(SynchronousTestCase):
-    """Identical questions are asked once."""
+    """Identical concurrent lookups run once."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -188,7 +188,7 @@ class CoalescerTests(SynchronousTestCase):
         self.asked.append(Deferred())
         return self.asked[-1]
 
-    def test_a_question_asked_while_one_is_under_way_is_asked_after_it(self) -> None:
+    def test_a_lookup_during_an_identical_query_runs_after_it(self) -> None:
         first = self.coalescer.join("key", self.ask)
         self.clock.advance(0)
         later = [self.coalescer.join("key", self.ask) for _ in range(3)]
@@ -200,7 +200,7 @@ class CoalescerTests(SynchronousTestCase):
         self.asked[1].callback("after the change")
         self.assertEqual([self.successResultOf(each) for each in later], ["after the change"] * 3)
 
-    def test_a_failure_reaches_all_and_the_next_question_is_asked_again(self) -> None:
+    def test_a_failure_reaches_all_callers_and_the_next_lookup_runs_again(self) -> None:
         both = [self.coalescer.join("key", self.ask) for _ in range(2)]
         self.clock.advance(0)
         self.asked[0].errback(ValueError("no"))
@@ -211,7 +211,7 @@ class CoalescerTests(SynchronousTestCase):
         self.asked[1].callback("yes")
         self.assertEqual(self.successResultOf(again), "yes")
 
-    def test_a_question_that_nobody_waits_for_is_not_asked(self) -> None:
+    def test_a_query_without_waiting_callers_does_not_run(self) -> None:
         waiter = self.coalescer.join("key", self.ask)
         waiter.cancel()
         self.failureResultOf(waiter, CancelledError)
@@ -220,7 +220,7 @@ class CoalescerTests(SynchronousTestCase):
 
 
 class UrlTests(SynchronousTestCase):
-    """Where the options say the database is."""
+    """The URL of the database from the options."""
 
     def url(self, **options: Any) -> str:
         return database_url(PolicyConfigAdapter(**options), "s/e:c@r%t", "/data").render_as_string(False)
@@ -241,7 +241,7 @@ class UrlTests(SynchronousTestCase):
         self.assertTrue(self.url(**{**run, "db_host": "/run/postgresql/.s.PGSQL.99"}).endswith("postgresql&port=99"))
         self.assertIn("unix_socket=%2Frun%2Fdb.sock", self.url(adapter="mariadb", db_host="/run/db.sock"))
 
-    def test_a_url_wins_and_gets_the_driver_that_is_installed(self) -> None:
+    def test_a_url_takes_precedence_and_gets_our_driver(self) -> None:
         for given, url in (
             ("sqlite:////a/b.db", "sqlite+pysqlite:////a/b.db"),
             ("postgresql://u:p@h/d", "postgresql+psycopg://u:p@h/d"),
@@ -250,7 +250,7 @@ class UrlTests(SynchronousTestCase):
         ):
             self.assertEqual(self.url(adapter="postgresql", db_url=Secret(given)), url)
 
-    def test_a_url_that_is_no_use_is_refused_without_showing_it(self) -> None:
+    def test_an_invalid_url_is_rejected_without_showing_it(self) -> None:
         for given in ("opensesame", "oracle://u:opensesame@h/d", "postgresql://u:opensesame@h:port/d", "sqlite://"):
             error = self.assertRaises(ConfigError, self.url, db_url=Secret(given))
             self.assertIn("[PolicyConfigAdapter] db_url must", str(error))

@@ -1,4 +1,4 @@
-"""How many connections to the database there are, whatever becomes of them."""
+"""The number of connections to the database, also after failures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WITHOUT_LIMIT = {"mariadb": 0, "postgresql": -1}
 
 
 class ConnectionsTests(TestCase):
-    """A server of one's own. The mixin's ``kind`` says which."""
+    """A private server; ``kind`` of the subclass says which."""
 
     __test__ = False
     kind: ClassVar[type[PostgreSQL] | type[MariaDB]]
@@ -56,7 +56,7 @@ class ConnectionsTests(TestCase):
         cls.server.stop()
 
     def setUp(self) -> None:
-        # In the service it runs seldom, and much is exempt from it.
+        # In the service, it runs rarely, and most objects are frozen.
         gc.disable()
         self.addCleanup(gc.enable)
         self.threads = Threads(CLOCK, SIZE)
@@ -72,7 +72,7 @@ class ConnectionsTests(TestCase):
         return book
 
     def allow(self, count: int) -> None:
-        """How many connections the server gives us."""
+        """Set the number of connections that the server allows."""
         self.server.execute(ALLOW[self.kind.kind].format(count))
         self.addCleanup(self.server.execute, ALLOW[self.kind.kind].format(WITHOUT_LIMIT[self.kind.kind]))
 
@@ -87,7 +87,7 @@ class ConnectionsTests(TestCase):
             return None
 
     async def rush(self) -> list[QuotaGrant | None]:
-        """Forty users that are not known, at once."""
+        """Look up forty unknown users at the same time."""
         return await gatherResults([Deferred.fromCoroutine(self.ask(f"user{number}")) for number in range(40)])
 
     async def until_back(self) -> None:
@@ -103,7 +103,7 @@ class ConnectionsTests(TestCase):
             self.server.pause()
             while not self.book.problem:
                 await self.rush()
-            # Probes go on meanwhile.
+            # Probes continue meanwhile.
             await deferLater(CLOCK, 1.5)
             self.server.resume()
             await self.until_back()
@@ -114,7 +114,7 @@ class ConnectionsTests(TestCase):
             await deferLater(CLOCK, 0.1)
         self.assertLessEqual(self.count(), SIZE)
 
-    async def test_a_server_that_gives_fewer_answers_all_on_those(self) -> None:
+    async def test_if_the_server_allows_fewer_connections_all_lookups_share_them(self) -> None:
         self.book = self.new_book(PATIENCE)
         self.allow(2)
         for _ in range(3):
@@ -122,7 +122,7 @@ class ConnectionsTests(TestCase):
         self.assertEqual(self.book.problem, "")
         self.assertEqual(self.count(), 2)
 
-    async def test_a_server_that_begins_to_give_fewer_is_back_when_it_hung(self) -> None:
+    async def test_a_server_that_allows_fewer_connections_recovers_after_a_hang(self) -> None:
         await self.rush()
         self.allow(2)
         self.server.pause()
@@ -133,13 +133,13 @@ class ConnectionsTests(TestCase):
         self.book = self.new_book(PATIENCE)
         self.assertEqual(await self.rush(), [QuotaGrant(False, None)] * 40)
 
-    async def test_a_server_that_gives_none_says_so_and_is_back_when_it_gives_some(self) -> None:
+    async def test_a_server_that_allows_no_connections_is_reported_and_recovers(self) -> None:
         self.book = self.new_book(PATIENCE)
         self.allow(1)
         other = engine_for(self.adapter)
         self.addCleanup(other.dispose)
         with other.connect():
-            # On a busy machine it may first say that the server did not answer in time.
+            # On a busy machine, the first problem may be that the server did not answer in time.
             while not re.search("max_user_connections|too many connections", self.book.problem):
                 self.assertNotIn(QuotaGrant(False, None), await self.rush())
         other.dispose()
@@ -157,7 +157,7 @@ class PostgreSQLConnectionsTests(ConnectionsTests):
 
 
 class AbandonedConnectionTests(OnSqlite, BookCase):
-    """What becomes of a connection that is in use when all are thrown away."""
+    """Connections that are in use when the pool is disposed of."""
 
     def test_it_is_closed_when_it_comes_back(self) -> None:
         gc.disable()

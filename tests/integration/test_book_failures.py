@@ -1,4 +1,4 @@
-"""The book while the database is slow, hung, gone, and back."""
+"""The book while the database is slow, hangs, is unavailable, and recovers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _servers: dict[str, PostgreSQL | MariaDB] = {}
 
 
 def stoppable(kind: type[PostgreSQL] | type[MariaDB]) -> PostgreSQL | MariaDB:
-    """A server that no other tests use. Made once, and not started."""
+    """Return a server that no other tests use; created once, and not started."""
     if kind.kind not in _servers:
         _servers[kind.kind] = kind()
         atexit.register(_servers[kind.kind].stop)
@@ -42,7 +42,7 @@ def stoppable(kind: type[PostgreSQL] | type[MariaDB]) -> PostgreSQL | MariaDB:
 
 
 class ServerFailureTests(TestCase):
-    """A server of one's own that is stopped and started. The mixin's ``kind`` says which.
+    """A private server that is stopped and started; ``kind`` of the subclass says which.
 
     The book's deadlines go by :attr:`clock`: an answer that is not to be missed has all the time that it takes.
     """
@@ -84,9 +84,9 @@ class ServerFailureTests(TestCase):
         self.addCleanup(self.book.stop)
 
     def ask(self, name: str = "alice") -> Deferred[str]:
-        """Ask something; tells what became of it."""
+        """Send a lookup; return its outcome."""
         asked = Deferred.fromCoroutine(self.book.quota_of(name))
-        # Questions leave in the next turn.
+        # Lookups start in the next turn.
         self.clock.advance(0)
         return asked.addCallbacks(lambda _: "answered", _unavailable)
 
@@ -99,7 +99,7 @@ class ServerFailureTests(TestCase):
         return asked
 
     def assert_refused(self, asked: list[Deferred[str]]) -> None:
-        """They have been refused already, without anybody's help."""
+        """They have failed already, without any action."""
         self.assertEqual([self.successResultOf(each) for each in asked], ["unavailable"] * len(asked))
 
     async def until(self, true: Callable[[], object]) -> None:
@@ -109,7 +109,7 @@ class ServerFailureTests(TestCase):
             await deferLater(CLOCK, 0.01)
 
     async def until_back(self) -> None:
-        """Let the database be probed until it has answered."""
+        """Wait until a probe of the database succeeds."""
         end = time.monotonic() + 60
         while self.book.problem:
             self.assertLess(time.monotonic(), end, self.book.problem)
@@ -118,11 +118,11 @@ class ServerFailureTests(TestCase):
             await deferLater(CLOCK, 0.01)
 
     async def open(self) -> None:
-        """Ask until the breaker is open."""
+        """Send lookups until the breaker is open."""
         while not self.book.problem:
             await gatherResults(self.ask_many(SIZE))
 
-    async def test_a_server_that_hangs_keeps_nobody_waiting_and_is_back_at_once(self) -> None:
+    async def test_a_hanging_server_delays_no_lookup_and_recovers_at_once(self) -> None:
         # The libraries' own logging would show tracebacks.
         with self.assertNoLogs(level="WARNING"):
             await self.hang_twice()
@@ -149,7 +149,7 @@ class ServerFailureTests(TestCase):
         return sum(thread.name.startswith("PoolThread-database") for thread in threading.enumerate())
 
     async def assert_at_rest(self) -> None:
-        """All threads come back, all connections are free, and all of them work."""
+        """Check that all threads return, and that all connections are free and work."""
         await self.until(lambda: not working(self.threads))
         answers = await gatherResults(self.ask_many(4 * SIZE))
         self.assertEqual(set(answers), {"answered"})
@@ -171,14 +171,14 @@ class ServerFailureTests(TestCase):
         await self.assert_at_rest()
         self.assertEqual(len(self.log.lines), 2, self.log.lines)
 
-    async def test_a_restart_between_two_questions_is_not_noticed(self) -> None:
+    async def test_a_restart_between_two_lookups_is_not_noticed(self) -> None:
         self.assertEqual(await self.ask(), "answered")
         self.server.kill()
         self.server.start()
         self.assertEqual(await self.ask(), "answered")
         self.assertEqual(self.log.lines, [])
 
-    async def test_a_change_that_was_told_to_have_failed_is_not_in_force(self) -> None:
+    async def test_a_change_that_was_reported_as_failed_is_not_stored(self) -> None:
         self.server.pause()
         change = Deferred.fromCoroutine(self.book.change(Create("users", {"name": "late"})))
         await self.until(lambda: working(self.threads))
@@ -196,7 +196,7 @@ class ServerFailureTests(TestCase):
             self.server.pause()
             paused.set()
 
-        # PyMySQL does not know before that its server hangs.
+        # PyMySQL does not notice earlier that its server hangs.
         self.patch(engine_module, "STATEMENT_SECONDS", 2)
         self.make_book()
         event.listen(self.engine, "commit", pause)
@@ -208,10 +208,10 @@ class ServerFailureTests(TestCase):
         with self.assertRaises(ChangeUncertain):
             await change
         self.assertEqual(self.cache.take().limits, {f"uncertain{self.unix}".lower()})
-        # Once more when its rows are found, should the commit come after this.
+        # Again when its rows are found, in case it is committed after this.
         self.assertEqual(self.book.pending_invalidations, 1)
 
-    async def test_one_entry_is_not_waited_for_as_long_as_a_list(self) -> None:
+    async def test_a_single_entry_has_a_shorter_deadline_than_a_list(self) -> None:
         self.server.pause()
         several = Deferred.fromCoroutine(self.book.by_ids("users", [1, 2]))
         for look_up in (self.book.by_ids("users", [1]), self.book.by_name("users", "alice")):
@@ -253,7 +253,7 @@ class MariaDBFailures(ServerFailureTests):
     __test__ = True
     kind = MariaDB
 
-    async def test_a_unix_socket_does_as_well(self) -> None:
+    async def test_a_unix_socket_works_too(self) -> None:
         engine = engine_for(self.server.adapter(self.adapter.db_name, unix=True))
         self.addCleanup(engine.dispose)
         self.assertEqual(schema.current(engine), schema.HEAD)
@@ -289,7 +289,7 @@ class SqliteFailures(OnSqlite, BookCase):
 
 
 class BreakerTests(SynchronousTestCase):
-    """The breaker by itself: threads are Deferreds that the test fires."""
+    """The breaker alone: threads are Deferreds that the test fires."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -309,7 +309,7 @@ class BreakerTests(SynchronousTestCase):
             raise OperationalError("", {}, Exception(1, self.trouble))
 
     def lose(self, trouble: str) -> None:
-        """Let the work that was begun last fail."""
+        """Fail the work that was started last."""
         self.trouble = trouble
         self.running.pop().callback(self.work())
         self.trouble = ""
@@ -318,7 +318,7 @@ class BreakerTests(SynchronousTestCase):
         self.discarded += 1
 
     def ask(self, **options: Any) -> Deferred[Any]:
-        return self.breaker.ask(self.nothing, 1.0, **options)
+        return self.breaker.call(self.nothing, 1.0, **options)
 
     def fail(self, count: int = FAILURES) -> None:  # type: ignore[override]
         for _ in range(count):
@@ -326,7 +326,7 @@ class BreakerTests(SynchronousTestCase):
             self.lose("gone\naway")
             self.assertIn("gone", str(self.failureResultOf(answer, BookUnavailable).value))
 
-    def test_an_answer_in_time_is_given(self) -> None:
+    def test_a_result_in_time_is_returned(self) -> None:
         answer = self.ask()
         self.running[0].callback("yes")
         self.assertEqual(self.successResultOf(answer), "yes")
@@ -382,14 +382,14 @@ class BreakerTests(SynchronousTestCase):
         self.running[-1].callback(None)
         self.assertEqual(self.breaker.problem, "")
 
-    def test_what_is_not_the_databases_fault_passes_through(self) -> None:
+    def test_other_errors_pass_through(self) -> None:
         for _ in range(2 * FAILURES):
             answer = self.ask()
             self.running.pop(0).errback(KeyError(("users", 1)))
             self.failureResultOf(answer, KeyError)
         self.assertEqual(self.breaker.problem, "")
 
-    def test_one_who_may_not_give_up_gets_the_outcome(self) -> None:
+    def test_a_caller_that_cannot_give_up_gets_the_outcome(self) -> None:
         answer = self.ask(give_up=lambda: False)
         self.clock.advance(1)
         self.assertNoResult(answer)
@@ -420,10 +420,10 @@ class MemoryTests(TestCase):
             gc.disable()
             self.addCleanup(gc.enable)
             for _ in range(20):
-                # One that never has three failures in a row.
+                # A breaker that never sees three failures in a row.
                 breaker.succeeded()
                 with self.assertRaisesRegex(BookUnavailable, "query failed"):
-                    await breaker.ask(engine.connect, 30)
+                    await breaker.call(engine.connect, 30)
             self.assertLess(len(self.errors()) - before, 5)
             gc.enable()
 

@@ -1,4 +1,4 @@
-"""What is asked of a large book is found by an index, in whatever spelling it stands there, or not at all."""
+"""Queries of a large book use an index, in any spelling, and also for names that do not exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = 3000
 
 
 class IndexTests:
-    """The mixin says on which database, and the others how it is asked for a plan, and how a walk looks in one."""
+    """The subclass names the database, its statement for a query plan, and what a full scan looks like in a plan."""
 
     analyze: str
     explain: str
@@ -32,7 +32,7 @@ class IndexTests:
 
     @contextmanager
     def plans(self: Any) -> Iterator[list[str]]:
-        """The plans of what is asked meanwhile."""
+        """Record the plans of all queries."""
         asked: list[tuple[str, Any]] = []
         plans: list[str] = []
 
@@ -45,7 +45,7 @@ class IndexTests:
         event.remove(self.engine, "before_cursor_execute", note)
         with self.engine.connect() as connection:
             if connection.dialect.name == "postgresql":
-                # Which of two ways is cheaper is not asked here, but whether there is one by an index.
+                # This tests whether an index can be used, not whether the planner finds it cheaper.
                 connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
             for statement, parameters in asked:
                 rows = connection.exec_driver_sql(f"{self.explain} {statement}", parameters)

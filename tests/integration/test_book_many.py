@@ -28,7 +28,7 @@ def fill(connection: Connection) -> None:
 
 
 class ManyTests:
-    """The mixin says on which database."""
+    """The subclass names the database."""
 
     async def test_they_are_not_listed_and_cost_no_rows(self: Any) -> None:
         with self.engine.begin() as connection:
@@ -42,7 +42,7 @@ class ManyTests:
         _, linked = await self.changed(AddLinks("domains", 1, "users", range(1, USERS)))
         self.assertEqual(linked.unlisted, {"senders"})
         _, gone = await self.changed(Delete("domains", [1]))
-        # What there are few of is listed all the same.
+        # Kinds with few keys are still listed.
         self.assertEqual((gone.unlisted, gone.senders, gone.flags), ({"senders"}, frozenset(), {"example.com"}))
         _, deleted = await self.changed(Delete("users", range(1, USERS + 1)))
         self.assertEqual((deleted.unlisted, deleted.limits), ({"limits"}, frozenset()))
@@ -71,7 +71,7 @@ class ManyOnMariaDBTests(ManyTests, OnMariaDB, BookCase):
 
 class InForceTests(APITestCase):
     def test_such_a_change_is_in_force_for_the_next_question(self) -> None:
-        # Copies would go on for long.
+        # Cached values would be used for long.
         service = self.run_service(PATIENT, {"PolicyConfigAdapter": {"refresh": 86400}})
         engine = create_engine(service.database)
         with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The book behind PgBouncer, which gives a connection to somebody else after each session or each transaction."""
+"""The book behind PgBouncer, which reassigns server connections after each session or transaction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.servers.sql import PgBouncer, PostgreSQL
 
 @cache
 def bouncer(mode: str) -> PgBouncer:
-    """The pooler that all tests with this mode use: with a connection for each of a book's, or with fewer."""
+    """Return the shared pooler for a mode, with a server connection for each connection of a book, or with fewer."""
     server = shared(PostgreSQL)
     assert isinstance(server, PostgreSQL)
     pooler = PgBouncer(server, mode, 8 if mode == "session" else 2)
@@ -30,7 +30,7 @@ def bouncer(mode: str) -> PgBouncer:
 
 
 class PgBouncerTests(BookCase):
-    """What a pooler can spoil."""
+    """Behaviour that a pooler may break."""
 
     __test__ = False
     mode: str
@@ -48,7 +48,7 @@ class PgBouncerTests(BookCase):
         quota = await self.quota("ten", 10)
         names = [f"user{number}" for number in range(40)]
         await gatherResults([Deferred.fromCoroutine(self.user(name, quotas=[quota])) for name in names])
-        # Often enough for a driver to prepare a statement.
+        # Often enough for the driver to prepare the statement.
         for _ in range(4):
             found = await gatherResults([Deferred.fromCoroutine(self.book.quota_of(name)) for name in names])
             self.assertEqual(found, [QuotaGrant(True, 10)] * len(names))
@@ -62,7 +62,7 @@ class PgBouncerTests(BookCase):
         with psycopg.connect(self.engine.url.set(drivername="postgresql").render_as_string(False)) as other:
             self.assertEqual(other.execute("SHOW statement_timeout").fetchone(), ("0",))
 
-    async def test_a_pooler_that_hangs_keeps_nobody_waiting(self) -> None:
+    async def test_a_hanging_pooler_delays_no_lookup(self) -> None:
         await self.book.ping()
         process = bouncer(self.mode).process
         process.signal(SIGSTOP)
@@ -77,7 +77,7 @@ class PgBouncerTests(BookCase):
 
 
 def limit(cursor: psycopg.Cursor[tuple[str]]) -> str:
-    """How long a statement may take in the transaction of a cursor."""
+    """Return the statement timeout in the transaction of a cursor."""
     found = cursor.connection.execute("SHOW statement_timeout").fetchone()
     assert found is not None
     return str(found[0])

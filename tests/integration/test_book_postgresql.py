@@ -1,4 +1,4 @@
-"""What only PostgreSQL does: sequences that are behind, and databases without an encoding."""
+"""PostgreSQL only: sequences that are behind, and databases with the encoding SQL_ASCII."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.servers.sql import PostgreSQL
 
 
 class SequenceTests(OnPostgreSQL, BookCase):
-    async def test_ids_that_are_in_use_are_not_taken_for_names_that_are(self) -> None:
+    async def test_a_sequence_that_yields_used_ids_is_not_reported_as_a_name_conflict(self) -> None:
         with self.engine.begin() as connection:
             for kind in ("users", "domains", "emails"):
                 connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{kind}', 'id'), 1, false)"))
@@ -49,7 +49,7 @@ def database_without_encoding(server: PostgreSQL) -> str:
 
 
 class EncodingTests(SynchronousTestCase):
-    def test_a_database_without_one_is_refused(self) -> None:
+    def test_a_database_without_an_encoding_is_rejected(self) -> None:
         server = shared(PostgreSQL)
         assert isinstance(server, PostgreSQL)
         engine = engine_for(server.adapter(database_without_encoding(server)))
@@ -58,7 +58,7 @@ class EncodingTests(SynchronousTestCase):
             with self.assertRaisesRegex(schema.SchemaForeign, "encoding SQL_ASCII.*ENCODING 'UTF8'"):
                 use(engine)
 
-    def test_any_other_is_taken(self) -> None:
+    def test_any_other_encoding_is_accepted(self) -> None:
         server = shared(PostgreSQL)
         engine = engine_for(replace(server.adapter(server.new_database())))
         self.addCleanup(engine.dispose)

@@ -1,4 +1,4 @@
-"""The book on a database that answers, and takes no changes: a replica, a former primary, or one that others lock."""
+"""The book on a database that answers but rejects changes: a replica, a former primary, or a locked one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RefusingTests(BookCase):
     def set_read_only(self, on: bool) -> None:
         raise NotImplementedError
 
-    async def test_changes_are_refused_with_a_sentence_and_policies_are_answered(self) -> None:
+    async def test_changes_fail_with_a_sentence_and_lookups_work(self) -> None:
         await self.user("alice")
         self.set_read_only(True)
         self.addCleanup(self.set_read_only, False)

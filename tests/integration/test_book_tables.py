@@ -1,4 +1,4 @@
-"""The book while the database answers, but is not as it was: without its tables, at another revision, another file."""
+"""The book while the database answers, but was changed: tables are missing, another revision, another file."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class TablesTests:
         self.fail("That did not happen.")
 
     async def ask(self: Any) -> bool:
-        """Whether a question was answered."""
+        """Return whether a lookup was answered."""
         try:
             await self.book.quota_of("alice")
         except BookUnavailable:
             return False
         return True
 
-    async def test_without_its_tables_it_is_away_until_somebody_sets_it_up(self: Any) -> None:
+    async def test_a_database_without_tables_is_unavailable_until_it_is_set_up(self: Any) -> None:
         await self.book.ping()
         self.drop_tables()
         while not self.book.problem:
@@ -63,13 +63,13 @@ class TablesTests:
         self.assertTrue(await self.ask())
         self.assertEqual(len(self.log.lines), 2, self.log.lines)
 
-    async def test_whoever_asks_whether_it_answers_learns_that_there_are_no_tables(self: Any) -> None:
+    async def test_a_ping_reports_missing_tables(self: Any) -> None:
         self.drop_tables()
         self.addCleanup(schema.upgrade, self.other)
         with self.assertRaisesRegex(BookUnavailable, "run 'chapps-cli admin db-setup'"):
             await self.book.ping()
 
-    async def test_another_revision_is_told_once_and_keeps_nobody_waiting(self: Any) -> None:
+    async def test_another_revision_is_logged_once_and_delays_no_lookup(self: Any) -> None:
         await self.book.ping()
         for revision, remedy in ((schema.FLAGS_REVISION, "run 'chapps-cli admin db-setup'"), ("newer", "Install that")):
             self.revise(revision)
@@ -86,7 +86,7 @@ class TablesTests:
         with self.other.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = :new"), {"new": revision})
 
-    async def test_a_column_that_is_not_there_is_noticed(self: Any) -> None:
+    async def test_a_missing_column_is_noticed(self: Any) -> None:
         with self.other.begin() as connection:
             connection.execute(text("ALTER TABLE domains DROP COLUMN check_spf"))
         self.addCleanup(self.restore)
@@ -99,7 +99,7 @@ class TablesTests:
 
 
 class SqliteTables(TablesTests, OnSqlite, BookCase):
-    async def test_a_file_that_replaces_another_is_the_book_from_then_on(self) -> None:
+    async def test_a_replaced_file_is_used_from_then_on(self) -> None:
         await self.user("alice")
         self.replace()
         self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(False, None))
@@ -114,7 +114,7 @@ class SqliteTables(TablesTests, OnSqlite, BookCase):
             Path(path + end).unlink(missing_ok=True)
         os.replace(f"{path}.new.sqlite3", path)
 
-    async def test_a_file_that_is_gone_is_no_empty_book(self) -> None:
+    async def test_a_missing_file_is_not_an_empty_book(self) -> None:
         os.rename(self.adapter.db_name, f"{self.adapter.db_name}.away")
         with self.assertRaisesRegex(BookUnavailable, "book.sqlite3: No such file or directory"):
             await self.book.quota_of("alice")

@@ -27,7 +27,7 @@ GREYLISTED = "DEFER_IF_PERMIT Service temporarily unavailable - greylisted"
 
 Names = dict[str, Any]
 
-# Each kind: plural, singular, fields of two objects, and what is changed of the first.
+# Each kind: plural, singular, fields of two entries, and the changes to the first.
 KINDS: tuple[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any]], ...] = (
     ("users", "user", {"name": "one"}, {"name": "two"}, {"name": "uno"}),
     (
@@ -87,7 +87,7 @@ class BookRows(RowsCase):
         self.send("DELETE", path + "{id}/", status=404, id=third["id"])
 
     def association_rows(self) -> None:
-        """What stands beside the objects."""
+        """Linked entries in the answers."""
         quota, domain, email = (
             self.send("POST", f"/{kind}/", fields, 201)["response"]
             for kind, fields in (
@@ -146,7 +146,7 @@ class BookRows(RowsCase):
 
 
 class LiveRows(RowsCase):
-    """Live state, after some mail of ann's, who may send ten transmissions as ann.example."""
+    """Live state after some mail of ann, who may send ten transmissions as ann.example."""
 
     def live_rows(self) -> None:
         self.quota = self.create("quotas", name="ten", quota=10)
@@ -256,7 +256,7 @@ class LiveRows(RowsCase):
 
 
 class InsightRows(RowsCase):
-    """How the service is, what it decided, and what it would decide. Eve sends two, of one."""
+    """Health, decisions and explanations. eve sends two transmissions, and may send one."""
 
     def insight_rows(self) -> None:
         self.assertEqual(self.get("/health")["response"], "alive")
@@ -299,7 +299,7 @@ class InsightRows(RowsCase):
         self.assertEqual(self.get_decisions(client="192.0.2.77"), [])
 
     def why_rows(self) -> None:
-        """The log line, the decision and its explanation tell the same about why mail was greylisted."""
+        """The log line, the decision and the explanation give the same reason for greylisting."""
         self.create("domains", name="wary.example", greylist=True, check_spf=True)
         by_spf = "by SPFEnforcementPolicy"
         for sender, detail in (
@@ -363,7 +363,7 @@ class EmbeddedAndSqliteTests(BookRows, LiveRows, InsightRows):
                 self.assertEqual(renamed["response"]["name"], f"new {name.lower()}")
 
     def check_user(self, name: str, user: int, limit: int) -> None:
-        """Found by the name in a query, in bodies and in a path; and the one that policies ask about."""
+        """Users are found by name in a query, in bodies and in a path, as by policies."""
         listed = self.send("GET", "/users/", query=urlencode({"q": name}))["response"]
         self.assertIn({"id": user, "name": name.lower()}, listed)
         request = outbound(sasl_username=name, sender="me@odd.example")
@@ -411,7 +411,7 @@ class EmbeddedAndSqliteTests(BookRows, LiveRows, InsightRows):
             self.send("GET", "/live/grl/tally/{client_address}", status=422, client_address=name)
 
 
-# Neither store knows the database, so that each of both with one is enough.
+# State stores and databases are independent, so that each needs testing with only one of the others.
 class RedisAndPostgreSQLTests(EmbeddedAndSqliteTests):
     kind = PostgreSQL
     with_redis = True

@@ -1,4 +1,4 @@
-"""Nothing of HTTP holds the reactor, on which mail's questions are answered, for longer than a moment at a stretch."""
+"""No HTTP request blocks the reactor, which also answers policy requests, for longer than promised."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.rest_client import Node
 reactor: Any = installed_reactor
 MANY = 1000
 RULES = Rules(interval=86400, margin_count=0, margin_ratio=0.0, min_delta=0)
-# What is promised, in seconds of processor time, and what a turn does besides.
+# The promised limit in seconds of CPU time, and an allowance for other work in a turn.
 STRETCH = 0.005
 
 
@@ -63,7 +63,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
 
 
 class Turns:
-    """Measures the processor time of each turn of the reactor."""
+    """Measures the CPU time of each turn of the reactor."""
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -75,7 +75,7 @@ class Turns:
         self._before = now
 
     def __enter__(self) -> Turns:
-        # A turn begins with this.
+        # This is the first call of a turn.
         begin_turn = reactor.runUntilCurrent
 
         def look_and_begin() -> None:
@@ -92,10 +92,10 @@ class Turns:
 
 class TurnTests(TestCase):
     async def setUp(self) -> None:  # type: ignore[override]
-        # As in the service: else each row that a thread fetches waits for a reactor that is never idle here.
+        # As in the service: otherwise each row that a thread fetches waits for the reactor, which is never idle here.
         self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(SWITCH_SECONDS)
-        # What the collector does is not HTTP's.
+        # Garbage collection is not part of the measurement.
         self.addCleanup(gc.enable)
         gc.disable()
         self.node = Node()
@@ -131,7 +131,7 @@ class TurnTests(TestCase):
                 connection.execute(insert(table), each)
 
     async def longest(self, method: str, path: str, body: Any) -> tuple[float, int]:
-        """Seconds of the longest turn while a request is answered, and the status of the answer."""
+        """Return the duration in seconds of the longest turn while a request is answered, and the status."""
         with Turns() as turns:
             answer = await self.node.ask(method, path, body)
         self.assertIn(answer.status, (200, 201, 400, 422), (path, answer.body[:500]))
@@ -139,12 +139,12 @@ class TurnTests(TestCase):
 
     async def test_no_request_holds_the_reactor_for_long(self) -> None:
         too_long = {}
-        # What is made once, at the first request, is not looked at.
+        # Initialization at the first request is not measured.
         for path in ("/live/decisions/?limit=1", "/users/?limit=1"):
             await self.node.ask("GET", path)
         for method, path, body in REQUESTS:
             longest, status = await self.longest(method, path, body)
-            # Others on the machine make it slower, and never faster: what can be asked again is, a few times.
+            # Other processes can only make it slower: repeatable requests are repeated a few times.
             for number in range(0 if method == "DELETE" and status < 400 else 4):
                 again = {**body, "name": f"x{number}"} if status == 201 else body
                 longest = min(longest, (await self.longest(method, path, again))[0])

@@ -1,4 +1,4 @@
-"""A change invalidates cached values: at once, later, or on another node. Timers of nodes go by the test's clock."""
+"""A change invalidates cached values: at once, later, or on another node. Nodes use the clock of the test."""
 
 from __future__ import annotations
 
@@ -76,21 +76,21 @@ class InvalidationTests(OnSqlite, BookCase):
         return [usage.limit for usage in await self.state.inner.usage(names, 86400)]
 
     async def until(self, true: Callable[[], Any], what: str) -> None:
-        """Wait for threads."""
+        """Wait for the threads."""
         end = time.monotonic() + 60
         while not true():
             self.assertLess(time.monotonic(), end, what)
             await deferLater(CLOCK, 0.005)
 
     async def rest(self) -> None:
-        """Wait until no thread has anything to do, nor gets it in the next turns of the reactor."""
+        """Wait until all threads are idle, and remain so in the next turns of the reactor."""
         quiet = 0
         while quiet < 10:
             await deferLater(CLOCK, 0)
             quiet = 0 if working(self.threads) else quiet + 1
 
     async def until_empty(self, *, after: Iterable[float] = ()) -> None:
-        """Let time pass in steps, and wait until the outbox is empty."""
+        """Advance the clock in steps, and wait until the outbox is empty."""
         for seconds in after:
             self.clock.advance(seconds)
             await self.rest()
@@ -108,7 +108,7 @@ class InvalidationTests(OnSqlite, BookCase):
         self.assertEqual(await self.cached("alice", "bob"), [None, 5])
         self.assertEqual(changed, Changed(changed.entry, 1))
 
-    async def test_rows_of_a_moment_are_deleted_in_one_transaction_after_the_answers(self) -> None:
+    async def test_finished_rows_are_deleted_in_one_transaction_after_the_answers(self) -> None:
         node = self.node()
         for name in ("alice", "bob"):
             self.assertFalse(await self.awaits_state(node, name))
@@ -125,7 +125,7 @@ class InvalidationTests(OnSqlite, BookCase):
         await self.until_empty(after=[BATCH_DELAY / 2])
         self.assertEqual(await self.cached("alice"), [5])
 
-    async def test_a_change_that_makes_nothing_stale_asks_nobody(self) -> None:
+    async def test_a_change_without_stale_keys_calls_nothing(self) -> None:
         node = self.node()
         await self.rest()
         await node.change(Create("quotas", {"name": "basic", "quota": 5}))
@@ -184,7 +184,7 @@ class InvalidationTests(OnSqlite, BookCase):
 
     # --- the state store is unavailable ---
 
-    async def test_what_cannot_be_invalidated_is_so_when_the_state_is_back(self) -> None:
+    async def test_a_failed_invalidation_is_retried_when_the_state_is_available_again(self) -> None:
         node = self.node()
         await self.cache_limits("alice", "bob")
         self.state.away = True
@@ -201,7 +201,7 @@ class InvalidationTests(OnSqlite, BookCase):
         await self.until(lambda: node.pending_invalidations == 0, "nothing pending")
         self.assertEqual(await self.cached("alice", "bob"), [None, None])
 
-    async def test_changes_one_after_the_other_do_not_put_the_next_retry_off(self) -> None:
+    async def test_successive_changes_do_not_delay_the_next_retry(self) -> None:
         node = self.node()
         self.state.away = True
         await self.awaits_state(node, "alice")
@@ -210,7 +210,7 @@ class InvalidationTests(OnSqlite, BookCase):
         self.state.away = False
         await self.until_empty(after=[RETRY * 0.2])
 
-    async def test_another_node_does_what_one_left_that_died(self) -> None:
+    async def test_another_node_does_the_invalidations_of_one_that_died(self) -> None:
         await self.cache_limits("alice")
         other = self.node()
         await self.until_empty()
@@ -234,7 +234,7 @@ class InvalidationTests(OnSqlite, BookCase):
 
     # --- the start ---
 
-    async def test_a_change_that_was_committed_and_never_invalidated_is_so_at_the_start(self) -> None:
+    async def test_a_start_invalidates_committed_changes_that_were_not(self) -> None:
         await self.cache_limits("alice")
         transact(self.engine, partial(apply, edit=Create("users", {"name": "alice"})), Permit(), str)
         node = self.node()
@@ -255,7 +255,7 @@ class InvalidationTests(OnSqlite, BookCase):
 
     # --- the database is unavailable ---
 
-    async def test_an_unavailable_database_is_asked_again_and_nothing_is_logged(self) -> None:
+    async def test_reads_of_an_unavailable_database_are_retried_without_logging(self) -> None:
         await self.cache_limits("alice")
         await self.user("alice")
         asked: list[str] = []
@@ -305,7 +305,7 @@ class InvalidationTests(OnSqlite, BookCase):
         with self.assertRaises(ChangeUncertain):
             await self.awaits_state(node)
         self.assertEqual(await self.cached("alice"), [None])
-        # The commit comes late, and somebody has read the book before.
+        # It is committed late, after the book was read.
         await self.cache_limits("alice")
         await self.user("alice")
         await self.until_empty(after=[RETRY])
@@ -318,7 +318,7 @@ class InvalidationTests(OnSqlite, BookCase):
         node = self.node()
         await self.until_empty()
         names = self.add_users(count := 6000)
-        # More than are listed otherwise.
+        # Raised, to list more than usual.
         self.patch(stale_keys, "MAX_LISTED", count)
         await self.cache_limits(names[0], names[-1])
         drop = self.state.inner.drop_limits
@@ -355,7 +355,7 @@ class InvalidationTests(OnSqlite, BookCase):
             connection.execute(insert(quota_user), [{"user_id": id, "quota_id": 1} for id in range(1, count + 1)])
         return names
 
-    async def test_a_change_while_the_outbox_is_read_is_not_passed_over(self) -> None:
+    async def test_a_change_while_the_outbox_is_read_is_not_missed(self) -> None:
         node = self.node()
         await self.until_empty()
         await self.cache_limits("alice", "bob")
@@ -367,7 +367,7 @@ class InvalidationTests(OnSqlite, BookCase):
         async def meanwhile(after: str = "") -> list[OutboxRow]:
             found = await read(after)
             if not after:
-                # Its id may be before those that are read next.
+                # Its id may be less than those that are read next.
                 self.state.away = True
                 await self.awaits_state(node, "bob")
                 self.state.away = False

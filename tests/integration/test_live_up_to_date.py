@@ -10,7 +10,7 @@ class UpToDateTests(LiveTestCase):
         quota = await self.create("quotas", name="basic", quota=50)
         alice = await self.create("users", name="alice", quota=quota)
         for number, (path, body) in enumerate([(f"/live/quota/{alice}", None), ("/live/quota/", [alice])]):
-            # With the limit that the book had before an UPDATE by hand.
+            # With the limit of the book before a manual UPDATE.
             await self.send("alice", 1, 5, f"i{number}")
             told = (await self.expect(200, "GET", path, body)).json
             [usage] = await self.node.state.usage(["alice"], RULES.interval)

@@ -1,4 +1,4 @@
-"""The schema: made, continued, adopted from CHAPPS, and refused."""
+"""The schema: created, upgraded, adopted from CHAPPS, and rejected."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def contents(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def revise(engine: Engine, revision: str) -> None:
-    """Bring a database to a revision, and nothing else."""
+    """Migrate a database to a revision, and nothing else."""
     config = revisions.config()
     with schema._exclusive(engine) as connection:
         config.attributes["connection"] = connection
@@ -116,7 +116,7 @@ class SchemaTests:
                 connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
             )
             with warnings.catch_warnings():
-                # Each database has its own way to write the expression of a column, and Alembic cannot compare them.
+                # Databases format the expression of a computed column differently, and Alembic cannot compare them.
                 warnings.filterwarnings("ignore", "Computed default on .*folded")
                 self.assertEqual(compare_metadata(context, metadata), [])
 
@@ -154,7 +154,7 @@ class SchemaTests:
                 self.assertEqual(contents(self.engine), before)
                 self.assert_same_as_models()
 
-    def test_flags_of_domains_that_were_there_are_off(self: Any) -> None:
+    def test_flags_of_existing_domains_are_off(self: Any) -> None:
         revise(self.engine, schema.TABLES_REVISION)
         fill(self.engine)
         schema.upgrade(self.engine)
@@ -162,7 +162,7 @@ class SchemaTests:
             flags = connection.execute(text("SELECT greylist, check_spf FROM domains")).all()
         self.assertEqual([tuple(map(bool, row)) for row in flags], [(False, False)])
 
-    def test_links_still_go_with_what_they_link(self: Any) -> None:
+    def test_links_are_still_deleted_with_their_entries(self: Any) -> None:
         revise(self.engine, schema.TABLES_REVISION)
         fill(self.engine)
         schema.upgrade(self.engine)
@@ -171,7 +171,7 @@ class SchemaTests:
         self.assertEqual(contents(self.engine)["domain_user"], [])
         self.assertEqual(len(contents(self.engine)["users"]), 2)
 
-    def test_tables_of_something_else_are_refused_and_left_alone(self: Any) -> None:
+    def test_tables_of_another_program_are_rejected_and_left_alone(self: Any) -> None:
         with self.engine.begin() as connection:
             connection.execute(text("CREATE TABLE users (login VARCHAR(10))"))
         for step in (schema.upgrade, schema.check):
@@ -179,7 +179,7 @@ class SchemaTests:
                 step(self.engine)
         self.assertEqual(inspect(self.engine).get_table_names(), ["users"])
 
-    def test_a_newer_database_is_refused(self: Any) -> None:
+    def test_a_newer_database_is_rejected(self: Any) -> None:
         schema.upgrade(self.engine)
         with self.engine.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = 'f00000000000'"))
@@ -194,7 +194,7 @@ class SchemaTests:
         with self.assertRaisesRegex(schema.SchemaBehind, "0b5ef72836bd.*run 'chapps-cli admin db-setup'"):
             schema.check(self.engine)
 
-    def test_our_own_revision_can_be_taken_back(self: Any) -> None:
+    def test_our_own_revision_can_be_downgraded(self: Any) -> None:
         schema.upgrade(self.engine)
         fill(self.engine)
         before = contents(self.engine)
@@ -264,7 +264,7 @@ class SchemaOnSqlite(SchemaTests, OnSqlite, unittest.TestCase):
         self.addCleanup(engine.dispose)
         schema.check(engine)
 
-    def test_a_file_is_its_owners_alone(self) -> None:
+    def test_a_file_is_private_to_its_owner(self) -> None:
         directory = Path(self.enterContext(tempfile.TemporaryDirectory()), "new")
         engine = make_engine(PolicyConfigAdapter(), "", str(directory))
         self.addCleanup(engine.dispose)
@@ -286,7 +286,7 @@ class SchemaOnSqlite(SchemaTests, OnSqlite, unittest.TestCase):
         done = subprocess.run([sys.executable, "-c", code, directory], capture_output=True, check=False)
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"", b""))
 
-    def test_a_percent_sign_in_the_path_of_the_program_or_the_database_is_one(self) -> None:
+    def test_a_percent_sign_in_the_path_of_the_program_or_the_database_is_literal(self) -> None:
         directory = Path(self.enterContext(tempfile.TemporaryDirectory()), "100%20 %(here)s")
         engine = make_engine(PolicyConfigAdapter(), "", str(directory))
         self.addCleanup(engine.dispose)

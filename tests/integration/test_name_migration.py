@@ -1,4 +1,4 @@
-"""Names that stand in a book from before they had one form, on each kind of database."""
+"""Normalizing the names of an older book, on each kind of database."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TOLD = [
     "Names of emails normalized: 2.",
 ]
 
-# Several rows for what is one name now. Only of the first user's is none in the normal form.
+# Several rows with the same normal name. Only for the first user, none of them is in normal form.
 SEVERAL = {
     "quotas": "(id, name, quota) VALUES (1, 'ten', 10), (2, 'twenty', 20)",
     "users": "(id, name) VALUES (1, 'ALICE'), (2, 'Alice'), (3, 'Bob@example.org'), (4, 'bob@example.org'), (5, 'Eve')",
@@ -77,7 +77,7 @@ def names(engine: Engine) -> dict[str, list[str]]:
 
 
 class NameMigrationTests:
-    """What becomes of names on one kind of database."""
+    """Normalized names on one kind of database."""
 
     new_database: Any
     adapter: PolicyConfigAdapter
@@ -93,14 +93,14 @@ class NameMigrationTests:
         return Settings(chapps=chapps, adapter=self.adapter, db_password=Secret("secret"))
 
     def set_up(self: Any, fold_case: bool = True) -> list[str]:
-        """What ``admin db-setup`` says about names."""
+        """Return what ``admin db-setup`` reports about names."""
         return set_up(self.settings(fold_case)).split("\n")[1:]
 
     def ask(self: Any, look: Any, *names: str) -> Any:
         with self.engine.connect() as connection:
             return look(connection, *names)
 
-    def test_names_are_brought_into_their_normal_form_and_that_is_told(self: Any) -> None:
+    def test_names_are_normalized_and_that_is_reported(self: Any) -> None:
         revise(self.engine, BEFORE)
         write(self.engine, SPELLED)
         self.assertEqual(self.set_up(), TOLD)
@@ -110,7 +110,7 @@ class NameMigrationTests:
         wanted = ("alice@example.org", "example.org", "friend@elsewhere.example")
         self.assertEqual(self.ask(lookups.senders_of, *wanted), SenderGrant(True, True, True))
 
-    def test_a_dry_run_tells_the_same_and_changes_nothing(self: Any) -> None:
+    def test_a_dry_run_reports_the_same_and_changes_nothing(self: Any) -> None:
         self.assertIn("at revision none", set_up(self.settings(), dry_run=True))
         revise(self.engine, schema.FLAGS_REVISION)
         write(self.engine, SPELLED)
@@ -152,7 +152,7 @@ class NameMigrationTests:
         self.assertIn(("carol", "x@y@elsewhere.example"), senders)
         self.assertNotIn("bob", frozenset().union(*(each.limits for each in left)))
 
-    def test_several_rows_of_one_name_are_left_and_told_each_time(self: Any) -> None:
+    def test_rows_with_the_same_name_are_left_and_reported_each_time(self: Any) -> None:
         revise(self.engine, BEFORE)
         write(self.engine, SEVERAL)
         before = names(self.engine)
@@ -160,7 +160,7 @@ class NameMigrationTests:
         self.assertEqual(names(self.engine), {**before, "users": [*before["users"][:4], "eve"]})
         self.assertEqual(self.set_up(), SEVERAL_TOLD)
 
-    def test_what_is_told_of_several_rows_is_what_the_policies_do(self: Any) -> None:
+    def test_the_report_about_duplicate_rows_is_what_policies_do(self: Any) -> None:
         revise(self.engine, BEFORE)
         write(self.engine, SEVERAL)
         self.set_up()
@@ -171,7 +171,7 @@ class NameMigrationTests:
             grant = self.ask(lookups.senders_of, user, "example.org", "friend@example.net")
             self.assertEqual(grant, SenderGrant(True, True, True), user)
 
-    def test_where_one_is_deleted_the_other_takes_the_name(self: Any) -> None:
+    def test_after_one_is_deleted_the_other_gets_the_name(self: Any) -> None:
         revise(self.engine, BEFORE)
         write(self.engine, SEVERAL)
         self.set_up()
@@ -183,7 +183,7 @@ class NameMigrationTests:
         self.assertEqual(told[:1], ["Names of users normalized: 2."])
         self.assertEqual(names(self.engine)["users"], ["alice", "bob@example.org", "eve"])
 
-    def test_where_case_counts_it_is_left_until_it_does_no_more(self: Any) -> None:
+    def test_case_is_kept_until_it_no_longer_matters(self: Any) -> None:
         revise(self.engine, BEFORE)
         write(self.engine, SPELLED)
         with self.engine.begin() as connection:
@@ -232,7 +232,7 @@ class NameMigrationOnPostgreSQL(NameMigrationTests, OnPostgreSQL, unittest.TestC
 
 
 class NameMigrationOnMariaDB(NameMigrationTests, OnMariaDB, unittest.TestCase):
-    def test_names_that_the_collation_of_chapps_took_for_one_are_still_found(self) -> None:
+    def test_names_that_were_equal_in_the_collation_of_chapps_are_still_found(self) -> None:
         with self.engine.begin() as connection:
             for statement in CHAPPS_TABLES:
                 connection.execute(text(statement))

@@ -1,4 +1,4 @@
-"""What changes make stale is added to the outbox with them, on each kind of database."""
+"""Changes add their stale keys to the outbox, on each kind of database."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from chapps_tw.interfaces.book import (
 )
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements, engine_for
 
-# What TEXT holds on MariaDB.
+# The size of TEXT on MariaDB.
 TEXT_BYTES = 65_535
 
-# Users of one quota: many enough for several pages.
+# Users of one quota: enough for several pages.
 MANY = 20_000
 
 
@@ -49,7 +49,7 @@ class OutboxTests(BookCase):
         with self.engine.connect() as connection:
             return connection.scalar(select(func.count()).select_from(invalidation_outbox)) or 0
 
-    async def test_each_change_adds_what_it_makes_stale(self) -> None:
+    async def test_each_change_adds_its_stale_keys(self) -> None:
         domain, user = await self.domain("bücher.example"), await self.user("alice")
         for edit in (
             Update("domains", domain, {"greylist": True}),
@@ -97,7 +97,7 @@ class OutboxTests(BookCase):
             await self.changed(Create("users", {"name": "bob"}, {"domains": [999]}))
         self.assertEqual(self.rows(), before)
 
-    async def test_a_change_that_is_taken_back_takes_its_rows_with_it(self) -> None:
+    async def test_a_change_that_is_rolled_back_leaves_no_rows(self) -> None:
         permit = Permit()
         self.assertTrue(permit.give_up())
         seen = Statements(self.engine, "INSERT INTO invalidation_outbox")
@@ -113,7 +113,7 @@ class OutboxTests(BookCase):
         self.engine.dispose()
         self.assertEqual(await self.all(), [OutboxRow(id, stored.stale) for id in stored.rows])
 
-    async def test_odd_names_come_back_as_they_are(self) -> None:
+    async def test_unusual_names_are_returned_unchanged(self) -> None:
         for name in ("a\x01\x1f\x7f", 'it\'s "quoted", [\\]', "\U0001f4e7" * 128, "名前 %s :name", "null"):
             await self.changed(Create("users", {"name": name}))
             [row] = await self.all()
@@ -121,7 +121,7 @@ class OutboxTests(BookCase):
             await self.book.remove_from_outbox([row.id])
 
     async def test_a_change_that_makes_many_keys_stale_adds_rows_of_bounded_size(self) -> None:
-        # More than are listed otherwise.
+        # Raised, to list more than usual.
         self.patch(stale_keys, "MAX_LISTED", MANY)
         quota = await self.quota("basic", 100)
         self.add_users(quota)
@@ -182,9 +182,9 @@ class OutboxOnSqlite(OnSqlite, OutboxTests):
 
 
 class SchemaBehindTests(OutboxTests):
-    """On servers: the service did not reach one at its start, and it comes with older tables."""
+    """Servers that were unavailable at the start, and turn out to have an older schema."""
 
-    async def test_a_table_that_is_not_there_is_told_and_does_not_stop_policies(self) -> None:
+    async def test_a_missing_table_is_reported_and_lookups_work(self) -> None:
         with self.engine.begin() as connection:
             invalidation_outbox.drop(connection)
         self.addCleanup(invalidation_outbox.create, self.engine)

@@ -1,4 +1,4 @@
-"""Redis that answers with errors, and reconnecting to Redis."""
+"""Error replies of Redis, and reconnecting."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ErrorTests(RedisTestCase):
         return (await state.spend(Spend("u", name, "", 1), RULES, Fill("", 50, 60))).outcome
 
     async def _refused(self, state: RedisState, pool: RedisPool, code: str) -> None:
-        """Each question fails with the error, and that is told once and shown."""
+        """Check that each command fails with the error, which is logged once and shown."""
         for number in range(3):
             problem = await self.assertFailure(
                 Deferred.fromCoroutine(self._spend(state, str(number))), StateUnavailable
@@ -47,14 +47,14 @@ class ErrorTests(RedisTestCase):
         self.assertEqual([line for line in self.told() if code in line], [f"{pool.problem}."[:-1]])
 
     async def _through(self, code: str, begin: Sequence[str], end: Sequence[str]) -> RedisPool:
-        """From a command that makes the server refuse to one that ends that."""
+        """Test from a command that makes the server fail to one that ends the failure."""
         pool = self.pool()
         state = await self.ready(pool)
         await self._spend(state)
         await deferToThread(self.server.command, *begin)
         await self._refused(state, pool, code)
         await self.assertFailure(Deferred.fromCoroutine(state.ping()), StateUnavailable)
-        # Nothing is told again while it goes on.
+        # It is not logged again while it continues.
         await pause(1.5)
         await self._refused(state, pool, code)
         await deferToThread(self.server.command, *end)
@@ -69,7 +69,7 @@ class ErrorTests(RedisTestCase):
         await self._through("OOM", ("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"))
 
     async def test_a_server_that_cannot_save_is_reported_as_unavailable(self) -> None:
-        # A file where its directory is wanted.
+        # A file in place of its directory.
         self.server.command("CONFIG", "SET", "save", "3600 1")
         self.server.command("SET", "x", "y")
         (self.folder / "redis" / "dump.rdb").mkdir()

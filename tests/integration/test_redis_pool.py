@@ -26,11 +26,11 @@ class OutageTests(RedisTestCase):
 
     server_options = {"password": "s3cret-word"}  # noqa: RUF012
     redis = replace(Redis(), db=3)
-    # Half of it is what a question waits for a connection.
+    # Commands wait for a connection for half of it.
     deadline = 4 * DEADLINE
 
     async def _outage(self, begin: Callable[[], Any], end: Callable[[], Any]) -> None:
-        """Load before, during and after an outage. Everything is answered, and right again when it is over."""
+        """Load before, during and after an outage: every command is answered, and succeeds again afterwards."""
         pool = self.pool()
         load = Load(await self.ready(pool))
         await load.right_again()
@@ -80,7 +80,7 @@ class OutageTests(RedisTestCase):
         asked = state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
         await pause(0.01)
         self.server.go_on()
-        # From a thread it comes before the timers, and they before what there is to read.
+        # Calls from a thread run before timers, and timers before reads.
         await deferToThread(reactor.callFromThread, time.sleep, 1.2)
         self.assertEqual((await asked).outcome, Outcome.ACCEPTED)
 
@@ -117,7 +117,7 @@ class OutageTests(RedisTestCase):
 class LoginTests(RedisTestCase):
     async def test_a_wrong_password_is_reported_and_the_right_one_is_accepted_later(self) -> None:
         pool = self.pool(password="hunter2")
-        # A server without a password refuses any.
+        # A server without a password rejects any.
         await eventually(lambda: "answers" in pool.problem)
         self.server.command("CONFIG", "SET", "requirepass", "other")
         self.server.password = "other"
@@ -143,7 +143,7 @@ class LoginTests(RedisTestCase):
         far = self.pool(db=5000)
         await eventually(lambda: "DB index" in far.problem)
         self.assertTrue(far.problem.endswith("(see [Redis] db)"), far.problem)
-        # A full stop is added where it is logged.
+        # The log line adds a full stop.
         self.assertFalse([line for line in self.told() if line.endswith(".")])
 
     async def test_an_acl_user_needs_only_its_own_keys_and_few_commands(self) -> None:
@@ -271,7 +271,7 @@ class TLSTests(TestCase):
         self.authority = Authority(self.folder)
 
     def pool(self, name: str, **changes: Any) -> RedisPool:
-        """A pool for ``localhost``, where the server has a certificate for ``name``."""
+        """Return a pool for ``localhost``, whose server has a certificate for ``name``."""
         server = RedisProcess(self.folder / "redis", tls=self.authority.issue(name), password="word").start()
         self.addCleanup(server.stop)
         redis = replace(Redis(), server="localhost", port=server.port, tls=True, ca_file=str(self.authority.path))

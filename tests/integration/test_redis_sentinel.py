@@ -26,7 +26,7 @@ from tests.support.servers.service import PATIENT, Service
 
 reactor: Any = installed_reactor
 
-# Seconds. A Sentinel that stood still for two does nothing for thirty.
+# Seconds. A Sentinel that was suspended for two enters TILT mode for thirty.
 FAILOVER = 80.0
 
 
@@ -42,7 +42,7 @@ class SentinelTests(TestCase):
         return group
 
     def pool(self, group: SentinelGroup, sentinel_password: str | None = None, **changes: Any) -> RedisPool:
-        """A started pool; with the Sentinels' password, unless another is given."""
+        """Return a started pool, by default with the password of the Sentinels."""
         redis = replace(Redis(), sentinel_servers=group.servers, sentinel_dataset=group.name)
         if group.authority:
             redis = replace(redis, tls=True, ca_file=str(group.authority.path))
@@ -67,7 +67,7 @@ class SentinelTests(TestCase):
         await eventually(lambda: group.replica.command("ROLE")[0] == "master", FAILOVER)
         await load.right_again()
         await deferToThread(group.master.start)
-        # All connect anew.
+        # All connections are re-established.
         lost = pool.lost
         group.replica.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await eventually(lambda: pool.lost > lost and pool.connections == 4)
@@ -88,7 +88,7 @@ class SentinelTests(TestCase):
         await eventually(lambda: {each.transport.getPeer().port for each in pool._ready} == new, FAILOVER)
         switched = load.asked
         before = int(group.replica.command("HGET", "chapps:oqp:{u}", "used"))
-        # The Sentinels demote the old master, and all of them tell the same.
+        # The Sentinels demote the old master, and agree on the new one.
         await eventually(lambda: self.is_replica(group.master), FAILOVER)
         await eventually(lambda: set(self.told(group)) == new, FAILOVER)
         enough = load.asked + 200
@@ -97,7 +97,7 @@ class SentinelTests(TestCase):
         counted = int(group.replica.command("HGET", "chapps:oqp:{u}", "used")) - before
         since = [outcome for _, number, outcome in load.outcomes if number > switched]
         self.assertEqual(set(since), {Outcome.ACCEPTED})
-        # What was in flight at that moment is counted and not among these.
+        # Commands in flight at that time are counted, but not among these.
         self.assertIn(counted - len(since), range(33))
 
     def is_replica(self, server: RedisProcess) -> bool:
@@ -107,7 +107,7 @@ class SentinelTests(TestCase):
             return False
 
     def told(self, group: SentinelGroup) -> list[int]:
-        """The port of the master, as each Sentinel tells it."""
+        """Return the port of the master according to each Sentinel."""
         answers = (group.command(port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", group.name) for port in group.ports)
         return [int(port) for _, port in answers]
 
@@ -150,7 +150,7 @@ class SentinelTests(TestCase):
         await RedisState(pool, "chapps").ping()
         await deferToThread(group.master.kill)
         await eventually(lambda: group.replica.command("ROLE")[0] == "master", FAILOVER)
-        # A replica closes its connections once it is the master, also those that it took meanwhile.
+        # A replica closes all connections when it becomes the master.
         await repeated(partial(answers, RedisState(pool, "chapps")))
 
     async def test_certificates_of_the_sentinels_are_verified(self) -> None:

@@ -53,7 +53,7 @@ class TokenTests(TestCase):
                 self.assertEqual(answer.headers["content-type"], "application/json")
 
     def logged(self) -> list[str]:
-        """What the gate logs from now on; filled as it comes."""
+        """Return a list that receives what the gate logs from now on."""
         lines: list[str] = []
 
         def observe(event: LogEvent) -> None:
@@ -223,7 +223,7 @@ class FailureLogTests(SynchronousTestCase):
         Deferred.fromCoroutine(self.gate.punish(request, what))
 
     def told(self) -> list[str]:
-        """The lines since the last call."""
+        """Return the lines since the last call."""
         lines, self.lines[:] = self.lines[:], []
         return lines
 

@@ -69,7 +69,7 @@ class ObjectTests(BookTestCase):
             await self.expect(404, "GET", f"/{kind}/{id}")
             self.assertEqual((await self.expect(200, "GET", f"/{kind}")).response, [])
 
-    async def test_the_envelope_tells_version_and_time(self) -> None:
+    async def test_the_envelope_has_version_and_time(self) -> None:
         answer = (await self.expect(200, "GET", "/users/")).json
         self.assertEqual(answer["version"], "CHAPPS-TW v0.0.test")
         self.assertApproximates(answer["timestamp"], time.time(), 10)
@@ -89,7 +89,7 @@ class ObjectTests(BookTestCase):
         users = (await self.expect(200, "GET", f"/domains/{domain}")).json["users"]
         self.assertEqual(users, [{"id": created.response["id"], "name": "alice"}])
 
-    async def test_the_wrapped_form_of_a_body_is_taken_too(self) -> None:
+    async def test_the_wrapped_form_of_a_body_is_accepted_too(self) -> None:
         quota = await self.create("quotas", name="basic", quota=100)
         created = await self.expect(201, "POST", "/users/", {"user": {"name": "alice"}, "quota": quota})
         self.assertEqual(created.json["quota"]["id"], quota)
@@ -99,7 +99,7 @@ class ObjectTests(BookTestCase):
         self.assertEqual(wrapped.response["quota"], 5)
         await self.expect(422, "POST", "/users/", {"user": {"name": "carol", "color": "red"}})
 
-    async def test_lists_given_to_put_replace_and_those_not_given_are_null(self) -> None:
+    async def test_lists_given_to_put_replace_links_and_omitted_ones_are_null(self) -> None:
         first = await self.create("domains", name="one.example")
         second = await self.create("domains", name="two.example")
         email = await self.create("emails", name="me@example.org")
@@ -120,7 +120,7 @@ class ObjectTests(BookTestCase):
         answer = await self.expect(409, "PUT", "/users/", {"user": {"id": other, "name": "alice"}})
         self.assertEqual(answer.detail, "Unique key conflict updating user.")
 
-    async def test_what_is_not_there_is_named(self) -> None:
+    async def test_errors_name_what_does_not_exist(self) -> None:
         user = await self.create("users", name="alice")
         for status, method, path, body, missing in (
             (404, "GET", "/domains/77/", None, "domain"),
@@ -135,14 +135,14 @@ class ObjectTests(BookTestCase):
             self.assertEqual(detail, f"There is no {missing} with id 77.")
         self.assertEqual(len((await self.expect(200, "GET", "/users/")).response), 1)
 
-    async def test_names_are_stored_as_they_are_but_for_their_case_however_odd(self) -> None:
+    async def test_unusual_names_are_stored_unchanged_except_for_case(self) -> None:
         for name in map(str.lower, ODD_NAMES):
             id = await self.create("users", name=name.upper())
             self.assertEqual((await self.expect(200, "GET", f"/users/{id}")).response["name"], name)
             found = (await self.expect(200, "GET", f"/users/?q={quote(name, safe='')}")).response
             self.assertIn({"id": id, "name": name}, found)
 
-    async def test_domains_and_addresses_are_stored_as_they_are_compared(self) -> None:
+    async def test_domains_and_addresses_are_stored_in_normal_form(self) -> None:
         domain = await self.expect(201, "POST", "/domains/", {"name": "BÜCHER.Example."})
         self.assertEqual(domain.response["name"], "xn--bcher-kva.example")
         email = await self.expect(201, "POST", "/emails/", {"name": "Me@BÜCHER.example"})
@@ -150,7 +150,7 @@ class ObjectTests(BookTestCase):
         user = await self.expect(201, "POST", "/users/", {"name": "Me@BÜCHER.example"})
         self.assertEqual(user.response["name"], "me@xn--bcher-kva.example")
 
-    async def test_names_that_cannot_be_are_refused(self) -> None:
+    async def test_invalid_names_are_rejected(self) -> None:
         for kind, fields in (
             ("users", {"name": ""}),
             ("users", {"name": "x" * 129}),
@@ -180,7 +180,7 @@ class ObjectTests(BookTestCase):
             answer = await self.expect(422, "POST", f"/{kind}/", fields)
             self.assertEqual(set(answer.detail[0]), {"loc", "msg", "type"})
 
-    async def test_names_that_are_nearly_surely_a_mistake_are_refused_with_a_sentence(self) -> None:
+    async def test_names_that_are_almost_certainly_mistakes_are_rejected_with_a_sentence(self) -> None:
         space = "must not begin or end with white space"
         for kind, fields, sentence in (
             ("users", {"name": "robert "}, space),
@@ -209,13 +209,13 @@ class ObjectTests(BookTestCase):
         for client in ("192.0.2.1", "2001:db8::1", "example.com"):
             await self.expect(200, "GET", f"/live/grl/tally/{client}")
 
-    async def test_a_user_whose_name_was_stored_with_a_space_can_be_asked_about_and_renamed(self) -> None:
+    async def test_a_user_whose_stored_name_ends_with_a_space_can_be_queried_and_renamed(self) -> None:
         with self.node.book._engine.begin() as connection:
             connection.execute(insert(users), {"id": 5, "name": "robert "})
         await self.expect(200, "GET", "/live/quota/0?name=robert%20")
         self.assertEqual((await self.expect(200, "PUT", "/users/", {"id": 5, "name": "robert"})).response["id"], 5)
 
-    async def test_an_address_is_stored_without_the_quotes_that_postfix_leaves_out(self) -> None:
+    async def test_an_address_is_stored_without_the_quotes_that_postfix_removes(self) -> None:
         created = await self.expect(201, "POST", "/emails/", {"name": '"a b"@q.example'})
         self.assertEqual(created.response["name"], "a b@q.example")
         await self.expect(409, "POST", "/emails/", {"name": "a b@q.example"})
@@ -223,14 +223,14 @@ class ObjectTests(BookTestCase):
         created = await self.expect(201, "POST", "/emails/", {"name": '"A@b"@q.example'})
         self.assertEqual(created.response["name"], "a@b@q.example")
 
-    async def test_a_domain_that_is_there_in_another_spelling_is_taken(self) -> None:
+    async def test_a_domain_that_exists_in_another_spelling_is_a_conflict(self) -> None:
         with self.node.book._engine.begin() as connection:
             connection.execute(insert(domains), {"name": "UPPER.Example", "greylist": False, "check_spf": False})
         answer = await self.expect(409, "POST", "/domains/", {"name": "upper.example"})
         self.assertEqual(answer.detail, "Unique key conflict creating domain.")
         self.assertEqual(answer.json["remarks"], ["A domain named UPPER.Example exists already."])
 
-    async def test_what_was_created_tells_its_path(self) -> None:
+    async def test_location_is_the_path_of_the_new_entry(self) -> None:
         for kind, fields in (("users", {"name": "alice"}), ("domains", {"name": "example.com"})):
             answer = await self.expect(201, "POST", f"/{kind}/", fields)
             self.assertEqual(answer.headers["location"], f"/{kind}/{answer.response['id']}/")
@@ -239,7 +239,7 @@ class ObjectTests(BookTestCase):
         document = (await self.expect(200, "GET", "/openapi.json")).json
         self.assertIn("Location", document["paths"]["/users/"]["post"]["responses"]["201"]["headers"])
 
-    async def test_how_many_users_lose_something_with_what_is_deleted_is_told(self) -> None:
+    async def test_a_deletion_reports_how_many_users_are_affected(self) -> None:
         quota, unused = [await self.create("quotas", name=f"q{n}", quota=n) for n in (1, 2)]
         first, second = [await self.create("domains", name=f"d{n}.example") for n in (1, 2)]
         email = await self.create("emails", name="a@example.com")
@@ -255,7 +255,7 @@ class ObjectTests(BookTestCase):
             answer = await self.expect(200, "DELETE", path, ids)
             self.assertEqual(answer.json.get("remarks", []), remarks, path)
 
-    async def test_a_change_is_not_done_in_part(self) -> None:
+    async def test_a_change_is_atomic(self) -> None:
         user = await self.create("users", name="alice")
         await self.expect(409, "PUT", "/users/", {"user": {"id": user, "name": "bob"}, "domains": [77]})
         self.assertEqual((await self.expect(200, "GET", f"/users/{user}")).response["name"], "alice")
@@ -278,14 +278,14 @@ class LinkTests(BookTestCase):
             await self.expect(200, "PUT", f"/{other}/{second}/users/", [user])
             self.assertEqual((await self.expect(200, "GET", path)).response[0]["id"], second)
 
-    async def test_a_user_is_given_another_quota(self) -> None:
+    async def test_the_quota_of_a_user_is_replaced(self) -> None:
         small = await self.create("quotas", name="small", quota=1)
         big = await self.create("quotas", name="big", quota=1000)
         user = await self.create("users", name="alice", quota=small)
         self.assertEqual((await self.expect(200, "PUT", f"/users/{user}/quota/{big}")).response, "Updated.")
         self.assertEqual((await self.expect(200, "GET", f"/users/{user}")).json["quota"]["id"], big)
 
-    async def test_a_quota_is_taken_from_a_user_and_from_no_other(self) -> None:
+    async def test_a_quota_is_removed_from_one_user_only(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         domain = await self.create("domains", name="example.com")
         alice = await self.create("users", name="alice", quota=quota, domains=[domain])
@@ -363,7 +363,7 @@ class LinkTests(BookTestCase):
 
 
 class InForceTests(BookTestCase):
-    """Each change drops the copies that it makes wrong."""
+    """Each change invalidates the cached values that it makes stale."""
 
     rules = Rules(86400, 0, 0.0, 0.0)
 
@@ -397,14 +397,14 @@ class InForceTests(BookTestCase):
         await self.expect(200, "PUT", "/quotas/", {"quota": {"id": quota, "quota": 20}})
         self.assertEqual([await self.cached_limit(user) for user in ("alice", "bob", "carol")], [None, None, 10])
 
-    async def test_another_quota_for_a_user_is_in_force(self) -> None:
+    async def test_a_replaced_quota_is_in_effect(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         user = await self.create("users", name="alice")
         await self.cache_limit("alice", -1)
         await self.expect(200, "PUT", f"/users/{user}/quota/{quota}")
         self.assertIsNone(await self.cached_limit("alice"))
 
-    async def test_a_quota_taken_away_is_in_force(self) -> None:
+    async def test_a_removed_quota_is_in_effect(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         user = await self.create("users", name="alice", quota=quota)
         await self.create("users", name="bob", quota=quota)
@@ -413,7 +413,7 @@ class InForceTests(BookTestCase):
         await self.expect(200, "DELETE", f"/users/{user}/quota/")
         self.assertEqual([await self.cached_limit(name) for name in ("alice", "bob")], [None, 10])
 
-    async def test_a_removed_domain_is_in_force_and_leaves_other_verdicts(self) -> None:
+    async def test_a_removed_domain_is_in_effect_and_leaves_other_verdicts(self) -> None:
         domain = await self.create("domains", name="example.com")
         user = await self.create("users", name="alice", domains=[domain])
         await self.cache_verdict("alice", "example.com")
@@ -422,7 +422,7 @@ class InForceTests(BookTestCase):
         self.assertIsNone(await self.cached_verdict("alice", "example.com"))
         self.assertTrue(await self.cached_verdict("alice", "other.example"))
 
-    async def test_a_deleted_user_is_in_force(self) -> None:
+    async def test_a_deleted_user_is_in_effect(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         domain = await self.create("domains", name="example.com")
         user = await self.create("users", name="alice", quota=quota, domains=[domain])
@@ -432,7 +432,7 @@ class InForceTests(BookTestCase):
         self.assertIsNone(await self.cached_limit("alice"))
         self.assertIsNone(await self.cached_verdict("alice", "example.com"))
 
-    async def test_changed_flags_of_a_domain_are_in_force(self) -> None:
+    async def test_changed_flags_of_a_domain_are_in_effect(self) -> None:
         domain = await self.create("domains", name="example.com")
         [before] = await self.node.state.verdicts("spf", "example.com", ["check_spf"])
         await self.node.state.keep_verdicts("spf", "example.com", [("check_spf", False, before.token)], 1000.0)

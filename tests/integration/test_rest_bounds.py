@@ -1,4 +1,4 @@
-"""What HTTP clients can do wrong, and how much of it."""
+"""Invalid requests, and limits of requests and connections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BoundsTestCase(TestCase):
             await deferLater(reactor, 0.01)
 
     def all_read_or_refused(self, clients: int, size: int) -> bool:
-        """Whether each connection has read so much of its body, or keeps nothing of it any more."""
+        """Return whether each connection has read ``size`` bytes of its body, or has discarded it."""
         channels = self.node.api.site._channels
         read = [
             channel.refused or any(request._buffered == size for request in channel.requests) for channel in channels
@@ -49,14 +49,14 @@ class BoundsTestCase(TestCase):
 
 
 def received(client: socket.socket) -> bytes:
-    """What comes next, ``b""`` when the connection is closed."""
+    """Return what is received next, ``b""`` if the connection is closed."""
     with contextlib.suppress(ConnectionError):
         return client.recv(65536)
     return b""
 
 
 class BodyTests(BoundsTestCase):
-    async def test_a_body_that_is_no_json_is_refused(self) -> None:
+    async def test_a_body_that_is_not_json_is_rejected(self) -> None:
         for body in (
             b"{", b"", b" \n", b"\xff", b"[1,]", b'{"name": "a", "name": "b"}', b'{"name": NaN}', b'{"name": Infinity}',
             b'{"name": ' + b"9" * 10000 + b"}", b"[" * 100_000, b'{"name": "a"} x',
@@ -65,7 +65,7 @@ class BodyTests(BoundsTestCase):
             self.assertEqual(answer.status, 400, (body[:20], answer.body))
             self.assertIsInstance(answer.detail, str)
 
-    async def test_json_of_another_shape_is_refused(self) -> None:
+    async def test_json_of_another_shape_is_rejected(self) -> None:
         shapes: tuple[Any, ...] = (
             [],
             "x",
@@ -125,12 +125,12 @@ class BodyTests(BoundsTestCase):
             answer = await self.node.ask("POST", "/users/", body, headers={"Content-Type": "application/json"})
             self.assertEqual((answer.status, answer.detail), (400, sentence))
 
-    async def test_every_fault_is_listed(self) -> None:
+    async def test_every_error_is_listed(self) -> None:
         answer = await self.node.ask("POST", "/quotas/", {"name": "", "quota": "many"})
         self.assertEqual(answer.status, 422)
         self.assertEqual([fault["loc"] for fault in answer.detail], [["body", "name"], ["body", "quota"]])
 
-    async def test_another_type_is_refused_and_none_is_json(self) -> None:
+    async def test_other_content_types_are_rejected_and_json_is_the_default(self) -> None:
         body = b'{"name": "alice"}'
         for kind in ("application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-16", "", "x"):
             answer = await self.node.ask("POST", "/users/", body, headers={"Content-Type": kind})
@@ -162,10 +162,10 @@ class BodyTests(BoundsTestCase):
         self.assertTrue(answer.startswith(b"HTTP/1.1 413 "), answer[:100])
         self.assertEqual(self.node.api.site.buffered, 0)
 
-    async def test_what_came_of_refused_bodies_is_not_kept(self) -> None:
+    async def test_rejected_bodies_do_not_occupy_memory(self) -> None:
         most, clients, part = 4 << 20, 40, b" " * (MAX_BODY // 10)
         self.patch(server, "MAX_BUFFERED", most)
-        # Not to be closed before all has been looked at.
+        # Keep them open until everything has been checked.
         self.patch(server, "LINGER", 600.0)
         address = ("127.0.0.1", self.node.port)
         connections = [socket.create_connection(address, 60) for _ in range(clients)]
@@ -185,14 +185,14 @@ class BodyTests(BoundsTestCase):
         for connection in connections:
             connection.close()
         self.assertGreater(kept, most // 2)
-        # A buffer that grows is an eighth larger than what is in it.
+        # A growing buffer is an eighth larger than its contents.
         self.assertLess(kept, most * 3 // 2)
         await self.until(lambda: not self.node.api.site.connections)
         self.assertEqual(self.node.api.site.buffered, 0)
 
-    async def test_a_refused_client_that_goes_on_sending_is_read_for_a_while_only(self) -> None:
+    async def test_a_rejected_client_that_continues_sending_is_read_for_a_limited_time(self) -> None:
         def pour() -> int:
-            """Send until the connection is closed; returns how many bytes were taken."""
+            """Send until the connection is closed; return the number of bytes sent."""
             with socket.create_connection(("127.0.0.1", self.node.port), 60) as connection:
                 connection.sendall(self.head("POST /users/", f"Content-Length: {10**12}"))
                 poured = 0
@@ -201,10 +201,10 @@ class BodyTests(BoundsTestCase):
                         poured += connection.send(b" " * 65536)
                 return poured
 
-        # It waits in between, once it is not read any more.
+        # It pauses, once the server does not read any more.
         self.patch(server, "LINGER", 0.5)
 
-        # What the kernel takes beyond that is not read.
+        # The kernel accepts more than the server reads.
         self.assertLess(await deferToThread(pour), LINGER_BYTES + (16 << 20))
 
     async def test_a_body_is_counted_until_its_request_is_answered(self) -> None:
@@ -228,7 +228,7 @@ class BodyTests(BoundsTestCase):
         answer = await self.node.send_raw(head + b'5\r\n{"nam\r\nc\r\ne": "alice"}\r\n0\r\n\r\n')
         self.assertTrue(answer.startswith(b"HTTP/1.1 201 "), answer)
 
-    async def test_a_body_where_none_is_taken_is_refused_unless_it_is_empty(self) -> None:
+    async def test_a_body_is_rejected_by_routes_without_one_unless_it_is_empty(self) -> None:
         self.assertEqual((await self.node.ask("GET", "/users/", {})).status, 200)
         self.assertEqual((await self.node.ask("GET", "/users/", {"q": "x"})).status, 422)
 
@@ -247,11 +247,11 @@ class PathAndQueryTests(BoundsTestCase):
             self.assertEqual(answer.status, 422, (path, answer.body))
             self.assertEqual(answer.headers["content-type"], "application/json")
 
-    async def test_what_is_given_twice_is_refused(self) -> None:
+    async def test_duplicate_parameters_are_rejected(self) -> None:
         self.assertEqual((await self.node.ask("GET", "/users/quotas/?user_ids=1", [2])).status, 422)
         self.assertEqual((await self.node.ask("GET", "/live/quota/0?name=a", "b")).status, 422)
 
-    async def test_paths_that_are_not_there_and_methods_that_do_not_fit(self) -> None:
+    async def test_unknown_paths_are_404_and_unsupported_methods_405(self) -> None:
         for path in ("/nothing", "/users//", "/users/1/2/3", "/docs/../users", "/docs/x.js", "/%FF"):
             answer = await self.node.ask("GET", path)
             self.assertEqual(answer.status, 404, path)
@@ -278,7 +278,7 @@ class PathAndQueryTests(BoundsTestCase):
             answer = await self.node.send_raw(request)
             self.assertEqual(answer.partition(b"\r\n")[0], b"HTTP/1.1 " + line)
 
-    async def test_a_path_that_is_not_percent_encoded_is_told_so(self) -> None:
+    async def test_a_path_that_is_not_percent_encoded_is_reported(self) -> None:
         for target in ("/users/?q=Jürgen", "/live/quota/a b", "/é"):
             answer = await self.node.send_raw(self.head(f"GET {target}"))
             self.assertTrue(answer.startswith(b"HTTP/1.1 400 "), answer)
@@ -301,17 +301,17 @@ class PathAndQueryTests(BoundsTestCase):
 
 
 class ConnectionTests(BoundsTestCase):
-    async def test_what_is_no_http_is_refused(self) -> None:
+    async def test_input_that_is_not_http_is_rejected(self) -> None:
         for data in (b"\x16\x03\x01\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n", b"G" * 70000):
             answer = await self.node.send_raw(data)
             self.assertTrue(answer.startswith(b"HTTP/1.1 400 "), answer)
             json.loads(answer.partition(b"\r\n\r\n")[2])
 
-    async def test_a_request_that_is_never_complete_is_cut_off_though_bytes_come(self) -> None:
+    async def test_a_request_that_is_never_complete_times_out_even_while_bytes_arrive(self) -> None:
         self.patch(self.node.api.site, "timeOut", 1.0)
 
         def drip() -> float:
-            """Send a byte now and then until the connection is closed; returns after how many seconds that was."""
+            """Send a byte at intervals until the connection is closed; return the duration in seconds."""
             with socket.create_connection(("127.0.0.1", self.node.port), 5) as connection:
                 begin = time.monotonic()
                 connection.sendall(self.head("POST /users/", "Content-Length: 1000000"))
@@ -327,7 +327,7 @@ class ConnectionTests(BoundsTestCase):
                         break
                 return time.monotonic() - begin
 
-        # Longer than that, it would be cut off by nobody.
+        # Any longer, and there would be no timeout.
         self.assertTrue(1.0 <= await deferToThread(drip) < 60)
         await self.until(lambda: not self.node.api.site.connections)
         self.assertEqual(self.node.api.site.buffered, 0)
@@ -337,7 +337,7 @@ class ConnectionTests(BoundsTestCase):
         answer = await self.node.send_raw(requests)
         self.assertEqual(re.findall(rb"HTTP/1.1 (\d+)", answer), [b"200", b"404", b"200"])
 
-    async def test_a_stop_answers_what_is_complete_and_closes_the_rest(self) -> None:
+    async def test_a_stop_answers_complete_requests_and_closes_other_connections(self) -> None:
         entries, asked, go_on = self.node.book.entries, Deferred[None](), Deferred[None]()
 
         async def slow(*arguments: Any) -> Any:
@@ -358,7 +358,7 @@ class ConnectionTests(BoundsTestCase):
         self.assertEqual((await whole).status, 200)
         await stopped
 
-    async def test_a_stop_that_takes_too_long_can_be_cut_short(self) -> None:
+    async def test_a_slow_stop_can_be_cut_short(self) -> None:
         asked, never = Deferred[None](), Deferred[None]()
 
         async def stuck(*_: Any) -> Any:
@@ -374,11 +374,11 @@ class ConnectionTests(BoundsTestCase):
         await stopped
         self.assertEqual(await half, b"")
 
-    async def test_connections_over_the_limit_are_closed_and_places_come_free(self) -> None:
+    async def test_connections_over_the_limit_are_closed(self) -> None:
         self.patch(self.node.api.site, "_max_connections", 3)
 
         def crowd() -> list[bytes]:
-            """What five clients get: they are all connected before the first of them asks."""
+            """Return what five clients receive that are all connected before the first one sends a request."""
             with contextlib.ExitStack() as held:
                 address = ("127.0.0.1", self.node.port)
                 clients = [held.enter_context(socket.create_connection(address, 60)) for _ in range(5)]
@@ -397,7 +397,7 @@ class ConnectionTests(BoundsTestCase):
             self.assertEqual((await self.node.ask("GET", "/health")).status, 200)
 
     async def hold(self, *sent: bytes) -> list[socket.socket]:
-        """Connections that have sent something, in this order, and wait; the server knows of all of them."""
+        """Return waiting connections that have sent something, in this order, and are known to the server."""
         held = []
         for data in sent:
             connection = socket.create_connection(("127.0.0.1", self.node.port), 30)
@@ -431,18 +431,18 @@ class ConnectionTests(BoundsTestCase):
         self.assertTrue(await self.is_closed(held[0]))
         self.assertFalse(await self.is_closed(held[-1]))
 
-    async def test_those_that_have_sent_nothing_give_way_before_those_that_have_begun(self) -> None:
+    async def test_silent_connections_are_closed_before_those_with_a_partial_request(self) -> None:
         self.patch(self.node.api.site, "_max_connections", 3)
         begun, first, second = await self.hold(self.head("POST /users/", "Content-Length: 9")[:-2], b"", b"")
         for gone, stays in ((first, second), (second, begun)):
-            # Each stays afterwards, in the place of one that was silent.
+            # Each remains open afterwards, and replaces a silent one.
             asked = await self.hold(b"")
             while not await self.is_closed(gone):
                 pass
             self.assertFalse(await self.is_closed(stays))
             self.assertFalse(await self.is_closed(asked[0]))
 
-    async def test_those_that_have_begun_give_way_and_those_that_are_answered_do_not(self) -> None:
+    async def test_partial_requests_are_closed_but_requests_in_progress_are_not(self) -> None:
         self.patch(self.node.api.site, "_max_connections", 2)
         entries, asked, go_on = self.node.book.entries, Deferred[None](), Deferred[None]()
 
@@ -460,7 +460,7 @@ class ConnectionTests(BoundsTestCase):
         go_on.callback(None)
         self.assertEqual((await whole).status, 200)
 
-    async def test_where_all_are_answered_a_new_connection_is_closed(self) -> None:
+    async def test_if_all_connections_are_busy_a_new_one_is_closed(self) -> None:
         self.patch(self.node.api.site, "_max_connections", 1)
         asked, never = Deferred[None](), Deferred[None]()
 

@@ -1,4 +1,4 @@
-"""Explanations, decisions, metrics, health and the document that describes them all."""
+"""Explanations, decisions, metrics, health and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ class ExplainTests(InsightTestCase):
             self.assertEqual((record["reason"], record["figures"]), ("quota_exceeded", {"limit": 5, "used": 5}))
         self.assertEqual(self.node.explained, [("outbound", REQUEST)] * 3)
 
-    async def test_without_a_listener_the_callable_chooses(self) -> None:
+    async def test_the_listener_may_be_omitted(self) -> None:
         self.assertEqual((await self.node.ask("POST", "/live/explain", REQUEST)).status, 200)
         self.assertEqual(self.node.explained, [("", REQUEST)])
 
-    async def test_a_listener_that_is_not_there_is_named(self) -> None:
+    async def test_an_unknown_listener_is_named(self) -> None:
         answer = await self.node.ask("POST", "/live/explain/?listener=nowhere", REQUEST)
         self.assertEqual((answer.status, answer.detail), (404, "There is no listener nowhere."))
 
-    async def test_what_is_no_policy_request_is_refused(self) -> None:
+    async def test_input_that_is_not_a_policy_request_is_rejected(self) -> None:
         text = {"Content-Type": "text/plain"}
         for body, headers, status in (
             (b"no request", text, 400),
@@ -81,7 +81,7 @@ class ExplainTests(InsightTestCase):
             answer = await self.node.ask("POST", "/live/explain/", body, headers=headers)
             self.assertEqual(answer.status, status, (body, answer.body))
 
-    async def test_the_answer_that_postfix_would_get_stands_beside_those_of_all(self) -> None:
+    async def test_the_answer_for_postfix_is_returned_with_all_decisions(self) -> None:
         within = Decision("DUNNO", Reason.AUTHORIZED_DOMAIN, "SenderDomainAuthPolicy")
         request = PolicyRequest(REQUEST)
         self.decide()
@@ -97,7 +97,7 @@ class ExplainTests(InsightTestCase):
         remark = "Postfix would get the answer of SenderDomainAuthPolicy. Policies not run: SenderDomainAuthPolicy."
         self.assertEqual(answer["remarks"], [remark])
 
-    async def test_the_protocol_state_is_one_of_postfix_and_rcpt_where_there_is_none(self) -> None:
+    async def test_the_protocol_state_is_validated_and_rcpt_by_default(self) -> None:
         without = {name: value for name, value in REQUEST.items() if name != "protocol_state"}
         missing = "protocol_state is missing: RCPT is assumed."
         for given, state, remarks in (
@@ -115,13 +115,13 @@ class ExplainTests(InsightTestCase):
         self.assertEqual(fault["loc"], ["body", "attributes"])
         self.assertRegex(fault["msg"], "^protocol_state must be one of CONNECT, EHLO, HELO, MAIL, RCPT, DATA, ")
 
-    async def test_what_is_not_judged_is_no_promise(self) -> None:
+    async def test_a_remark_names_policies_that_do_not_apply_at_the_stage(self) -> None:
         decision = Decision("DUNNO", Reason.STAGE_NOT_JUDGED, "GreylistingPolicy")
         self.node.records = [record_of("greylisting", "", PolicyRequest(REQUEST), decision, 1.5)]
         [remark] = (await self.node.ask("POST", "/live/explain/", REQUEST)).json["remarks"]
         self.assertEqual(remark, f"GreylistingPolicy: {Reason.STAGE_NOT_JUDGED.meaning}")
 
-    async def test_bytes_that_are_no_utf_8_are_taken_as_the_policy_port_takes_them(self) -> None:
+    async def test_invalid_utf_8_is_read_as_on_the_policy_port(self) -> None:
         text = b"protocol_state=RCPT\nsender=J\xfcrgen@example.com\nodd=x\xfc\n"
         wanted = {"protocol_state": "RCPT", "sender": "J\udcfcrgen@example.com", "odd": "x\udcfc"}
         self.assertEqual(parse_attributes(text.rstrip()), wanted)
@@ -144,7 +144,7 @@ class LatinTests(InsightTestCase):
 
 
 class DecisionsTests(InsightTestCase):
-    async def test_decisions_are_filtered_by_what_is_given(self) -> None:
+    async def test_decisions_are_filtered(self) -> None:
         self.decide()
         answer = await self.node.ask("GET", "/live/decisions/?user=alice&queue_id=&limit=7")
         self.assertEqual(answer.response[0]["action"], "REJECT no")
@@ -153,7 +153,7 @@ class DecisionsTests(InsightTestCase):
         self.assertEqual(self.node.searched[1], {})
         self.assertEqual((await self.node.ask("GET", "/live/decisions/?colour=red")).status, 422)
 
-    async def test_it_is_told_how_far_they_reach_back(self) -> None:
+    async def test_a_remark_says_how_far_back_the_decisions_go(self) -> None:
         self.decide()
         searched = "Searched: the last 1 decisions of this node, since 1970-01-01T00:00:01+00:00."
         answer = (await self.node.ask("GET", "/live/decisions/")).json
@@ -182,7 +182,7 @@ class FollowTests(InsightTestCase):
         super().setUp()
         self.ring = self.node.decisions = DecisionRing(start=1000, most=10)
 
-    async def test_a_page_can_follow_what_is_decided(self) -> None:
+    async def test_a_client_can_follow_the_decisions(self) -> None:
         self.assertEqual(await self.follow(""), ([], 1000, False))
         self.fill(3)
         self.assertEqual(await self.follow("after=1000"), ([1001, 1002, 1003], 1003, False))
@@ -191,7 +191,7 @@ class FollowTests(InsightTestCase):
         self.fill(4)
         self.assertEqual(await self.follow("after=1003&user=u1"), ([1005, 1007], 1007, False))
 
-    async def test_where_there_is_more_than_the_limit_the_next_answer_goes_on_from_there(self) -> None:
+    async def test_the_next_answer_continues_after_the_limit(self) -> None:
         self.fill(7)
         self.assertEqual(await self.follow("after=1001&limit=4"), ([1002, 1003, 1004, 1005], 1005, False))
         self.assertEqual(await self.follow("after=1005&limit=4"), ([1006, 1007], 1007, False))
@@ -200,7 +200,7 @@ class FollowTests(InsightTestCase):
         remarks = (await self.node.ask("GET", "/live/decisions/?after=1003&limit=4")).json["remarks"]
         self.assertEqual(remarks, [])
 
-    async def test_it_is_told_when_decisions_between_were_dropped(self) -> None:
+    async def test_dropped_decisions_are_reported(self) -> None:
         self.fill(15)
         there = list(range(1006, 1016))
         self.assertEqual(await self.follow("after=1005"), (there, 1015, False))
@@ -210,11 +210,11 @@ class FollowTests(InsightTestCase):
         missing = "Earlier decisions are missing: this node keeps only its last ones since its start."
         self.assertEqual(remarks, [missing])
 
-    async def test_a_number_that_is_none_is_refused(self) -> None:
+    async def test_an_invalid_sequence_number_is_rejected(self) -> None:
         for after in ("-1", "x", "", "1.5", str(2**53)):
             self.assertEqual((await self.node.ask("GET", f"/live/decisions/?after={after}")).status, 422, after)
 
-    async def test_answers_are_as_the_document_says(self) -> None:
+    async def test_answers_match_the_document(self) -> None:
         document = (await self.node.ask("GET", "/openapi.json")).json
         self.fill(3)
         responses = document["paths"]["/live/decisions/"]["get"]["responses"]
@@ -267,7 +267,7 @@ class DocumentTests(InsightTestCase):
             if "response" in schema.get("properties", ()):
                 self.assertIn("remarks", schema["required"], name)
 
-    async def test_answers_are_as_the_document_says(self) -> None:
+    async def test_answers_match_the_document(self) -> None:
         document = (await self.node.ask("GET", "/openapi.json")).json
         self.decide()
         await self.check(document, "POST", "/live/explain/", "/live/explain/", REQUEST)
@@ -303,7 +303,7 @@ class DocumentTests(InsightTestCase):
         schema = responses[str(answer.status)]["content"]["application/json"]["schema"]
         jsonschema_rs.validator_for({**schema, "components": document["components"]}).validate(answer.json)
 
-    async def test_the_page_asks_no_other_host(self) -> None:
+    async def test_the_page_loads_nothing_from_other_hosts(self) -> None:
         page = await self.node.ask("GET", "/docs/")
         self.assertEqual(page.status, 200)
         self.assertIn("default-src 'none'", page.headers["content-security-policy"])

@@ -53,7 +53,7 @@ class QuotaTests(LiveTestCase):
         quota = await self.create("quotas", name="basic", quota=10)
         return await self.create("users", name="alice", quota=quota), await self.create("users", name="bob")
 
-    async def test_what_is_left_goes_down_by_what_was_sent(self) -> None:
+    async def test_the_remaining_quota_decreases_by_what_was_sent(self) -> None:
         alice, _ = await self.users()
         before = (await self.expect(200, "GET", f"/live/quota/{alice}")).json
         self.assertEqual(before["response"], 10)
@@ -71,14 +71,14 @@ class QuotaTests(LiveTestCase):
                 self.assertEqual((await self.expect(200, "POST", path + query, body)).response, 10)
                 self.assertEqual((await self.expect(200, "DELETE", path + query, body)).response, 0)
 
-    async def test_an_id_wins_over_a_name_and_a_name_helps_an_id_that_finds_nothing(self) -> None:
+    async def test_an_id_takes_precedence_and_a_name_is_used_if_it_does_not_exist(self) -> None:
         alice, _ = await self.users()
         self.assertEqual((await self.expect(200, "GET", f"/live/quota/{alice}?name=bob")).response, 10)
         found = (await self.expect(200, "GET", "/live/quota/77?name=alice")).json
         self.assertEqual(found["response"], 10)
         self.assertIn("There is no user with id 77: found by name alice.", found["remarks"])
 
-    async def test_what_was_looked_for_is_named(self) -> None:
+    async def test_errors_name_the_missing_user(self) -> None:
         for path, status, detail in (
             ("/live/quota/0", 400, "The id or the name of a user is required."),
             ("/live/quota/77", 404, "There is no user with id 77."),
@@ -88,13 +88,13 @@ class QuotaTests(LiveTestCase):
             for method in ("GET", "POST", "DELETE"):
                 self.assertEqual((await self.expect(status, method, path)).detail, detail)
 
-    async def test_a_reset_returns_what_was_dropped(self) -> None:
+    async def test_a_reset_returns_the_previous_usage(self) -> None:
         alice, _ = await self.users()
         await self.send("alice", 4, 10)
         self.assertEqual((await self.expect(200, "DELETE", f"/live/quota/{alice}")).response, 4)
         self.assertEqual((await self.expect(200, "GET", f"/live/quota/{alice}")).response, 10)
 
-    async def test_a_refresh_drops_the_cached_limit_and_keeps_what_was_sent(self) -> None:
+    async def test_a_refresh_drops_the_cached_limit_and_keeps_the_usage(self) -> None:
         alice, _ = await self.users()
         await self.send("alice", 4, 100)
         self.assertEqual((await self.expect(200, "POST", f"/live/quota/{alice}")).response, 6)
@@ -133,7 +133,7 @@ class SenderTests(LiveTestCase):
         await self.remember("alice", "example.com", False)
         self.assertEqual((await self.expect(200, "GET", path)).response, "PROHIBITED")
 
-    async def test_odd_names_are_told_apart_in_paths(self) -> None:
+    async def test_unusual_names_are_distinct_in_paths(self) -> None:
         users = ["a/b", "a", "50%", "%2f", "two words", "jürgen", "名前", "12345", "for", "x@y.example"]
         for place, user in enumerate(users):
             await self.remember(user, "a+b/c@example.com", place % 2 == 0)
@@ -143,7 +143,7 @@ class SenderTests(LiveTestCase):
             wanted = "AUTHORIZED" if place % 2 == 0 else "PROHIBITED"
             self.assertEqual((await self.expect(200, "GET", path)).response, wanted)
 
-    async def test_a_unicode_domain_is_the_one_that_policies_know(self) -> None:
+    async def test_a_unicode_domain_is_normalized_as_by_policies(self) -> None:
         await self.remember("alice", "xn--bcher-kva.example", True)
         path = f"/live/sda/{quote('bücher.example')}/for/alice"
         self.assertEqual((await self.expect(200, "GET", path)).response, "AUTHORIZED")
@@ -166,12 +166,12 @@ class SenderTests(LiveTestCase):
         cleared = (await self.expect(200, "GET", "/live/sda/", body)).response
         self.assertEqual({status for row in cleared.values() for status in row.values()}, {"NOT CACHED"})
 
-    async def test_neither_domains_nor_addresses_is_too_little(self) -> None:
+    async def test_domains_or_addresses_are_required(self) -> None:
         user = await self.create("users", name="alice")
         await self.expect(400, "GET", "/live/sda/", {"user_ids": [user]})
         await self.expect(400, "DELETE", f"/live/sda/?user_ids={user}")
 
-    async def test_too_many_pairs_are_refused_where_they_were_given(self) -> None:
+    async def test_too_many_pairs_are_rejected_with_their_location(self) -> None:
         ids = list(range(1, 102))
         query = "&".join(f"{name}={id}" for name in ("user_ids", "domain_ids") for id in ids)
         for path, body, place in (
@@ -185,7 +185,7 @@ class SenderTests(LiveTestCase):
         ids.pop()
         await self.expect(200, "GET", "/live/sda/", {"user_ids": ids, "domain_ids": ids})
 
-    async def test_a_source_that_is_no_domain_and_no_address_is_refused(self) -> None:
+    async def test_a_source_must_be_a_domain_or_an_address(self) -> None:
         await self.expect(422, "GET", "/live/sda/no%20domain/for/alice")
         await self.expect(422, "GET", "/live/sda/a@b@/for/alice")
         await self.expect(422, "GET", "/live/sda/example.com/for/%FF")
@@ -302,7 +302,7 @@ class ConfigTests(LiveTestCase):
         self.assertEqual(answer.response, "/etc/chapps/chapps.ini")
         self.assertEqual(answer.json["remarks"], ["It was edited."])
 
-    async def test_another_passcode_does_not(self) -> None:
+    async def test_a_wrong_passcode_is_rejected(self) -> None:
         answer = await self.expect(401, "POST", "/live/config/write/", "guess")
         self.assertEqual(answer.detail, "The passcode is wrong.")
         self.assertIn("www-authenticate", answer.headers)
@@ -315,7 +315,7 @@ class StateAwayTests(LiveTestCase):
         self.node.start()
         self.addCleanup(self.node.stop)
 
-    async def test_what_needs_the_state_says_that_it_is_away(self) -> None:
+    async def test_routes_that_need_the_state_report_that_it_is_unavailable(self) -> None:
         user = await self.create("users", name="alice")
         self.state.away = True
         for method, path in (("GET", f"/live/quota/{user}"), ("GET", "/live/sda/example.com/for/alice")):
@@ -327,7 +327,7 @@ class StateAwayTests(LiveTestCase):
         self.state.away = False
         await self.expect(200, "GET", "/ready")
 
-    async def test_a_change_is_stored_and_comes_into_force_when_the_state_is_back(self) -> None:
+    async def test_a_change_is_stored_and_takes_effect_when_the_state_is_available_again(self) -> None:
         domain = await self.create("domains", name="example.com")
         user = await self.create("users", name="alice", domains=[domain])
         [before] = await self.state.verdicts("sda", "alice", ["example.com"])
@@ -337,7 +337,7 @@ class StateAwayTests(LiveTestCase):
         self.assertEqual(answer["remarks"], [AWAITS_STATE])
         self.assertEqual((await self.expect(200, "GET", f"/users/{user}/domains/")).response, [])
         self.state.away = False
-        # It is looked for once a second.
+        # The state is probed once a second.
         end = reactor.seconds() + 60
         while (await self.state.verdicts("sda", "alice", ["example.com"]))[0].allowed is not None:
             self.assertLess(reactor.seconds(), end)
@@ -345,7 +345,7 @@ class StateAwayTests(LiveTestCase):
 
 
 class DisconnectTests(LiveTestCase):
-    async def test_a_client_that_goes_away_leaves_no_change_half_done(self) -> None:
+    async def test_a_change_is_completed_after_its_client_has_disconnected(self) -> None:
         domain = await self.create("domains", name="example.com")
         user = await self.create("users", name="alice", domains=[domain])
         [before] = await self.node.state.verdicts("sda", "alice", ["example.com"])
@@ -375,7 +375,7 @@ class DisconnectTests(LiveTestCase):
             await deferLater(reactor, 0.01, lambda: None)
             [after] = await self.node.state.verdicts("sda", "alice", ["example.com"])
 
-    async def test_a_change_that_fails_when_its_client_has_left_is_logged(self) -> None:
+    async def test_a_change_that_fails_after_its_client_has_disconnected_is_logged(self) -> None:
         began: Deferred[None] = Deferred()
         go_on: Deferred[None] = Deferred()
 
@@ -396,7 +396,7 @@ class DisconnectTests(LiveTestCase):
         sent = self.node.send_raw(request.encode(), 0.5)
         await began
         await sent
-        # The next one is answered when the connection before it was seen to be closed.
+        # When the next one is answered, the server has seen that the previous connection was closed.
         await self.node.ask("GET", "/health")
         go_on.callback(None)
         told = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]

@@ -31,9 +31,9 @@ class NamesTestCase(TestCase):
 
 
 class SeveralTests(NamesTestCase):
-    """Users of one name, as they were left when names were brought into one form."""
+    """Users with the same normalized name, as the migration leaves them."""
 
-    async def test_a_user_who_is_not_used_is_told_to_be_so(self) -> None:
+    async def test_a_remark_says_that_a_user_is_not_used(self) -> None:
         with self.node.book._engine.begin() as connection:
             for id, name in ((1, "ALICE"), (2, "alice"), (3, "Bob"), (4, "carol")):
                 connection.execute(insert(users), {"id": id, "name": name})
@@ -47,14 +47,14 @@ class SeveralTests(NamesTestCase):
 
 
 class CaseCountsTests(NamesTestCase):
-    """``fold_case = False``: as before, but for domains."""
+    """``fold_case = False``: only domains are case-insensitive."""
 
     settings = Settings(
         chapps=replace(Chapps(), fold_case=False),
         sda=replace(SenderDomainAuthPolicy(), subaddress_separators="-"),
     )
 
-    async def test_two_users_may_differ_in_case_alone_and_are_counted_apart(self) -> None:
+    async def test_users_that_differ_only_in_case_are_counted_separately(self) -> None:
         quota = (await self.expect(201, "POST", "/quotas/", {"name": "ten", "quota": 10})).response["id"]
         for number, name in enumerate(("Alice@EXAMPLE.org", "alice@example.org"), 1):
             created = await self.expect(201, "POST", "/users/", {"name": name, "quota": quota})
@@ -67,7 +67,7 @@ class CaseCountsTests(NamesTestCase):
         await self.expect(409, "POST", "/users/", {"name": "Alice@Example.ORG"})
         await self.expect(404, "GET", "/live/quota/0?name=ALICE@example.org")
 
-    async def test_verdicts_are_told_apart_by_case(self) -> None:
+    async def test_verdicts_are_distinguished_by_case(self) -> None:
         [before] = await self.node.state.verdicts("sda", "Bob", ["Sales@example.com"])
         await self.node.state.keep_verdicts("sda", "Bob", [("Sales@example.com", True, before.token)], 1000.0)
         for source, user, status in (

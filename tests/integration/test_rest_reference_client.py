@@ -1,4 +1,4 @@
-"""What a client written for CHAPPS sends, and what it was answered there."""
+"""Requests of a client written for CHAPPS, and the answers of CHAPPS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How requests are read: by people who guess, by scripts, and by those who try what they should not."""
+"""How requests are read: guesses, requests of scripts, and forbidden attempts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.integration.test_rest_book import BookTestCase
 
 
 class RequestTests(BookTestCase):
-    async def test_the_host_may_be_followed_by_a_port_and_by_nothing_else(self) -> None:
+    async def test_a_host_header_may_have_a_port_and_nothing_else(self) -> None:
         for host, status in (
             ("localhost", 200),
             ("localhost:8080", 200),
@@ -37,14 +37,14 @@ class RequestTests(BookTestCase):
             await self.expect(404, "GET", f"/{kind}/{id}")
             await self.expect(404, "DELETE", f"/{kind}/{id}")
 
-    async def test_a_name_where_an_id_belongs_is_told_how_to_find_the_id(self) -> None:
+    async def test_the_error_for_a_name_in_place_of_an_id_says_how_to_find_the_id(self) -> None:
         for method in ("GET", "DELETE"):
             [fault] = (await self.expect(422, method, "/users/erin@example.com")).detail
             self.assertEqual(fault["loc"], ["path", "id"])
             self.assertIn("GET /users/?q=", fault["msg"])
         await self.expect(405, "DELETE", "/users/domains/")
 
-    async def test_all_unknown_fields_are_told_at_once(self) -> None:
+    async def test_all_unknown_fields_are_reported_at_once(self) -> None:
         for method, path, body, where in (
             ("POST", "/users/", {"nam": "ann", "quta": 1, "name": "ann"}, "body"),
             ("POST", "/users/", {"user": {"name": "ann", "nam": 1, "quta": 2}}, "body"),
@@ -54,7 +54,7 @@ class RequestTests(BookTestCase):
             self.assertEqual([fault["loc"][-1] for fault in faults], ["nam", "quta"])
             self.assertEqual({fault["loc"][0] for fault in faults}, {where})
 
-    async def test_what_is_missing_is_located_where_it_would_have_to_be(self) -> None:
+    async def test_missing_fields_are_located_where_they_belong(self) -> None:
         faults = (await self.expect(422, "GET", "/live/grl/tuple/")).detail
         self.assertEqual(
             [fault["loc"] for fault in faults], [["query", n] for n in ("client_address", "sender", "recipient")]
@@ -64,11 +64,11 @@ class RequestTests(BookTestCase):
         self.assertEqual((await self.expect(422, "GET", "/live/grl/tuple/", {})).detail[0]["loc"][0], "body")
         self.assertEqual((await self.expect(422, "POST", "/users/", {"quota": 0})).detail[0]["loc"], ["body", "name"])
 
-    async def test_the_root_leads_to_the_page(self) -> None:
+    async def test_the_root_redirects_to_the_page(self) -> None:
         answer = await self.node.ask("GET", "/", token="")
         self.assertEqual((answer.status, answer.headers["location"]), (307, "/docs"))
 
-    async def test_json_ends_with_a_line_end(self) -> None:
+    async def test_json_ends_with_a_newline(self) -> None:
         for path in ("/users/", "/users/1", "/nothing", "/openapi.json", "/"):
             answer = await self.node.ask("GET", path)
             self.assertEqual(answer.body[-2:], b"}\n", path)
@@ -88,7 +88,7 @@ class RequestTests(BookTestCase):
             [fault] = (await self.expect(422, "GET", f"/live/decisions/?client={client}")).detail
             self.assertEqual(fault["loc"], ["query", "client"])
 
-    async def test_explain_tells_what_postfix_calls_what_somebody_meant(self) -> None:
+    async def test_explain_suggests_the_attribute_names_of_postfix(self) -> None:
         [fault] = (await self.expect(422, "POST", "/live/explain/", {"user": "ann", "ip": "192.0.2.1"})).detail
         self.assertIn("user (use sasl_username)", fault["msg"])
         self.assertIn("ip (use client_address)", fault["msg"])

@@ -55,7 +55,7 @@ class WritableBookTests(BookCase):
         self.assertIs((await self.book.entries("domains"))[0].greylist, True)
         self.assertEqual(await self.book.entries("quotas"), [Entry(quota, "basic", 100)])
 
-    async def test_what_is_searched_is_taken_literally(self) -> None:
+    async def test_searches_are_literal(self) -> None:
         names = ["100%", "a_b", "axb", "a/b", "a\\b", "it's", 'quo"te', "große küche"]
         for name in names:
             await self.user(name)
@@ -142,7 +142,7 @@ class WritableBookTests(BookCase):
         self.assertEqual(stale, senders(("alice", "a@example.com")))
         self.assertEqual((await self.changed(Create("quotas", {"name": "q", "quota": 0})))[1], NOTHING)
 
-    async def test_what_is_taken_is_a_conflict_that_names_it(self) -> None:
+    async def test_a_taken_name_is_a_conflict_that_names_it(self) -> None:
         await self.user("alice")
         await self.domain("example.com")
         quota = await self.quota("basic", 100)
@@ -160,7 +160,7 @@ class WritableBookTests(BookCase):
             await self.changed(Update("quotas", other, {"quota": 100}))
         self.assertEqual(await self.book.by_ids("quotas", [quota]), [Entry(quota, "basic", 100)])
 
-    async def test_what_does_not_fit_is_refused(self) -> None:
+    async def test_values_that_do_not_fit_are_rejected(self) -> None:
         refused: list[tuple[str, dict[str, Any]]] = [
             ("users", {"name": "x" * 129}),
             ("domains", {"name": "x" * 256}),
@@ -191,7 +191,7 @@ class WritableBookTests(BookCase):
         with self.assertRaisesRegex(ValueError, "A name in users does not begin or end with white space"):
             await self.changed(Update("users", alice, {"name": "alice "}))
 
-    async def test_what_is_there_in_another_spelling_is_taken(self) -> None:
+    async def test_a_name_that_exists_in_another_spelling_is_a_conflict(self) -> None:
         with self.engine.begin() as connection:
             for number, name in enumerate(("UPPER.Example", "Bücher.Example"), 1):
                 connection.execute(
@@ -210,7 +210,7 @@ class WritableBookTests(BookCase):
                     await self.changed(Create(kind, {"name": prefix + name}))
                 with self.assertRaisesRegex(BookConflict, sentence):
                     await self.changed(Update(kind, id, {"name": prefix + name}))
-        # An entry may be brought into the normal form.
+        # The name of an entry may be changed to its normal form.
         self.assertEqual((await self.changed(Update("domains", 1, {"name": "upper.example"})))[0].name, "upper.example")
         self.assertEqual((await self.changed(Update("domains", 1, {"greylist": True})))[0].name, "upper.example")
 
@@ -219,7 +219,7 @@ class WritableBookTests(BookCase):
             entry, _ = await self.changed(Create(kind, {"name": "\U0001f4e7" * length}))
             self.assertEqual(len(entry.name), length)
 
-    async def test_a_link_to_what_is_not_there_undoes_everything(self) -> None:
+    async def test_a_link_to_a_missing_entry_rolls_back_the_change(self) -> None:
         with self.assertRaises(KeyError) as caught:
             await self.changed(Create("users", {"name": "alice"}, {"domains": [10**20]}))
         self.assertEqual(caught.exception.args, (("domains", 10**20),))
@@ -268,7 +268,7 @@ class WritableBookTests(BookCase):
         self.assertEqual((await self.changed(Update("quotas", quota, {"name": "new"})))[1], NOTHING)
         self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, 200))
 
-    async def test_links_that_are_given_replace_those_there(self) -> None:
+    async def test_given_links_replace_existing_ones(self) -> None:
         a, b, c = [await self.domain(f"{letter}.example") for letter in "abc"]
         email = await self.email("x@example.com")
         alice = await self.user("alice", domains=[a, b], emails=[email])
@@ -278,7 +278,7 @@ class WritableBookTests(BookCase):
         self.assertEqual([entry.id for entry in links], [b, c])
         self.assertEqual(len((await self.book.links("users", [alice], "emails"))[alice]), 1)
 
-    async def test_a_quota_is_replaced_and_taken_away(self) -> None:
+    async def test_a_quota_is_replaced_and_removed(self) -> None:
         small, big = await self.quota("small", 1), await self.quota("big", 2)
         alice = await self.user("alice", quotas=[small])
         for given, limit in (([big], 2), ([], None), ([small], 1)):
@@ -290,7 +290,7 @@ class WritableBookTests(BookCase):
         self.assertEqual((await self.changed(RemoveLinks("users", alice, "quotas", [big])))[1], limits("alice"))
         self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
 
-    async def test_what_is_not_there_cannot_be_changed(self) -> None:
+    async def test_a_missing_entry_cannot_be_changed(self) -> None:
         for id in (999, 0, -1, 10**20):
             for change in (
                 self.changed(Update("users", id, {"name": "x"})),
@@ -385,7 +385,7 @@ class WritableBookTests(BookCase):
         self.assertEqual([len(found[alice]), len(found[bob])], [12, 12])
         self.assertTrue(all(entry.greylist for entry in found[alice]))
 
-    async def test_of_two_who_take_a_name_one_has_it(self) -> None:
+    async def test_only_one_of_two_writers_gets_a_name(self) -> None:
         def create(_: int) -> Deferred[Any]:
             return Deferred.fromCoroutine(self.book.change(Create("users", {"name": "alice"}))).addErrback(
                 lambda failure: failure.trap(BookConflict)
@@ -395,7 +395,7 @@ class WritableBookTests(BookCase):
         self.assertEqual(results.count(BookConflict), 7)
 
     async def test_a_change_reaches_what_others_link_meanwhile(self) -> None:
-        """Whatever the order, one of the two changes has invalidated the pair as it is in the end."""
+        """In any order, one of the two changes invalidates the final pair."""
         for number in range(5):
             domain, user = await self.domain(f"d{number}.example"), await self.user(f"old{number}")
             self.cache.take()
@@ -412,7 +412,7 @@ class WritableBookTests(BookCase):
             connection.begin()
             connection.execute(users.update().where(users.c.id == alice).values(name="bob"))
             change = Deferred.fromCoroutine(self.changed(Update("users", alice, {"name": "carol"})))
-            # The others of its threads have answered much meanwhile.
+            # Its other threads have answered many lookups meanwhile.
             for _ in range(5):
                 self.assertTrue((await self.book.quota_of("alice")).known)
             self.assertFalse(change.called)
