@@ -168,10 +168,15 @@ class Service:
 
     # --- output ---
 
-    def log(self) -> str:
-        """Return the log of twistd."""
+    def log(self, awaited: str = "", times: int = 1) -> str:
+        """Return the log of twistd, which a thread writes, once it contains ``awaited`` at least ``times`` times."""
         path = self.directory / "service.log"
-        return path.read_text("utf-8", "replace") if path.exists() else ""
+
+        def text() -> str:
+            return path.read_text("utf-8", "replace") if path.exists() else ""
+
+        wait_until(lambda: not awaited or text().count(awaited) >= times, f"{awaited!r} in the log")
+        return text()
 
     def decisions(self) -> str:
         """Return the decision log."""
