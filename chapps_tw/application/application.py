@@ -1,4 +1,4 @@
-"""The parts of the process: made of the settings, and joined."""
+"""Creates and connects all parts of the process from the settings."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from chapps_tw.state.invalidation import BookCache
 
 
 class Application:
-    """Everything in the process, made and joined but not opened.
+    """All parts of the process, created and connected, but not opened.
 
     :ivar parts: in the order in which they are opened and started; they stop in reverse order.
     :param settings: the configuration.
     :param reactor: the reactor.
-    :param output: what writes to standard output, if Twisted logs there.
-    :param registry: the policies that there are.
+    :param output: the writer of standard output, if Twisted logs there.
+    :param registry: the available policies.
     :raises StartError: when the file of the database cannot be made.
     :raises ConfigError: for options whose meaning only the parts themselves know.
     """
@@ -61,7 +61,7 @@ class Application:
         self.reactor = reactor
         self.registry = registry
         self.metrics = Metrics(__version__, reactor.seconds)
-        # What a question that timed out there is answered with must be sent before the whole request times out.
+        # If a store times out, on_failure must be answered before the whole request times out.
         store_timeout = 0.75 * settings.chapps.request_timeout
         self.log_output = LogOutput(settings, reactor, output)
         self._make_reporter()
@@ -90,20 +90,20 @@ class Application:
     def open(self) -> None:
         """Open files and sockets, before the reactor runs.
 
-        :raises StartError: when one of them cannot be used.
+        :raises StartError: if one of them cannot be used.
         """
         open_all(self.parts)
 
     def start(self) -> None:
-        """Begin to work; the reactor runs."""
+        """Start working. The reactor is running."""
         start_all(self.parts)
 
     async def stop(self) -> None:
-        """Finish what was asked, then close everything; within five seconds. Nothing is lost that was answered."""
+        """Finish pending requests, then close everything, within five seconds. No answered request is lost."""
         await stop_all(self.parts)
 
     def _make_reporter(self) -> None:
-        # Microseconds: what follows this process goes on from higher numbers.
+        # Microseconds since the epoch, so that the numbers of the next process are higher.
         self.decisions = DecisionRing(int(time.time() * 1e6))
         sinks = [self.decisions.add]
         if self.log_output.decisions is not None:
@@ -154,9 +154,9 @@ class Application:
         )
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:
-        """What a listener would answer, and each of its policies.
+        """Return what a listener and each of its policies would answer.
 
-        :raises KeyError: when there is no listener of this name.
+        :raises KeyError: if there is no such listener.
         """
         request = OutboundPPR(dict(attributes), cfg=self.settings)
         pipeline = self.pipelines[listener] if listener else self._fitting(request)
@@ -169,12 +169,12 @@ class Application:
         return Explained(record(answer.decision), [record(each) for each in answer.decisions])
 
     def _find(self, wanted: Mapping[str, str], after: int | None) -> Search:
-        """A look for the decisions whose fields are as wanted, the user however spelled."""
+        """Search for decisions with the given fields; the user may be in any spelling."""
         user = normal_name(wanted.get("user", ""), self.settings.chapps.fold_case)
         return self.decisions.search({**wanted, "user": user} if user else wanted, after)
 
     def _fitting(self, request: OutboundPPR) -> Pipeline:
-        """The listener that a request would be sent to: who logged in sends, anybody else brings us mail."""
+        """Return the listener for a request: outbound for authenticated clients, else inbound."""
         pipelines = list(self.pipelines.values())
         inbound = not request.sasl_username
         fitting = [pipeline for pipeline in pipelines if inbound == pipeline.inbound]

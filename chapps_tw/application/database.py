@@ -1,4 +1,4 @@
-"""The database as a part: its engine, its threads, and the policy book in it."""
+"""The database part: engine, threads and the policy book."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from chapps_tw.database.writable_book import WritableSqlBook
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.observe.metrics import Metrics
 
-# How long a start waits for the database server.
+# Seconds that a start waits for the database server.
 CHECK_SECONDS = 5.0
 
-# How many sentences about names in the database a start logs.
+# Maximum number of sentences about names that a start logs.
 MAX_TOLD = 20
 
 
 class Database(Part):
     """The policy book.
 
-    :ivar book: what policies and the HTTP API ask.
+    :ivar book: for policies and the HTTP API.
     :param timeout: seconds that a policy waits for the book.
     :param cache, each: as for :class:`~chapps_tw.database.writable_book.WritableSqlBook`.
     :raises StartError: see :func:`~chapps_tw.application.start_errors.open_engine`.
@@ -51,11 +51,11 @@ class Database(Part):
         )
 
     def open(self) -> None:
-        """Set SQLite's file up, or check a server's schema.
+        """Create or upgrade an SQLite file, or check the schema on a server.
 
-        A server that is away, hangs or refuses us does not stop the start: what is cached can be answered
-        meanwhile, and all of it again as soon as the server lets us in. Refused after a restart in the night, a
-        node that does not start would defer everything, and systemd might have given it up by the morning.
+        A server that is unavailable, hangs or rejects us does not prevent the start: cached values can be used
+        meanwhile, and everything works as soon as the server does. If the server failed during a restart at night, a
+        node that does not start would defer all mail, and systemd might have given up on it by the morning.
         """
         told: list[str] = []
         problem = self._prepare(told)
@@ -71,9 +71,9 @@ class Database(Part):
         self.log.emit(level, "{text}; {meanwhile}", text=text, meanwhile=meanwhile)
 
     def _prepare(self, told: list[str]) -> Exception | None:
-        """What keeps the database from being used, for all that can be found out in time.
+        """Return why the database cannot be used, as far as this can be determined in time.
 
-        :param told: gets the sentences that there are to log.
+        :param told: receives sentences to log.
         """
         checked: list[Exception | None] = []
 
@@ -93,7 +93,7 @@ class Database(Part):
         return checked[0] if checked else BookUnavailable(f"it did not answer in {CHECK_SECONDS:g} s")
 
     def _tell(self, told: Sequence[str]) -> None:
-        """Log what the set-up of the database said, as far as anybody reads it there."""
+        """Log the first sentences of the set-up of the database."""
         for sentence in told[:MAX_TOLD]:
             self.log.warn("Database: {sentence}", sentence=sentence)
         if len(told) > MAX_TOLD:
@@ -101,16 +101,16 @@ class Database(Part):
             self.log.warn("Database: there is more to tell ({more}): run 'chapps-cli admin db-setup'", more=more)
 
     def start(self) -> None:
-        """Let the threads begin."""
+        """Start the threads."""
         self._threads.start()
 
     def stop(self) -> None:
-        """End the threads that do not hang."""
+        """Stop the threads that do not hang."""
         self._threads.stop()
 
 
 class Book(Part):
-    """Completes invalidations that changes of the book have left; needs the state and the database."""
+    """Completes pending invalidations; needs the state and the database."""
 
     def __init__(self, book: WritableSqlBook) -> None:
         self._book = book

@@ -1,4 +1,4 @@
-"""DNS as a part, with what asks it: SPF, and the HELO whitelist."""
+"""The DNS part, and its users: SPF and the HELO whitelist."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from chapps_tw.observe.metrics import Metrics
 from chapps_tw.spf.checker import SpfChecker
 from chapps_tw.spf.evaluation import Rules
 
-# SPF records are evaluated in one of these, and DNS answers are read in the other; the reactor asks the questions.
+# One evaluates SPF records, the other parses DNS answers; the queries are sent from the reactor.
 SPF_THREADS = 2
 
-# How often the HELO whitelist is looked up, and how soon again when DNS did not answer.
+# Seconds between verifications of the HELO whitelist, and until a retry after a DNS failure.
 WHITELIST_SECONDS = 3600.0
 WHITELIST_RETRY_SECONDS = 60.0
 
 
 class Dns(Part):
-    """Asks name servers, and evaluates SPF records.
+    """The resolver and the SPF checker.
 
-    :ivar receiver: the name that we call ourselves in headers.
+    :ivar receiver: the name of this host in headers.
     """
 
     def __init__(self, settings: Settings, reactor: Any, metrics: Metrics) -> None:
@@ -46,18 +46,18 @@ class Dns(Part):
         self.checker = SpfChecker(reactor, run, time.thread_time, self.resolver, options.spf_query_timeout, rules)
 
     def start(self) -> None:
-        """Let the threads begin."""
+        """Start the threads."""
         self._threads.start()
 
     def stop(self) -> None:
-        """Answer what still waits, without DNS."""
+        """End pending checks and queries, and stop the threads."""
         self.checker.close()
         self.resolver.close()
         self._threads.stop()
 
 
 class Whitelist(Part):
-    """Looks the entries of the HELO whitelist up, now and then."""
+    """Verifies the entries of the HELO whitelist periodically."""
 
     log = Logger()
 
@@ -73,10 +73,10 @@ class Whitelist(Part):
         self._verifying.interval = WHITELIST_SECONDS if answered else WHITELIST_RETRY_SECONDS
 
     def start(self) -> None:
-        """Look them up for the first time."""
+        """Start verifying."""
         self._verifying.start(WHITELIST_SECONDS)
 
     def stop(self) -> None:
-        """Look nothing up any more."""
+        """Stop verifying."""
         if self._verifying.running:
             self._verifying.stop()

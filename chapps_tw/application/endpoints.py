@@ -1,4 +1,4 @@
-"""Listening on an endpoint, and why that cannot be done."""
+"""Listening on endpoints, and explanations of failures."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _TAKEN = "is taken by another program (ss -ltnxp shows it); end that, or choose 
 
 
 def _make_endpoint(settings: Settings, where: Place, reactor: Any) -> Any:
-    """The Twisted endpoint of a place. Nothing listens yet.
+    """Return the Twisted endpoint for a place, without listening.
 
-    :raises StartError: when there is none.
+    :raises StartError: if its description is invalid.
     """
     description = where.endpoint
     path = unix_path(description)
     if (path or description.startswith("tcp")) and "backlog=" not in description:
         description += f":backlog={settings.chapps.listener_backlog}"
     if path:
-        # room_for knows better.
+        # room_for() does this better.
         description += ":lockfile=0"
     try:
         return parse_endpoint(description, reactor)
@@ -42,23 +42,23 @@ def _make_endpoint(settings: Settings, where: Place, reactor: Any) -> Any:
 
 
 def parse_endpoint(description: str, reactor: Any) -> Any:
-    """The Twisted endpoint of a description.
+    """Return the Twisted endpoint for a description.
 
-    :raises ValueError: with what is wrong, and what would be right.
+    :raises ValueError: with the error and the remedy.
     """
     try:
         return serverFromString(reactor, description)
     except Exception as error:
-        # Each kind of endpoint has its own parser, and each parser its own errors.
+        # Each kind of endpoint has its own parser, with its own exceptions.
         raise ValueError(_unfit(description, error)) from None
 
 
 def listen(settings: Settings, where: Place, reactor: Any, factory: Any) -> IListeningPort:
     """Listen at a place.
 
-    :raises StartError: when that cannot be done.
+    :raises StartError: on failure.
     """
-    # Server endpoints listen at once: one of the two has something in it now.
+    # Server endpoints listen synchronously, so that one of the lists is filled at once.
     opened: list[IListeningPort] = []
     failed: list[Failure] = []
     endpoint = _make_endpoint(settings, where, reactor)
@@ -78,8 +78,8 @@ def _place(settings: Settings, where: Place) -> str:
 
 
 def no_address(interface: object) -> str:
-    """What is said of an address that cannot be listened at here."""
-    return f"this machine has no address {interface}; choose another, or 127.0.0.1 for this machine alone"
+    """Return the explanation for an address that this machine does not have."""
+    return f"this machine has no address {interface}; choose another, or 127.0.0.1 for this machine only"
 
 
 def _unfit(description: str, error: Exception) -> str:

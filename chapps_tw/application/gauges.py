@@ -1,4 +1,4 @@
-"""What the parts count for themselves, shown among the metrics."""
+"""Metrics whose values the parts hold themselves."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Dependency(Protocol):
 
 
 class Cached(Protocol):
-    """What is looked for before somebody is asked.
+    """Cache statistics.
 
-    :ivar looks: how often it was looked for.
-    :ivar misses: how often somebody had to be asked.
+    :ivar looks: number of lookups.
+    :ivar misses: number of misses.
     """
 
     looks: int
@@ -38,7 +38,7 @@ class Cached(Protocol):
 
 
 def show_dependencies(metrics: Metrics, parts: Mapping[str, Dependency]) -> None:
-    """Whether each can be used."""
+    """Add the metric for the availability of each dependency."""
 
     def up() -> Values:
         return [((name,), not part.problem) for name, part in parts.items()]
@@ -62,7 +62,7 @@ def show_listeners(metrics: Metrics, factories: Mapping[str, PolicyFactory]) -> 
 
 
 def show_caches(metrics: Metrics, caches: Sequence[tuple[str, Cached]]) -> None:
-    """How often each had what was looked for. Those of the same name count together."""
+    """Add the metric for cache lookups. Caches with the same name are added up."""
 
     def lookups() -> Values:
         counts: defaultdict[tuple[str, ...], float] = defaultdict(float)
@@ -71,11 +71,11 @@ def show_caches(metrics: Metrics, caches: Sequence[tuple[str, Cached]]) -> None:
             counts[name, "miss"] += cached.misses
         return counts.items()
 
-    metrics.add_counter("chapps_cache_lookups", "Looks into caches.", ("cache", "result"), lookups)
+    metrics.add_counter("chapps_cache_lookups", "Cache lookups.", ("cache", "result"), lookups)
 
 
 def show_redis(metrics: Metrics, pool: RedisPool) -> None:
-    """The connections to Redis."""
+    """Add the metrics of the connections to Redis."""
     _gauge(metrics, "chapps_redis_pool_size", "Connections to Redis that there should be.", lambda: pool.size)
     _gauge(metrics, "chapps_redis_connections", "Connections to Redis that are ready.", lambda: pool.connections)
     _gauge(metrics, "chapps_redis_waiting_commands", "Commands that Redis has not answered.", lambda: pool.pending)

@@ -1,4 +1,4 @@
-"""Noticing that the state or the database is away, as a part."""
+"""The part that monitors the state store and the database."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from chapps_tw.application.part import Part
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import StateUnavailable
 
-# How often the state store and the database are asked whether they are there.
+# Seconds between pings of the state store and the database.
 PING_SECONDS = 10.0
 
 
 class Health(Part):
-    """Asks the state and the database whether they are there, also while nobody else asks them anything.
+    """Pings the state store and the database, so that failures are noticed without traffic too.
 
-    :param pings: raise StateUnavailable or BookUnavailable when it is not.
+    :param pings: raise StateUnavailable or BookUnavailable on failure.
     """
 
     def __init__(self, reactor: Any, *pings: Callable[[], Awaitable[object]]) -> None:
@@ -33,10 +33,10 @@ class Health(Part):
                 await ping()
 
     def start(self) -> None:
-        """Ask for the first time."""
+        """Start pinging."""
         self._pinging.start(PING_SECONDS)
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop pinging."""
         if self._pinging.running:
             self._pinging.stop()

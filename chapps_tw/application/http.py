@@ -1,4 +1,4 @@
-"""The HTTP API as a part: its tokens, and the configuration that is written over it."""
+"""The HTTP API part, its tokens, and writing the configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chapps_tw.security.tokens import TokenError, TokenStore
 
 
 class Tokens(Part):
-    """Makes the first token."""
+    """Creates the first token."""
 
     log = Logger()
 
@@ -29,47 +29,47 @@ class Tokens(Part):
         self.scope_of = self._store.scope_of
 
     def open(self) -> None:
-        """Make the first token, where tokens are asked for."""
+        """Create the first token, if the API requires tokens."""
         settings = self._settings
         try:
             if settings.api.auth == "token" and settings.api.listen:
                 self._store.make_first()
                 if not self._store.list():
-                    remedy = "make one with 'chapps-cli token create NAME'"
+                    remedy = "create one with 'chapps-cli token create NAME'"
                     self.log.warn("There is no API token: nobody can use the HTTP API; {remedy}", remedy=remedy)
         except TokenError as error:
             raise StartError(f"{place(settings, 'API', 'token_file')}: {error}") from None
 
 
 class Http(Part):
-    """The API itself; a port of :class:`~chapps_tw.application.listening.Listening` leads to it."""
+    """The API. Its port belongs to :class:`~chapps_tw.application.listening.Listening`."""
 
     def __init__(self, api: API) -> None:
         self._api = api
 
     def stop(self) -> Awaitable[None]:
-        """Close all connections, and end what is under way."""
+        """Close all connections, and end pending work."""
         return self._api.stop()
 
 
 class ConfigWriter:
-    """Writes the configuration for whoever knows the passcode."""
+    """Writes the configuration, if the passcode is right."""
 
     def __init__(self, settings: Settings) -> None:
         self._password = settings.chapps.password
         self._file = Rewriter(settings, DEFAULT_PATH)
 
     async def write(self, passcode: str) -> tuple[str, list[str]]:
-        """As for :class:`~chapps_tw.rest.routers.insight.Insight`.
+        """See ``write_config`` of :class:`~chapps_tw.rest.routers.insight.Insight`.
 
-        :raises WrongPasscode: also when none is set.
+        :raises WrongPasscode: also if none is set.
         """
         if not self._password:
             raise WrongPasscode(
                 "No passcode is set: put what 'chapps-cli admin passcode' prints into [CHAPPS] of the configuration, "
                 "and restart the service."
             )
-        # scrypt takes a while, on purpose.
+        # scrypt is slow on purpose.
         if not await deferToThread(verify, passcode, self._password):
             raise WrongPasscode("The passcode is wrong.")
         return await deferToThread(self._file.write)

@@ -1,4 +1,4 @@
-"""Listening, and answering what was asked before the end, as a part."""
+"""The part with all ports, which answers pending requests at a stop."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.server import BoundedSite
 from chapps_tw.spf.checker import SpfChecker
 
-# How often questions that take too long are looked for.
+# Seconds between checks for overdue requests.
 SWEEP_SECONDS = 0.2
 
-# How long a stop waits for the last ones, until: what waits for DNS is answered without, every question is answered
-# by its policies' on_failure, and connections that are left are closed.
+# Seconds of a stop after which: requests that wait for DNS are answered without it, all pending requests are answered
+# by on_failure of their policies, and the remaining connections are closed.
 SPF_SECONDS = 2.0
 DRAIN_SECONDS = 3.0
 ABANDON_SECONDS = 3.5
@@ -35,7 +35,7 @@ class Listening(Part):
 
     :param factories: for Postfix, by the name of the listener.
     :param site: the HTTP API.
-    :param checker: what questions may wait for beyond their time.
+    :param checker: closed when a stop takes long, since SPF checks may take longer.
     """
 
     log = Logger()
@@ -53,13 +53,13 @@ class Listening(Part):
         self._factories = factories
         self._site = site
         self._checker = checker
-        # With whether each is systemd's.
+        # Each port, and whether systemd owns it.
         self._ports: list[tuple[IListeningPort, bool]] = []
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
 
     def open(self) -> None:
-        """Listen everywhere. Who connects is answered once the reactor runs."""
+        """Listen on all ports. Connections are served once the reactor runs."""
         factories = {f"listener {name}": factory for name, factory in self._factories.items()}
         for where in places(self._settings):
             port = listen(self._settings, where, self._reactor, factories.get(where.what, self._site))
@@ -67,7 +67,7 @@ class Listening(Part):
             self.log.info("{version}: {what} on {endpoint}", version=VERSION, what=where.what, endpoint=where.endpoint)
 
     def start(self) -> None:
-        """Look for questions that take too long."""
+        """Start checking for overdue requests."""
         self._sweeping.start(SWEEP_SECONDS, now=False)
 
     def _sweep(self) -> None:
@@ -75,7 +75,7 @@ class Listening(Part):
             factory.sweep()
 
     async def stop(self) -> None:
-        """Accept no more, and answer what was asked."""
+        """Stop accepting connections, and answer pending requests."""
         await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
         drained = gatherResults([*(factory.drain() for factory in self._factories.values()), self._site.stop()])
         late = self._hurry_later()
@@ -87,15 +87,15 @@ class Listening(Part):
             self._sweeping.stop()
 
     def _stop_listening(self, port: Any, lent: bool) -> Deferred[Any]:
-        """Accept no more.
+        """Stop accepting connections.
 
-        :param lent: it is systemd's, which goes on with it; closed by Twisted, a unix socket would be removed.
+        :param lent: whether systemd owns the port and keeps using it: Twisted would remove a unix socket on closing it.
         """
         if lent:
             return maybeDeferred(port.stopReading)
 
         def go_on(failure: Failure) -> None:
-            # A unix socket that somebody has removed, for one. What was asked wants its answer all the same.
+            # For example, a unix socket that was removed. Pending requests must still be answered.
             self.log.warn("{port} was not closed: {why}", port=port, why=failure.value)
 
         return maybeDeferred(port.stopListening).addErrback(go_on)

@@ -1,4 +1,4 @@
-"""Where the lines of the decision log go, as a part."""
+"""The part for the decision log and its file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from chapps_tw.observe.log_limit import LogLimit
 class LogOutput(Part):
     """The decision log and its file.
 
-    :ivar file: ``None`` where there is none.
-    :ivar decisions: the log, where there is a file.
-    :param output: what writes to standard output, if Twisted logs there.
+    :ivar file: the log file, or ``None``.
+    :ivar decisions: the decision log, or ``None`` without a file.
+    :param output: the writer of standard output, if Twisted logs there.
     """
 
     log = Logger()
@@ -43,7 +43,7 @@ class LogOutput(Part):
 
     @property
     def lost(self) -> int:
-        """Lines that could not be written, here or to standard output."""
+        """The number of lines that could not be written, here or to standard output."""
         return sum(each.lost for each in {self.file, self._output} if each)
 
     def open(self) -> None:

@@ -1,4 +1,4 @@
-"""Telling systemd how the service is (sd_notify(3))."""
+"""Notification of systemd (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 
 def notify(environ: Mapping[str, str], message: str) -> None:
-    """Send a message such as ``READY=1`` to the service manager; without one, nothing happens."""
+    """Send a message such as ``READY=1`` to the service manager, if there is one."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -1,4 +1,4 @@
-"""What a part of the application is, and how parts are started and stopped."""
+"""The lifecycle of the parts of the application."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ log = Logger()
 
 
 class Part:
-    """Something that has to be opened, started or stopped. What a part has no use for does nothing."""
+    """A component that must be opened, started or stopped. By default, each step does nothing."""
 
     def open(self) -> None:
         """Open files and sockets, before the reactor runs.
 
-        :raises StartError: when one of them cannot be used.
+        :raises StartError: if one of them cannot be used.
         """
 
     def start(self) -> None:
-        """Begin to work; the reactor runs."""
+        """Start working. The reactor is running."""
 
     def stop(self) -> Awaitable[None] | None:
-        """Finish what was begun, and close everything. It may not have been started.
+        """Finish pending work and close everything. Also called for a part that was not started.
 
-        :returns: what there is to wait for.
+        :returns: an awaitable, or ``None`` if there is nothing to wait for.
         """
 
 
 @runtime_checkable
 class Reloadable(Protocol):
-    """A part that can take other settings while it works."""
+    """A part that can apply new settings while it runs."""
 
     def reload(self, settings: Settings) -> None:
-        """Work by other settings from now on; what they leave as it is goes on undisturbed.
+        """Apply new settings. What they do not change continues undisturbed.
 
-        :param settings: read, checked, and fit for this part: what wants a restart has been refused before.
+        :param settings: validated. Changes that need a restart have been rejected before.
         """
 
 
 def open_all(parts: Sequence[Part]) -> None:
-    """Open parts in order.
+    """Open parts in order, up to the first that fails.
 
-    :raises StartError: of the first that cannot be opened; those after it are not.
+    :raises StartError: if a part cannot be opened.
     """
     for part in parts:
         part.open()
@@ -58,7 +58,7 @@ def start_all(parts: Sequence[Part]) -> None:
 
 
 async def stop_all(parts: Sequence[Part]) -> None:
-    """Stop parts in reverse order. One that fails is logged, and the others are stopped all the same."""
+    """Stop parts in reverse order. Failures are logged, and do not keep other parts from being stopped."""
     for part in reversed(parts):
         try:
             waiting = part.stop()

@@ -1,4 +1,4 @@
-"""Policies of the listeners, made by the factories of their declarations."""
+"""Creates the policies of the listeners from their declarations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 
 
 class Policies:
-    """Makes policies by name.
+    """Creates policies by name.
 
-    :param use: what they may use; each policy gets its own ``due``.
+    :param use: their dependencies; each policy gets its own ``due``.
     :param seconds: a monotonic clock.
-    :ivar caches: label in the metrics and policy, for each policy that counts a cache.
+    :ivar caches: metrics label and policy, for each policy that counts cache lookups.
     """
 
     def __init__(self, registry: Registry, use: Dependencies, seconds: Callable[[], float]) -> None:
@@ -30,9 +30,9 @@ class Policies:
         self.caches: list[tuple[str, Cached]] = []
 
     def slot(self, name: str) -> PolicySlot:
-        """Make a policy, with the mode and the failure action of its section.
+        """Create a policy, with the mode and the failure action of its section.
 
-        :raises ConfigError: if it cannot be made.
+        :raises ConfigError: if it cannot be created.
         """
         spec = self._registry[name]
         policy = self._made(spec)

@@ -1,4 +1,4 @@
-"""Tells all who want to know of it what was answered."""
+"""Reports answers to the metrics, the decision ring and the decision log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pipeline import Answer, Pipeline
 
-# A bug is logged once in so many seconds.
+# Seconds during which the same bug is not logged again.
 FAILURE_SECONDS = 60.0
 
 
 class Reporter:
-    """Tells what happened: counts it, and hands each decision to the sinks.
+    """Counts answers, and passes each decision to the sinks.
 
-    :param sinks: called with the entry of each decision, as the ring and the log; do not block.
+    :param sinks: called with the entry of each decision, such as the ring and the log; must not block.
     :param reactor: for durations.
     :param now: epoch seconds.
     """
@@ -40,42 +40,42 @@ class Reporter:
         self._sinks = tuple(sinks)
         self._reactor = reactor
         self._now = now
-        self._told: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
 
     def answered(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
         """Report an answer that was sent.
 
-        :param started: when the question came, by the clock of the reactor.
+        :param started: when the request arrived, by the clock of the reactor.
         """
         listener, sent = pipeline.listener, answer.decision
         self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
         now, user = self._now(), request.known_user
         for decision in answer.decisions:
             if decision.shadow and decision is not sent:
-                self._tell(entry_of(listener, user, request, decision, now))
-        self._tell(entry_of(listener, user, request, sent, now, beside(sent, answer.decisions)))
+                self._pass_on(entry_of(listener, user, request, decision, now))
+        self._pass_on(entry_of(listener, user, request, sent, now, beside(sent, answer.decisions)))
 
-    def _tell(self, entry: Entry) -> None:
+    def _pass_on(self, entry: Entry) -> None:
         for sink in self._sinks:
             sink(entry)
 
     def failed(self, policy: str, error: Exception) -> None:
-        """Log what a policy did not foresee; the same again only after a while."""
+        """Log an unexpected exception of a policy; the same one only once per ``FAILURE_SECONDS``."""
         place = f"{policy} {type(error).__name__}"
         moment = self._reactor.seconds()
-        if moment - self._told.get(place, -inf) >= FAILURE_SECONDS:
-            self._told[place] = moment
+        if moment - self._logged.get(place, -inf) >= FAILURE_SECONDS:
+            self._logged[place] = moment
             self.log.failure("{policy} failed", Failure(error), policy=policy)
 
 
 def beside(sent: Decision, decisions: Sequence[Decision]) -> str:
-    """What policies said after the one that answers: ``policy:reason``, with a comma between two; mostly nothing.
+    """Return the reasons of the policies after the one that answers, as ``policy:reason``, joined by commas.
 
-    Greylisting lets mail pass, or does not want it, for one, and what is sent is the header that SPF gave it. Those
-    before the one that answers are left out: they let the mail through, or it would not have been asked. So are
-    those in shadow mode that have a record of their own.
+    It is usually empty. An example is greylisting that lets mail pass after SPF added a header, which is the answer.
+    Policies before the one that answers are omitted: they let the mail pass, or that policy would not have run. So are
+    policies in shadow mode, which have their own record.
 
-    :param decisions: of every policy that was asked, in order.
+    :param decisions: of every policy that ran, in order.
     """
     if decisions[-1].policy == sent.policy:
         return ""

@@ -1,4 +1,4 @@
-"""The live state as a part, in Redis or in an SQLite file."""
+"""The live state part, in Redis or in an SQLite file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from chapps_tw.state.sqlite.store import SqliteState
 
 
 class Store(Protocol):
-    """What keeps the live state, to be opened and closed.
+    """The lifecycle of a state store.
 
-    :ivar problem: a sentence while it cannot be used, else ``""``.
+    :ivar problem: while it is unavailable, why, in a sentence; else ``""``.
     """
 
     @property
@@ -31,8 +31,8 @@ class Store(Protocol):
 class State(Part):
     """The live state.
 
-    :ivar live: what policies and the HTTP API ask.
-    :ivar checks: what ``/ready`` asks in place of a ping.
+    :ivar live: for policies and the HTTP API.
+    :ivar checks: checks of ``/ready`` that replace a ping.
     :param timeout: seconds that a policy waits for it.
     """
 
@@ -64,12 +64,12 @@ class State(Part):
         self.checks["state"] = state.ready
 
     def open(self) -> None:
-        """Open the file, or begin to connect."""
+        """Open the file, or start to connect."""
         try:
             self.store.start()
         except StateUnavailable as error:
             raise StartError(f"{place(self._settings, 'State', 'path')}: {error}") from None
 
     def stop(self) -> Awaitable[None]:
-        """Close it; nothing is lost that was answered."""
+        """Close it. No answered request is lost."""
         return self.store.stop()

@@ -1,4 +1,4 @@
-"""How long the log of the state file gets, and what a damaged page costs."""
+"""The size of the WAL of the state file, and the effect of damaged pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ USERS = 3000
 
 @contextmanager
 def logged() -> Iterator[list[str]]:
-    """The lines that are logged meanwhile."""
+    """Return the lines that are logged from now on."""
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -46,9 +46,9 @@ def logged() -> Iterator[list[str]]:
 
 
 class LogTests(TestCase):
-    """While more is written than a thread can move."""
+    """The WAL while it grows faster than a thread can checkpoint it."""
 
-    async def test_it_stays_short_and_is_cut_when_it_was_long(self) -> None:
+    async def test_it_stays_short_and_is_truncated_if_it_was_long(self) -> None:
         self.patch(sqlite, "LONG_LOG", 2**20)
         self.patch(sqlite_upkeep, "LONG_LOG", 2**20)
         self.patch(sqlite, "_LOOK_AT_LOG", 0.01)
@@ -71,7 +71,7 @@ class LogTests(TestCase):
         self.assertGreater(written, 2**20)
         self.assertLess(longest, 16 * 2**20)
 
-    def test_it_is_cut_when_it_is_begun_anew(self) -> None:
+    def test_it_is_truncated_when_it_is_restarted(self) -> None:
         path = temporary(self)
         with patch("chapps_tw.state.sqlite.file._WAL_SIZE_LIMIT", 2**16):
             clock = HandReactor()
@@ -90,7 +90,7 @@ class LogTests(TestCase):
 
 
 class DamageTests(SynchronousTestCase):
-    """A file with pages that make no sense."""
+    """A file with damaged pages."""
 
     def setUp(self) -> None:
         self.clock = HandReactor()
@@ -109,7 +109,7 @@ class DamageTests(SynchronousTestCase):
         return state
 
     def spoil(self, table: str, count: int) -> None:
-        """Write nonsense over some leaves of a table, as a disk does."""
+        """Overwrite some leaf pages of a table with garbage, as a failing disk does."""
         with sqlite3.connect(self.path) as db:
             query = "SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY pageno"
             pages = [row[0] for row in db.execute(query, (table,))]
@@ -120,7 +120,7 @@ class DamageTests(SynchronousTestCase):
                 file.write(b"\xa5" * PAGE)
 
     def spend_all(self, state: SqliteState, instance: str) -> list[Failure | Spent]:
-        """One message of each user, eight in a turn."""
+        """Count one message of each user, eight per turn."""
         found: list[Failure | Spent] = []
         for first in range(0, USERS, 8):
             asked = [
@@ -131,7 +131,7 @@ class DamageTests(SynchronousTestCase):
             found += [result for _, result in self.successResultOf(DeferredList(asked, consumeErrors=True))]
         return found
 
-    def test_only_the_questions_that_need_them_fail_and_it_is_told_once_with_the_remedy(self) -> None:
+    def test_only_requests_that_need_them_fail_and_this_is_logged_once_with_the_remedy(self) -> None:
         state = self.open()
         self.addCleanup(state.stop)
         with logged() as lines:
@@ -156,7 +156,7 @@ class DamageTests(SynchronousTestCase):
         self.clock.pump([0, 0])
         return ready
 
-    def test_the_other_tables_are_cleaned_all_the_same(self) -> None:
+    def test_the_other_tables_are_still_cleaned(self) -> None:
         state = self.open()
         self.addCleanup(state.stop)
         for number in range(1000):
@@ -169,7 +169,7 @@ class DamageTests(SynchronousTestCase):
             self.assertLess(db.execute("SELECT COUNT(*) FROM message").fetchone()[0], USERS)
         db.close()
 
-    def test_a_file_that_is_whole_is_ready(self) -> None:
+    def test_an_intact_file_is_ready(self) -> None:
         os.unlink(self.path)
         state = self.open()
         self.addCleanup(state.stop)
