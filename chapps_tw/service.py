@@ -30,10 +30,10 @@ from chapps_tw.observe.log_stream import LogStream
 from chapps_tw.policies.registry import BUILT_IN, Registry, installed
 from chapps_tw.security.private_files import make_directory
 
-# New objects until the collector looks at them, and how often at older ones (gc.set_threshold).
+# Thresholds of the garbage collector for its three generations (gc.set_threshold).
 GC_THRESHOLDS = (50_000, 20, 100)
 
-# How long a thread that computes, such as for a stranger's SPF record, may keep the reactor from going on.
+# Seconds for which a computing thread, such as an SPF evaluation, may keep the interpreter from the reactor.
 SWITCH_SECONDS = 0.0001
 
 
@@ -41,16 +41,16 @@ class Options(UsageOptions):
     """The command line of ``twistd chapps``."""
 
     synopsis = "[--config FILE]"
-    longdesc = "CHAPPS-TW answers Postfix' policy questions, and questions about them over HTTP."
+    longdesc = "CHAPPS-TW is a policy service for Postfix with an HTTP API."
     optParameters = (
-        ("config", "c", None, "The chapps.ini to read; else $CHAPPS_CONFIG, else /etc/chapps/chapps.ini."),
+        ("config", "c", None, "The configuration file. Default: $CHAPPS_CONFIG, or else /etc/chapps/chapps.ini."),
     )
 
     settings: Settings
     registry: Registry = BUILT_IN
 
     def postOptions(self) -> None:
-        """Read the configuration; what is wrong with it ends the program, all of it told."""
+        """Read the configuration; if it is invalid, exit with all errors."""
         try:
             self.registry = installed()
             self.settings = load(self["config"], os.environ, findings, self.registry.added)
@@ -59,12 +59,12 @@ class Options(UsageOptions):
 
 
 def makeService(options: Options, reactor: Any = None) -> Chapps:
-    """Make the service of the settings. Nothing is opened before it starts.
+    """Create the service from the settings. Nothing is opened before it starts.
 
-    Its reactor's clock is never set: Twisted times by the time of day, and would let every timer wait for as long as
-    that is set back.
+    The reactor gets a monotonic clock: Twisted uses the time of day, and if that is set back, all timers would be
+    delayed by as much.
 
-    :param reactor: one that nothing was scheduled with.
+    :param reactor: one on which nothing has been scheduled yet.
     """
     if reactor is None:
         from twisted.internet import reactor
@@ -73,11 +73,11 @@ def makeService(options: Options, reactor: Any = None) -> Chapps:
 
 
 def _log_stream(options: Options) -> LogStream | None:
-    """Put something in place of standard output that never blocks, before Twisted begins to log there.
+    """Replace standard output with a stream that never blocks, before Twisted logs there.
 
-    A reader that stands still would else stop the reactor, with the first line that finds no room.
+    Otherwise a stalled reader would block the reactor as soon as the pipe is full.
 
-    :return: ``None`` where Twisted does not log there.
+    :returns: ``None`` if Twisted does not log there.
     """
     if sys.stdout is None or not (options.parent and options.parent["nodaemon"]):
         return None
@@ -90,10 +90,10 @@ def _log_stream(options: Options) -> LogStream | None:
 
 
 class Chapps(Service):
-    """One process: policy listeners and HTTP over one state store and one engine.
+    """The Twisted service of the process.
 
-    :param stream: where Twisted logs to, if that is standard output.
-    :param registry: the policies that there are.
+    :param stream: replaces standard output, if Twisted logs there.
+    :param registry: the available policies.
     """
 
     log = Logger()
@@ -114,14 +114,14 @@ class Chapps(Service):
         self._application: Application | None = None
 
     def startService(self) -> None:
-        """Open everything, and begin to answer once the reactor runs.
+        """Open everything, and start answering once the reactor runs.
 
-        twistd has given up its privileges before this, so that files belong to whom they should.
+        twistd has dropped its privileges before this, so that files get the right owner.
 
-        :raises SystemExit: with a sentence, when something cannot be opened.
+        :raises SystemExit: with a sentence, if something cannot be opened.
         """
         super().startService()  # type: ignore[no-untyped-call]
-        self._heed_signals()
+        self._handle_signals()
         source = self._settings.path or "no file: built-in defaults"
         self.log.info("{version}: configuration from {source}", version=VERSION, source=source)
         for warning in self._settings.warnings:
@@ -145,16 +145,16 @@ class Chapps(Service):
         assert self._application is not None
         _stop_at_the_first_signal()
         self._application.start()
-        # What was made so far stays: the collector need not look at it again and again.
+        # Objects created so far are permanent: exclude them from garbage collection.
         gc.collect()
         gc.freeze()
-        # Requests leave few cycles behind: looking for them after each 700 objects costs 7 % of the time.
+        # Requests create few reference cycles: a collection per 700 objects, the default, takes 7 % of the time.
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_SECONDS)
         notify(self._environ, "READY=1")
 
-    def _heed_signals(self) -> None:
-        """Live through the signals that would end the process, and that systemd would take for a wish."""
+    def _handle_signals(self) -> None:
+        """Handle signals that would otherwise end the process, which systemd would consider intended."""
         before = signal.getsignal(signal.SIGUSR1)
 
         def hung_up(number: int, frame: FrameType | None) -> None:
@@ -165,13 +165,13 @@ class Chapps(Service):
             )
 
         def open_logs(number: int, frame: FrameType | None) -> None:
-            # twistd's own: it has a log too where it was told a file.
+            # twistd's own handler: with --logfile, it has a log file too.
             if callable(before):
                 before(number, frame)
             self._reactor.callFromThread(self._open_log_again)
 
         def ignore(number: int, frame: FrameType | None) -> None:
-            # Not SIG_IGN, which programs would inherit that are started from here.
+            # Not SIG_IGN, which child processes would inherit.
             pass
 
         for number, handler in ((signal.SIGHUP, hung_up), (signal.SIGUSR1, open_logs), (signal.SIGUSR2, ignore)):
@@ -186,11 +186,11 @@ class Chapps(Service):
         notify(self._environ, "STOPPING=1")
         await application.stop()
         if self._stream is not None:
-            # Twisted ends the process by a signal, right after its last line.
+            # Twisted ends the process by a signal, right after its last log line.
             self._stream.finish()
 
     def stopService(self) -> Deferred[None]:
-        """Finish what was asked, then close everything; within five seconds."""
+        """Finish pending requests, then close everything, within five seconds."""
         super().stopService()  # type: ignore[no-untyped-call]
         if self._application is None:
             return succeed(None)
@@ -198,12 +198,12 @@ class Chapps(Service):
 
 
 def _stop_at_the_first_signal() -> None:
-    """Ignore the signals after the first that stops the process.
+    """Ignore further stop signals after the first one.
 
-    One that is sent to a process group comes twice where whoever started us passes it on, and the reactor
-    takes the second for a mistake. A stop takes five seconds at most; SIGQUIT ends it at once.
+    A signal to a process group arrives twice if the parent process forwards it, and the reactor reports the second
+    one as an error. A stop takes at most five seconds; SIGQUIT ends the process at once.
     """
-    # SIGINT stays ignored where it was at the start, as in a job in the background.
+    # SIGINT remains ignored if it was at the start, as in a background job.
     found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
     stopping = False

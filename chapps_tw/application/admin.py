@@ -1,4 +1,4 @@
-"""The program ``chapps-cli``: joins its commands to the database and the clock."""
+"""The program ``chapps-cli``: connects its commands to the database and the clock."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from chapps_tw.database import examples, schema
 
 
 def main() -> int:
-    """Run the command that the program was called with; returns its exit code."""
+    """Run the command of the command line; return the exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # What a terminal has no letters for is shown all the same.
+            # Characters that the terminal does not support are shown as escapes.
             stream.reconfigure(errors="backslashreplace")
     return cli.run(sys.argv[1:], cli.Dependencies(set_up, add_examples, time.time, findings))
 
 
 def set_up(settings: Settings, dry_run: bool = False) -> str:
-    """Make the database's tables, or bring them up to date.
+    """Create the tables, or upgrade them.
 
-    :param dry_run: change nothing, and say what would be done.
-
-    :returns: a line that says what was done, and one for each thing that there is to tell about names.
-    :raises ConfigError: when the database's URL is wrong.
-    :raises CommandError: when the database cannot be used.
+    :param dry_run: change nothing, and report what would be done.
+    :returns: a line about the result, and one for each report about names.
+    :raises ConfigError: if the URL of the database is invalid.
+    :raises CommandError: if the database cannot be used.
     """
     told: list[str] = []
     with _engine(settings) as engine:
@@ -49,11 +48,11 @@ def set_up(settings: Settings, dry_run: bool = False) -> str:
 
 
 def add_examples(settings: Settings) -> str:
-    """Set the database up, and add the example users to one that is empty.
+    """Set up the database, and add the example users if it is empty.
 
-    :returns: a sentence that says what was done.
-    :raises ConfigError: when the database's URL is wrong.
-    :raises CommandError: when the database cannot be used.
+    :returns: a sentence about the result.
+    :raises ConfigError: if the URL of the database is invalid.
+    :raises CommandError: if the database cannot be used.
     """
     with _engine(settings) as engine:
         schema.upgrade(engine)
@@ -73,7 +72,7 @@ def _engine(settings: Settings) -> Iterator[Engine]:
     except StartError as error:
         raise cli.CommandError(str(error)) from None
     except (schema.SchemaError, SQLAlchemyError, OSError, UnicodeError, TypeError) as error:
-        # The drivers leave values that they cannot take to Python.
+        # The drivers raise Python's own exceptions for invalid parameters.
         raise cli.CommandError(database_problem(settings, error)) from None
 
 

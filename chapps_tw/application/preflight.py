@@ -1,6 +1,6 @@
-"""What keeps a configuration from working here: endpoints, addresses, files, the database's URL.
+"""Checks of a configuration on this machine: endpoints, addresses, files, the URL of the database.
 
-Nothing is opened, made or asked for, so that this can be run beside the service.
+They open, create and query nothing, so that they can run beside the service.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from chapps_tw.config.values import Secret
 from chapps_tw.database.engine import database_url, own_url
 from chapps_tw.security.private_files import explain
 
-# File systems in which the kernel alone makes files.
+# File systems in which only the kernel creates files.
 _KERNEL = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "configfs", "devpts"))
 
-# An error's number, and the file or directory that it is about.
+# An error number (errno), and the file or directory.
 Problem = tuple[int, Path]
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """What is wrong with the settings on this machine, for this user."""
+    """Yield what is wrong with the settings on this machine, for this user."""
     for place in places(settings):
         yield from _of_endpoint(place)
     yield from _of_database_url(settings)
@@ -36,10 +36,10 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 def _of_endpoint(place: Place) -> Iterator[Finding]:
     if place.endpoint.startswith("systemd:"):
-        # Its sockets are there only where systemd starts the service.
+        # Its sockets exist only when systemd starts the service.
         return
     try:
-        # An endpoint keeps the reactor, and does nothing with it before it listens.
+        # An endpoint does not use its reactor before it listens.
         parse_endpoint(place.endpoint, None)
     except ValueError as error:
         yield place.finding(str(error))
@@ -52,13 +52,13 @@ def _of_endpoint(place: Place) -> Iterator[Finding]:
         yield Finding(place.section, place.address, shown, no_address(interface), place.others)
     elif path := unix_path(place.endpoint):
         problem = _no_room_for(Path(path))
-        # What is under /run is made when the service starts.
+        # Directories below /run are created when the service starts.
         if problem and not (problem[0] == errno.ENOENT and problem[1].is_relative_to("/run")):
             yield place.finding(f"cannot be used: {_explained(problem)}")
 
 
 def _is_ours(interface: str) -> bool:
-    """Whether an address can be listened at; on any port, since the service may have that one already."""
+    """Return whether this machine has an address. Tests any port, since the service may use the configured one."""
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
     with socket.socket(family) as probe:
         try:
@@ -109,10 +109,10 @@ def _of_files(settings: Settings) -> Iterator[Finding]:
 def _unusable(
     section: str, option: str, path: Path, data_dir: Path, *, makes_parents: bool = False
 ) -> Iterator[Finding]:
-    """Whether a file can neither be written nor made.
+    """Check that a file can be written or created.
 
-    :param data_dir: is made at the start.
-    :param makes_parents: so are the directories above the file.
+    :param data_dir: created at the start.
+    :param makes_parents: whether the parent directories of the file are created too.
     """
     problem = _problem(path, makes_parents or path.parent == data_dir)
     why = _explained(problem) if problem else _of_kernel(path)
@@ -123,13 +123,13 @@ def _unusable(
 
 
 def _of_kernel(path: Path) -> str:
-    """That a file is where nobody can make one, although root is let in there."""
+    """Return an explanation if a file is where nobody can create files, although root has permission."""
     there = next(each for each in (path, *path.parents) if os.path.lexists(each))
     try:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()]
     except OSError:
         return ""
-    # The deepest, and of those the last, is what is seen there.
+    # The deepest mount point is visible, and of several mounts there the last.
     over = [(len(mount[1]), place, mount[2]) for place, mount in enumerate(mounts) if there.is_relative_to(mount[1])]
     kind = max(over, default=(0, 0, ""))[2]
     if kind not in _KERNEL or not there.is_dir():
@@ -152,7 +152,7 @@ def _problem(path: Path, makes_parents: bool) -> Problem | None:
 
 
 def _no_room_for(path: Path, makes_parents: bool = False) -> Problem | None:
-    """What keeps a file from being made, whether or not it is there."""
+    """Return what prevents the creation of a file, whether or not it exists."""
     directory = path.parent
     while makes_parents and not os.path.lexists(directory) and directory != directory.parent:
         directory = directory.parent
@@ -167,5 +167,5 @@ def _no_room_for(path: Path, makes_parents: bool = False) -> Problem | None:
 def _forbidden(path: Path, wanted: int) -> Problem | None:
     if os.access(path, wanted):
         return None
-    # The two have different remedies.
+    # These two have different remedies.
     return (errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES), path

@@ -1,4 +1,4 @@
-"""Why the service cannot start: in the words of the configuration, and with what would help."""
+"""Errors at the start, with the option that causes them and the remedy."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LOGIN_CODES, _NAME_CODES = (1045, 1698, "28000", "28P01"), (1044, 1049, "3D000"
 
 
 class StartError(Exception):
-    """Something that the process needs cannot be opened. Says which option it comes from, and what would help."""
+    """A resource cannot be opened. The message names the option and the remedy."""
 
 
 def place(settings: Settings, section: str, *options: str) -> str:
-    """Where some options are given: ``FILE: [SECTION] OPTION, OPTION``, or their variables in the environment."""
+    """Return where options are set: ``FILE: [SECTION] OPTION, OPTION``, or their environment variables."""
     variables = [name for name in options if (section, name) in settings.overridden]
     others = [name for name in options if name not in variables]
     found = [f"{settings.path or 'built-in configuration'}: [{section}] {', '.join(others)}"] if others else []
@@ -35,7 +35,7 @@ def place(settings: Settings, section: str, *options: str) -> str:
 
 @contextmanager
 def opening(settings: Settings, section: str, option: str, path: str) -> Iterator[None]:
-    """Say of a file or directory that cannot be opened which option names it.
+    """Convert errors about a file or directory, adding the option that names it.
 
     :raises StartError: for an ``OSError`` inside.
     """
@@ -47,10 +47,10 @@ def opening(settings: Settings, section: str, option: str, path: str) -> Iterato
 
 
 def open_engine(settings: Settings) -> Engine:
-    """The engine of the database; SQLite's file is made, a server is not connected to yet.
+    """Return the engine of the database. Creates an SQLite file, but does not connect to a server yet.
 
-    :raises StartError: when the file cannot be made, or the driver does not know what ``db_url`` asks of it.
-    :raises ConfigError: when ``db_url`` is none.
+    :raises StartError: if the file cannot be created, or the driver rejects parameters in ``db_url``.
+    :raises ConfigError: if ``db_url`` is invalid.
     """
     adapter = settings.adapter
     try:
@@ -62,12 +62,12 @@ def open_engine(settings: Settings) -> Engine:
 
 
 def database_refuses(error: BaseException) -> bool:
-    """Whether a database server is there and does not let us in: by user, password or name of the database."""
+    """Return whether a database server rejects us: user, password or name of the database."""
     return bool(_refused_options(error))
 
 
 def database_problem(settings: Settings, error: BaseException) -> str:
-    """Why the database cannot be used, and which options are to be looked at: a sentence."""
+    """Return a sentence with the options to check, and why the database cannot be used."""
     adapter = settings.adapter
     why = str(error) if isinstance(error, SchemaError) else reason(error)
     options = ("db_name",) if isinstance(error, SchemaError) else _refused_options(error) or ("db_host", "db_port")
@@ -81,7 +81,7 @@ def database_problem(settings: Settings, error: BaseException) -> str:
 
 
 def _refused_options(error: BaseException) -> tuple[str, ...]:
-    """The options that a server refuses, none when it is something else."""
+    """Return the options that a server rejects; none for other errors."""
     if not isinstance(error, DBAPIError):
         return ()
     kind, text = code(error), reason(error)
@@ -89,11 +89,11 @@ def _refused_options(error: BaseException) -> tuple[str, ...]:
         return "db_user", "db_pass"
     if kind in _NAME_CODES:
         return ("db_name",)
-    # libpq gives no code for what went wrong while it connected.
+    # libpq has no error codes for failures while connecting.
     if re.search(r'database "[^"]*" does not exist', text):
         return ("db_name",)
     if re.search(r'password|authentication|pg_hba\.conf|role "', text):
         return "db_user", "db_pass"
-    # The server may say it in another language; that it asked for the password before is told in none.
+    # The message may be in another language; whether a password was requested does not depend on it.
     asked = getattr(getattr(error.orig, "pgconn", None), "used_password", False)
     return ("db_user", "db_pass", "db_name") if asked and not kind else ()
