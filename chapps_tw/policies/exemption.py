@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.mail.decision import Decision, Reason
-from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.network import client_address
 from chapps_tw.mail.request import PolicyRequest
 
 # Bytes for the clients that came before.
-_ROOM = 4 << 20
+_CACHE_BYTES = 4 << 20
 
 _LOGGED_IN = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
 _TRUSTED = Decision("DUNNO", Reason.TRUSTED_NETWORK, "Exemption")
@@ -27,7 +27,7 @@ class Exemption:
     def __init__(self, settings: Settings, whitelisted: Callable[[PolicyRequest], bool]) -> None:
         self._networks = settings.chapps.trusted_networks
         self._whitelisted = whitelisted
-        self._is_trusted = Answers(self._look, _ROOM).__getitem__
+        self._is_trusted = Memoized(self._look, _CACHE_BYTES).__getitem__
 
     def of(self, request: PolicyRequest) -> Decision | None:
         """The decision that stands for those of the inbound policies; ``None`` where they are to be asked."""

@@ -13,7 +13,7 @@ from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, Patience
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
-from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.inbound import domain_of, mail_address, network_reader
 from chapps_tw.policies.refresh import never
@@ -23,7 +23,7 @@ from chapps_tw.policies.spec import Direction, PolicySpec
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 
 # Bytes for the recipients that came before.
-_ROOM = 8 << 20
+_CACHE_BYTES = 8 << 20
 
 _REASONS = {
     Outcome.NOT_GREYLISTED: Reason.NOT_GREYLISTED,
@@ -65,7 +65,7 @@ class GreylistingPolicy:
         self._state = state
         self._book = book
         self._due = due
-        self._recipient = Answers(self._read_recipient, _ROOM).__getitem__
+        self._recipient = Memoized(self._read_recipient, _CACHE_BYTES).__getitem__
         self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
         self._network_of = network_reader(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
         self.looks = self.misses = 0

@@ -8,11 +8,11 @@ from functools import partial
 from ipaddress import ip_network
 
 from chapps_tw.mail.addresses import normal_domain, normal_name
-from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.network import client_address
 
 # Bytes for the clients that came before.
-_ROOM = 8 << 20
+_CACHE_BYTES = 8 << 20
 
 _MAX_UNREADABLE_ADDRESS = 64
 _UNKNOWN = "unknown"
@@ -54,4 +54,4 @@ def client_network(text: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
 
 def network_reader(ipv4_prefix: int, ipv6_prefix: int) -> Callable[[str], str]:
     """:func:`client_network` for these prefixes, which remembers the clients that came before."""
-    return Answers(partial(client_network, ipv4_prefix=ipv4_prefix, ipv6_prefix=ipv6_prefix), _ROOM).__getitem__
+    return Memoized(partial(client_network, ipv4_prefix=ipv4_prefix, ipv6_prefix=ipv6_prefix), _CACHE_BYTES).__getitem__

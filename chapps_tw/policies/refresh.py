@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from chapps_tw.mail.memo import Memo
 
 # Bytes for the keys of copies that were compared.
-_ROOM = 24 << 20
+_CACHE_BYTES = 24 << 20
 
 
 class Refresh:
@@ -23,7 +23,7 @@ class Refresh:
     def __init__(self, period: float, seconds: Callable[[], float]) -> None:
         self._period = period
         self._seconds = seconds
-        self._due: Memo[Hashable, float] = Memo(_ROOM)
+        self._due: Memo[Hashable, float] = Memo(_CACHE_BYTES)
 
     def is_due(self, key: Hashable) -> bool:
         """Whether a copy is to be compared now. Whoever asks next is told that it is not."""

@@ -12,7 +12,7 @@ from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import LiveState, Verdict
 from chapps_tw.mail.addresses import split_address, without_extension
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
-from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.memo import Memoized
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
 from chapps_tw.policies.refresh import never
@@ -21,7 +21,7 @@ from chapps_tw.policies.spec import Direction, PolicySpec
 SPACE = "sda"
 
 # Bytes for the names of senders that came before.
-_ROOM = 8 << 20
+_CACHE_BYTES = 8 << 20
 
 # Before MAIL FROM there is no sender to judge; VRFY and ETRN carry none (SMTPD_POLICY_README).
 STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
@@ -144,7 +144,7 @@ def names_reader(settings: Settings) -> Callable[[str], tuple[str, ...]]:
         email, domain = split_address(sender, fold_case)
         return tuple(filter(None, (domain, email, without_extension(email, separators))))
 
-    return Answers(names_of, _ROOM).__getitem__
+    return Memoized(names_of, _CACHE_BYTES).__getitem__
 
 
 def _user_of(request: OutboundPPR) -> str:

@@ -503,5 +503,5 @@ def test_ctrl_c_exits_without_a_traceback(config: Path) -> None:
 def test_check_config_shows_the_dns_records_that_the_helo_whitelist_needs(run: Run, config: Path) -> None:
     config.write_text(f"{config.read_text()}helo_whitelist = mx.example.org:192.0.2.1; me.example:127.0.0.1\n")
     told = [line for line in run("check-config").out.splitlines() if "helo_whitelist" in line]
-    wanted = "mx.example.org has 192.0.2.1 in DNS (A), whose name there (PTR) is mx.example.org"
+    wanted = "mx.example.org has the A record 192.0.2.1, and a PTR record of that address for mx.example.org"
     assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 applies while {wanted}"]

@@ -181,7 +181,7 @@ def test_what_dns_must_say_for_an_entry_is_told() -> None:
     name, v4, v6, here = parse_helo_whitelist(
         "mx.example.org; a.example:192.0.2.1; b.example:[2001:db8::1]; l:127.0.0.1"
     )
-    assert name.wanted == "an address in DNS (A or AAAA), whose name there (PTR) is mx.example.org"
-    assert v4.wanted == "192.0.2.1 in DNS (A), whose name there (PTR) is a.example"
-    assert v6.wanted == "2001:db8::1 in DNS (AAAA), whose name there (PTR) is b.example"
+    assert name.wanted == "an address record (A or AAAA), and a PTR record of that address for mx.example.org"
+    assert v4.wanted == "the A record 192.0.2.1, and a PTR record of that address for a.example"
+    assert v6.wanted == "the AAAA record 2001:db8::1, and a PTR record of that address for b.example"
     assert here.wanted == ""
