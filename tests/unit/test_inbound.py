@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chapps_tw.mail.decision import wire
 from chapps_tw.mail.received_spf import MAX_HEADER, SpfResult, one_line, received_spf
 from chapps_tw.mail.request import PolicyRequest
-from chapps_tw.policies.inbound import client_network, domain_of, mail_address, network_reader
+from chapps_tw.policies.inbound import cached_client_network, client_network, domain_of, mail_address
 from tests.support.paths import RECORDED
 
 # RFC 7208, section 9.1, on one line; CFWS is one space, and a comment holds none of its own kind.
@@ -65,11 +65,11 @@ def test_the_client_is_its_network(address: str, network: str) -> None:
 
 
 def test_prefixes_can_be_configured() -> None:
-    network_of = network_reader(32, 48)
+    network_of = cached_client_network(32, 48)
     for _ in range(2):
         assert network_of("192.0.2.77") == "192.0.2.77/32"
         assert network_of("2001:db8:1:2::1") == "2001:db8:1::/48"
-    assert network_reader(24, 64)("192.0.2.77") == "192.0.2.0/24"
+    assert cached_client_network(24, 64)("192.0.2.77") == "192.0.2.0/24"
 
 
 @given(st.text(), st.integers(0, 32), st.integers(0, 128))
@@ -78,7 +78,7 @@ def test_any_client_address_has_a_network_of_printable_ascii(text: str, ipv4: in
 
 
 def test_recorded_requests_have_a_client_network() -> None:
-    network_of = network_reader(24, 64)
+    network_of = cached_client_network(24, 64)
     assert network_of(recorded("in-ipv6-01-RCPT").get("client_address")).endswith("::/64")
     assert network_of(recorded("in-ipv4-mapped-01-RCPT").get("client_address")).endswith(".0/24")
 

@@ -81,7 +81,7 @@ def _header(text: str) -> object:
         lambda text: names.split_address(f"{text}@example.com"),
         decision.stops,
         decision.wire,
-        inbound.network_reader(24, 64),
+        inbound.cached_client_network(24, 64),
         lambda text: request.parse_attributes(f"sender={text}".encode("utf-8", "surrogatepass")),
         _header,
     ],
