@@ -69,7 +69,7 @@ def _server(text: str) -> Server:
             port = 0
         if 0 < port < 65536:
             return Server(host, port)
-    raise ValueError(f"address[:port] ... with an IPv6 address in brackets, which {text!r} is not")
+    raise ValueError(f"address[:port] ..., an IPv6 address with a port in brackets, not {text!r}")
 
 
 def parse_host_name(text: str) -> str:
@@ -128,4 +128,4 @@ def _entry(text: str) -> HeloEntry:
         else:
             if (address.version == 6) == (match["v6"] is not None):
                 return HeloEntry(name, client_address(str(address)))
-    raise ValueError(f"name[:address][;name...] with IPv6 addresses in brackets, which {text!r} is not")
+    raise ValueError(f"name[:address][;name...], IPv6 addresses in brackets, not {text!r}")

@@ -51,7 +51,7 @@ def _of_section(kind: object) -> Iterator[str]:
 
 
 def _of_options(kind: Any, name: str) -> Iterator[str]:
-    options = [each.name for each in fields(kind) if {"default", "help", "parse", "joint"} <= each.metadata.keys()]
+    options = [each.name for each in fields(kind) if {"default", "help", "parse", "separator"} <= each.metadata.keys()]
     for each in fields(kind):
         if each.name not in options or not _OPTION.fullmatch(each.name):
             yield f"{each.name} of its section [{name}] must be created by option(), and have a lower-case name"

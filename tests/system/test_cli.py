@@ -101,7 +101,7 @@ def test_flush_config_writes_a_file_with_the_same_settings(run: Run, config: Pat
     before = load(str(config))
     assert run("admin", "flush-config").code == 0
     assert load(str(config)) == before
-    assert "# Seconds of the rolling interval." in config.read_text()
+    assert "# Length of the rolling interval in seconds." in config.read_text()
 
 
 def test_flush_config_writes_a_file_of_mode_0600(run: Run, config: Path) -> None:
@@ -429,7 +429,7 @@ def test_a_passcode_instead_of_its_hash_is_reported(run: Run, config: Path) -> N
     config.write_text(f"{plain}password = hunter2\n")
     ran = run("check-config")
     assert ran.code == 0
-    assert "[CHAPPS] password is no hash, so that no passcode matches it; make one with" in ran.err
+    assert "[CHAPPS] password is not a hash, so that no passcode matches; create one with" in ran.err
     assert "hunter2" not in ran.err + ran.out
     config.write_text(f"{plain}password = {make_hash('hunter2')}\n")
     config.chmod(0o600)
