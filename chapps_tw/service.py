@@ -13,18 +13,15 @@ from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.python.usage import Options as UsageOptions
 
-from chapps_tw.application.application import VERSION, Parts
+from chapps_tw.application import VERSION
+from chapps_tw.application.application import Application
 from chapps_tw.application.notify import notify
 from chapps_tw.application.preflight import findings
-from chapps_tw.application.start_errors import StartError, listen, opening
-from chapps_tw.config.checks import places
+from chapps_tw.application.start_errors import StartError, opening
 from chapps_tw.config.load import load
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.observe.decision_record import FORMS
@@ -32,15 +29,6 @@ from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.observe.log_stream import LogStream
 from chapps_tw.policies.registry import BUILT_IN, Registry, installed
 from chapps_tw.security.private_files import make_directory
-
-# How often questions that take too long are looked for.
-SWEEP_SECONDS = 0.2
-
-# How long a stop waits for the last ones, until: what waits for DNS is answered without, every question is answered
-# by its policies' on_failure, and connections that are left are closed.
-SPF_SECONDS = 2.0
-DRAIN_SECONDS = 3.0
-ABANDON_SECONDS = 3.5
 
 # New objects until the collector looks at them, and how often at older ones (gc.set_threshold).
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -123,11 +111,7 @@ class Chapps(Service):
         self._reactor = reactor
         self._environ = environ
         self._stream = stream
-        # With whether each is systemd's.
-        self._ports: list[tuple[IListeningPort, bool]] = []
-        self._parts: Parts | None = None
-        self._sweep = LoopingCall(self._sweep_once)
-        self._sweep.clock = reactor
+        self._application: Application | None = None
 
     def startService(self) -> None:
         """Open everything, and begin to answer once the reactor runs.
@@ -146,7 +130,6 @@ class Chapps(Service):
             self._open()
         except (StartError, ConfigError, OSError) as error:
             raise SystemExit(f"chapps cannot start: {error}") from None
-        self._sweep.start(SWEEP_SECONDS, now=False)
         self._reactor.callWhenRunning(self._ready)
 
     def _open(self) -> None:
@@ -155,19 +138,13 @@ class Chapps(Service):
         with opening(settings, "CHAPPS", "data_dir", data_dir):
             make_directory(data_dir)
         output = self._stream.file if self._stream else None
-        self._parts = parts = Parts(settings, self._reactor, output, self._registry)
-        parts.open()
-        factories = {f"listener {name}": factory for name, factory in parts.factories.items()}
-        for where in places(settings):
-            factory = factories.get(where.what, parts.api.site)
-            port = listen(settings, where, self._reactor, factory)
-            self._ports.append((port, where.endpoint.removeprefix("haproxy:").startswith("systemd:")))
-            self.log.info("{version}: {what} on {endpoint}", version=VERSION, what=where.what, endpoint=where.endpoint)
+        self._application = Application(settings, self._reactor, output, self._registry)
+        self._application.open()
 
     def _ready(self) -> None:
-        assert self._parts is not None
+        assert self._application is not None
         _stop_at_the_first_signal()
-        self._parts.start()
+        self._application.start()
         # What was made so far stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -201,68 +178,23 @@ class Chapps(Service):
             signal.signal(number, handler)
 
     def _open_log_again(self) -> None:
-        if self._parts is not None and self._parts.log_file is not None:
-            self._parts.log_file.open_again()
+        if self._application is not None:
+            self._application.log_output.open_again()
         self.log.info("SIGUSR1: the log is opened again")
 
-    def _sweep_once(self) -> None:
-        assert self._parts is not None
-        for factory in self._parts.factories.values():
-            factory.sweep()
-
-    async def _stop(self) -> None:
-        assert self._parts is not None
+    async def _stop(self, application: Application) -> None:
         notify(self._environ, "STOPPING=1")
-        await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
-        answered = [factory.drain() for factory in self._parts.factories.values()]
-        drained = gatherResults([*answered, self._parts.api.site.stop()])
-        ends = (SPF_SECONDS, self._parts.checker.close), (DRAIN_SECONDS, self._hurry), (ABANDON_SECONDS, self._abandon)
-        late = [self._reactor.callLater(seconds, end) for seconds, end in ends]
-        await drained
-        for each in late:
-            if each.active():
-                each.cancel()
-        if self._sweep.running:
-            self._sweep.stop()
-        await self._parts.stop()
+        await application.stop()
         if self._stream is not None:
             # Twisted ends the process by a signal, right after its last line.
             self._stream.finish()
 
-    def _stop_listening(self, port: Any, lent: bool) -> Deferred[Any]:
-        """Accept no more.
-
-        :param lent: it is systemd's, which goes on with it; closed by Twisted, a unix socket would be removed.
-        """
-        if lent:
-            return maybeDeferred(port.stopReading)
-
-        def go_on(failure: Failure) -> None:
-            # A unix socket that somebody has removed, for one. What was asked wants its answer all the same.
-            self.log.warn("{port} was not closed: {why}", port=port, why=failure.value)
-
-        return maybeDeferred(port.stopListening).addErrback(go_on)
-
-    def _hurry(self) -> None:
-        """Answer every question that still waits for something, without it."""
-        assert self._parts is not None
-        for factory in self._parts.factories.values():
-            factory.hurry()
-
-    def _abandon(self) -> None:
-        """Close the connections that still wait for an answer: Postfix asks again later."""
-        assert self._parts is not None
-        self._parts.api.site.abandon()
-        for factory in self._parts.factories.values():
-            for connection in tuple(factory.connections):
-                connection.transport.abortConnection()
-
     def stopService(self) -> Deferred[None]:
         """Finish what was asked, then close everything; within five seconds."""
         super().stopService()  # type: ignore[no-untyped-call]
-        if self._parts is None:
-            return maybeDeferred(lambda: None)
-        return Deferred.fromCoroutine(self._stop())
+        if self._application is None:
+            return succeed(None)
+        return Deferred.fromCoroutine(self._stop(self._application))
 
 
 def _stop_at_the_first_signal() -> None:

@@ -38,7 +38,7 @@ def set_up(settings: Settings, dry_run: bool = False) -> str:
     """
     told: list[str] = []
     with _engine(settings) as engine:
-        before, after = (schema.preview if dry_run else schema.upgrade)(engine, told.append), schema.head()
+        before, after = (schema.preview if dry_run else schema.upgrade)(engine, told.append), schema.HEAD
         done = f"{'brought up to' if before else 'set up at'} revision {after}"
         if dry_run:
             done = f"nothing was changed; it is at revision {before or 'none'}, and this would be done for {after}"

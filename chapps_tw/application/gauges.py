@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from sqlalchemy import Engine
 
@@ -12,8 +12,11 @@ from chapps_tw.database.pool import BoundedPool
 from chapps_tw.dns.resolver import Resolver
 from chapps_tw.observe.metrics import Metrics, Values
 from chapps_tw.postfix.protocol import PolicyFactory
-from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.sqlite.store import SqliteState
+
+if TYPE_CHECKING:
+    # Its library is imported where Redis is used alone.
+    from chapps_tw.state.redis.pool import RedisPool
 
 
 class Dependency(Protocol):

@@ -11,13 +11,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from chapps_tw.application.start_errors import no_address, parse_endpoint
+from chapps_tw.application.endpoints import no_address, parse_endpoint
 from chapps_tw.config.checks import Finding, Place, places, port_and_interface, unix_path
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.config.values import Secret
 from chapps_tw.database.engine import database_url, own_url
 from chapps_tw.security.private_files import explain
-from chapps_tw.state.redis.server import authorities
 
 # File systems in which the kernel alone makes files.
 _KERNEL = frozenset(("proc", "sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs", "configfs", "devpts"))
@@ -81,6 +80,8 @@ def _of_database_url(settings: Settings) -> Iterator[Finding]:
 def _of_certificates(settings: Settings) -> Iterator[Finding]:
     redis = settings.redis
     if settings.uses_redis and redis.tls and redis.ca_file:
+        from chapps_tw.state.redis.server import authorities
+
         try:
             authorities(redis.ca_file)
         except ValueError as error:

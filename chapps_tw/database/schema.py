@@ -8,14 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, NullPool, column, create_engine, false, inspect, select, table, text
 
 from chapps_tw.database import normal_names
@@ -26,10 +20,14 @@ from chapps_tw.database.transaction import lock
 
 TABLES_REVISION: Final = "ce81767cec26"
 FLAGS_REVISION: Final = "0b5ef72836bd"
+# The newest: that of the scripts, known without reading them.
+HEAD: Final = "d1f4b86a2c95"
 _FLAGS: Final = frozenset({"greylist", "check_spf"})
 _CHAPPS: Final = [table for table in metadata.sorted_tables if table is not invalidation_outbox]
 # The key of an advisory lock that nothing else in the database uses.
 _LOCK: Final = 0x43484150
+# Alembic's own table.
+_VERSION: Final = table("alembic_version", column("version_num"))
 
 
 class SchemaError(Exception):
@@ -42,11 +40,6 @@ class SchemaBehind(SchemaError):
 
 class SchemaForeign(SchemaError):
     """The database belongs to a newer version, or to something else."""
-
-
-def head() -> str:
-    """The newest revision that this version knows."""
-    return _revisions()[0]
 
 
 def current(engine: Engine) -> str:
@@ -67,7 +60,7 @@ def check(engine: Engine) -> None:
     with engine.connect() as connection:
         _require_encoding(connection)
         found = _revision(connection)
-    if found != head():
+    if found != HEAD:
         raise SchemaBehind(_behind(found) if found else f"The database has no tables yet: {SET_UP}.")
 
 
@@ -77,10 +70,9 @@ def remark(connection: Connection) -> str:
     :returns: a sentence when its schema is another than the one that this version works with, else ``""``.
     :raises sqlalchemy.exc.SQLAlchemyError: when something is not there, or locked.
     """
-    version = table("alembic_version", column("version_num"))
     looks = [select(each).where(false()).exists() for each in _CHAPPS]
-    found = tuple(connection.scalars(select(version.c.version_num, *looks)))
-    if found == (head(),):
+    found = tuple(connection.scalars(select(_VERSION.c.version_num, *looks)))
+    if found == (HEAD,):
         return ""
     try:
         return _behind(_known(found))
@@ -102,13 +94,11 @@ def upgrade(engine: Engine, say: Callable[[str], None] = _say_nothing) -> str:
     with _exclusive(engine) as connection:
         _require_encoding(connection)
         found = _revision(connection)
-        if found == head():
+        if found == HEAD:
             return found
-        config = _config()
-        config.attributes["connection"] = connection
-        if found and not _versions(connection):
-            command.stamp(config, found)
-        command.upgrade(config, "head")
+        from chapps_tw.database import revisions
+
+        revisions.run(connection, "" if _versions(connection) else found)
         lock(connection)
         normal_names.normalise(connection, say)
         return found
@@ -161,19 +151,7 @@ def _require_encoding(connection: Connection) -> None:
 
 
 def _behind(found: str) -> str:
-    return f"The database is at revision {found}, and this version needs {head()}: {SET_UP}."
-
-
-@cache
-def _revisions() -> tuple[str, ...]:
-    """All that this version knows, newest first."""
-    return tuple(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(files("chapps_tw.migrations")).replace("%", "%%"))
-    return config
+    return f"The database is at revision {found}, and this version needs {HEAD}: {SET_UP}."
 
 
 @contextmanager
@@ -220,7 +198,9 @@ def _lock_mariadb(engine: Engine) -> Iterator[Connection]:
 
 
 def _versions(connection: Connection) -> tuple[str, ...]:
-    return MigrationContext.configure(connection).get_current_heads()
+    if not inspect(connection).has_table(_VERSION.name):
+        return ()
+    return tuple(connection.scalars(select(_VERSION.c.version_num)))
 
 
 def _revision(connection: Connection) -> str:
@@ -229,7 +209,11 @@ def _revision(connection: Connection) -> str:
 
 
 def _known(versions: tuple[str, ...]) -> str:
-    if len(versions) != 1 or versions[0] not in _revisions():
+    if versions == (HEAD,):
+        return HEAD
+    from chapps_tw.database import revisions
+
+    if len(versions) != 1 or versions[0] not in revisions.known():
         raise SchemaForeign(
             f"The database is at revision {', '.join(versions) or 'none'}, which this version does not know: it was set"
             " up by a newer version or by another program. Install that version, or name another database."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
 from chapps_tw.rest.fields import Id
@@ -12,24 +12,30 @@ from chapps_tw.rest.fields import Id
 T = TypeVar("T")
 
 
-class User(BaseModel):
+class Output(BaseModel):
+    """What a route answers with. It is only described: no validator need be built at a start."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class User(Output):
     id: Id
     name: str = Field(examples=["alice@example.com"])
 
 
-class Domain(BaseModel):
+class Domain(Output):
     id: Id
     name: str = Field(examples=["example.com"])
     greylist: bool
     check_spf: bool
 
 
-class Email(BaseModel):
+class Email(Output):
     id: Id
     name: str = Field(examples=["alice@example.com"])
 
 
-class Quota(BaseModel):
+class Quota(Output):
     id: Id
     name: str = Field(examples=["basic"])
     quota: int = Field(description="Transmissions in the rolling interval.", examples=[100])
@@ -41,7 +47,7 @@ _EMAIL: JsonDict = {"id": 3, "name": "sales@example.org"}
 _QUOTA: JsonDict = {"id": 1, "name": "basic", "quota": 100}
 
 
-class Answer(BaseModel, Generic[T]):
+class Answer(Output, Generic[T]):
     """The envelope."""
 
     version: str = Field(examples=["CHAPPS-TW v1.0.0"])
@@ -102,17 +108,17 @@ class OneQuota(Answer[Quota]):
     pass
 
 
-class UserQuotaId(BaseModel):
+class UserQuotaId(Output):
     user_name: str
     quota_id: Id | None
 
 
-class UserDomains(BaseModel):
+class UserDomains(Output):
     user_name: str
     domain_ids: list[Id]
 
 
-class UserEmails(BaseModel):
+class UserEmails(Output):
     user_name: str
     email_ids: list[Id]
 
@@ -129,7 +135,7 @@ class UserEmailIds(Answer[list[UserEmails]]):
     pass
 
 
-class Available(BaseModel):
+class Available(Output):
     user_name: str
     quota_avail: int = Field(description="Transmissions left now.")
 
@@ -159,7 +165,7 @@ class TallyList(Answer[list[Counted]]):
     """Instance and UNIX epoch, oldest first."""
 
 
-class Decided(BaseModel):
+class Decided(Output):
     time: float = Field(description="UNIX epoch, UTC.")
     listener: str
     policy: str
@@ -216,7 +222,7 @@ class Explanation(Answer[list[Decided]]):
     )
 
 
-class Part(BaseModel):
+class Part(Output):
     name: str
     up: bool
     latency: float = Field(description="Seconds.")
@@ -235,16 +241,16 @@ class NotReady(Ready):
     detail: str
 
 
-class Error(BaseModel):
+class Error(Output):
     detail: str = Field(description="A sentence.")
     remarks: list[str] = Field([], description="Further sentences. Omitted if there are none.")
 
 
-class Fault(BaseModel):
+class Fault(Output):
     loc: list[str | int] = Field(description="Location: path, query or body, and field.", examples=[["body", "name"]])
     msg: str = Field(description="The error.", examples=["is missing"])
     type: str = Field(description="For programs.", examples=["missing"])
 
 
-class Invalid(BaseModel):
+class Invalid(Output):
     detail: list[Fault]

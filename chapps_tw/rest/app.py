@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
@@ -46,7 +46,7 @@ class API:
         with ``[API] auth = none``.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
-    :param reactor: for delays and timeouts.
+    :param reactor: for delays and timeouts; in its threads is done what takes long.
     :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
     :param slices: for long work.
     :param reasons: those that a decision may have, to be described.
@@ -64,7 +64,7 @@ class API:
         metrics: Callable[[], bytes],
         write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
         now: Callable[[], float],
-        reactor: IReactorTime,
+        reactor: Any,
         version: str,
         slices: Slices,
         checks: Mapping[str, Check] | None = None,
@@ -87,8 +87,7 @@ class API:
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
-        document = openapi.document(self.routes, version, reasons)
-        self._document = json.dumps(document, ensure_ascii=False).encode("utf-8") + b"\n"
+        self._document = openapi.Document(self.routes, version, reasons)
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
 
@@ -169,7 +168,11 @@ class API:
         await deferLater(self._reactor, seconds)
 
     async def _openapi(self, _: Any) -> Raw:
-        return Raw(self._document, JSON)
+        made = self._document.made
+        return Raw(made or await self._in_thread(self._document.make), JSON)
+
+    def _in_thread(self, work: Callable[[], T]) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
         """Answer with an error as JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from typing import ClassVar
 
 from sqlalchemy import text
@@ -138,9 +139,9 @@ class ConnectionsTests(TestCase):
         other = engine_for(self.adapter)
         self.addCleanup(other.dispose)
         with other.connect():
-            while not self.book.problem:
+            # On a busy machine it may first say that the server did not answer in time.
+            while not re.search("max_user_connections|too many connections", self.book.problem):
                 self.assertNotIn(QuotaGrant(False, None), await self.rush())
-            self.assertRegex(self.book.problem, "max_user_connections|too many connections")
         other.dispose()
         await self.until_back()
 

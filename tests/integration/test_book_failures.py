@@ -256,7 +256,7 @@ class MariaDBFailures(ServerFailureTests):
     async def test_a_unix_socket_does_as_well(self) -> None:
         engine = engine_for(self.server.adapter(self.adapter.db_name, unix=True))
         self.addCleanup(engine.dispose)
-        self.assertEqual(schema.current(engine), schema.head())
+        self.assertEqual(schema.current(engine), schema.HEAD)
 
 
 class SqliteFailures(OnSqlite, BookCase):

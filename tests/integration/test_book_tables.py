@@ -78,7 +78,7 @@ class TablesTests:
             self.assertRegex(self.log.lines.pop(), f"at revision {revision}, .*{remedy}")
             self.assertEqual(self.log.lines, [])
             self.assertTrue(await self.ask())
-        self.revise(schema.head())
+        self.revise(schema.HEAD)
         await self.book.ping()
         self.assertEqual(self.log.lines, [])
 

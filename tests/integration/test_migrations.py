@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from chapps_tw.config.settings import PolicyConfigAdapter
-from chapps_tw.database import outbox, schema
+from chapps_tw.database import outbox, revisions, schema
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.examples import add_examples
 from chapps_tw.database.models import metadata
@@ -76,10 +76,10 @@ def contents(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
 
 def revise(engine: Engine, revision: str) -> None:
     """Bring a database to a revision, and nothing else."""
-    config = schema._config()
+    config = revisions.config()
     with schema._exclusive(engine) as connection:
         config.attributes["connection"] = connection
-        down = schema._versions(connection) == (schema.head(),)
+        down = schema._versions(connection) == (schema.HEAD,)
         (command.downgrade if down else command.upgrade)(config, revision)
 
 
@@ -87,6 +87,10 @@ def fill(engine: Engine) -> None:
     with engine.begin() as connection:
         for table, values in ROWS.items():
             connection.execute(text(f"INSERT INTO {table} {values}"))
+
+
+def test_the_newest_revision_is_that_of_the_scripts() -> None:
+    assert revisions.known()[0] == schema.HEAD
 
 
 class SchemaTests:
@@ -102,7 +106,7 @@ class SchemaTests:
 
     def test_a_new_database_has_every_table_and_nothing_is_left_to_do(self: Any) -> None:
         self.assertEqual(schema.upgrade(self.engine), "")
-        self.assertEqual(schema.current(self.engine), schema.head())
+        self.assertEqual(schema.current(self.engine), schema.HEAD)
         self.assert_same_as_models()
         schema.check(self.engine)
 
@@ -120,7 +124,7 @@ class SchemaTests:
         schema.upgrade(self.engine)
         fill(self.engine)
         before = contents(self.engine)
-        self.assertEqual(schema.upgrade(self.engine), schema.head())
+        self.assertEqual(schema.upgrade(self.engine), schema.HEAD)
         self.assertEqual(contents(self.engine), before)
 
     def test_a_database_at_an_older_revision_is_continued_with_its_data(self: Any) -> None:

@@ -37,10 +37,10 @@ NOT_SOURCES = shutil.ignore_patterns(
 TWISTD = "from twisted.scripts.twistd import run; run()"
 MIGRATIONS = """
 from alembic.script import ScriptDirectory
-from chapps_tw.database import schema
+from chapps_tw.database import revisions
 import chapps_tw
 print(chapps_tw.__file__)
-print(schema.head())
+print(revisions.known()[0])
 """
 
 

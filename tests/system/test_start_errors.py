@@ -18,8 +18,9 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.application.endpoints import listen
 from chapps_tw.application.preflight import findings
-from chapps_tw.application.start_errors import StartError, listen
+from chapps_tw.application.start_errors import StartError
 from chapps_tw.config.checks import places
 from chapps_tw.config.load import load
 from chapps_tw.config.settings import ConfigError, Settings
@@ -338,7 +339,7 @@ def server(request: pytest.FixtureRequest) -> PostgreSQL | MariaDB:
 
 def errors(service: Service) -> list[str]:
     """What the start logged as an error."""
-    return [line for line in service.log().splitlines() if "application.Parts#error]" in line]
+    return [line for line in service.log().splitlines() if "application.database.Database#error]" in line]
 
 
 def with_database(service: Service, server: PostgreSQL | MariaDB) -> dict[str, object]:

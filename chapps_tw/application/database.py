@@ -1,0 +1,124 @@
+"""The database as a part: its engine, its threads, and the policy book in it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from threading import Thread
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.logger import Logger, LogLevel
+
+from chapps_tw.application.part import Part
+from chapps_tw.application.start_errors import StartError, database_problem, database_refuses, open_engine
+from chapps_tw.config.settings import Settings
+from chapps_tw.database.invalidation import Cache, Each
+from chapps_tw.database.schema import prepare
+from chapps_tw.database.threads import Threads
+from chapps_tw.database.writable_book import WritableSqlBook
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.observe.metrics import Metrics
+
+# How long a start waits for the database server.
+CHECK_SECONDS = 5.0
+
+# How many sentences about names in the database a start logs.
+MAX_TOLD = 20
+
+
+class Database(Part):
+    """The policy book.
+
+    :ivar book: what policies and the HTTP API ask.
+    :param timeout: seconds that a policy waits for the book.
+    :param cache, each: as for :class:`~chapps_tw.database.writable_book.WritableSqlBook`.
+    :raises StartError: see :func:`~chapps_tw.application.start_errors.open_engine`.
+    :raises ConfigError: see there.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, settings: Settings, reactor: Any, metrics: Metrics, timeout: float, cache: Cache, each: Each
+    ) -> None:
+        self._settings = settings
+        self.engine = open_engine(settings)
+        size, watch = settings.adapter.pool_size, partial(metrics.watch, "database")
+        self._threads = Threads(reactor, size)
+        self.book = WritableSqlBook(
+            self.engine, reactor, self._threads.run, size, timeout, watch=watch, cache=cache, each=each
+        )
+
+    def open(self) -> None:
+        """Set SQLite's file up, or check a server's schema.
+
+        A server that is away, hangs or refuses us does not stop the start: what is cached can be answered
+        meanwhile, and all of it again as soon as the server lets us in. Refused after a restart in the night, a
+        node that does not start would defer everything, and systemd might have given it up by the morning.
+        """
+        told: list[str] = []
+        problem = self._prepare(told)
+        if problem is None:
+            self._tell(told)
+            return
+        text = database_problem(self._settings, problem)
+        away = isinstance(problem, SQLAlchemyError | OSError | BookUnavailable)
+        if not away or self.engine.dialect.name == "sqlite":
+            raise StartError(text)
+        level = LogLevel.error if database_refuses(problem) else LogLevel.warn
+        meanwhile = "until it can, only what is cached is answered; the schema was not checked"
+        self.log.emit(level, "{text}; {meanwhile}", text=text, meanwhile=meanwhile)
+
+    def _prepare(self, told: list[str]) -> Exception | None:
+        """What keeps the database from being used, for all that can be found out in time.
+
+        :param told: gets the sentences that there are to log.
+        """
+        checked: list[Exception | None] = []
+
+        def check() -> None:
+            try:
+                prepare(self.engine, told.append)
+                checked.append(None)
+            except Exception as error:
+                checked.append(error)
+
+        if self.engine.dialect.name == "sqlite":
+            check()
+        else:
+            thread = Thread(target=check, name="schema check", daemon=True)
+            thread.start()
+            thread.join(CHECK_SECONDS)
+        return checked[0] if checked else BookUnavailable(f"it did not answer in {CHECK_SECONDS:g} s")
+
+    def _tell(self, told: Sequence[str]) -> None:
+        """Log what the set-up of the database said, as far as anybody reads it there."""
+        for sentence in told[:MAX_TOLD]:
+            self.log.warn("Database: {sentence}", sentence=sentence)
+        if len(told) > MAX_TOLD:
+            more = len(told) - MAX_TOLD
+            self.log.warn("Database: there is more to tell ({more}): run 'chapps-cli admin db-setup'", more=more)
+
+    def start(self) -> None:
+        """Let the threads begin."""
+        self._threads.start()
+
+    def stop(self) -> None:
+        """End the threads that do not hang."""
+        self._threads.stop()
+
+
+class Book(Part):
+    """Completes invalidations that changes of the book have left; needs the state and the database."""
+
+    def __init__(self, book: WritableSqlBook) -> None:
+        self._book = book
+
+    def start(self) -> None:
+        """Begin with them."""
+        self._book.start()
+
+    def stop(self) -> Awaitable[None]:
+        """Begin no more, and close the connections."""
+        return self._book.stop()

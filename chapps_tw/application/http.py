@@ -1,0 +1,75 @@
+"""The HTTP API as a part: its tokens, and the configuration that is written over it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from chapps_tw.application.part import Part
+from chapps_tw.application.start_errors import StartError, place
+from chapps_tw.config.load import DEFAULT_PATH
+from chapps_tw.config.settings import Settings
+from chapps_tw.config.write import Rewriter
+from chapps_tw.rest.app import API
+from chapps_tw.rest.routers.insight import WrongPasscode
+from chapps_tw.security.passcode import verify
+from chapps_tw.security.tokens import TokenError, TokenStore
+
+
+class Tokens(Part):
+    """Makes the first token."""
+
+    log = Logger()
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = TokenStore(settings.token_path)
+        self.scope_of = self._store.scope_of
+
+    def open(self) -> None:
+        """Make the first token, where tokens are asked for."""
+        settings = self._settings
+        try:
+            if settings.api.auth == "token" and settings.api.listen:
+                self._store.make_first()
+                if not self._store.list():
+                    remedy = "make one with 'chapps-cli token create NAME'"
+                    self.log.warn("There is no API token: nobody can use the HTTP API; {remedy}", remedy=remedy)
+        except TokenError as error:
+            raise StartError(f"{place(settings, 'API', 'token_file')}: {error}") from None
+
+
+class Http(Part):
+    """The API itself; a port of :class:`~chapps_tw.application.listening.Listening` leads to it."""
+
+    def __init__(self, api: API) -> None:
+        self._api = api
+
+    def stop(self) -> Awaitable[None]:
+        """Close all connections, and end what is under way."""
+        return self._api.stop()
+
+
+class ConfigWriter:
+    """Writes the configuration for whoever knows the passcode."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._password = settings.chapps.password
+        self._file = Rewriter(settings, DEFAULT_PATH)
+
+    async def write(self, passcode: str) -> tuple[str, list[str]]:
+        """As for :class:`~chapps_tw.rest.routers.insight.Insight`.
+
+        :raises WrongPasscode: also when none is set.
+        """
+        if not self._password:
+            raise WrongPasscode(
+                "No passcode is set: put what 'chapps-cli admin passcode' prints into [CHAPPS] of the configuration, "
+                "and restart the service."
+            )
+        # scrypt takes a while, on purpose.
+        if not await deferToThread(verify, passcode, self._password):
+            raise WrongPasscode("The passcode is wrong.")
+        return await deferToThread(self._file.write)

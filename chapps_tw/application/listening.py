@@ -1,0 +1,117 @@
+"""Listening, and answering what was asked before the end, as a part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from chapps_tw.application import VERSION
+from chapps_tw.application.endpoints import listen
+from chapps_tw.application.part import Part
+from chapps_tw.config.checks import places
+from chapps_tw.config.settings import Settings
+from chapps_tw.postfix.protocol import PolicyFactory
+from chapps_tw.rest.server import BoundedSite
+from chapps_tw.spf.checker import SpfChecker
+
+# How often questions that take too long are looked for.
+SWEEP_SECONDS = 0.2
+
+# How long a stop waits for the last ones, until: what waits for DNS is answered without, every question is answered
+# by its policies' on_failure, and connections that are left are closed.
+SPF_SECONDS = 2.0
+DRAIN_SECONDS = 3.0
+ABANDON_SECONDS = 3.5
+
+
+class Listening(Part):
+    """The ports of the listeners and of the HTTP API.
+
+    :param factories: for Postfix, by the name of the listener.
+    :param site: the HTTP API.
+    :param checker: what questions may wait for beyond their time.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        factories: Mapping[str, PolicyFactory],
+        site: BoundedSite,
+        checker: SpfChecker,
+    ) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._factories = factories
+        self._site = site
+        self._checker = checker
+        # With whether each is systemd's.
+        self._ports: list[tuple[IListeningPort, bool]] = []
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = reactor
+
+    def open(self) -> None:
+        """Listen everywhere. Who connects is answered once the reactor runs."""
+        factories = {f"listener {name}": factory for name, factory in self._factories.items()}
+        for where in places(self._settings):
+            port = listen(self._settings, where, self._reactor, factories.get(where.what, self._site))
+            self._ports.append((port, where.endpoint.removeprefix("haproxy:").startswith("systemd:")))
+            self.log.info("{version}: {what} on {endpoint}", version=VERSION, what=where.what, endpoint=where.endpoint)
+
+    def start(self) -> None:
+        """Look for questions that take too long."""
+        self._sweeping.start(SWEEP_SECONDS, now=False)
+
+    def _sweep(self) -> None:
+        for factory in self._factories.values():
+            factory.sweep()
+
+    async def stop(self) -> None:
+        """Accept no more, and answer what was asked."""
+        await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
+        drained = gatherResults([*(factory.drain() for factory in self._factories.values()), self._site.stop()])
+        late = self._hurry_later()
+        await drained
+        for each in late:
+            if each.active():
+                each.cancel()
+        if self._sweeping.running:
+            self._sweeping.stop()
+
+    def _stop_listening(self, port: Any, lent: bool) -> Deferred[Any]:
+        """Accept no more.
+
+        :param lent: it is systemd's, which goes on with it; closed by Twisted, a unix socket would be removed.
+        """
+        if lent:
+            return maybeDeferred(port.stopReading)
+
+        def go_on(failure: Failure) -> None:
+            # A unix socket that somebody has removed, for one. What was asked wants its answer all the same.
+            self.log.warn("{port} was not closed: {why}", port=port, why=failure.value)
+
+        return maybeDeferred(port.stopListening).addErrback(go_on)
+
+    def _hurry_later(self) -> list[IDelayedCall]:
+        ends = (SPF_SECONDS, self._checker.close), (DRAIN_SECONDS, self._hurry), (ABANDON_SECONDS, self._abandon)
+        return [self._reactor.callLater(seconds, end) for seconds, end in ends]
+
+    def _hurry(self) -> None:
+        """Answer every question that still waits for something, without it."""
+        for factory in self._factories.values():
+            factory.hurry()
+
+    def _abandon(self) -> None:
+        """Close the connections that still wait for an answer: Postfix asks again later."""
+        self._site.abandon()
+        for factory in self._factories.values():
+            for connection in tuple(factory.connections):
+                connection.transport.abortConnection()

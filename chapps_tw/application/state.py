@@ -1,0 +1,75 @@
+"""The live state as a part, in Redis or in an SQLite file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Protocol
+
+from chapps_tw.application import gauges
+from chapps_tw.application.part import Part
+from chapps_tw.application.start_errors import StartError, place
+from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.observe.metrics import Metrics
+from chapps_tw.state.sqlite.store import SqliteState
+
+
+class Store(Protocol):
+    """What keeps the live state, to be opened and closed.
+
+    :ivar problem: a sentence while it cannot be used, else ``""``.
+    """
+
+    @property
+    def problem(self) -> str: ...
+    def start(self) -> None: ...
+    def stop(self) -> Awaitable[None]: ...
+
+
+class State(Part):
+    """The live state.
+
+    :ivar live: what policies and the HTTP API ask.
+    :ivar checks: what ``/ready`` asks in place of a ping.
+    :param timeout: seconds that a policy waits for it.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any, metrics: Metrics, timeout: float) -> None:
+        self._settings = settings
+        self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
+        self.live: LiveState
+        self.store: Store
+        if settings.uses_redis:
+            self._make_redis(reactor, metrics, timeout)
+        else:
+            self._make_sqlite(reactor, metrics)
+
+    def _make_redis(self, reactor: Any, metrics: Metrics, timeout: float) -> None:
+        from chapps_tw.state.redis.pool import pool_from
+        from chapps_tw.state.redis.store import RedisState
+
+        settings, observe = self._settings, metrics.calls("state", "command").observe
+        self.store = pool = pool_from(
+            settings.redis, settings.redis_password, reactor, timeout, observe, settings.sentinel_password
+        )
+        self.live = RedisState(pool, settings.redis.key_prefix)
+        gauges.show_redis(metrics, pool)
+
+    def _make_sqlite(self, reactor: Any, metrics: Metrics) -> None:
+        watch = partial(metrics.watch, "state")
+        self.store = self.live = state = SqliteState(self._settings.state_path, time.time, reactor, watch)
+        gauges.show_sqlite(metrics, state)
+        self.checks["state"] = state.ready
+
+    def open(self) -> None:
+        """Open the file, or begin to connect."""
+        try:
+            self.store.start()
+        except StateUnavailable as error:
+            raise StartError(f"{place(self._settings, 'State', 'path')}: {error}") from None
+
+    def stop(self) -> Awaitable[None]:
+        """Close it; nothing is lost that was answered."""
+        return self.store.stop()
