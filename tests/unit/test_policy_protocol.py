@@ -209,10 +209,10 @@ class ProtocolTests(SynchronousTestCase):
         first = "test: 192.168.1.1 sent a line that is not name=value; connection closed"
         self.assertEqual(self.lines[:10], [first] * 10)
         self.assertEqual(len(self.lines), 11)
-        self.assertIn("counted and left out, for 60 s at most", self.lines[10])
+        self.assertIn("suppressed for up to 60 s", self.lines[10])
         self.clock.advance(61)
         self.connect()[0].dataReceived(b"x" * (MAX_REQUEST_BYTES + 1))
-        self.assertEqual(self.lines[11], "990 lines like the following were left out")
+        self.assertEqual(self.lines[11], "990 lines like the following were suppressed")
         end = f"sent {MAX_REQUEST_BYTES + 1} bytes and no end of a request; connection closed"
         self.assertEqual(self.lines[12:], [f"test: 192.168.1.1 {end}"])
 
