@@ -47,7 +47,7 @@ def show_dependencies(metrics: Metrics, parts: Mapping[str, Dependency]) -> None
 
 
 def show_listeners(metrics: Metrics, factories: Mapping[str, PolicyFactory]) -> None:
-    """What comes in."""
+    """Add the metrics of the listeners."""
 
     def of_each(value: Callable[[PolicyFactory], float]) -> Callable[[], Values]:
         return lambda: [((name,), value(factory)) for name, factory in factories.items()]
@@ -56,9 +56,9 @@ def show_listeners(metrics: Metrics, factories: Mapping[str, PolicyFactory]) -> 
     connections = of_each(lambda factory: len(factory.connections))
     metrics.add_gauge("chapps_connections", "Connections of Postfix.", label, connections)
     in_flight = of_each(lambda factory: factory.in_flight)
-    metrics.add_gauge("chapps_in_flight", "Questions that wait for their answer.", label, in_flight)
+    metrics.add_gauge("chapps_in_flight", "Requests that are being processed.", label, in_flight)
     unreadable = of_each(lambda factory: factory.unreadable)
-    metrics.add_counter("chapps_unreadable_requests", "What was sent that is no question.", label, unreadable)
+    metrics.add_counter("chapps_unreadable_requests", "Invalid requests.", label, unreadable)
 
 
 def show_caches(metrics: Metrics, caches: Sequence[tuple[str, Cached]]) -> None:
