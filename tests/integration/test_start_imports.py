@@ -30,7 +30,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "chapps.ini"
     listen = "\n".join(
-        f"[{section}]\nlisten = unix:{tmp_path / section}"
+        f"[{section}]\nlisten = unix:{section}"
         for section in ("API", "OutboundQuotaPolicy", "GreylistingPolicy", "SPFEnforcementPolicy")
     )
     path.write_text(f"[CHAPPS]\ndata_dir = {tmp_path}\n{listen}\n")

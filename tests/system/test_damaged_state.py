@@ -46,5 +46,5 @@ class DamagedStateTests(APITestCase):
         self.assertEqual(status, 503)
         self.assertIn("state.sqlite3 is damaged", str(body))
         self.assertIn("move the file away", str(body))
-        self.assertEqual(service.log().count("is damaged"), 1)
+        self.assertEqual(service.log("is damaged").count("is damaged"), 1)
         self.assertNotIn("can be used again", service.log())

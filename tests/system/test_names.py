@@ -157,7 +157,7 @@ class OneNameCase(APITestCase):
             self.assertNotIn("-", "".join(left["remarks"][1:]))
         self.assertEqual([each["reason"] for each in reasons], ["quota_exceeded"] * 3)
         self.assertEqual([each["figures"]["limit"] for each in reasons], [0] * 3)
-        self.assertEqual(self.service.log().count("A negative quota counts as 0"), 1)
+        self.assertEqual(self.service.log("A negative quota counts").count("A negative quota counts as 0"), 1)
 
     def test_a_user_whom_another_program_wrote_in_capitals_is_found(self) -> None:
         self.behind_its_back("UPDATE users SET name = 'ALICE@Example.ORG'")
@@ -195,7 +195,7 @@ class StartTests(unittest.TestCase):
 
     def test_it_finds_everybody_and_logs_what_was_done_about_names(self) -> None:
         self.service.start().wait_ready()
-        log = self.service.log()
+        log = self.service.log("there is more to tell")
         self.assertIn("Database: Names of domains normalized: 1.", log)
         self.assertIn("'user1' (id 3), 'User1' (id 2). A login by any of these names is id 3", log)
         self.assertEqual(log.count("A login by any"), 18)
@@ -207,7 +207,8 @@ class StartTests(unittest.TestCase):
         self.assertEqual(self.service.remaining(LOGIN), 16)
         self.service.stop()
         self.service.start().wait_ready()
-        self.assertEqual(self.service.log().count("A login by any"), 18)
+        listening = f":{self.service.ports['api']}:"
+        self.assertEqual(self.service.log(listening, 2).count("A login by any"), 18)
 
 
 class OneNameOnSqlite(OneNameCase):

@@ -299,7 +299,8 @@ class DependencyTests(ServiceTestCase):
                 self.assertEqual(client.ask(outbound()), "DUNNO")
             wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 1, "Redis seen to be well")
             service.wait_ready()
-            self.assertEqual(service.log().count("cannot be used: it answers:"), told + 1)
+            sentence = "cannot be used: it answers:"
+            self.assertEqual(service.log(sentence, told + 1).count(sentence), told + 1)
 
     def test_pending_invalidations_are_counted(self) -> None:
         redis, service = self.redis, self.service

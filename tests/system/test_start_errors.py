@@ -339,7 +339,8 @@ def server(request: pytest.FixtureRequest) -> PostgreSQL | MariaDB:
 
 def errors(service: Service) -> list[str]:
     """What the start logged as an error."""
-    return [line for line in service.log().splitlines() if "application.database.Database#error]" in line]
+    api = f":{service.ports['api']}:"
+    return [line for line in service.log(api).splitlines() if "application.database.Database#error]" in line]
 
 
 def with_database(service: Service, server: PostgreSQL | MariaDB) -> dict[str, object]:

@@ -168,10 +168,15 @@ class Service:
 
     # --- what it says ---
 
-    def log(self) -> str:
-        """What twistd wrote."""
+    def log(self, awaited: str = "", times: int = 1) -> str:
+        """What twistd wrote, which a thread writes to its output: once ``awaited`` is in it so many times."""
         path = self.directory / "service.log"
-        return path.read_text("utf-8", "replace") if path.exists() else ""
+
+        def text() -> str:
+            return path.read_text("utf-8", "replace") if path.exists() else ""
+
+        wait_until(lambda: not awaited or text().count(awaited) >= times, f"{awaited!r} in the log")
+        return text()
 
     def decisions(self) -> str:
         """What it decided, one line each."""
