@@ -1,4 +1,4 @@
-"""Outbound requests: who is sending."""
+"""Outbound requests: the user who sends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _XTEXT = re.compile(r"\+([0-9A-F]{2})")
 
 
 class AuthenticationFailureException(Exception):
-    """The request carries no user, and the configuration wants one."""
+    """The request names no user, and the configuration requires one."""
 
 
 class OutboundPPR(PolicyRequest):
-    """A policy request of somebody who sends.
+    """A policy request for outbound mail.
 
     :param payload: as for :class:`~chapps_tw.mail.request.PolicyRequest`.
-    :param cfg: the settings; ``None`` means the built-in defaults.
+    :param cfg: the settings; ``None`` uses the defaults.
     """
 
     __slots__ = ("_config", "_user")
@@ -41,16 +41,16 @@ class OutboundPPR(PolicyRequest):
 
     @classmethod
     def clear_memoized_routines(cls) -> None:
-        """Forget the search functions that were built."""
+        """Clear the cache of search functions."""
         cls._memoized_routines.clear()
 
     @property
     def user(self) -> str:
-        """Who is sending, in the normal form of a login; found once and remembered.
+        """The user who sends, in normal form. Cached.
 
-        :raises AuthenticationFailureException: when nobody is named and ``require_user_key`` is on.
-        :raises ValueError: when nobody is named and it is off.
-        :raises ConfigError: when ``require_user_key`` is on and ``user_key`` is empty.
+        :raises AuthenticationFailureException: if the request names no user and ``require_user_key`` is on.
+        :raises ValueError: if the request names no user and ``require_user_key`` is off.
+        :raises ConfigError: if ``require_user_key`` is on and ``user_key`` is empty.
         """
         if self._user:
             return self._user
@@ -66,11 +66,11 @@ class OutboundPPR(PolicyRequest):
 
     @property
     def known_user(self) -> str:
-        """The user if one was found so far, else ``""``. Never searches, never raises."""
+        """The cached user, ``""`` if :attr:`user` has not found one yet. Never raises."""
         return self._user
 
     def _search_function(self) -> Callable[[OutboundPPR], str]:
-        """What finds the user; raises ``ValueError`` when there is none. A subclass may give another."""
+        """Return the function that finds the user and raises ``ValueError`` if there is none. May be overridden."""
         path = search_path(self._config)
         found = self._memoized_routines.get(path)
         if found is None:
@@ -79,9 +79,9 @@ class OutboundPPR(PolicyRequest):
 
 
 def search_path(settings: Settings) -> tuple[str, ...]:
-    """The attributes that may name the user, in the order they are tried.
+    """Return the attributes that may name the user, in search order.
 
-    :raises ConfigError: when ``require_user_key`` is on and ``user_key`` is empty.
+    :raises ConfigError: if ``require_user_key`` is on and ``user_key`` is empty.
     """
     return _path(settings.chapps.user_key, settings.chapps.require_user_key)
 
@@ -96,7 +96,7 @@ def _path(key: str, required: bool) -> tuple[str, ...]:
 
 
 def _searcher(path: tuple[str, ...]) -> Callable[[OutboundPPR], str]:
-    # On a path of several, this word stands for an attribute that has no value. Alone it may be a login.
+    # With several attributes, the text "None" means no value. With one, it may be a login.
     none = "None" if len(path) > 1 else ""
 
     def search(request: OutboundPPR) -> str:
@@ -110,7 +110,7 @@ def _searcher(path: tuple[str, ...]) -> Callable[[OutboundPPR], str]:
 
 
 def decode_xtext(value: str) -> str:
-    """Undo the xtext encoding (RFC 3461, section 4) that Postfix gives certificate names."""
+    """Decode xtext (RFC 3461, section 4), which Postfix uses for certificate names."""
     if "+" not in value:
         return value
     raw = value.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -24,7 +24,7 @@ from chapps_tw.application.preflight import findings
 from chapps_tw.application.start_errors import StartError, opening
 from chapps_tw.config.load import load
 from chapps_tw.config.settings import ConfigError, Settings
-from chapps_tw.observe.decision_record import FORMS
+from chapps_tw.observe.decision_record import FORMATS
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.observe.log_stream import LogStream
 from chapps_tw.policies.registry import BUILT_IN, Registry, installed
@@ -82,7 +82,7 @@ def _log_stream(options: Options) -> LogStream | None:
     if sys.stdout is None or not (options.parent and options.parent["nodaemon"]):
         return None
     limit = LogLimit(Logger().warn, time.monotonic)
-    stream = LogStream(FORMS[options.settings.log.format].loss, lambda text: limit.warn("{text}", text=text))
+    stream = LogStream(FORMATS[options.settings.log.format].loss, lambda text: limit.warn("{text}", text=text))
     stream.open()
     sys.stdout = stream
     atexit.register(stream.finish)
@@ -179,7 +179,7 @@ class Chapps(Service):
 
     def _open_log_again(self) -> None:
         if self._application is not None:
-            self._application.log_output.open_again()
+            self._application.log_output.reopen()
         self.log.info("SIGUSR1: the log is opened again")
 
     async def _stop(self, application: Application) -> None:

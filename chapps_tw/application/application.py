@@ -125,9 +125,9 @@ class Application:
         return Pipeline(listener.name, slots, exempted, failed, CancelledError, settle)
 
     def _make_factory(self, pipeline: Pipeline) -> PolicyFactory:
-        patience = self.policies.time_limit(pipeline.policies)
+        timeout = self.policies.time_limit(pipeline.policies)
         return PolicyFactory(
-            pipeline, self._read, self.reporter.answered, self.reactor.seconds, patience, self.reactor.callLater
+            pipeline, self._read, self.reporter.answered, self.reactor.seconds, timeout, self.reactor.callLater
         )
 
     def _read(self, payload: bytes) -> OutboundPPR:

@@ -44,10 +44,10 @@ class Database(Part):
     ) -> None:
         self._settings = settings
         self.engine = open_engine(settings)
-        size, watch = settings.adapter.pool_size, partial(metrics.watch, "database")
+        size, timer = settings.adapter.pool_size, partial(metrics.timer, "database")
         self._threads = Threads(reactor, size)
         self.book = WritableSqlBook(
-            self.engine, reactor, self._threads.run, size, timeout, watch=watch, cache=cache, each=each
+            self.engine, reactor, self._threads.run, size, timeout, timer=timer, cache=cache, each=each
         )
 
     def open(self) -> None:

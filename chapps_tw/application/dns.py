@@ -36,13 +36,13 @@ class Dns(Part):
 
     def __init__(self, settings: Settings, reactor: Any, metrics: Metrics) -> None:
         options = settings.spf
-        watch, servers = partial(metrics.watch, "dns"), nameservers(options.nameservers)
+        timer, servers = partial(metrics.timer, "dns"), nameservers(options.nameservers)
         bounds = Bounds(options.answer_size_limit, options.answer_record_limit)
         self.receiver = options.receiver or socket.gethostname()
         rules = Rules(time.time, self.receiver, options.void_lookup_limit, options.record_size_limit)
         self._threads = ThreadPool(SPF_THREADS, SPF_THREADS, "spf")
         run = partial(deferToThreadPool, reactor, self._threads)
-        self.resolver = Resolver(reactor, run, servers, options.spf_query_timeout, watch, bounds)
+        self.resolver = Resolver(reactor, run, servers, options.spf_query_timeout, timer, bounds)
         self.checker = SpfChecker(reactor, run, time.thread_time, self.resolver, options.spf_query_timeout, rules)
 
     def start(self) -> None:

@@ -47,7 +47,7 @@ def show_dependencies(metrics: Metrics, parts: Mapping[str, Dependency]) -> None
 
 
 def show_listeners(metrics: Metrics, factories: Mapping[str, PolicyFactory]) -> None:
-    """What comes in."""
+    """Add the metrics of the listeners."""
 
     def of_each(value: Callable[[PolicyFactory], float]) -> Callable[[], Values]:
         return lambda: [((name,), value(factory)) for name, factory in factories.items()]
@@ -56,13 +56,13 @@ def show_listeners(metrics: Metrics, factories: Mapping[str, PolicyFactory]) -> 
     connections = of_each(lambda factory: len(factory.connections))
     metrics.add_gauge("chapps_connections", "Connections of Postfix.", label, connections)
     in_flight = of_each(lambda factory: factory.in_flight)
-    metrics.add_gauge("chapps_in_flight", "Questions that wait for their answer.", label, in_flight)
+    metrics.add_gauge("chapps_in_flight", "Requests that are being processed.", label, in_flight)
     unreadable = of_each(lambda factory: factory.unreadable)
-    metrics.add_counter("chapps_unreadable_requests", "What was sent that is no question.", label, unreadable)
+    metrics.add_counter("chapps_unreadable_requests", "Invalid requests.", label, unreadable)
 
 
 def show_caches(metrics: Metrics, caches: Sequence[tuple[str, Cached]]) -> None:
-    """Add the metric for cache lookups. Caches with the same name are added up."""
+    """Add cache hits and misses. Caches with the same label are summed."""
 
     def lookups() -> Values:
         counts: defaultdict[tuple[str, ...], float] = defaultdict(float)
@@ -76,42 +76,42 @@ def show_caches(metrics: Metrics, caches: Sequence[tuple[str, Cached]]) -> None:
 
 def show_redis(metrics: Metrics, pool: RedisPool) -> None:
     """Add the metrics of the connections to Redis."""
-    _gauge(metrics, "chapps_redis_pool_size", "Connections to Redis that there should be.", lambda: pool.size)
-    _gauge(metrics, "chapps_redis_connections", "Connections to Redis that are ready.", lambda: pool.connections)
-    _gauge(metrics, "chapps_redis_waiting_commands", "Commands that Redis has not answered.", lambda: pool.pending)
-    _counter(metrics, "chapps_redis_lost_connections", "Connections to Redis that were lost.", lambda: pool.lost)
-    _counter(metrics, "chapps_redis_timeouts", "Commands that Redis did not answer in time.", lambda: pool.timeouts)
+    _gauge(metrics, "chapps_redis_pool_size", "Configured connections to Redis.", lambda: pool.size)
+    _gauge(metrics, "chapps_redis_connections", "Ready connections to Redis.", lambda: pool.connections)
+    _gauge(metrics, "chapps_redis_waiting_commands", "Pending commands to Redis.", lambda: pool.pending)
+    _counter(metrics, "chapps_redis_lost_connections", "Lost connections to Redis.", lambda: pool.lost)
+    _counter(metrics, "chapps_redis_timeouts", "Commands to Redis that timed out.", lambda: pool.timeouts)
 
 
 def show_sqlite(metrics: Metrics, state: SqliteState) -> None:
-    """The state in SQLite. How many turns they shared is the number of commits, among the calls."""
+    """Add the metrics of the state in SQLite. The number of transactions is that of the ``commit`` calls."""
     help = "Operations on the live state; those of one turn share a transaction."
     _counter(metrics, "chapps_sqlite_operations", help, lambda: state.operations)
 
 
 def show_database(metrics: Metrics, engine: Engine, size: int) -> None:
-    """The connections to the database."""
-    _gauge(metrics, "chapps_database_pool_size", "Connections to the database that there may be.", lambda: size)
-    help = "Connections to the database that are in use."
+    """Add the metrics of the connections to the database."""
+    _gauge(metrics, "chapps_database_pool_size", "Maximum number of database connections.", lambda: size)
+    help = "Database connections in use."
     _gauge(metrics, "chapps_database_connections", help, lambda: cast(BoundedPool, engine.pool).checkedout())
 
 
 def show_dns(metrics: Metrics, resolver: Resolver) -> None:
-    """The questions to name servers."""
-    _gauge(metrics, "chapps_dns_waiting_questions", "Questions that DNS has not answered.", lambda: resolver.questions)
-    _counter(metrics, "chapps_dns_failures", "Questions that DNS did not answer.", lambda: resolver.failures)
+    """Add the metrics of DNS lookups."""
+    _gauge(metrics, "chapps_dns_waiting_questions", "Pending DNS lookups.", lambda: resolver.questions)
+    _counter(metrics, "chapps_dns_failures", "DNS lookups that failed.", lambda: resolver.failures)
 
 
 def show_http(metrics: Metrics, connections: Callable[[], int], pending_invalidations: Callable[[], int]) -> None:
-    """What the HTTP API does."""
+    """Add the metrics of the HTTP API."""
     _gauge(metrics, "chapps_http_connections", "Connections of HTTP clients.", connections)
-    help = "Cache invalidations that wait for the state store; changes take effect after them."
+    help = "Cache invalidations that wait for the state store; the changes take effect after them."
     _gauge(metrics, "chapps_waiting_drops", help, pending_invalidations)
 
 
 def show_log(metrics: Metrics, lost: Callable[[], int]) -> None:
-    """What became of the lines of the logs."""
-    help = "Lines of the decision log, or of standard output, that could not be written."
+    """Add the metrics of the logs."""
+    help = "Lost lines of the decision log or of standard output."
     _counter(metrics, "chapps_log_lines_lost", help, lost)
 
 

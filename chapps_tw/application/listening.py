@@ -72,13 +72,13 @@ class Listening(Part):
 
     def _sweep(self) -> None:
         for factory in self._factories.values():
-            factory.sweep()
+            factory.cancel_overdue()
 
     async def stop(self) -> None:
         """Stop accepting connections, and answer pending requests."""
         await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
         drained = gatherResults([*(factory.drain() for factory in self._factories.values()), self._site.stop()])
-        late = self._hurry_later()
+        late = self._schedule_deadlines()
         await drained
         for each in late:
             if each.active():
@@ -100,14 +100,18 @@ class Listening(Part):
 
         return maybeDeferred(port.stopListening).addErrback(go_on)
 
-    def _hurry_later(self) -> list[IDelayedCall]:
-        ends = (SPF_SECONDS, self._checker.close), (DRAIN_SECONDS, self._hurry), (ABANDON_SECONDS, self._abandon)
+    def _schedule_deadlines(self) -> list[IDelayedCall]:
+        ends = (
+            (SPF_SECONDS, self._checker.close),
+            (DRAIN_SECONDS, self._cancel_pending),
+            (ABANDON_SECONDS, self._abandon),
+        )
         return [self._reactor.callLater(seconds, end) for seconds, end in ends]
 
-    def _hurry(self) -> None:
+    def _cancel_pending(self) -> None:
         """Answer every question that still waits for something, without it."""
         for factory in self._factories.values():
-            factory.hurry()
+            factory.cancel_pending()
 
     def _abandon(self) -> None:
         """Close the connections that still wait for an answer: Postfix asks again later."""

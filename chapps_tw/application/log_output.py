@@ -10,8 +10,8 @@ from chapps_tw.application.part import Part
 from chapps_tw.application.start_errors import opening
 from chapps_tw.config.settings import Settings
 from chapps_tw.observe.decision_log import DecisionLog
-from chapps_tw.observe.decision_record import FORMS
-from chapps_tw.observe.log_file import STANDARD_OUTPUT, LogFile, goes_nowhere
+from chapps_tw.observe.decision_record import FORMATS
+from chapps_tw.observe.log_file import STANDARD_OUTPUT, LogFile, is_standard_output_discarded
 from chapps_tw.observe.log_limit import LogLimit
 
 
@@ -32,10 +32,10 @@ class LogOutput(Part):
         self.file = self._make_file()
         self.decisions: DecisionLog | None = None
         if self.file is not None:
-            self.decisions = DecisionLog(FORMS[settings.log.format].line, self.file.write, reactor.callLater)
+            self.decisions = DecisionLog(FORMATS[settings.log.format].line, self.file.write, reactor.callLater)
 
     def _make_file(self) -> LogFile | None:
-        path, form = self._settings.log.file, FORMS[self._settings.log.format]
+        path, form = self._settings.log.file, FORMATS[self._settings.log.format]
         if not path or (path == STANDARD_OUTPUT and self._output is not None):
             return self._output if path else None
         complaints = LogLimit(self.log.warn, self._reactor.seconds)
@@ -51,13 +51,13 @@ class LogOutput(Part):
         if self.file is not None and self.file is not self._output:
             with opening(self._settings, "Log", "file", self._settings.log.file):
                 self.file.open()
-        if self._settings.log.file == STANDARD_OUTPUT and goes_nowhere():
+        if self._settings.log.file == STANDARD_OUTPUT and is_standard_output_discarded():
             self.log.warn("Decisions are logged to standard output, which goes nowhere: name a file in [Log] file.")
 
-    def open_again(self) -> None:
-        """Open the file by its name again: it may have been moved away."""
+    def reopen(self) -> None:
+        """Reopen the file, which may have been renamed."""
         if self.file is not None:
-            self.file.open_again()
+            self.file.reopen()
 
     def stop(self) -> None:
         """Write the last lines."""

@@ -58,8 +58,8 @@ class State(Part):
         gauges.show_redis(metrics, pool)
 
     def _make_sqlite(self, reactor: Any, metrics: Metrics) -> None:
-        watch = partial(metrics.watch, "state")
-        self.store = self.live = state = SqliteState(self._settings.state_path, time.time, reactor, watch)
+        timer = partial(metrics.timer, "state")
+        self.store = self.live = state = SqliteState(self._settings.state_path, time.time, reactor, timer)
         gauges.show_sqlite(metrics, state)
         self.checks["state"] = state.ready
 

@@ -1,4 +1,4 @@
-"""What single options cannot tell: which of them do not go together, and which do nothing."""
+"""Checks of combinations of options: conflicts, and options without effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chapps_tw.config.settings import Listener, PolicySection, Redis, Settings
 from chapps_tw.config.values import nearest, plain
 from chapps_tw.security.private_files import is_world_readable
 
-# Of https://www.postfix.org/SMTPD_POLICY_README.html, as of Postfix 3.10.
+# From https://www.postfix.org/SMTPD_POLICY_README.html, Postfix 3.10.
 ATTRIBUTES = (
     *("request", "protocol_state", "protocol_name", "helo_name", "queue_id", "sender", "recipient", "recipient_count"),
     *("client_address", "client_name", "reverse_client_name", "instance", "sasl_method", "sasl_username"),
@@ -22,21 +22,21 @@ ATTRIBUTES = (
     *("client_port", "policy_context", "server_address", "server_port", "compatibility_level", "mail_version"),
 )
 
-# Two names that are as alike as this differ by a slip of the finger.
-_SLIP = 0.9
+# Similarity of a name and its misspelling.
+_TYPO = 0.9
 
-_EVERYWHERE = ("", "0.0.0.0", "::")
+_ALL_INTERFACES = ("", "0.0.0.0", "::")
 
-# Actions that stop or divert nothing.
+# Actions that neither stop nor divert mail.
 _PASSING = ("DUNNO", "OK", "INFO", "WARN", "PREPEND", "BCC")
 
 
 class Finding(NamedTuple):
-    """Something that is wrong with an option.
+    """A problem with an option.
 
-    :ivar value: of the option; a ``Secret`` is not shown.
-    :ivar words: what is wrong and what would help.
-    :ivar others: sections and names of the other options that it hangs on.
+    :ivar value: value of the option; a ``Secret`` is masked.
+    :ivar words: the problem and its remedy, worded to follow the value.
+    :ivar others: sections and names of the other options that it depends on.
     """
 
     section: str
@@ -47,12 +47,13 @@ class Finding(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where something listens.
+    """An endpoint of the configuration.
 
-    :ivar listener: its name; ``""`` is the HTTP API.
+    :ivar listener: name of the listener; ``""`` is the HTTP API.
     :ivar endpoint: Twisted endpoint description.
-    :ivar option, address: names of the options that say so, the latter of the one with the address.
-    :ivar value: of ``option``.
+    :ivar option: name of the option that configures it.
+    :ivar address: name of the option that contains the address.
+    :ivar value: value of ``option``.
     :ivar others: as in :class:`Finding`.
     """
 
@@ -66,16 +67,16 @@ class Place(NamedTuple):
 
     @property
     def what(self) -> str:
-        """What it is, for sentences."""
+        """Its name in sentences."""
         return f"listener {self.listener}" if self.listener else "the HTTP API"
 
     def finding(self, words: str) -> Finding:
-        """What is wrong with it."""
+        """Return a problem with it."""
         return Finding(self.section, self.option, self.value, words, self.others)
 
 
 def places(settings: Settings) -> list[Place]:
-    """Where the HTTP API and the listeners are to listen."""
+    """Return the endpoints of the HTTP API and the listeners."""
     api = settings.api.listen
     found = [Place("", api, "API", "listen", "listen", api)] if api else []
     return found + [_place(settings, listener) for listener in settings.listeners]
@@ -93,7 +94,7 @@ def _place(settings: Settings, listener: Listener) -> Place:
 
 
 def contradictions(settings: Settings) -> Iterator[Finding]:
-    """What cannot work together."""
+    """Find errors: options that conflict."""
     yield from _of_users(settings)
     yield from _of_sentinels(settings.redis)
     yield from _of_policies(settings)
@@ -105,21 +106,21 @@ def _of_users(settings: Settings) -> Iterator[Finding]:
     if settings.chapps.require_user_key and not key:
         words = "must name a request attribute while require_user_key is True"
         yield Finding("CHAPPS", "user_key", key, words, (("CHAPPS", "require_user_key"),))
-    elif key and key not in ATTRIBUTES and (near := nearest(key, ATTRIBUTES, _SLIP)):
+    elif key and key not in ATTRIBUTES and (near := nearest(key, ATTRIBUTES, _TYPO)):
         yield Finding("CHAPPS", "user_key", key, f"must be an attribute of Postfix' policy requests{near}")
 
 
 def _of_sentinels(redis: Redis) -> Iterator[Finding]:
     servers, dataset = ("Redis", "sentinel_servers"), ("Redis", "sentinel_dataset")
     if redis.sentinel_servers and not redis.sentinel_dataset:
-        yield Finding(*dataset, "", "must name the master that sentinel_servers watch", (servers,))
+        yield Finding(*dataset, "", "must name the master that sentinel_servers monitor", (servers,))
     if redis.sentinel_dataset and not redis.sentinel_servers:
-        words = "must be empty, or sentinel_servers must say where the Sentinels are: host:port host:port ..."
+        words = "must be empty, or sentinel_servers must list the Sentinels: host:port host:port ..."
         yield Finding(*dataset, redis.sentinel_dataset, words, (servers,))
     for server in redis.sentinel_servers.split():
         match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\s]+):(\d{1,5})", server)
         if not match or not 0 < int(match[1]) < 65536:
-            yield Finding(*servers, server, "must be host:port, with a space between two of them")
+            yield Finding(*servers, server, "must be host:port, separated by spaces")
 
 
 def _of_policies(settings: Settings) -> Iterator[Finding]:
@@ -137,17 +138,19 @@ def _of_listeners(settings: Settings) -> Iterator[Finding]:
         words = f"must be token unless listen is a loopback address or a unix socket, not {listen!r}"
         yield Finding("API", "auth", "none", words, (("API", "listen"),))
     elif settings.api.auth == "none" and listen.startswith("unix:") and _for_others(listen):
-        words = "must have :mode=600, or :mode=660 for a group, while auth is none: else every local account may use it"
+        words = (
+            "needs :mode=600, or :mode=660 for a group, while auth is none: otherwise every local account can use it"
+        )
         yield Finding("API", "listen", listen, words, (("API", "auth"),))
     names = [listener.name for listener in settings.own_listeners]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Finding(f"Listener {name}", "listen", "", f"is there twice; give one of [Listener {name}] another name")
+        yield Finding(f"Listener {name}", "listen", "", f"is a duplicate; rename one of the sections [Listener {name}]")
     found = places(settings)
     for number, place in enumerate(found):
         taken = [other for other in found[:number] if _clash(place.endpoint, other.endpoint)]
         for other in taken[:1]:
             others = (*place.others, (other.section, other.option), *other.others)
-            yield place._replace(others=others).finding(f"is taken by {other.what} ({other.endpoint})")
+            yield place._replace(others=others).finding(f"is already used by {other.what} ({other.endpoint})")
 
 
 def _clash(one: str, other: str) -> bool:
@@ -155,12 +158,12 @@ def _clash(one: str, other: str) -> bool:
         return True
     port, interface = port_and_interface(one)
     other_port, other_interface = port_and_interface(other)
-    same = interface == other_interface or interface in _EVERYWHERE or other_interface in _EVERYWHERE
+    same = interface == other_interface or interface in _ALL_INTERFACES or other_interface in _ALL_INTERFACES
     return port == other_port and port > 0 and same
 
 
 def port_and_interface(endpoint: str) -> tuple[int, str]:
-    """Port and address of a TCP or TLS endpoint, ``""`` is every address; port -1 where it is none of these."""
+    """Return port and address of a TCP or TLS endpoint; ``""`` is every address. The port is -1 for other endpoints."""
     match = re.match(r"(?:haproxy:)?(?:tcp6?|ssl):(?:port=)?(\d{1,9})(?=:|$)", endpoint)
     if not match:
         return -1, ""
@@ -170,19 +173,19 @@ def port_and_interface(endpoint: str) -> tuple[int, str]:
 
 
 def unix_path(endpoint: str) -> str:
-    """Path of a unix endpoint's socket, ``""`` where it is none."""
+    """Return the path of a unix endpoint, ``""`` for other endpoints."""
     match = re.match(r"(?:haproxy:)?unix:(?:(?:.*:)?address=)?((?:\\.|[^:\\])+)", endpoint)
     return re.sub(r"\\(.)", r"\1", match[1]) if match else ""
 
 
 def _for_others(endpoint: str) -> bool:
-    """Whether a unix endpoint makes a socket that every local account may write to, as Twisted does without a mode."""
+    """Whether a unix endpoint creates a world-writable socket. Without a mode, Twisted does."""
     modes = re.findall(r"(?<!\\):mode=([0-7]{1,4})(?=:|$)", endpoint)
     return not modes or bool(int(modes[-1], 8) & 0o007)
 
 
 def is_local(endpoint: str) -> bool:
-    """Whether a Twisted endpoint description can be reached from this machine only."""
+    """Whether a Twisted endpoint can only be reached from this machine."""
     if endpoint.startswith("unix:"):
         return True
     try:
@@ -191,19 +194,19 @@ def is_local(endpoint: str) -> bool:
         return False
 
 
-def doubts(settings: Settings) -> Iterator[Finding]:
-    """What works, but perhaps not as it was meant."""
+def warnings(settings: Settings) -> Iterator[Finding]:
+    """Find options that work, but probably not as intended."""
     key = settings.chapps.user_key
-    if key and key not in ATTRIBUTES and not nearest(key, ATTRIBUTES, _SLIP):
-        result = "all mail is refused" if settings.chapps.require_user_key else "it names nobody"
-        words = f"is no attribute that Postfix is known to send; where it does not, {result}{nearest(key, ATTRIBUTES)}"
+    if key and key not in ATTRIBUTES and not nearest(key, ATTRIBUTES, _TYPO):
+        result = "all mail is refused" if settings.chapps.require_user_key else "it identifies no user"
+        words = f"is not a documented attribute of Postfix; if it is missing, {result}{nearest(key, ATTRIBUTES)}"
         yield Finding("CHAPPS", "user_key", key, words)
     if not os.path.isabs(settings.chapps.data_dir):
-        words = "must be told from the root, as /var/lib/chapps, or it is where the service happens to be started"
+        words = "should be an absolute path, such as /var/lib/chapps; it depends on where the service is started"
         yield Finding("CHAPPS", "data_dir", settings.chapps.data_dir, words)
     yield from _of_answers(settings)
     yield from _of_reach(settings)
-    yield from _useless(settings)
+    yield from _without_effect(settings)
     yield from _of_nodes(settings)
     yield from _of_secrets(settings)
     for listener in settings.listeners:
@@ -211,7 +214,7 @@ def doubts(settings: Settings) -> Iterator[Finding]:
 
 
 def _of_answers(settings: Settings) -> Iterator[Finding]:
-    """Refusals that refuse nothing, and acceptances that accept too much."""
+    """Find rejection messages that accept mail, and acceptance messages that accept too much."""
     for section in settings.sections:
         answers = {
             each.name: getattr(section, each.name)
@@ -221,61 +224,62 @@ def _of_answers(settings: Settings) -> Iterator[Finding]:
         accepting = answers.pop("acceptance_message", "")
         if accepting.partition(" ")[0] == "OK":
             words = (
-                "ends Postfix' list of restrictions: what follows is not asked any more, and ahead of "
-                "reject_unauth_destination that makes an open relay; DUNNO lets mail pass too"
+                "ends the restriction list of Postfix: later restrictions are skipped, and before "
+                "reject_unauth_destination this makes an open relay; use DUNNO to accept mail"
             )
             yield Finding(section.section, "acceptance_message", accepting, words)
         for name, answer in answers.items():
             if answer.partition(" ")[0] in _PASSING:
-                words = "lets the mail pass that it should refuse; to try a policy out there is mode = shadow"
+                words = "accepts the mail that it should refuse; use mode = shadow to test a policy"
                 yield Finding(section.section, name, answer, words)
 
 
 def _of_reach(settings: Settings) -> Iterator[Finding]:
-    """Whether anybody can ask, and who."""
+    """Find listeners that nobody or everybody can reach."""
     if not settings.listeners:
-        yield Finding(settings.oqp.section, "listen", "", "is empty as all others: nothing answers Postfix")
+        yield Finding(settings.oqp.section, "listen", "", "is empty like all others: no listener answers Postfix")
     for place in places(settings):
         port, interface = port_and_interface(place.endpoint)
-        if place.listener and port >= 0 and interface in _EVERYWHERE:
+        if place.listener and port >= 0 and interface in _ALL_INTERFACES:
             words = (
-                f"opens port {port} on every address: whoever reaches it may use up any user's quota, since Postfix "
-                "has no password to give; 127.0.0.1 where Postfix is here, else one address behind a firewall"
+                f"opens port {port} on every address: the policy protocol has no authentication, so anyone who can "
+                "connect can use up the quota of any user; use 127.0.0.1 if Postfix runs here, otherwise one address "
+                "behind a firewall"
             )
             shown = place.value if place.option == place.address else interface
             yield Finding(place.section, place.address, shown, words, place.others)
 
 
-def _useless(settings: Settings) -> Iterator[Finding]:
-    """Options that do nothing, since another one is not there."""
+def _without_effect(settings: Settings) -> Iterator[Finding]:
+    """Find options without effect because another one is not set."""
     redis, adapter = settings.redis, settings.adapter
     if not settings.uses_redis:
         for name in _changed(redis, ("port", "username", "password", "password_file", "db", "tls", "ca_file")):
-            words = "has no effect: without server, unix_socket and sentinel_servers the state is an embedded file"
+            words = "has no effect: without server, unix_socket or sentinel_servers, the state is a SQLite file"
             yield Finding("Redis", name, getattr(redis, name), words)
     elif redis.ca_file and not redis.tls:
         yield Finding("Redis", "ca_file", redis.ca_file, "has no effect while tls is False", (("Redis", "tls"),))
     if adapter.adapter == "sqlite" and not adapter.db_url:
         for name in _changed(adapter, ("db_host", "db_port", "db_user", "db_pass", "db_pass_file")):
-            words = "has no effect while adapter is sqlite, which is a file; should it be postgresql or mariadb?"
+            words = "has no effect while adapter is sqlite, which uses a file; did you mean postgresql or mariadb?"
             yield Finding("PolicyConfigAdapter", name, getattr(adapter, name), words)
 
 
 def _of_nodes(settings: Settings) -> Iterator[Finding]:
-    """A database server may serve several nodes, a state file serves one."""
+    """Find a state file next to a database server: several nodes may share the database, but not the file."""
     adapter = settings.adapter
     if not settings.uses_redis and not (adapter.db_url or adapter.adapter).startswith("sqlite"):
         words = (
-            "is of this node alone; others on the same database count for themselves, so that a user has the quota at "
-            "each of them, and learn of changes made here only after [PolicyConfigAdapter] refresh: [Redis] server "
-            "would let them share"
+            "is local to this node: with other nodes on the same database, a user has the full quota on each node, and "
+            "changes made here take effect there only after [PolicyConfigAdapter] refresh; use [Redis] server to share "
+            "the state"
         )
         others = (("PolicyConfigAdapter", "adapter"), ("PolicyConfigAdapter", "db_url"), ("Redis", "server"))
         yield Finding("State", "path", settings.state_path, words, others)
 
 
 def _of_secrets(settings: Settings) -> Iterator[Finding]:
-    """Files of passwords, and that of the token, which every local account may read."""
+    """Find password and token files that are world-readable."""
     found = [
         (section.section, name, getattr(section, name))
         for section in (settings.adapter, settings.redis)
@@ -286,7 +290,7 @@ def _of_secrets(settings: Settings) -> Iterator[Finding]:
         found.append(("API", "token_file", settings.token_path))
     for section, name, path in found:
         if is_world_readable(path):
-            yield Finding(section, name, path, f"is a file that every local account can read; chmod o-r {path}")
+            yield Finding(section, name, path, f"is readable by every local account; run chmod o-r {path}")
 
 
 def _changed(section: object, names: tuple[str, ...]) -> list[str]:
@@ -295,16 +299,16 @@ def _changed(section: object, names: tuple[str, ...]) -> list[str]:
 
 
 def _without_greylisting(settings: Settings, listener: Listener) -> Iterator[Finding]:
-    """SPF only asks for greylisting; what it asks for is done by a policy behind it."""
-    asked, spf, greylisting = listener.policies, settings.spf.section, settings.grl.section
-    if spf not in asked:
+    """Find SPF policies with the action ``greylist`` that no greylisting policy follows."""
+    policies, spf, greylisting = listener.policies, settings.spf.section, settings.grl.section
+    if spf not in policies:
         return
-    behind = asked[asked.index(spf) :]
+    later = policies[policies.index(spf) :]
     actions = settings.spf_actions
-    wanting = [each.name for each in fields(actions) if getattr(actions, each.name) == "greylist"]
-    if wanting and greylisting not in behind:
+    affected = [each.name for each in fields(actions) if getattr(actions, each.name) == "greylist"]
+    if affected and greylisting not in later:
         words = (
-            f"no {greylisting} comes after {spf}, so that mail which [PostfixSPFActions] "
-            f"wants to be greylisted ({', '.join(wanting)}) is let through with a header"
+            f"has no {greylisting} after {spf}: mail with the action greylist in [PostfixSPFActions] "
+            f"({', '.join(affected)}) passes with a header"
         )
-        yield Finding(f"Listener {listener.name}", "policies", ", ".join(asked), words)
+        yield Finding(f"Listener {listener.name}", "policies", ", ".join(policies), words)

@@ -1,4 +1,4 @@
-"""Reading chapps.ini and the environment."""
+"""Loading of the configuration from chapps.ini and the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chapps_tw.config.checks import Finding, contradictions, doubts
+from chapps_tw.config import checks
+from chapps_tw.config.checks import Finding, contradictions
 from chapps_tw.config.settings import (
     OBSOLETE,
     REPLACED,
@@ -31,20 +32,20 @@ from chapps_tw.security.private_files import explain
 
 DEFAULT_PATH = "/etc/chapps/chapps.ini"
 ENVIRONMENT_VARIABLE = "CHAPPS_CONFIG"
-# What Kubernetes sets for a service named chapps, or chapps-something.
+# Variables that Kubernetes sets for a service named chapps or chapps-NAME.
 _LINK = re.compile(r"CHAPPS(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 
 PUBLISHED_PASSWORD = "effda33d276c1d5649f3933a6d6b286ed7eaaede0b944221e7699553ce0558e2"
 
 
 def default_path(environ: Mapping[str, str]) -> str:
-    """The file to read when none was named: ``$CHAPPS_CONFIG``, else the system's, else none."""
+    """Return the default file: ``$CHAPPS_CONFIG``, otherwise :data:`DEFAULT_PATH`, or ``""`` if that does not exist."""
     named = environ.get(ENVIRONMENT_VARIABLE, "")
     return named or ("" if _is_missing(DEFAULT_PATH) else DEFAULT_PATH)
 
 
 def _is_missing(path: str) -> bool:
-    """Whether there is no such file. One that is hidden from us is there: reading it tells why it cannot be read."""
+    """Whether a file does not exist. False if that is unknown: opening it then raises the error to report."""
     try:
         os.stat(path)
     except OSError as error:
@@ -58,14 +59,14 @@ def load(
     check: Callable[[Settings], Iterable[Finding]] = lambda _: (),
     added: Sequence[type[PolicySection]] = (),
 ) -> Settings:
-    """Read the configuration.
+    """Load the configuration.
 
-    :param path: the file; ``None`` looks for it (:func:`default_path`), ``""`` takes the built-in defaults.
-    :param environ: where ``CHAPPS_<SECTION>_<OPTION>`` is looked up; it wins over the file.
-    :param check: finds what is wrong beyond the text, such as a file that is not there. Where an option cannot be
-        read it sees the default, and what it says about that is left out.
-    :param added: the sections of the policies that :class:`~chapps_tw.config.settings.Settings` has no field for.
-    :raises ConfigError: with everything that is wrong, at once.
+    :param path: the file; ``None`` uses :func:`default_path`, ``""`` the built-in defaults.
+    :param environ: environment whose ``CHAPPS_<SECTION>_<OPTION>`` variables override the file.
+    :param check: finds further problems, such as missing files. It sees the default of an invalid option; its
+        findings about that option are ignored.
+    :param added: sections of policies that :class:`~chapps_tw.config.settings.Settings` has no field for.
+    :raises ConfigError: with all errors.
     """
     environ = {} if environ is None else environ
     if path is None:
@@ -74,7 +75,7 @@ def load(
 
 
 class _Reader:
-    """Turns one file and one environment into settings, and collects what is wrong with them."""
+    """Converts a file and an environment into settings, and collects the errors."""
 
     def __init__(self, path: str, environ: Mapping[str, str], added: Sequence[type[PolicySection]]) -> None:
         self.path = path
@@ -83,7 +84,7 @@ class _Reader:
         self.problems: list[str] = []
         self.warnings: list[str] = []
         self.unread: set[tuple[str, str]] = set()
-        # The option that one was given by, where that is not its own name.
+        # Options that were set by an older option.
         self.given_as: dict[tuple[str, str], tuple[str, str]] = {}
         self.content = b""
         self.lines: dict[tuple[str, str], int] = {}
@@ -103,9 +104,9 @@ class _Reader:
         found = Settings(**parts, path=self.path, content=self.content, overridden=self.overridden)
         self.problems += self._sentences([*contradictions(found), *check(found)])
         if self.problems:
-            # One option that stands for several is wrong once.
+            # An older option that sets several options is reported once.
             raise ConfigError(list(dict.fromkeys(self.problems)))
-        self.warnings += self._sentences(doubts(found))
+        self.warnings += self._sentences(checks.warnings(found))
         return dataclasses.replace(found, warnings=tuple(self.warnings))
 
     def _listener(self, section: str) -> Listener:
@@ -114,13 +115,13 @@ class _Reader:
         return dataclasses.replace(found, name=section.split(None, 1)[1].strip())
 
     def _sentences(self, findings: Iterable[Finding]) -> Iterator[str]:
-        """What was found, but for what hangs on an option that could not be read."""
+        """Format findings, except those that depend on an invalid option."""
         for found in findings:
             if self.unread.isdisjoint({(found.section, found.option), *found.others}):
                 yield f"{self._place(found.section, found.option)} = {found.value!r}: {found.words}"
 
     def _place(self, section: str, name: str) -> str:
-        """Where an option was given."""
+        """Return where an option was set."""
         if variable := self.variables.get((section, name)):
             return f"environment: {variable}"
         section, name = self.given_as.get((section, name), (section, name))
@@ -131,7 +132,7 @@ class _Reader:
         self.problems.append(f"{self._place(section, name)} = {value!r}: must be {words}")
 
     def _where(self, section: str, name: str = "") -> str:
-        """The file, and the line of an option or a section in it."""
+        """Return the file, with the line of an option or a section."""
         line = self.lines.get((" ".join(section.split()), name))
         return f"{self.path or 'built-in configuration'}: " + (f"line {line}: " if line else "")
 
@@ -151,7 +152,7 @@ class _Reader:
             raise ConfigError([f"{self.path}: cannot be read: {sentence}"]) from None
         self.lines = _lines(text)
         values = {section: dict(parser.items(section)) for section in parser.sections()}
-        self._look_at_mode(mode, values)
+        self._check_mode(mode, values)
         for (section, old), names in REPLACED.items():
             given = values.get(section, {})
             if old in given:
@@ -160,8 +161,8 @@ class _Reader:
         self._drop_unknown(values)
         return values
 
-    def _look_at_mode(self, mode: int, values: Mapping[str, Mapping[str, str]]) -> None:
-        """Say so when every local account can read a secret of the file."""
+    def _check_mode(self, mode: int, values: Mapping[str, Mapping[str, str]]) -> None:
+        """Warn if the file contains a secret and is world-readable."""
         secrets = [
             (kind.section, name)
             for kind in self.kinds
@@ -169,7 +170,7 @@ class _Reader:
             if metadata["parse"] is Secret and values.get(kind.section, {}).get(name)
         ]
         if secrets and mode & stat.S_IROTH:
-            words = f"is a secret that every local account can read (mode {mode:04o}); chmod o-r {self.path}"
+            words = f"is a secret that every local account can read (mode {mode:04o}); run chmod o-r {self.path}"
             self.warnings.append(f"{self._place(*secrets[0])} {words}")
 
     def _drop_unknown(self, values: dict[str, dict[str, str]]) -> None:
@@ -193,7 +194,7 @@ class _Reader:
         if homes and not nearest(name, known, 0.7):
             remedy = f"; it belongs to {', '.join(homes)}"
         else:
-            remedy = nearest(name, known, 0.4) or "; known are " + ", ".join(known)
+            remedy = nearest(name, known, 0.4) or "; valid names are " + ", ".join(known)
         self.problems.append(f"{sentence}{remedy}")
 
     def _from_environment(self, environ: Mapping[str, str]) -> None:
@@ -216,13 +217,13 @@ class _Reader:
         sections = [kind.section for kind in self.kinds]
         remedy = nearest(variable, known, 0.8)
         if not remedy and not variable.startswith(tuple(f"CHAPPS_{section}_".upper() for section in sections)):
-            remedy = f"; it must be CHAPPS_<SECTION>_<OPTION>, sections are {', '.join(sections)}"
+            remedy = f"; the form is CHAPPS_<SECTION>_<OPTION>, sections are {', '.join(sections)}"
         self.warnings.append(f"environment: {variable} names no option and has no effect{remedy}")
 
     def _section(
         self, kind: type[Any], section: str, parsers: Mapping[str, Callable[[str], object]] | None = None
     ) -> Any:
-        """A section of the file. ``parsers``: by option, those that stand in place of its own."""
+        """Return a section. ``parsers`` overrides the parsers of options."""
         given = self.values.get(section, {})
         found: dict[str, Any] = dict.fromkeys(_names(kind))
         for name, metadata in options(kind):
@@ -230,22 +231,22 @@ class _Reader:
             text = given.get(name, metadata["default"]).strip()
             try:
                 if "\n" in text or "\0" in text:
-                    raise ValueError("a value on one line; a line that begins with a space belongs to the one above")
+                    raise ValueError("a value on one line; a line that starts with a space continues the previous one")
                 found[name] = parse(text)
             except ValueError as error:
                 words = str(error)
                 if has_comment(text) and COMMENT not in words:
                     words = f"{words}; {COMMENT}"
                 self._unreadable(section, name, Secret(text) if metadata["parse"] is Secret else text, words)
-                # What has no default must be given.
+                # A required option has no default.
                 found[name] = parse(metadata["default"]) if metadata["default"] else ""
         return kind(**found)
 
     def _without_useless_password(self, chapps: Chapps) -> Chapps:
         if chapps.password == PUBLISHED_PASSWORD:
-            why = "is the published default of CHAPPS and is not accepted; make another"
+            why = "is the published default of CHAPPS and is not accepted; create another one"
         elif chapps.password and not is_hash(chapps.password):
-            why = "is no hash, so that no passcode matches it; make one"
+            why = "is not a hash, so that no passcode matches; create one"
         else:
             return chapps
         self.warnings.append(f"{self._place('CHAPPS', 'password')} {why} with chapps-cli admin passcode")
@@ -255,12 +256,12 @@ class _Reader:
         value, file = getattr(section, name), getattr(section, f"{name}_file")
         here, there = (section.section, name), (section.section, f"{name}_file")
         if value and file and (here in self.variables) != (there in self.variables):
-            # The environment wins over the file, whichever of the two it gives.
+            # The environment overrides the file, whichever of the two options it sets.
             value, file = (value, "") if here in self.variables else ("", file)
         if not file:
             return Secret(value)
         if value:
-            self.problems.append(f"{self._place(*there)} = {file!r}: {name} is given too; leave one of the two out")
+            self.problems.append(f"{self._place(*there)} = {file!r}: {name} is set too; remove one of them")
             return Secret("")
         try:
             found = Path(file).read_text("utf-8").rstrip("\r\n")
@@ -269,12 +270,12 @@ class _Reader:
             self._unreadable(*there, file, f"a readable file ({why})")
             return Secret("")
         if not found or "\n" in found:
-            self._unreadable(*there, file, "a file that holds one line, the password")
+            self._unreadable(*there, file, "a file that contains one line, the password")
         return Secret(found)
 
 
 def _lines(text: str) -> dict[tuple[str, str], int]:
-    """The line that each section, with ``""`` for the option, and each option begins in, as configparser reads them."""
+    """Return the line number of each option, and of each section (option ``""``), as configparser parses them."""
     found: dict[tuple[str, str], int] = {}
     section, name, level = "", "", 0
     for number, line in enumerate(text.split("\n"), 1):
@@ -292,7 +293,7 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
 
 
 def _is_link(variable: str, value: str) -> bool:
-    """Whether a variable is one that Kubernetes sets for a service."""
+    """Whether Kubernetes sets a variable for a service."""
     return bool(_LINK.fullmatch(variable) or re.match("(tcp|udp|sctp)://", value))
 
 

@@ -1,4 +1,4 @@
-"""The settings as the text of a chapps.ini."""
+"""Rendering of settings as chapps.ini."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from chapps_tw.config.settings import Settings
 from chapps_tw.config.values import Secret, plain
 
 _HEAD = """\
-# CHAPPS-TW configuration. A line that begins with # or ; is a comment.
-# An environment variable CHAPPS_<SECTION>_<OPTION> wins over what stands here.
+# CHAPPS-TW configuration. Lines that start with # or ; are comments.
+# An environment variable CHAPPS_<SECTION>_<OPTION> overrides the value in this file.
 """
 
 _LISTENERS = """\
-# Other listeners: any policies, in any order, at any Twisted endpoint. When there is one such section,
-# only these listen, and listen_address, listen_port and listen of the policies above mean nothing.
+# Custom listeners: any policies, in any order, on any Twisted endpoint. If there is such a section, the default
+# listeners are disabled: listen_address, listen_port and listen of the policies above have no effect.
 # [Listener submission]
 # listen = unix:/run/chapps/submission
 # policies = SenderDomainAuthPolicy OutboundQuotaPolicy
@@ -24,10 +24,10 @@ _LISTENERS = """\
 
 
 def render(settings: Settings) -> str:
-    """Every option with its help as a comment, its value from the file or the environment.
+    """Return chapps.ini with every option, its help as a comment, and its effective value.
 
-    Of a secret that the environment gives, or the name of its file, that of the file is written: where
-    secrets are kept is the admin's choice. Loading the text in the same environment gives the same settings.
+    For secrets and names of their files that the environment sets, the value of the old file is written: the
+    administrator decides where secrets are stored. Loading the text in the same environment gives the same settings.
     """
     lines = [_HEAD]
     for section in settings.sections:
@@ -43,16 +43,16 @@ def _section(title: str, section: Any, overridden: Mapping[tuple[str, str], str]
     found = dict(options(type(section)))
     secrets = [name for name, metadata in found.items() if metadata["parse"] is Secret]
     for name, metadata in found.items():
-        text = _as_text(getattr(section, name), metadata["joint"])
+        text = _as_text(getattr(section, name), metadata["separator"])
         if name.removesuffix("_file") in secrets:
             text = overridden.get((section.section, name), text)
         lines += [f"# {metadata['help']}", f"{name} = {text}".rstrip()]
     return [*lines, ""]
 
 
-def _as_text(value: Any, joint: str) -> str:
+def _as_text(value: Any, separator: str) -> str:
     if isinstance(value, frozenset):
         value = tuple(sorted(value))
     if isinstance(value, tuple):
-        return joint.join(map(str, value))
+        return separator.join(map(str, value))
     return plain(value) if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
-"""chapps.ini -> :class:`Settings`.
+"""The effective configuration, :class:`Settings`.
 
-Every option is one field of one section class: name, type, default, help. The sample configuration, the documentation
-and the file that the service writes are made from them.
+Every option is a field of a section class, with name, type, default and help. The sample configuration, the
+documentation and the file that the service writes are generated from them.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ S = TypeVar("S")
 
 
 class ConfigError(Exception):
-    """Everything that is wrong with a configuration.
+    """All errors of a configuration.
 
-    :ivar problems: one sentence each, naming file, section, option, value and remedy.
+    :ivar problems: one sentence for each error, with file, section, option, value and remedy.
     """
 
     def __init__(self, problems: list[str]) -> None:
@@ -66,16 +66,16 @@ class ConfigError(Exception):
 
 
 def policy_names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    """Names of policies, in the order they are asked.
+    """Return a parser for an ordered list of policies.
 
-    :param known: the names of all that there are.
+    :param known: names of all policies.
     """
 
     def parse(value: str) -> tuple[str, ...]:
         names = addresses(value)
         wrong = next((name for name in names if name not in known), "")
         if not names or wrong or len(set(names)) < len(names):
-            raise ValueError("different ones of " + ", ".join(known) + nearest(wrong, known))
+            raise ValueError("a list without duplicates of " + ", ".join(known) + nearest(wrong, known))
         return names
 
     return parse
@@ -85,20 +85,20 @@ def policy_names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 class Listener:
     """One policy listener: ``[Listener NAME]``.
 
-    :ivar origin: the section that says where it listens; empty is its own.
+    :ivar origin: the policy section that configures a default listener; empty for ``[Listener NAME]``.
     """
 
     section: ClassVar[str] = "Listener"
     name: str = ""
     listen: str = option("", "Twisted endpoint.", required)
-    policies: tuple[str, ...] = option("OutboundQuotaPolicy", "Policies, in the order they are asked.", addresses)
+    policies: tuple[str, ...] = option("OutboundQuotaPolicy", "Policies, in order.", addresses)
     origin: str = ""
 
 
-# An option of older files, and those that it stands for where they are not given.
+# An option of older files, and the options that default to its value.
 REPLACED = {("GreylistingPolicy", "cache_ttl"): ("retry_window", "pass_ttl", "tally_ttl", "flag_ttl")}
 
-# Options of CHAPPS 0.5 files that mean nothing here; read without complaint.
+# Options of CHAPPS 0.5 that have no effect; accepted silently.
 OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "config_file", "version", "docpath")} | {
     ("SPFEnforcementPolicy", "whitelist")
 }
@@ -106,15 +106,15 @@ OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "conf
 
 @dataclass(frozen=True)
 class Settings:
-    """The effective configuration. Frozen; every value is of its option's type.
+    """The effective configuration. Immutable; every value has the type of its option.
 
     :ivar added: sections of policies that have no field here.
     :ivar db_password, redis_password, sentinel_password: from the options or the files they name.
-    :ivar path: the file it came from, ``""`` for the built-in defaults.
-    :ivar warnings: sentences for the log. They tell lines of the file, and are no part of what the settings are.
-    :ivar content: the file's bytes as they were read. Not shown: they may hold secrets.
-    :ivar overridden: of the options that the environment gives, by section and name, what the file says. Not shown:
-        some are secrets.
+    :ivar path: path of the file, ``""`` for the defaults.
+    :ivar warnings: sentences for the log. Not compared, because they contain line numbers.
+    :ivar content: contents of the file. Not in the repr, because it may contain secrets.
+    :ivar overridden: values in the file of options that the environment overrides, by section and name. Not in the
+        repr, because some are secrets.
     """
 
     chapps: Chapps = field(default_factory=Chapps)
@@ -140,7 +140,7 @@ class Settings:
 
     @property
     def sections(self) -> tuple[Any, ...]:
-        """All sections but those of listeners, in the order in which they are written."""
+        """All sections except ``[Listener NAME]``, in the order in which they are written."""
         return (*(getattr(self, name) for name in SECTIONS), *self.added)
 
     def section(self, kind: type[S]) -> S:
@@ -155,33 +155,33 @@ class Settings:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """The listeners to open: those of ``[Listener NAME]``, else the default ones."""
+        """The listeners: those of ``[Listener NAME]`` if there are any, otherwise the default ones."""
         if self.own_listeners:
             return self.own_listeners
         listening = (self.oqp, self.grl, self.spf, *([self.sda] if self._sda_listens else []))
         return tuple(
-            Listener(each.listener, each.endpoint, each.asked, each.section) for each in listening if each.endpoint
+            Listener(each.listener, each.endpoint, each.policies, each.section) for each in listening if each.endpoint
         )
 
     @property
     def _sda_listens(self) -> bool:
-        """Whether sender authorization has a listener of its own, besides its place at that of the quota."""
+        """Whether sender authorization has a separate listener, in addition to the outbound one."""
         wanted = self.sda.listen != "auto" or self.sda.endpoint != SenderDomainAuthPolicy().endpoint
         return wanted and self.sda.endpoint != self.oqp.endpoint
 
     @property
     def state_path(self) -> str:
-        """File of the embedded state store."""
+        """Path of the SQLite file of the live state."""
         return self.state.path or str(Path(self.chapps.data_dir, "state.sqlite3"))
 
     @property
     def token_path(self) -> str:
-        """File of the API token."""
+        """Path of the file of the API token."""
         return self.api.token_file or str(Path(self.chapps.data_dir, "api-token"))
 
     @property
     def uses_redis(self) -> bool:
-        """Whether live state is kept in Redis rather than in the embedded file."""
+        """Whether the live state is stored in Redis rather than in a SQLite file."""
         return bool(self.redis.server or self.redis.unix_socket or self.redis.sentinel_servers)
 
 

@@ -1,7 +1,7 @@
-"""How the text of an option becomes a value.
+"""Parsers for values of options.
 
-Each parser takes the text of one option, stripped, and raises ``ValueError`` with what would be
-right, worded to follow "must be".
+A parser takes the stripped text of an option and raises ``ValueError`` with the expected form, worded to follow
+"must be".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from chapps_tw.mail.addresses import normal_domain
 
 
 class Secret(str):
-    """A value that no log line, f-string or traceback shows; ``str()`` of it is what it is."""
+    """A string that is masked in log lines, f-strings and tracebacks. ``str()`` returns the value."""
 
     __slots__ = ()
 
@@ -31,20 +31,20 @@ def _hidden(secret: str) -> str:
     return "********" if secret else ""
 
 
-COMMENT = "a comment stands on a line of its own"
+COMMENT = "a comment needs its own line"
 
 
 def has_comment(value: str) -> bool:
-    """Whether there seems to be a comment behind a value: ``5 ; five``."""
+    """Whether a value seems to be followed by a comment: ``5 ; five``."""
     return bool(re.search(r"\s[#;](\s|$)", value))
 
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """How far a message that begins below the limit may run over it.
+    """How far a message may exceed the limit if the user was below it. One of ``count`` and ``ratio`` is 0.
 
     :ivar count: transmissions.
-    :ivar ratio: share of the limit, 0 to 1. One of the two is 0.
+    :ivar ratio: share of the limit, 0 to 1.
     """
 
     text: str = "0"
@@ -56,9 +56,9 @@ class Margin:
 
 
 def parse_margin(text: str) -> Margin:
-    """Read a whole number, a ratio below 1, or a percentage up to 100 (``15.0`` or ``15%``).
+    """Parse a whole number, a ratio below 1, or a percentage up to 100 (``15.0`` or ``15%``).
 
-    :raises ValueError: with what would be right.
+    :raises ValueError: with the expected form.
     """
     remedy = "a whole number, a ratio below 1 (0.10) or a percentage up to 100 (10%)"
     if re.fullmatch(r"\d{1,9}", text):
@@ -74,14 +74,14 @@ def parse_margin(text: str) -> Margin:
 
 
 def nearest_first(wrong: str, known: Iterable[str]) -> list[str]:
-    """What is known, the most similar first. Upper and lower case are the same."""
+    """Sort names by similarity, ignoring case, the most similar first."""
     return sorted(known, key=lambda name: -SequenceMatcher(None, wrong.lower(), name.lower()).ratio())
 
 
 def nearest(wrong: str, known: Iterable[str], similarity: float = 0.5) -> str:
-    """``; did you mean ...?``, or nothing when none is like it.
+    """Return ``; did you mean ...?``, or ``""`` if no name is similar enough.
 
-    :param similarity: from 0 to 1, that makes two names alike.
+    :param similarity: threshold, from 0 to 1.
     """
     near = nearest_first(wrong, known)[:1]
     alike = near and SequenceMatcher(None, wrong.lower(), near[0].lower()).ratio() >= similarity
@@ -89,14 +89,14 @@ def nearest(wrong: str, known: Iterable[str], similarity: float = 0.5) -> str:
 
 
 def plain(number: float) -> str:
-    """A number as it is written in a file."""
+    """Format a number for a file."""
     return f"{number:.6f}".rstrip("0").rstrip(".")
 
 
 def text(value: str) -> str:
-    """Any text. What looks like a comment behind it would be part of a name or a path."""
+    """Any text without a trailing comment, which would become part of a name or a path."""
     if re.search(r"\s[#;]", value):
-        raise ValueError(f"a value alone; {COMMENT}")
+        raise ValueError(f"a plain value; {COMMENT}")
     return value
 
 
@@ -107,30 +107,30 @@ def required(value: str) -> str:
 
 
 def host(value: str) -> str:
-    """A name, an address or a path, without what belongs into other options."""
+    """A name, an address or a path, without a port or a scheme."""
     if re.fullmatch(r"[^:]*:\d+", value) or re.fullmatch(r"\[.*\]:\d+", value):
-        raise ValueError("a name or an address alone; the port is an option of its own")
+        raise ValueError("a name or an address without a port, which has its own option")
     if "://" in value or re.search(r"\s", value):
-        raise ValueError("a name or an address alone")
+        raise ValueError("a plain name or address")
     return value
 
 
 def attribute(value: str) -> str:
-    """The name of a request's attribute, or nothing."""
+    """The name of a request attribute, or empty."""
     if not re.fullmatch(r"[A-Za-z0-9_]*", value):
         raise ValueError("the name of one attribute of Postfix' policy requests, such as sasl_username")
     return value
 
 
 def separators(value: str) -> str:
-    """Characters that separate an address from its extension, as in Postfix' ``recipient_delimiter``; or nothing."""
+    """Characters that separate an address from its extension, like Postfix' ``recipient_delimiter``, or empty."""
     if not re.fullmatch(r"[!#$%&'*+\-./=?^_`{|}~]*", value):
-        raise ValueError("punctuation that an address may hold before the @, such as + or +-, without spaces")
+        raise ValueError("punctuation that is valid in a local part, such as + or +-, without spaces")
     return value
 
 
 def host_names(value: str) -> tuple[str, ...]:
-    """Names as they come in the Host header, but without a port."""
+    """Names for the Host header, without ports."""
     names = addresses(value)
     if not names or has_comment(value) or any("/" in name or re.search(r"(^[^:]*|\]):\d*$", name) for name in names):
         raise ValueError("one or more names or addresses, each without a port, IPv6 in brackets")
@@ -172,7 +172,7 @@ def choice(*names: str) -> Callable[[str], str]:
 
 
 def parse_recipients(value: str) -> frozenset[str]:
-    """Recipients in lower case: ``local@`` at any domain, or whole addresses with their domains as A-labels."""
+    """Recipients in lower case: ``local@`` for every domain, or full addresses with domains as A-labels."""
     return frozenset(map(_recipient, addresses(value.lower())))
 
 
@@ -180,22 +180,22 @@ def _recipient(text: str) -> str:
     local, at, domain = text.partition("@")
     name = normal_domain(domain)
     if not local or not at or bool(domain) != bool(name):
-        raise ValueError(f"recipients as postmaster@, at any domain, or noc@example.com, which {text!r} is not")
+        raise ValueError(f"recipients such as postmaster@ (every domain) or noc@example.com, not {text!r}")
     return f"{local}@{name}"
 
 
 def encoding(value: str) -> str:
-    """The name of a codec that reads every request: what frames one is ASCII, and no byte may be left undecoded."""
+    """The name of a codec for requests. It must be ASCII-compatible and must not swallow line ends."""
     try:
         fits = "".encode(value) == b"" and _keeps_lines(value)
     except (LookupError, UnicodeError):
         fits = False
     if not fits:
-        raise ValueError("the name of a text encoding that ASCII is part of, such as utf-8")
+        raise ValueError("the name of an ASCII-compatible text encoding, such as utf-8")
     return value
 
 
-# With what some codecs take for the beginning of something else.
+# Includes sequences that some codecs treat as escapes.
 _LINES = bytes(range(128)) + b"a=b\na=\\u\\x\\N{ +AGE- ~{ \x1b(~ \x1b$+ \x1b.\n"
 
 

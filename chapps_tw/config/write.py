@@ -1,4 +1,4 @@
-"""Writing chapps.ini so that a reader sees the old file or the new one, never half of it."""
+"""Atomic replacement of chapps.ini."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from chapps_tw.config.render import render
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.security.private_files import explain, write_atomically
 
-EDITED = "The file had been changed since it was read: what was changed there is gone, and was never in force."
+EDITED = "The file was modified after it was loaded. Those modifications were overwritten and never took effect."
 
 
 class Rewriter:
-    """Writes the configuration that a process runs with over the file that it came from.
+    """Writes the running configuration to the file from which it was loaded.
 
-    :param default: the file where the configuration came from none.
+    :param default: path to use if it was not loaded from a file.
     """
 
     def __init__(self, settings: Settings, default: str) -> None:
@@ -23,10 +23,10 @@ class Rewriter:
         self._known = settings.content
 
     def write(self) -> tuple[str, list[str]]:
-        """Write it, as :func:`write` does.
+        """Write the file with :func:`write`.
 
-        :returns: the absolute path of the file, and remarks: :data:`EDITED`, where somebody has changed it meanwhile.
-        :raises ConfigError: when it cannot be written; the file that was there is untouched then.
+        :returns: the absolute path of the file, and remarks: :data:`EDITED` if it was modified since it was loaded.
+        :raises ConfigError: if it cannot be written; the old file is unchanged.
         """
         edited = self._content() != self._known
         target = write(self._settings, self._path)
@@ -43,14 +43,13 @@ class Rewriter:
 
 
 def write(settings: Settings, path: str) -> Path:
-    """Write the effective configuration: every option, its help as a comment.
+    """Write the effective configuration: every option, with its help as a comment.
 
-    The file is readable by its owner only. One that is replaced keeps its owner where the process
-    may do that, and a symbolic link goes on pointing to it. A new one that root makes belongs to the
-    owner of its directory.
+    Only the owner can read the file. A replaced file keeps its owner if the process is allowed to set it. Symbolic
+    links are followed. A new file created by root gets the owner of its directory.
 
     :returns: the absolute path of the file.
-    :raises ConfigError: when it cannot be written; the file that was there is untouched then.
+    :raises ConfigError: if it cannot be written; the old file is unchanged.
     """
     try:
         target = Path(path).resolve()
@@ -58,6 +57,6 @@ def write(settings: Settings, path: str) -> Path:
     except OSError as error:
         raise ConfigError([f"{path}: cannot be written: {explain(path, error)}"]) from error
     except RuntimeError:
-        # What Path.resolve raises before Python 3.13.
+        # Path.resolve raises it before Python 3.13.
         raise ConfigError([f"{path}: cannot be written: it is a symbolic link to itself"]) from None
     return target

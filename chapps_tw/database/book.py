@@ -18,7 +18,7 @@ from chapps_tw.database.engine import ConnectionAborter
 from chapps_tw.database.text import storable
 from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
 from chapps_tw.mail.addresses import MAX_DOMAIN, MAX_EMAIL, MAX_USER
-from chapps_tw.observe.timer import Watch, unwatched
+from chapps_tw.observe.timer import Timer, no_timer
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Book:
     :param run: calls a function in a thread, such as :meth:`~chapps_tw.database.threads.Threads.run`.
     :param size: number of connections of the engine.
     :param deadline: seconds until a lookup fails with :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
-    :param watch: times each lookup: ``quota``, ``senders``, ``flags``.
+    :param timer: times each lookup: ``quota``, ``senders``, ``flags``.
     """
 
     _log = Logger()
@@ -45,10 +45,10 @@ class Book:
         run: Run,
         size: int = 8,
         deadline: float = 1.5,
-        watch: Watch = unwatched,
+        timer: Timer = no_timer,
     ) -> None:
         self._engine = engine
-        self._watch = watch
+        self._timer = timer
         self._deadline = deadline
         self._coalescer = Coalescer(reactor)
         self._breaker = Breaker(reactor, run, self._probe, ConnectionAborter(engine).abort_all, size)
@@ -112,7 +112,7 @@ class Book:
         """See :meth:`~chapps_tw.database.breaker.Breaker.call`. Calls that fail at once are not timed."""
         if self.problem:
             return self._breaker.call(work, deadline, give_up)
-        return self._breaker.call(work, deadline, give_up).addBoth(self._watch(operation))
+        return self._breaker.call(work, deadline, give_up).addBoth(self._timer(operation))
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:

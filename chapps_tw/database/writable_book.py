@@ -17,7 +17,7 @@ from chapps_tw.database.changes import apply, name_taken
 from chapps_tw.database.invalidation import Cache, Each, Invalidation
 from chapps_tw.database.transaction import Permit, Stored, transact, write
 from chapps_tw.interfaces.book import Changed, ChangeUncertain, Create, Edit, Entry, StaleKeys, Update
-from chapps_tw.observe.timer import Watch, unwatched
+from chapps_tw.observe.timer import Timer, no_timer
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class WritableSqlBook(Book):
 
     :param cache: invalidates cached values in the state store.
     :param each: as for :class:`~chapps_tw.database.invalidation.Invalidation`.
-    :param watch: also times each ``list`` and ``change``, and reading or deleting rows of the outbox (``drops``).
+    :param timer: also times each ``list`` and ``change``, and reading or deleting rows of the outbox (``drops``).
     :param deadline: also applies to a lookup of one entry by id or name.
     :param bulk_deadline: seconds until a list or a change fails with
         :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
@@ -46,12 +46,12 @@ class WritableSqlBook(Book):
         size: int = 8,
         deadline: float = 1.5,
         bulk_deadline: float = 10.0,
-        watch: Watch = unwatched,
+        timer: Timer = no_timer,
         *,
         cache: Cache,
         each: Each,
     ) -> None:
-        super().__init__(engine, reactor, run, size, deadline, watch)
+        super().__init__(engine, reactor, run, size, deadline, timer)
         self._bulk_deadline = bulk_deadline
         self._connections = DeferredSemaphore(max(1, size // 2))
         self._invalidation = Invalidation(self, cache, each, reactor)

@@ -38,7 +38,7 @@ from chapps_tw.dns.messages import (
 from chapps_tw.dns.queue import Queue, TurnLimiter
 from chapps_tw.dns.transport import ServerFailure, TCPQuery, UDPQuery
 from chapps_tw.mail.network import Server
-from chapps_tw.observe.timer import Watch, unwatched
+from chapps_tw.observe.timer import Timer, no_timer
 
 MAX_QUESTIONS = 512
 MAX_CACHED = 16384
@@ -78,7 +78,7 @@ class Resolver:
     :param run: runs a function with its arguments in a thread, where responses are parsed.
     :param servers: returns the servers to query, in this order.
     :param timeout: of a lookup, in seconds.
-    :param watch: times each lookup that queries servers, by record type.
+    :param timer: times each lookup that queries servers, by record type.
     :param bounds: limits of a response.
     :ivar looks: lookups.
     :ivar misses: lookups that were neither cached nor in flight.
@@ -91,13 +91,13 @@ class Resolver:
         run: Callable[..., Deferred[Response]],
         servers: Callable[[], Sequence[Server]],
         timeout: float,
-        watch: Watch = unwatched,
+        timer: Timer = no_timer,
         bounds: Bounds = _DEFAULT_BOUNDS,
     ) -> None:
         self._reactor = reactor
         # Short responses first: a long one takes a hundred times as long to parse.
         self._parse_queue = Queue(run)
-        self._watch = watch
+        self._timer = timer
         self.looks = self.misses = self.failures = 0
         self._servers = servers
         self._timeout = timeout
@@ -135,7 +135,7 @@ class Resolver:
             return waiter
         self._pending[key] = [waiter]
         self.misses += 1
-        task: Deferred[None] = Deferred.fromCoroutine(self._run(key)).addBoth(self._watch(rdtype))
+        task: Deferred[None] = Deferred.fromCoroutine(self._run(key)).addBoth(self._timer(rdtype))
         self._tasks.add(task)
         task.addErrback(lambda failure: log.failure("unexpected error in a DNS lookup", failure))
         task.addBoth(lambda _: self._tasks.discard(task))

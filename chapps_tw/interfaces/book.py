@@ -1,4 +1,4 @@
-"""The policy book: what somebody decided, as policies and the HTTP API see it."""
+"""The policy book, as policies and the HTTP API use it: users, domains, addresses, quotas."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 
 class BookUnavailable(Exception):
-    """The database cannot be asked, or did not answer in time. Says why in one sentence."""
+    """The database is unavailable or did not answer in time. The message is one sentence."""
 
 
 class BookConflict(Exception):
-    """A change would break a unique key or a link. Says which in one sentence."""
+    """A change would violate a unique key or a link. The message is one sentence."""
 
 
 class ChangeUncertain(BookUnavailable):
-    """The connection was lost during the commit of a change: it may be stored or not.
+    """The connection was lost during the commit of a change: the change may or may not be stored.
 
-    :ivar stale: the cached values that are stale if it is stored.
+    :ivar stale: keys of the cached values that are stale if it is stored.
     """
 
     def __init__(self, why: str, stale: StaleKeys) -> None:
@@ -27,10 +27,10 @@ class ChangeUncertain(BookUnavailable):
 
 
 class QuotaGrant(NamedTuple):
-    """What a user may send.
+    """The quota of a user.
 
-    :ivar known: whether there is such a user.
-    :ivar limit: transmissions in the interval; ``None`` when the user has no quota.
+    :ivar known: whether the user exists.
+    :ivar limit: transmissions in the interval; ``None`` if the user has no quota.
     """
 
     known: bool
@@ -38,12 +38,12 @@ class QuotaGrant(NamedTuple):
 
 
 class SenderGrant(NamedTuple):
-    """What a user may send as.
+    """Whether a user may send as a sender.
 
-    :ivar known: whether there is such a user.
-    :ivar domain: whether the domain asked about is linked to the user.
-    :ivar email: whether the address asked about is linked to the user.
-    :ivar base: whether the address is that it is a sub-address of.
+    :ivar known: whether the user exists.
+    :ivar domain: whether the domain is linked to the user.
+    :ivar email: whether the address is linked to the user.
+    :ivar base: whether the address without its extension is linked to the user.
     """
 
     known: bool
@@ -53,7 +53,7 @@ class SenderGrant(NamedTuple):
 
 
 class DomainFlags(NamedTuple):
-    """What is done for mail to a domain; all false for one that is not in the book."""
+    """The flags of a recipient domain. All are false if the book does not contain it."""
 
     known: bool
     greylist: bool
@@ -61,29 +61,29 @@ class DomainFlags(NamedTuple):
 
 
 class PolicyBook(Protocol):
-    """Read access to what was decided. Every method raises :class:`BookUnavailable`.
+    """Read access for policies. Every method may raise :class:`BookUnavailable`.
 
-    Names are asked for in their normal form (:mod:`chapps_tw.mail.addresses`), and found however they were stored.
+    Arguments are names in normal form (:mod:`chapps_tw.mail.addresses`). They match any spelling that is stored.
     """
 
     def quota_of(self, user: str) -> Awaitable[QuotaGrant]:
-        """The quota of a user."""
+        """Return the quota of a user."""
 
     def senders_of(self, user: str, domain: str, email: str, base: str = "") -> Awaitable[SenderGrant]:
-        """Whether a domain, an address, and the one that it is a sub-address of, are linked to a user.
+        """Return whether a domain, an address, and the address without its extension are linked to a user.
 
-        ``""`` is linked to nobody.
+        ``""`` is never linked.
         """
 
     def flags_of(self, domain: str) -> Awaitable[DomainFlags]:
-        """The flags of a recipient domain."""
+        """Return the flags of a recipient domain."""
 
     def ping(self) -> Awaitable[None]:
-        """Return when the database answers."""
+        """Check that the database answers."""
 
 
 class Entry(NamedTuple):
-    """A row of the book. Which of the last three mean something depends on its kind."""
+    """A row of the book. ``quota`` is used by quotas, ``greylist`` and ``check_spf`` by domains."""
 
     id: int
     name: str
@@ -93,12 +93,12 @@ class Entry(NamedTuple):
 
 
 class StaleKeys(NamedTuple):
-    """Keys of the cached values that a change makes stale. Names are in their normal form, as in the state store.
+    """Keys of the cached values that a change makes stale. Names are in normal form, as in the live state.
 
     :ivar limits: users whose limit may have changed.
-    :ivar senders: pairs of user and domain or address, as :meth:`PolicyBook.senders_of` takes them.
+    :ivar senders: pairs of user and domain or address, as in :meth:`PolicyBook.senders_of`.
     :ivar flags: domains whose flags may have changed.
-    :ivar unlisted: ``limits`` or ``senders``, where too many keys are stale to list them.
+    :ivar unlisted: contains ``limits`` or ``senders`` if too many of these keys are stale to list them.
     """
 
     limits: frozenset[str] = frozenset()
@@ -114,7 +114,7 @@ _NO_LINKS: Final[Links] = MappingProxyType({})
 
 
 class Create(NamedTuple):
-    """Add an entry with its links. Its name is stored in its normal form."""
+    """Add an entry with its links. The name is stored in normal form."""
 
     kind: str
     fields: Fields
@@ -122,7 +122,7 @@ class Create(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Change fields of an entry. Links of a kind that is given replace the existing ones."""
+    """Change fields of an entry. The links given for a kind replace the existing links of that kind."""
 
     kind: str
     id: int
@@ -131,7 +131,7 @@ class Update(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Remove the entries with these ids that exist, and their links."""
+    """Delete the entries with these ids, and their links. Unknown ids are ignored."""
 
     kind: str
     ids: Sequence[int]
@@ -147,7 +147,7 @@ class AddLinks(NamedTuple):
 
 
 class RemoveLinks(NamedTuple):
-    """Remove the links that exist between an entry and others of the kind ``other``."""
+    """Remove links between an entry and others of the kind ``other``. Links that do not exist are ignored."""
 
     kind: str
     id: int
@@ -161,11 +161,11 @@ Edit: TypeAlias = Create | Update | Delete | AddLinks | RemoveLinks
 class Changed(NamedTuple):
     """The outcome of a change that is stored.
 
-    :ivar entry: what was created or updated, as it is now.
-    :ivar users: how many users have a quota or a sender that the change affects; ``None`` for thousands.
+    :ivar entry: the created or updated entry.
+    :ivar users: number of users whose quota or senders the change affects; ``None`` for thousands.
     :ivar awaits_state: the state store is unavailable. The change takes effect when it is available again.
-    :ivar awaits_refresh: the change affects thousands of users. It takes effect here at once, and on other nodes
-        within ``[PolicyConfigAdapter] refresh``.
+    :ivar awaits_refresh: the change affects thousands of users. It takes effect on this node immediately, and on
+        other nodes within ``[PolicyConfigAdapter] refresh``.
     """
 
     entry: Entry | None
@@ -175,35 +175,38 @@ class Changed(NamedTuple):
 
 
 class WritableBook(PolicyBook, Protocol):
-    """The book, open for changes. Kinds are ``users``, ``domains``, ``emails`` and ``quotas``.
+    """Read and write access for the HTTP API. Kinds are ``users``, ``domains``, ``emails`` and ``quotas``.
 
-    *Links* are given as ``{kind: [ids]}``: of a user ``domains``, ``emails`` and ``quotas`` (at most one
-    id); of a domain or an email ``users``.
+    Links are ``{kind: [ids]}``: a user has ``domains``, ``emails`` and ``quotas`` (at most one id); a domain or an
+    email has ``users``.
     """
 
     def entries(
         self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
     ) -> Awaitable[list[Entry]]:
-        """Entries by id whose name contains ``q``, whatever its case; with ``linked=(kind, id)`` those linked to it."""
+        """Return entries whose name contains ``q``, ignoring case, ordered by id.
+
+        :param linked: ``(kind, id)`` of an entry; returns only entries that are linked to it.
+        """
 
     def by_ids(self, kind: str, ids: Sequence[int]) -> Awaitable[list[Entry]]:
-        """The entries with these ids that exist, in the order of their ids."""
+        """Return the entries with these ids, ordered by id. Unknown ids are ignored."""
 
     def by_name(self, kind: str, name: str) -> Awaitable[Entry | None]:
-        """The entry of this name, however either is spelled; of several, the one that the policies take."""
+        """Return the entry with a name, in any spelling. If there are several, return the one that policies use."""
 
     def links(self, kind: str, ids: Sequence[int], other: str) -> Awaitable[dict[int, list[Entry]]]:
-        """For each id, the entries of kind ``other`` that are linked to it, by id."""
+        """Return, for each id, the entries of kind ``other`` that are linked to it, ordered by id."""
 
     def change(self, edit: Edit) -> Awaitable[Changed]:
         """Store a change in one transaction, and invalidate the cached values that it makes stale.
 
-        Returns when the change is in effect for the next request on every node, or when it is certain to
-        become so: see :class:`Changed`.
+        Returns when the change is in effect for the next request on every node, or is certain to take effect
+        later: see :class:`Changed`.
 
         :raises BookUnavailable: nothing is stored.
-        :raises BookConflict: for a name (or a quota's number) that is taken.
+        :raises BookConflict: if a name (or the number of a quota) is already in use.
         :raises KeyError: with ``(kind, id)`` for an id that does not exist.
-        :raises ValueError: for a value that no such entry can have.
-        :raises ChangeUncertain: nobody knows whether it is stored. If it is, it takes effect too.
+        :raises ValueError: for an invalid value.
+        :raises ChangeUncertain: it is unknown whether the change is stored. If it is, it also takes effect.
         """

@@ -1,1 +1,1 @@
-"""What one request says, and what is answered."""
+"""Policy requests, addresses and decisions."""

@@ -1,4 +1,4 @@
-"""Mail names in the one form that is compared: domains as lower-case A-labels, the rest without letter case."""
+"""Normal forms of logins, mail addresses and domains: domains as lower-case A-labels, the rest in lower case."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 import idna
 
-from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.memo import Memoized
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _A_LABEL = "xn--"
@@ -20,16 +20,16 @@ MAX_USER = 128
 MAX_DOMAIN = 253
 MAX_EMAIL = 320
 
-# Bytes for the names that are remembered, of each kind.
-_ROOM = 8 << 20
+# Size of each cache of names, in bytes.
+_CACHE_BYTES = 8 << 20
 
 
 def normal_domain(text: str) -> str:
-    """A domain name as A-labels (RFC 5890) in lower case, without a final dot.
+    """Return a domain name as lower-case A-labels (RFC 5890), without the final dot.
 
-    :returns: ``""`` when the text is no domain name: empty, too long, an address literal, not
-        encodable by IDNA 2008 (UTS 46, non-transitional), of characters that no name has, with an
-        A-label that cannot be decoded, or all digits at its end as an IP address is (RFC 3696, section 2).
+    :returns: ``""`` if the text is not a domain name: empty, too long, an address literal, not
+        encodable by IDNA 2008 (UTS 46, non-transitional), with invalid characters, with an A-label
+        that cannot be decoded, or with a last label of digits only, like an IP address (RFC 3696, section 2).
     """
     return _domains[text]
 
@@ -50,14 +50,14 @@ def _normal_domain(text: str) -> str:
     return name
 
 
-_domains = Answers(_normal_domain, _ROOM)
+_domains = Memoized(_normal_domain, _CACHE_BYTES)
 
 
 def _is_label(label: str) -> bool:
     if not _LABEL.fullmatch(label):
         return False
     if label.startswith(_A_LABEL):
-        # Not idna's decoder: there are domains with symbols that IDNA 2008 does not allow.
+        # Not idna.decode: some registered domains have symbols that IDNA 2008 forbids.
         try:
             label.removeprefix(_A_LABEL).encode("ascii").decode("punycode")
         except UnicodeError:
@@ -66,15 +66,14 @@ def _is_label(label: str) -> bool:
 
 
 def normal_name(text: str, fold_case: bool = True) -> str:
-    """A login or a mail address in its normal form; no name but this form is a key, or compared.
+    """Return the normal form of a login or a mail address. Only normal forms are used as keys and compared.
 
-    What follows the last ``@`` is lower-case A-labels where it is a domain name. The rest is in lower case
-    (RFC 5321, section 2.4, discourages names that differ in nothing else), and in NFC as RFC 8265, section 3.3,
-    has it for user names.
+    A domain name after the last ``@`` becomes lower-case A-labels. The rest becomes lower case (RFC 5321,
+    section 2.4, discourages names that differ only in case) and NFC (RFC 8265, section 3.3, for user names).
 
-    :param fold_case: ``[CHAPPS] fold_case``; without it the case of what is no domain name stays.
+    :param fold_case: ``[CHAPPS] fold_case``; if false, only domain names become lower case.
     """
-    # Nothing but its case can differ in ASCII, save for a final dot.
+    # Fast path: an ASCII name without a final dot can only differ in case.
     if fold_case and text.isascii() and text[-1:] != ".":
         return text.lower()
     return _names[fold_case][text]
@@ -88,17 +87,16 @@ def _normal_name(text: str, fold_case: bool) -> str:
     return normalize("NFC", local.lower() if fold_case else local) + at + domain
 
 
-_names = {fold: Answers(partial(_normal_name, fold_case=fold), _ROOM) for fold in (False, True)}
+_names = {fold: Memoized(partial(_normal_name, fold_case=fold), _CACHE_BYTES) for fold in (False, True)}
 
 
 def split_address(text: str, fold_case: bool = True) -> tuple[str, str]:
-    """A mail address as ``(address, domain)``, both in their normal form.
+    """Return a mail address as ``(address, domain)``, both in normal form.
 
-    The domain is what follows the last ``@``: Postfix hands addresses over without their quotes, and reads them
-    so itself.
+    The domain is what follows the last ``@``: Postfix sends addresses unquoted, and parses them the same way.
 
-    :returns: ``""`` for a domain that is none. ``""`` for an address that nobody can be linked to: one without a
-        domain or a local part, with characters that cannot be shown, or longer than any in the book.
+    :returns: ``""`` as the domain if it is invalid. ``""`` as the address if no user can be linked to it: it has
+        no domain or no local part, contains unprintable characters, or is longer than the book allows.
     """
     return _addresses[fold_case][text]
 
@@ -113,21 +111,21 @@ def _split_address(text: str, fold_case: bool) -> tuple[str, str]:
     return (address if linkable else ""), domain
 
 
-_addresses = {fold: Answers(partial(_split_address, fold_case=fold), _ROOM) for fold in (False, True)}
+_addresses = {fold: Memoized(partial(_split_address, fold_case=fold), _CACHE_BYTES) for fold in (False, True)}
 
 
 def normal_email(text: str, fold_case: bool = True) -> str:
-    """A mail address in its normal form; ``""`` when it is none that can be in the book."""
+    """Return the normal form of a mail address, ``""`` if the book cannot contain it."""
     return split_address(text, fold_case)[0]
 
 
 def without_extension(address: str, separators: Collection[str]) -> str:
-    """The address that a sub-address belongs to: ``alice@d`` of ``alice+shop@d``.
+    """Return an address without its extension: ``alice@d`` for ``alice+shop@d``.
 
-    Cut before the first separator, as Postfix does with ``recipient_delimiter`` (postconf(5)).
+    The extension starts at the first separator, as with ``recipient_delimiter`` of Postfix (postconf(5)).
 
-    :param separators: characters; none of them is the first of a local part that is cut.
-    :returns: ``""`` when it is no sub-address.
+    :param separators: single characters. A separator at the start of the local part does not start an extension.
+    :returns: ``""`` if there is no extension.
     """
     local, _, domain = address.rpartition("@")
     end = min((place for place in map(local.find, separators) if place >= 0), default=0)
@@ -135,13 +133,13 @@ def without_extension(address: str, separators: Collection[str]) -> str:
 
 
 def unquoted(text: str) -> str:
-    """A mail address as Postfix hands it over: a local part in quotes (RFC 5321, section 4.1.2) without them."""
+    """Return a mail address with an unquoted local part (RFC 5321, section 4.1.2), as Postfix sends it."""
     match = _QUOTED.fullmatch(text)
     return _ESCAPED.sub(r"\1", match[1]) + "@" + match[2] if match else text
 
 
 def unicode_domain(name: str) -> str:
-    """A normal domain name as U-labels, for finding it where it was stored so."""
+    """Return a normal domain name as U-labels, to find names that were stored in that form."""
     try:
         return idna.decode(name) if _A_LABEL in name else name
     except (idna.IDNAError, UnicodeError):

@@ -1,6 +1,6 @@
-"""What is remembered to save work, within a bound of bytes.
+"""Caches in memory, bounded in bytes.
 
-What comes from outside decides how long the texts are, so a bound of entries alone would be none.
+A bound on the number of entries is not enough: clients choose the length of the texts.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Callable, Hashable
 from sys import getsizeof
 from typing import TypeVar
 
-# Bytes that an entry takes besides its characters: the place in the table, and what holds key and value.
+# Overhead of an entry in bytes: its slot in the table, and the objects of key and value.
 _ENTRY = 400
 
-# Bytes for a character of a text, in what was asked and in what was answered.
+# Bytes per character of a key, including its share of the value.
 _CHARACTER = 12
 
-# An entry that would take more than this part of the room is not remembered: a few would push out all others.
+# An entry larger than 1/256 of the cache is not stored: a few of them would evict all others.
 _PART = 256
 
 K = TypeVar("K", bound=Hashable)
@@ -23,60 +23,60 @@ V = TypeVar("V")
 
 
 def size_of(value: object) -> int:
-    """About how many bytes a text, a number, or a tuple or list of such takes."""
+    """Estimate the size in bytes of a string, a number, or a tuple or list of them."""
     if isinstance(value, tuple | list):
         return getsizeof(value) + sum(map(size_of, value))
     return getsizeof(value)
 
 
 class Memo(dict[K, V]):
-    """What was found before. Emptied when it is full; what is too large is not remembered.
+    """A cache that is cleared when it is full. Entries that are too large are not stored.
 
-    :param room: bytes, by estimate.
-    :ivar taken: bytes that were taken since it was empty.
+    :param max_bytes: maximum size, by estimate.
+    :ivar size: bytes added since it was last cleared.
     """
 
-    __slots__ = ("_largest", "_room", "taken")
+    __slots__ = ("_max_bytes", "_max_entry", "size")
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         super().__init__()
-        self._room = room
-        self._largest = room // _PART
-        self.taken = 0
+        self._max_bytes = max_bytes
+        self._max_entry = max_bytes // _PART
+        self.size = 0
 
     def keep(self, key: K, value: V, size: int = 0) -> None:
-        """Remember a value, in place of the one before.
+        """Store a value, replacing the previous one.
 
-        :param size: bytes of both, where they are known; else they are looked at.
+        :param size: bytes of key and value; 0 estimates them with :func:`size_of`.
         """
         self._keep(key, value, _ENTRY + (size or size_of(key) + size_of(value)))
 
     def _keep(self, key: K, value: V, size: int) -> None:
-        if size > self._largest:
+        if size > self._max_entry:
             self.pop(key, None)
             return
-        if self.taken + size > self._room:
+        if self.size + size > self._max_bytes:
             self.clear()
-        self.taken += size
+        self.size += size
         self[key] = value
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         super().clear()
-        self.taken = 0
+        self.size = 0
 
 
-class Answers(Memo[str, V]):
-    """What a function answered, by what it was asked; what is not there is asked of it.
+class Memoized(Memo[str, V]):
+    """The results of a function, by argument. A missing result is computed.
 
-    :param function: of one text, which the answer is not much longer than. Its answer is always the same. What it
-        raises is not remembered.
+    :param function: a pure function of one string, whose result is not much longer than its argument. Exceptions
+        are not cached.
     """
 
     __slots__ = ("_function",)
 
-    def __init__(self, function: Callable[[str], V], room: int) -> None:
-        super().__init__(room)
+    def __init__(self, function: Callable[[str], V], max_bytes: int) -> None:
+        super().__init__(max_bytes)
         self._function = function
 
     def __missing__(self, key: str) -> V:

@@ -1,4 +1,4 @@
-"""Addresses of clients and servers, as Postfix and the configuration write them."""
+"""Network addresses of clients and servers, as Postfix and the configuration write them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENTRY = re.compile(r"(?P<name>[^:\[\]\s]+)\s*(?::\s*(?:\[(?P<v6>[^]]*)\]|(?P<v4
 
 
 def client_address(text: str) -> Address | None:
-    """An address as Postfix gives it: a v4-mapped one is IPv4, a zone is left out; ``None`` for ``unknown``."""
+    """Parse a client address from Postfix: IPv4-mapped becomes IPv4, a zone is removed; ``None`` for ``unknown``."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -26,9 +26,9 @@ def client_address(text: str) -> Address | None:
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Read ``network ...``, each an address or ``address/bits``.
+    """Parse ``network ...``, each an address or ``address/bits``.
 
-    :raises ValueError: with what would be right, worded to follow "must be".
+    :raises ValueError: with the expected form, worded to follow "must be".
     """
     return tuple(_network(part) for part in text.replace(",", " ").split())
 
@@ -41,7 +41,7 @@ def _network(text: str) -> Network:
 
 
 class Server(NamedTuple):
-    """Where a name server is."""
+    """Address and port of a name server."""
 
     host: str
     port: int
@@ -51,9 +51,9 @@ class Server(NamedTuple):
 
 
 def parse_nameservers(text: str) -> tuple[Server, ...]:
-    """Read ``address[:port] ...``, an IPv6 address in brackets when a port follows.
+    """Parse ``address[:port] ...``. An IPv6 address with a port needs brackets.
 
-    :raises ValueError: with what would be right, worded to follow "must be".
+    :raises ValueError: with the expected form, worded to follow "must be".
     """
     return tuple(_server(part) for part in text.replace(",", " ").split())
 
@@ -69,22 +69,22 @@ def _server(text: str) -> Server:
             port = 0
         if 0 < port < 65536:
             return Server(host, port)
-    raise ValueError(f"address[:port] ... with an IPv6 address in brackets, which {text!r} is not")
+    raise ValueError(f"address[:port] ..., an IPv6 address with a port in brackets, not {text!r}")
 
 
 def parse_host_name(text: str) -> str:
-    """Read the name of a host, or nothing; as lower-case A-labels.
+    """Return a host name as lower-case A-labels; ``""`` for an empty text.
 
-    :raises ValueError: with what would be right, worded to follow "must be".
+    :raises ValueError: with the expected form, worded to follow "must be".
     """
     name = normal_domain(text)
     if text and not name:
-        raise ValueError("the name of a host, such as mx.example.org")
+        raise ValueError("a host name, such as mx.example.org")
     return name
 
 
 class HeloEntry(NamedTuple):
-    """A name, A-labels, and the address that alone may say it; ``None`` is any address of the name."""
+    """A HELO name as A-labels, and the only address that may use it; ``None`` is any address of the name."""
 
     name: str
     address: Address | None
@@ -96,20 +96,20 @@ class HeloEntry(NamedTuple):
 
     @property
     def wanted(self) -> str:
-        """What DNS must have for the name, in words; ``""`` where it is not asked."""
+        """The DNS records that the entry needs, in words; ``""`` if none are looked up."""
         if self.address is None:
-            address = "an address in DNS (A or AAAA)"
+            address = "an address record (A or AAAA)"
         elif self.address.is_loopback:
             return ""
         else:
-            address = f"{self.address} in DNS ({'A' if self.address.version == 4 else 'AAAA'})"
-        return f"{address}, whose name there (PTR) is {self.name}"
+            address = f"the {'A' if self.address.version == 4 else 'AAAA'} record {self.address}"
+        return f"{address}, and a PTR record of that address for {self.name}"
 
 
 def parse_helo_whitelist(text: str) -> tuple[HeloEntry, ...]:
-    """Read ``name[:address][;name...]``, IPv6 addresses in brackets.
+    """Parse ``name[:address][;name...]``, IPv6 addresses in brackets.
 
-    :raises ValueError: with what would be right, worded to follow "must be".
+    :raises ValueError: with the expected form, worded to follow "must be".
     """
     return tuple(_entry(part.strip()) for part in text.split(";") if part.strip())
 
@@ -128,4 +128,4 @@ def _entry(text: str) -> HeloEntry:
         else:
             if (address.version == 6) == (match["v6"] is not None):
                 return HeloEntry(name, client_address(str(address)))
-    raise ValueError(f"name[:address][;name...] with IPv6 addresses in brackets, which {text!r} is not")
+    raise ValueError(f"name[:address][;name...], IPv6 addresses in brackets, not {text!r}")

@@ -1,4 +1,4 @@
-"""What SPF found out, and the header that tells of it (RFC 7208, section 9.1)."""
+"""SPF results, and the ``Received-SPF`` header (RFC 7208, section 9.1)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 from chapps_tw.mail.addresses import normal_domain
 from chapps_tw.mail.memo import Memo
 
-# Of the whole action. Postfix has no bound of its own, and RFC 5322 (section 2.1.1) allows lines of
-# 998 octets; an action is cut at 500 characters, which must not happen inside the header.
+# Postfix has no limit of its own, and RFC 5322 (section 2.1.1) allows lines of 998 octets. Actions are
+# truncated at 500 characters, which must not happen inside the header.
 MAX_HEADER = 480
 MAX_EXPLANATION = 200
 
@@ -36,13 +36,13 @@ class SpfResult(NamedTuple):
     """The result of an SPF check.
 
     :ivar result: ``pass fail softfail neutral none temperror permerror`` (RFC 7208, section 2.6).
-    :ivar identity: the one it is about, ``helo`` or ``mailfrom``.
-    :ivar domain: of that identity, A-labels; ``""`` where it has none.
-    :ivar explanation: what the domain's owner says about a ``fail``; ``""`` if nothing. One line of
-        printable ASCII, written by a stranger.
-    :ivar mechanism: the one that matched, such as ``ip4:192.0.2.0/24``; ``""`` when none did.
-    :ivar problem: what went wrong, with ``temperror`` and ``permerror``.
-    :ivar asked: what each name server that was asked did, with ``temperror``; for the log alone.
+    :ivar identity: the identity that was checked, ``helo`` or ``mailfrom``.
+    :ivar domain: domain of that identity as A-labels, ``""`` if it has none.
+    :ivar explanation: the explanation string of the domain for a ``fail``, ``""`` if there is none. One line of
+        printable ASCII; untrusted.
+    :ivar mechanism: the mechanism that matched, such as ``ip4:192.0.2.0/24``; ``""`` if none did.
+    :ivar problem: the cause of a ``temperror`` or ``permerror``.
+    :ivar asked: for ``temperror``, the outcome of the query to each name server; for the log only.
     """
 
     result: str
@@ -54,37 +54,37 @@ class SpfResult(NamedTuple):
     asked: str = ""
 
 
-# Bytes of what holds a header and what it was made from, and of what else there is of a result.
+# Overhead of a cached header in bytes: the objects of key and value.
 _HEADER = 1200
 
-# A message is asked about once for each recipient.
+# Postfix sends a request for each recipient of a message; all get the same header.
 _headers: Memo[tuple[SpfResult, str, str, str, str], str] = Memo(2 << 20)
 
 
-def one_line(text: str, most: int = MAX_EXPLANATION) -> str:
-    """A stranger's text as one short line of printable ASCII."""
-    return _UNPRINTABLE.sub("?", _SPACE.sub(" ", text[:most]))
+def one_line(text: str, limit: int = MAX_EXPLANATION) -> str:
+    """Return untrusted text as one line of printable ASCII, truncated to ``limit`` characters."""
+    return _UNPRINTABLE.sub("?", _SPACE.sub(" ", text[:limit]))
 
 
 def received_spf(found: SpfResult, client: str, helo: str, sender: str, receiver: str) -> str:
-    """The header ``Received-SPF: ...`` on one line, at most ``MAX_HEADER`` characters of printable ASCII.
+    """Return the header ``Received-SPF: ...`` on one line, at most ``MAX_HEADER`` characters of printable ASCII.
 
-    Where there is not room for all, the comment is left out first, then the pairs that matter least. A pair is left
-    out as well when it cannot be told as it is: a name of which a part is missing would be another's.
+    If it is too long, the comment is omitted first, then the least important key-value pairs. A pair whose value
+    cannot be written unchanged is omitted as well: a truncated name would be the name of somebody else.
 
-    :param client, helo, sender: as the client gave them; ``""`` is the null sender.
-    :param receiver: the name of the host that checked; ``""`` leaves it out.
+    :param client, helo, sender: as the client sent them; ``""`` is the null sender.
+    :param receiver: name of the host that checked; ``""`` omits it.
     """
     wanted = (found, client, helo, sender, receiver)
     header = _headers.get(wanted)
     if header is None:
         header = _header(*wanted)
-        _headers.keep(wanted, header, _room_for(found, client, helo, sender, header))
+        _headers.keep(wanted, header, _size_of(found, client, helo, sender, header))
     return header
 
 
-def _room_for(found: SpfResult, *texts: str) -> int:
-    """Bytes that a header and what it was made from take: four for each character, and what holds them."""
+def _size_of(found: SpfResult, *texts: str) -> int:
+    """Bytes of a cached header and its key: at most four per character, and the overhead."""
     return 4 * (sum(map(len, texts)) + sum(map(len, found))) + _HEADER
 
 
@@ -107,20 +107,20 @@ def _header(found: SpfResult, client: str, helo: str, sender: str, receiver: str
     return full if len(full) <= MAX_HEADER else f"{start} {'; '.join(_fitting(pairs, MAX_HEADER - len(start)))}"
 
 
-def _fitting(pairs: list[str], room: int) -> list[str]:
-    """As many pairs as there is room for, the first ones first."""
+def _fitting(pairs: list[str], limit: int) -> list[str]:
+    """Return the pairs that fit into ``limit`` characters, by priority."""
     fitting = []
     for pair in pairs:
-        if len(pair) + 2 <= room:
+        if len(pair) + 2 <= limit:
             fitting.append(pair)
-            room -= len(pair) + 2
+            limit -= len(pair) + 2
     return fitting
 
 
 def _address(sender: str) -> str | None:
-    """A mail address with its quotes, its local part shortened if that is too long; ``None`` when it has no such form.
+    """Quote a mail address, and truncate its local part if that is too long; ``None`` if it is not ASCII.
 
-    Postfix hands addresses over without their quotes: the domain is what stands after the last ``@``.
+    Postfix sends addresses unquoted: the domain is what follows the last ``@``.
     """
     if not sender:
         return ""
@@ -136,7 +136,7 @@ def _address(sender: str) -> str | None:
 
 
 def _in_ascii(name: str) -> str:
-    """A name with A-labels for its U-labels; ``""`` when it has none."""
+    """Convert U-labels of a name to A-labels; ``""`` if that is not possible."""
     return name if name.isascii() else normal_domain(name)
 
 

@@ -1,7 +1,7 @@
-"""Postfix policy requests: bytes in, a frozen request out.
+"""Postfix policy requests, parsed into an immutable object.
 
-The format is that of https://www.postfix.org/SMTPD_POLICY_README.html: ``name=value`` lines and
-one empty line. Attributes may come in any order, be missing or be unknown.
+The format is defined in https://www.postfix.org/SMTPD_POLICY_README.html: ``name=value`` lines and
+one empty line. Attributes may come in any order; any may be missing, and unknown ones are allowed.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _NAME = re.compile(r"\w{1,64}", re.ASCII)
 
 Match = Callable[[str], re.Match[str] | None]
 
-# The names that requests came with, in their order, and what matches requests with the same: one Postfix sends all of
-# its requests alike, and to match one takes half the time of reading its lines. Values are not remembered: those that
-# vary cost more than the others save.
+# Ordered attribute names of earlier requests, and the regular expression for such a request. A Postfix sends the same
+# attributes in the same order each time, and matching takes half the time of splitting lines. Values are not cached:
+# those that vary cost more than the others save.
 _layouts: dict[tuple[str, ...], Match] = {}
-_MOST_LAYOUTS = 8
+_MAX_LAYOUTS = 8
 
 
 class RequestError(ValueError):
-    """A request that is no Postfix policy request, or is larger than one can be."""
+    """The request is not a Postfix policy request, or is too large."""
 
 
 def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
-    """Read the attributes of one request, given without its closing empty line.
+    """Parse the attributes of one request, without its terminating empty line.
 
-    :param payload: ``name=value`` lines, each ending in LF but for the last.
-    :param encoding: of the values. Bytes that do not decode are kept as surrogate escapes.
-    :returns: name to value; of a name that comes twice, the last value.
-    :raises RequestError: when a line has no ``=`` or a name of other than 1 to 64 letters, digits and
-        underscores, or a bound is exceeded.
+    :param payload: ``name=value`` lines, separated by LF.
+    :param encoding: encoding of the values. Bytes that cannot be decoded become surrogate escapes.
+    :returns: name to value. If a name is repeated, the last value wins.
+    :raises RequestError: if a line has no ``=``, a name is not 1 to 64 letters, digits and underscores, or
+        a limit is exceeded.
     """
     if len(payload) > MAX_REQUEST_BYTES:
         raise RequestError(f"a request of more than {MAX_REQUEST_BYTES} bytes")
@@ -45,8 +45,8 @@ def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
         if found := match(text):
             return dict(zip(names, found.groups(), strict=True))
     attributes = _read_lines(text.split("\n"))
-    if len(_layouts) < _MOST_LAYOUTS and len(attributes) == text.count("\n") + 1:
-        _layouts[tuple(attributes)] = _matching(attributes)
+    if len(_layouts) < _MAX_LAYOUTS and len(attributes) == text.count("\n") + 1:
+        _layouts[tuple(attributes)] = _matcher(attributes)
     return attributes
 
 
@@ -62,9 +62,9 @@ def _read_lines(lines: Sequence[str]) -> dict[str, str]:
     return attributes
 
 
-def _matching(names: Iterable[str]) -> Match:
-    """What matches a request with these names in their order, one value in each group."""
-    # Possessive: where one line does not match, no shorter part of those before can help.
+def _matcher(names: Iterable[str]) -> Match:
+    """Compile a regular expression for a request with these names in this order, with one group per value."""
+    # Possessive: backtracking into earlier lines cannot make a later line match.
     return re.compile("\n".join([f"{name}=(.*+)" for name in names])).fullmatch
 
 
@@ -74,13 +74,13 @@ _set = object.__setattr__
 
 
 class PolicyRequest:
-    """One policy request. Its attributes are Postfix's; an unknown or empty one is ``None``.
+    """One policy request. The attributes of Postfix are Python attributes; ``None`` if missing or empty.
 
-    They cannot be changed. What a subclass keeps for itself has a name that begins with ``_``.
+    Immutable. Private attributes of subclasses must start with ``_``.
 
     :param payload: the request as Postfix sends it (bytes or str), its ``name=value`` lines, or a
         mapping of names to values.
-    :raises RequestError: when that is no policy request.
+    :raises RequestError: if it is not a policy request.
     """
 
     __slots__ = ("_attributes",)
@@ -105,17 +105,17 @@ class PolicyRequest:
         raise AttributeError(f"a policy request cannot be changed: {name}")
 
     def get(self, name: str, default: str = "") -> str:
-        """The value of an attribute, or ``default`` where it is missing or empty."""
+        """Return the value of an attribute, or ``default`` if it is missing or empty."""
         return self._attributes.get(name) or default
 
     @property
     def attributes(self) -> Mapping[str, str]:
-        """All attributes as they came. Not to be changed."""
+        """All attributes as received. Do not modify."""
         return self._attributes
 
     @property
     def recipients(self) -> int:
-        """``recipient_count``, 0 when it is not available."""
+        """``recipient_count``, 0 if it is not available."""
         count = self._attributes.get("recipient_count", "")
         return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
 

@@ -1,1 +1,1 @@
-"""What can be seen from outside: metrics, the decision ring, the decision log."""
+"""Observability: metrics, the decision ring, the decision log."""

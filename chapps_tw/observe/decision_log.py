@@ -1,4 +1,4 @@
-"""The decisions of this node, written down."""
+"""The decision log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ FLUSH_SECONDS = 0.1
 
 
 class DecisionLog:
-    """Makes lines, and hands them on in batches.
+    """Formats decisions as lines, and writes them in batches.
 
-    :param line: makes the line of an entry.
-    :param write: takes a batch of lines as bytes; does not block.
-    :param later: calls a function after some seconds.
+    :param line: formats an entry as a line.
+    :param write: writes a batch of lines; must not block.
+    :param later: calls a function after a number of seconds.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class DecisionLog:
         self._lines.append(self._line(entry))
 
     def flush(self) -> None:
-        """Hand on what was logged since the last time."""
+        """Write the lines that were added since the last flush."""
         lines, self._lines = self._lines, []
         if lines:
             self._write(("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""One decision: as it is kept, as a record to read, and as a line of the log."""
+"""Representations of a decision: entry of the ring, record for the API, line of the log."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from chapps_tw.mail.request import PolicyRequest
 
 MAX_VALUE = 320
 
-# Bytes of an entry besides the characters of its texts.
+# Overhead of an entry in bytes.
 _ENTRY = 1000
 
-# A plain tuple takes less time and room than any object with names.
+# A plain tuple needs less time and memory than a named one.
 Entry: TypeAlias = tuple[float, str, str, str, str, str, str, str, str, Decision, str, int]
-"""What is kept of a decision: the values that :data:`FIELDS` names."""
+"""A decision as stored in the ring. The values are named by :data:`FIELDS`."""
 
 FIELDS = (
     "time", "listener", "user", "sender", "recipient", "client", "instance", "queue_id", "stage", "decision", "also",
     "size",
 )  # fmt: skip
-"""What is where in an entry: as in :class:`Record`, but for the decision, and for ``size``: about how many bytes the
-entry takes."""
+"""Names of the values of an entry, as in :class:`Record`, except the decision itself, and ``size``: the estimated size
+of the entry in bytes."""
 
 
 Values: TypeAlias = tuple[
@@ -35,13 +35,13 @@ Values: TypeAlias = tuple[
 
 
 class Record(NamedTuple):
-    """One decision, as it is logged and shown.
+    """A decision as logged and returned by the API.
 
-    :ivar time: epoch seconds, to the millisecond.
-    :ivar stage: the protocol state that the request came at.
-    :ivar shadow: the action that would have been, in shadow mode.
-    :ivar source: where what was decided by was read.
-    :ivar also: what the policies said whose decisions are in no record of their own.
+    :ivar time: epoch seconds, rounded to milliseconds.
+    :ivar stage: protocol state of the request.
+    :ivar shadow: in shadow mode, the action that would have applied otherwise.
+    :ivar source: source of the values behind the decision.
+    :ivar also: decisions of other policies that have no record of their own.
     """
 
     time: float
@@ -63,40 +63,40 @@ class Record(NamedTuple):
     also: str
 
     def as_dict(self) -> dict[str, object]:
-        """The record with its figures beside the rest, for JSON."""
+        """Return the record as a dictionary for JSON."""
         found: dict[str, object] = self._asdict()
         return found
 
 
 def entry_of(listener: str, user: str, request: PolicyRequest, decision: Decision, now: float, also: str = "") -> Entry:
-    """Make the entry of a decision. What comes from the client is shortened.
+    """Return the entry of a decision. Values from the client are truncated.
 
-    :param user: who is sending, as far as that is known.
+    :param user: the user who sends, ``""`` if unknown.
     :param now: epoch seconds.
-    :param also: what policies said that have no entry of their own: ``policy:reason``, with a comma between two.
+    :param also: decisions of policies that have no entry of their own, as ``policy:reason`` separated by commas.
     """
     get = request.attributes.get
     sender, recipient, client = get("sender", ""), get("recipient", ""), get("client_address", "")
     instance, queue_id, stage = get("instance", ""), get("queue_id", ""), get("protocol_state", "")
     said = f"{decision.action}{decision.shadow}{decision.detail}{also}"
     texts = f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}{said}"
-    # Hardly ever one is too long.
+    # Fast path: values are rarely too long.
     if len(texts) > MAX_VALUE:
         values = (user, sender, recipient, client, instance, queue_id, stage)
         user, sender, recipient, client, instance, queue_id, stage = (value[:MAX_VALUE] for value in values)
         texts = f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}{said}"
-    # sys.getsizeof tells the same, and takes six times as long.
+    # sys.getsizeof returns the same and takes six times as long.
     size = _ENTRY + texts.__sizeof__()
     return now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also, size
 
 
 def as_record(entry: Entry) -> Record:
-    """The record of an entry."""
+    """Return the record of an entry."""
     return Record(*_values(entry))
 
 
 def _values(entry: Entry) -> Values:
-    """What a record of an entry is made of."""
+    """Return the values of the record of an entry."""
     now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also, _ = entry
     return (
         round(now, 3), listener, decision.policy, decision.action, decision.reason, decision.figures, user, sender,
@@ -107,7 +107,7 @@ def _values(entry: Entry) -> Values:
 def record_of(
     listener: str, user: str, request: PolicyRequest, decision: Decision, now: float, also: str = ""
 ) -> Record:
-    """The record of a decision, given as for :func:`entry_of`."""
+    """Return the record of a decision. Parameters as for :func:`entry_of`."""
     return as_record(entry_of(listener, user, request, decision, now, also))
 
 
@@ -116,9 +116,9 @@ def _detail(decision: Decision) -> str:
 
 
 def as_text(entry: Entry) -> str:
-    """A decision as ``name=value`` pairs on one line; a value that needs it is quoted as in JSON."""
+    """Format a decision as ``name=value`` pairs on one line. Values are quoted as in JSON if necessary."""
     now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also, _ = entry
-    # Of these hardly ever one needs quotes.
+    # Fast path: these rarely need quotes.
     if not _is_plain(f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}"):
         values = (user, sender, recipient, client, instance, queue_id, stage)
         user, sender, recipient, client, instance, queue_id, stage = map(_plain, values)
@@ -143,25 +143,25 @@ _encode = json.JSONEncoder().encode
 
 
 def as_json(entry: Entry) -> str:
-    """A decision as a JSON object on one line."""
+    """Format a decision as a JSON object on one line."""
     return _encode(dict(zip(Record._fields, _values(entry), strict=True)))
 
 
 def loss_as_json(lines: int) -> str:
-    """That lines were lost, as a JSON object on one line."""
+    """Format a number of lost lines as a JSON object on one line."""
     return json.dumps({"lost_lines": lines})
 
 
 def loss_as_text(lines: int) -> str:
-    """That lines were lost, in a sentence."""
+    """Format a number of lost lines as a sentence."""
     return f"{lines} lines of the log were lost"
 
 
-class Form(NamedTuple):
-    """How lines look.
+class LogFormat(NamedTuple):
+    """A format of the log.
 
-    :ivar line: makes the line of an entry, without a line end.
-    :ivar loss: the line that tells how many lines were lost.
+    :ivar line: formats an entry as a line, without the line end.
+    :ivar loss: formats a number of lost lines as a line.
     """
 
     line: Callable[[Entry], str]
@@ -169,7 +169,7 @@ class Form(NamedTuple):
 
 
 def _plain(value: str) -> str:
-    # Letters of any alphabet stay as they are.
+    # Letters of all alphabets are written unquoted.
     return value if value.isalnum() or _is_plain(value) else encode_basestring_ascii(value)
 
 
@@ -185,4 +185,7 @@ def _second(seconds: int) -> str:
 _MILLISECONDS = [f"{number:03d}" for number in range(1000)]
 
 
-FORMS: Mapping[str, Form] = {"text": Form(as_text, loss_as_text), "json": Form(as_json, loss_as_json)}
+FORMATS: Mapping[str, LogFormat] = {
+    "text": LogFormat(as_text, loss_as_text),
+    "json": LogFormat(as_json, loss_as_json),
+}

@@ -1,4 +1,4 @@
-"""The last decisions of this node, for whoever asks why, and for whoever follows them."""
+"""The decision ring: the last decisions of this node, to be searched and followed."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from chapps_tw.mail.addresses import normal_domain, unicode_domain
 from chapps_tw.mail.network import client_address
 from chapps_tw.observe.decision_record import FIELDS, Entry, Record, as_record
 
-RECENT = 5_000
-RECENT_ROOM = 8 << 20
+MAX_DECISIONS = 5_000
+MAX_BYTES = 8 << 20
 
 
 class SequencedRecord(NamedTuple):
-    """A decision that is kept, with its sequence number."""
+    """A decision of the ring, with its sequence number."""
 
     sequence: int
     record: Record
 
     def as_dict(self) -> dict[str, object]:
-        """The record with its sequence number, for JSON."""
+        """Return the record with its sequence number as a dictionary for JSON."""
         return {"sequence": self.sequence, **self.record.as_dict()}
 
 
 class Search(NamedTuple):
-    """A look through the last decisions, which goes on as far as it is asked to.
+    """A lazy search of the ring.
 
-    :ivar records: with ``None`` for each that is not wanted: a place to pause at. Newest first, or oldest first of
-        those after a sequence number.
-    :ivar searched: how many there are.
-    :ivar since: epoch seconds of the oldest of them, 0.0 where there is none.
-    :ivar last_sequence: the number of the newest decision that there was when the search began.
-    :ivar dropped: whether decisions between the sequence number and the oldest of them are missing, or may be.
+    :ivar records: matching records, and ``None`` for each other entry, so that the caller can pause. Newest first, or
+        oldest first with ``after``.
+    :ivar searched: number of entries.
+    :ivar since: epoch seconds of the oldest entry, 0.0 if there is none.
+    :ivar last_sequence: sequence number of the newest decision when the search began.
+    :ivar dropped: whether decisions between ``after`` and the oldest entry are missing, or may be.
     """
 
     records: Iterator[SequencedRecord | None]
@@ -46,41 +46,43 @@ class Search(NamedTuple):
 
 
 class DecisionRing:
-    """The last decisions, oldest first, within bounds of number and of bytes. Each has a sequence number.
+    """A ring buffer of decisions, bounded in entries and in bytes. Each decision has a sequence number.
 
-    :param start: the number before the first. A process that begins at the microseconds of the epoch goes on from
-        numbers higher than all that the process before it gave: nobody who follows takes one for the other.
-    :ivar last_sequence: of the newest decision; ``start`` before the first.
+    :param start: sequence number before the first decision. With the microseconds since the epoch at the start of the
+        process, all numbers are higher than those of the previous process, so that clients cannot confuse them.
+    :param max_entries: maximum number of decisions.
+    :param max_bytes: maximum size, by estimate.
+    :ivar last_sequence: sequence number of the newest decision; ``start`` if there is none.
     """
 
-    def __init__(self, start: int = 0, most: int = RECENT, room: int = RECENT_ROOM) -> None:
+    def __init__(self, start: int = 0, max_entries: int = MAX_DECISIONS, max_bytes: int = MAX_BYTES) -> None:
         self.last_sequence = start
-        self._most = most
-        self._room = room
-        self._taken = 0
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._size = 0
         self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def add(self, entry: Entry) -> None:
-        """Keep a decision, in place of the oldest where there is no more room."""
+        """Add a decision. If the ring is full, the oldest ones are dropped."""
         entries = self._entries
         entries.append(entry)
         self.last_sequence += 1
-        self._taken += entry[-1]
-        while len(entries) > self._most or self._taken > self._room:
-            self._taken -= entries.popleft()[-1]
+        self._size += entry[-1]
+        while len(entries) > self._max_entries or self._size > self._max_bytes:
+            self._size -= entries.popleft()[-1]
 
     def search(self, wanted: Mapping[str, str], after: int | None = None) -> Search:
-        """Begin to look for the decisions whose fields have the values that are wanted.
+        """Search for decisions by the values of their fields.
 
-        Addresses of senders and recipients compare without their case, and their domains in whatever form; a domain
-        alone stands for all addresses in it. A client is an address or a network. The rest compare as they are.
+        Senders and recipients are compared without case, and with their domains as A-labels or U-labels; a domain
+        matches all addresses in it. A client is an address or a network. Other values are compared as they are.
 
-        :param wanted: name of a field to value.
-        :param after: a sequence number: only what came after it, oldest first. One that was not given since the
-            start of this process, or whose next decision is dropped, stands before all there are.
+        :param wanted: field name to value.
+        :param after: a sequence number: returns only later decisions, oldest first. If this process has not assigned
+            the number, or the next decision is dropped, all decisions are searched.
         """
         last, first = self.last_sequence, self.last_sequence - len(self._entries) + 1
         dropped = after is not None and not first - 1 <= after <= last
@@ -94,8 +96,8 @@ class DecisionRing:
 
 
 def _matching(numbered: Iterable[tuple[int, Entry]], wanted: Mapping[str, str]) -> Iterator[SequencedRecord | None]:
-    """For each entry, its record if it is wanted."""
-    # Only what is wanted is converted: whoever sends mail could make thousands of conversions necessary.
+    """Yield the record of each matching entry, and ``None`` for the others."""
+    # Domains of entries are not converted: clients could force thousands of expensive conversions.
     matches = [(FIELDS.index(name), _MATCHERS.get(name, _exactly)(value)) for name, value in wanted.items()]
     for sequence, entry in numbered:
         fits = all(match(cast(str, entry[place])) for place, match in matches)
@@ -110,7 +112,7 @@ def _exactly(value: str) -> Match:
 
 
 def _client(value: str) -> Match:
-    """Whether a client is the address that is wanted, or in the network."""
+    """Match clients by address or network."""
     address = client_address(value)
     if address is not None:
         return lambda text: client_address(text) == address
@@ -121,7 +123,7 @@ def _client(value: str) -> Match:
 
 
 def _address(value: str) -> Match:
-    """Whether an address is the one that is wanted, or in the domain."""
+    """Match mail addresses by address or domain."""
     forms = _forms(value)
     domains = frozenset() if "@" in value.removeprefix("@") else _forms(value.removeprefix("@"))
 
@@ -136,7 +138,7 @@ _MATCHERS: Mapping[str, Callable[[str], Match]] = {"client": _client, "sender": 
 
 
 def _forms(address: str) -> frozenset[str]:
-    """The ways to write an address or a domain in lower case: the domain as it is, as A-labels and as U-labels."""
+    """Return the lower-case spellings of an address or a domain: domain unchanged, as A-labels and as U-labels."""
     lower = address.lower()
     local, at, domain = lower.rpartition("@")
     name = normal_domain(domain)

@@ -1,4 +1,4 @@
-"""A file that lines are appended to without ever holding up the reactor."""
+"""A log file that is written by a thread, so that it never blocks the reactor."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from threading import Lock, Thread
 
 from chapps_tw.security.private_files import explain
 
-# What may wait while the file cannot be written; more is dropped, and its amount told.
-MAX_BEHIND = 16 * 1024 * 1024
+# Maximum size of the queue in bytes. When it is full, lines are dropped and counted.
+MAX_PENDING = 16 * 1024 * 1024
 
 CLOSE_SECONDS = 2.0
 _FLUSH_TICK = 0.002
 
-# In place of a path.
+# As a path, this is standard output.
 STANDARD_OUTPUT = "-"
 
 
 class LogFile:
-    """Appends batches of lines to a file, in a thread of its own.
+    """Appends batches of lines to a file, in its own thread.
 
-    A file that is moved away (logrotate) or deleted is opened anew; while that cannot be done, lines go on into
-    the one that was moved. What cannot be written is dropped, as is what waits beyond :data:`MAX_BEHIND` bytes;
-    a line that says how much was lost takes its place. No line is continued in the middle.
+    A file that was renamed (logrotate) or deleted is reopened. If that fails, lines are still written to the renamed
+    file. Lines that cannot be written are dropped, as are lines beyond :data:`MAX_PENDING` bytes; a line with their
+    number replaces them. A partially written line is never continued by another one.
 
-    :ivar lost: lines that were lost since the start.
-    :param path: the file, made with mode 0640 when it is not there; ``-`` is standard output.
-    :param note: makes that line, of how many were lost.
-    :param report: is told, in a sentence, when the file cannot be used as it should, and when it can again. Called
-        in the thread, and by the methods.
+    :ivar lost: number of lines lost since the start.
+    :param path: the file, created with mode 0640 if it does not exist; ``-`` is standard output.
+    :param note: formats the line with the number of lost lines.
+    :param report: called with a sentence when a problem with the file begins or ends; by the thread and by methods.
     """
 
     def __init__(self, path: str, note: Callable[[int], str], report: Callable[[str], None]) -> None:
@@ -44,25 +43,27 @@ class LogFile:
         self._note = note
         self._report = report
         self._name = "the log on standard output" if path == STANDARD_OUTPUT else f"the decision log {path}"
-        # At the beginning of a sentence.
-        self._sentence = f"T{self._name[1:]}"
+        # For the start of a sentence.
+        self._capitalized_name = f"T{self._name[1:]}"
         self._problem = ""
-        # -1: there is none.
+        # File descriptor, -1 if the file is not open.
         self._file = -1
-        # Whether the file ends within a line.
-        self._torn = False
+        # Whether the file ends with an incomplete line.
+        self._incomplete = False
         self._queue: SimpleQueue[tuple[bytes, int] | None] = SimpleQueue()
         self._lock = Lock()
-        self._behind = 0
-        self._untold = 0
-        # Whether the last batch found no room.
-        self._slow = False
+        # Bytes in the queue.
+        self._pending = 0
+        # Lost lines that no line in the file reports yet.
+        self._unreported = 0
+        # Whether the last batch did not fit into the queue.
+        self._full = False
         self._thread = Thread(target=self._run, name="decision log", daemon=True)
 
     def open(self) -> None:
-        """Open the file, and begin to write what is brought.
+        """Open the file and start the thread.
 
-        :raises OSError: when it cannot be opened.
+        :raises OSError: if the file cannot be opened.
         """
         if self._path == STANDARD_OUTPUT:
             self._file = _standard_output()
@@ -71,70 +72,70 @@ class LogFile:
         self._thread.start()
 
     def write(self, batch: bytes) -> None:
-        """Append some lines, soon. Never blocks, never raises."""
+        """Queue lines for the thread. Never blocks, never raises."""
         with self._lock:
-            slow, was_slow = self._behind + len(batch) > MAX_BEHIND, self._slow
-            self._slow = slow
-            if slow:
+            full, was_full = self._pending + len(batch) > MAX_PENDING, self._full
+            self._full = full
+            if full:
                 self._lose(batch.count(b"\n"))
             else:
-                self._behind += len(batch)
-                self._queue.put((batch, self._untold))
-                self._untold = 0
-        if slow and not was_slow:
-            self._report(f"{self._sentence} is not written as fast as lines come: some are lost.")
+                self._pending += len(batch)
+                self._queue.put((batch, self._unreported))
+                self._unreported = 0
+        if full and not was_full:
+            self._report(f"{self._capitalized_name} is too slow: lines are lost.")
 
-    def open_again(self) -> None:
-        """Look now whether the file was moved away, and not with the next lines."""
+    def reopen(self) -> None:
+        """Check now whether the file was renamed, instead of with the next lines."""
         self._queue.put((b"", 0))
 
-    def flush(self, seconds: float) -> float:
-        """Wait until everything is written, for so long at most; returns what is left of that."""
-        while self._behind and seconds > 0:
+    def flush(self, timeout: float) -> float:
+        """Wait until the queue is written, or until the timeout. Return the remaining seconds."""
+        while self._pending and timeout > 0:
             time.sleep(_FLUSH_TICK)
-            seconds -= _FLUSH_TICK
-        return max(0.0, seconds)
+            timeout -= _FLUSH_TICK
+        return max(0.0, timeout)
 
     def close(self) -> None:
-        """Write what waits, and close. Gives up after two seconds."""
+        """Write the queue and close the file, within :data:`CLOSE_SECONDS`."""
         self._queue.put(None)
         self._thread.join(CLOSE_SECONDS)
-        if self._behind:
-            self._report(f"The last {self._behind} bytes of {self._name} were not written in time.")
-        if self._untold:
-            self._report(f"The last {self._untold} lines of {self._name} were lost.")
+        if self._pending:
+            self._report(f"The last {self._pending} bytes of {self._name} were not written in time.")
+        if self._unreported:
+            self._report(f"The last {self._unreported} lines of {self._name} were lost.")
 
     def _lose(self, lines: int) -> None:
         self.lost += lines
-        self._untold += lines
+        self._unreported += lines
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
-            batch, untold = item
-            note = f"{self._note(untold)}\n".encode() if untold else b""
+            batch, unreported = item
+            note = f"{self._note(unreported)}\n".encode() if unreported else b""
             problem = self._follow()
             written, error = self._append(note + batch)
             if error and self._file >= 0:
-                problem = f"{self._sentence} cannot be written: {explain(self._path, error)}."
+                problem = f"{self._capitalized_name} cannot be written: {explain(self._path, error)}."
             with self._lock:
                 if written < len(note):
-                    self._untold += untold
+                    self._unreported += unreported
                 self._lose(batch.count(b"\n", max(0, written - len(note))))
-                self._behind -= len(batch)
-            self._tell(problem)
+                self._pending -= len(batch)
+            self._report_change(problem)
         if self._file >= 0:
             os.close(self._file)
 
-    def _tell(self, problem: str) -> None:
-        """Report what has changed."""
+    def _report_change(self, problem: str) -> None:
+        """Report a problem that is new, or the end of one."""
         if problem != self._problem:
             self._problem = problem
-            self._report(problem or f"{self._sentence} is written again.")
+            self._report(problem or f"{self._capitalized_name} is written again.")
 
     def _follow(self) -> str:
-        """Open the file anew where the one that is open is not there any more.
+        """Reopen the file if it was renamed or deleted.
 
-        :return: why that cannot be done, a sentence; ``""`` where all is well.
+        :return: the problem, in a sentence; ``""`` if there is none.
         """
         if self._path == STANDARD_OUTPUT:
             return ""
@@ -144,19 +145,19 @@ class LogFile:
         try:
             self._open()
         except OSError as error:
-            problem = f"{self._sentence} cannot be opened anew: {explain(self._path, error)}"
+            problem = f"{self._capitalized_name} cannot be reopened: {explain(self._path, error)}"
             if self._file >= 0 and os.fstat(self._file).st_nlink:
-                return f"{problem}. Meanwhile lines go on into the file that was moved away."
+                return f"{problem}. Until then, lines are written to the renamed file."
             self._use(-1)
-            return f"{problem}. Meanwhile lines are lost."
+            return f"{problem}. Until then, lines are lost."
         return ""
 
     def _open(self) -> None:
-        # A pipe that nobody reads would hold up whoever opens it.
+        # Without O_NONBLOCK, opening a pipe without a reader blocks.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         self._use(os.open(self._path, flags, 0o640))
         os.set_blocking(self._file, True)
-        self._torn = _is_torn(self._path)
+        self._incomplete = _ends_with_incomplete_line(self._path)
 
     def _use(self, file: int) -> None:
         if self._file >= 0:
@@ -164,11 +165,11 @@ class LogFile:
         self._file = file
 
     def _append(self, data: bytes) -> tuple[int, OSError | None]:
-        """Write at the end of the file.
+        """Append to the file.
 
-        :return: how many bytes of whole lines were written, and why not all.
+        :return: the number of bytes of complete lines that were written, and the error if not all were.
         """
-        start = b"\n" if self._torn else b""
+        start = b"\n" if self._incomplete else b""
         data = start + data
         done = 0
         try:
@@ -177,15 +178,15 @@ class LogFile:
         except OSError as error:
             whole = data.rfind(b"\n", 0, done) + 1
             if done:
-                self._torn = done > whole and not self._take_back(done - whole)
+                self._incomplete = done > whole and not self._truncate(done - whole)
             return max(0, whole - len(start)), error
-        self._torn = False
+        self._incomplete = False
         return done - len(start), None
 
-    def _take_back(self, size: int) -> bool:
-        """Cut off the end of the file; whether that could be done: not of a pipe, nor of a file for appending alone."""
+    def _truncate(self, size: int) -> bool:
+        """Remove bytes from the end of the file. Return False if that is not possible: a pipe, an append-only file."""
         if self._path == STANDARD_OUTPUT:
-            # Others write there as well.
+            # Other processes may write there too.
             return False
         with suppress(OSError):
             os.ftruncate(self._file, os.fstat(self._file).st_size - size)
@@ -193,13 +194,13 @@ class LogFile:
         return False
 
 
-def goes_nowhere() -> bool:
-    """Whether what is written to standard output is thrown away."""
+def is_standard_output_discarded() -> bool:
+    """Whether standard output is ``/dev/null``."""
     return os.path.samestat(os.fstat(1), os.stat(os.devnull))
 
 
 def _standard_output() -> int:
-    # Where it was closed at the start, its number is by now that of something else.
+    # If standard output was closed at the start, another file may use descriptor 1.
     if sys.__stdout__ is None:
         raise OSError(errno.EBADF, "there is no standard output")
     file = os.dup(1)
@@ -207,8 +208,8 @@ def _standard_output() -> int:
     return file
 
 
-def _is_torn(path: str) -> bool:
-    """Whether a file ends within a line: the process that wrote it was killed, or had no room any more."""
+def _ends_with_incomplete_line(path: str) -> bool:
+    """Whether a file ends with an incomplete line: the writing process was killed, or the disk was full."""
     with suppress(OSError):
         if stat.S_ISREG(os.stat(path).st_mode):
             with open(path, "rb") as file:

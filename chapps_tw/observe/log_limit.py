@@ -1,4 +1,4 @@
-"""Keeping those who send nonsense from filling the log."""
+"""Rate limit for log lines that clients can cause."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any
 
 LINES = 10
 PERIOD = 60.0
-"""So many lines in so many seconds."""
+"""At most ``LINES`` lines in ``PERIOD`` seconds."""
 
 
 class LogLimit:
-    """Logs a few lines of a kind, and counts those that are left out.
+    """Logs a limited number of lines per period, and counts those that it suppresses.
 
     :param warn: logs a line, given as a format and its values.
-    :param seconds: the clock.
+    :param monotonic: monotonic clock.
     """
 
-    def __init__(self, warn: Callable[..., None], seconds: Callable[[], float]) -> None:
+    def __init__(self, warn: Callable[..., None], monotonic: Callable[[], float]) -> None:
         self._warn = warn
-        self._seconds = seconds
-        self._begun = float("-inf")
+        self._monotonic = monotonic
+        self._started = float("-inf")
         self._logged = 0
-        self._left_out = 0
+        self._suppressed = 0
 
     def warn(self, line: str, **values: Any) -> None:
-        """Log a line, unless there were enough lately."""
-        now = self._seconds()
-        if now - self._begun >= PERIOD:
-            if self._left_out:
-                self._warn("{count} lines like the following were left out", count=self._left_out)
-            self._begun, self._logged, self._left_out = now, 0, 0
+        """Log a line, unless the limit of the period is reached."""
+        time = self._monotonic()
+        if time - self._started >= PERIOD:
+            if self._suppressed:
+                self._warn("{count} lines like the following were suppressed", count=self._suppressed)
+            self._started, self._logged, self._suppressed = time, 0, 0
         if self._logged < LINES:
             self._logged += 1
             self._warn(line, **values)
             return
-        if not self._left_out:
-            self._warn("more lines like the last are counted and left out, for {seconds:.0f} s at most", seconds=PERIOD)
-        self._left_out += 1
+        if not self._suppressed:
+            self._warn("more lines like the last are suppressed for up to {seconds:.0f} s", seconds=PERIOD)
+        self._suppressed += 1

@@ -1,4 +1,4 @@
-"""Standard output, for what must not wait for its reader."""
+"""Standard output that never blocks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from chapps_tw.observe.log_file import CLOSE_SECONDS, STANDARD_OUTPUT, LogFile
 
 
 class LogStream(TextIOBase):
-    """In place of ``sys.stdout``, where Twisted writes its log: never blocks, and drops what is too much.
+    """Replaces ``sys.stdout``, to which Twisted writes its log. Never blocks; drops lines when its queue is full.
 
-    :ivar file: writes it, in a thread of its own; the decision log shares it where it goes to standard output.
+    :ivar file: the file with its thread; shared with the decision log if that is written to standard output.
     :param note, report: as for :class:`~chapps_tw.observe.log_file.LogFile`.
     """
 
     def __init__(self, note: Callable[[int], str], report: Callable[[str], None]) -> None:
         self.file = LogFile(STANDARD_OUTPUT, note, report)
-        # Seconds that may be waited; while the service runs nobody waits.
-        self._left = 0.0
+        # Seconds that writes may wait; 0 while the service runs.
+        self._remaining = 0.0
         self._finishing = False
 
     def open(self) -> None:
-        """Begin to write.
+        """Start the thread.
 
-        :raises OSError: when there is no standard output.
+        :raises OSError: if there is no standard output.
         """
         self.file.open()
 
@@ -32,13 +32,13 @@ class LogStream(TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Hand some lines on; after :meth:`finish`, wait until they are written as well."""
+        """Queue lines. After :meth:`finish`, also wait until they are written."""
         self.file.write(text.encode("utf-8", "backslashreplace"))
-        self._left = self.file.flush(self._left)
+        self._remaining = self.file.flush(self._remaining)
         return len(text)
 
     def finish(self) -> None:
-        """Have everything written before the process ends, for which there are two seconds in all."""
+        """Write the queue before the process ends. All later waits share one timeout of :data:`CLOSE_SECONDS`."""
         if not self._finishing:
-            self._finishing, self._left = True, CLOSE_SECONDS
-        self._left = self.file.flush(self._left)
+            self._finishing, self._remaining = True, CLOSE_SECONDS
+        self._remaining = self.file.flush(self._remaining)

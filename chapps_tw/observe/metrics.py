@@ -1,6 +1,6 @@
-"""Every counter and histogram of the service, in one place.
+"""All counters and histograms of the service.
 
-Counting costs a dictionary access; the families of prometheus_client are made when somebody reads.
+Counting costs one dictionary access. The metric families of prometheus_client are created when they are collected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Values = Iterable[tuple[tuple[str, ...], float]]
 
 
 class Histogram:
-    """Seconds, counted by :data:`BUCKETS`."""
+    """A histogram of durations in seconds, with :data:`BUCKETS`."""
 
     __slots__ = ("counts", "total")
 
@@ -47,20 +47,20 @@ class Histogram:
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Upper bounds with how many durations were within each, as Prometheus wants them: cumulated."""
+        """Return the upper bounds with their cumulative counts, as Prometheus expects them."""
         found: list[tuple[str, float]] = []
-        cumulated = 0
+        cumulative = 0
         for bound, count in zip(_BOUNDS, self.counts, strict=True):
-            cumulated += count
-            found.append((bound, cumulated))
+            cumulative += count
+            found.append((bound, cumulative))
         return found
 
 
-class Reading(NamedTuple):
-    """Something that its owner counts, and that is read when it is asked for.
+class CallbackMetric(NamedTuple):
+    """A metric whose values are read by a callback when it is collected.
 
-    :ivar name: without the ``_total`` of a counter.
-    :ivar read: gives the values, each with those of the labels.
+    :ivar name: name of the metric; without ``_total`` for a counter.
+    :ivar read: returns pairs of label values and value.
     """
 
     family: type[CounterMetricFamily | GaugeMetricFamily]
@@ -71,25 +71,25 @@ class Reading(NamedTuple):
 
 
 class Metrics(Collector):
-    """What is counted. One of these in a process.
+    """The metrics of the process.
 
-    :param version: of the program, the number alone.
-    :param seconds: a clock that is never set.
+    :param version: version number of the service.
+    :param monotonic: monotonic clock.
     """
 
-    def __init__(self, version: str, seconds: Callable[[], float]) -> None:
+    def __init__(self, version: str, monotonic: Callable[[], float]) -> None:
         self._version = version
-        self._seconds = seconds
+        self._monotonic = monotonic
         self._decisions: defaultdict[tuple[str, str, str, str, str], int] = defaultdict(int)
         self._answers: defaultdict[tuple[str, ...], Histogram] = defaultdict(Histogram)
         self._calls: defaultdict[tuple[str, ...], Histogram] = defaultdict(Histogram)
-        self._readings: list[Reading] = []
+        self._callbacks: list[CallbackMetric] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
     def answered(self, listener: str, decisions: Iterable[Decision], seconds: float) -> None:
-        """Count what the policies of a listener decided, and how long the answer took."""
+        """Count the decisions of a listener and the duration of its answer in seconds."""
         counts = self._decisions
         for decision in decisions:
             shadow = "shadow" if decision.shadow else "enforce"
@@ -97,50 +97,50 @@ class Metrics(Collector):
         self._answers[listener,].observe(seconds)
 
     def calls(self, part: str, operation: str) -> Histogram:
-        """Where the durations of one kind of call are counted."""
+        """Return the histogram of the durations of a call."""
         return self._calls[part, operation]
 
-    def watch(self, part: str, operation: str) -> Callable[[T], T]:
-        """Begin to time a call. What this returns ends that, and hands on whatever it is given."""
-        observe, seconds = self._calls[part, operation].observe, self._seconds
-        began = seconds()
+    def timer(self, part: str, operation: str) -> Callable[[T], T]:
+        """Start timing a call. The returned function ends it, and returns its argument."""
+        observe, monotonic = self._calls[part, operation].observe, self._monotonic
+        started = monotonic()
 
         def end(outcome: T) -> T:
-            observe(seconds() - began)
+            observe(monotonic() - started)
             return outcome
 
         return end
 
     def add_gauge(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Values]) -> None:
-        """Show something that goes up and down."""
-        self._readings.append(Reading(GaugeMetricFamily, name, help, labels, read))
+        """Add a gauge whose values are read by a callback."""
+        self._callbacks.append(CallbackMetric(GaugeMetricFamily, name, help, labels, read))
 
     def add_counter(self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Values]) -> None:
-        """Show something that only grows; ``_total`` is added to its name."""
-        self._readings.append(Reading(CounterMetricFamily, name, help, labels, read))
+        """Add a counter whose values are read by a callback; ``_total`` is appended to its name."""
+        self._callbacks.append(CallbackMetric(CounterMetricFamily, name, help, labels, read))
 
     def text(self) -> bytes:
-        """Everything, in the Prometheus text format."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """The metric families (for prometheus_client)."""
+        """Yield the metric families, for prometheus_client."""
         yield InfoMetricFamily("chapps_build", "Version of the service.", {"version": self._version})
         labels = ("listener", "policy", "action", "reason", "mode")
-        decisions = CounterMetricFamily("chapps_decisions", "What the policies decided.", labels=labels)
+        decisions = CounterMetricFamily("chapps_decisions", "Decisions of the policies.", labels=labels)
         for key, count in self._decisions.items():
             decisions.add_metric(key, count)
         yield decisions
         yield _histograms("chapps_answer_seconds", "Time from a request to its answer.", ("listener",), self._answers)
         yield _histograms(
             "chapps_call_seconds",
-            "Time of calls to the state store, the database and DNS. Calls to SQLite share a commit.",
+            "Duration of calls to the state store, the database and DNS. Calls to SQLite share a commit.",
             ("part", "operation"),
             self._calls,
         )
-        for reading in self._readings:
-            family = reading.family(reading.name, reading.help, labels=reading.labels)
-            for values, value in reading.read():
+        for metric in self._callbacks:
+            family = metric.family(metric.name, metric.help, labels=metric.labels)
+            for values, value in metric.read():
                 family.add_metric(values, value)
             yield family
 

@@ -1,18 +1,18 @@
-"""Timing calls where there is no clock."""
+"""Timing of calls in parts that have no clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-Watch: TypeAlias = Callable[[str], Callable[[Any], Any]]
-"""Begins to time an operation. What it returns is called with the outcome, ends that, and hands the outcome on."""
+Timer: TypeAlias = Callable[[str], Callable[[Any], Any]]
+"""Starts timing an operation. The returned function is called with the outcome, stops the timer, and returns it."""
 
 
-def unwatched(operation: str) -> Callable[[Any], Any]:
-    """A :data:`Watch` that times nothing."""
-    return _hand_on
+def no_timer(operation: str) -> Callable[[Any], Any]:
+    """A :data:`Timer` that does nothing."""
+    return _identity
 
 
-def _hand_on(outcome: Any) -> Any:
+def _identity(outcome: Any) -> Any:
     return outcome

@@ -1,9 +1,9 @@
-"""The policies: one file, one class, one question each.
+"""The policies: one file and one class each.
 
-A policy is a class with a ``name``, a coroutine ``decide`` that answers a request, and a coroutine
-``explain`` that answers the same and changes nothing. Its declaration is ``SPEC``.
+A policy is a class with a ``name``, a coroutine ``decide`` that decides about a request, and a coroutine
+``explain`` that returns the same decision and changes nothing. Its declaration is ``SPEC``.
 """
 
-# How long it is remembered that a user is not there, or has no quota; seconds. Short, since users are also made in the
-# database directly.
+# Seconds that an unknown user, or a user without a quota, is cached. Short, because users may also be created directly
+# in the database.
 UNKNOWN_TTL = 60.0

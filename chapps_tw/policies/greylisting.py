@@ -1,4 +1,4 @@
-"""Greylisting: has this client come back with this message?"""
+"""Greylisting (RFC 6647): has this client retried this message?"""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, Patience
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
-from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.request import PolicyRequest
-from chapps_tw.policies.inbound import domain_of, mail_address, network_reader
+from chapps_tw.policies.inbound import cached_client_network, domain_of, mail_address
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
 
-# At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
+# At DATA and END-OF-MESSAGE, a request has a recipient only if exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 
-# Bytes for the recipients that came before.
-_ROOM = 8 << 20
+# Size of the cache of recipients, in bytes.
+_CACHE_BYTES = 8 << 20
 
 _REASONS = {
     Outcome.NOT_GREYLISTED: Reason.NOT_GREYLISTED,
@@ -35,11 +35,11 @@ _REASONS = {
 
 
 class Recipient(NamedTuple):
-    """What greylisting takes from the address of a recipient.
+    """A parsed recipient.
 
-    :ivar address: in the form that is compared and stored.
-    :ivar domain: the one whose flag counts, ``""`` when there is none.
-    :ivar exempt: whether its mail is let through.
+    :ivar address: its normal form, which is compared and stored.
+    :ivar domain: the domain whose flag applies, ``""`` if there is none.
+    :ivar exempt: whether ``exempt_recipients`` contains it.
     """
 
     address: str
@@ -48,11 +48,11 @@ class Recipient(NamedTuple):
 
 
 class GreylistingPolicy:
-    """Defers what it has not met before; who comes back after a while passes (RFC 6647).
+    """Defers the first delivery attempt of a client, sender and recipient; a later retry passes (RFC 6647).
 
-    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
-    :ivar looks: how often the book's copy in the state was looked for.
-    :ivar misses: how often it was not there.
+    :param due: whether to compare a cached value with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
+    :ivar looks: cache lookups.
+    :ivar misses: cache misses.
     """
 
     name = "GreylistingPolicy"
@@ -65,22 +65,22 @@ class GreylistingPolicy:
         self._state = state
         self._book = book
         self._due = due
-        self._recipient = Answers(self._read_recipient, _ROOM).__getitem__
+        self._recipient = Memoized(self._read_recipient, _CACHE_BYTES).__getitem__
         self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
-        self._network_of = network_reader(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
+        self._network_of = cached_client_network(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
         self.looks = self.misses = 0
 
     def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """Meet a message to one recipient.
+        """Decide about a message to one recipient.
 
-        :param earlier: where one of them asks for greylisting, the domain's flag does not matter;
-            a domain that one names is another name of the client.
-        :raises StateUnavailable, BookUnavailable: when they cannot be asked.
+        :param earlier: decisions of earlier policies. If one requests greylisting, the domain's flag is ignored.
+            A ``client`` of one is another name of the client.
+        :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
         return self._judge(request, earlier, self._state.meet, self._due)
 
     def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """What :meth:`decide` would answer, remembering nothing. Raises the same."""
+        """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._judge(request, earlier, self._state.peek_meet, never)
 
     async def _judge(
@@ -114,37 +114,37 @@ class GreylistingPolicy:
 
     def _read_recipient(self, text: str) -> Recipient:
         exempt, address = self._settings.exempt_recipients, mail_address(text)
-        # Postmaster needs no domain (RFC 5321, section 4.5.1).
+        # "postmaster" without a domain is valid (RFC 5321, section 4.5.1).
         is_exempt = f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
         return Recipient(address, domain_of(text), is_exempt)
 
     def _meeting(
         self, attributes: Mapping[str, str], recipient: Recipient, earlier: Sequence[Decision]
     ) -> tuple[Meeting, str]:
-        """What is met; and in words under which name, and who asked for it."""
-        client, spf_domain, named_by, asks = self._network_of(attributes.get("client_address", "")), "", "", None
+        """Return the delivery attempt, and for the log the client's name and the policy that requests greylisting."""
+        client, spf_domain, named_by, requester = self._network_of(attributes.get("client_address", "")), "", "", None
         for decision in earlier:
-            if asks is None and decision.greylist:
-                asks = decision
+            if requester is None and decision.greylist:
+                requester = decision
             if not spf_domain and decision.client and self._settings.spf_identity:
                 spf_domain, named_by = decision.client, f", by {decision.policy}"
         detail = f"client {spf_domain or client}{named_by}"
-        if asks is not None:
-            why = f"{asks.reason}: {asks.detail}" if asks.detail else asks.reason
-            detail = f"{detail}; asked for by {asks.policy} ({why})"
+        if requester is not None:
+            why = f"{requester.reason}: {requester.detail}" if requester.detail else requester.reason
+            detail = f"{detail}; asked for by {requester.policy} ({why})"
         meeting = Meeting(
             client,
             mail_address(attributes.get("sender", "")),
             recipient.address,
             recipient.domain,
             attributes.get("instance", ""),
-            asks is not None,
+            requester is not None,
             spf_domain,
         )
         return meeting, detail
 
     async def _compare(self, meeting: Meeting) -> None:
-        """Drop the copy of a domain's flag where the book says something else by now; it goes on without the book."""
+        """Delete a cached flag that differs from the book. If the book is unavailable, the flag stays cached."""
         met = await self._state.peek_meet(meeting, self._patience)
         if met.outcome is Outcome.MISSING:
             return
@@ -174,9 +174,9 @@ Text = Callable[[PolicyRequest, int], str]
 
 
 def _text(template: str) -> Text:
-    """What fills a message in, for a request that has to wait so many seconds."""
+    """Return a function that fills in a template, given a request and the seconds to wait."""
     if "{sender}" not in template and "{recipient}" not in template:
-        # There are as many as waits, which are told in whole seconds.
+        # Waits are whole seconds, so there are few different texts.
         by_wait = lru_cache(1024)(lambda wait: fill(template, _wait(wait)))
         return lambda _, wait: by_wait(wait)
     return lambda request, wait: fill(
@@ -189,7 +189,7 @@ def _wait(seconds: int) -> dict[str, object]:
 
 
 def patience(settings: Settings) -> Patience:
-    """How greylisting waits, by the settings."""
+    """Return the greylisting rules of the settings."""
     grl = settings.grl
     return Patience(grl.minimum_deferral, grl.retry_window, grl.pass_ttl, grl.tally_ttl, grl.whitelist_threshold)
 

@@ -1,4 +1,4 @@
-"""Inbound requests: whom the mail is for, and who brings it."""
+"""Inbound requests: recipient domain, normal addresses, client network."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import partial
 from ipaddress import ip_network
 
 from chapps_tw.mail.addresses import normal_domain, normal_name
-from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.network import client_address
 
-# Bytes for the clients that came before.
-_ROOM = 8 << 20
+# Size of the cache of clients, in bytes.
+_CACHE_BYTES = 8 << 20
 
 _MAX_UNREADABLE_ADDRESS = 64
 _UNKNOWN = "unknown"
@@ -21,29 +21,29 @@ _UNPRINTABLE = re.compile(r"[^!-~]")
 
 
 def domain_of(address: str) -> str:
-    """The domain of a mail address as lower-case A-labels; ``""`` when there is none.
+    """Return the domain of a mail address as lower-case A-labels, ``""`` if it has none.
 
-    It is what stands after the last ``@``: Postfix hands addresses over without their quotes.
+    The domain is what follows the last ``@``: Postfix sends addresses unquoted.
     """
     _, at, domain = address.rpartition("@")
     return normal_domain(domain) if at else ""
 
 
 def mail_address(text: str) -> str:
-    """An address in the form that greylisting compares and stores.
+    """Return an address in the form that greylisting compares and stores.
 
-    All of it is lower case, whatever ``fold_case``: a sender that changes the case of a local part between two
-    attempts is the same sender. Every VERP or BATV variation is a sender of its own. Bytes that are no UTF-8
-    become escapes, so that every store takes them.
+    Always in lower case, whatever ``fold_case``: an address whose case changes between two attempts is the same
+    sender. Each VERP or BATV variation is a different sender. Bytes that are not UTF-8 are escaped, so that every
+    store accepts them.
     """
     text = normal_name(text)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def client_network(text: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
-    """The network that an address is in, as ``192.0.2.0/24`` or ``2001:db8::/64``.
+    """Return the network of a client address, such as ``192.0.2.0/24`` or ``2001:db8::/64``.
 
-    :returns: for what is no address, that text, in printable ASCII and shortened.
+    :returns: for an invalid address, the text itself as printable ASCII, truncated.
     """
     address = client_address(text)
     if address is None:
@@ -52,6 +52,6 @@ def client_network(text: str, ipv4_prefix: int, ipv6_prefix: int) -> str:
     return str(ip_network((address, prefix), strict=False))
 
 
-def network_reader(ipv4_prefix: int, ipv6_prefix: int) -> Callable[[str], str]:
-    """:func:`client_network` for these prefixes, which remembers the clients that came before."""
-    return Answers(partial(client_network, ipv4_prefix=ipv4_prefix, ipv6_prefix=ipv6_prefix), _ROOM).__getitem__
+def cached_client_network(ipv4_prefix: int, ipv6_prefix: int) -> Callable[[str], str]:
+    """Return :func:`client_network` for these prefixes, with a cache."""
+    return Memoized(partial(client_network, ipv4_prefix=ipv4_prefix, ipv6_prefix=ipv6_prefix), _CACHE_BYTES).__getitem__

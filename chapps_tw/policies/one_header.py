@@ -1,4 +1,4 @@
-"""One header for a message, however many recipients it has."""
+"""Adds a header once per message, not once per recipient."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import Decision
 from chapps_tw.mail.request import PolicyRequest
 
-# A transaction does not last longer; Postfix closes a session after 1000 s.
+# Longer than any transaction; Postfix closes a session after 1000 s.
 _TTL = 3600.0
 
 
 async def one_header(state: LiveState, request: PolicyRequest, decision: Decision) -> Decision:
-    """Last word on a decision that is about to be the listener's answer.
+    """Replace PREPEND by DUNNO if the message already has the policy's header.
 
-    Postfix adds a header each time it is answered. Only here is it known that the answer is not
-    replaced by a later policy's, which would lose the header for all the other recipients.
+    Postfix adds a header for each PREPEND it receives. This runs on the final decision of the listener: a PREPEND
+    that a later policy overrides must not count, or the header would be lost for all other recipients.
 
-    :returns: the decision; or it as DUNNO, where the message has the policy's header already.
-    :raises StateUnavailable: when that cannot be asked.
+    :raises StateUnavailable: if the live state is unavailable.
     """
     instance = request.get("instance")
     if not instance or decision.verb != "PREPEND":

@@ -1,4 +1,4 @@
-"""Asks the policies of one listener, in order."""
+"""Runs the policies of one listener, in order."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ PASS = "DUNNO"
 
 
 class Policy(Protocol):
-    """One question about a request."""
+    """Decides about requests."""
 
     name: str
 
     async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
-        """Answer a request, given the decisions of the policies before this one."""
+        """Decide about a request, given the decisions of the earlier policies."""
 
     async def explain(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
-        """Answer the same, and change nothing."""
+        """Return the same decision, and change nothing."""
 
 
 class PolicySlot(NamedTuple):
-    """A policy at a listener.
+    """A policy of a listener.
 
-    :ivar shadow: it decides, but what it decides does not count.
-    :ivar accept_on_failure: when it cannot decide, the mail passes; else it is deferred.
-    :ivar inbound: it is not asked about clients that are exempt.
+    :ivar shadow: whether it is in shadow mode: its decisions are logged but have no effect.
+    :ivar accept_on_failure: whether mail passes if the policy fails; otherwise it is deferred.
+    :ivar inbound: whether it is skipped for exempt clients.
     """
 
     policy: Policy
@@ -41,10 +41,10 @@ class PolicySlot(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a listener answers.
+    """The answer of a listener.
 
-    :ivar decision: the one that is sent.
-    :ivar decisions: of every policy that was asked, in order.
+    :ivar decision: the decision that is sent.
+    :ivar decisions: those of all policies that ran, in order.
     """
 
     decision: Decision
@@ -57,10 +57,11 @@ Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 class Pipeline:
     """The policies of one listener.
 
-    :param exempted: gives the decision that stands for those of the inbound policies; ``None`` where they are asked.
-    :param failed: told of every exception that a policy did not foresee, with the policy's name.
-    :param timeout: the exception that a policy sees when its time is up.
-    :param settle: runs on accepting answers other than DUNNO; what it returns is the answer.
+    :param exempted: returns the decision that replaces those of the inbound policies; ``None`` if the client is not
+        exempt.
+    :param failed: called with the policy's name and every unexpected exception.
+    :param timeout: the exception that a policy raises on timeout.
+    :param settle: runs on accepting answers other than DUNNO, and returns the final answer.
     """
 
     def __init__(
@@ -83,19 +84,18 @@ class Pipeline:
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """The names of the policies, in the order they are asked."""
+        """Names of the policies, in order."""
         return tuple(slot.policy.name for slot in self._slots)
 
     @property
     def inbound(self) -> bool:
-        """Whether all of the policies are for mail from the world."""
+        """Whether all policies are inbound."""
         return not self._outbound
 
     async def decide(self, request: OutboundPPR) -> Answer:
-        """Answer a request. Never raises: a policy that fails is answered for by its ``on_failure``.
+        """Answer a request. Never raises: if a policy fails, its ``on_failure`` applies.
 
-        The first decision that stops the mail is the answer; of the others, the last that is not
-        DUNNO.
+        The answer is the first decision that stops the mail; otherwise the last one other than DUNNO.
         """
         decisions: list[Decision] = []
         answer = answering = None
@@ -123,23 +123,23 @@ class Pipeline:
         return Answer(answer, decisions)
 
     async def explain(self, request: OutboundPPR) -> Answer:
-        """What would be answered now, and what every policy would, also after one that stops the mail.
+        """Return what :meth:`decide` would answer, with the decisions of all policies, even after one stops the mail.
 
-        Changes nothing, and does not run ``settle``, which may use something up.
+        Changes nothing. Does not run ``settle``, which may change the live state.
         """
         decisions: list[Decision] = []
         for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
                 decision = await slot.policy.explain(request, decisions)
                 if not isinstance(decision, Decision):
-                    raise TypeError(f"it explained with {decision!r:.80}, which is no Decision")
+                    raise TypeError(f"explain() returned {decision!r:.80}, which is not a Decision")
             except Exception as error:
                 decision = self._failure(slot, error)
             decisions.append(_shadowed(decision) if slot.shadow else decision)
         return Answer(_sent(decisions), decisions)
 
     def unreadable(self, why: str) -> Decision:
-        """The answer to something that is no policy request."""
+        """Return the answer to an invalid policy request."""
         first = self._slots[0]
         action = PASS if first.accept_on_failure or first.shadow else DEFER
         return Decision(action, Reason.REQUEST_UNREADABLE, first.policy.name, detail=why)
@@ -166,14 +166,14 @@ class Pipeline:
 
 
 def _sent(decisions: Sequence[Decision]) -> Decision:
-    """Of what all policies answer, the one that is sent."""
+    """Select the decision that is sent."""
     stopping = (decision for decision in decisions if decision.stops)
     telling = (decision for decision in reversed(decisions) if decision.action != PASS)
     return next(stopping, None) or next(telling, decisions[-1])
 
 
 def _shadowed(decision: Decision) -> Decision:
-    """A decision without its consequences."""
+    """Return a decision in shadow mode, without effect."""
     shadow = "" if decision.action == PASS else decision.action
     detail = f"{decision.detail}; would ask for greylisting" if decision.greylist else decision.detail
     return decision._replace(action=PASS, shadow=shadow, detail=detail, greylist=False, client="")

@@ -1,4 +1,4 @@
-"""Outbound quota: has this user sent too much?"""
+"""Outbound quota: may this user send more?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chapps_tw.policies import UNKNOWN_TTL
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
 
-# Only here does a message have an instance that its count can hang on (SMTPD_POLICY_README).
+# Only at these stages a message has an instance, by which it is counted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 
 _REASONS = {
@@ -31,11 +31,11 @@ _REASONS = {
 
 
 class OutboundQuotaPolicy:
-    """Lets a user send a number of transmissions in a rolling interval.
+    """Limits the transmissions of a user in a rolling interval.
 
-    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
-    :ivar looks: how often the book's copy in the state was looked for.
-    :ivar misses: how often it was not there.
+    :param due: whether to compare a cached value with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
+    :ivar looks: cache lookups.
+    :ivar misses: cache misses.
     """
 
     name = "OutboundQuotaPolicy"
@@ -54,7 +54,7 @@ class OutboundQuotaPolicy:
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Count a request against its user's quota.
 
-        :raises StateUnavailable, BookUnavailable: when they cannot be asked.
+        :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
         return self._judge(request, self._state.spend, self._due)
 

@@ -1,4 +1,4 @@
-"""When a copy of what the book says is compared with the book again."""
+"""When to compare cached values with the policy book."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from collections.abc import Callable, Hashable
 
 from chapps_tw.mail.memo import Memo
 
-# Bytes for the keys of copies that were compared.
-_ROOM = 24 << 20
+# Size of the cache of compared keys, in bytes.
+_CACHE_BYTES = 24 << 20
 
 
 class Refresh:
-    """Says, once a period for each copy, that it is to be compared.
+    """Schedules one comparison per period for each cached value.
 
-    So a change that was made in the database by hand is in force after a period, and a copy goes on for as long as
-    the state keeps it where the book cannot be asked.
+    A change made directly in the database thus takes effect within a period. While the book is unavailable, cached
+    values stay valid until they expire.
 
     :param period: seconds.
-    :param seconds: the clock.
+    :param monotonic: monotonic clock.
     """
 
-    def __init__(self, period: float, seconds: Callable[[], float]) -> None:
+    def __init__(self, period: float, monotonic: Callable[[], float]) -> None:
         self._period = period
-        self._seconds = seconds
-        self._due: Memo[Hashable, float] = Memo(_ROOM)
+        self._monotonic = monotonic
+        self._due: Memo[Hashable, float] = Memo(_CACHE_BYTES)
 
     def is_due(self, key: Hashable) -> bool:
-        """Whether a copy is to be compared now. Whoever asks next is told that it is not."""
-        now = self._seconds()
-        if now < self._due.get(key, now):
+        """Whether to compare a cached value now. True once per period and key."""
+        time = self._monotonic()
+        if time < self._due.get(key, time):
             return False
-        self._due.keep(key, now + self._period)
+        self._due.keep(key, time + self._period)
         return True
 
     def forget(self) -> None:
-        """Have every copy be compared when it is next wanted."""
+        """Make every cached value due when it is next used."""
         self._due.clear()
 
 
 def never(_key: Hashable) -> bool:
-    """In place of :meth:`Refresh.is_due`: copies hold for as long as the state keeps them."""
+    """Replacement for :meth:`Refresh.is_due` that never compares: cached values stay until they expire."""
     return False

@@ -68,7 +68,7 @@ def installed() -> Registry:
 
 
 def registry_of(points: Iterable[EntryPoint]) -> Registry:
-    """The built-in policies, and those of the entry points.
+    """Return the built-in policies and those of the entry points.
 
     :raises ConfigError: as :func:`installed`.
     """
@@ -94,7 +94,7 @@ def _load(point: EntryPoint) -> PolicySpec:
     except (Exception, SystemExit) as error:
         raise SpecError(f"cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(found, PolicySpec):
-        raise SpecError(f"must name a PolicySpec, which {found!r:.80} is not")
+        raise SpecError(f"must name a PolicySpec, not {found!r:.80}")
     return found
 
 

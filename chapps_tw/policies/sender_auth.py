@@ -12,7 +12,7 @@ from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
 from chapps_tw.interfaces.state import LiveState, Verdict
 from chapps_tw.mail.addresses import split_address, without_extension
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
-from chapps_tw.mail.memo import Answers
+from chapps_tw.mail.memo import Memoized
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
 from chapps_tw.policies.refresh import never
@@ -20,19 +20,19 @@ from chapps_tw.policies.spec import Direction, PolicySpec
 
 SPACE = "sda"
 
-# Bytes for the names of senders that came before.
-_ROOM = 8 << 20
+# Size of the cache of senders, in bytes.
+_CACHE_BYTES = 8 << 20
 
-# Before MAIL FROM there is no sender to judge; VRFY and ETRN carry none (SMTPD_POLICY_README).
+# There is no sender before MAIL FROM, nor in VRFY and ETRN (SMTPD_POLICY_README).
 STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
 
 
 class SenderDomainAuthPolicy:
-    """Lets a user send from the domains and the addresses that are linked to the user.
+    """Allows a user to send from the linked domains and addresses.
 
-    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
-    :ivar looks: how often the book's copy in the state was looked for.
-    :ivar misses: how often it was not there.
+    :param due: whether to compare a cached value with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
+    :ivar looks: cache lookups.
+    :ivar misses: cache misses.
     """
 
     name = "SenderDomainAuthPolicy"
@@ -42,21 +42,21 @@ class SenderDomainAuthPolicy:
     ) -> None:
         self._settings = settings.sda
         self._no_user = settings.chapps.no_user_key_response
-        self._names_of = names_reader(settings)
+        self._names_of = sender_names(settings)
         self._state = state
         self._book = book
         self._due = due
         self.looks = self.misses = 0
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """Judge the sender of a request.
+        """Decide about the sender of a request.
 
-        :raises StateUnavailable, BookUnavailable: when they cannot be asked.
+        :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
         return self._judge(request, keep=True)
 
     def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """What :meth:`decide` would answer, keeping nothing. Raises the same."""
+        """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._judge(request, keep=False)
 
     async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
@@ -90,17 +90,17 @@ class SenderDomainAuthPolicy:
         return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, detail)
 
     async def _compare(self, user: str, names: Sequence[str]) -> None:
-        """Drop the copies of verdicts where the book says something else by now; they go on without the book."""
-        copies = [verdict.allowed for verdict in await self._state.verdicts(SPACE, user, names)]
-        if not any(copy is not None for copy in copies):
+        """Delete cached verdicts that differ from the book. If the book is unavailable, they stay cached."""
+        cached = [verdict.allowed for verdict in await self._state.verdicts(SPACE, user, names)]
+        if not any(each is not None for each in cached):
             return
         with suppress(BookUnavailable):
             _, allowed = await self._ask(user, names)
-            if any(copy not in (None, said) for copy, said in zip(copies, allowed, strict=True)):
+            if any(each not in (None, current) for each, current in zip(cached, allowed, strict=True)):
                 await self._state.drop_verdicts(SPACE, user, names)
 
     async def _ask(self, user: str, names: Sequence[str]) -> tuple[bool, Sequence[bool]]:
-        """Whether the book knows a user, and whether each name is linked to it."""
+        """Return whether the book contains a user, and whether each name is linked to it."""
         domain, email, base = (*names, "", "")[:3]
         grant = await self._book.senders_of(user, domain, email, base)
         return grant.known, (grant.domain, grant.email, grant.base)[: len(names)]
@@ -108,10 +108,10 @@ class SenderDomainAuthPolicy:
     async def _look_up(
         self, user: str, names: Sequence[str], before: Sequence[Verdict], keep: bool
     ) -> tuple[Sequence[bool], str]:
-        """Ask the book about the names of a sender, and keep what it says for the next time.
+        """Look up the names of a sender in the book, and cache the verdicts if ``keep``.
 
-        :param before: what the state said of each name.
-        :returns: whether each is linked; and what else the book says, which is not kept.
+        :param before: the answer of the live state for each name.
+        :returns: whether each name is linked, and a detail for the log, which is not cached.
         """
         self.misses += 1
         known, allowed = await self._ask(user, names)
@@ -132,11 +132,11 @@ class SenderDomainAuthPolicy:
         return Decision(text, reason, self.name, detail=detail, source=source)
 
 
-def names_reader(settings: Settings) -> Callable[[str], tuple[str, ...]]:
-    """What finds the names that a sender may be authorized by, each in its normal form.
+def sender_names(settings: Settings) -> Callable[[str], tuple[str, ...]]:
+    """Return a function that finds the names by which a sender may be authorized, in normal form.
 
-    It returns the domain; then the address, where one like it can be in the book; then the address that this is
-    a sub-address of. None of them for a sender without a domain.
+    It returns the domain; the address, if the book may contain it; and the address without its extension, if it has
+    one. It returns nothing for a sender without a domain.
     """
     fold_case, separators = settings.chapps.fold_case, settings.sda.subaddress_separators
 
@@ -144,7 +144,7 @@ def names_reader(settings: Settings) -> Callable[[str], tuple[str, ...]]:
         email, domain = split_address(sender, fold_case)
         return tuple(filter(None, (domain, email, without_extension(email, separators))))
 
-    return Answers(names_of, _ROOM).__getitem__
+    return Memoized(names_of, _CACHE_BYTES).__getitem__
 
 
 def _user_of(request: OutboundPPR) -> str:

@@ -16,7 +16,7 @@ from chapps_tw.policies.refresh import never
 
 
 class Direction(Enum):
-    """Whether a policy judges mail from users or mail from the world.
+    """Whether a policy decides about mail from users or mail from the Internet.
 
     An inbound policy is skipped for authenticated clients and for those that the configuration exempts.
     """

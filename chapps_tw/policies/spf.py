@@ -1,4 +1,4 @@
-"""SPF: may this client send mail of this domain?"""
+"""SPF (RFC 7208): may this client send mail for this domain?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chapps_tw.policies.spec import Direction, PolicySpec
 SPACE = "spf"
 FLAG = "check_spf"
 
-# At the later two there is a recipient only when exactly one was accepted (SMTPD_POLICY_README).
+# At DATA and END-OF-MESSAGE, a request has a recipient only if exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 
 _PASS_ON = "DUNNO"
@@ -37,10 +37,10 @@ _REASONS = {
 
 
 class Identities(NamedTuple):
-    """What SPF is checked for, as Postfix tells it.
+    """The arguments of an SPF check, as Postfix sends them.
 
-    :ivar client: its address.
-    :ivar sender: of MAIL FROM, ``""`` is the null sender.
+    :ivar client: IP address of the client.
+    :ivar sender: the MAIL FROM address, ``""`` is the null sender.
     """
 
     client: str
@@ -49,13 +49,13 @@ class Identities(NamedTuple):
 
 
 class SPFEnforcementPolicy:
-    """Checks SPF (RFC 7208), and for domains that want it acts on the result.
+    """Checks SPF, and enforces the result for domains with the flag ``check_spf``.
 
     :param check: takes client address, HELO name and MAIL FROM.
     :param receiver: name of this host, for the header.
-    :param due: whether a copy is to be compared with the book: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
-    :ivar looks: how often the book's copy in the state was looked for.
-    :ivar misses: how often it was not there.
+    :param due: whether to compare a cached value with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
+    :ivar looks: cache lookups.
+    :ivar misses: cache misses.
     """
 
     name = "SPFEnforcementPolicy"
@@ -79,17 +79,16 @@ class SPFEnforcementPolicy:
         self.looks = self.misses = 0
 
     def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """Check the sender of a message to one recipient.
+        """Decide about a message to one recipient.
 
-        A header is answered for each recipient; :func:`~chapps_tw.policies.one_header.one_header` sees to it that
-        the message has one.
+        Returns a header for each recipient; :func:`~chapps_tw.policies.one_header.one_header` keeps one per message.
 
-        :raises StateUnavailable, BookUnavailable: when they cannot be asked.
+        :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
         return self._judge(request, keep=True)
 
     def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """What :meth:`decide` would answer, keeping nothing. Raises the same."""
+        """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._judge(request, keep=False)
 
     async def _judge(self, request: PolicyRequest, keep: bool) -> Decision:
@@ -114,7 +113,7 @@ class SPFEnforcementPolicy:
         return self._decision(found, identities, stage, enforced, source)
 
     async def _compare(self, domain: str) -> None:
-        """Drop the copy of a domain's flag where the book says something else by now; it goes on without the book."""
+        """Delete a cached flag that differs from the book. If the book is unavailable, the flag stays cached."""
         [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
         if cached.allowed is None:
             return
@@ -123,7 +122,7 @@ class SPFEnforcementPolicy:
                 await self._state.drop_verdicts(SPACE, domain, (FLAG,))
 
     async def _look_up(self, domain: str, token: str, keep: bool) -> bool:
-        """Ask the book, and keep what it says for the next time."""
+        """Look up the flag of a domain in the book, and cache it if ``keep``."""
         self.misses += 1
         flags = await self._book.flags_of(domain)
         if keep:
@@ -137,7 +136,7 @@ class SPFEnforcementPolicy:
         if greylist or wanted == "prepend":
             action = self._header(found, identities, stage)
         elif wanted in ("dunno", "okay"):
-            # OK would let the mail past reject_unauth_destination, where that comes later.
+            # OK would bypass a later reject_unauth_destination.
             action = _PASS_ON
         else:
             action = fill(wanted, {"reason": reason(found, identities.client)})
@@ -147,20 +146,20 @@ class SPFEnforcementPolicy:
             self.name,
             detail=_detail(found),
             greylist=greylist,
-            # Each host of a pool has a HELO name of its own: only MAIL FROM names a client that several may be.
+            # The hosts of a pool differ in their HELO names: only the MAIL FROM domain identifies the pool.
             client=found.domain if found.result == "pass" and found.identity == "mailfrom" else "",
             source=source,
         )
 
     def _header(self, found: SpfResult, identities: Identities, stage: str) -> str:
-        # Postfix takes no header at the end of the message.
+        # Postfix does not accept PREPEND at END-OF-MESSAGE.
         if stage == "END-OF-MESSAGE":
             return _PASS_ON
         return "PREPEND " + received_spf(found, *identities, self._receiver)
 
 
 def reason(found: SpfResult, client: str) -> str:
-    """Why, for the sender: what the domain's owner says about it, else in our words."""
+    """Return the reason for the sender: the domain's explanation string, or the result in words."""
     domain = found.domain or "the sender"
     if found.explanation:
         return f"{domain} explains: {found.explanation}"
@@ -170,13 +169,13 @@ def reason(found: SpfResult, client: str) -> str:
 
 
 def _detail(found: SpfResult) -> str:
-    """What was found, for the log: with the name servers, which are no sender's business."""
+    """Describe the result for the log, with the name servers, which the sender must not see."""
     said = [found.identity, found.domain, found.mechanism or found.problem, found.asked and f"({found.asked})"]
     return " ".join([each for each in said if each])
 
 
 def actions(options: PostfixSPFActions) -> Mapping[str, str]:
-    """The configured action for each result of RFC 7208, section 2.6."""
+    """Return the configured action for each result (RFC 7208, section 2.6)."""
     return {
         "pass": options.passing,
         "fail": options.fail,

@@ -33,28 +33,28 @@ def require_shape(spec: PolicySpec) -> None:
 
 def _of_section(kind: object) -> Iterator[str]:
     if not isinstance(kind, type) or not issubclass(kind, PolicySection) or not _is_frozen(kind):
-        yield f"its section must be a frozen dataclass that inherits PolicySection, which {kind!r:.80} is not"
+        yield f"its section must be a frozen dataclass that inherits PolicySection, not {kind!r:.80}"
         return
     name = getattr(kind, "section", None)
     if not isinstance(name, str) or not _SECTION.fullmatch(name):
-        yield f"the name of its section must be of letters and digits, which {name!r:.80} is not"
+        yield f"the name of its section must consist of letters and digits, not {name!r:.80}"
         return
     # A parser or a check may raise anything.
     try:
         contradictions = list(kind().contradictions())
     except Exception as error:
-        yield f"the defaults of its section [{name}] cannot be used: {error}"
+        yield f"the defaults of its section [{name}] are invalid: {error}"
     else:
         for each in contradictions:
-            yield f"the defaults of its section [{name}] contradict each other: {each!r:.200}"
+            yield f"the defaults of its section [{name}] conflict with each other: {each!r:.200}"
     yield from _of_options(kind, name)
 
 
 def _of_options(kind: Any, name: str) -> Iterator[str]:
-    options = [each.name for each in fields(kind) if {"default", "help", "parse", "joint"} <= each.metadata.keys()]
+    options = [each.name for each in fields(kind) if {"default", "help", "parse", "separator"} <= each.metadata.keys()]
     for each in fields(kind):
         if each.name not in options or not _OPTION.fullmatch(each.name):
-            yield f"{each.name} of its section [{name}] must be made by option(), and have a name in lower case"
+            yield f"{each.name} of its section [{name}] must be created by option(), and have a lower-case name"
     for wanted in ("mode", "on_failure"):
         if wanted not in options:
             yield f"its section [{name}] must have the option {wanted}"
@@ -69,21 +69,21 @@ def _of_reasons(kind: object) -> Iterator[str]:
     if kind is None:
         return
     if not isinstance(kind, type) or not issubclass(kind, ReasonCode):
-        yield f"its reasons must be a subclass of ReasonCode, which {kind!r:.80} is not"
+        yield f"its reasons must be a subclass of ReasonCode, not {kind!r:.80}"
         return
     for each in kind:
         if not _LABEL.fullmatch(each.value) or not each.meaning:
-            yield f"its reason {each.value!r:.80} must be of lower-case letters, digits and _, and have a meaning"
+            yield f"its reason {each.value!r:.80} must consist of lower-case letters, digits and _, and have a meaning"
 
 
 def _of_rest(spec: PolicySpec) -> Iterator[str]:
     if not isinstance(spec.direction, Direction):
-        yield f"its direction must be a Direction, which {spec.direction!r:.80} is not"
+        yield f"its direction must be a Direction, not {spec.direction!r:.80}"
     for name in ("make", "extra_time"):
         if not callable(getattr(spec, name)):
             yield f"its {name} must be a function"
     if spec.cache != "" and not (isinstance(spec.cache, str) and _LABEL.fullmatch(spec.cache)):
-        yield f"its cache must be of lower-case letters, digits and _, which {spec.cache!r:.80} is not"
+        yield f"its cache must consist of lower-case letters, digits and _, not {spec.cache!r:.80}"
 
 
 def require_free(spec: PolicySpec, others: Collection[PolicySpec], packages: Mapping[str, str]) -> None:
@@ -97,10 +97,10 @@ def require_free(spec: PolicySpec, others: Collection[PolicySpec], packages: Map
     sections: tuple[type[Any], ...] = (*SECTIONS.values(), Listener)
     for other in others:
         if other.name.lower() == name:
-            raise SpecError(f"there is a policy {other.name} already, of {packages.get(other.name, 'chapps-tw')}")
+            raise SpecError(f"a policy {other.name} exists already, in {packages.get(other.name, 'chapps-tw')}")
     if name in {kind.section.lower() for kind in sections}:
-        raise SpecError(f"there is a section [{spec.name}] already, which is no policy's")
+        raise SpecError(f"the section [{spec.name}] is not available: the configuration has one already")
     for kind in {Reason, *(other.reasons for other in others)} - {spec.reasons, None}:
         taken = {each.value for each in kind or ()} & {each.value for each in spec.reasons or ()}
         if taken:
-            raise SpecError(f"there is a reason {min(taken)} already; give its own another code")
+            raise SpecError(f"a reason {min(taken)} exists already; use another code")

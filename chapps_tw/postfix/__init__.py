@@ -1,1 +1,1 @@
-"""The policy protocol of Postfix."""
+"""The policy delegation protocol of Postfix."""

@@ -1,11 +1,11 @@
 """The policy delegation protocol of Postfix (https://www.postfix.org/SMTPD_POLICY_README.html).
 
-A connection stays open and carries one question at a time; the answers come in the order of the
-questions. A connection that is closed after an answer costs Postfix a second, so none is to which
-Postfix may have spoken. What no Postfix sends is answered once, and that connection is closed.
+Connections are persistent, with one request at a time; answers are sent in the order of the requests. When the
+server closes a connection, Postfix waits a second before it retries, so connections of Postfix are not closed. An
+invalid request is answered once, and its connection is closed.
 
-Anybody who gets to the port may ask faster than Postfix does. A connection is answered one question
-in each turn of the reactor, and is asked nothing more while its client does not read the answers.
+Other clients may send requests faster than Postfix does. Each connection gets one answer per turn of the reactor, and
+no request is processed while the client does not read its answers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Report = Callable[[Pipeline, OutboundPPR, Answer, float], None]
 
 
 class Transport(Interface):
-    """What the protocol needs of a TCP or unix connection."""
+    """The methods of a TCP or unix transport that the protocol uses."""
 
     def write(self, data: bytes) -> None: ...
     def getPeer(self) -> object: ...
@@ -62,10 +62,10 @@ class PolicyProtocol(Protocol):
         self._awaited: Deferred[Any] | None = None
         self._request: OutboundPPR
         self._started = 0.0
-        self._turn: IDelayedCall | None = None
-        self._no_more = False
-        self._paused = False
-        self._unread = False
+        self._scheduled: IDelayedCall | None = None
+        self._input_closed = False
+        self._reading_paused = False
+        self._write_blocked = False
         self._closed = False
 
     def connectionMade(self) -> None:
@@ -78,90 +78,90 @@ class PolicyProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
         if self._deciding is not None:
-            # Postfix asks again on another connection; what this question would still change is that one's to do.
+            # Postfix repeats the request on another connection, which makes the remaining changes.
             deciding, self._deciding = self._deciding, None
             deciding.close()
-        self._forget()
+        self._discard_input()
         self.factory.check_drained()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._no_more:
+        if self._input_closed:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._deciding is None and self._turn is None and not self._unread:
-            self._next()
-        if len(self._buffer) > MAX_REQUEST_BYTES and not self._paused:
-            self._paused = True
+        if self._deciding is None and self._scheduled is None and not self._write_blocked:
+            self._process_next()
+        if len(self._buffer) > MAX_REQUEST_BYTES and not self._reading_paused:
+            self._reading_paused = True
             self.transport.pauseProducing()
 
     def readConnectionLost(self) -> None:
-        """The client has asked all it wants to ask, and still reads."""
-        self._no_more = True
-        self._go_on()
+        """The client has closed its side, but still reads answers."""
+        self._input_closed = True
+        self._continue()
 
     def pauseProducing(self) -> None:
-        """The client does not read what it is answered."""
-        self._unread = True
+        """The client does not read its answers: the write buffer is full."""
+        self._write_blocked = True
 
     def resumeProducing(self) -> None:
-        """The client has read what it was answered."""
-        self._unread = False
-        self._go_on()
+        """The client has read its answers: the write buffer is empty."""
+        self._write_blocked = False
+        self._continue()
 
     def stopProducing(self) -> None:
-        """The connection is lost; it tells so itself."""
+        """Do nothing: ``connectionLost`` follows."""
 
     def writeConnectionLost(self) -> None:
         """The client no longer reads."""
         self.transport.loseConnection()
 
-    def overdue(self, before: float) -> None:
-        """Take its time from a question that was asked before a moment."""
-        if self._deciding is not None and self._awaited is not None and self._started < before:
+    def cancel_started_before(self, time: float) -> None:
+        """Cancel the request that is being processed if it started before a time."""
+        if self._deciding is not None and self._awaited is not None and self._started < time:
             self._awaited.cancel()
 
     @property
     def busy(self) -> bool:
-        """Whether a question waits for its answer."""
+        """Whether a request is being processed."""
         return self._deciding is not None
 
     def finish(self) -> None:
-        """Answer what was asked, and close."""
-        self._no_more = True
-        self._forget()
+        """Answer the request that is being processed, and close the connection."""
+        self._input_closed = True
+        self._discard_input()
         self.transport.pauseProducing()
         if self._deciding is None:
             self._close()
 
-    def _next(self) -> None:
-        """Take up the next question, if all of it is there. Those behind it have their turn."""
-        self._turn = None
+    def _process_next(self) -> None:
+        """Process the next request if it is complete. Further ones are processed in later turns."""
+        self._scheduled = None
         end = self._buffer.find(_END, 0, MAX_REQUEST_BYTES + 2)
         if end >= 0:
             payload = self._buffer[:end]
             self._buffer = self._buffer[end + 2 :]
-            self._ask(payload)
-            if self._deciding is None and not self._closed and (self._buffer or self._no_more):
-                self._turn = self.factory.later(0, self._go_on)
+            self._process(payload)
+            if self._deciding is None and not self._closed and (self._buffer or self._input_closed):
+                self._scheduled = self.factory.later(0, self._continue)
         elif len(self._buffer) > MAX_REQUEST_BYTES:
-            self._give_up()
-        elif self._no_more:
+            self._abort_oversized()
+        elif self._input_closed:
             self._close()
 
-    def _go_on(self) -> None:
-        """Take up the next question, unless one waits for its answer, or the client does not read its answers."""
-        if self._turn is not None and self._turn.active():
+    def _continue(self) -> None:
+        """Process the next request, unless one is being processed or the client does not read its answers."""
+        if self._scheduled is not None and self._scheduled.active():
             return
-        self._turn = None
-        if self._deciding is not None or (self._unread and self._buffer):
+        self._scheduled = None
+        if self._deciding is not None or (self._write_blocked and self._buffer):
             return
-        self._next()
-        if self._paused and not self._no_more and len(self._buffer) <= MAX_REQUEST_BYTES:
-            self._paused = False
+        self._process_next()
+        if self._reading_paused and not self._input_closed and len(self._buffer) <= MAX_REQUEST_BYTES:
+            self._reading_paused = False
             self.transport.resumeProducing()
 
-    def _ask(self, payload: bytes) -> None:
-        self._started = self.factory.seconds()
+    def _process(self, payload: bytes) -> None:
+        self._started = self.factory.monotonic()
         try:
             self._request = self.factory.read(payload)
         except RequestError as error:
@@ -173,10 +173,9 @@ class PolicyProtocol(Protocol):
         self._step(None)
 
     def _step(self, result: object) -> None:
-        """Run the decision until it waits for something.
+        """Run the coroutine until it awaits a Deferred.
 
-        This is what ``Deferred.fromCoroutine`` does, without what makes that serve every purpose: it
-        runs for every request, twice at least.
+        A simpler and faster ``Deferred.fromCoroutine``: this runs at least twice per request.
         """
         deciding = self._deciding
         if deciding is None:
@@ -189,64 +188,64 @@ class PolicyProtocol(Protocol):
         except StopIteration as done:
             self._answered(done.value)
         except Exception:
-            self._broken(Failure())
+            self._failed(Failure())
         else:
             self._awaited = awaited
             awaited.addBoth(self._step)
 
     def _answered(self, answer: Answer) -> None:
-        had_to_wait = self._awaited is not None
+        was_asynchronous = self._awaited is not None
         self._deciding = self._awaited = None
         self._send(answer.decision.wire)
         self.factory.report(self.factory.pipeline, self._request, answer, self._started)
-        if had_to_wait and (self._buffer or self._no_more or self._paused):
-            self._go_on()
+        if was_asynchronous and (self._buffer or self._input_closed or self._reading_paused):
+            self._continue()
 
-    def _broken(self, failure: Failure) -> None:
-        """An answer that could not be given: Postfix asks again on a new connection."""
+    def _failed(self, failure: Failure) -> None:
+        """Abort the connection after an unexpected error. Postfix repeats the request on a new one."""
         self._log.failure("no answer to {peer}", failure, peer=_peer_of(self.transport))
         self._deciding = self._awaited = None
-        self._forget()
+        self._discard_input()
         self.transport.abortConnection()
 
-    def _give_up(self) -> None:
-        what = f"{len(self._buffer)} bytes and no end of a request; connection closed"
+    def _abort_oversized(self) -> None:
+        what = f"{len(self._buffer)} bytes without the end of a request; connection closed"
         self.factory.note_unreadable(self.transport, what)
-        self._forget()
+        self._discard_input()
         self.transport.abortConnection()
 
-    def _forget(self) -> None:
-        """Ask nothing of what is still there."""
+    def _discard_input(self) -> None:
+        """Discard unprocessed requests."""
         self._buffer = b""
-        if self._turn is not None and self._turn.active():
-            self._turn.cancel()
-        self._turn = None
+        if self._scheduled is not None and self._scheduled.active():
+            self._scheduled.cancel()
+        self._scheduled = None
 
     def _close(self) -> None:
-        """Close when all answers are sent."""
+        """Close the connection after all answers are sent."""
         if self._closed:
             return
         self._closed = True
-        # A transport with a producer that it has paused would wait for it.
+        # With a registered producer that is paused, the transport would never close.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
 
 def _peer_of(transport: Transport) -> str:
-    """Who is at the other end, for the log."""
+    """Return the peer's address for the log."""
     return str(getattr(transport.getPeer(), "host", None) or "a unix socket")
 
 
 class PolicyFactory(Factory):
     """The connections of one listener.
 
-    :param read: makes a request of its bytes; raises :class:`~chapps_tw.mail.request.RequestError`.
-    :param report: told of every answer that was sent: pipeline, request, answer, and the moment
-        when the request arrived.
-    :param seconds: the clock.
-    :param patience: seconds that one question may take.
-    :param later: calls a function after some seconds; in the next turn of the reactor after 0.
-    :ivar unreadable: what was sent that is no question, since the start.
+    :param read: parses a request; raises :class:`~chapps_tw.mail.request.RequestError`.
+    :param report: called after each answer is sent, with pipeline, request, answer, and the monotonic time at which
+        the request arrived.
+    :param monotonic: monotonic clock.
+    :param timeout: seconds that a request may take.
+    :param later: calls a function after a number of seconds; 0 is the next turn of the reactor.
+    :ivar unreadable: number of invalid requests since the start.
     """
 
     noisy = False
@@ -258,49 +257,49 @@ class PolicyFactory(Factory):
         pipeline: Pipeline,
         read: Callable[[bytes], OutboundPPR],
         report: Report,
-        seconds: Callable[[], float],
-        patience: float,
+        monotonic: Callable[[], float],
+        timeout: float,
         later: Callable[[float, Callable[[], None]], IDelayedCall],
     ) -> None:
         self.pipeline = pipeline
         self.read = read
         self.report = report
-        self.seconds = seconds
+        self.monotonic = monotonic
         self.later = later
         self.connections: set[PolicyProtocol] = set()
         self.unreadable = 0
-        self._complaints = LogLimit(self._log.warn, seconds)
-        self._patience = patience
+        self._limited_log = LogLimit(self._log.warn, monotonic)
+        self._timeout = timeout
         self._drained: Deferred[None] | None = None
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return PolicyProtocol(self)
 
     def note_unreadable(self, transport: Transport, what: str) -> None:
-        """Count and log something that is no question."""
+        """Count and log an invalid request."""
         self.unreadable += 1
         listener = self.pipeline.listener
-        self._complaints.warn("{listener}: {peer} sent {what}", listener=listener, peer=_peer_of(transport), what=what)
+        self._limited_log.warn("{listener}: {peer} sent {what}", listener=listener, peer=_peer_of(transport), what=what)
 
-    def sweep(self) -> None:
-        """End the questions that take too long. To be called several times a second."""
-        self._end(self.seconds() - self._patience)
+    def cancel_overdue(self) -> None:
+        """Cancel requests that exceed the timeout. To be called several times a second."""
+        self._cancel_started_before(self.monotonic() - self._timeout)
 
-    def hurry(self) -> None:
-        """End the questions that wait for something now: their policies answer without it."""
-        self._end(inf)
+    def cancel_pending(self) -> None:
+        """Cancel all pending requests: ``on_failure`` of their policies answers them."""
+        self._cancel_started_before(inf)
 
-    def _end(self, before: float) -> None:
+    def _cancel_started_before(self, time: float) -> None:
         for connection in tuple(self.connections):
-            connection.overdue(before)
+            connection.cancel_started_before(time)
 
     @property
     def in_flight(self) -> int:
-        """How many questions wait for their answer."""
+        """Number of requests that are being processed."""
         return sum(connection.busy for connection in self.connections)
 
     def drain(self) -> Deferred[None]:
-        """Answer what was asked, take no more; fires when the last connection is closed."""
+        """Answer pending requests and close all connections. Fires when the last connection is closed."""
         drained = self._drained = Deferred[None]()
         for connection in tuple(self.connections):
             connection.finish()
@@ -308,7 +307,7 @@ class PolicyFactory(Factory):
         return drained
 
     def check_drained(self) -> None:
-        """Tell whoever waits for the last connection to close."""
+        """Fire the Deferred of :meth:`drain` if the last connection is closed."""
         if self._drained is not None and not self.connections:
             drained, self._drained = self._drained, None
             drained.callback(None)

@@ -1,4 +1,4 @@
-"""The file that decisions are appended to: what happens to it while the service runs, and to the lines."""
+"""The file of the decision log: rotation, errors, lost lines."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_log_file_is_appended_to_and_follows_rotation(path: Path) -> None:
     assert (log.told, log.lost) == ([], 0)
 
 
-def test_while_a_file_that_was_moved_cannot_be_opened_anew_its_lines_go_on_into_it(path: Path) -> None:
+def test_lines_go_to_the_renamed_file_while_reopening_fails(path: Path) -> None:
     moved = path.parent.with_name("moved")
     with opened(path) as log:
         log.write(b"one\n")
@@ -81,14 +81,14 @@ def test_while_a_file_that_was_moved_cannot_be_opened_anew_its_lines_go_on_into_
         log.write(b"four\n")
     assert path.read_bytes() == b"four\n"
     assert log.told == [
-        f"The decision log {path} cannot be opened anew: No such file or directory: there is no directory "
-        f"{path.parent}; make it first. Meanwhile lines go on into the file that was moved away.",
+        f"The decision log {path} cannot be reopened: No such file or directory: there is no directory "
+        f"{path.parent}; make it first. Until then, lines are written to the renamed file.",
         f"The decision log {path} is written again.",
     ]
     assert log.lost == 0
 
 
-def test_lines_of_a_file_that_was_deleted_are_counted_as_lost(path: Path) -> None:
+def test_lines_of_a_deleted_file_are_counted_as_lost(path: Path) -> None:
     with opened(path) as log:
         log.write(b"one\n")
         wait_for(path, b"one\n")
@@ -100,12 +100,12 @@ def test_lines_of_a_file_that_was_deleted_are_counted_as_lost(path: Path) -> Non
         log.write(b"five\n")
     assert path.read_bytes() == b"3 lines of the log were lost\nfive\n"
     assert [text.rpartition(". ")[2] for text in log.told] == [
-        "Meanwhile lines are lost.",
+        "Until then, lines are lost.",
         f"The decision log {path} is written again.",
     ]
 
 
-def test_it_is_told_that_the_file_that_was_moved_cannot_be_written_either(path: Path) -> None:
+def test_a_failure_to_write_the_renamed_file_is_reported(path: Path) -> None:
     with opened(path) as log:
         log.write(b"one\n")
         wait_for(path, b"one\n")
@@ -123,7 +123,7 @@ def test_it_is_told_that_the_file_that_was_moved_cannot_be_written_either(path: 
         (os.mkfifo, "No such device or address: nobody reads what is written there; start its reader"),
     ],
 )
-def test_what_stands_in_the_place_of_the_file_is_told(path: Path, make: Callable[[Path], None], told: str) -> None:
+def test_an_unusable_path_is_reported(path: Path, make: Callable[[Path], None], told: str) -> None:
     moved = path.with_name("moved")
     with opened(path) as log:
         log.write(b"one\n")
@@ -135,7 +135,7 @@ def test_what_stands_in_the_place_of_the_file_is_told(path: Path, make: Callable
     assert told in log.told[0]
 
 
-def test_a_pipe_that_nobody_reads_does_not_hold_up_the_start(path: Path) -> None:
+def test_a_pipe_without_a_reader_does_not_block_the_start(path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(OSError, match="No such device"):
         Log(path).open()
@@ -152,7 +152,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_tears_no_line_and_only_what_is_lost_is_counted(path: Path) -> None:
+def test_a_full_disk_leaves_no_incomplete_line_and_an_exact_count(path: Path) -> None:
     lines = [b"%09d\n" % number for number in range(20_000)]
     with opened(path) as log:
         with file_size_limit(100_004):
@@ -168,7 +168,7 @@ def test_a_full_disk_tears_no_line_and_only_what_is_lost_is_counted(path: Path) 
     ]
 
 
-def test_a_line_that_was_torn_by_a_kill_is_ended(path: Path) -> None:
+def test_an_incomplete_line_of_a_killed_process_is_terminated(path: Path) -> None:
     path.write_bytes(b"one\ntw")
     with opened(path) as log:
         log.write(b"three\n")
@@ -189,7 +189,7 @@ def reader_of(path: Path) -> int:
     return reader
 
 
-def test_a_pipe_goes_on_with_its_next_reader_on_a_new_line(path: Path) -> None:
+def test_the_next_reader_of_a_pipe_starts_with_a_new_line(path: Path) -> None:
     os.mkfifo(path)
     reader = reader_of(path)
     line = b"x" * 99 + b"\n"
@@ -215,9 +215,7 @@ def test_a_pipe_goes_on_with_its_next_reader_on_a_new_line(path: Path) -> None:
     ("note", "line"),
     [(loss_as_text, b"4 lines of the log were lost"), (loss_as_json, b'{"lost_lines": 4}')],
 )
-def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(
-    path: Path, note: Callable[[int], str], line: bytes
-) -> None:
+def test_the_number_of_lost_lines_is_written(path: Path, note: Callable[[int], str], line: bytes) -> None:
     os.mkfifo(path)
     reader = reader_of(path)
     with opened(path, note) as log:
@@ -230,10 +228,10 @@ def test_a_log_that_cannot_be_written_loses_lines_and_says_how_many(
         found += read(reader, b"last\n")
     os.close(reader)
     assert b"\n" + line + b"\nlast\n" in found
-    assert log.told == [f"The decision log {path} is not written as fast as lines come: some are lost."]
+    assert log.told == [f"The decision log {path} is too slow: lines are lost."]
 
 
-def test_what_is_lost_at_the_end_is_told_by_the_log_of_the_service(path: Path) -> None:
+def test_lines_lost_at_the_stop_are_reported_in_the_service_log(path: Path) -> None:
     os.mkfifo(path)
     reader = reader_of(path)
     with opened(path) as log:
@@ -242,7 +240,7 @@ def test_what_is_lost_at_the_end_is_told_by_the_log_of_the_service(path: Path) -
     assert log.told[1:] == [f"The last 2 lines of the decision log {path} were lost."]
 
 
-def test_what_nobody_takes_does_not_hold_up_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocked_log_does_not_delay_the_stop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_file, "CLOSE_SECONDS", 0.2)
     os.mkfifo(path)
     reader = reader_of(path)
@@ -272,7 +270,7 @@ def ask(service: Service, name: str) -> None:
         client.ask(outbound(instance=name))
 
 
-def test_a_log_of_the_service_that_is_full_does_not_end_the_decision_log(service: Service, path: Path) -> None:
+def test_a_full_service_log_does_not_stop_the_decision_log(service: Service, path: Path) -> None:
     service.start(prefix=redirected(">/dev/full 2>&1"))
     moved = path.parent.with_name("moved")
     path.parent.rename(moved)
@@ -283,22 +281,22 @@ def test_a_log_of_the_service_that_is_full_does_not_end_the_decision_log(service
     wait_until(lambda: path.exists() and " instance=two " in path.read_text(), "the line")
 
 
-def test_the_log_of_the_service_tells_of_a_file_that_cannot_be_followed(service: Service, path: Path) -> None:
+def test_a_file_that_cannot_be_reopened_is_reported_in_the_service_log(service: Service, path: Path) -> None:
     service.start()
     shutil.rmtree(path.parent)
     ask(service, "one")
-    told = f"The decision log {path} cannot be opened anew: No such file or directory: there is no directory"
+    told = f"The decision log {path} cannot be reopened: No such file or directory: there is no directory"
     wait_until(lambda: told in service.log(), "the sentence")
 
 
-def test_decisions_for_a_standard_output_that_is_closed_stop_the_start(service: Service) -> None:
+def test_a_closed_standard_output_is_an_error_at_the_start(service: Service) -> None:
     service.write_config({"Log": {"file": "-"}})
     service.launch(prefix=redirected(">&-"))
     wait_until(lambda: service.has_ended, "the end")
     assert service.stop() == 1
 
 
-def test_decisions_for_a_standard_output_that_goes_nowhere_are_told_of(service: Service) -> None:
+def test_a_discarded_standard_output_is_a_warning(service: Service) -> None:
     # As where twistd goes into the background.
     service.write_config({"Log": {"file": "-"}})
     log = service.directory / "twistd.log"

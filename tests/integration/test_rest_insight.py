@@ -13,7 +13,7 @@ from chapps_tw.config.settings import Chapps, Settings
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest, parse_attributes
 from chapps_tw.observe.decision_record import record_of
-from chapps_tw.observe.decision_ring import RECENT, DecisionRing
+from chapps_tw.observe.decision_ring import MAX_DECISIONS, DecisionRing
 from tests.support.decisions import entry
 from tests.support.rest_client import Node
 
@@ -164,7 +164,7 @@ class DecisionsTests(InsightTestCase):
         answer = (await self.node.ask("GET", "/live/decisions/")).json
         self.assertEqual(answer["remarks"], ["This node has made no decisions since its start."])
         [route] = [each for each in self.node.api.routes if each.path == "/live/decisions/"]
-        self.assertIn(f"last {RECENT} decisions since", route.note)
+        self.assertIn(f"last {MAX_DECISIONS} decisions since", route.note)
 
 
 class FollowTests(InsightTestCase):
@@ -180,7 +180,7 @@ class FollowTests(InsightTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.ring = self.node.decisions = DecisionRing(start=1000, most=10)
+        self.ring = self.node.decisions = DecisionRing(start=1000, max_entries=10)
 
     async def test_a_client_can_follow_the_decisions(self) -> None:
         self.assertEqual(await self.follow(""), ([], 1000, False))

@@ -165,4 +165,4 @@ def test_where_it_is_not_installed_its_section_and_name_are_unknown(tmp_path: Pa
     config.write_text(f"[RecipientLimitPolicy]\nlimit = 3\n{listener}")
     checked = cli({"PYTHONPATH": str(ROOT)}, "--config", str(config), "check-config")
     assert "unknown section [RecipientLimitPolicy]" in checked.stderr
-    assert "[Listener bulk] policies = 'RecipientLimitPolicy': must be different ones of" in checked.stderr
+    assert "[Listener bulk] policies = 'RecipientLimitPolicy': must be a list without duplicates of" in checked.stderr

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard, read by Prometheus' own tool."""
+"""The alert rules and the dashboard, checked by promtool."""
 
 from __future__ import annotations
 
@@ -162,11 +162,11 @@ def test_stays_silent(tmp_path: Path, alert: str, series: list[tuple[str, str]])
     run(tmp_path, series, {"promql_expr_test": checks})
 
 
-def test_every_alert_is_tried() -> None:
+def test_every_alert_is_tested() -> None:
     assert {case[0] for case in CASES} == set(rules())
 
 
-def test_what_an_alert_says_can_be_read(tmp_path: Path) -> None:
+def test_alert_texts_are_rendered(tmp_path: Path) -> None:
     alert = {
         "exp_labels": {**LABELS, "listener": "outbound", "severity": "critical"},
         "exp_annotations": {
@@ -192,7 +192,7 @@ def panels() -> list[dict[str, Any]]:
     return found
 
 
-def test_prometheus_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
+def test_every_query_of_the_dashboard_is_valid(tmp_path: Path) -> None:
     queries = [target["expr"] for panel in panels() for target in panel.get("targets", ())]
     known = [re.sub(r"\$\w+", ".*", query.replace("$__rate_interval", "5m")) for query in queries]
     records = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(known)]
@@ -201,7 +201,7 @@ def test_prometheus_can_read_every_query_of_the_dashboard(tmp_path: Path) -> Non
     promtool("check", "rules", str(path))
 
 
-def test_the_dashboard_asks_the_data_source_and_instances_that_are_chosen() -> None:
+def test_the_dashboard_uses_the_selected_data_source_and_instances() -> None:
     dashboard = json.loads((CONF / "grafana" / "chapps.json").read_text())
     assert [each["name"] for each in dashboard["templating"]["list"]] == ["datasource", "instance", "listener"]
     for panel in panels():
@@ -210,7 +210,7 @@ def test_the_dashboard_asks_the_data_source_and_instances_that_are_chosen() -> N
             assert target["expr"].count('job="chapps", instance=~"$instance"') == target["expr"].count("{")
 
 
-def test_no_panel_of_the_dashboard_covers_another() -> None:
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in panels():
         at = panel["gridPos"]

@@ -101,7 +101,7 @@ def test_flush_config_writes_a_file_with_the_same_settings(run: Run, config: Pat
     before = load(str(config))
     assert run("admin", "flush-config").code == 0
     assert load(str(config)) == before
-    assert "# Seconds of the rolling interval." in config.read_text()
+    assert "# Length of the rolling interval in seconds." in config.read_text()
 
 
 def test_flush_config_writes_a_file_of_mode_0600(run: Run, config: Path) -> None:
@@ -429,7 +429,7 @@ def test_a_passcode_instead_of_its_hash_is_reported(run: Run, config: Path) -> N
     config.write_text(f"{plain}password = hunter2\n")
     ran = run("check-config")
     assert ran.code == 0
-    assert "[CHAPPS] password is no hash, so that no passcode matches it; make one with" in ran.err
+    assert "[CHAPPS] password is not a hash, so that no passcode matches; create one with" in ran.err
     assert "hunter2" not in ran.err + ran.out
     config.write_text(f"{plain}password = {make_hash('hunter2')}\n")
     config.chmod(0o600)
@@ -503,5 +503,5 @@ def test_ctrl_c_exits_without_a_traceback(config: Path) -> None:
 def test_check_config_shows_the_dns_records_that_the_helo_whitelist_needs(run: Run, config: Path) -> None:
     config.write_text(f"{config.read_text()}helo_whitelist = mx.example.org:192.0.2.1; me.example:127.0.0.1\n")
     told = [line for line in run("check-config").out.splitlines() if "helo_whitelist" in line]
-    wanted = "mx.example.org has 192.0.2.1 in DNS (A), whose name there (PTR) is mx.example.org"
+    wanted = "mx.example.org has the A record 192.0.2.1, and a PTR record of that address for mx.example.org"
     assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 applies while {wanted}"]

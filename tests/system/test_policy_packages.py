@@ -1,4 +1,4 @@
-"""Packages that add policies and cannot be used: the service does not start, and check-config says why."""
+"""Invalid plug-ins: the service does not start, and check-config says why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def checked(service: Service, directory: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(command, env={**os.environ, **beside(directory)}, capture_output=True, text=True, timeout=60)
 
 
-def test_one_that_cannot_be_imported_is_told_at_the_start_and_by_check_config(service: Service, tmp_path: Path) -> None:
+def test_an_import_error_is_reported_at_the_start_and_by_check_config(service: Service, tmp_path: Path) -> None:
     install(tmp_path, BROKEN)
     sentence = (
         f"{WHY}cannot be imported: ModuleNotFoundError: No module named 'nothing_like_this'; "
@@ -52,9 +52,9 @@ def test_one_that_cannot_be_imported_is_told_at_the_start_and_by_check_config(se
     assert (told.returncode, told.stderr) == (1, f"chapps-cli: {sentence}")
 
 
-def test_one_with_the_name_of_a_policy_of_ours_is_told(service: Service, tmp_path: Path) -> None:
+def test_the_name_of_a_built_in_policy_is_rejected(service: Service, tmp_path: Path) -> None:
     install(tmp_path, POLICY.replace('"WeightPolicy"', '"OutboundQuotaPolicy"'))
-    assert f"{WHY}there is a policy OutboundQuotaPolicy already, of chapps-tw" in refused(service, tmp_path)
+    assert f"{WHY}a policy OutboundQuotaPolicy exists already, in chapps-tw" in refused(service, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,13 @@ def test_one_with_the_name_of_a_policy_of_ours_is_told(service: Service, tmp_pat
         ("object()", "what its make returned has no decide and no explain"),
     ],
 )
-def test_one_whose_policy_cannot_be_made_is_told_at_the_start(
-    service: Service, tmp_path: Path, instead: str, words: str
-) -> None:
+def test_a_failing_factory_is_reported_at_the_start(service: Service, tmp_path: Path, instead: str, words: str) -> None:
     install(tmp_path, POLICY.replace("lambda use: Policy()", f"lambda use: {instead}"))
     sentence = f"chapps cannot start: package weight 1.2: policy WeightPolicy: {words}; fix or upgrade the package, or"
     assert sentence in refused(service, tmp_path)
 
 
-def test_options_that_do_not_go_together_are_told_with_their_place(service: Service, tmp_path: Path) -> None:
+def test_conflicting_options_of_a_plug_in_are_reported(service: Service, tmp_path: Path) -> None:
     install(tmp_path)
     service.write_config({"WeightPolicy": {"least": 7}})
     told = checked(service, tmp_path)

@@ -1,4 +1,4 @@
-"""``/metrics`` of the running service, and what is drawn and alerted from it."""
+"""``/metrics`` of the running service, dashboard and alerts."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def on_redis(redis: RedisProcess) -> Options:
 
 
 class MailTests(ServiceTestCase):
-    def test_decisions_answers_and_connections_are_shown_by_listener(self) -> None:
+    def test_decisions_answers_and_connections_have_a_listener_label(self) -> None:
         service = shared_service()
         user = self.new_user(service)
         before = self.scrape(service)
@@ -135,7 +135,7 @@ class MailTests(ServiceTestCase):
         self.assertEqual([found.value("chapps_connections", listener=name) for name in LISTENERS[:2]], [0, 0])
         self.assertEqual([found.value("chapps_in_flight", listener=name) for name in LISTENERS], [0, 0, 0])
 
-    def test_what_is_no_question_is_counted(self) -> None:
+    def test_invalid_requests_are_counted(self) -> None:
         service = shared_service()
         before = self.scrape(service)
         with socket.create_connection(("127.0.0.1", service.ports["outbound"]), timeout=10) as connection:
@@ -145,7 +145,7 @@ class MailTests(ServiceTestCase):
         self.assertEqual(found.since(before, "chapps_unreadable_requests_total", listener="outbound"), 1)
         self.assertEqual(found.since(before, "chapps_unreadable_requests_total", listener="inbound"), 0)
 
-    def test_a_question_that_waits_is_in_flight(self) -> None:
+    def test_a_pending_request_is_in_flight(self) -> None:
         dns = self.start_dns()
         dns.moods["example.net"] = NEVER
         service = self.start(on_dns(dns))
@@ -157,7 +157,7 @@ class MailTests(ServiceTestCase):
             self.assertEqual(found.value("chapps_in_flight", listener="inbound"), 1)
             self.assertEqual(found.value("chapps_dns_waiting_questions"), 1)
 
-    def test_strangers_cannot_add_series(self) -> None:
+    def test_clients_cannot_add_series(self) -> None:
         service = shared_service()
         with service.client() as out, service.client("inbound") as into, service.client("greylisting") as grey:
 
@@ -207,7 +207,7 @@ class CacheTests(ServiceTestCase):
 
 
 class CallTests(ServiceTestCase):
-    def test_commits_of_sqlite_are_timed_and_its_operations_counted(self) -> None:
+    def test_sqlite_commits_are_timed_and_operations_counted(self) -> None:
         service = shared_service()
         user = self.new_user(service)
         before = self.scrape(service)
@@ -220,7 +220,7 @@ class CallTests(ServiceTestCase):
         self.assertGreater(found.since(before, "chapps_call_seconds_sum", **state), 0)
         self.assertGreaterEqual(found.since(before, "chapps_sqlite_operations_total"), 10)
 
-    def test_commands_to_redis_are_timed_those_without_an_answer_too(self) -> None:
+    def test_redis_commands_are_timed_including_timeouts(self) -> None:
         redis = self.start_redis()
         service = self.start({**on_redis(redis), "CHAPPS": {"request_timeout": 2}})
         state = {"part": "state", "operation": "command"}
@@ -239,7 +239,7 @@ class CallTests(ServiceTestCase):
         self.assertGreaterEqual(hung.since(found, "chapps_redis_timeouts_total"), 1)
         self.assertEqual(hung.since(found, "chapps_redis_lost_connections_total"), 3)
 
-    def test_questions_to_dns_are_timed_and_their_failures_counted(self) -> None:
+    def test_dns_lookups_are_timed_and_failures_counted(self) -> None:
         service = self.start(on_dns(self.start_dns({".example.org": SERVFAIL})))
         with service.client("inbound") as client:
             client.ask(inbound())
@@ -259,7 +259,7 @@ class DependencyTests(ServiceTestCase):
         cls.redis = cls.start_redis()
         cls.service = cls.start({**on_redis(cls.redis), "CHAPPS": {"request_timeout": 1}})
 
-    def test_redis_that_goes_and_comes_back_is_seen_without_any_mail(self) -> None:
+    def test_an_outage_of_redis_is_detected_without_mail(self) -> None:
         redis, service = self.redis, self.service
         found = self.scrape(service)
         self.assertEqual([found.value("chapps_up", part=part) for part in ("state", "database")], [1, 1])
@@ -273,14 +273,14 @@ class DependencyTests(ServiceTestCase):
         redis.start()
         wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 1, "Redis seen to be back")
 
-    def test_redis_that_hangs_is_seen_without_any_mail(self) -> None:
+    def test_a_hanging_redis_is_detected_without_mail(self) -> None:
         redis, service = self.redis, self.service
         redis.hang()
         wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 0, "Redis seen to hang")
         redis.go_on()
         wait_until(lambda: self.scrape(service).value("chapps_up", part="state") == 1, "Redis seen to be back")
 
-    def test_redis_that_answers_errors_is_seen_and_told_once(self) -> None:
+    def test_errors_of_redis_are_detected_and_logged_once(self) -> None:
         redis = self.start_redis()
         service = self.start(on_redis(redis))
         for begin, end in (
@@ -302,7 +302,7 @@ class DependencyTests(ServiceTestCase):
             sentence = "cannot be used: it answers:"
             self.assertEqual(service.log(sentence, told + 1).count(sentence), told + 1)
 
-    def test_changes_that_wait_for_redis_are_shown_until_they_are_in_force(self) -> None:
+    def test_pending_invalidations_are_counted(self) -> None:
         redis, service = self.redis, self.service
         self.assertEqual(self.scrape(service).value("chapps_waiting_drops"), 0)
         redis.kill()
@@ -313,7 +313,7 @@ class DependencyTests(ServiceTestCase):
         redis.start()
         wait_until(lambda: self.scrape(service).value("chapps_waiting_drops") == 0, "the changes in force")
 
-    def test_lines_that_the_decision_log_loses_are_counted(self) -> None:
+    def test_lost_lines_of_the_decision_log_are_counted(self) -> None:
         service = self.start({"Log": {"file": "/dev/full"}})
         self.assertEqual(self.scrape(service).value("chapps_log_lines_lost_total"), 0)
         with service.client() as client:
@@ -330,7 +330,7 @@ class FormTests(ServiceTestCase):
         self.assertEqual(caught.exception.code, 401)
         caught.exception.close()
 
-    def test_prometheus_has_nothing_to_say_against_it_and_knows_what_is_drawn_and_alerted(self) -> None:
+    def test_promtool_accepts_the_metrics_and_knows_dashboard_and_alerts(self) -> None:
         promtool = program("promtool")
         used = used_names(alert_expressions()) | used_names(dashboard_expressions())
         self.assertGreater(len(used), 25)
@@ -351,7 +351,7 @@ class FormTests(ServiceTestCase):
         drawn = {re.sub("_(bucket|count|sum)$", "", name) for name in used_names(dashboard_expressions())}
         self.assertEqual(ours - drawn, set())
 
-    def test_reading_is_quick(self) -> None:
+    def test_collecting_is_fast(self) -> None:
         service = shared_service()
         scrape(service)
         before = service.cpu_seconds()

@@ -1,4 +1,4 @@
-"""chapps.ini: what is read, what is refused, and how it is said."""
+"""Loading of chapps.ini: values, errors, environment."""
 
 from __future__ import annotations
 
@@ -77,31 +77,31 @@ null_sender_ok = False
 """
 
 
-def test_without_a_file_the_built_in_defaults_hold() -> None:
+def test_without_a_file_the_defaults_apply() -> None:
     assert load("") == Settings()
     assert load(None, {"CHAPPS_CONFIG": ""}).path in ("", "/etc/chapps/chapps.ini")
 
 
-def test_the_environment_names_the_file(tmp_path: Path) -> None:
+def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
     file = tmp_path / "other.ini"
     file.write_text("[CHAPPS]\nuser_key = ccert_subject\n")
     assert load(None, {"CHAPPS_CONFIG": str(file)}).chapps.user_key == "ccert_subject"
 
 
-def test_a_file_of_chapps_0_5_loads_as_it_is(tmp_path: Path) -> None:
+def test_a_file_of_chapps_0_5_is_accepted_unchanged(tmp_path: Path) -> None:
     settings = read(tmp_path, CHAPPS_0_5)
     assert settings.db_password == "00123%x"
     assert settings.redis.server == "localhost" and settings.uses_redis
     assert [listener.name for listener in settings.listeners] == ["outbound", "greylisting", "inbound"]
 
 
-def test_the_published_default_password_is_not_accepted(tmp_path: Path) -> None:
+def test_the_published_default_password_is_rejected(tmp_path: Path) -> None:
     settings = read(tmp_path, CHAPPS_0_5)
     assert settings.chapps.password == ""
     assert "published default" in settings.warnings[0]
 
 
-def test_what_is_rendered_reads_back_the_same(tmp_path: Path) -> None:
+def test_rendered_settings_load_unchanged(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
         "[OutboundQuotaPolicy]\nmargin = 15%\ninterval = 31536000\nmin_delta = 0.25\nlisten =\n"
@@ -120,7 +120,7 @@ def test_every_option_has_one_line_of_help() -> None:
     assert all(lines[number - 1].startswith("# ") for number in options)
 
 
-def test_all_errors_are_told_at_once_with_file_section_option_value_and_remedy(tmp_path: Path) -> None:
+def test_all_errors_are_reported_with_file_section_option_value_and_remedy(tmp_path: Path) -> None:
     found = problems(
         tmp_path,
         "[CHAPPS]\nuser_kye = x\n[Redis]\nport = 99999\n"
@@ -195,7 +195,7 @@ def test_all_errors_are_told_at_once_with_file_section_option_value_and_remedy(t
         ("CHAPPS", "user_key ="),
     ],
 )
-def test_a_value_that_cannot_work_is_refused(tmp_path: Path, section: str, line: str) -> None:
+def test_an_invalid_value_is_rejected(tmp_path: Path, section: str, line: str) -> None:
     (found,) = problems(tmp_path, f"[{section}]\n{line}\n")
     assert f"[{section}]" in found
 
@@ -206,11 +206,11 @@ def test_a_value_that_cannot_work_is_refused(tmp_path: Path, section: str, line:
         ("chapps", "user_key = sender", "unknown section [chapps]; did you mean CHAPPS?"),
         ("CHAPPS", "margin = 1", "unknown option; it belongs to [OutboundQuotaPolicy]"),
         ("API", "auth = tokn", "must be one of token, none; did you mean token?"),
-        ("PostfixSPFActions", "passing = greylst", "prepend, greylist, dunno, okay, or a Postfix reply such as 550"),
+        ("PostfixSPFActions", "passing = greylst", "prepend, greylist, dunno, okay, or a Postfix action such as 550"),
         ("PostfixSPFActions", "passing = greylst", "did you mean greylist?"),
-        ("PostfixSPFActions", "fail = 550 5.7.1 {resaon}", "no braces but {reason}"),
+        ("PostfixSPFActions", "fail = 550 5.7.1 {resaon}", "without braces other than {reason}"),
         ("OutboundQuotaPolicy", "rejection_message = REJCT no", "did you mean REJECT?"),
-        ("OutboundQuotaPolicy", "rejection_message = REJECT {remain}", "no braces but {remaining} {"),
+        ("OutboundQuotaPolicy", "rejection_message = REJECT {remain}", "without braces other than {remaining} {"),
         ("OutboundQuotaPolicy", "interval = 1d", "seconds, without a unit, from 1 to 31536000"),
         ("OutboundQuotaPolicy", "min_delta = 1m", "seconds, without a unit, from 0 to 86400"),
         ("CHAPPS", "request_timeout = soon", "from 0.1 to 60"),
@@ -218,19 +218,17 @@ def test_a_value_that_cannot_work_is_refused(tmp_path: Path, section: str, line:
         ("CHAPPS", "user_key = sasl_usrname", "did you mean sasl_username?"),
     ],
 )
-def test_what_was_meant_is_guessed_and_what_is_right_is_told(
-    tmp_path: Path, section: str, line: str, told: str
-) -> None:
+def test_errors_suggest_a_correction_and_the_valid_form(tmp_path: Path, section: str, line: str, told: str) -> None:
     (found,) = problems(tmp_path, f"[{section}]\n{line}\n")
     assert told in found
 
 
-def test_codecs_that_keep_ascii_are_taken(tmp_path: Path) -> None:
+def test_ascii_compatible_codecs_are_accepted(tmp_path: Path) -> None:
     for name in ("utf-8", "latin-1", "ascii", "cp1252", "koi8-r", "gb18030", "euc_jp"):
         assert read(tmp_path, f"[CHAPPS]\npayload_encoding = {name}\n").chapps.payload_encoding == name
 
 
-def test_the_verb_of_an_action_is_upper_case_whatever_was_written(tmp_path: Path) -> None:
+def test_the_verb_of_an_action_becomes_upper_case(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
         "[GreylistingPolicy]\nacceptance_message = dunno\nrejection_message = defer_if_permit  Come Back\n"
@@ -240,38 +238,38 @@ def test_the_verb_of_an_action_is_upper_case_whatever_was_written(tmp_path: Path
     assert (settings.oqp.acceptance_message, settings.spf_actions.fail) == ("DUNNO", "REJECT {reason}")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeff[CHAPPS]\nuser_key = sender\n").chapps.user_key == "sender"
 
 
-def test_a_file_that_cannot_be_read_or_parsed_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_or_malformed_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load(str(tmp_path / "missing.ini"))
     (found,) = problems(tmp_path, "[CHAPPS]\nuser_key = a\nuser_key = b\n")
     assert "user_key" in found and "\n" not in found
 
 
-def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     settings = read(tmp_path, "[Redis]\npassword = one\n", CHAPPS_REDIS_PASSWORD="two")
     assert settings.redis_password == "two"
 
 
-def test_secrets_come_from_files_and_are_never_shown(tmp_path: Path) -> None:
+def test_secrets_can_come_from_files_and_are_masked(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("00123\n")
     settings = read(tmp_path, f"[PolicyConfigAdapter]\ndb_pass_file = {secret}\n[Redis]\npassword = hush\n")
     assert settings.db_password == "00123"
     assert "00123" not in repr(settings) and "hush" not in repr(settings)
     (found,) = problems(tmp_path, f"[PolicyConfigAdapter]\ndb_pass_file = {secret}\ndb_pass = x\n")
-    assert "leave one of the two out" in found
+    assert "remove one of them" in found
 
 
-def test_a_password_file_holds_one_line(tmp_path: Path) -> None:
+def test_a_password_file_must_contain_one_line(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     for content in ("", "\n", "one\ntwo\n"):
         secret.write_text(content)
         (found,) = problems(tmp_path, f"[Redis]\nserver = r\npassword_file = {secret}\n")
-        assert "must be a file that holds one line, the password" in found
+        assert "must be a file that contains one line, the password" in found
 
 
 def test_an_error_in_the_environment_names_the_variable(tmp_path: Path) -> None:
@@ -283,7 +281,7 @@ def test_an_error_in_the_environment_names_the_variable(tmp_path: Path) -> None:
     assert "environment: CHAPPS_API_AUTH = 'nonee': must be one of token, none; did you mean none?" in found
 
 
-def test_variables_that_name_no_option_are_told_and_those_of_others_are_not(tmp_path: Path) -> None:
+def test_unknown_chapps_variables_are_reported_and_others_ignored(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
         "",
@@ -300,7 +298,7 @@ def test_variables_that_name_no_option_are_told_and_those_of_others_are_not(tmp_
     assert list(settings.warnings) == told
 
 
-def test_a_password_of_the_environment_wins_over_the_files_way_to_give_it(tmp_path: Path) -> None:
+def test_a_password_in_the_environment_overrides_both_options_of_the_file(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of the file")
     by_file, by_text = f"[PolicyConfigAdapter]\ndb_pass_file = {secret}\n", "[PolicyConfigAdapter]\ndb_pass = text\n"
@@ -308,7 +306,7 @@ def test_a_password_of_the_environment_wins_over_the_files_way_to_give_it(tmp_pa
     assert read(tmp_path, by_text, CHAPPS_POLICYCONFIGADAPTER_DB_PASS_FILE=str(secret)).db_password == "of the file"
 
 
-def test_a_secret_of_the_environment_is_not_written_to_the_file(tmp_path: Path) -> None:
+def test_secrets_from_the_environment_are_not_written_to_the_file(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of the file")
     environ = {
@@ -327,7 +325,7 @@ def test_a_secret_of_the_environment_is_not_written_to_the_file(tmp_path: Path) 
     assert "mine" not in repr(settings) and "hush" not in repr(settings)
 
 
-def test_the_sentinels_have_a_password_of_their_own(tmp_path: Path) -> None:
+def test_sentinels_have_their_own_password(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hush\n")
     servers = "[Redis]\nsentinel_servers = 127.0.0.1:26379\nsentinel_dataset = mail\n"
@@ -338,10 +336,10 @@ def test_the_sentinels_have_a_password_of_their_own(tmp_path: Path) -> None:
     assert (settings.sentinel_password, settings.redis_password) == ("hush", "")
     assert "hush" not in repr(settings)
     (found,) = problems(tmp_path, f"{servers}sentinel_password_file = {secret}\nsentinel_password = x\n")
-    assert "sentinel_password is given too; leave one of the two out" in found
+    assert "sentinel_password is set too; remove one of them" in found
 
 
-def test_listeners_follow_their_policies_options(tmp_path: Path) -> None:
+def test_default_listeners_follow_the_options_of_their_policies(tmp_path: Path) -> None:
     settings = read(
         tmp_path,
         "[OutboundQuotaPolicy]\nlisten_address = ::1\nlisten_port = 7\n[GreylistingPolicy]\nlisten =\n"
@@ -353,12 +351,12 @@ def test_listeners_follow_their_policies_options(tmp_path: Path) -> None:
     ]
 
 
-def test_sender_authorization_listens_alone_when_it_is_given_its_own_place(tmp_path: Path) -> None:
+def test_sender_authorization_can_have_a_separate_port(tmp_path: Path) -> None:
     settings = read(tmp_path, "[SenderDomainAuthPolicy]\nlisten_port = 10299\n")
     assert settings.listeners[-1].policies == ("SenderDomainAuthPolicy",)
 
 
-def test_sender_authorization_listens_wherever_it_is_told_to(tmp_path: Path) -> None:
+def test_sender_authorization_can_have_a_separate_endpoint(tmp_path: Path) -> None:
     elsewhere = "[OutboundQuotaPolicy]\nlisten_port = 10299\n"
     at = "[SenderDomainAuthPolicy]\nlisten = tcp:10225:interface=127.0.0.1\n"
     assert read(tmp_path, elsewhere + at).listeners[-1].name == "sender-auth"
@@ -366,17 +364,17 @@ def test_sender_authorization_listens_wherever_it_is_told_to(tmp_path: Path) -> 
     assert [each.name for each in read(tmp_path, at).listeners] == ["outbound", "greylisting", "inbound"]
 
 
-def test_own_listeners_replace_the_default_ones(tmp_path: Path) -> None:
+def test_custom_listeners_replace_the_default_ones(tmp_path: Path) -> None:
     settings = read(tmp_path, "[Listener a]\nlisten = tcp:1\npolicies = GreylistingPolicy, OutboundQuotaPolicy\n")
     (listener,) = settings.listeners
     assert (listener.name, listener.policies) == ("a", ("GreylistingPolicy", "OutboundQuotaPolicy"))
 
 
-def test_two_listeners_at_one_place_are_refused(tmp_path: Path) -> None:
+def test_two_listeners_on_one_endpoint_are_rejected(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, "[Listener a]\nlisten = tcp:1\n[Listener b]\nlisten = tcp:1\n")
-    assert "is taken by listener a" in found
+    assert "is already used by listener a" in found
     (found,) = problems(tmp_path, "[API]\nlisten = tcp:10225:interface=127.0.0.1\n")
-    assert "is taken by the HTTP API" in found
+    assert "is already used by the HTTP API" in found
 
 
 @pytest.mark.parametrize(
@@ -389,7 +387,7 @@ def test_margins_are_counts_ratios_or_percentages(text: str, limit: int, over: i
 
 
 @pytest.mark.parametrize("text", ["-1", "101%", "100.5", "", "%", ".", "ten", "1e3", "0x1"])
-def test_other_margins_are_refused(text: str) -> None:
+def test_invalid_margins_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="percentage"):
         parse_margin(text)
 
@@ -402,18 +400,18 @@ def test_other_margins_are_refused(text: str) -> None:
         "auth = token\nlisten = unix:/run/x",
     ],
 )
-def test_a_socket_that_only_its_owner_or_a_group_may_use_needs_no_token(tmp_path: Path, lines: str) -> None:
+def test_a_private_unix_socket_needs_no_token(tmp_path: Path, lines: str) -> None:
     file = tmp_path / "chapps.ini"
     file.write_text(f"[API]\n{lines}\n")
     assert load(str(file)).api.listen in lines
 
 
-def test_what_only_this_machine_reaches_is_known() -> None:
+def test_local_endpoints_are_recognized() -> None:
     assert is_local("tcp:1:interface=127.0.0.1") and is_local("unix:/x") and is_local(r"tcp6:1:interface=\:\:1")
     assert not is_local("tcp:1") and not is_local("tcp:1:interface=192.0.2.1") and not is_local("ssl:1")
 
 
-def test_the_lifetime_of_old_files_stands_for_all_that_it_was(tmp_path: Path) -> None:
+def test_cache_ttl_of_older_files_sets_all_four_lifetimes(tmp_path: Path) -> None:
     def lifetimes(text: str, **environ: str) -> tuple[float, ...]:
         grl = read(tmp_path, f"[GreylistingPolicy]\n{text}\n", **environ).grl
         return grl.retry_window, grl.pass_ttl, grl.tally_ttl, grl.flag_ttl
@@ -428,26 +426,26 @@ def test_the_lifetime_of_old_files_stands_for_all_that_it_was(tmp_path: Path) ->
     assert found.startswith("environment: CHAPPS_GREYLISTINGPOLICY_CACHE_TTL = '1d': must be a number of seconds")
 
 
-def test_the_lifetime_of_an_old_file_is_written_as_what_it_stands_for(tmp_path: Path) -> None:
+def test_cache_ttl_of_older_files_is_written_as_four_options(tmp_path: Path) -> None:
     settings = read(tmp_path, "[GreylistingPolicy]\ncache_ttl = 3600\n")
     written = render(settings).partition("[GreylistingPolicy]")[2].partition("[SPF")[0]
     assert "cache_ttl" not in written and "\nflag_ttl = 3600\n" in written
     assert read(tmp_path, render(settings)).grl == settings.grl
 
 
-def test_settings_are_frozen() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().path = "x"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("value", ["+", "+-", "", "=", "#", "%", "-"])
-def test_separators_of_sub_addresses_are_read_and_written_as_they_are(tmp_path: Path, value: str) -> None:
+def test_subaddress_separators_are_loaded_and_written_unchanged(tmp_path: Path, value: str) -> None:
     settings = read(tmp_path, f"[SenderDomainAuthPolicy]\nsubaddress_separators = {value}\n")
     assert settings.sda.subaddress_separators == value
     assert read(tmp_path, render(settings)).sda.subaddress_separators == value
 
 
 @pytest.mark.parametrize("value", ["@", "+ -", "a", "+;", "ü", '"'])
-def test_what_separates_no_sub_address_is_refused(tmp_path: Path, value: str) -> None:
+def test_invalid_subaddress_separators_are_rejected(tmp_path: Path, value: str) -> None:
     [found] = problems(tmp_path, f"[SenderDomainAuthPolicy]\nsubaddress_separators = {value}\n")
     assert f"[SenderDomainAuthPolicy] subaddress_separators = {value!r}: must be punctuation" in found

@@ -1,4 +1,4 @@
-"""Options that do not go together are refused; those that do nothing are told."""
+"""Conflicting options, and options without effect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.config_case import problems, read
 from tests.support.paths import RECORDED
 
 
-def test_contradictions_are_told_beside_other_errors(tmp_path: Path) -> None:
+def test_conflicts_are_reported_with_other_errors(tmp_path: Path) -> None:
     found = problems(
         tmp_path,
         "[API]\nauth = none\nlisten = tcp:8080\n[CHAPPS]\nuser_key =\nrequest_timeout = soon\n"
@@ -22,7 +22,7 @@ def test_contradictions_are_told_beside_other_errors(tmp_path: Path) -> None:
         assert sum(f"] {option} = " in line for line in found) == 1, found
 
 
-def test_what_hangs_on_an_option_that_cannot_be_read_is_not_told(tmp_path: Path) -> None:
+def test_conflicts_with_an_invalid_option_are_not_reported(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, "[API]\nauth = nome\nlisten = tcp:8080\n")
     assert "did you mean none?" in found
     for lifetime in ("cache_ttl", "retry_window"):
@@ -32,9 +32,9 @@ def test_what_hangs_on_an_option_that_cannot_be_read_is_not_told(tmp_path: Path)
     assert "must be a whole number" in found
 
 
-def test_greylisting_that_forgets_before_it_lets_pass_is_refused(tmp_path: Path) -> None:
+def test_a_retry_window_shorter_than_the_deferral_is_rejected(tmp_path: Path) -> None:
     (found,) = problems(tmp_path, "[GreylistingPolicy]\ncache_ttl = 600\nminimum_deferral = 600\n")
-    assert "[GreylistingPolicy] cache_ttl = '600': must be more than minimum_deferral (600)" in found
+    assert "[GreylistingPolicy] cache_ttl = '600': must be greater than minimum_deferral (600)" in found
     assert read(tmp_path, "[GreylistingPolicy]\ncache_ttl = 601\nminimum_deferral = 600\n").grl.retry_window == 601
 
 
@@ -49,13 +49,13 @@ def test_greylisting_that_forgets_before_it_lets_pass_is_refused(tmp_path: Path)
         (r"unix:/run/x\:y", r"haproxy:unix:mode=600:address=/run/x\:y"),
     ],
 )
-def test_one_port_cannot_be_taken_twice_however_it_is_written(tmp_path: Path, one: str, other: str) -> None:
+def test_a_port_cannot_be_used_twice(tmp_path: Path, one: str, other: str) -> None:
     listener = "[Listener {0}]\nlisten = {1}\npolicies = GreylistingPolicy\n"
     (found,) = problems(tmp_path, listener.format("a", one) + listener.format("b", other))
-    assert f"[Listener b] listen = {other!r}: is taken by listener a ({one})" in found
+    assert f"[Listener b] listen = {other!r}: is already used by listener a ({one})" in found
 
 
-def test_ports_of_different_addresses_and_chosen_ones_are_different_places(tmp_path: Path) -> None:
+def test_different_addresses_and_ephemeral_ports_do_not_conflict(tmp_path: Path) -> None:
     for one, other in (
         ("tcp:1:interface=127.0.0.1", r"tcp6:1:interface=\:\:1"),
         ("tcp:0", "tcp:0:interface=127.0.0.1"),
@@ -66,10 +66,10 @@ def test_ports_of_different_addresses_and_chosen_ones_are_different_places(tmp_p
         assert len(read(tmp_path, listener.format("a", one) + listener.format("b", other)).listeners) == 2
 
 
-def test_two_listeners_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_listeners_are_rejected(tmp_path: Path) -> None:
     listener = "[Listener {0}]\nlisten = tcp:{1}\npolicies = GreylistingPolicy\n"
     (found,) = problems(tmp_path, listener.format("a", 1) + listener.format(" a ", 2))
-    assert "[Listener a] another name" in found
+    assert "rename one of the sections [Listener a]" in found
 
 
 def test_port_and_interface_of_an_endpoint() -> None:
@@ -81,27 +81,27 @@ def test_port_and_interface_of_an_endpoint() -> None:
 # --- told, but not refused ---
 
 
-def test_every_attribute_that_postfix_sends_may_name_the_user() -> None:
+def test_every_documented_attribute_can_be_the_user_key() -> None:
     lines = [line for file in RECORDED.glob("*.req") for line in file.read_bytes().split(b"\n") if line]
     sent = {line.partition(b"=")[0].decode() for line in lines}
     assert "sasl_username" in sent
     assert sent <= set(ATTRIBUTES)
 
 
-def test_an_attribute_of_a_postfix_to_come_is_taken_and_told(tmp_path: Path) -> None:
+def test_an_undocumented_attribute_is_accepted_with_a_warning(tmp_path: Path) -> None:
     settings = read(tmp_path, "[CHAPPS]\nuser_key = oauth_subject\n")
     assert settings.chapps.user_key == "oauth_subject"
     (told,) = settings.warnings
-    assert "[CHAPPS] user_key = 'oauth_subject': is no attribute that Postfix is known to send" in told
+    assert "[CHAPPS] user_key = 'oauth_subject': is not a documented attribute of Postfix" in told
     assert "all mail is refused" in told
 
 
-def test_spf_that_wants_greylisting_where_none_follows_is_told(tmp_path: Path) -> None:
+def test_spf_with_greylist_actions_but_no_greylisting_is_a_warning(tmp_path: Path) -> None:
     alone = "[Listener in]\nlisten = unix:/run/x\npolicies = {}\n"
     for policies in ("SPFEnforcementPolicy", "GreylistingPolicy SPFEnforcementPolicy"):
         (told,) = read(tmp_path, alone.format(policies)).warnings
         assert "[Listener in] policies" in told
-        assert "(softfail, none_neutral) is let through" in told
+        assert "(softfail, none_neutral) passes with a header" in told
     assert not read(tmp_path, alone.format("SPFEnforcementPolicy GreylistingPolicy")).warnings
     never = "[PostfixSPFActions]\nsoftfail = prepend\nnone_neutral = dunno\n"
     assert not read(tmp_path, never + alone.format("SPFEnforcementPolicy")).warnings
@@ -117,12 +117,12 @@ def test_spf_that_wants_greylisting_where_none_follows_is_told(tmp_path: Path) -
         ("[SPFEnforcementPolicy]\nwhitelist = ['a']", "[SPFEnforcementPolicy] whitelist"),
     ],
 )
-def test_what_has_no_effect_is_told(tmp_path: Path, text: str, option: str) -> None:
+def test_options_without_effect_are_a_warning(tmp_path: Path, text: str, option: str) -> None:
     (told,) = read(tmp_path, text).warnings
     assert option in told and "has no effect" in told
 
 
-def test_nothing_is_told_about_what_has_an_effect(tmp_path: Path) -> None:
+def test_options_with_effect_are_no_warning(tmp_path: Path) -> None:
     assert not read(tmp_path, "").warnings
     assert not read(
         tmp_path,
@@ -132,9 +132,9 @@ def test_nothing_is_told_about_what_has_an_effect(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["adapter = postgresql", "adapter = mariadb", "db_url = postgresql://u:hunter2@h/d"])
-def test_what_it_means_that_nodes_share_a_database_alone_is_told(tmp_path: Path, text: str) -> None:
+def test_a_shared_database_with_local_state_is_a_warning(tmp_path: Path, text: str) -> None:
     (told,) = read(tmp_path, f"[PolicyConfigAdapter]\n{text}\n").warnings
-    assert "[State] path = '/var/lib/chapps/state.sqlite3': is of this node alone; " in told
+    assert "[State] path = '/var/lib/chapps/state.sqlite3': is local to this node: " in told
     assert "hunter2" not in told
     assert not read(tmp_path, f"[PolicyConfigAdapter]\n{text}\n[Redis]\nserver = r\n").warnings
     assert not read(tmp_path, "[PolicyConfigAdapter]\ndb_url = sqlite:////var/lib/book\n").warnings

@@ -1,4 +1,4 @@
-"""Answers as Postfix reads them."""
+"""Decisions, their form in the policy protocol, and reasons."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def test_actions_that_stop_the_mail(action: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["DUNNO", "OK", "PREPEND X: y", "HOLD x", "250 x", "4 x", "WARN x"])
-def test_actions_that_let_it_go_on(action: str) -> None:
+def test_actions_that_do_not_stop_the_mail(action: str) -> None:
     assert not stops(action)
 
 
-def test_the_wire_form_is_one_line_and_an_empty_one() -> None:
+def test_the_wire_form_is_one_line_and_an_empty_line() -> None:
     assert Decision("REJECT no", Reason.NO_USER, "P").wire == b"action=REJECT no\n\n"
 
 
@@ -36,13 +36,13 @@ def test_nothing_breaks_the_wire_form(text: str) -> None:
     assert len(sent.decode("utf-8")) <= 520
 
 
-def test_figures_are_filled_in_and_cannot_add_more() -> None:
+def test_figures_are_filled_in_and_cannot_add_placeholders() -> None:
     text = fill("REJECT {user} used {used} of {limit} {unknown}", {"user": "{limit}", "used": 3, "limit": 12})
     assert text == "REJECT {limit} used 3 of 12 {unknown}"
     assert len(fill("REJECT {user}", {"user": "x" * 5000})) < 300
 
 
-def test_every_reason_has_a_meaning_and_none_the_same() -> None:
+def test_every_reason_has_a_meaning_of_its_own() -> None:
     assert all(re.fullmatch(r"[A-Z][^\n]+[.]", reason.meaning) for reason in Reason)
     assert len({reason.meaning for reason in Reason}) == len(Reason)
 
@@ -64,5 +64,5 @@ def test_a_reason_is_its_code() -> None:
         (172801, "3 days"),
     ],
 )
-def test_a_wait_is_told_in_words_and_never_as_too_short(seconds: int, words: str) -> None:
+def test_a_wait_in_words_is_rounded_up(seconds: int, words: str) -> None:
     assert in_words(seconds) == words

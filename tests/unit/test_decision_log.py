@@ -1,4 +1,4 @@
-"""When the lines of decisions are handed on."""
+"""Batches of the decision log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_lines_are_written_in_batches() -> None:
     assert len(written) == 2
 
 
-def test_what_waits_can_be_handed_on_at_once() -> None:
+def test_pending_lines_can_be_flushed() -> None:
     clock = Clock()
     written: list[bytes] = []
     log = DecisionLog(as_text, written.append, clock.callLater)

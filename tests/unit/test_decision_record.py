@@ -1,4 +1,4 @@
-"""What is kept of a decision, and the line that is logged of it."""
+"""Records and log lines of decisions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPF = Decision(
 ODD = entry(SPF, "GRL:greylist_passed", sender='a\\"b c', recipient="ß@ä", client_address="", instance="\udce9\x7f")
 
 
-def test_a_line_tells_what_was_decided_why_and_for_whom() -> None:
+def test_a_line_contains_decision_reason_and_request() -> None:
     assert as_text(entry()) == (
         "2025-11-20T11:04:05.123Z listener=outbound policy=OutboundQuotaPolicy"
         ' action="REJECT quota fulfilled" reason=quota_exceeded limit=12 used=12 wait=60 user=bob'
@@ -33,7 +33,7 @@ def test_a_line_tells_what_was_decided_why_and_for_whom() -> None:
     )
 
 
-def test_what_is_odd_is_quoted_as_in_json() -> None:
+def test_special_characters_are_quoted_as_in_json() -> None:
     assert as_text(ODD) == (
         "2025-11-20T11:04:05.123Z listener=outbound policy=SPFEnforcementPolicy"
         r' action="PREPEND Received-SPF: pass (mx: \"ok\") receiver=mx;" reason=spf_pass'
@@ -44,7 +44,7 @@ def test_what_is_odd_is_quoted_as_in_json() -> None:
     )
 
 
-def test_the_json_form_says_the_same() -> None:
+def test_the_json_format_has_the_same_values() -> None:
     assert as_json(ODD) == (
         '{"time": 1763636645.123, "listener": "outbound", "policy": "SPFEnforcementPolicy",'
         r' "action": "PREPEND Received-SPF: pass (mx: \"ok\") receiver=mx;", "reason": "spf_pass",'
@@ -57,7 +57,7 @@ def test_the_json_form_says_the_same() -> None:
 
 
 @pytest.mark.parametrize("value", ["a b", 'a"b', "a\nuser=root", "\udce9", "a\u2028b", "x" * 9000])
-def test_what_a_client_sends_cannot_forge_a_line(value: str) -> None:
+def test_clients_cannot_forge_a_line(value: str) -> None:
     line = as_text(entry(sender=value))
     assert len(line.splitlines()) == 1 and len(line) < 3000
     assert line.count(" user=") == 1
@@ -66,37 +66,37 @@ def test_what_a_client_sends_cannot_forge_a_line(value: str) -> None:
 
 
 @given(st.text(max_size=100))
-def test_every_line_can_be_taken_apart_again(value: str) -> None:
+def test_every_line_can_be_parsed(value: str) -> None:
     line = as_text(entry(sender=value))
     shown = line.split(" sender=", 1)[1].rsplit(" recipient=", 1)[0]
     assert (json.loads(shown) if shown.startswith('"') else shown) == value
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\\b", 'a "b"', "a b\\c", "ä", "ä b", "a\tb"])
-def test_details_can_be_read_again(value: str) -> None:
+def test_details_can_be_parsed(value: str) -> None:
     line = as_text(entry(REFUSED._replace(detail=value)))
     shown = line.partition(" detail=")[2]
     assert (json.loads(shown) if shown.startswith('"') else shown) == value
 
 
 @pytest.mark.parametrize("name", ["my list", 'a "b" reason=c', "ä", "ä b"])
-def test_a_listener_of_any_name_is_told(name: str) -> None:
+def test_any_listener_name_can_be_parsed(name: str) -> None:
     shown = as_text(entry(listener=name)).partition(" listener=")[2].partition(" policy=")[0]
     assert (json.loads(shown) if shown.startswith('"') else shown) == name
     assert json.loads(as_json(entry(listener=name)))["listener"] == as_record(entry(listener=name)).listener == name
 
 
-def test_letters_of_any_alphabet_are_shown_as_they_are() -> None:
+def test_letters_of_any_alphabet_are_not_quoted() -> None:
     assert " sender=müller recipient=" in as_text(entry(sender="müller"))
 
 
-def test_that_greylisting_is_asked_for_is_told() -> None:
+def test_a_greylisting_request_is_in_the_detail() -> None:
     asking = REFUSED._replace(detail="mailfrom none.net", greylist=True)
     assert as_text(entry(asking)).endswith(' detail="mailfrom none.net; asks for greylisting"')
     assert json.loads(as_json(entry(asking)))["detail"] == "mailfrom none.net; asks for greylisting"
 
 
-def test_what_other_policies_said_is_the_last_of_the_line() -> None:
+def test_decisions_of_other_policies_end_the_line() -> None:
     found = entry(also="GRL:greylist_passed,OQP:within_quota")
     assert as_text(found).endswith(" stage=RCPT also=GRL:greylist_passed,OQP:within_quota")
     assert json.loads(as_json(found))["also"] == "GRL:greylist_passed,OQP:within_quota"

@@ -1,4 +1,4 @@
-"""The last decisions: looked for, and followed."""
+"""The decision ring: searching and following."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import Entry, Record, as_record, entry_of
-from chapps_tw.observe.decision_ring import RECENT, RECENT_ROOM, DecisionRing, Search
+from chapps_tw.observe.decision_ring import MAX_BYTES, MAX_DECISIONS, DecisionRing, Search
 from tests.support.decisions import REFUSED, entry
 from tests.support.memory import taken
 
@@ -25,8 +25,8 @@ def sequences(search: Search) -> list[int]:
     return [each.sequence for each in search.records if each is not None]
 
 
-def filled(count: int, start: int = 0, most: int = RECENT) -> DecisionRing:
-    ring = DecisionRing(start, most)
+def filled(count: int, start: int = 0, max_entries: int = MAX_DECISIONS) -> DecisionRing:
+    ring = DecisionRing(start, max_entries)
     for number in range(count):
         ring.add(entry(instance=str(number)))
     return ring
@@ -36,7 +36,7 @@ def filled(count: int, start: int = 0, most: int = RECENT) -> DecisionRing:
     "wanted", ["Bob@BÜCHER.example", "bob@bücher.example", "bob@xn--bcher-kva.example", "BOB@XN--BCHER-KVA.example."]
 )
 @pytest.mark.parametrize("came", ["bob@bücher.example", "BOB@Bücher.example", "Bob@XN--bcher-kva.Example"])
-def test_addresses_are_found_in_any_form(wanted: str, came: str) -> None:
+def test_addresses_match_in_any_form(wanted: str, came: str) -> None:
     ring = DecisionRing()
     ring.add(entry(sender=came, recipient=came))
     for name in ("sender", "recipient"):
@@ -45,7 +45,7 @@ def test_addresses_are_found_in_any_form(wanted: str, came: str) -> None:
 
 
 @pytest.mark.parametrize("name", ['a "b"', "a\\b", "É", "é é", "a\tb", "\udce9", "root", "a=b c"])
-def test_odd_names_are_found_and_no_others(name: str) -> None:
+def test_unusual_names_match_exactly(name: str) -> None:
     ring = DecisionRing()
     for each in (name, "other", f"x {name}", f"sender={name}"):
         ring.add(entry(user=each, sender=f"{each}@example.org", queue_id=each, instance=each))
@@ -59,14 +59,14 @@ def test_odd_names_are_found_and_no_others(name: str) -> None:
         assert [each.user for each in found(ring, wanted)] == [name], wanted
 
 
-def test_users_are_found_as_they_are_and_the_null_sender_by_nothing() -> None:
+def test_users_match_exactly_and_the_null_sender_matches_an_empty_value() -> None:
     ring = DecisionRing()
     ring.add(entry(sender=""))
     assert len(found(ring, {"user": "bob", "sender": ""})) == 1
     assert not found(ring, {"user": "Bob"})
 
 
-def test_a_domain_finds_the_addresses_in_it_and_a_network_the_clients_in_it() -> None:
+def test_a_domain_matches_its_addresses_and_a_network_its_clients() -> None:
     ring = DecisionRing()
     requests = (
         {"sender": "a@Partner.example", "client_address": "203.0.113.7", "instance": "1"},
@@ -89,7 +89,7 @@ def test_a_domain_finds_the_addresses_in_it_and_a_network_the_clients_in_it() ->
         assert [each.instance for each in found(ring, wanted)] == instances, wanted
 
 
-def test_the_last_decisions_can_be_asked_for_newest_first() -> None:
+def test_a_search_returns_the_newest_first() -> None:
     ring = DecisionRing()
     for number in range(6000):
         ring.add(entry(sender=f"{number % 2}@x", instance=str(number)))
@@ -101,7 +101,7 @@ def test_the_last_decisions_can_be_asked_for_newest_first() -> None:
     assert (list(search.records), search.searched, search.since) == ([], 0, 0.0)
 
 
-def test_what_is_found_is_what_was_decided() -> None:
+def test_a_record_has_the_values_of_the_decision() -> None:
     ring = DecisionRing()
     decided = entry(REFUSED._replace(detail='a "b"', source="cache"), also="GRL:greylist_passed", sender="é \udce9@x")
     ring.add(decided)
@@ -110,8 +110,8 @@ def test_what_is_found_is_what_was_decided() -> None:
     assert each.as_dict() == {"sequence": 1, **as_record(decided).as_dict()}
 
 
-def test_numbers_rise_by_one_and_go_on_when_the_oldest_are_dropped() -> None:
-    ring = filled(5, start=100, most=3)
+def test_sequence_numbers_increase_by_one_also_after_drops() -> None:
+    ring = filled(5, start=100, max_entries=3)
     assert (sequences(ring.search({})), ring.last_sequence) == ([105, 104, 103], 105)
     assert [each.instance for each in found(ring, {})] == ["4", "3", "2"]
 
@@ -128,27 +128,27 @@ def test_numbers_rise_by_one_and_go_on_when_the_oldest_are_dropped() -> None:
         (106, [103, 104, 105], True),
     ],
 )
-def test_what_came_after_a_number_is_told_oldest_first(after: int, wanted: list[int], dropped: bool) -> None:
-    search = filled(5, start=100, most=3).search({}, after)
+def test_decisions_after_a_number_are_returned_oldest_first(after: int, wanted: list[int], dropped: bool) -> None:
+    search = filled(5, start=100, max_entries=3).search({}, after)
     assert (sequences(search), search.searched) == (wanted, len(wanted))
     assert (search.last_sequence, search.dropped) == (105, dropped)
 
 
-def test_before_the_first_decision_there_is_nothing_to_miss() -> None:
+def test_nothing_is_dropped_before_the_first_decision() -> None:
     ring = DecisionRing(100)
     for after, dropped in ((None, False), (100, False), (99, True)):
         search = ring.search({}, after)
         assert (list(search.records), search.last_sequence, search.dropped) == ([], 100, dropped)
 
 
-def test_what_does_not_fit_is_left_out_of_what_is_followed() -> None:
+def test_a_follower_can_filter_by_field() -> None:
     ring = DecisionRing()
     for number in range(6):
         ring.add(entry(user=f"u{number % 2}"))
     assert sequences(ring.search({"user": "u1"}, 2)) == [4, 6]
 
 
-def test_whoever_follows_is_told_each_decision_once_also_while_more_are_made() -> None:
+def test_a_follower_gets_each_decision_once() -> None:
     ring = DecisionRing()
     told: list[int] = []
     after = 0
@@ -164,7 +164,7 @@ def test_whoever_follows_is_told_each_decision_once_also_while_more_are_made() -
     assert told == list(range(1, ring.last_sequence + 1))
 
 
-def test_long_decisions_leave_room_for_fewer() -> None:
+def test_the_ring_holds_fewer_long_decisions() -> None:
     ring = DecisionRing()
     for number in range(4900):
         ring.add(entry(sender="\u20ac " * 400, recipient="\u20ac " * 400, instance=str(number)))
@@ -174,20 +174,20 @@ def test_long_decisions_leave_room_for_fewer() -> None:
 
 @pytest.mark.parametrize("character", ["x", "é", "€", "\U0001f600", "\udcff"])
 @pytest.mark.parametrize("length", [0, 20, 150, 5000])
-def test_no_more_than_the_room_is_taken_whatever_the_texts_are(character: str, length: int) -> None:
-    room = RECENT_ROOM // 32
-    ring = DecisionRing(room=room)
+def test_the_size_is_bounded_for_any_texts(character: str, length: int) -> None:
+    max_bytes = MAX_BYTES // 32
+    ring = DecisionRing(max_bytes=max_bytes)
 
     def fill() -> None:
         for number in range(500):
             ring.add(_one_of_its_own(number + 1000, character * length))
 
     # Texts of which each has an object of its own, and most of them wide characters, are not what mail brings.
-    assert taken(fill) < 1.4 * room
+    assert taken(fill) < 1.4 * max_bytes
     assert len(ring) > 1
 
 
-def test_as_many_as_are_promised_of_ordinary_mail_take_no_more_than_the_room() -> None:
+def test_the_documented_number_of_typical_decisions_fits() -> None:
     ring = DecisionRing()
     header = (
         "PREPEND Received-SPF: pass (mx.example.net: domain of user{0}@customer.example.com designates 2001:db8::{0} "
@@ -197,14 +197,14 @@ def test_as_many_as_are_promised_of_ordinary_mail_take_no_more_than_the_room() -
     )
 
     def fill() -> None:
-        for number in range(1000, 1000 + RECENT):
+        for number in range(1000, 1000 + MAX_DECISIONS):
             decision = PASSED._replace(action=header.format(number), figures={"limit": number, "used": number + 1})
             given = {"sender": f"user{number}@customer.example.com", "recipient": f"friend{number}@example.net"}
             given |= {"instance": f"1a2b.{number}.0", "client_address": f"2001:db8::{number}"}
             ring.add(entry(decision, **given))
 
-    assert taken(fill) < RECENT_ROOM
-    assert len(ring) == RECENT
+    assert taken(fill) < MAX_BYTES
+    assert len(ring) == MAX_DECISIONS
 
 
 def _one_of_its_own(number: int, text: str) -> Entry:

@@ -1,4 +1,4 @@
-"""Whose mail the inbound policies are not asked about."""
+"""Clients that are exempt from the inbound policies."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ def reason(networks: str | None = None, whitelisted: bool = False, **attributes:
     return found.reason if found else ""
 
 
-def test_mail_of_a_stranger_is_asked_about() -> None:
+def test_other_clients_are_not_exempt() -> None:
     assert exempted() is None
     assert exempted(client_address="unknown") is None
     assert exempted(sasl_username="") is None
 
 
-def test_who_has_logged_in_is_not_asked_about() -> None:
+def test_authenticated_clients_are_exempt() -> None:
     assert exempted(sasl_username="alice") == Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
-def test_this_machine_is_trusted_unless_it_is_taken_out(address: str) -> None:
+def test_the_loopback_is_trusted_by_default_only(address: str) -> None:
     assert reason(client_address=address) == Reason.TRUSTED_NETWORK
     assert reason("", client_address=address) == ""
 
 
-def test_other_networks_may_be_trusted() -> None:
+def test_trusted_networks_are_exempt() -> None:
     networks = "172.17.0.1, 2001:db8::/32"
     for address, trusted in (("172.17.0.1", True), ("172.17.0.2", False), ("2001:db8:1::1", True), ("::1", False)):
         assert reason(networks, client_address=address) == (Reason.TRUSTED_NETWORK if trusted else "")
 
 
-def test_a_client_of_the_helo_whitelist_is_not_asked_about() -> None:
+def test_clients_on_the_helo_whitelist_are_exempt() -> None:
     assert exempted(whitelisted=True) == Decision("DUNNO", Reason.HELO_WHITELISTED, "HeloWhitelist")
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "gateway", "10.0.0.0/8/8", "[::1]", "127.0.0.1:25"])
-def test_what_is_no_network_is_refused(text: str) -> None:
+def test_an_invalid_network_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="networks such as"):
         parse_networks(text)

@@ -1,4 +1,4 @@
-"""Greylisting: the policy over the embedded store."""
+"""The greylisting policy, with the embedded store."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class GreylistingCase(PolicyCase):
 
 
 class Waiting(GreylistingCase):
-    def test_the_first_time_is_deferred_and_told_when_to_come_back(self) -> None:
+    def test_the_first_attempt_is_deferred_with_the_time_to_wait(self) -> None:
         decision = self.decide()
         self.assertEqual(decision.reason, Reason.GREYLIST_FIRST)
         self.assertEqual(
@@ -51,12 +51,12 @@ class Waiting(GreylistingCase):
         )
         self.assertEqual(decision.figures, {"wait": 60, "tally": 0, "threshold": 10})
 
-    def test_seconds_are_whole_and_rounded_up(self) -> None:
+    def test_the_wait_is_rounded_up_to_whole_seconds(self) -> None:
         self.decide()
         self.clock.advance(10.25)
         self.assertTrue(self.decide("i2").action.endswith("retry in 50 seconds"))
 
-    def test_coming_back_early_does_not_start_the_wait_again(self) -> None:
+    def test_an_early_retry_does_not_restart_the_wait(self) -> None:
         self.decide()
         for attempt in range(2):
             self.clock.advance(20)
@@ -72,14 +72,14 @@ class Waiting(GreylistingCase):
         self.assertEqual(self.reason("i2", client_address="192.0.2.200"), Reason.GREYLIST_PASSED)
         self.assertEqual(self.reason("i2", client_address="198.51.100.1"), Reason.GREYLIST_FIRST)
 
-    def test_sender_and_recipient_belong_to_it_whatever_their_case(self) -> None:
+    def test_sender_and_recipient_are_compared_without_case(self) -> None:
         self.decide()
         self.clock.advance(60)
         self.assertEqual(self.reason("i2", sender="ALICE@Example.COM", recipient="Bob@GREY.example"), "greylist_passed")
         self.assertEqual(self.reason("i2", sender="carol@example.com"), Reason.GREYLIST_FIRST)
         self.assertEqual(self.reason("i2", recipient="dave@grey.example"), Reason.GREYLIST_FIRST)
 
-    def test_a_client_that_passed_often_enough_is_known(self) -> None:
+    def test_a_client_that_passed_often_enough_is_exempt(self) -> None:
         self.policy = self.make(whitelist_threshold=2)
         for number in range(2):
             self.decide(f"a{number}", sender=f"s{number}@example.com")
@@ -100,13 +100,13 @@ class Waiting(GreylistingCase):
         self.assertEqual(self.decide("i2").action, passed.format("grey.example"))
         self.assertEqual(self.decide("i3", recipient="bob@open.example").action, passed.format("open.example"))
 
-    def test_bytes_that_are_no_text_are_a_sender_like_any_other(self) -> None:
+    def test_a_sender_with_undecodable_bytes_is_greylisted(self) -> None:
         odd = {"sender": "\udce4@example.com", "recipient": "\udcff@grey.example", "client_address": "\udcff"}
         self.assertEqual(self.reason("i1", **odd), Reason.GREYLIST_FIRST)
         self.clock.advance(60)
         self.assertEqual(self.reason("i2", **odd), Reason.GREYLIST_PASSED)
 
-    def test_explaining_changes_nothing(self) -> None:
+    def test_explain_changes_nothing(self) -> None:
         for _ in range(2):
             self.assertEqual(self.run_now(self.policy.explain(request())).reason, Reason.GREYLIST_FIRST)
         self.decide()
@@ -116,30 +116,30 @@ class Waiting(GreylistingCase):
 
 
 class WhatIsJudged(GreylistingCase):
-    def test_each_recipient_by_its_own_domain(self) -> None:
+    def test_the_flag_of_each_recipients_domain_applies(self) -> None:
         self.assertEqual(self.reason(recipient="bob@open.example"), Reason.NOT_GREYLISTED)
         self.assertEqual(self.reason(recipient="bob@elsewhere.example"), Reason.NOT_GREYLISTED)
         self.assertEqual(self.reason(recipient="root"), Reason.NOT_GREYLISTED)
         self.assertEqual(self.reason(recipient="bob@GREY.example."), Reason.GREYLIST_FIRST)
 
-    def test_the_book_is_asked_once(self) -> None:
+    def test_the_flag_is_cached(self) -> None:
         for number in range(5):
             self.decide(recipient=f"r{number}@grey.example")
             self.decide(recipient=f"r{number}@open.example")
         self.assertEqual(self.book.asked, 2)
 
-    def test_what_an_earlier_policy_wants_greylisted_is(self) -> None:
+    def test_an_earlier_policy_can_request_greylisting(self) -> None:
         self.assertEqual(self.reason("i1", FORCING, recipient="bob@open.example"), Reason.GREYLIST_FIRST)
         self.assertEqual(self.reason("i1", FORCING, recipient="root"), Reason.GREYLIST_FIRST)
 
-    def test_a_domain_that_spf_passed_is_the_client(self) -> None:
+    def test_a_domain_that_passed_spf_identifies_the_client(self) -> None:
         self.decide("i1", PASSING)
         self.clock.advance(60)
         self.assertEqual(self.reason("i2", PASSING, client_address="198.51.100.1"), Reason.GREYLIST_PASSED)
         self.policy = self.make(spf_identity=False)
         self.assertEqual(self.reason("i3", PASSING, client_address="203.0.113.1"), Reason.GREYLIST_FIRST)
 
-    def test_what_was_met_with_or_without_an_spf_pass_is_met(self) -> None:
+    def test_network_and_spf_domain_identify_the_same_tuple(self) -> None:
         self.decide("i1")
         self.clock.advance(60)
         self.assertEqual(self.reason("i2", PASSING), Reason.GREYLIST_PASSED)
@@ -147,7 +147,7 @@ class WhatIsJudged(GreylistingCase):
         # As when DNS does not answer this time.
         self.assertEqual(self.reason("i4", client_address="198.51.100.1"), Reason.GREYLIST_PASSED)
 
-    def test_postmaster_and_abuse_are_not_greylisted_whoever_asks_for_it(self) -> None:
+    def test_postmaster_and_abuse_are_exempt_even_on_request(self) -> None:
         for recipient in ("postmaster@grey.example", "Abuse@GREY.example", "POSTMASTER"):
             for earlier in ((), (FORCING,)):
                 decision = self.decide("i1", *earlier, recipient=recipient)
@@ -155,7 +155,7 @@ class WhatIsJudged(GreylistingCase):
         for recipient in ("postmaster2@grey.example", "grey.example@grey.example"):
             self.assertEqual(self.reason(recipient=recipient), Reason.GREYLIST_FIRST)
 
-    def test_who_is_not_greylisted_is_an_option(self) -> None:
+    def test_exempt_recipients_are_an_option(self) -> None:
         self.policy = self.make(exempt_recipients=parse_recipients("noc@grey.example, helpdesk@"))
         for recipient in ("NOC@grey.example", "helpdesk@grey.example", "helpdesk@open.example"):
             self.assertEqual(self.reason(recipient=recipient), Reason.RECIPIENT_EXEMPT)
@@ -168,7 +168,7 @@ class WhatIsJudged(GreylistingCase):
         self.policy = self.make(exempt_recipients=())
         self.assertEqual(self.reason(recipient="helpdesk@grey.example"), Reason.GREYLIST_FIRST)
 
-    def test_a_tuple_waits_two_days_for_its_client_and_is_then_known_for_weeks(self) -> None:
+    def test_the_default_retry_window_and_pass_ttl(self) -> None:
         self.decide()
         self.clock.advance(2 * DAY)
         self.assertEqual(self.reason("i2"), Reason.GREYLIST_PASSED)
@@ -179,7 +179,7 @@ class WhatIsJudged(GreylistingCase):
         self.clock.advance(2 * DAY + 1)
         self.assertEqual(self.reason("i5"), Reason.GREYLIST_FIRST)
 
-    def test_a_daily_newsletter_with_an_address_of_its_own_each_time_becomes_known(self) -> None:
+    def test_a_daily_newsletter_with_varying_senders_becomes_exempt(self) -> None:
         for day in range(10):
             for attempt, reason in enumerate((Reason.GREYLIST_FIRST, Reason.GREYLIST_PASSED)):
                 instance, sender = f"{day}.{attempt}", f"bounce-{day}@news.example"
@@ -187,14 +187,14 @@ class WhatIsJudged(GreylistingCase):
                 self.clock.advance(DAY / 2)
         self.assertEqual(self.reason("last", sender="bounce-last@news.example"), Reason.KNOWN_CLIENT)
 
-    def test_a_flag_is_read_again_after_its_own_time(self) -> None:
+    def test_a_flag_expires_after_flag_ttl(self) -> None:
         self.policy = self.make(flag_ttl=100.0)
         for pause, asked in ((0, 1), (99, 1), (2, 2)):
             self.clock.advance(pause)
             self.decide()
             self.assertEqual(self.book.asked, asked)
 
-    def test_it_tells_whom_it_took_for_the_client(self) -> None:
+    def test_the_detail_names_the_client(self) -> None:
         self.assertEqual(self.decide().detail, "client 192.0.2.0/24")
         self.assertEqual(self.decide("i1", PASSING).detail, "client example.com, by SPFEnforcementPolicy")
         self.clock.advance(60)
@@ -203,14 +203,14 @@ class WhatIsJudged(GreylistingCase):
         self.policy = self.make(spf_identity=False)
         self.assertEqual(self.decide("i4", PASSING).detail, "client 192.0.2.0/24")
 
-    def test_it_tells_who_asked_for_it(self) -> None:
+    def test_the_detail_names_the_requesting_policy(self) -> None:
         asked = FORCING._replace(detail="mailfrom example.org ~all")
         decision = self.decide("i1", asked, recipient="bob@open.example")
         wanted = "client 192.0.2.0/24; asked for by SPFEnforcementPolicy (spf_softfail: mailfrom example.org ~all)"
         self.assertEqual(decision.detail, wanted)
         self.assertTrue(self.decide("i2", FORCING).detail.endswith("asked for by SPFEnforcementPolicy (spf_softfail)"))
 
-    def test_a_domain_is_the_same_in_either_of_its_forms(self) -> None:
+    def test_u_labels_and_a_labels_are_the_same_domain(self) -> None:
         self.decide("i1", FORCING, sender="alice@bücher.example", recipient="bob@BÜCHER.example")
         self.clock.advance(60)
         mail = {"sender": "alice@xn--bcher-kva.example", "recipient": "bob@xn--bcher-kva.example"}
@@ -221,7 +221,7 @@ class WhatIsJudged(GreylistingCase):
         self.policy = self.make(null_sender_ok=True)
         self.assertEqual(self.reason(sender=""), Reason.NULL_SENDER_ACCEPTED)
 
-    def test_later_stages_repeat_the_verdict_of_the_only_recipient(self) -> None:
+    def test_later_stages_repeat_the_decision_about_a_single_recipient(self) -> None:
         self.decide()
         self.clock.advance(60)
         for stage in ("RCPT", "DATA", "END-OF-MESSAGE"):
@@ -233,7 +233,7 @@ class WhatIsJudged(GreylistingCase):
             recorded = PolicyRequest((RECORDED / f"{name}.req").read_bytes())
             self.assertEqual(self.run_now(self.policy.decide(recorded)).reason, Reason.STAGE_NOT_JUDGED, name)
 
-    def test_a_book_that_is_away_is_told_until_the_flag_is_known(self) -> None:
+    def test_an_unavailable_book_raises_unless_the_flag_is_cached(self) -> None:
         self.book.away = True
         failed = Deferred.fromCoroutine(self.policy.decide(request()))
         self.clock.advance(0)
@@ -243,7 +243,7 @@ class WhatIsJudged(GreylistingCase):
         self.book.away = True
         self.assertEqual(self.reason("i2"), Reason.GREYLIST_EARLY)
 
-    def test_a_state_that_is_away_is_told(self) -> None:
+    def test_an_unavailable_state_raises(self) -> None:
         self.state = SqliteState("/dev/null/state.sqlite3", self.clock.seconds, self.clock)
         self.policy = self.make()
         failed = Deferred.fromCoroutine(self.policy.decide(request()))
@@ -252,7 +252,7 @@ class WhatIsJudged(GreylistingCase):
 
 
 class Clients(GreylistingCase):
-    def test_the_prefixes_of_the_settings_make_the_network(self) -> None:
+    def test_the_prefixes_of_the_settings_apply(self) -> None:
         for options, same, other in (
             ({}, "192.0.2.200", "192.0.3.1"),
             ({"ipv4_prefix": 32}, "192.0.2.1", "192.0.2.2"),
@@ -271,13 +271,13 @@ class Clients(GreylistingCase):
 
 
 class Texts(GreylistingCase):
-    def test_a_text_tells_the_wait_of_each_attempt(self) -> None:
+    def test_the_wait_of_each_attempt_is_filled_in(self) -> None:
         self.policy = self.make(rejection_message="DEFER {retry_after} {other}")
         self.assertEqual(self.decide().action, "DEFER 60 {other}")
         self.clock.advance(20)
         self.assertEqual(self.decide().action, "DEFER 40 {other}")
 
-    def test_a_text_tells_sender_and_recipient_of_each_message(self) -> None:
+    def test_sender_and_recipient_of_each_message_are_filled_in(self) -> None:
         self.policy = self.make(rejection_message="DEFER {sender} {recipient} {retry_in}")
         for sender in ("ann@example.net", "bea@example.net"):
             action = self.decide(sender=sender, recipient="x@grey.example").action

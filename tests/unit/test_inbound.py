@@ -1,4 +1,4 @@
-"""Whom mail is for and who brings it, and the header that tells of SPF."""
+"""Inbound requests and the Received-SPF header."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chapps_tw.mail.decision import wire
 from chapps_tw.mail.received_spf import MAX_HEADER, SpfResult, one_line, received_spf
 from chapps_tw.mail.request import PolicyRequest
-from chapps_tw.policies.inbound import client_network, domain_of, mail_address, network_reader
+from chapps_tw.policies.inbound import cached_client_network, client_network, domain_of, mail_address
 from tests.support.paths import RECORDED
 
 # RFC 7208, section 9.1, on one line; CFWS is one space, and a comment holds none of its own kind.
@@ -64,12 +64,12 @@ def test_the_client_is_its_network(address: str, network: str) -> None:
     assert client_network(address, 24, 64) == network
 
 
-def test_prefixes_may_be_others() -> None:
-    network_of = network_reader(32, 48)
+def test_prefixes_can_be_configured() -> None:
+    network_of = cached_client_network(32, 48)
     for _ in range(2):
         assert network_of("192.0.2.77") == "192.0.2.77/32"
         assert network_of("2001:db8:1:2::1") == "2001:db8:1::/48"
-    assert network_reader(24, 64)("192.0.2.77") == "192.0.2.0/24"
+    assert cached_client_network(24, 64)("192.0.2.77") == "192.0.2.0/24"
 
 
 @given(st.text(), st.integers(0, 32), st.integers(0, 128))
@@ -77,8 +77,8 @@ def test_any_client_address_has_a_network_of_printable_ascii(text: str, ipv4: in
     assert re.fullmatch(r"[!-~]{1,64}", client_network(text, ipv4, ipv6))
 
 
-def test_recorded_requests_of_ipv6_clients_and_of_none_have_a_network() -> None:
-    network_of = network_reader(24, 64)
+def test_recorded_requests_have_a_client_network() -> None:
+    network_of = cached_client_network(24, 64)
     assert network_of(recorded("in-ipv6-01-RCPT").get("client_address")).endswith("::/64")
     assert network_of(recorded("in-ipv4-mapped-01-RCPT").get("client_address")).endswith(".0/24")
 
@@ -96,7 +96,7 @@ def test_a_domain_in_an_address_compares_as_a_labels() -> None:
     assert mail_address("bücher") == "bücher" and mail_address("x@ü ü") == "x@ü ü"
 
 
-def test_the_header_names_all_that_is_known() -> None:
+def test_the_header_contains_all_known_values() -> None:
     found = SpfResult("pass", "mailfrom", "example.com", mechanism="ip4:192.0.2.0/24")
     header = received_spf(found, "192.0.2.1", "mail.example.com", "alice@example.com", "mx.example.org")
     assert header == (
@@ -106,7 +106,7 @@ def test_the_header_names_all_that_is_known() -> None:
     )
 
 
-def test_the_header_of_a_null_sender_is_about_helo() -> None:
+def test_the_header_for_the_null_sender_names_the_helo_identity() -> None:
     found = SpfResult("none", "helo", "mail.example.com")
     header = received_spf(found, "2001:db8::1", "mail.example.com", "", "")
     assert header == (
@@ -122,7 +122,7 @@ def test_the_header_of_a_null_sender_is_about_helo() -> None:
     st.text(max_size=400),
     st.text(max_size=400),
 )
-def test_the_header_is_well_formed_whatever_a_client_says(
+def test_the_header_is_well_formed_for_any_input(
     result: str, helo: str, sender: str, mechanism: str, problem: str
 ) -> None:
     found = SpfResult(result, "mailfrom", "example.com", mechanism=mechanism, problem=problem)
@@ -132,19 +132,19 @@ def test_the_header_is_well_formed_whatever_a_client_says(
     assert wire("PREPEND " + header) == f"action=PREPEND {header}\n\n".encode()
 
 
-def test_quotes_cannot_be_left_by_what_is_inside() -> None:
+def test_special_characters_in_quoted_strings_are_escaped() -> None:
     hostile = 'a"; identity=helo\\'
     header = received_spf(SpfResult("fail", domain="example.com"), "192.0.2.1", hostile, ")(" + hostile, "")
     assert HEADER.fullmatch(header)
     assert r'helo="a\"; identity=helo\\"' in header
 
 
-def test_one_line_is_short_printable_ascii() -> None:
+def test_one_line_returns_short_printable_ascii() -> None:
     assert one_line("two\r\nlines\x00 \u2028 ü \udcff", 100) == "two  lines?   ? ?"
     assert len(one_line("x" * 5000)) == 200
 
 
-def test_a_domain_is_never_told_in_part_nor_changed() -> None:
+def test_a_domain_is_never_truncated_or_altered() -> None:
     found = SpfResult("fail", domain="evil.example")
     long = f"{'a' * 125}@paypal.example"
     header = received_spf(found, "192.0.2.1", "", f"{long}.evil.example", "")
@@ -157,7 +157,7 @@ def test_a_domain_is_never_told_in_part_nor_changed() -> None:
         assert set(names) <= {domain} and len(header) <= MAX_HEADER and HEADER.fullmatch(header)
 
 
-def test_what_cannot_be_told_as_it_is_is_left_out() -> None:
+def test_a_value_that_cannot_be_written_unchanged_is_omitted() -> None:
     mechanism = "include:" + "b" * 400 + ".example"
     found = SpfResult("pass", domain="example.com", mechanism=mechanism)
     for sender in ("jürgen@example.com", "alice@\udcff.example", "alice@ex\tample.com", "a\nb@example.com"):
@@ -170,7 +170,7 @@ def test_what_cannot_be_told_as_it_is_is_left_out() -> None:
     )
 
 
-def test_a_domain_of_u_labels_is_told_as_a_labels() -> None:
+def test_u_labels_are_written_as_a_labels() -> None:
     found = SpfResult("pass", domain="xn--bcher-kva.example")
     header = received_spf(found, "192.0.2.1", "mail.bücher.example", "alice@bücher.example", "")
     assert header == (
@@ -180,7 +180,7 @@ def test_a_domain_of_u_labels_is_told_as_a_labels() -> None:
     )
 
 
-def test_a_local_part_that_had_quotes_has_them_again() -> None:
+def test_a_local_part_is_quoted_if_necessary() -> None:
     found = SpfResult("pass", domain="example.com")
     for local, quoted in (("a b", r"\"a b\""), ("b@example.org", r"\"b@example.org\""), ("a\\b", r"\"a\\\\b\"")):
         header = received_spf(found, "192.0.2.1", "", f"{local}@example.com", "")

@@ -1,4 +1,4 @@
-"""Policies made by their names, as the registry and their sections say."""
+"""Creating policies by name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MakingPolicies(PolicyCase):
     async def check(self, client: str, helo: str, sender: str) -> SpfResult:
         raise AssertionError("nothing is asked here")
 
-    def test_each_policy_counts_as_its_section_and_its_declaration_say(self) -> None:
+    def test_slots_follow_the_section_and_the_declaration(self) -> None:
         policies = self.make(
             Settings(
                 sda=replace(SenderDomainAuthPolicy(), mode="shadow"),
@@ -59,19 +59,19 @@ class MakingPolicies(PolicyCase):
             },
         )
 
-    def test_the_caches_of_those_that_were_made_are_shown_by_their_names(self) -> None:
+    def test_the_caches_of_created_policies_are_listed_by_label(self) -> None:
         policies = self.make()
         made = [policies.slot(name).policy for name in (*INBOUND, "GreylistingPolicy")]
         names = ("spf_flags", "greylist_flags", "greylist_flags")
         self.assertEqual(policies.caches, list(zip(names, made, strict=True)))
 
-    def test_a_listener_may_take_the_extra_time_of_all_its_policies(self) -> None:
+    def test_the_time_limit_includes_the_extra_time_of_all_policies(self) -> None:
         self.assertEqual(self.make().time_limit(OUTBOUND), 2.0)
         self.assertEqual(self.make().time_limit(INBOUND), 22.0)
         longer = self.make(extra_time=lambda settings: settings.oqp.interval)
         self.assertEqual(longer.time_limit((*INBOUND, *OUTBOUND)), 86422.0)
 
-    def test_what_another_author_has_done_wrong_is_told_with_the_package(self) -> None:
+    def test_errors_of_plug_ins_name_the_package(self) -> None:
         def fails(use: object) -> float:
             raise ZeroDivisionError("oops")
 
@@ -90,7 +90,7 @@ class MakingPolicies(PolicyCase):
             self.assertTrue(problem.startswith("package weight 1.2: policy SenderDomainAuthPolicy: "), problem)
             self.assertIn(words, problem)
 
-    def test_what_a_policy_says_against_the_configuration_is_told_as_it_is(self) -> None:
+    def test_configuration_errors_of_a_policy_are_not_reworded(self) -> None:
         def refuses(use: Dependencies) -> Other:
             raise ConfigError(["[X] y: must be z"])
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics in the Prometheus format."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_decisions_are_counted_by_listener_policy_action_reason_and_mode() -> No
     assert "bob@example.com" not in metrics.text().decode()
 
 
-def test_durations_are_cumulated_by_bucket() -> None:
+def test_buckets_are_cumulative() -> None:
     metrics = make()
     for seconds in (0.00005, 0.003, 100.0):
         metrics.answered("outbound", [], seconds)
@@ -66,10 +66,10 @@ def test_durations_are_cumulated_by_bucket() -> None:
     assert abs(found["chapps_answer_seconds_sum", (("listener", "outbound"),)] - 100.00305) < 1e-9
 
 
-def test_a_call_is_timed_from_its_beginning_to_its_end_and_its_outcome_handed_on() -> None:
+def test_a_timer_measures_a_call_and_returns_its_outcome() -> None:
     time = Time()
     metrics = Metrics("v1", time.seconds)
-    end = metrics.watch("dns", "TXT")
+    end = metrics.timer("dns", "TXT")
     assert samples(metrics)["chapps_call_seconds_count", (("operation", "TXT"), ("part", "dns"))] == 0
     time.now += 2.0
     outcome = object()
@@ -82,7 +82,7 @@ def test_a_call_is_timed_from_its_beginning_to_its_end_and_its_outcome_handed_on
     assert found["chapps_call_seconds_bucket", (("le", "1.0"), *labels)] == 1
 
 
-def test_what_the_parts_count_is_read_anew_each_time() -> None:
+def test_callback_metrics_are_read_at_each_collection() -> None:
     metrics = make()
     up, lost = [1.0], [3]
     metrics.add_gauge("chapps_up", "Whether a dependency answers.", ("part",), lambda: [(("state",), up[0])])
@@ -96,7 +96,7 @@ def test_what_the_parts_count_is_read_anew_each_time() -> None:
     assert "# TYPE chapps_log_lines_lost_total counter\n" in metrics.text().decode()
 
 
-def test_the_version_and_the_process_are_shown() -> None:
+def test_the_version_and_process_metrics_are_included() -> None:
     found = samples(make())
     assert found["chapps_build_info", (("version", "9"),)] == 1
     assert found["process_resident_memory_bytes", ()] > 1_000_000

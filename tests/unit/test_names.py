@@ -1,4 +1,4 @@
-"""Names in the one form that is compared."""
+"""Normal forms of names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from chapps_tw.mail.addresses import (
         ("XN--I-7IQ.ws", "xn--i-7iq.ws"),
     ],
 )
-def test_domains_are_a_labels_in_lower_case(text: str, name: str) -> None:
+def test_domains_become_lower_case_a_labels(text: str, name: str) -> None:
     assert normal_domain(text) == name
 
 
@@ -40,12 +40,12 @@ def test_domains_are_a_labels_in_lower_case(text: str, name: str) -> None:
     "text",
     ["", ".", "..", "a..b", ".a", "-a.b", "a-.b", "a b", "[192.0.2.1]", "a@b", "a/b", "x" * 64, "a." * 127 + "b"],
 )
-def test_what_is_no_domain_is_empty(text: str) -> None:
+def test_an_invalid_domain_is_empty(text: str) -> None:
     assert normal_domain(text) == ""
 
 
 @pytest.mark.parametrize("text", ["1.2.3.4", "1.2.3", "12345", "example.5.", "xn--zzzz", "a.xn--zzzz.example"])
-def test_a_number_at_the_end_and_an_a_label_of_nothing_are_no_domain(text: str) -> None:
+def test_a_numeric_last_label_or_an_invalid_a_label_is_no_domain(text: str) -> None:
     assert normal_domain(text) == ""
     assert normal_email(f"a@{text}") == ""
 
@@ -64,7 +64,7 @@ def test_a_number_at_the_end_and_an_a_label_of_nothing_are_no_domain(text: str) 
         ('"a', '"a'),
     ],
 )
-def test_quotes_around_the_local_part_are_left_out_as_postfix_does(text: str, address: str) -> None:
+def test_the_local_part_is_unquoted_as_postfix_does(text: str, address: str) -> None:
     assert unquoted(text) == address
 
 
@@ -78,7 +78,7 @@ def test_quotes_around_the_local_part_are_left_out_as_postfix_does(text: str, ad
         ("A@b@D.example", "A@b@d.example"),
     ],
 )
-def test_the_local_part_is_in_lower_case_or_stays_as_it_is(text: str, email: str) -> None:
+def test_fold_case_decides_the_case_of_the_local_part(text: str, email: str) -> None:
     assert normal_email(text, fold_case=False) == email
     assert normal_email(text) == email.lower()
 
@@ -101,7 +101,7 @@ def test_the_local_part_is_in_lower_case_or_stays_as_it_is(text: str, email: str
         ("", ""),
     ],
 )
-def test_a_login_has_one_form(text: str, name: str) -> None:
+def test_a_login_has_one_normal_form(text: str, name: str) -> None:
     assert normal_name(text) == name
 
 
@@ -109,24 +109,24 @@ def test_a_login_has_one_form(text: str, name: str) -> None:
     ("text", "name"),
     [("Alice@EXAMPLE.org", "Alice@example.org"), ("Alice", "Alice"), ("A@B@Bücher.x", "A@B@xn--bcher-kva.x")],
 )
-def test_where_case_counts_only_the_domain_is_in_lower_case(text: str, name: str) -> None:
+def test_without_fold_case_only_the_domain_becomes_lower_case(text: str, name: str) -> None:
     assert normal_name(text, fold_case=False) == name
 
 
 @given(st.text(max_size=40) | st.text("aÅ\u0308İΣς@.ßx-", max_size=12), st.booleans())
-def test_a_normal_name_stays_what_it_is(text: str, fold_case: bool) -> None:
+def test_normalizing_a_name_twice_changes_nothing(text: str, fold_case: bool) -> None:
     name = normal_name(text, fold_case)
     assert normal_name(name, fold_case) == name
     assert not name.isascii() or not fold_case or name == name.lower()
 
 
 @pytest.mark.parametrize("text", ["", "root", "a@", "@", "a@[192.0.2.1]", "a@b@", "a@b c"])
-def test_an_address_without_a_domain_is_none(text: str) -> None:
+def test_an_address_without_a_domain_is_invalid(text: str) -> None:
     assert split_address(text) == ("", "")
 
 
 @pytest.mark.parametrize("text", ["@d", "a\nb@d", "\udce9@d", "x" * 320 + "@d", "\u200e@d"])
-def test_an_address_that_nobody_can_be_linked_to_still_has_its_domain(text: str) -> None:
+def test_an_address_that_cannot_be_linked_still_has_a_domain(text: str) -> None:
     assert split_address(text) == ("", "d")
 
 
@@ -145,25 +145,23 @@ def test_an_address_that_nobody_can_be_linked_to_still_has_its_domain(text: str)
         ("", "+", ""),
     ],
 )
-def test_a_sub_address_belongs_to_what_stands_before_the_first_separator(
-    address: str, separators: str, base: str
-) -> None:
+def test_the_extension_starts_at_the_first_separator(address: str, separators: str, base: str) -> None:
     assert without_extension(address, separators) == base
 
 
 @pytest.mark.parametrize("text", ["\udce9.example", "a\n.b", "a\0b", "☃" * 70])
-def test_characters_that_no_name_has_make_it_empty(text: str) -> None:
+def test_invalid_characters_make_a_domain_empty(text: str) -> None:
     assert normal_domain(text) == ""
 
 
 @given(st.text(max_size=300))
-def test_normal_names_stay_what_they_are(text: str) -> None:
+def test_normalizing_a_domain_twice_changes_nothing(text: str) -> None:
     name = normal_domain(text)
     assert normal_domain(name) == name or name == ""
     assert len(name) <= 253 and name.isascii()
 
 
-def test_u_labels_come_back() -> None:
+def test_a_labels_convert_back_to_u_labels() -> None:
     assert unicode_domain("xn--bcher-kva.example") == "bücher.example"
     assert unicode_domain("example.com") == "example.com"
     assert unicode_domain("xn--zzzzzzzzzz99999.example") == "xn--zzzzzzzzzz99999.example"

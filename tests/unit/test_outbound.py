@@ -1,4 +1,4 @@
-"""Who is sending."""
+"""The user of an outbound request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def without(*names: str) -> dict[str, str]:
     return {name: value for name, value in FULL.items() if name not in names}
 
 
-def test_the_built_in_default_is_the_sasl_user() -> None:
+def test_the_default_user_is_the_sasl_username() -> None:
     assert OutboundPPR(FULL).user == "sasl"
     assert OutboundPPR(["sasl_username=x", "sender=y@z"]).user == "x"
 
@@ -40,13 +40,13 @@ def test_only_the_user_key_counts_when_it_is_required() -> None:
     assert OutboundPPR(FULL, cfg=settings(user_key="ccert_subject")).user == "cert"
 
 
-def test_the_text_none_is_no_user_on_the_search_path() -> None:
+def test_the_text_none_is_no_value_on_the_search_path() -> None:
     assert OutboundPPR({**FULL, "sasl_username": "None"}, cfg=LENIENT).user == "cert"
     with pytest.raises(ValueError, match="client_address"):
         _ = OutboundPPR(dict.fromkeys(FULL, "None"), cfg=LENIENT).user
 
 
-def test_a_login_that_is_the_word_none_is_a_user_where_no_other_attribute_may_stand_in() -> None:
+def test_the_text_none_is_a_login_if_the_user_key_is_required() -> None:
     assert OutboundPPR({**FULL, "sasl_username": "None"}).user == "none"
 
 
@@ -66,27 +66,27 @@ def test_every_spelling_of_a_login_is_one_user() -> None:
         (("sasl_username", "ccert_subject", "sender"), "192.0.2.1"),
     ],
 )
-def test_without_it_the_search_path_is_followed(missing: tuple[str, ...], user: str) -> None:
+def test_the_search_path_is_followed_if_the_user_key_is_not_required(missing: tuple[str, ...], user: str) -> None:
     assert OutboundPPR(without(*missing), cfg=LENIENT).user == user
 
 
-def test_the_user_key_is_tried_first_on_the_path() -> None:
+def test_the_user_key_comes_first_on_the_search_path() -> None:
     cfg = settings(require_user_key=False, user_key="sender")
     assert OutboundPPR(FULL, cfg=cfg).user == "a@b"
     assert OutboundPPR(without("sender"), cfg=cfg).user == "sasl"
 
 
-def test_nobody_at_all_is_a_value_error() -> None:
+def test_no_user_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="client_address"):
         _ = OutboundPPR({"helo_name": "x"}, cfg=LENIENT).user
 
 
-def test_a_required_key_without_a_name_is_a_configuration_error() -> None:
+def test_a_required_but_empty_user_key_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="user_key"):
         _ = OutboundPPR(FULL, cfg=settings(user_key="")).user
 
 
-def test_the_user_is_found_once_and_remembered() -> None:
+def test_the_user_is_cached() -> None:
     attributes = dict(FULL)
     request = OutboundPPR(attributes)
     assert request.user == "sasl"
@@ -94,7 +94,7 @@ def test_the_user_is_found_once_and_remembered() -> None:
     assert request.user == "sasl"
 
 
-def test_search_functions_are_shared_by_path_and_can_be_forgotten() -> None:
+def test_search_functions_are_cached_by_path_and_can_be_cleared() -> None:
     OutboundPPR.clear_memoized_routines()
     for _ in range(3):
         assert OutboundPPR(FULL).user and OutboundPPR(FULL, cfg=LENIENT).user
@@ -115,7 +115,7 @@ class Campaign(OutboundPPR):
         return lambda request: self._campaign or OutboundPPR._search_function(self)(request)
 
 
-def test_a_subclass_keeps_things_of_its_own_and_finds_the_user_its_own_way() -> None:
+def test_a_subclass_may_have_private_attributes_and_its_own_search_function() -> None:
     assert Campaign({"sender": "news+spring@example.com"}).user == "spring@example.com"
     request = Campaign(FULL)
     assert request.user == "sasl"

@@ -1,4 +1,4 @@
-"""Asking policies in order."""
+"""Running policies in order."""
 
 from __future__ import annotations
 
@@ -57,31 +57,31 @@ class PipelineTests(SynchronousTestCase):
         self.pipeline = pipeline
         return self.successResultOf(Deferred.fromCoroutine(pipeline.decide(REQUEST)))
 
-    def test_the_first_that_stops_the_mail_is_the_answer_and_the_last_to_be_asked(self) -> None:
+    def test_the_first_stopping_decision_is_the_answer_and_ends_the_pipeline(self) -> None:
         never = Says("C", "REJECT c")
         answer = self.ask(Says("A", "PREPEND X: 1"), Says("B", "DEFER b"), never)
         self.assertEqual(answer.decision.action, "DEFER b")
         self.assertEqual([decision.policy for decision in answer.decisions], ["A", "B"])
         self.assertIsNone(never.earlier)
 
-    def test_else_the_last_that_is_not_dunno_is(self) -> None:
+    def test_otherwise_the_last_decision_other_than_dunno_is_the_answer(self) -> None:
         answer = self.ask(Says("A", "OK"), Says("B", "PREPEND X: 1"), Says("C", "DUNNO"))
         self.assertEqual(answer.decision.action, "PREPEND X: 1")
 
-    def test_when_all_say_dunno_the_last_of_them_is_told(self) -> None:
+    def test_if_all_decide_dunno_the_last_one_is_the_answer(self) -> None:
         self.assertEqual(self.ask(Says("A", "DUNNO"), Says("B", "DUNNO")).decision.policy, "B")
 
-    def test_a_policy_sees_what_was_decided_before_it(self) -> None:
+    def test_a_policy_gets_the_earlier_decisions(self) -> None:
         second = Says("B", "DUNNO")
         self.ask(Says("A", "PREPEND X: 1"), second)
         self.assertEqual(second.earlier, ["PREPEND X: 1"])
 
-    def test_a_shadow_policy_decides_and_lets_through(self) -> None:
+    def test_shadow_mode_lets_mail_through(self) -> None:
         answer = self.ask(PolicySlot(Says("A", "REJECT a"), shadow=True), Says("B", "DUNNO"))
         self.assertEqual(answer.decision.action, "DUNNO")
         self.assertEqual((answer.decisions[0].action, answer.decisions[0].shadow), ("DUNNO", "REJECT a"))
 
-    def test_what_a_shadow_policy_found_does_not_reach_the_policies_after_it(self) -> None:
+    def test_shadow_mode_hides_the_result_from_later_policies(self) -> None:
         class Demands(Says):
             async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
                 return Decision("DUNNO", Reason.SPF_SOFTFAIL, self.name, greylist=True, client="example.org")
@@ -89,7 +89,7 @@ class PipelineTests(SynchronousTestCase):
         (found, _) = self.ask(PolicySlot(Demands("A", ""), shadow=True), Says("B", "DUNNO")).decisions
         self.assertEqual((found.greylist, found.client, found.reason), (False, "", Reason.SPF_SOFTFAIL))
 
-    def test_an_answer_that_lets_through_with_more_than_dunno_has_somebodys_last_word(self) -> None:
+    def test_settle_runs_on_accepting_answers_other_than_dunno(self) -> None:
         header = Says("A", "PREPEND X: 1")
         self.ask(header, Says("B", "DUNNO"))
         self.assertEqual(self.settled, ["PREPEND X: 1"])
@@ -99,7 +99,7 @@ class PipelineTests(SynchronousTestCase):
         self.ask(Says("A", "DUNNO"))
         self.assertEqual(self.settled, [])
 
-    def test_where_the_last_word_cannot_be_had_on_failure_of_the_policy_counts(self) -> None:
+    def test_on_failure_applies_if_settle_fails(self) -> None:
         async def away(request: OutboundPPR, decision: Decision) -> Decision:
             raise StateUnavailable("x")
 
@@ -108,7 +108,7 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual((answer.decision.action, answer.decision.reason), ("DUNNO", Reason.STATE_UNAVAILABLE))
         self.assertEqual(self.ask(Says("A", "PREPEND X: 1")).decision.action, DEFER)
 
-    def test_a_policy_that_cannot_ask_defers_or_accepts(self) -> None:
+    def test_a_policy_without_its_stores_defers_or_accepts(self) -> None:
         for error, reason in (
             (StateUnavailable("x"), Reason.STATE_UNAVAILABLE),
             (BookUnavailable("x"), Reason.BOOK_UNAVAILABLE),
@@ -120,12 +120,12 @@ class PipelineTests(SynchronousTestCase):
             self.assertEqual([each.action for each in accepted.decisions], ["DUNNO", "DUNNO"])
             self.assertEqual(self.failures, [])
 
-    def test_a_bug_in_a_policy_is_that_policys_failure_and_is_told(self) -> None:
+    def test_an_unexpected_exception_is_a_failure_and_is_reported(self) -> None:
         answer = self.ask(Says("A", ZeroDivisionError("oops")), Says("B", "DUNNO"))
         self.assertEqual((answer.decision.action, answer.decision.reason), (DEFER, Reason.POLICY_FAILED))
         self.assertEqual([(name, str(error)) for name, error in self.failures], [("A", "oops")])
 
-    def test_a_policy_that_answers_with_something_else_than_a_decision_has_failed(self) -> None:
+    def test_returning_something_other_than_a_decision_is_a_failure(self) -> None:
         class Forgets(Says):
             answer: Any
 
@@ -143,7 +143,7 @@ class PipelineTests(SynchronousTestCase):
             explained = self.successResultOf(Deferred.fromCoroutine(self.pipeline.explain(REQUEST))).decision
             self.assertEqual((explained.action, explained.shadow), ("DUNNO", DEFER))
 
-    def test_an_exempt_client_skips_the_inbound_policies_alone(self) -> None:
+    def test_an_exempt_client_skips_only_the_inbound_policies(self) -> None:
         exempt = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
         inbound, other = Says("A", "DEFER x"), Says("B", "PREPEND X: 1")
         answer = self.ask(PolicySlot(inbound, inbound=True), other, exempted=lambda _: exempt)
@@ -154,19 +154,19 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual(answer.decision, exempt)
         self.assertTrue(self.pipeline.inbound)
 
-    def test_explaining_asks_every_policy_also_after_one_that_stops_the_mail(self) -> None:
+    def test_explain_runs_every_policy(self) -> None:
         self.ask(Says("A", "REJECT a"), Says("B", "DUNNO"))
         explained = self.successResultOf(Deferred.fromCoroutine(self.pipeline.explain(REQUEST)))
         self.assertEqual([each.action for each in explained.decisions], ["REJECT a", "DUNNO"])
 
-    def test_an_explanation_tells_which_answer_would_be_sent(self) -> None:
+    def test_explain_returns_the_answer_that_would_be_sent(self) -> None:
         for actions in itertools.product(("DUNNO", "PREPEND X: 1", "OK", "REJECT no"), repeat=3):
             answered = self.ask(*(Says(f"P{place}", action) for place, action in enumerate(actions)))
             explained = self.successResultOf(Deferred.fromCoroutine(self.pipeline.explain(REQUEST)))
             self.assertEqual(explained.decision, answered.decision, actions)
             self.assertEqual(len(explained.decisions), 3)
 
-    def test_what_cannot_be_read_is_answered_for_by_on_failure(self) -> None:
+    def test_on_failure_applies_to_invalid_requests(self) -> None:
         self.ask(Says("A", "DUNNO"))
         self.assertEqual(self.pipeline.unreadable("why").action, DEFER)
         self.ask(PolicySlot(Says("A", "DUNNO"), accept_on_failure=True))

@@ -1,4 +1,4 @@
-"""The line protocol: framing, order, bounds, deadlines."""
+"""The policy protocol: framing, order, limits, timeouts."""
 
 from __future__ import annotations
 
@@ -87,18 +87,18 @@ class ProtocolTests(SynchronousTestCase):
             self.clock.advance(TURN)
         raise AssertionError(f"still not done after {most} turns")
 
-    def test_a_question_is_answered_and_the_connection_stays(self) -> None:
+    def test_a_request_is_answered_and_the_connection_stays_open(self) -> None:
         self.protocol.dataReceived(question("a"))
         self.assertEqual(self.transport.value(), answers("a"))
         self.assertFalse(self.transport.disconnecting)
         self.assertEqual(self.reported, [("REJECT a", 0.0)])
 
-    def test_bytes_may_come_one_at_a_time(self) -> None:
+    def test_a_request_may_arrive_byte_by_byte(self) -> None:
         for byte in question("a") + question("b"):
             self.protocol.dataReceived(bytes([byte]))
         self.assertEqual(self.transport.value(), answers("a", "b"))
 
-    def test_eight_questions_in_one_write_are_answered_in_order_one_in_a_turn(self) -> None:
+    def test_pipelined_requests_are_answered_in_order_one_per_turn(self) -> None:
         senders = [str(number) for number in range(8)]
         self.protocol.dataReceived(b"".join(map(question, senders)))
         for number in range(8):
@@ -106,21 +106,21 @@ class ProtocolTests(SynchronousTestCase):
             self.clock.advance(TURN)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_a_client_that_sends_as_fast_as_it_can_leaves_the_turn_to_others(self) -> None:
+    def test_a_fast_client_does_not_starve_others(self) -> None:
         neighbour, transport = self.connect()
         self.protocol.dataReceived(b"a=\n\n" * 16_000)
         neighbour.dataReceived(question("b"))
         self.assertEqual(transport.value(), answers("b"))
         self.assertEqual(self.transport.value(), b"action=REJECT\n\n")
 
-    def test_what_comes_between_two_turns_waits_for_its_own(self) -> None:
+    def test_requests_between_two_turns_wait_for_their_own_turn(self) -> None:
         self.protocol.dataReceived(question("a") + question("b"))
         self.protocol.dataReceived(question("c"))
         self.assertEqual(self.transport.value(), answers("a"))
         self.turns()
         self.assertEqual(self.transport.value(), answers("a", "b", "c"))
 
-    def test_a_question_waits_for_the_answer_before_it(self) -> None:
+    def test_a_request_waits_for_the_previous_answer(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a") + question("b"))
         self.assertEqual(len(self.echo.waiting), 1)
@@ -129,7 +129,7 @@ class ProtocolTests(SynchronousTestCase):
         self.echo.waiting[1].callback(None)
         self.assertEqual(self.transport.value(), answers("a", "b"))
 
-    def test_very_many_questions_in_one_write_do_not_exhaust_the_stack(self) -> None:
+    def test_many_pipelined_requests_do_not_exhaust_the_stack(self) -> None:
         self.protocol.dataReceived(question("x") * 5000)
         self.turns()
         self.assertEqual(self.transport.value().count(b"\n\n"), 5000)
@@ -138,12 +138,12 @@ class ProtocolTests(SynchronousTestCase):
         self.protocol.dataReceived(question("\udce9"))
         self.assertEqual(self.transport.value(), b"action=REJECT ?\n\n")
 
-    def test_what_has_no_end_closes_the_connection(self) -> None:
+    def test_an_endless_request_closes_the_connection(self) -> None:
         self.protocol.dataReceived(b"a=" + b"x" * MAX_REQUEST_BYTES)
         self.assertTrue(self.transport.disconnected or self.transport.disconnecting)
         self.assertEqual(self.protocol._buffer, b"")
 
-    def test_a_client_that_pushes_while_it_waits_is_held_back_and_then_served(self) -> None:
+    def test_reading_pauses_while_a_request_is_pending_and_then_resumes(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
         self.protocol.dataReceived(question("b") * 2000)
@@ -154,7 +154,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(self.transport.value().count(b"action="), 2001)
         self.assertEqual(self.transport.producerState, "producing")
 
-    def test_a_client_that_pushes_faster_than_it_is_served_is_held_back(self) -> None:
+    def test_reading_pauses_for_a_client_that_sends_too_fast(self) -> None:
         for _ in range(3):
             self.protocol.dataReceived(b"a=\n\n" * 16_000)
         self.assertEqual(self.transport.producerState, "paused")
@@ -162,7 +162,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(self.transport.value().count(b"action="), 48_000)
         self.assertEqual(self.transport.producerState, "producing")
 
-    def test_a_client_that_does_not_read_is_asked_nothing_more_until_it_does(self) -> None:
+    def test_no_request_is_processed_while_the_client_does_not_read(self) -> None:
         self.protocol.dataReceived(question("a") + question("b"))
         self.protocol.pauseProducing()
         self.turns()
@@ -172,7 +172,7 @@ class ProtocolTests(SynchronousTestCase):
         self.turns()
         self.assertEqual(self.transport.value(), answers("a", "b", "c"))
 
-    def test_what_is_no_question_gets_a_temporary_failure_and_the_connection_is_closed(self) -> None:
+    def test_an_invalid_request_is_deferred_and_closes_the_connection(self) -> None:
         self.protocol.dataReceived(b"hello\n\n" + question("a"))
         self.turns()
         self.protocol.dataReceived(question("b"))
@@ -181,7 +181,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertTrue(self.transport.disconnecting)
         self.assertEqual(self.reported, [])
 
-    def test_what_a_browser_sends_to_the_port_asks_nothing(self) -> None:
+    def test_an_http_request_is_invalid(self) -> None:
         body = question("a").replace(b"\n", b"\r\n") + question("a") * 2
         for target in (b"/", b"/?a=b", b"/=/"):
             protocol, transport = self.connect()
@@ -192,7 +192,7 @@ class ProtocolTests(SynchronousTestCase):
             self.assertTrue(transport.disconnecting)
         self.assertEqual(self.reported, [])
 
-    def test_a_flood_of_what_is_no_question_is_counted_and_a_few_lines_of_it_are_logged(self) -> None:
+    def test_invalid_requests_are_counted_and_logged_at_a_limited_rate(self) -> None:
         self.lines: list[str] = []
 
         def observe(event: LogEvent) -> None:
@@ -209,26 +209,26 @@ class ProtocolTests(SynchronousTestCase):
         first = "test: 192.168.1.1 sent a line that is not name=value; connection closed"
         self.assertEqual(self.lines[:10], [first] * 10)
         self.assertEqual(len(self.lines), 11)
-        self.assertIn("counted and left out, for 60 s at most", self.lines[10])
+        self.assertIn("suppressed for up to 60 s", self.lines[10])
         self.clock.advance(61)
         self.connect()[0].dataReceived(b"x" * (MAX_REQUEST_BYTES + 1))
-        self.assertEqual(self.lines[11], "990 lines like the following were left out")
-        end = f"sent {MAX_REQUEST_BYTES + 1} bytes and no end of a request; connection closed"
+        self.assertEqual(self.lines[11], "990 lines like the following were suppressed")
+        end = f"sent {MAX_REQUEST_BYTES + 1} bytes without the end of a request; connection closed"
         self.assertEqual(self.lines[12:], [f"test: 192.168.1.1 {end}"])
 
-    def test_a_question_that_takes_too_long_is_answered_by_on_failure(self) -> None:
+    def test_on_failure_answers_after_the_timeout(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
         self.clock.advance(2.0)
-        self.factory.sweep()
+        self.factory.cancel_overdue()
         self.assertEqual(self.transport.value(), b"")
         self.clock.advance(0.1)
-        self.factory.sweep()
+        self.factory.cancel_overdue()
         self.assertEqual(self.transport.value(), f"action={DEFER}\n\n".encode())
         self.protocol.dataReceived(question("b"))
         self.assertEqual(self.factory.in_flight, 1)
 
-    def test_a_client_that_stops_writing_still_gets_its_answers(self) -> None:
+    def test_a_half_closed_client_gets_its_answers(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
         self.protocol.readConnectionLost()
@@ -237,7 +237,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(self.transport.value(), answers("a"))
         self.assertTrue(self.transport.disconnecting)
 
-    def test_a_client_that_stops_writing_gets_the_answers_of_later_turns_too(self) -> None:
+    def test_a_half_closed_client_gets_the_answers_of_later_turns(self) -> None:
         self.protocol.dataReceived(question("a") + question("b") + question("c"))
         self.protocol.readConnectionLost()
         self.assertFalse(self.transport.disconnecting)
@@ -245,14 +245,14 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(self.transport.value(), answers("a", "b", "c"))
         self.assertTrue(self.transport.disconnecting)
 
-    def test_draining_does_not_wait_for_a_client_that_does_not_read(self) -> None:
+    def test_drain_does_not_wait_for_a_client_that_does_not_read(self) -> None:
         self.protocol.dataReceived(question("a") + question("b"))
         self.protocol.pauseProducing()
         self.factory.drain()
         self.assertTrue(self.transport.disconnecting)
         self.assertIsNone(self.transport.producer)
 
-    def test_draining_answers_what_was_asked_and_closes_the_rest_at_once(self) -> None:
+    def test_drain_answers_pending_requests_and_closes_idle_connections(self) -> None:
         idle, idle_transport = self.connect()
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
@@ -267,7 +267,7 @@ class ProtocolTests(SynchronousTestCase):
             protocol.connectionLost()
         self.successResultOf(drained)
 
-    def test_a_client_that_vanishes_while_it_waits_disturbs_nobody(self) -> None:
+    def test_a_client_that_disconnects_while_it_waits_is_ignored(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
         self.protocol.connectionLost()
@@ -276,7 +276,7 @@ class ProtocolTests(SynchronousTestCase):
 
     @settings(max_examples=examples(50))
     @given(st.lists(st.integers(1, 90), max_size=40))
-    def test_the_answers_do_not_depend_on_how_the_bytes_are_cut(self, cuts: list[int]) -> None:
+    def test_answers_do_not_depend_on_the_segmentation(self, cuts: list[int]) -> None:
         self.setUp()
         stream = question("a") + question("b") + question("c")
         for cut in cuts:

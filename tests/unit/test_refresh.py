@@ -1,4 +1,4 @@
-"""What is changed in the database by hand is in force after a while, and copies go on while it is away."""
+"""Comparison of cached values with the book, and their use while the database is unavailable."""
 
 from __future__ import annotations
 
@@ -81,24 +81,24 @@ class RefreshTests(PolicyCase):
         self.change = lambda: self.book.quotas.update(bob=1)
         self.assert_in_force_after_a_period(self.quota, Reason.WITHIN_QUOTA, Reason.QUOTA_EXCEEDED)
 
-    def test_a_quota_that_is_taken_away(self) -> None:
+    def test_a_removed_quota(self) -> None:
         self.change = lambda: self.book.quotas.update(bob=None)
         self.assert_in_force_after_a_period(self.quota, Reason.WITHIN_QUOTA, Reason.NO_QUOTA)
 
-    def test_a_user_that_is_removed(self) -> None:
+    def test_a_removed_user(self) -> None:
         self.change = self.book.quotas.clear
         self.assert_in_force_after_a_period(self.quota, Reason.WITHIN_QUOTA, Reason.UNKNOWN_USER)
 
-    def test_a_domain_that_is_taken_away(self) -> None:
+    def test_a_removed_domain(self) -> None:
         self.change = lambda: self.book.senders.update(bob=set())
         self.assert_in_force_after_a_period(self.senders, Reason.AUTHORIZED_DOMAIN, Reason.SENDER_NOT_AUTHORIZED)
 
-    def test_a_domain_that_is_given(self) -> None:
+    def test_an_added_domain(self) -> None:
         self.book.senders["bob"] = set()
         self.change = lambda: self.book.senders.update(bob={"example.org"})
         self.assert_in_force_after_a_period(self.senders, Reason.SENDER_NOT_AUTHORIZED, Reason.AUTHORIZED_DOMAIN)
 
-    def test_a_refusal_is_kept_for_a_minute_where_nothing_is_compared(self) -> None:
+    def test_without_comparison_a_refusal_is_cached_for_a_minute(self) -> None:
         self.book.senders["bob"] = set()
         policy = SenderDomainAuthPolicy(self.settings, self.state, self.book)
         self.assertEqual(self.decide(policy).reason, Reason.SENDER_NOT_AUTHORIZED)
@@ -106,20 +106,20 @@ class RefreshTests(PolicyCase):
         self.clock.advance(61)
         self.assertEqual(self.decide(policy).reason, Reason.AUTHORIZED_DOMAIN)
 
-    def test_the_flag_of_greylisting(self) -> None:
+    def test_the_greylist_flag(self) -> None:
         self.change = lambda: self.book.flags.update({"example.net": (True, False)})
         self.assert_in_force_after_a_period(self.greylisting, Reason.NOT_GREYLISTED, Reason.GREYLIST_FIRST)
         self.book.flags["example.net"] = (False, False)
         self.clock.advance(PERIOD)
         self.assertEqual(self.decide(self.greylisting).reason, Reason.NOT_GREYLISTED)
 
-    def test_the_flag_of_spf(self) -> None:
+    def test_the_check_spf_flag(self) -> None:
         self.assertIn("PREPEND", self.decide(self.spf).action)
         self.book.flags["example.net"] = (False, True)
         self.clock.advance(PERIOD)
         self.assertIn("550 5.7.1", self.decide(self.spf).action)
 
-    def test_what_has_not_changed_is_asked_once_a_period(self) -> None:
+    def test_unchanged_values_are_compared_once_per_period(self) -> None:
         for policy in (self.quota, self.senders, self.greylisting, self.spf):
             self.decide(policy)
             self.clock.advance(PERIOD)
@@ -128,7 +128,7 @@ class RefreshTests(PolicyCase):
                 self.assertIn("cache", self.decide(policy).source)
             self.assertEqual(self.book.asked, before + 1, policy.name)
 
-    def test_copies_go_on_while_the_database_is_away(self) -> None:
+    def test_cached_values_stay_valid_while_the_database_is_unavailable(self) -> None:
         self.book.quotas["bob"] = 100
         for policy in (self.quota, self.senders, self.greylisting, self.spf):
             before = self.decide(policy).reason
@@ -138,7 +138,7 @@ class RefreshTests(PolicyCase):
                 self.assertEqual(self.decide(policy).reason, before)
             self.book.away = False
 
-    def test_what_is_remembered_has_a_bound_in_bytes(self) -> None:
+    def test_the_cache_of_keys_is_bounded_in_bytes(self) -> None:
         refresh = Refresh(PERIOD, self.clock.seconds)
         for number in range(5_000):
             self.assertTrue(refresh.is_due(f"{number} {'x' * 50_000}"))

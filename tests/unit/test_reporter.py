@@ -1,4 +1,4 @@
-"""Who is told what of an answer."""
+"""Reporting of answers to the sinks."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ QUOTA = of("OQP", Reason.WITHIN_QUOTA)
         (HEADER, [HEADER, SHADOWED], ""),
     ],
 )
-def test_what_policies_said_after_the_one_that_answers_is_told(
-    sent: Decision, decisions: Sequence[Decision], told: str
-) -> None:
+def test_the_decisions_of_other_policies_are_included(sent: Decision, decisions: Sequence[Decision], told: str) -> None:
     assert beside(sent, decisions) == told
 
 
@@ -59,7 +57,7 @@ def reported(answer: Answer) -> tuple[list[list[Record]], str]:
     return [[as_record(entry) for entry in sink] for sink in sinks], metrics.text().decode()
 
 
-def test_every_sink_is_told_the_answer_with_what_others_said() -> None:
+def test_every_sink_gets_the_answer_with_the_other_decisions() -> None:
     [first, second], metrics = reported(Answer(HEADER, [HEADER, PASSED]))
     assert first == second
     [record] = first
@@ -75,7 +73,7 @@ def test_a_policy_in_shadow_mode_has_a_record_of_its_own() -> None:
     assert [each.policy for each in records] == ["GRL"]
 
 
-def test_a_bug_is_logged_once_in_a_while() -> None:
+def test_an_unexpected_exception_is_logged_at_a_limited_rate() -> None:
     clock = Clock()
     events: list[LogEvent] = []
     observer = events.append

@@ -1,4 +1,4 @@
-"""Requests: any order, unknown names, odd bytes; frozen and bounded."""
+"""Policy requests: parsing, limits, immutability."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REQUESTS = sorted(RECORDED.glob("*.req"))
 
 
 @pytest.mark.parametrize("file", REQUESTS, ids=lambda file: file.stem)
-def test_what_a_real_postfix_sent_is_read(file: Path) -> None:
+def test_recorded_requests_of_postfix_are_parsed(file: Path) -> None:
     request = PolicyRequest(file.read_bytes())
     assert request.request == "smtpd_access_policy"
     assert len(request.attributes) == 29
@@ -33,12 +33,12 @@ def test_an_unknown_or_empty_attribute_is_none() -> None:
     assert request.get("colour", "red") == "red"
 
 
-def test_a_value_may_hold_an_equals_sign() -> None:
+def test_a_value_may_contain_an_equals_sign() -> None:
     assert PolicyRequest("sender=a=b@c\nx=\n").sender == "a=b@c"
 
 
 @pytest.mark.parametrize("payload", ["a=1\nb=2", b"a=1\nb=2\n\n", ["a=1", "b=2"], {"a": "1", "b": "2"}])
-def test_all_forms_of_payload_are_read(payload: str) -> None:
+def test_all_forms_of_payload_are_accepted(payload: str) -> None:
     assert PolicyRequest(payload).attributes == {"a": "1", "b": "2"}
 
 
@@ -47,7 +47,7 @@ def test_bytes_that_are_not_utf_8_are_kept() -> None:
     assert request.get("sender").encode("utf-8", "surrogateescape") == b"\xe9@x"
 
 
-def test_a_request_cannot_be_changed() -> None:
+def test_a_request_is_immutable() -> None:
     request = PolicyRequest("a=1")
     with pytest.raises(AttributeError):
         request.a = "2"
@@ -62,18 +62,18 @@ def test_a_request_cannot_be_changed() -> None:
         *(b"=1", b"a b=1", b"a-b=1", b" a=1", b"a =1", b"a\r=1", "ä=1".encode(), b"\xff=1", b"POST /?a=b HTTP/1.1\r"),
     ],
 )
-def test_what_is_no_request_is_refused(payload: bytes) -> None:
+def test_an_invalid_request_is_rejected(payload: bytes) -> None:
     with pytest.raises(RequestError):
         parse_attributes(payload)
 
 
 @pytest.mark.parametrize(("text", "count"), [("3", 3), ("", 0), ("x", 0), ("-1", 0), ("9999999999", 0), ("٣", 0)])
-def test_a_recipient_count_that_is_none_is_zero(text: str, count: int) -> None:
+def test_an_invalid_recipient_count_is_zero(text: str, count: int) -> None:
     assert PolicyRequest({"recipient_count": text}).recipients == count
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Za-z0-9_]{1,20}", fullmatch=True), st.binary(max_size=50)))
-def test_any_values_survive(attributes: dict[str, bytes]) -> None:
+def test_any_values_are_parsed_unchanged(attributes: dict[str, bytes]) -> None:
     clean = {name: value.replace(b"\n", b"") for name, value in attributes.items()} or {"a": b"1"}
     payload = b"\n".join(name.encode() + b"=" + value for name, value in clean.items())
     found = parse_attributes(payload)
@@ -81,7 +81,7 @@ def test_any_values_survive(attributes: dict[str, bytes]) -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=20), min_size=4, max_size=4))
-def test_requests_with_the_same_names_are_read_alike(values: list[str]) -> None:
+def test_requests_with_the_same_names_are_parsed_alike(values: list[str]) -> None:
     names = ("request", "sender", "recipient", "colour")
     lines = [f"{name}={value}" for name, value in zip(names, values, strict=True)]
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_requests_with_the_same_names_are_read_alike(values: list[str]) -> None:
     assert parse_attributes("\n".join(reversed(lines)).encode()) == dict(zip(names, values, strict=True))
 
 
-def test_many_orders_of_names_are_read_and_a_few_remembered() -> None:
+def test_any_order_of_names_is_parsed_and_a_few_are_cached() -> None:
     for _ in range(2):
         for number in range(40):
             names = [f"name{(place + number) % 40}" for place in range(number + 1)]
@@ -98,13 +98,13 @@ def test_many_orders_of_names_are_read_and_a_few_remembered() -> None:
     assert len(_layouts) <= 8
 
 
-def test_a_name_that_comes_twice_has_its_last_value() -> None:
+def test_the_last_value_of_a_repeated_name_wins() -> None:
     for _ in range(2):
         assert parse_attributes(b"a=1\nb=2\na=3") == {"a": "3", "b": "2"}
 
 
 @pytest.mark.parametrize("file", REQUESTS[::20], ids=lambda file: file.stem)
-def test_a_request_is_refused_for_one_wrong_line_among_those_of_postfix(file: Path) -> None:
+def test_one_invalid_line_makes_a_request_invalid(file: Path) -> None:
     lines = file.read_bytes().rstrip(b"\n").split(b"\n")
     parse_attributes(b"\n".join(lines))
     for place, line in enumerate(lines):

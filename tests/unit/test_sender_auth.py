@@ -1,4 +1,4 @@
-"""Who may send as whom."""
+"""Sender authorization."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class SenderAuthTests(PolicyCase):
             decision = self.decide(sender)
             self.assertEqual((decision.action, decision.reason), ("DUNNO", Reason.AUTHORIZED_DOMAIN))
 
-    def test_a_linked_address_is_authorized_and_no_other_of_its_domain(self) -> None:
+    def test_a_linked_address_authorizes_no_other_address(self) -> None:
         self.assertEqual(self.decide("sales@EXAMPLE.com").reason, Reason.AUTHORIZED_EMAIL)
         for sender in ("sales-x@example.com", "boss@example.com", "x@sales@example.com"):
             self.assertEqual(self.decide(sender).reason, Reason.SENDER_NOT_AUTHORIZED)
 
-    def test_the_whole_domain_counts_not_a_part_of_it(self) -> None:
+    def test_a_linked_domain_does_not_authorize_subdomains(self) -> None:
         for sender in ("x@sub.example.org", "x@org", "x@example.org.evil.example", "x@notexample.org"):
             decision = self.decide(sender)
             self.assertEqual(decision.reason, Reason.SENDER_NOT_AUTHORIZED)
@@ -70,7 +70,7 @@ class SenderAuthTests(PolicyCase):
         self.assertEqual(self.decide("x@example.org", user="eve").reason, Reason.SENDER_NOT_AUTHORIZED)
         self.assertEqual(self.decide("x@example.org", user="none").reason, Reason.SENDER_NOT_AUTHORIZED)
 
-    def test_that_there_is_no_such_user_is_told_where_it_is_known(self) -> None:
+    def test_the_detail_names_an_unknown_user_if_the_book_was_read(self) -> None:
         self.assertEqual(self.decide("x@example.com", user="none").detail, "")
         for _ in range(2):
             explained = self.run_now(self.policy.explain(self.request("x@example.org", "eve")))
@@ -79,7 +79,7 @@ class SenderAuthTests(PolicyCase):
         cached = self.decide("x@example.org", user="eve")
         self.assertEqual((cached.detail, cached.source), ("", "cache"))
 
-    def test_what_follows_the_last_at_sign_is_the_domain_whatever_stands_before_it(self) -> None:
+    def test_the_domain_is_what_follows_the_last_at_sign(self) -> None:
         for sender in ("a@b@example.org", "x@evil.example@example.org", "@example.org", "\udce9@example.org"):
             self.assertEqual(self.decide(sender).reason, Reason.AUTHORIZED_DOMAIN, sender)
         for sender in ("x@example.org@evil.example", "sales@example.com@evil.example", "@evil.example"):
@@ -91,31 +91,31 @@ class SenderAuthTests(PolicyCase):
         for sender in ("y@example.com", "z@y@example.com"):
             self.assertEqual(self.decide(sender).reason, Reason.SENDER_NOT_AUTHORIZED, sender)
 
-    def test_letter_case_tells_no_two_names_apart(self) -> None:
+    def test_names_are_compared_without_case(self) -> None:
         for user in ("Bob", "BOB"):
             self.assertEqual(self.decide("x@example.org", user).reason, Reason.AUTHORIZED_DOMAIN)
             self.assertEqual(self.decide("Sales@Example.COM", user).reason, Reason.AUTHORIZED_EMAIL)
         self.assertEqual(self.book.asked, 2)
 
-    def test_letter_case_counts_where_it_is_not_folded(self) -> None:
+    def test_case_matters_without_fold_case(self) -> None:
         self.policy = self.make(fold_case=False)
         self.assertEqual(self.decide("sales@EXAMPLE.com").reason, Reason.AUTHORIZED_EMAIL)
         self.assertEqual(self.decide("Sales@example.com").reason, Reason.SENDER_NOT_AUTHORIZED)
         self.assertEqual(self.decide("x@example.org", "Bob").reason, Reason.SENDER_NOT_AUTHORIZED)
 
-    def test_a_sub_address_of_a_linked_address_is_authorized(self) -> None:
+    def test_an_address_extension_of_a_linked_address_is_authorized(self) -> None:
         for sender in ("sales+shop@example.com", "Sales+a+b@example.com", "sales+@example.com"):
             self.assertEqual(self.decide(sender).reason, Reason.AUTHORIZED_EMAIL, sender)
         for sender in ("sal+es@example.com", "+sales@example.com", "boss+sales@example.com", "sales-shop@example.com"):
             self.assertEqual(self.decide(sender).reason, Reason.SENDER_NOT_AUTHORIZED, sender)
 
-    def test_a_sub_address_that_is_linked_alone_is_authorized_alone(self) -> None:
+    def test_a_linked_address_with_extension_authorizes_only_itself(self) -> None:
         self.book.senders["bob"] = {"sales+shop@example.com"}
         self.assertEqual(self.decide("sales+shop@example.com").reason, Reason.AUTHORIZED_EMAIL)
         for sender in ("sales@example.com", "sales+x@example.com", "sales+shop+x@example.com"):
             self.assertEqual(self.decide(sender).reason, Reason.SENDER_NOT_AUTHORIZED, sender)
 
-    def test_the_separators_of_sub_addresses_are_an_option(self) -> None:
+    def test_subaddress_separators_are_an_option(self) -> None:
         for separators, allowed in (("", ""), ("-", "-"), ("+-", "+-")):
             self.policy = self.make(subaddress_separators=separators)
             for each in "+-=":
@@ -123,20 +123,20 @@ class SenderAuthTests(PolicyCase):
                 explained = self.policy.explain(self.request(f"sales{each}shop@example.com"))
                 self.assertEqual(self.run_now(explained).reason, wanted, (separators, each))
 
-    def test_a_sub_address_is_refused_once_the_address_is_linked_no_more(self) -> None:
+    def test_an_extension_is_refused_after_the_address_is_unlinked(self) -> None:
         self.assertFalse(self.decide("sales+shop@example.com").stops)
         self.book.senders["bob"].clear()
         # What a change of the link drops; nobody knows which sub-addresses were used.
         self.wait_for(self.state.drop_verdicts("sda", "bob", ["sales@example.com"]))
         self.assertTrue(self.decide("sales+shop@example.com").stops)
 
-    def test_the_null_sender_passes_only_when_it_may(self) -> None:
+    def test_the_null_sender_passes_only_with_null_sender_ok(self) -> None:
         self.assertEqual(self.decide("").reason, Reason.NULL_SENDER_REFUSED)
         self.policy = self.make(null_sender_ok=True)
         self.assertEqual(self.decide("").reason, Reason.NULL_SENDER_ACCEPTED)
         self.assertEqual(self.decide("x@evil.example").reason, Reason.SENDER_NOT_AUTHORIZED)
 
-    def test_nobody_gets_the_answer_for_nobody(self) -> None:
+    def test_a_request_without_a_user_gets_no_user_key_response(self) -> None:
         decision = self.decide("x@example.org", user="")
         self.assertEqual(
             (decision.action, decision.reason), ("REJECT Rejected - Authentication failed", Reason.NO_USER)
@@ -144,19 +144,19 @@ class SenderAuthTests(PolicyCase):
         self.policy = self.make(require_user_key=False)
         self.assertEqual(self.decide("", user="").reason, Reason.NO_USER)
 
-    def test_stages_without_a_sender_are_not_judged(self) -> None:
+    def test_protocol_states_without_a_sender_are_not_judged(self) -> None:
         for stage in ("CONNECT", "EHLO", "HELO", "VRFY", "ETRN"):
             self.assertEqual(self.decide("", stage=stage).reason, Reason.STAGE_NOT_JUDGED)
         for stage in ("MAIL", "DATA", "END-OF-MESSAGE"):
             self.assertTrue(self.decide("x@evil.example", stage=stage).stops)
 
-    def test_a_verdict_is_asked_for_once(self) -> None:
+    def test_a_verdict_is_cached(self) -> None:
         for _ in range(3):
             self.decide("x@example.org")
             self.decide("x@evil.example")
         self.assertEqual(self.book.asked, 2)
 
-    def test_known_verdicts_hold_while_the_database_is_away(self) -> None:
+    def test_cached_verdicts_apply_while_the_database_is_unavailable(self) -> None:
         self.decide("x@example.org")
         self.decide("sales@example.com")
         self.book.away = True
@@ -164,21 +164,21 @@ class SenderAuthTests(PolicyCase):
         self.assertEqual(self.decide("sales@example.com").reason, Reason.AUTHORIZED_EMAIL)
         self.failureResultOf(Deferred.fromCoroutine(self.policy.decide(self.request("x@new.example"))), BookUnavailable)
 
-    def test_a_verdict_that_was_dropped_is_asked_for_again(self) -> None:
+    def test_an_invalidated_verdict_is_looked_up_again(self) -> None:
         self.decide("x@example.org")
         self.book.senders["bob"].clear()
         self.assertFalse(self.decide("x@example.org").stops)
         self.wait_for(self.state.drop_verdicts("sda", "bob", ["example.org"]))
         self.assertTrue(self.decide("x@example.org").stops)
 
-    def test_that_a_user_is_unknown_is_remembered_for_a_short_while(self) -> None:
+    def test_an_unknown_user_is_cached_briefly(self) -> None:
         self.assertTrue(self.decide("x@new.example", user="new").stops)
         self.book.senders["new"] = {"new.example"}
         self.assertTrue(self.decide("x@new.example", user="new").stops)
         self.clock.advance(61)
         self.assertFalse(self.decide("x@new.example", user="new").stops)
 
-    def test_explaining_answers_the_same_and_keeps_nothing(self) -> None:
+    def test_explain_returns_the_same_and_caches_nothing(self) -> None:
         for sender in ("x@example.org", "sales@example.com", "x@evil.example", "root"):
             request = self.request(sender)
             explained = self.run_now(self.policy.explain(request))
@@ -192,7 +192,7 @@ class SenderAuthTests(PolicyCase):
         self.policy = self.make(rejection_message="REJECT {user} may not send as {sender}")
         self.assertEqual(self.decide("x@evil.example").action, "REJECT bob may not send as x@evil.example")
 
-    def test_acceptance_tells_who_sends_as_whom(self) -> None:
+    def test_acceptance_message_is_filled_in(self) -> None:
         self.policy = self.make(acceptance_message="PREPEND X-Sender: {user} as {sender}", null_sender_ok=True)
         for sender in ("x@example.org", "sales@example.com"):
             self.assertEqual(self.decide(sender).action, f"PREPEND X-Sender: bob as {sender}")

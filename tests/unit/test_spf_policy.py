@@ -1,4 +1,4 @@
-"""SPF enforcement: from a result to an answer, and one header to a message."""
+"""SPF enforcement: actions for results, and one header per message."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ class Actions(SpfCase):
             self.assertEqual((decision.reason, decision.greylist), (f"spf_{result}", greylist))
             self.assertEqual(decision.client, "example.com" if result == "pass" else "")
 
-    def test_a_helo_name_that_passed_names_no_client(self) -> None:
+    def test_a_helo_pass_does_not_identify_the_client(self) -> None:
         """Hosts of a pool have each its own; a bounce from another of them is the same bounce."""
         self.found = SpfResult("pass", "helo", "mail1.example.com")
         self.assertEqual((self.decide(sender="").reason, self.decide(sender="").client), (Reason.SPF_PASS, ""))
 
-    def test_domains_without_the_flag_get_the_header_only(self) -> None:
+    def test_domains_without_the_flag_only_get_the_header(self) -> None:
         for result in ("pass", "fail", "softfail", "none", "temperror", "permerror"):
             self.found = SpfResult(result, "mailfrom", "example.com")
             for recipient in ("bob@none.example", "bob@elsewhere.example", "postmaster"):
@@ -94,25 +94,25 @@ class Actions(SpfCase):
                 self.assertTrue(decision.action.startswith(f"{HEADER}{result} "), decision)
                 self.assertFalse(decision.greylist or decision.stops)
 
-    def test_dunno_and_okay_let_through_with_nothing(self) -> None:
+    def test_dunno_and_okay_add_no_header(self) -> None:
         self.policy = self.make({"passing": "okay", "fail": "dunno"})
         self.assertEqual(self.decide().action, "DUNNO")
         self.found = SpfResult("fail", "mailfrom", "example.com")
         self.assertEqual(self.decide().action, "DUNNO")
 
-    def test_a_reply_is_filled_with_the_reason_and_nothing_else(self) -> None:
+    def test_only_the_reason_is_filled_in(self) -> None:
         self.policy = self.make({"fail": "REJECT {reason}"})
         self.found = SpfResult("fail", "mailfrom", "example.com", explanation="see {sender} {reason}")
         decision = self.decide()
         self.assertEqual(decision.action, "REJECT example.com explains: see {sender} {reason}")
         self.assertEqual(decision.wire.count(b"\n"), 2)
 
-    def test_a_reply_never_lacks_a_text(self) -> None:
+    def test_a_reply_always_has_a_text(self) -> None:
         self.policy = self.make({"temperror": "451 {reason}"})
         self.found = SpfResult("temperror")
         self.assertEqual(self.decide().action, "451 the sender")
 
-    def test_the_header_tells_what_was_checked(self) -> None:
+    def test_the_header_names_the_checked_identity(self) -> None:
         self.assertEqual(
             self.decide().action,
             HEADER
@@ -122,12 +122,12 @@ class Actions(SpfCase):
         )
         self.assertEqual(self.checked, [("192.0.2.1", "mail.example.com", "alice@example.com")])
 
-    def test_what_was_found_is_told_without_gaps(self) -> None:
+    def test_the_detail_has_no_empty_parts(self) -> None:
         self.assertEqual(self.decide().detail, "mailfrom example.com ip4:192.0.2.1")
         self.found = SpfResult("none", problem="the client address is unknown")
         self.assertEqual(self.decide().detail, "mailfrom the client address is unknown")
 
-    def test_the_null_sender_is_checked_unless_it_is_let_through(self) -> None:
+    def test_the_null_sender_is_checked_without_null_sender_ok(self) -> None:
         self.found = SpfResult("fail", "helo", "mail.example.com")
         self.assertTrue(self.decide(sender="").stops)
         self.policy = self.make(null_sender_ok=True)
@@ -136,13 +136,13 @@ class Actions(SpfCase):
 
 
 class Stages(SpfCase):
-    def test_a_stage_without_a_recipient_is_not_judged(self) -> None:
+    def test_a_request_without_a_recipient_is_not_judged(self) -> None:
         for name in ("in-three-rcpt-04-DATA", "in-three-rcpt-05-END-OF-MESSAGE", "in-vrfy-01-VRFY", "in-etrn-01-ETRN"):
             recorded = PolicyRequest((RECORDED / f"{name}.req").read_bytes())
             self.assertEqual(self.run_now(self.policy.decide(recorded)).reason, Reason.STAGE_NOT_JUDGED, name)
         self.assertEqual(self.checked, [])
 
-    def test_the_end_of_the_message_takes_no_header_but_can_refuse(self) -> None:
+    def test_end_of_message_gets_no_header_but_can_refuse(self) -> None:
         self.assertEqual(self.decide(protocol_state="END-OF-MESSAGE").action, "DUNNO")
         self.assertTrue(self.decide(protocol_state="DATA").action.startswith(HEADER))
         self.found = SpfResult("fail", "mailfrom", "example.com")
@@ -150,7 +150,7 @@ class Stages(SpfCase):
 
 
 class Flags(SpfCase):
-    def test_the_book_is_asked_once_and_again_when_its_time_is_over(self) -> None:
+    def test_the_flag_is_cached_for_cache_ttl(self) -> None:
         self.policy = self.make(cache_ttl=100.0)
         for _ in range(3):
             self.decide()
@@ -161,14 +161,14 @@ class Flags(SpfCase):
         self.found = SpfResult("fail", "mailfrom", "example.com")
         self.assertFalse(self.decide().stops)
 
-    def test_explaining_keeps_nothing_and_answers_the_same(self) -> None:
+    def test_explain_caches_nothing_and_returns_the_same(self) -> None:
         self.found = SpfResult("fail", "mailfrom", "example.com")
         request = PolicyRequest(attributes())
         for _ in range(2):
             self.assertTrue(self.run_now(self.policy.explain(request)).stops)
         self.assertEqual(self.book.asked, 2)
 
-    def test_a_book_that_is_away_is_told_before_anything_is_checked(self) -> None:
+    def test_an_unavailable_book_raises_before_the_check(self) -> None:
         self.book.away = True
         failed = Deferred.fromCoroutine(self.policy.decide(PolicyRequest(attributes())))
         self.clock.advance(0)
@@ -193,46 +193,46 @@ class OneHeader(SpfCase):
     def ask(self, instance: str = "i1", **others: str) -> Answer:
         return self.run_now(self.listener.decide(OutboundPPR(attributes(instance, **others))))
 
-    def test_a_message_gets_one_whatever_the_number_of_recipients(self) -> None:
+    def test_a_message_gets_one_header_for_all_recipients(self) -> None:
         answers = [self.ask(recipient=f"r{n}@spf.example").decision for n in range(3)]
         self.assertEqual([answer.verb for answer in answers], ["PREPEND", "DUNNO", "DUNNO"])
         self.assertEqual({answer.reason for answer in answers}, {Reason.SPF_PASS})
         self.assertEqual(self.ask("i2").decision.verb, "PREPEND")
 
-    def test_so_it_is_with_what_another_policy_is_configured_to_add(self) -> None:
+    def test_headers_of_other_policies_are_added_once_as_well(self) -> None:
         settings = Settings(grl=dataclasses.replace(Settings().grl, acceptance_message="PREPEND X-Greylisting: passed"))
         self.listener = self.pipeline(PolicySlot(GreylistingPolicy(settings, self.state, self.book)))
         answers = [self.ask(recipient=f"r{n}@none.example").decision for n in range(3)]
         self.assertEqual([answer.verb for answer in answers], ["PREPEND", "DUNNO", "DUNNO"])
 
-    def test_the_same_question_again_gets_no_second_one(self) -> None:
+    def test_a_repeated_request_gets_no_second_header(self) -> None:
         self.assertEqual([self.ask().decision.verb for _ in range(2)], ["PREPEND", "DUNNO"])
 
-    def test_a_recipient_that_is_deferred_does_not_take_the_header_away(self) -> None:
+    def test_a_deferred_recipient_does_not_use_up_the_header(self) -> None:
         verbs = [self.ask(recipient=f"r@{d}.example").decision.verb for d in ("both", "none", "spf", "grey")]
         self.assertEqual(verbs, ["DEFER_IF_PERMIT", "PREPEND", "DUNNO", "DEFER_IF_PERMIT"])
 
-    def test_each_recipient_is_judged_by_its_own_flags(self) -> None:
+    def test_the_flags_of_each_recipients_domain_apply(self) -> None:
         self.found = SpfResult("fail", "mailfrom", "example.com")
         stops = {name: self.ask(recipient=f"r@{name}").decision.stops for name in self.book.flags}
         expected = {"spf.example": True, "grey.example": True, "both.example": True, "none.example": False}
         self.assertEqual(stops, expected)
 
-    def test_an_explanation_does_not_use_the_header_up(self) -> None:
+    def test_explain_does_not_use_up_the_header(self) -> None:
         spf, _ = self.run_now(self.listener.explain(OutboundPPR(attributes()))).decisions
         self.assertEqual(spf.verb, "PREPEND")
         self.assertEqual(self.ask().decision.verb, "PREPEND")
 
-    def test_without_an_instance_every_question_is_a_message(self) -> None:
+    def test_without_an_instance_every_request_is_a_message(self) -> None:
         self.assertEqual([self.ask("").decision.verb for _ in range(2)], ["PREPEND", "PREPEND"])
 
-    def test_softfail_is_greylisted_though_the_domain_does_not_and_gets_its_header_then(self) -> None:
+    def test_softfail_is_greylisted_without_the_flag_and_gets_its_header_later(self) -> None:
         self.found = SpfResult("softfail", "mailfrom", "example.com")
         self.assertEqual(self.ask().decision.reason, Reason.GREYLIST_FIRST)
         self.clock.advance(60)
         self.assertTrue(self.ask("i2").decision.action.startswith(HEADER + "softfail"))
 
-    def test_why_it_was_greylisted_stands_in_both_records(self) -> None:
+    def test_both_records_say_why_it_was_greylisted(self) -> None:
         self.found = SpfResult("none", "mailfrom", "none.net")
         explained = self.run_now(self.listener.explain(OutboundPPR(attributes())))
         self.assertIs(explained.decision, explained.decisions[1])
@@ -242,7 +242,7 @@ class OneHeader(SpfCase):
         self.assertEqual(shown, ["mailfrom none.net; asks for greylisting", asked])
         self.assertEqual(self.ask().decision.detail, asked)
 
-    def test_in_shadow_mode_it_tells_what_it_would_ask_for_and_does_not_ask(self) -> None:
+    def test_shadow_mode_logs_the_greylisting_request_without_making_it(self) -> None:
         self.found = SpfResult("none", "mailfrom", "none.net")
         greylisting = PolicySlot(GreylistingPolicy(Settings(), self.state, self.book))
         self.listener = self.pipeline(PolicySlot(self.policy, shadow=True), greylisting)
@@ -252,7 +252,7 @@ class OneHeader(SpfCase):
         wanted = ["mailfrom none.net; would ask for greylisting", "client 192.0.2.0/24"]
         self.assertEqual([record.detail for record in shown], wanted)
 
-    def test_bounces_of_a_pool_in_one_network_wait_once(self) -> None:
+    def test_bounces_from_one_network_wait_once(self) -> None:
         bounce = {"sender": "", "recipient": "bob@both.example"}
         self.found = SpfResult("pass", "helo", "mail1.example.com")
         self.assertEqual(self.ask(**bounce).decision.reason, Reason.GREYLIST_FIRST)
@@ -261,7 +261,7 @@ class OneHeader(SpfCase):
         later = self.ask("i2", client_address="192.0.2.2", **bounce)
         self.assertEqual(later.decisions[1].reason, Reason.GREYLIST_PASSED)
 
-    def test_a_pool_that_spf_passed_waits_once(self) -> None:
+    def test_a_pool_with_an_spf_pass_waits_once(self) -> None:
         self.assertEqual(self.ask(recipient="bob@both.example").decision.reason, Reason.GREYLIST_FIRST)
         self.clock.advance(60)
         later = self.ask("i2", recipient="bob@both.example", client_address="198.51.100.7")

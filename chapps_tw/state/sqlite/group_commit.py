@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from chapps_tw.interfaces.state import StateUnavailable
-from chapps_tw.observe.timer import Watch, unwatched
+from chapps_tw.observe.timer import Timer, no_timer
 from chapps_tw.state.sqlite.file import open_file, unavailable
 
 P = ParamSpec("P")
@@ -51,12 +51,12 @@ class Turns:
     :param path: of the file.
     :param forget: called when what was read before may not hold any more: another process has written, or
         a turn was taken back.
-    :param watch: times the ``commit`` of each turn.
+    :param timer: times the ``commit`` of each turn.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, reactor: Later, forget: Callable[[], None], watch: Watch = unwatched) -> None:
+    def __init__(self, path: str, reactor: Later, forget: Callable[[], None], timer: Timer = no_timer) -> None:
         self.problem = ""
         self.damage = ""
         self.finished = False
@@ -73,7 +73,7 @@ class Turns:
         self._waiting: list[_Waiting] = []
         self._moving_log = False
         self._refusal = ""
-        self._watch = watch
+        self._timer = timer
 
     def open(self) -> None:
         """Open the file now. Raises what :func:`open_file` does."""
@@ -211,7 +211,7 @@ class Turns:
     def _commit(self) -> None:
         if not self._begun or self._db is None:
             return
-        committed = self._watch("commit")
+        committed = self._timer("commit")
         try:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:

@@ -23,7 +23,7 @@ from chapps_tw.interfaces.state import (
     Usage,
     Verdict,
 )
-from chapps_tw.observe.timer import Watch, unwatched
+from chapps_tw.observe.timer import Timer, no_timer
 from chapps_tw.state.sqlite import greylist as sqlite_greylist
 from chapps_tw.state.sqlite import quota as sqlite_quota
 from chapps_tw.state.sqlite import verdicts as sqlite_verdicts
@@ -61,18 +61,18 @@ class SqliteState:
     :param path: of the file, or ``:memory:``.
     :param now: the time, epoch seconds.
     :param reactor: gives turns and timers; for a file that is started, threads too.
-    :param watch: times each ``commit``.
+    :param timer: times each ``commit``.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, now: Callable[[], float], reactor: IReactorTime, watch: Watch = unwatched) -> None:
+    def __init__(self, path: str, now: Callable[[], float], reactor: IReactorTime, timer: Timer = no_timer) -> None:
         self._path = path
         self._now = now
         self._reactor = reactor
         self._verdicts = sqlite_verdicts.Verdicts()
         self._greylist = sqlite_greylist.Greylist()
-        self._turns = Turns(path, reactor, self._forget, watch)
+        self._turns = Turns(path, reactor, self._forget, timer)
         self._cleaner = Cleaner()
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._checkpoint: Deferred[None] | None = None

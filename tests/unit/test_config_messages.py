@@ -1,4 +1,4 @@
-"""What an admin is told about a configuration: where, and what works but not as it was meant."""
+"""Messages about the configuration: locations and warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.config_case import problems, read
 # --- where ---
 
 
-def test_an_error_names_the_line_it_is_in(tmp_path: Path) -> None:
+def test_an_error_names_its_line(tmp_path: Path) -> None:
     text = (
         "\ufeff# a comment\n[CHAPPS]\nuser_kye = x\n\n; another\n[Redis]\n  port : 99999\nusername = a\n   port = no\n"
         "[GreylistingPolicy]\ncache_ttl = 60\n[Foo]\n[API]\nauth = none\nlisten = tcp:8080\n"
@@ -24,7 +24,7 @@ def test_an_error_names_the_line_it_is_in(tmp_path: Path) -> None:
         (3, "[CHAPPS] user_kye: unknown option"),
         (7, "[Redis] port = '99999'"),
         (8, "[Redis] username = 'a\\nport = no'"),
-        (11, "[GreylistingPolicy] cache_ttl = '60': must be more"),
+        (11, "[GreylistingPolicy] cache_ttl = '60': must be greater"),
         (12, "unknown section [Foo]"),
         (14, "[API] auth = 'none'"),
     ]
@@ -33,7 +33,7 @@ def test_an_error_names_the_line_it_is_in(tmp_path: Path) -> None:
     assert len(found) == len(wanted)
 
 
-def test_a_warning_names_its_line_and_what_is_in_no_file_has_none(tmp_path: Path) -> None:
+def test_a_warning_names_its_line_if_it_is_in_the_file(tmp_path: Path) -> None:
     (told,) = read(tmp_path, "\n[Redis]\nport = 6380\n").warnings
     assert told.startswith(f"{tmp_path}/chapps.ini: line 3: [Redis] port = 6380: has no effect")
     (found,) = problems(tmp_path, "[Redis]\nsentinel_servers = h:1\n")
@@ -65,13 +65,13 @@ def test_a_warning_names_its_line_and_what_is_in_no_file_has_none(tmp_path: Path
         ("SPFEnforcementPolicy", "nameservers = 127.0.0.1 ; local"),
     ],
 )
-def test_a_comment_behind_a_value_is_called_that(tmp_path: Path, section: str, line: str) -> None:
+def test_a_trailing_comment_is_recognized(tmp_path: Path, section: str, line: str) -> None:
     (found,) = problems(tmp_path, f"[{section}]\n{line}\n")
-    assert found.endswith("a comment stands on a line of its own"), found
-    assert found.count("a comment stands") == 1
+    assert found.endswith("a comment needs its own line"), found
+    assert found.count("a comment needs") == 1
 
 
-def test_what_only_looks_like_a_comment_is_a_value(tmp_path: Path) -> None:
+def test_comment_characters_in_values_are_allowed(tmp_path: Path) -> None:
     text = "[OutboundQuotaPolicy]\nrejection_message = REJECT no; see case #5, or https://h/#x\n"
     assert read(tmp_path, text).oqp.rejection_message == "REJECT no; see case #5, or https://h/#x"
     assert len(read(tmp_path, "[CHAPPS]\nhelo_whitelist = a.example ; b.example\n").chapps.helo_whitelist) == 2
@@ -86,54 +86,54 @@ def test_what_only_looks_like_a_comment_is_a_value(tmp_path: Path) -> None:
     [
         ("GreylistingPolicy", "acceptance_message = OK", "makes an open relay"),
         ("OutboundQuotaPolicy", "acceptance_message = ok fine", "makes an open relay"),
-        ("OutboundQuotaPolicy", "rejection_message = DUNNO", "lets the mail pass that it should refuse"),
-        ("OutboundQuotaPolicy", "unknown_user_message = OK", "lets the mail pass that it should refuse"),
-        ("OutboundQuotaPolicy", "no_quota_message = PREPEND X-Quota: none", "lets the mail pass"),
-        ("SenderDomainAuthPolicy", "rejection_message = WARN forged", "lets the mail pass"),
-        ("GreylistingPolicy", "rejection_message = DUNNO", "lets the mail pass"),
-        ("CHAPPS", "no_user_key_response = DUNNO", "lets the mail pass"),
-        ("OutboundQuotaPolicy", "listen_address = 0.0.0.0", "whoever reaches it"),
-        ("OutboundQuotaPolicy", "listen_address =", "whoever reaches it"),
-        ("SPFEnforcementPolicy", "listen = tcp:10227", "whoever reaches it"),
-        ("GreylistingPolicy", r"listen = tcp6:10226:interface=\:\:", "whoever reaches it"),
-        ("Listener all", "listen = tcp:1\npolicies = OutboundQuotaPolicy", "whoever reaches it"),
-        ("CHAPPS", "data_dir = chapps", "from the root, as /var/lib/chapps"),
-        ("CHAPPS", "data_dir = ~/chapps", "from the root, as /var/lib/chapps"),
+        ("OutboundQuotaPolicy", "rejection_message = DUNNO", "accepts the mail that it should refuse"),
+        ("OutboundQuotaPolicy", "unknown_user_message = OK", "accepts the mail that it should refuse"),
+        ("OutboundQuotaPolicy", "no_quota_message = PREPEND X-Quota: none", "accepts the mail"),
+        ("SenderDomainAuthPolicy", "rejection_message = WARN forged", "accepts the mail"),
+        ("GreylistingPolicy", "rejection_message = DUNNO", "accepts the mail"),
+        ("CHAPPS", "no_user_key_response = DUNNO", "accepts the mail"),
+        ("OutboundQuotaPolicy", "listen_address = 0.0.0.0", "anyone who can connect"),
+        ("OutboundQuotaPolicy", "listen_address =", "anyone who can connect"),
+        ("SPFEnforcementPolicy", "listen = tcp:10227", "anyone who can connect"),
+        ("GreylistingPolicy", r"listen = tcp6:10226:interface=\:\:", "anyone who can connect"),
+        ("Listener all", "listen = tcp:1\npolicies = OutboundQuotaPolicy", "anyone who can connect"),
+        ("CHAPPS", "data_dir = chapps", "an absolute path, such as /var/lib/chapps"),
+        ("CHAPPS", "data_dir = ~/chapps", "an absolute path, such as /var/lib/chapps"),
     ],
 )
-def test_what_is_hardly_meant_is_told(tmp_path: Path, section: str, line: str, told: str) -> None:
+def test_probable_mistakes_are_a_warning(tmp_path: Path, section: str, line: str, told: str) -> None:
     (found,) = read(tmp_path, f"[{section}]\n{line}\n").warnings
     assert f"line 2: [{section}] {line.split(' ')[0]} = " in found
     assert told in found
 
 
-def test_answers_that_stop_or_divert_mail_are_refusals(tmp_path: Path) -> None:
+def test_answers_that_stop_or_divert_mail_are_no_warning(tmp_path: Path) -> None:
     for answer in ("450 4.7.1 later", "DEFER later", "HOLD over quota", "REDIRECT a@example.com", "DISCARD"):
         assert not read(tmp_path, f"[OutboundQuotaPolicy]\nrejection_message = {answer}\n").warnings
 
 
-def test_a_port_of_one_address_is_not_open_to_all(tmp_path: Path) -> None:
+def test_a_port_on_one_address_is_no_warning(tmp_path: Path) -> None:
     for address in ("127.0.0.1", "192.0.2.1", "::1"):
         assert not read(tmp_path, f"[OutboundQuotaPolicy]\nlisten_address = {address}\n").warnings
     assert not read(tmp_path, "[OutboundQuotaPolicy]\nlisten = unix:/run/x\n").warnings
 
 
-def test_that_nothing_listens_is_told(tmp_path: Path) -> None:
+def test_no_listener_at_all_is_a_warning(tmp_path: Path) -> None:
     policies = ("OutboundQuotaPolicy", "GreylistingPolicy", "SPFEnforcementPolicy")
     off = "".join(f"[{policy}]\nlisten =\n" for policy in policies)
     (told,) = read(tmp_path, off).warnings
-    assert "[OutboundQuotaPolicy] listen = ''" in told and "nothing answers Postfix" in told
+    assert "[OutboundQuotaPolicy] listen = ''" in told and "no listener answers Postfix" in told
 
 
-def test_a_variable_of_a_section_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_variable_of_an_unknown_section_is_a_warning(tmp_path: Path) -> None:
     settings = read(tmp_path, "", CHAPPS_FOO_BAR="x", CHAPPS_QUOTA="x", CHAPPS_REDIS="x")
     assert [told.partition(" names ")[0] for told in settings.warnings] == [
         f"environment: {name}" for name in ("CHAPPS_FOO_BAR", "CHAPPS_QUOTA", "CHAPPS_REDIS")
     ]
-    assert "; it must be CHAPPS_<SECTION>_<OPTION>, sections are CHAPPS, " in settings.warnings[0]
+    assert "; the form is CHAPPS_<SECTION>_<OPTION>, sections are CHAPPS, " in settings.warnings[0]
 
 
-def test_variables_that_kubernetes_sets_for_a_service_are_nobodys(tmp_path: Path) -> None:
+def test_variables_set_by_kubernetes_are_ignored(tmp_path: Path) -> None:
     links = {
         "CHAPPS_SERVICE_HOST": "10.0.0.1",
         "CHAPPS_SERVICE_PORT": "8080",
@@ -153,20 +153,20 @@ def test_variables_that_kubernetes_sets_for_a_service_are_nobodys(tmp_path: Path
 @pytest.mark.parametrize(
     "text", ["[Redis]\nserver = r\npassword = hush", "[PolicyConfigAdapter]\ndb_url = sqlite:///hush"]
 )
-def test_a_file_with_a_secret_that_others_can_read_is_told(tmp_path: Path, text: str) -> None:
+def test_a_world_readable_file_with_a_secret_is_a_warning(tmp_path: Path, text: str) -> None:
     file = tmp_path / "chapps.ini"
     file.write_text(text)
     for mode, warned in ((0o644, True), (0o604, True), (0o640, False), (0o600, False)):
         file.chmod(mode)
         found = load(str(file)).warnings
         assert len(found) == warned, (oct(mode), found)
-        assert all(f"(mode {mode:04o}); chmod o-r {file}" in told and "hush" not in told for told in found)
+        assert all(f"(mode {mode:04o}); run chmod o-r {file}" in told and "hush" not in told for told in found)
     file.write_text("[Redis]\nserver = r\npassword =\n")
     file.chmod(0o644)
     assert not load(str(file)).warnings
 
 
-def test_a_secret_is_hidden_wherever_it_is_shown() -> None:
+def test_a_secret_is_masked_in_every_representation() -> None:
     secret = Secret("hush")
     shown = [f"{secret}", f"{secret!r}", f"{secret:>20}", "{}".format(secret), format(secret), repr([secret])]  # noqa: UP032
     assert not [text for text in shown if "hush" in text]
@@ -177,11 +177,11 @@ def test_a_secret_is_hidden_wherever_it_is_shown() -> None:
 # --- the HELO whitelist ---
 
 
-def test_what_dns_must_say_for_an_entry_is_told() -> None:
+def test_the_dns_records_of_a_helo_whitelist_entry() -> None:
     name, v4, v6, here = parse_helo_whitelist(
         "mx.example.org; a.example:192.0.2.1; b.example:[2001:db8::1]; l:127.0.0.1"
     )
-    assert name.wanted == "an address in DNS (A or AAAA), whose name there (PTR) is mx.example.org"
-    assert v4.wanted == "192.0.2.1 in DNS (A), whose name there (PTR) is a.example"
-    assert v6.wanted == "2001:db8::1 in DNS (AAAA), whose name there (PTR) is b.example"
+    assert name.wanted == "an address record (A or AAAA), and a PTR record of that address for mx.example.org"
+    assert v4.wanted == "the A record 192.0.2.1, and a PTR record of that address for a.example"
+    assert v6.wanted == "the AAAA record 2001:db8::1, and a PTR record of that address for b.example"
     assert here.wanted == ""
