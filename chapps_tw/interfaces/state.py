@@ -121,7 +121,7 @@ class Verdict(NamedTuple):
     token: str
 
 
-class Meeting(NamedTuple):
+class GreylistAttempt(NamedTuple):
     """A message that greylisting meets.
 
     :ivar client: the network that stands for the client.
@@ -140,7 +140,7 @@ class Meeting(NamedTuple):
     spf_domain: str = ""
 
 
-class Patience(NamedTuple):
+class GreylistRules(NamedTuple):
     """How greylisting waits. The same for all clients.
 
     :ivar deferral: seconds that a new tuple must wait.
@@ -157,8 +157,8 @@ class Patience(NamedTuple):
     threshold: int
 
 
-class Met(NamedTuple):
-    """What became of a :class:`Meeting`.
+class GreylistResult(NamedTuple):
+    """What became of a :class:`GreylistAttempt`.
 
     Outcomes: ``NOT_GREYLISTED``, ``FIRST`` and ``EARLY`` (defer), ``PASSED``, ``KNOWN_CLIENT``, ``MISSING``.
 
@@ -217,7 +217,9 @@ class LiveState(Protocol):
     def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Awaitable[list[bool | None]]:
         """Forget cached verdicts; returns what each was."""
 
-    def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Awaitable[Met]:
+    def check_greylist(
+        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+    ) -> Awaitable[GreylistResult]:
         """Greylist a message.
 
         * A domain whose flag is off: ``NOT_GREYLISTED`` unless forced, and nothing is remembered.
@@ -229,10 +231,12 @@ class LiveState(Protocol):
           the client is known by its network alone.
         """
 
-    def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Awaitable[Met]:
-        """What :meth:`meet` would answer now; changes nothing, and keeps no fill."""
+    def peek_greylist(
+        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+    ) -> Awaitable[GreylistResult]:
+        """What :meth:`check_greylist` would answer now; changes nothing, and keeps no fill."""
 
-    def last_met(self, client: str, sender: str, recipient: str) -> Awaitable[float]:
+    def last_attempt(self, client: str, sender: str, recipient: str) -> Awaitable[float]:
         """Epoch seconds when greylisting last met a tuple, 0.0 if never."""
 
     def tally(self, client: str) -> Awaitable[list[tuple[str, float]]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from chapps_tw.config.settings import GreylistingPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
-from chapps_tw.interfaces.state import Fill, LiveState, Meeting, Met, Outcome, Patience
+from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistResult, GreylistRules, LiveState, Outcome
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.request import PolicyRequest
@@ -61,7 +61,7 @@ class GreylistingPolicy:
         self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
     ) -> None:
         self._settings = settings.grl
-        self._patience = patience(settings)
+        self._greylist_rules = rules(settings)
         self._state = state
         self._book = book
         self._due = due
@@ -77,17 +77,17 @@ class GreylistingPolicy:
             A ``client`` of one is another name of the client.
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
-        return self._judge(request, earlier, self._state.meet, self._due)
+        return self._judge(request, earlier, self._state.check_greylist, self._due)
 
     def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
-        return self._judge(request, earlier, self._state.peek_meet, never)
+        return self._judge(request, earlier, self._state.peek_greylist, never)
 
     async def _judge(
         self,
         request: PolicyRequest,
         earlier: Sequence[Decision],
-        ask: Callable[..., Awaitable[Met]],
+        ask: Callable[..., Awaitable[GreylistResult]],
         due: Callable[[Hashable], bool],
     ) -> Decision:
         attributes = request.attributes
@@ -99,18 +99,18 @@ class GreylistingPolicy:
         recipient = self._recipient(named)
         if recipient.exempt:
             return Decision(self._accepting(request, 0), Reason.RECIPIENT_EXEMPT, self.name)
-        meeting, detail = self._meeting(attributes, recipient, earlier)
-        if not meeting.domain and not meeting.forced:
+        attempt, detail = self._attempt(attributes, recipient, earlier)
+        if not attempt.domain and not attempt.forced:
             return Decision(self._accepting(request, 0), Reason.NOT_GREYLISTED, self.name)
-        if not meeting.forced and due(meeting.domain):
-            await self._compare(meeting)
+        if not attempt.forced and due(attempt.domain):
+            await self._compare(attempt)
         self.looks += 1
         source = CACHE
-        met = await ask(meeting, self._patience)
+        met = await ask(attempt, self._greylist_rules)
         if met.outcome is Outcome.MISSING:
             source = DATABASE
-            met = await ask(meeting, self._patience, await self._look_up(meeting.domain, met.token))
-        return self._decision(met, detail, request, "" if meeting.forced else source)
+            met = await ask(attempt, self._greylist_rules, await self._look_up(attempt.domain, met.token))
+        return self._decision(met, detail, request, "" if attempt.forced else source)
 
     def _read_recipient(self, text: str) -> Recipient:
         exempt, address = self._settings.exempt_recipients, mail_address(text)
@@ -118,9 +118,9 @@ class GreylistingPolicy:
         is_exempt = f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
         return Recipient(address, domain_of(text), is_exempt)
 
-    def _meeting(
+    def _attempt(
         self, attributes: Mapping[str, str], recipient: Recipient, earlier: Sequence[Decision]
-    ) -> tuple[Meeting, str]:
+    ) -> tuple[GreylistAttempt, str]:
         """Return the delivery attempt, and for the log the client's name and the policy that requests greylisting."""
         client, spf_domain, named_by, requester = self._network_of(attributes.get("client_address", "")), "", "", None
         for decision in earlier:
@@ -132,7 +132,7 @@ class GreylistingPolicy:
         if requester is not None:
             why = f"{requester.reason}: {requester.detail}" if requester.detail else requester.reason
             detail = f"{detail}; asked for by {requester.policy} ({why})"
-        meeting = Meeting(
+        attempt = GreylistAttempt(
             client,
             mail_address(attributes.get("sender", "")),
             recipient.address,
@@ -141,24 +141,24 @@ class GreylistingPolicy:
             requester is not None,
             spf_domain,
         )
-        return meeting, detail
+        return attempt, detail
 
-    async def _compare(self, meeting: Meeting) -> None:
+    async def _compare(self, attempt: GreylistAttempt) -> None:
         """Delete a cached flag that differs from the book. If the book is unavailable, the flag stays cached."""
-        met = await self._state.peek_meet(meeting, self._patience)
+        met = await self._state.peek_greylist(attempt, self._greylist_rules)
         if met.outcome is Outcome.MISSING:
             return
         with suppress(BookUnavailable):
-            flags = await self._book.flags_of(meeting.domain)
+            flags = await self._book.flags_of(attempt.domain)
             if flags.greylist is (met.outcome is Outcome.NOT_GREYLISTED):
-                await self._state.drop_flags([meeting.domain])
+                await self._state.drop_flags([attempt.domain])
 
     async def _look_up(self, domain: str, token: str) -> Fill:
         self.misses += 1
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.flag_ttl)
 
-    def _decision(self, met: Met, detail: str, request: PolicyRequest, source: str) -> Decision:
+    def _decision(self, met: GreylistResult, detail: str, request: PolicyRequest, source: str) -> Decision:
         wait = ceil(met.wait)
         figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
         if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
@@ -188,10 +188,10 @@ def _wait(seconds: int) -> dict[str, object]:
     return {"retry_after": seconds, "retry_in": in_words(seconds)}
 
 
-def patience(settings: Settings) -> Patience:
+def rules(settings: Settings) -> GreylistRules:
     """Return the greylisting rules of the settings."""
     grl = settings.grl
-    return Patience(grl.minimum_deferral, grl.retry_window, grl.pass_ttl, grl.tally_ttl, grl.whitelist_threshold)
+    return GreylistRules(grl.minimum_deferral, grl.retry_window, grl.pass_ttl, grl.tally_ttl, grl.whitelist_threshold)
 
 
 SPEC = PolicySpec(

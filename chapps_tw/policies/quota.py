@@ -59,7 +59,7 @@ class OutboundQuotaPolicy:
         return self._judge(request, self._state.spend, self._due)
 
     def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """What :meth:`decide` would answer, counting nothing. Raises the same."""
+        """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._judge(request, self._state.peek_spend, never)
 
     async def _judge(
@@ -85,7 +85,7 @@ class OutboundQuotaPolicy:
 
     def _nobody(self, request: OutboundPPR) -> Decision:
         if not request.sender and self._settings.null_sender_ok:
-            # Nobody's quota: there are no figures to tell.
+            # Without a user there are no figures.
             shown = dict.fromkeys(("limit", "used", "remaining", "user", "sender"), "-")
             action = fill(self._settings.acceptance_message, shown | _wait(0))
             return Decision(action, Reason.NULL_SENDER_ACCEPTED, self.name)
@@ -100,7 +100,7 @@ class OutboundQuotaPolicy:
         return Spend(user, instance, "", request.recipients)
 
     async def _compare(self, user: str) -> None:
-        """Drop the copy of a user's limit where the book says something else by now; it goes on without the book."""
+        """Delete a cached limit that differs from the book. If the book is unavailable, the limit stays cached."""
         [usage] = await self._state.usage([user], self._rules.interval)
         if usage.limit is None:
             return
@@ -134,7 +134,7 @@ class OutboundQuotaPolicy:
             return settings.no_quota_message
         if spent.outcome is Outcome.UNKNOWN_USER:
             return settings.unknown_user_message
-        # Waiting helps at once here: a permanent refusal would lose the mail of whoever does not ask a person.
+        # A short wait is enough here: a permanent refusal would lose mail that no person sends again.
         if spent.outcome is Outcome.TOO_SOON:
             return settings.min_delta_message
         most = spent.limit + self._rules.margin_count + floor(spent.limit * self._rules.margin_ratio)

@@ -7,7 +7,7 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from chapps_tw.interfaces.state import Fill, Meeting, Outcome, Patience, Rules, Spend
+from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistRules, Outcome, Rules, Spend
 from chapps_tw.state.redis.store import RedisState
 from tests.contract.state_contract import LiveStateContract
 from tests.support.redis_case import InReactor, RedisStateTestCase, repeated, waited_for
@@ -16,7 +16,7 @@ from tests.support.state_machine import START, Subject, compare
 
 reactor: Any = installed_reactor
 RULES = Rules(interval=3600, margin_count=0, margin_ratio=0.0, min_delta=0)
-PATIENCE = Patience(deferral=60, retry_window=3600, pass_ttl=3600, tally_ttl=3600, threshold=2)
+GREYLIST_RULES = GreylistRules(deferral=60, retry_window=3600, pass_ttl=3600, tally_ttl=3600, threshold=2)
 FILL = Fill("", 10**6, 10**6)
 
 # Seconds by which the server's clock, which it reads in the midst of its work, may differ from ours.
@@ -67,7 +67,9 @@ class KeyTests(RedisStateTestCase):
         await self.state.keep_verdicts("sda", "u", [("d", True, "")], 60)
         await self.state.drop_verdicts("sda", "u", ["e"])
         for _ in range(2):
-            await self.state.meet(Meeting("c", "s", "r", "d", "i", True), PATIENCE._replace(deferral=0))
+            await self.state.check_greylist(
+                GreylistAttempt("c", "s", "r", "d", "i", True), GREYLIST_RULES._replace(deferral=0)
+            )
         await self.state.first_time("spf", "i", 60)
         ttls = {key: int(self.server.command("PTTL", key)) for key in self.keys()}
         self.assertEqual(len(ttls), 10, ttls)
@@ -174,14 +176,14 @@ class RealClockTests(RedisStateTestCase):
         self.assertEqual(last[0].used, 1)
 
     async def test_a_tuple_passes_after_the_deferral(self) -> None:
-        meeting, patience = Meeting("c", "s", "r", "d", "i", True), PATIENCE._replace(deferral=600)
-        self.assertEqual((await self.state.meet(meeting, patience)).outcome, Outcome.FIRST)
-        met = await self.state.meet(meeting, patience)
+        attempt, rules = GreylistAttempt("c", "s", "r", "d", "i", True), GREYLIST_RULES._replace(deferral=600)
+        self.assertEqual((await self.state.check_greylist(attempt, rules)).outcome, Outcome.FIRST)
+        met = await self.state.check_greylist(attempt, rules)
         self.assertEqual(met.outcome, Outcome.EARLY)
         self.assertTrue(0 < met.wait <= 600)
 
         async def passed() -> bool:
-            return (await self.state.meet(meeting, patience._replace(deferral=0.1))).outcome is Outcome.PASSED
+            return (await self.state.check_greylist(attempt, rules._replace(deferral=0.1))).outcome is Outcome.PASSED
 
         await repeated(passed)
         [(_, last)] = await self.state.tally("c")

@@ -22,7 +22,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from chapps_tw.interfaces.state import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, StateUnavailable
+from chapps_tw.interfaces.state import (
+    Fill,
+    GreylistAttempt,
+    GreylistResult,
+    GreylistRules,
+    Outcome,
+    Rules,
+    Spend,
+    StateUnavailable,
+)
 from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
 from chapps_tw.state.sqlite.file import StateTooNew
 from chapps_tw.state.sqlite.store import SqliteState
@@ -174,7 +183,7 @@ class Turns(SynchronousTestCase):
         self.clock.advance(0)
         self.other.execute("BEGIN IMMEDIATE")
         statements: list[str] = []
-        self.state._turns._connection().set_trace_callback(statements.append)
+        self.state._commits._connection().set_trace_callback(statements.append)
         refused = []
         for number in range(64):
             refused.append(self.state.spend(Spend("bob", f"i{number}", "", 1), RULES))
@@ -205,29 +214,29 @@ class Turns(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(self.state.verdicts("sda", "bob", ["a"]))[0].allowed)
         self.assertEqual(self.met(self.state).outcome, Outcome.MISSING)
 
-    def met(self, state: SqliteState, fill: Fill | None = None, instance: str = "i") -> Met:
+    def met(self, state: SqliteState, fill: Fill | None = None, instance: str = "i") -> GreylistResult:
         """What becomes of a message that greylisting meets."""
-        meeting = Meeting("c", "s", "r", "our.example", instance, False)
-        waiting = state.meet(meeting, Patience(60.0, 1e6, 1e6, 1e6, threshold=3), fill)
+        attempt = GreylistAttempt("c", "s", "r", "our.example", instance, False)
+        waiting = state.check_greylist(attempt, GreylistRules(60.0, 1e6, 1e6, 1e6, threshold=3), fill)
         self.clock.advance(0)
-        met: Met = self.successResultOf(waiting)
+        met: GreylistResult = self.successResultOf(waiting)
         return met
 
     def test_what_was_taken_back_is_not_remembered(self) -> None:
         self.met(self.state, Fill("0", 1, 1e6))
         self.clock.advance(60)
-        meeting = Meeting("c", "s", "r", "our.example", "", False)
-        patience = Patience(60.0, 1e6, 1e6, 1e6, threshold=1)
+        attempt = GreylistAttempt("c", "s", "r", "our.example", "", False)
+        rules = GreylistRules(60.0, 1e6, 1e6, 1e6, threshold=1)
         again: list[Any] = [
             self.state.keep_verdicts("sda", "bob", [("a", True, "0")], 1e6),
             self.state.verdicts("sda", "bob", ["a"]),
-            self.state.meet(meeting._replace(instance="i"), patience),
-            self.state.meet(meeting, patience),
+            self.state.check_greylist(attempt._replace(instance="i"), rules),
+            self.state.check_greylist(attempt, rules),
         ]
         self.failureResultOf(self.state.drop_verdicts("sda", "bob", ["a", 5]), AttributeError)  # type: ignore[list-item]
         # What was remembered of the drop and of the others went with the turn.
         self.assertIsNone(self.successResultOf(self.state.verdicts("sda", "bob", ["a"]))[0].allowed)
-        self.assertEqual(self.successResultOf(self.state.peek_meet(meeting, patience)).outcome, Outcome.PASSED)
+        self.assertEqual(self.successResultOf(self.state.peek_greylist(attempt, rules)).outcome, Outcome.PASSED)
         self.clock.pump([0, 0])
         _, verdicts, *met = (self.successResultOf(each) for each in again)
         self.assertTrue(verdicts[0].allowed)
@@ -416,7 +425,9 @@ class Files(TestCase):
         for _ in range(2):
             state = self.open(path)
             self.assertEqual((await state.usage(["bob"], 1000.0))[0].used, 1)
-            met = await state.meet(Meeting("c", "s", "r", "", "", True), Patience(0.0, 1000.0, 1000.0, 1000.0, 0))
+            met = await state.check_greylist(
+                GreylistAttempt("c", "s", "r", "", "", True), GreylistRules(0.0, 1000.0, 1000.0, 1000.0, 0)
+            )
             self.assertEqual(met.outcome, Outcome.PASSED)
             await state.stop()
 

@@ -22,7 +22,7 @@ class MissingTests(SynchronousTestCase):
 
     def open(self) -> SqliteState:
         state = SqliteState(self.path, self.clock.seconds, self.clock)
-        self.addCleanup(state._turns.close)
+        self.addCleanup(state._commits.close)
         return state
 
     def verdicts(self, state: SqliteState | None = None) -> list[Verdict]:
@@ -40,8 +40,8 @@ class MissingTests(SynchronousTestCase):
         self.keep(self.state, "0", (NAMES[0], True))
         self.assertEqual(self.known(), [True, None])
         asked: list[str] = []
-        assert self.state._turns._db
-        self.state._turns._db.set_trace_callback(asked.append)
+        assert self.state._commits._db
+        self.state._commits._db.set_trace_callback(asked.append)
         self.assertEqual(self.known(), [True, None])
         self.assertEqual([each for each in asked if "verdict" in each], [])
 

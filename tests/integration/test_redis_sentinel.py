@@ -64,7 +64,7 @@ class SentinelTests(TestCase):
         await load.right_again()
         await deferToThread(group.master.kill)
         await load.all_answered()
-        await eventually(lambda: group.replica.command("ROLE")[0] == "master", FAILOVER)
+        await eventually(lambda: group.replica.role() == "master", FAILOVER)
         await load.right_again()
         await deferToThread(group.master.start)
         # All connections are re-established.
@@ -75,7 +75,7 @@ class SentinelTests(TestCase):
         await load.stop()
         peers = {connection.transport.getPeer().port for connection in pool._ready}
         self.assertEqual(peers, {group.replica.port})
-        self.assertEqual(group.replica.command("ROLE")[0], "master")
+        self.assertEqual(group.replica.role(), "master")
 
     async def test_a_manual_failover_is_followed_while_the_old_master_still_answers(self) -> None:
         group = await self.group(failover=True)
@@ -102,7 +102,7 @@ class SentinelTests(TestCase):
 
     def is_replica(self, server: RedisProcess) -> bool:
         try:
-            return bool(server.command("ROLE")[0] == "slave")
+            return bool(server.role() == "slave")
         except OSError:  # it closes all connections when it becomes one
             return False
 
@@ -149,7 +149,7 @@ class SentinelTests(TestCase):
         await eventually(lambda: pool.connections == 4)
         await RedisState(pool, "chapps").ping()
         await deferToThread(group.master.kill)
-        await eventually(lambda: group.replica.command("ROLE")[0] == "master", FAILOVER)
+        await eventually(lambda: group.replica.role() == "master", FAILOVER)
         # A replica closes all connections when it becomes the master.
         await repeated(partial(answers, RedisState(pool, "chapps")))
 

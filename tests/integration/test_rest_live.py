@@ -16,12 +16,12 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import GreylistingPolicy, Settings
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import Fill, Meeting, Outcome, Patience, Rules, Spend
+from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistRules, Outcome, Rules, Spend
 from chapps_tw.rest.routers.changes import AWAITS_STATE
 from tests.support.rest_client import PASSCODE, Answer, Node, Outage
 
 RULES = Rules(86400, 0, 0.0, 0.0)
-PATIENCE = Patience(0.0, 1000.0, 1000.0, 1000.0, 10)
+GREYLIST_RULES = GreylistRules(0.0, 1000.0, 1000.0, 1000.0, 10)
 
 
 class LiveTestCase(TestCase):
@@ -193,16 +193,16 @@ class SenderTests(LiveTestCase):
 
 
 class InboundTests(LiveTestCase):
-    async def meet(self, client: str, instance: str) -> None:
-        meeting = Meeting(client, "a@example.com", "b@example.org", "example.org", instance, True)
-        met = await self.node.state.meet(meeting, PATIENCE)
+    async def check_greylist(self, client: str, instance: str) -> None:
+        attempt = GreylistAttempt(client, "a@example.com", "b@example.org", "example.org", instance, True)
+        met = await self.node.state.check_greylist(attempt, GREYLIST_RULES)
         if met.outcome is Outcome.MISSING:
-            await self.node.state.meet(meeting, PATIENCE, Fill(met.token, 1, 1000.0))
+            await self.node.state.check_greylist(attempt, GREYLIST_RULES, Fill(met.token, 1, 1000.0))
 
     async def test_the_last_time_of_a_tuple_by_body_and_by_query(self) -> None:
         asked = {"client_address": "192.0.2.7", "sender": "A@example.com", "recipient": "b@example.org"}
         self.assertEqual((await self.expect(200, "GET", "/live/grl/tuple/", asked)).response, 0.0)
-        await self.meet("192.0.2.0/24", "i1")
+        await self.check_greylist("192.0.2.0/24", "i1")
         found = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).response
         self.assertApproximates(found, time.time(), 10)
         query = "?client_address=192.0.2.99&sender=a@example.com&recipient=b@example.org"
@@ -215,13 +215,13 @@ class InboundTests(LiveTestCase):
         never = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
         wanted = ["No greylist entry for 192.0.2.0/24 or example.com."]
         self.assertEqual((never["response"], never["remarks"]), (0.0, wanted))
-        await self.meet("example.com", "i1")
+        await self.check_greylist("example.com", "i1")
         by_domain = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
         self.assertApproximates(by_domain["response"], time.time(), 10)
         self.assertEqual(by_domain["remarks"], ["The greylist entry is for example.com."])
         asked_so = (await self.expect(200, "GET", "/live/grl/tuple/", {**asked, "client_address": "example.com"})).json
         self.assertEqual(asked_so["response"], by_domain["response"])
-        await self.meet("192.0.2.0/24", "i2")
+        await self.check_greylist("192.0.2.0/24", "i2")
         newest = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
         self.assertGreater(newest["response"], by_domain["response"])
         self.assertEqual(newest["remarks"], ["The greylist entry is for 192.0.2.0/24."])
@@ -230,8 +230,8 @@ class InboundTests(LiveTestCase):
 
     async def test_a_tuple_is_found_in_either_form_of_its_domains(self) -> None:
         a, u = "xn--bcher-kva.example", "bücher.example"
-        meeting = Meeting("192.0.2.0/24", f"a@{a}", f"b@{a}", a, "i1", True)
-        await self.node.state.meet(meeting, PATIENCE)
+        attempt = GreylistAttempt("192.0.2.0/24", f"a@{a}", f"b@{a}", a, "i1", True)
+        await self.node.state.check_greylist(attempt, GREYLIST_RULES)
         for domain in (a, u, u.upper()):
             asked = {"client_address": "192.0.2.7", "sender": f"a@{domain}", "recipient": f"b@{domain}"}
             self.assertTrue((await self.expect(200, "GET", "/live/grl/tuple/", asked)).response, domain)
@@ -239,7 +239,7 @@ class InboundTests(LiveTestCase):
             self.assertTrue((await self.expect(200, "GET", f"/live/grl/tuple/?{query}")).response, domain)
 
     async def test_a_missing_tally_comes_with_what_to_request_instead(self) -> None:
-        await self.meet("example.net", "i1")
+        await self.check_greylist("example.net", "i1")
         by_address = "No tally for 192.0.2.0/24. If SPF passed, the messages count for the sender's domain: "
         by_domain = (
             "No tally for example.org. If SPF did not pass, the messages count for the client's network: "
@@ -260,8 +260,8 @@ class InboundTests(LiveTestCase):
             ("2001:db8:0:1::/64", "%5B2001:db8:0:1::2%5D"),
             ("example.net", "example.net"),
         ):
-            await self.meet(client, "i1")
-            await self.meet(client, "i2")
+            await self.check_greylist(client, "i1")
+            await self.check_greylist(client, "i2")
             listed = (await self.expect(200, "GET", f"/live/grl/tally/{path}")).response
             self.assertTrue(listed, client)
             self.assertTrue({instance for instance, _ in listed} <= {"i1", "i2"})
@@ -286,7 +286,7 @@ class WithoutSpfIdentityTests(InboundTests):
         self.addCleanup(self.node.stop)
 
     async def test_a_tuple_is_found_by_address_also_where_spf_passed(self) -> None:
-        await self.meet("example.com", "i1")
+        await self.check_greylist("example.com", "i1")
         asked = {"client_address": "192.0.2.7", "sender": "a@example.com", "recipient": "b@example.org"}
         found = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json
         self.assertEqual((found["response"], found["remarks"]), (0.0, ["No greylist entry for 192.0.2.0/24."]))

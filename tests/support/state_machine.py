@@ -21,11 +21,11 @@ from chapps_tw.interfaces.state import (
     NO_QUOTA,
     UNKNOWN_USER,
     Fill,
+    GreylistAttempt,
+    GreylistResult,
+    GreylistRules,
     LiveState,
-    Meeting,
-    Met,
     Outcome,
-    Patience,
     Rules,
     Spend,
     Spent,
@@ -133,34 +133,34 @@ class Model:
             self.tallies.pop(client, None)
         return sorted(self.tallies.get(client, {}).items(), key=lambda item: (item[1], item[0]))
 
-    def meet(self, meeting: Meeting, patience: Patience, flag: int | None) -> Met:
-        if not flag and not meeting.forced:
-            return Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
-        names = [name for name in (meeting.spf_domain, meeting.client) if name]
-        known_as = [name for name in names if 0 < patience.threshold <= len(self.tally(name))]
+    def check_greylist(self, attempt: GreylistAttempt, rules: GreylistRules, flag: int | None) -> GreylistResult:
+        if not flag and not attempt.forced:
+            return GreylistResult(Outcome.NOT_GREYLISTED, 0.0, 0, "")
+        names = [name for name in (attempt.spf_domain, attempt.client) if name]
+        known_as = [name for name in names if 0 < rules.threshold <= len(self.tally(name))]
         if known_as:
-            return Met(Outcome.KNOWN_CLIENT, 0.0, self.count(known_as[0], meeting.instance, patience), "")
-        tuples = [(name, meeting.sender, meeting.recipient) for name in names]
-        firsts = [first for first in (self.first_met(each, patience) for each in tuples) if first is not None]
+            return GreylistResult(Outcome.KNOWN_CLIENT, 0.0, self.count(known_as[0], attempt.instance, rules), "")
+        tuples = [(name, attempt.sender, attempt.recipient) for name in names]
+        firsts = [first for first in (self.first_met(each, rules) for each in tuples) if first is not None]
         first = min(firsts, default=self.now)
         self.tuples |= dict.fromkeys(tuples, (first, self.now))
-        wait = first + patience.deferral - self.now
+        wait = first + rules.deferral - self.now
         if wait > 0:
-            return Met(Outcome.EARLY if firsts else Outcome.FIRST, wait, len(self.tally(names[0])), "")
-        return Met(Outcome.PASSED, 0.0, self.count(names[0], meeting.instance, patience), "")
+            return GreylistResult(Outcome.EARLY if firsts else Outcome.FIRST, wait, len(self.tally(names[0])), "")
+        return GreylistResult(Outcome.PASSED, 0.0, self.count(names[0], attempt.instance, rules), "")
 
-    def first_met(self, name: tuple[str, str, str], patience: Patience) -> float | None:
+    def first_met(self, name: tuple[str, str, str], rules: GreylistRules) -> float | None:
         """When a tuple was first met, while it is remembered."""
         first, last = self.tuples.get(name, (0.0, 0.0))
-        passed = last - first >= patience.deferral
-        return first if self.now - last <= (patience.pass_ttl if passed else patience.retry_window) else None
+        passed = last - first >= rules.deferral
+        return first if self.now - last <= (rules.pass_ttl if passed else rules.retry_window) else None
 
-    def count(self, client: str, instance: str, patience: Patience) -> int:
+    def count(self, client: str, instance: str, rules: GreylistRules) -> int:
         tally = dict(self.tally(client))
-        if patience.threshold and instance and instance not in tally:
+        if rules.threshold and instance and instance not in tally:
             self.tallies.setdefault(client, {})[instance] = self.now
-            self.ends[client] = self.now + patience.tally_ttl
-            kept = self.tally(client)[-patience.threshold :]
+            self.ends[client] = self.now + rules.tally_ttl
+            kept = self.tally(client)[-rules.threshold :]
             self.tallies[client] = dict(kept)
             return len(kept)
         return len(tally)
@@ -182,8 +182,8 @@ rules_used = st.builds(
     min_delta=st.sampled_from([0.0, 0.0, 10.0]),
 )
 limits = st.sampled_from([NO_QUOTA, UNKNOWN_USER, 0, 1, 4, 4, 8])
-meetings = st.builds(
-    Meeting,
+attempts = st.builds(
+    GreylistAttempt,
     client=st.sampled_from(CLIENTS),
     sender=st.sampled_from(["", "s@example.net"]),
     recipient=st.sampled_from(["r@our.example"]),
@@ -285,37 +285,39 @@ class Comparison(RuleBasedStateMachine):
                     assert round(usage.last, 3) == last, (subject.name, user, usage, last)
 
     @rule(
-        meeting=meetings,
+        attempt=attempts,
         deferral=st.sampled_from([0.0, 10.0, 30.0]),
         threshold=st.sampled_from([0, 1, 3]),
         flag=st.sampled_from([0, 1, 1]),
         meanwhile=meanwhiles,
     )
-    def meet(self, meeting: Meeting, deferral: float, threshold: int, flag: int, meanwhile: str) -> None:
-        patience = Patience(deferral, *LIFETIMES, threshold)
-        known = self.model.copy("@" + meeting.domain)
-        if known is not None or meeting.forced:
-            self.met(meeting, patience, known, [None] * len(self.subjects))
+    def check_greylist(
+        self, attempt: GreylistAttempt, deferral: float, threshold: int, flag: int, meanwhile: str
+    ) -> None:
+        rules = GreylistRules(deferral, *LIFETIMES, threshold)
+        known = self.model.copy("@" + attempt.domain)
+        if known is not None or attempt.forced:
+            self.met(attempt, rules, known, [None] * len(self.subjects))
             return
-        tokens = self.tokens(lambda state: state.meet(meeting, patience))
-        other = DOMAINS[meeting.domain == DOMAINS[0]]
+        tokens = self.tokens(lambda state: state.check_greylist(attempt, rules))
+        other = DOMAINS[attempt.domain == DOMAINS[0]]
         if meanwhile == "time":
             self.go_on(5.0)
         elif meanwhile:
-            self.drop_flags([meeting.domain if meanwhile == "drop it" else other])
+            self.drop_flags([attempt.domain if meanwhile == "drop it" else other])
         fills: list[Fill | None] = [Fill(token, flag, TTL) for token in tokens]
-        self.met(meeting, patience, flag, fills)
+        self.met(attempt, rules, flag, fills)
         if meanwhile != "drop it":
-            self.model.copies["@" + meeting.domain] = (flag, self.model.now + TTL)
+            self.model.copies["@" + attempt.domain] = (flag, self.model.now + TTL)
 
-    def met(self, meeting: Meeting, patience: Patience, flag: int | None, fills: list[Fill | None]) -> None:
+    def met(self, attempt: GreylistAttempt, rules: GreylistRules, flag: int | None, fills: list[Fill | None]) -> None:
         peeked = [
-            _comparable(subject.run(subject.state.peek_meet(meeting, patience, fill)))
+            _comparable(subject.run(subject.state.peek_greylist(attempt, rules, fill)))
             for subject, fill in zip(self.subjects, fills, strict=True)
         ]
-        expected = _comparable(self.model.meet(meeting, patience, flag))
+        expected = _comparable(self.model.check_greylist(attempt, rules, flag))
         for subject, fill, seen in zip(self.subjects, fills, peeked, strict=True):
-            answer = _comparable(subject.run(subject.state.meet(meeting, patience, fill)))
+            answer = _comparable(subject.run(subject.state.check_greylist(attempt, rules, fill)))
             assert answer == expected, (subject.name, answer, expected)
             assert seen == expected, (subject.name, "peek", seen, expected)
 
@@ -336,7 +338,7 @@ class Comparison(RuleBasedStateMachine):
             self.same(self.model.tally(client), methodcaller("tally", client))
         for names, (_, last) in self.model.tuples.items():
             if self.model.now - last <= LIFETIMES[0]:
-                self.same(last, methodcaller("last_met", *names))
+                self.same(last, methodcaller("last_attempt", *names))
 
     @rule(
         name=st.sampled_from(NAMES),

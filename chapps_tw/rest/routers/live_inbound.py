@@ -61,7 +61,7 @@ class LiveInbound:
         if self._by_domain(which.client_address) and domain:
             clients.append(domain)
         sender, recipient = mail_address(which.sender), mail_address(which.recipient)
-        last = {client: await self._state.last_met(client, sender, recipient) for client in clients}
+        last = {client: await self._state.last_attempt(client, sender, recipient) for client in clients}
         newest = max(clients, key=lambda client: last[client])
         if last[newest]:
             return Reply(last[newest], remarks=[f"The greylist entry is for {newest}."])

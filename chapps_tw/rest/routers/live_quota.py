@@ -55,6 +55,7 @@ class LiveQuotas:
         remarks = unknown_ids("users", which.user_ids, users)
         rows = []
         for user, usage in zip(users, usages, strict=True):
+            await self._slices.pause()
             quota = _only(quotas.get(user.id, []))
             if quota is None:
                 remarks.append(f"User {user.name} has no quota.")

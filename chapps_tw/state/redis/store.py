@@ -16,7 +16,18 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 
-from chapps_tw.interfaces.state import Fill, Meeting, Met, Outcome, Patience, Rules, Spend, Spent, Usage, Verdict
+from chapps_tw.interfaces.state import (
+    Fill,
+    GreylistAttempt,
+    GreylistResult,
+    GreylistRules,
+    Outcome,
+    Rules,
+    Spend,
+    Spent,
+    Usage,
+    Verdict,
+)
 from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.script import Script, strings
 
@@ -48,14 +59,14 @@ class RedisState:
         self._grl = self._prefix + b":grl:{grl}:"
         self._unique, self._number = b2a_hex(urandom(12)), count()
         self._rules: tuple[Rules, bytes] | None = None
-        self._patience: tuple[Patience, bytes] | None = None
+        self._greylist_rules: tuple[GreylistRules, bytes] | None = None
         self._load()
 
     def _load(self) -> None:
-        spend, meet = Script("copy", "window", "spend"), Script("copy", "meet")
+        spend, check_greylist = Script("copy", "window", "spend"), Script("copy", "greylist")
         self._spend, self._spend_filled = spend.shape(3, 8), spend.shape(3, 11)
-        self._meet, self._meet_filled = meet.shape(3, 8), meet.shape(3, 11)
-        self._meet_domain, self._meet_domain_filled = meet.shape(5, 8), meet.shape(5, 11)
+        self._check, self._check_filled = check_greylist.shape(3, 8), check_greylist.shape(3, 11)
+        self._check_domain, self._check_domain_filled = check_greylist.shape(5, 8), check_greylist.shape(5, 11)
         self._usage = Script("copy", "window", "usage").shape(3, 1)
         self._reset = Script("window", "reset_usage").shape(3, 1)
         self._drop_copy = Script("drop_copy").shape(1, 1)
@@ -148,33 +159,37 @@ class RedisState:
 
     # --- greylisting ---
 
-    def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
+    def check_greylist(
+        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+    ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        if self._patience is None or self._patience[0] is not patience:
-            self._patience = (patience, _patience(b"0", patience))
-        return self._ask_meet(meeting, self._patience[1], fill)
+        if self._greylist_rules is None or self._greylist_rules[0] is not rules:
+            self._greylist_rules = (rules, _greylist_rules(b"0", rules))
+        return self._ask_greylist(attempt, self._greylist_rules[1], fill)
 
-    def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
+    def peek_greylist(
+        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+    ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._ask_meet(meeting, _patience(b"1", patience), fill)
+        return self._ask_greylist(attempt, _greylist_rules(b"1", rules), fill)
 
-    def _ask_meet(self, meeting: Meeting, patience: bytes, fill: Fill | None) -> Deferred[Met]:
-        keys = [self._flag_key(meeting.domain)]
-        for name in (meeting.spf_domain, meeting.client):
+    def _ask_greylist(self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None) -> Deferred[GreylistResult]:
+        keys = [self._flag_key(attempt.domain)]
+        for name in (attempt.spf_domain, attempt.client):
             if name:
-                keys += self._tuple_key(name, meeting.sender, meeting.recipient), self._tally_key(name)
+                keys += self._tuple_key(name, attempt.sender, attempt.recipient), self._tally_key(name)
         body = b"%b%b%b" % (
             strings(*keys),
-            patience,
-            strings(b"1" if meeting.forced else b"0", _short(meeting.instance)),
+            rules,
+            strings(b"1" if attempt.forced else b"0", _short(attempt.instance)),
         )
         if fill is None:
-            shape = self._meet_domain if meeting.spf_domain else self._meet
+            shape = self._check_domain if attempt.spf_domain else self._check
         else:
-            shape, body = self._meet_domain_filled if meeting.spf_domain else self._meet_filled, body + _fill(fill)
+            shape, body = self._check_domain_filled if attempt.spf_domain else self._check_filled, body + _fill(fill)
         return self._pool.run(shape, body, self._when()).addCallback(_met)
 
-    async def last_met(self, client: str, sender: str, recipient: str) -> float:
+    async def last_attempt(self, client: str, sender: str, recipient: str) -> float:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         times: bytes | None = await self._pool.call(b"GET", self._tuple_key(client, sender, recipient))
         return int(times.split()[1]) / 1e6 if times else 0.0
@@ -247,9 +262,9 @@ def _spent(reply: list[Any]) -> Spent:
     return Spent(_OUTCOMES[outcome], limit, used, wait / 1e6, reply[4].decode() if outcome == 0 else "")
 
 
-def _met(reply: list[Any]) -> Met:
+def _met(reply: list[Any]) -> GreylistResult:
     outcome, wait, tally = reply[:3]
-    return Met(_OUTCOMES[outcome], wait / 1e6, tally, reply[3].decode() if outcome == 0 else "")
+    return GreylistResult(_OUTCOMES[outcome], wait / 1e6, tally, reply[3].decode() if outcome == 0 else "")
 
 
 def _verdicts(values: list[bytes | None]) -> list[Verdict]:
@@ -274,9 +289,9 @@ def _rules(dry: bytes, rules: Rules) -> bytes:
     )
 
 
-def _patience(dry: bytes, patience: Patience) -> bytes:
-    times = (patience.deferral, patience.retry_window, patience.pass_ttl, patience.tally_ttl)
-    return strings(dry, *map(_microseconds, times), b"%d" % patience.threshold)
+def _greylist_rules(dry: bytes, rules: GreylistRules) -> bytes:
+    times = (rules.deferral, rules.retry_window, rules.pass_ttl, rules.tally_ttl)
+    return strings(dry, *map(_microseconds, times), b"%d" % rules.threshold)
 
 
 def _fill(fill: Fill) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from zlib import crc32
 
-from chapps_tw.interfaces.state import Fill, Meeting, Met, Outcome, Patience, Verdict
+from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistResult, GreylistRules, Outcome, Verdict
 from chapps_tw.mail.memo import Memo
 from chapps_tw.state.sqlite import verdicts as sqlite_verdicts
 from chapps_tw.state.sqlite.file import key, readable
@@ -23,7 +23,7 @@ _NEVER = Held(0.0, 0.0, [Verdict(None, "")])
 # Bytes of what is remembered of a tally, besides its name.
 _TALLY = 200
 
-_NOT_GREYLISTED = Met(Outcome.NOT_GREYLISTED, 0.0, 0, "")
+_NOT_GREYLISTED = GreylistResult(Outcome.NOT_GREYLISTED, 0.0, 0, "")
 
 _COUNT = "SELECT COUNT(*), MAX(until) FROM tally WHERE client = ?"
 _FIND = "SELECT first, last FROM meeting WHERE tuple = ?"
@@ -45,54 +45,54 @@ class Greylist:
         self._flags.clear()
         self._tallies.clear()
 
-    def meet(
-        self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, fill: Fill | None, dry: bool
-    ) -> Met:
+    def check_greylist(
+        self,
+        db: sqlite3.Cursor,
+        now: float,
+        attempt: GreylistAttempt,
+        rules: GreylistRules,
+        fill: Fill | None,
+        dry: bool,
+    ) -> GreylistResult:
         """Greylist a message.
 
         :param dry: write nothing, and answer what would be answered.
         """
-        domain, forced = meeting.domain, meeting.forced
-        if fill is not None:
-            if not dry:
-                self._keep_flag(db, now, domain, fill)
-            wanted = forced or fill.value != 0
-        elif forced:
-            wanted = True
-        else:
-            since, until, [flag] = self._flags.get(domain, _NEVER)
-            if not since <= now < until:
-                flag = self._read_flag(db, now, domain)
+        if fill is not None and not dry:
+            self._keep_flag(db, now, attempt.domain, fill)
+        if not attempt.forced:
+            flag = self._flag(db, now, attempt.domain, fill)
             if flag.allowed is None:
-                return Met(Outcome.MISSING, 0.0, 0, flag.token)
-            wanted = flag.allowed
-        if not wanted:
-            return _NOT_GREYLISTED
-        counted, tally = self._counted(db, now, meeting, patience, dry)
-        if 0 < patience.threshold <= tally:
-            return Met(Outcome.KNOWN_CLIENT, 0.0, self._count(db, now, meeting, patience, counted, tally, dry), "")
-        names = _tuples(meeting)
-        first = _first_met(db, now, names, patience)
+                return GreylistResult(Outcome.MISSING, 0.0, 0, flag.token)
+            if not flag.allowed:
+                return _NOT_GREYLISTED
+        counted, tally = self._counted(db, now, attempt, rules, dry)
+        if 0 < rules.threshold <= tally:
+            return GreylistResult(
+                Outcome.KNOWN_CLIENT, 0.0, self._count(db, now, attempt, rules, counted, tally, dry), ""
+            )
+        names = _tuples(attempt)
+        first = _first_met(db, now, names, rules)
         known = first is not None
         # A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
         first = now if first is None else min(first, now)
-        wait = first + patience.deferral - now
+        wait = first + rules.deferral - now
         if not dry:
-            until = now + (patience.retry_window if wait > 0 else patience.pass_ttl) + _LONGER
+            until = now + (rules.retry_window if wait > 0 else rules.pass_ttl) + _LONGER
             for name in names:
                 db.execute(_MEET, (name, first, now, until))
         if wait > 0:
-            return Met(Outcome.EARLY if known else Outcome.FIRST, wait, tally, "")
-        return Met(Outcome.PASSED, 0.0, self._count(db, now, meeting, patience, counted, tally, dry), "")
+            return GreylistResult(Outcome.EARLY if known else Outcome.FIRST, wait, tally, "")
+        return GreylistResult(Outcome.PASSED, 0.0, self._count(db, now, attempt, rules, counted, tally, dry), "")
 
     def _counted(
-        self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, dry: bool
+        self, db: sqlite3.Cursor, now: float, attempt: GreylistAttempt, rules: GreylistRules, dry: bool
     ) -> tuple[str, int]:
         """The name of the client that its mail counts for, and how many messages do."""
-        client, spf_domain = meeting.client, meeting.spf_domain
-        latest = None if dry else now + patience.tally_ttl
+        client, spf_domain = attempt.client, attempt.spf_domain
+        latest = None if dry else now + rules.tally_ttl
         tally = self._tally(db, now, spf_domain or client, latest)
-        if spf_domain and tally < patience.threshold <= (other := self._tally(db, now, client, latest)):
+        if spf_domain and tally < rules.threshold <= (other := self._tally(db, now, client, latest)):
             return client, other
         return spf_domain or client, tally
 
@@ -106,8 +106,13 @@ class Greylist:
             self._count_from_now(db, now, client, latest)
         return tally if ends > now else 0
 
-    def _read_flag(self, db: sqlite3.Cursor, now: float, domain: str) -> Verdict:
-        """A domain's flag, ``None`` when it is not known, and the token to bring it with."""
+    def _flag(self, db: sqlite3.Cursor, now: float, domain: str, fill: Fill | None) -> Verdict:
+        """A domain's flag, ``None`` if it is not cached, and the token for the book's answer."""
+        if fill is not None:
+            return Verdict(fill.value != 0, "")
+        since, until, [flag] = self._flags.get(domain, _NEVER)
+        if since <= now < until:
+            return flag
         held = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
         if held.until > now:
             self._flags.keep(domain, held)
@@ -124,24 +129,31 @@ class Greylist:
         return tally, ends or 0.0
 
     def _count(
-        self, db: sqlite3.Cursor, now: float, meeting: Meeting, patience: Patience, counted: str, tally: int, dry: bool
+        self,
+        db: sqlite3.Cursor,
+        now: float,
+        attempt: GreylistAttempt,
+        rules: GreylistRules,
+        counted: str,
+        tally: int,
+        dry: bool,
     ) -> int:
         """Count a message that passes in a client's tally; returns the tally then."""
-        if patience.threshold <= 0 or not meeting.instance:
+        if rules.threshold <= 0 or not attempt.instance:
             return tally
         client = key(counted)
-        where = (client, key(meeting.instance))
+        where = (client, key(attempt.instance))
         if tally and db.execute("SELECT 1 FROM tally WHERE client = ? AND instance = ?", where).fetchone():
             return tally
         if not dry:
             if not tally:
                 self.clear(db, counted)
-            row = (*where, now, now + patience.tally_ttl)
+            row = (*where, now, now + rules.tally_ttl)
             db.execute("INSERT INTO tally (client, instance, at, until) VALUES (?, ?, ?, ?)", row)
-            if tally >= patience.threshold:
-                db.execute(_TRIM, (client, client, tally + 1 - patience.threshold))
+            if tally >= rules.threshold:
+                db.execute(_TRIM, (client, client, tally + 1 - rules.threshold))
             self._tallies.pop(counted, None)
-        return min(tally + 1, patience.threshold)
+        return min(tally + 1, rules.threshold)
 
     def _count_from_now(self, db: sqlite3.Cursor, now: float, client: str, until: float) -> None:
         """What counts for a client later than now: the clock was ahead. It ends when what comes now ends."""
@@ -160,15 +172,15 @@ class Greylist:
         sqlite_verdicts.drop(db, now, _FLAGS, "", domains)
 
 
-def _tuples(meeting: Meeting) -> tuple[int, ...]:
+def _tuples(attempt: GreylistAttempt) -> tuple[int, ...]:
     """The numbers of a message's tuple, under each name of its client."""
-    by_network = _tuple(meeting.client, meeting.sender, meeting.recipient)
-    if not meeting.spf_domain:
+    by_network = _tuple(attempt.client, attempt.sender, attempt.recipient)
+    if not attempt.spf_domain:
         return (by_network,)
-    return by_network, _tuple(meeting.spf_domain, meeting.sender, meeting.recipient)
+    return by_network, _tuple(attempt.spf_domain, attempt.sender, attempt.recipient)
 
 
-def _first_met(db: sqlite3.Cursor, now: float, names: tuple[int, ...], patience: Patience) -> float | None:
+def _first_met(db: sqlite3.Cursor, now: float, names: tuple[int, ...], rules: GreylistRules) -> float | None:
     """When one of some tuples was first met; ``None`` where none is remembered."""
     found = None
     for name in names:
@@ -178,8 +190,8 @@ def _first_met(db: sqlite3.Cursor, now: float, names: tuple[int, ...], patience:
         first, last = row
         # One that was met after its deferral has passed; one of the far future was met by a clock that was ahead,
         # nobody knows when.
-        passed = last - first >= patience.deferral
-        if abs(now - last) <= (patience.pass_ttl if passed else patience.retry_window):
+        passed = last - first >= rules.deferral
+        if abs(now - last) <= (rules.pass_ttl if passed else rules.retry_window):
             found = first if found is None else min(first, found)
     return found
 
@@ -196,7 +208,7 @@ def _tuple(client: str, sender: str, recipient: str) -> int:
     return (neighbourhood << 40 | int.from_bytes(blake2b(text, digest_size=5).digest(), "big")) - 2**63
 
 
-def last_met(db: sqlite3.Cursor, now: float, client: str, sender: str, recipient: str) -> float:
+def last_attempt(db: sqlite3.Cursor, now: float, client: str, sender: str, recipient: str) -> float:
     """When a tuple was last met."""
     name = _tuple(client, sender, recipient)
     row = db.execute("SELECT last FROM meeting WHERE tuple = ? AND until > ?", (name, now)).fetchone()

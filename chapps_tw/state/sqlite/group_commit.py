@@ -37,7 +37,7 @@ class Later(Protocol):
 _Waiting: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
-class Turns:
+class GroupCommit:
     """Runs operations at once, and lets their results out when what they saw and did is committed.
 
     An *area* is a set of bits: the rows that an operation reads or writes. One that has seen nothing

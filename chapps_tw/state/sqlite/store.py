@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from chapps_tw.interfaces.state import (
     Fill,
-    Meeting,
-    Met,
-    Patience,
+    GreylistAttempt,
+    GreylistResult,
+    GreylistRules,
     Rules,
     Spend,
     Spent,
@@ -28,12 +28,12 @@ from chapps_tw.state.sqlite import greylist as sqlite_greylist
 from chapps_tw.state.sqlite import quota as sqlite_quota
 from chapps_tw.state.sqlite import verdicts as sqlite_verdicts
 from chapps_tw.state.sqlite.file import MEMORY
-from chapps_tw.state.sqlite.group_commit import Turns
+from chapps_tw.state.sqlite.group_commit import GroupCommit
 from chapps_tw.state.sqlite.upkeep import LONG_LOG, Cleaner, checkpoint, is_long
 
 # Areas of the file: what is written in one does not make who reads another wait.
 _QUOTA, _VERDICTS, _FLAGS, _GREYLIST, _ONCE = 1, 2, 4, 8, 16
-_MEETING = _FLAGS | _GREYLIST
+_GREYLIST_TABLES = _FLAGS | _GREYLIST
 _EVERYTHING = 31
 
 # Seconds between steps of cleaning: at rest, and while there is much to remove.
@@ -72,7 +72,7 @@ class SqliteState:
         self._reactor = reactor
         self._verdicts = sqlite_verdicts.Verdicts()
         self._greylist = sqlite_greylist.Greylist()
-        self._turns = Turns(path, reactor, self._forget, timer)
+        self._commits = GroupCommit(path, reactor, self._forget, timer)
         self._cleaner = Cleaner()
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._checkpoint: Deferred[None] | None = None
@@ -86,12 +86,12 @@ class SqliteState:
     @property
     def problem(self) -> str:
         """A sentence while the file cannot be used, or since a part of it could not be read; else ``""``."""
-        return self._turns.problem or self._turns.damage
+        return self._commits.problem or self._commits.damage
 
     @property
     def operations(self) -> int:
         """How many operations were asked for."""
-        return self._turns.operations
+        return self._commits.operations
 
     def start(self) -> None:
         """Open the file, and begin to look after it.
@@ -99,7 +99,7 @@ class SqliteState:
         :raises chapps_tw.interfaces.state.StateUnavailable: when it cannot be opened;
             :class:`~chapps_tw.state.sqlite.file.StateTooNew` when a later version has written it.
         """
-        self._turns.open()
+        self._commits.open()
         self._later(_REST, self._clean)
         if self._path != MEMORY:
             self._later(_LOOK_AT_LOG, self._look_at_log)
@@ -109,7 +109,7 @@ class SqliteState:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        opened = self._turns.finish()
+        opened = self._commits.finish()
         return Deferred.fromCoroutine(self._close(opened))
 
     async def _close(self, opened: bool) -> None:
@@ -117,25 +117,25 @@ class SqliteState:
             await self._checkpoint
         if opened and self._path != MEMORY:
             await self._in_thread()
-        self._turns.close()
+        self._commits.close()
 
     def _later(self, delay: float, work: Callable[[], None]) -> None:
         self._timers[work] = self._reactor.callLater(delay, work)
 
     def _clean(self) -> None:
         del self._timers[self._clean]
-        if self._turns.problem:
+        if self._commits.problem:
             # Nobody may be asking: this tells when the file can be written again.
             self.ping().addErrback(_still_unavailable)
             self._later(_REST, self._clean)
             return
         step, now = self._cleaner.step, self._now()
         # Each table by itself: what cannot be read in one does not keep the others from being cleaned.
-        removed = [self._turns.change(_EVERYTHING, step, now, table) for table in self._cleaner.tables]
+        removed = [self._commits.change(_EVERYTHING, step, now, table) for table in self._cleaner.tables]
         DeferredList(removed, consumeErrors=True).addCallback(self._clean_again)
 
     def _clean_again(self, results: list[tuple[bool, Any]]) -> None:
-        if not self._turns.finished:
+        if not self._commits.finished:
             rows = sum(removed for done, removed in results if done)
             self._later(_HURRY if rows >= _MUCH else _REST, self._clean)
 
@@ -150,10 +150,10 @@ class SqliteState:
 
     def _checkpoint_done(self, result: None) -> None:
         self._checkpoint = None
-        if self._turns.finished:
+        if self._commits.finished:
             return
         if self._log > LONG_LOG:
-            self._turns.move_log()
+            self._commits.move_log()
         self._later(_LOOK_AT_LOG, self._look_at_log)
 
     def _in_thread(self) -> Deferred[None]:
@@ -172,71 +172,79 @@ class SqliteState:
 
     def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, False)
+        return self._commits.change(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, False)
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.look(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, True)
+        return self._commits.look(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, True)
 
     def usage(self, users: Sequence[str], interval: float) -> Deferred[list[Usage]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.look(_QUOTA, sqlite_quota.usage, self._now(), users, interval)
+        return self._commits.look(_QUOTA, sqlite_quota.usage, self._now(), users, interval)
 
     def reset_usage(self, user: str, interval: float) -> Deferred[int]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_QUOTA, sqlite_quota.reset, self._now(), user, interval)
+        return self._commits.change(_QUOTA, sqlite_quota.reset, self._now(), user, interval)
 
     def drop_limits(self, users: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_QUOTA, sqlite_quota.drop_limits, self._now(), users)
+        return self._commits.change(_QUOTA, sqlite_quota.drop_limits, self._now(), users)
 
     # --- verdicts ---
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.look(_VERDICTS, self._verdicts.find, self._now(), space, owner, names)
+        return self._commits.look(_VERDICTS, self._verdicts.find, self._now(), space, owner, names)
 
     def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_VERDICTS, self._verdicts.keep, self._now(), space, owner, verdicts, ttl)
+        return self._commits.change(_VERDICTS, self._verdicts.keep, self._now(), space, owner, verdicts, ttl)
 
     def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[bool | None]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_VERDICTS, self._verdicts.drop, self._now(), space, owner, names)
+        return self._commits.change(_VERDICTS, self._verdicts.drop, self._now(), space, owner, names)
 
     # --- greylisting ---
 
-    def meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
+    def check_greylist(
+        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+    ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_MEETING, self._greylist.meet, self._now(), meeting, patience, fill, False)
+        return self._commits.change(
+            _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, False
+        )
 
-    def peek_meet(self, meeting: Meeting, patience: Patience, fill: Fill | None = None) -> Deferred[Met]:
+    def peek_greylist(
+        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+    ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.look(_MEETING, self._greylist.meet, self._now(), meeting, patience, fill, True)
+        return self._commits.look(
+            _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, True
+        )
 
-    def last_met(self, client: str, sender: str, recipient: str) -> Deferred[float]:
+    def last_attempt(self, client: str, sender: str, recipient: str) -> Deferred[float]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.look(_GREYLIST, sqlite_greylist.last_met, self._now(), client, sender, recipient)
+        return self._commits.look(_GREYLIST, sqlite_greylist.last_attempt, self._now(), client, sender, recipient)
 
     def tally(self, client: str) -> Deferred[list[tuple[str, float]]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.look(_GREYLIST, sqlite_greylist.tally, self._now(), client)
+        return self._commits.look(_GREYLIST, sqlite_greylist.tally, self._now(), client)
 
     def clear_tally(self, client: str) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_GREYLIST, self._greylist.clear, client)
+        return self._commits.change(_GREYLIST, self._greylist.clear, client)
 
     def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_FLAGS, self._greylist.drop_flags, self._now(), domains)
+        return self._commits.change(_FLAGS, self._greylist.drop_flags, self._now(), domains)
 
     # --- the rest ---
 
     def first_time(self, space: str, name: str, ttl: float) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._turns.change(_ONCE, sqlite_verdicts.first_time, self._now(), space, name, ttl)
+        return self._commits.change(_ONCE, sqlite_verdicts.first_time, self._now(), space, name, ttl)
 
     async def ready(self) -> None:
         """Return when the store answers, and nothing of the file was found damaged.
@@ -244,9 +252,9 @@ class SqliteState:
         :raises StateUnavailable: with what helps.
         """
         await self.ping()
-        if self._turns.damage:
-            raise StateUnavailable(self._turns.damage)
+        if self._commits.damage:
+            raise StateUnavailable(self._commits.damage)
 
     def ping(self) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`. Writes: a file that can only be read is of no use."""
-        return self._turns.change(_EVERYTHING, sqlite_verdicts.touch)
+        return self._commits.change(_EVERYTHING, sqlite_verdicts.touch)

@@ -128,6 +128,13 @@ class RedisProcess:
         lines = str(self.command("CLIENT", "LIST", "TYPE", "normal")).splitlines()
         return [line for line in lines if "cmd=client|list" not in line]
 
+    def role(self) -> str:
+        """Return ``master`` or ``slave``; ``""`` while it changes, when it closes all connections."""
+        try:
+            return str(self.command("ROLE")[0])
+        except ConnectionError:
+            return ""
+
     def hang(self) -> None:
         """Suspend it; the kernel still accepts connections. Returns when it is suspended."""
         assert self.process is not None
