@@ -1,4 +1,4 @@
-"""The live state: what happens, as policies and the HTTP API see it."""
+"""The live state as policies and the HTTP API use it: counts, greylist entries and cached values."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple, Protocol
 
 
 class StateUnavailable(Exception):
-    """The state store cannot be asked, or did not answer in time. Says why in one sentence."""
+    """The state store is unavailable, or did not answer in time. The message is one sentence."""
 
 
 class Outcome(IntEnum):
-    """What became of a question to the state. The numbers are those of the Lua scripts."""
+    """The outcome of an operation. The Lua scripts return these numbers."""
 
     MISSING = 0
     ACCEPTED = 1
@@ -29,12 +29,12 @@ class Outcome(IntEnum):
 
 
 class Fill(NamedTuple):
-    """The book's answer, brought to the state after ``MISSING``.
+    """A value from the book, passed to the state after ``MISSING``.
 
-    :ivar token: the one that came with ``MISSING``.
+    :ivar token: the token of the ``MISSING`` result.
     :ivar value: for quotas the limit, -1 for a user without quota, -2 for an unknown user; for a
         domain's greylisting flag 1 or 0.
-    :ivar ttl: seconds that the state may keep it.
+    :ivar ttl: seconds that the state may cache it.
     """
 
     token: str
@@ -49,12 +49,12 @@ UNKNOWN_USER = -2
 
 
 class Rules(NamedTuple):
-    """How transmissions are counted. The same for all users.
+    """Counting rules, the same for all users.
 
     :ivar interval: seconds of the rolling window.
-    :ivar margin_count, margin_ratio: how far a message that begins below the limit may run over it:
+    :ivar margin_count, margin_ratio: how far a message that starts below the limit may exceed it:
         ``margin_count + floor(limit * margin_ratio)`` transmissions.
-    :ivar min_delta: seconds that must pass between two messages of a user.
+    :ivar min_delta: minimum seconds between two messages of a user.
     """
 
     interval: float
@@ -64,12 +64,12 @@ class Rules(NamedTuple):
 
 
 class Spend(NamedTuple):
-    """A message, or one more recipient of it, that a user wants to send.
+    """A message, or one more recipient of it, to be counted for a user.
 
-    :ivar instance: what makes requests belong to one message; ``""`` is a message of its own.
-    :ivar recipient: the recipient that is added; ``""`` when the message is judged as a whole.
-    :ivar cost: transmissions that the whole message costs, 0 when not told (then what it cost so
-        far, at least 1). Not used with a recipient.
+    :ivar instance: identifies the message; ``""`` is a message with a single request.
+    :ivar recipient: the recipient to add; ``""`` for the message as a whole.
+    :ivar cost: transmissions of the whole message, 0 if unknown (then its cost so far, at least 1). Ignored with a
+        recipient.
     """
 
     user: str
@@ -79,14 +79,14 @@ class Spend(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """What became of a :class:`Spend`.
+    """The result of a :class:`Spend`.
 
-    Outcomes: ``ACCEPTED`` (counted), ``REPEATED`` (nothing new to count, accepted), ``EXCEEDED``,
+    Outcomes: ``ACCEPTED`` (counted), ``REPEATED`` (accepted, nothing new to count), ``EXCEEDED``,
     ``TOO_SOON``, ``UNKNOWN_USER``, ``NO_QUOTA``, ``MISSING``.
 
-    :ivar limit: the user's limit, 0 where there is none.
-    :ivar used: transmissions counted in the window now, this one included when it was accepted.
-    :ivar wait: seconds until there may be room again; 0.0 when accepted or when waiting is no use.
+    :ivar limit: the user's limit, 0 if there is none.
+    :ivar used: transmissions in the window, including this one if it was accepted.
+    :ivar wait: seconds until there may be room again; 0.0 if accepted, or if waiting does not help.
     :ivar token: with ``MISSING``, for the :class:`Fill`.
     """
 
@@ -98,9 +98,9 @@ class Spent(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What is counted for a user now.
+    """The usage of a user now.
 
-    :ivar limit: the cached copy: a limit, ``NO_QUOTA``, ``UNKNOWN_USER``, or ``None`` when not cached.
+    :ivar limit: the cached limit, ``NO_QUOTA``, ``UNKNOWN_USER``, or ``None`` if nothing is cached.
     :ivar used: transmissions in the window.
     :ivar last: epoch seconds of the last message counted, 0.0 if never.
     """
@@ -111,9 +111,9 @@ class Usage(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A cached yes or no.
+    """A cached verdict.
 
-    :ivar allowed: ``None`` when nothing is cached.
+    :ivar allowed: ``None`` if nothing is cached.
     :ivar token: for :meth:`LiveState.keep_verdicts`.
     """
 
@@ -122,12 +122,12 @@ class Verdict(NamedTuple):
 
 
 class GreylistAttempt(NamedTuple):
-    """A message that greylisting meets.
+    """A delivery attempt.
 
-    :ivar client: the network that stands for the client.
-    :ivar domain: the recipient's domain, whose flag is asked for.
+    :ivar client: the network of the client.
+    :ivar domain: the recipient's domain, whose flag applies.
     :ivar instance: of the request; counts once in the client's tally. May be ``""``.
-    :ivar forced: greylist whatever the flag says.
+    :ivar forced: ignore the flag, and greylist.
     :ivar spf_domain: another name of the client: the domain whose MAIL FROM passed SPF, or ``""``.
     """
 
@@ -141,13 +141,13 @@ class GreylistAttempt(NamedTuple):
 
 
 class GreylistRules(NamedTuple):
-    """How greylisting waits. The same for all clients.
+    """Greylisting rules, the same for all clients.
 
     :ivar deferral: seconds that a new tuple must wait.
-    :ivar retry_window: seconds that a tuple which was deferred is remembered after it was last met.
-    :ivar pass_ttl: seconds that a tuple which has passed is remembered after it was last met.
-    :ivar tally_ttl: seconds that a client's tally is remembered after its last message.
-    :ivar threshold: messages after which a client passes at once; 0 is off.
+    :ivar retry_window: lifetime of a deferred tuple in seconds, from its last attempt.
+    :ivar pass_ttl: lifetime of a passed tuple in seconds, from its last attempt.
+    :ivar tally_ttl: lifetime of a client's tally in seconds, from its last message.
+    :ivar threshold: messages after which a client passes at once; 0 disables this.
     """
 
     deferral: float
@@ -158,12 +158,13 @@ class GreylistRules(NamedTuple):
 
 
 class GreylistResult(NamedTuple):
-    """What became of a :class:`GreylistAttempt`.
+    """The result of a :class:`GreylistAttempt`.
 
     Outcomes: ``NOT_GREYLISTED``, ``FIRST`` and ``EARLY`` (defer), ``PASSED``, ``KNOWN_CLIENT``, ``MISSING``.
 
-    :ivar wait: seconds that the client must still wait.
-    :ivar tally: messages counted for the client under the name that its mail counts for.
+    :ivar wait: remaining seconds until a retry passes.
+    :ivar tally: messages in the client's tally.
+    :ivar token: with ``MISSING``, for the :class:`Fill`.
     """
 
     outcome: Outcome
@@ -175,81 +176,80 @@ class GreylistResult(NamedTuple):
 class LiveState(Protocol):
     """Live state. Every method raises :class:`StateUnavailable`; each is one atomic operation.
 
-    Times are the store's own. What its clock, when it was ahead, wrote down as later than now counts as of now.
-    What it copied then is not known any more, and a tuple that it met more than a lifetime ahead is new.
-    Each operation that changes something is idempotent, so a question that is asked again costs nothing.
+    Times come from the store's clock. If the clock was ahead, counts with a later time than now count as of now, values
+    cached meanwhile are discarded, and a tuple from more than a lifetime ahead counts as new. Operations that change
+    something are idempotent, so that a repeated request costs nothing.
     """
 
     def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Awaitable[Spent]:
         """Count a message, or another recipient of it, if the user's limit allows: all or nothing.
 
-        * A recipient adds 1 to its message, once. A whole message costs ``cost`` in place of what
-          it cost before, so the last stage that is asked has the say; less gives some back.
-        * Within the limit is: the message had begun, or ``used < limit`` before it; and all of it
-          fits into the limit and the margin.
-        * A message that is refused as a whole costs nothing: what it had cost is given back.
-        * A message counts from the moment it was first counted, for ``rules.interval`` seconds.
+        * A recipient adds 1 to the cost of its message, once. For a whole message, ``cost`` replaces its previous
+          cost: the last stage determines it, and a lower cost gives back the difference.
+        * A message fits if it was counted before or ``used < limit``, and its cost is within limit and margin.
+        * A message that is refused as a whole costs nothing: its previous cost is given back.
+        * A message counts for ``rules.interval`` seconds from the first time it was counted.
         """
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Awaitable[Spent]:
-        """What :meth:`spend` would answer now; changes nothing, and keeps no fill."""
+        """Return what :meth:`spend` would return now; change and cache nothing."""
 
     def usage(self, users: Sequence[str], interval: float) -> Awaitable[list[Usage]]:
-        """What is counted for each of some users, in their order."""
+        """Return the usage of each user, in order."""
 
     def reset_usage(self, user: str, interval: float) -> Awaitable[int]:
-        """Forget what was counted for a user; returns how many transmissions that were."""
+        """Reset the usage of a user; return how many transmissions were counted."""
 
     def drop_limits(self, users: Iterable[str]) -> Awaitable[None]:
-        """Forget the cached limits of some users. What was counted stays."""
+        """Delete cached limits. Counts stay."""
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Awaitable[list[Verdict]]:
-        """The cached verdicts of one owner (a user, a domain) about some names, in their order.
+        """Return the cached verdicts of an owner (a user or a domain) for names, in order.
 
-        :param space: what kind of verdict: ``sda`` or ``spf``.
+        :param space: the kind of verdict: ``sda`` or ``spf``.
         """
 
     def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> Awaitable[None]:
-        """Cache verdicts ``(name, allowed, token)``; one that was dropped since its token was given is left out."""
+        """Cache verdicts ``(name, allowed, token)``, except those dropped since their token was issued."""
 
     def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Awaitable[list[bool | None]]:
-        """Forget cached verdicts; returns what each was."""
+        """Delete cached verdicts; return what each was."""
 
     def check_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
     ) -> Awaitable[GreylistResult]:
-        """Greylist a message.
+        """Apply greylisting to a delivery attempt.
 
-        * A domain whose flag is off: ``NOT_GREYLISTED`` unless forced, and nothing is remembered.
-        * A client whose tally, under either of its names, has reached the threshold: ``KNOWN_CLIENT``.
-        * A new tuple, or one last met longer ago than it is remembered: ``FIRST``. Met again before the
-          deferral is over: ``EARLY``; that does not start the wait again. Later: ``PASSED``.
-        * A tuple that was met under either name of the client counts for both.
-        * What passes counts in the client's tally, once per instance: in the domain's where there is one, unless
-          the client is known by its network alone.
+        * The flag of the domain is off and greylisting is not forced: ``NOT_GREYLISTED``; nothing is stored.
+        * The client's tally, under either of its names, has reached the threshold: ``KNOWN_CLIENT``.
+        * The tuple is new or expired: ``FIRST``. A retry before the end of the deferral: ``EARLY``; it does not
+          restart the deferral. A later retry: ``PASSED``.
+        * A tuple stored under one name of the client counts for both.
+        * A message that passes is added to the client's tally, once per instance: to that of the SPF domain if there
+          is one, unless the client is known by its network alone.
         """
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
     ) -> Awaitable[GreylistResult]:
-        """What :meth:`check_greylist` would answer now; changes nothing, and keeps no fill."""
+        """Return what :meth:`check_greylist` would return now; change and cache nothing."""
 
     def last_attempt(self, client: str, sender: str, recipient: str) -> Awaitable[float]:
-        """Epoch seconds when greylisting last met a tuple, 0.0 if never."""
+        """Return the epoch seconds of a tuple's last attempt, 0.0 if there is none."""
 
     def tally(self, client: str) -> Awaitable[list[tuple[str, float]]]:
-        """The instances that count for a client, with their epoch seconds, oldest first."""
+        """Return the instances in a client's tally with their epoch seconds, oldest first."""
 
     def clear_tally(self, client: str) -> Awaitable[None]:
-        """Forget a client's tally."""
+        """Delete a client's tally."""
 
     def drop_flags(self, domains: Iterable[str]) -> Awaitable[None]:
-        """Forget the cached greylisting flags of some domains."""
+        """Delete cached greylisting flags."""
 
     def first_time(self, space: str, name: str, ttl: float) -> Awaitable[bool]:
-        """Whether this is the first time in ``ttl`` seconds that the name is brought here."""
+        """Return whether the name is new here within ``ttl`` seconds, and remember it."""
 
     def ping(self) -> Awaitable[None]:
         """Return when the store answers."""

@@ -106,11 +106,11 @@ class GreylistingPolicy:
             await self._compare(attempt)
         self.looks += 1
         source = CACHE
-        met = await ask(attempt, self._greylist_rules)
-        if met.outcome is Outcome.MISSING:
+        result = await ask(attempt, self._greylist_rules)
+        if result.outcome is Outcome.MISSING:
             source = DATABASE
-            met = await ask(attempt, self._greylist_rules, await self._look_up(attempt.domain, met.token))
-        return self._decision(met, detail, request, "" if attempt.forced else source)
+            result = await ask(attempt, self._greylist_rules, await self._look_up(attempt.domain, result.token))
+        return self._decision(result, detail, request, "" if attempt.forced else source)
 
     def _read_recipient(self, text: str) -> Recipient:
         exempt, address = self._settings.exempt_recipients, mail_address(text)
@@ -145,12 +145,12 @@ class GreylistingPolicy:
 
     async def _compare(self, attempt: GreylistAttempt) -> None:
         """Delete a cached flag that differs from the book. If the book is unavailable, the flag stays cached."""
-        met = await self._state.peek_greylist(attempt, self._greylist_rules)
-        if met.outcome is Outcome.MISSING:
+        result = await self._state.peek_greylist(attempt, self._greylist_rules)
+        if result.outcome is Outcome.MISSING:
             return
         with suppress(BookUnavailable):
             flags = await self._book.flags_of(attempt.domain)
-            if flags.greylist is (met.outcome is Outcome.NOT_GREYLISTED):
+            if flags.greylist is (result.outcome is Outcome.NOT_GREYLISTED):
                 await self._state.drop_flags([attempt.domain])
 
     async def _look_up(self, domain: str, token: str) -> Fill:
@@ -158,16 +158,16 @@ class GreylistingPolicy:
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.flag_ttl)
 
-    def _decision(self, met: GreylistResult, detail: str, request: PolicyRequest, source: str) -> Decision:
-        wait = ceil(met.wait)
-        figures = {"wait": wait, "tally": met.tally, "threshold": self._settings.whitelist_threshold}
-        if met.outcome is Outcome.FIRST or met.outcome is Outcome.EARLY:
+    def _decision(self, result: GreylistResult, detail: str, request: PolicyRequest, source: str) -> Decision:
+        wait = ceil(result.wait)
+        figures = {"wait": wait, "tally": result.tally, "threshold": self._settings.whitelist_threshold}
+        if result.outcome is Outcome.FIRST or result.outcome is Outcome.EARLY:
             action = self._deferring(request, wait)
         else:
             action = self._accepting(request, 0)
-        if met.outcome is Outcome.NOT_GREYLISTED:
+        if result.outcome is Outcome.NOT_GREYLISTED:
             detail = ""
-        return Decision(action, _REASONS[met.outcome], self.name, figures, detail, False, "", "", source)
+        return Decision(action, _REASONS[result.outcome], self.name, figures, detail, False, "", "", source)
 
 
 Text = Callable[[PolicyRequest, int], str]

@@ -20,7 +20,7 @@ from tests.support.book_case import CLOCK, BookCase, OnSqlite, book_on, engine_f
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
 SIZE = 4
-GREYLIST_RULES = 30.0
+DEADLINE = 30.0
 COUNT = {
     "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE user = 'chapps' AND db = '{}'",
     "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE usename = 'chapps' AND datname = '{}'",
@@ -67,7 +67,7 @@ class ConnectionsTests(TestCase):
         self.addCleanup(self.server.resume)
 
     def new_book(self, deadline: float) -> WritableSqlBook:
-        book = book_on(self.engine, self.threads, deadline, GREYLIST_RULES, size=SIZE)
+        book = book_on(self.engine, self.threads, deadline, DEADLINE, size=SIZE)
         self.addCleanup(book.stop)
         return book
 
@@ -91,7 +91,7 @@ class ConnectionsTests(TestCase):
         return await gatherResults([Deferred.fromCoroutine(self.ask(f"user{number}")) for number in range(40)])
 
     async def until_back(self) -> None:
-        for _ in range(int(GREYLIST_RULES / 0.1)):
+        for _ in range(int(DEADLINE / 0.1)):
             if await self.ask("alice"):
                 return
             await deferLater(CLOCK, 0.1)
@@ -108,14 +108,14 @@ class ConnectionsTests(TestCase):
             self.server.resume()
             await self.until_back()
         await self.rush()
-        for _ in range(int(GREYLIST_RULES / 0.1)):
+        for _ in range(int(DEADLINE / 0.1)):
             if self.count() <= SIZE:
                 return
             await deferLater(CLOCK, 0.1)
         self.assertLessEqual(self.count(), SIZE)
 
     async def test_if_the_server_allows_fewer_connections_all_lookups_share_them(self) -> None:
-        self.book = self.new_book(GREYLIST_RULES)
+        self.book = self.new_book(DEADLINE)
         self.allow(2)
         for _ in range(3):
             self.assertEqual(await self.rush(), [QuotaGrant(False, None)] * 40)
@@ -130,11 +130,11 @@ class ConnectionsTests(TestCase):
             await self.rush()
         self.server.resume()
         await self.until_back()
-        self.book = self.new_book(GREYLIST_RULES)
+        self.book = self.new_book(DEADLINE)
         self.assertEqual(await self.rush(), [QuotaGrant(False, None)] * 40)
 
     async def test_a_server_that_allows_no_connections_is_reported_and_recovers(self) -> None:
-        self.book = self.new_book(GREYLIST_RULES)
+        self.book = self.new_book(DEADLINE)
         self.allow(1)
         other = engine_for(self.adapter)
         self.addCleanup(other.dispose)
