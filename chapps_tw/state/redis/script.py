@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 
 def strings(*values: bytes) -> bytes:
-    """Bulk strings, one after the other."""
+    """Return bulk strings, concatenated."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in values])
 
 
 def command(*words: bytes) -> bytes:
-    """A whole command."""
+    """Return a complete command."""
     return b"*%d\r\n%b" % (len(words), strings(*words))
 
 
 class Shape(NamedTuple):
-    """How a call of a script begins, for one number of keys and arguments.
+    """The start of a script call, for a number of keys and arguments.
 
     :ivar by_sha: with EVALSHA.
     :ivar whole: with EVAL, for a server that does not know the script.
@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 
 class Script:
-    """A Lua script: some preludes and a body, each a file of this package."""
+    """A Lua script: preludes and a body, each a file of this package."""
 
     def __init__(self, *names: str) -> None:
         folder = files(__package__) / "lua"
@@ -37,11 +37,11 @@ class Script:
         self.sha = sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
     def words(self, *keys: bytes) -> tuple[bytes, ...]:
-        """The command that runs the script without arguments, whatever the time."""
+        """Return the command that runs the script without arguments and without the time."""
         return (b"EVAL", self.source, b"%d" % len(keys), *keys, b"@0")
 
     def shape(self, keys: int, arguments: int) -> Shape:
-        """How a call with so many keys and arguments begins; the clock's argument comes on top."""
+        """Return the start of a call with so many keys and arguments; the time is one more argument."""
         count, number = b"*%d\r\n" % (keys + arguments + 4), strings(b"%d" % keys)
         return Shape(
             count + strings(b"EVALSHA", self.sha) + number,
@@ -50,4 +50,4 @@ class Script:
 
 
 PROBE = Script("probe")
-"""Tries every command that the other scripts use."""
+"""Runs every command that the other scripts use."""

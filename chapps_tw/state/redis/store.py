@@ -1,4 +1,4 @@
-"""Live state in Redis. One Lua script for each operation that changes something.
+"""Live state in Redis, with one Lua script for each operation that changes something.
 
 Keys are ``PREFIX:oqp:{user}``, ``PREFIX:sda:{owner}:name`` and ``PREFIX:grl:{grl}:...``: what stands in
 braces decides where a sharded Redis keeps them, and each script touches one such tag.
@@ -32,13 +32,13 @@ from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.script import Script, strings
 
 TOMBSTONE = 60.0
-"""Seconds that a dropped verdict is not brought back by what was asked before."""
+"""Seconds that a deleted verdict cannot be cached again by a request that began before."""
 
 LONGEST = 512
-"""Bytes of a name in a key; a digest stands for a longer one."""
+"""Maximum bytes of a name in a key; longer ones are replaced by a digest."""
 
 MOST = 2**53
-"""Limits and costs above this, where a script's numbers get holes, are taken for this."""
+"""Maximum of limits and costs: above it, numbers of Lua are not exact."""
 
 _BATCH = 500
 _OUTCOMES = tuple(Outcome(number) for number in range(len(Outcome)))
@@ -239,14 +239,14 @@ class RedisState:
         return self._pool.run(shape, body, self._when(), aside=True)
 
     def _new(self) -> bytes:
-        """A word that nobody used before."""
+        """Return a unique token."""
         return b"%b.%d" % (self._unique, next(self._number))
 
     async def _drop(self, keys: list[bytes]) -> None:
         await self._for_each(keys, lambda key: self._aside(self._drop_copy, strings(key, self._new())))
 
     async def _for_each(self, items: Sequence[Any], ask: Callable[[Any], Deferred[Any]]) -> list[Any]:
-        """Ask something for each item, many at once; fails if any fails, when all are done."""
+        """Call a function for each item concurrently; fails if any fails, after all have finished."""
         answers = []
         for start in range(0, len(items), _BATCH):
             asked = [ask(item) for item in items[start : start + _BATCH]]
@@ -273,7 +273,7 @@ def _verdicts(values: list[bytes | None]) -> list[Verdict]:
 
 @lru_cache(256)
 def _verdict(value: bytes | None) -> Verdict:
-    """What a key of a verdict says; its value is the token."""
+    """Parse the value of a verdict's key; the value is also the token."""
     text = (value or b"").decode()
     known = {"1 ": True, "0 ": False}.get(text[:2])
     return Verdict(known, text.removeprefix("?"))
@@ -307,18 +307,18 @@ def _milliseconds(seconds: float) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    """Every str as bytes of its own: undecodable bytes, and surrogates that came in JSON, too."""
+    """Encode any str unambiguously, including undecodable bytes and surrogates from JSON."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def _short(text: str) -> bytes:
-    """A name as it stands in a key."""
+    """Return a name as used in a key."""
     name = text.encode("utf-8", "surrogatepass")
     return name if len(name) <= LONGEST and not name.startswith(b"%~") else _digest(name)
 
 
 def _tag(text: str) -> bytes:
-    """A name as it stands in braces: it has none itself, and is not empty, which would be no tag."""
+    """Return a name as a hash tag: without braces, and never empty, which would not be a tag."""
     name = text.encode("utf-8", "surrogatepass")
     if b"%" in name or b"{" in name or b"}" in name:
         name = name.replace(b"%", b"%25").replace(b"{", b"%7B").replace(b"}", b"%7D")

@@ -1,4 +1,4 @@
-"""Greylisting in SQLite: tuples met, and the clients that are known by now."""
+"""Greylisting in SQLite: tuples, and tallies of clients."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from chapps_tw.state.sqlite.verdicts import MEMO_ROOM, Held
 # Domains' flags are verdicts, in a space that no caller can name.
 _FLAGS = "\0greylist"
 
-# A tuple is still there for those who look when its lifetime has just ended; seconds.
+# Seconds that a tuple is kept after its lifetime, for the API.
 _LONGER = 60.0
 
 _NEVER = Held(0.0, 0.0, [Verdict(None, "")])
-# Bytes of what is remembered of a tally, besides its name.
+# Bytes of a cached tally, besides its name.
 _TALLY = 200
 
 _NOT_GREYLISTED = GreylistResult(Outcome.NOT_GREYLISTED, 0.0, 0, "")
@@ -34,14 +34,14 @@ _MEET = "INSERT OR REPLACE INTO meeting (tuple, first, last, until) VALUES (?, ?
 
 
 class Greylist:
-    """Greylisting in the file, with flags and tallies remembered that were read before."""
+    """Greylisting in the file, with a cache of flags and tallies."""
 
     def __init__(self) -> None:
         self._flags: Memo[str, Held] = Memo(MEMO_ROOM)
         self._tallies: Memo[str, tuple[int, float]] = Memo(MEMO_ROOM)
 
     def forget(self) -> None:
-        """To be called when what was read before may not hold any more."""
+        """Clear the caches. To be called after another process has written, or after a rollback."""
         self._flags.clear()
         self._tallies.clear()
 
@@ -54,9 +54,9 @@ class Greylist:
         fill: Fill | None,
         dry: bool,
     ) -> GreylistResult:
-        """Greylist a message.
+        """Apply greylisting to a delivery attempt.
 
-        :param dry: write nothing, and answer what would be answered.
+        :param dry: write nothing.
         """
         if fill is not None and not dry:
             self._keep_flag(db, now, attempt.domain, fill)
@@ -74,7 +74,7 @@ class Greylist:
         names = _tuples(attempt)
         first = _first_met(db, now, names, rules)
         known = first is not None
-        # A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
+        # A first attempt later than now: the clock was ahead. The client must not wait until that time.
         first = now if first is None else min(first, now)
         wait = first + rules.deferral - now
         if not dry:
@@ -88,7 +88,7 @@ class Greylist:
     def _counted(
         self, db: sqlite3.Cursor, now: float, attempt: GreylistAttempt, rules: GreylistRules, dry: bool
     ) -> tuple[str, int]:
-        """The name of the client that its mail counts for, and how many messages do."""
+        """Return the name of the client whose tally applies, and the tally."""
         client, spf_domain = attempt.client, attempt.spf_domain
         latest = None if dry else now + rules.tally_ttl
         tally = self._tally(db, now, spf_domain or client, latest)
@@ -97,7 +97,7 @@ class Greylist:
         return spf_domain or client, tally
 
     def _tally(self, db: sqlite3.Cursor, now: float, client: str, latest: float | None) -> int:
-        """How many messages count for a client.
+        """Return the tally of a client.
 
         :param latest: when a tally can end that the clock has not kept while it was ahead; ``None``: change nothing.
         """
@@ -123,7 +123,7 @@ class Greylist:
         sqlite_verdicts.keep(db, now, _FLAGS, "", [(domain, fill.value != 0, fill.token)], fill.ttl)
 
     def _read_tally(self, db: sqlite3.Cursor, client: str) -> tuple[int, float]:
-        """How many messages count for a client, and until when."""
+        """Read a client's tally; return it with the time when it expires."""
         tally, ends = db.execute(_COUNT, (key(client),)).fetchone()
         self._tallies.keep(client, (tally, ends or 0.0), _TALLY + 4 * len(client))
         return tally, ends or 0.0
@@ -138,7 +138,7 @@ class Greylist:
         tally: int,
         dry: bool,
     ) -> int:
-        """Count a message that passes in a client's tally; returns the tally then."""
+        """Add a message to a client's tally; return the new tally."""
         if rules.threshold <= 0 or not attempt.instance:
             return tally
         client = key(counted)
@@ -156,24 +156,24 @@ class Greylist:
         return min(tally + 1, rules.threshold)
 
     def _count_from_now(self, db: sqlite3.Cursor, now: float, client: str, until: float) -> None:
-        """What counts for a client later than now: the clock was ahead. It ends when what comes now ends."""
+        """Correct a tally with times later than now, from a clock that was ahead: it expires like one of now."""
         row = (now, until, key(client))
         db.execute("UPDATE tally SET at = MIN(at, ?), until = MIN(until, ?) WHERE client = ?", row)
         self._tallies.pop(client, None)
 
     def clear(self, db: sqlite3.Cursor, client: str) -> None:
-        """Forget a client's tally."""
+        """Delete a client's tally."""
         self._tallies.pop(client, None)
         db.execute("DELETE FROM tally WHERE client = ?", (key(client),))
 
     def drop_flags(self, db: sqlite3.Cursor, now: float, domains: Iterable[str]) -> None:
-        """Forget the cached flags of some domains."""
+        """Delete cached flags."""
         self._flags.clear()
         sqlite_verdicts.drop(db, now, _FLAGS, "", domains)
 
 
 def _tuples(attempt: GreylistAttempt) -> tuple[int, ...]:
-    """The numbers of a message's tuple, under each name of its client."""
+    """Return the ids of an attempt's tuples, one for each name of its client."""
     by_network = _tuple(attempt.client, attempt.sender, attempt.recipient)
     if not attempt.spf_domain:
         return (by_network,)
@@ -181,7 +181,7 @@ def _tuples(attempt: GreylistAttempt) -> tuple[int, ...]:
 
 
 def _first_met(db: sqlite3.Cursor, now: float, names: tuple[int, ...], rules: GreylistRules) -> float | None:
-    """When one of some tuples was first met; ``None`` where none is remembered."""
+    """Return the time of the first attempt of any of these tuples; ``None`` if none is stored."""
     found = None
     for name in names:
         row = db.execute(_FIND, (name,)).fetchone()
@@ -197,7 +197,7 @@ def _first_met(db: sqlite3.Cursor, now: float, names: tuple[int, ...], rules: Gr
 
 
 def _tuple(client: str, sender: str, recipient: str) -> int:
-    """The number that stands for a tuple: 64 bits, found in less time than bytes.
+    """Return the id of a tuple: 64 bits, which an index finds faster than bytes.
 
     A client's tuples are neighbours, so that a message to several recipients changes one page and not several. Of a
     client that has a million of them, one message in a million is taken for another.
@@ -209,14 +209,14 @@ def _tuple(client: str, sender: str, recipient: str) -> int:
 
 
 def last_attempt(db: sqlite3.Cursor, now: float, client: str, sender: str, recipient: str) -> float:
-    """When a tuple was last met."""
+    """Return the time of a tuple's last attempt."""
     name = _tuple(client, sender, recipient)
     row = db.execute("SELECT last FROM meeting WHERE tuple = ? AND until > ?", (name, now)).fetchone()
     return float(row[0]) if row else 0.0
 
 
 def tally(db: sqlite3.Cursor, now: float, client: str) -> list[tuple[str, float]]:
-    """What counts for a client, oldest first."""
+    """Return the instances in a client's tally, oldest first."""
     name = key(client)
     count, until = db.execute(_COUNT, (name,)).fetchone()
     if not count or until <= now:

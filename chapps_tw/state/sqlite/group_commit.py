@@ -1,4 +1,4 @@
-"""Group commit: what arrives in one turn of the reactor shares one transaction."""
+"""Group commit: the operations of one reactor turn share one transaction."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from chapps_tw.state.sqlite.file import open_file, unavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# After another process was waited for in vain: the reactor does not stand still again at once. Seconds.
+# Seconds without another attempt after the lock of another process timed out, since waiting blocks the reactor.
 _REFUSE = 0.5
 
-# What is in the file cannot be read: a page that makes no sense, or that the disk does not give.
+# The file cannot be read: an invalid page, or a read error of the disk.
 _DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _UNREADABLE = frozenset((sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS))
 
-# After these the connection is as good as before.
+# These leave the connection usable.
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 
 
 class Later(Protocol):
-    """The part of the reactor that is needed here."""
+    """The part of the reactor used here."""
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> object: ...
 
 
-# Who waits, the result, and what made it: area, operation and its arguments.
+# The Deferred, its result, and where it came from: area, operation and arguments.
 _Waiting: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
@@ -66,7 +66,7 @@ class GroupCommit:
         self._forget = forget
         self._version = 0
         self._db: sqlite3.Connection | None = None
-        # One for all operations: making one takes as long as finding a row.
+        # One for all operations: creating a cursor takes as long as finding a row.
         self._cursor: sqlite3.Cursor
         self._begun = False
         self._dirty = 0
@@ -131,7 +131,7 @@ class GroupCommit:
         except sqlite3.Error as error:
             reason = unavailable(self._path, error)
             if self._look_for_damage(error):
-                # SQLite would commit no turn in which this was met, though nothing was changed.
+                # SQLite does not commit a transaction in which this happened, even if nothing was changed.
                 self._take_back(db)
             else:
                 self._report(reason)
@@ -170,7 +170,7 @@ class GroupCommit:
         try:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
-            # Nothing is lost: it stays in the log, and the next time takes it along.
+            # Nothing is lost: it stays in the log until the next checkpoint.
             self._look_for_damage(error)
 
     def _connection(self) -> sqlite3.Connection:
@@ -189,7 +189,7 @@ class GroupCommit:
             self._forget()
 
     def _begin(self) -> None:
-        # One question has waited for the lock in vain: the next need not.
+        # One operation has waited for the lock until the timeout: the next ones need not.
         if self._refusal:
             raise StateUnavailable(self._refusal)
         try:
@@ -243,7 +243,7 @@ class GroupCommit:
     def _take_back(self, db: sqlite3.Connection) -> None:
         """Take the turn back, and run those again that wait for it."""
         self._roll_back(db)
-        # Not at once: whoever waits would be called in the middle of somebody else's question.
+        # Not at once: callbacks would run in the middle of another operation.
         self._reactor.callLater(0, self._run_again, self._end_turn())
 
     def _run_again(self, lost: list[_Waiting]) -> None:
@@ -296,5 +296,5 @@ class GroupCommit:
         try:
             db.close()
         except sqlite3.Error:
-            # What it held open is given back with the process; the next turn takes a new one.
+            # Its resources are released with the process; the next turn opens a new one.
             return

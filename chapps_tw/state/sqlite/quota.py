@@ -1,4 +1,4 @@
-"""Transmissions counted in SQLite: an exact rolling window with a running sum for each user."""
+"""Counts of transmissions in SQLite: an exact rolling window with a running sum for each user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chapps_tw.interfaces.state import UNKNOWN_USER, Fill, Outcome, Rules, Spend
 from chapps_tw.state.sqlite.file import key
 from chapps_tw.state.sqlite.verdicts import GRACE, advance, counter, floor, is_current
 
-# Limits and costs above this are taken for this: sums of them stay far inside SQLite's 64 bits.
+# Maximum of limits and costs, so that sums fit in SQLite's 64 bits.
 _MOST = 2**53
 
 _FIND = """
@@ -35,9 +35,9 @@ _COPY = """
 
 
 class _Found(NamedTuple):
-    """An account, and what is known of the message that is asked about.
+    """A user's account, and the row of the message in question.
 
-    :ivar oldest: no message of the run was first counted before; ``None`` without a run.
+    :ivar oldest: lower bound of the times of its messages; ``None`` without a run.
     """
 
     run: int | None = None
@@ -55,7 +55,7 @@ class _Found(NamedTuple):
 
 
 class _Question(NamedTuple):
-    """What is asked, with the names as they are stored."""
+    """The request, with names as stored."""
 
     wanted: Spend
     rules: Rules
@@ -66,12 +66,12 @@ class _Question(NamedTuple):
 
 
 def spend(db: sqlite3.Cursor, now: float, wanted: Spend, rules: Rules, fill: Fill | None, dry: bool) -> Spent:
-    """Count a message, or one more recipient of it, if there is room.
+    """Count a message, or another recipient of it, if the limit allows.
 
-    :param dry: write nothing, and answer what would be answered.
+    :param dry: write nothing.
     """
     name = key(wanted.user)
-    # No name's key begins with this byte: a message of its own.
+    # No key of a name begins with this byte: it is a message with a single request.
     instance = key(_by_time(wanted.instance)) if wanted.instance else b"\xfe" + os.urandom(15)
     found = _find(db, name, instance)
     limit = found.quota if found.kept <= now < found.fresh else None
@@ -91,7 +91,7 @@ def spend(db: sqlite3.Cursor, now: float, wanted: Spend, rules: Rules, fill: Fil
 
 
 def _by_time(instance: str) -> str:
-    """Postfix' ``process.seconds.microseconds.number`` with the process last. Those that differ still do."""
+    """Move the process id of Postfix' ``process.seconds.microseconds.number`` to the end, to sort by time; it stays unique."""
     process, dot, time = instance.partition(".")
     return time + dot + process
 
@@ -118,11 +118,11 @@ def _find(db: sqlite3.Cursor, name: bytes, instance: bytes) -> _Found:
 
 
 def _target(wanted: Spend, own: int, seen: bytes) -> tuple[bytes, int]:
-    """What to remember of the recipient, and what the message is to cost."""
+    """Return the digest of the recipient, and the new cost of the message."""
     if not wanted.recipient:
         return b"", min(wanted.cost, _MOST) if wanted.cost > 0 else own or 1
     mark = blake2b(wanted.recipient.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    # A match across two marks is as unlikely as two recipients with one mark.
+    # A match across two digests is as unlikely as a collision of two digests.
     return mark, own if own > 0 and mark in seen else own + 1
 
 
@@ -134,21 +134,21 @@ def _copy(db: sqlite3.Cursor, now: float, name: bytes, found: _Found, limit: int
 
 
 def _count_from_now(db: sqlite3.Cursor, now: float, interval: float, name: bytes, found: _Found, dry: bool) -> _Found:
-    """What was counted later than now: the clock was ahead. Nobody is made to wait until it is then."""
+    """Count messages with times later than now, from a clock that was ahead, as of now."""
     if not dry:
         until = now + interval
         db.execute("UPDATE message SET first = ?, until = ? WHERE run = ? AND first > ?", (now, until, found.run, now))
-        # The time of a message given back is no message's.
+        # A message that was given back may have left this time.
         db.execute("UPDATE account SET last = ?, oldest = MIN(oldest, ?) WHERE name = ?", (now, now, name))
     oldest = found.oldest if found.oldest is None else min(found.oldest, now)
     return found._replace(last=now, oldest=oldest)
 
 
 def _slide(db: sqlite3.Cursor, name: bytes, found: _Found, end: float, dry: bool) -> _Found:
-    """Take off what was counted at ``end`` or before."""
+    """Subtract messages counted at or before ``end``."""
     if found.last is not None and found.last <= end:
         if not dry:
-            # The messages stay behind, nobody's, until they are cleaned away: any number at one price.
+            # The rows stay without an owner until they are cleaned up: the cost does not depend on their number.
             db.execute("UPDATE account SET run = NULL, used = 0, oldest = NULL WHERE name = ?", (name,))
         return found._replace(run=None, used=0, first=None, own=None, seen=None, oldest=None)
     gone = db.execute("SELECT SUM(cost) FROM message WHERE run = ? AND first <= ?", (found.run, end)).fetchone()[0]
@@ -163,7 +163,7 @@ def _slide(db: sqlite3.Cursor, name: bytes, found: _Found, end: float, dry: bool
 
 
 def _exceeded(db: sqlite3.Cursor, asked: _Question, found: _Found, limit: int) -> Spent:
-    """Refuse; a message that is refused as a whole gives back what it had cost."""
+    """Refuse a message; if refused as a whole, give back its previous cost."""
     interval, used = asked.rules.interval, found.used
     given_back = found.own and not asked.wanted.recipient
     others = asked.instance if given_back else b""
@@ -192,7 +192,7 @@ def _count(db: sqlite3.Cursor, asked: _Question, found: _Found, target: int, tot
 
 
 def usage(db: sqlite3.Cursor, now: float, users: Iterable[str], interval: float) -> list[Usage]:
-    """What is counted for some users."""
+    """Return the usage of users."""
     answer = []
     for user in users:
         name = key(user)
@@ -205,13 +205,13 @@ def usage(db: sqlite3.Cursor, now: float, users: Iterable[str], interval: float)
 
 
 def reset(db: sqlite3.Cursor, now: float, user: str, interval: float) -> int:
-    """Forget what was counted for a user; returns how much."""
+    """Reset the usage of a user; return how much was counted."""
     used = usage(db, now, [user], interval)[0].used
     db.execute("UPDATE account SET run = NULL, used = 0, last = NULL, oldest = NULL WHERE name = ?", (key(user),))
     return used
 
 
 def drop_limits(db: sqlite3.Cursor, now: float, users: Iterable[str]) -> None:
-    """Forget the cached limits of some users."""
+    """Delete cached limits."""
     dropped = advance(db)
     db.executemany(_COPY, [(key(user), None, now, now, dropped, now + GRACE) for user in users])

@@ -31,15 +31,15 @@ from chapps_tw.state.sqlite.file import MEMORY
 from chapps_tw.state.sqlite.group_commit import GroupCommit
 from chapps_tw.state.sqlite.upkeep import LONG_LOG, Cleaner, checkpoint, is_long
 
-# Areas of the file: what is written in one does not make who reads another wait.
+# Areas of the file: a write in one does not delay reads in another.
 _QUOTA, _VERDICTS, _FLAGS, _GREYLIST, _ONCE = 1, 2, 4, 8, 16
 _GREYLIST_TABLES = _FLAGS | _GREYLIST
 _EVERYTHING = 31
 
-# Seconds between steps of cleaning: at rest, and while there is much to remove.
+# Seconds between cleanup steps: normally, and while there is much to remove.
 _REST, _HURRY = 1.0, 0.02
 _MUCH = 100
-# Seconds between looks at the length of the log, and looks until it is moved although it is short.
+# Seconds between checks of the write-ahead log, and checks until a short one is checkpointed.
 _LOOK_AT_LOG = 0.25
 _LOOKS = 20
 
@@ -85,16 +85,16 @@ class SqliteState:
 
     @property
     def problem(self) -> str:
-        """A sentence while the file cannot be used, or since a part of it could not be read; else ``""``."""
+        """A sentence while the file is unusable, or once a part of it could not be read; else ``""``."""
         return self._commits.problem or self._commits.damage
 
     @property
     def operations(self) -> int:
-        """How many operations were asked for."""
+        """Number of operations so far."""
         return self._commits.operations
 
     def start(self) -> None:
-        """Open the file, and begin to look after it.
+        """Open the file, and start its maintenance.
 
         :raises chapps_tw.interfaces.state.StateUnavailable: when it cannot be opened;
             :class:`~chapps_tw.state.sqlite.file.StateTooNew` when a later version has written it.
@@ -105,7 +105,7 @@ class SqliteState:
             self._later(_LOOK_AT_LOG, self._look_at_log)
 
     def stop(self) -> Deferred[None]:
-        """Commit what is open, write the log into the file and close it. Fires when that is done."""
+        """Commit, checkpoint the write-ahead log into the file, and close it. Fires when that is done."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -125,12 +125,12 @@ class SqliteState:
     def _clean(self) -> None:
         del self._timers[self._clean]
         if self._commits.problem:
-            # Nobody may be asking: this tells when the file can be written again.
+            # Without requests, only this notices that the file is writable again.
             self.ping().addErrback(_still_unavailable)
             self._later(_REST, self._clean)
             return
         step, now = self._cleaner.step, self._now()
-        # Each table by itself: what cannot be read in one does not keep the others from being cleaned.
+        # Each table by itself, so that damage in one does not stop the cleanup of the others.
         removed = [self._commits.change(_EVERYTHING, step, now, table) for table in self._cleaner.tables]
         DeferredList(removed, consumeErrors=True).addCallback(self._clean_again)
 
@@ -165,7 +165,7 @@ class SqliteState:
         self._log = length
 
     def _not_written(self, failure: Failure) -> None:
-        # Nothing is lost: it stays in the log, and the next time takes it along.
+        # Nothing is lost: it stays in the log until the next checkpoint.
         self.log.warn("The log of {path} was not written into it: {why}.", path=self._path, why=failure.value)
 
     # --- transmissions ---
@@ -247,7 +247,7 @@ class SqliteState:
         return self._commits.change(_ONCE, sqlite_verdicts.first_time, self._now(), space, name, ttl)
 
     async def ready(self) -> None:
-        """Return when the store answers, and nothing of the file was found damaged.
+        """Return when the store answers and no damage of the file is known.
 
         :raises StateUnavailable: with what helps.
         """

@@ -16,15 +16,15 @@ from chapps_tw.interfaces.state import Verdict
 from chapps_tw.mail.memo import Memo
 from chapps_tw.state.sqlite.file import key
 
-# A row is kept so long after it has expired, for whoever still holds a token; seconds.
+# Seconds that an expired row is kept, for tokens that are still held.
 GRACE = 3600.0
 
-# Bytes for what was read before, of each kind.
+# Bytes of each cache.
 MEMO_ROOM = 8 << 20
 
 
 class Held(NamedTuple):
-    """Verdicts, known or missing, and from when until when all of them are so: the clock may be set."""
+    """Verdicts, cached or missing, and the period in which all of them are valid (the clock can be set)."""
 
     since: float
     until: float
@@ -35,7 +35,7 @@ _NOTHING = Held(0.0, 0.0, [])
 _NO_ROW = (None, 0.0, 0.0, 0)
 
 _ONE = "SELECT allowed, kept, fresh, dropped FROM verdict WHERE name = ?"
-# Half the time of two questions, or of one with IN.
+# Takes half the time of two queries, or of one with IN.
 _TWO = """
     SELECT a.allowed, a.kept, a.fresh, a.dropped, b.allowed, b.kept, b.fresh, b.dropped
     FROM (SELECT 1) LEFT JOIN verdict a ON a.name = ? LEFT JOIN verdict b ON b.name = ?"""
@@ -49,43 +49,43 @@ _FIRST_TIME = """
 
 
 def counter(db: sqlite3.Cursor) -> int:
-    """The counter, to be given out as a token."""
+    """Return the counter, which serves as a token."""
     return int(db.execute("SELECT counter FROM meta").fetchone()[0])
 
 
 def advance(db: sqlite3.Cursor) -> int:
-    """Raise the counter; returns a number that was never given before."""
+    """Increment the counter; return a number never used before."""
     db.execute("UPDATE meta SET counter = counter + 1")
     return counter(db)
 
 
 def floor(db: sqlite3.Cursor) -> int:
-    """What a name with no row counts as dropped at."""
+    """Return the counter at which a name without a row counts as dropped."""
     return int(db.execute("SELECT floor FROM meta").fetchone()[0])
 
 
 def touch(db: sqlite3.Cursor) -> None:
-    """Write something new: what changes nothing is not written, and a full disk would not be noticed."""
+    """Write a new value: SQLite does not write an unchanged row, so a full disk would go unnoticed."""
     db.execute("UPDATE meta SET pings = pings + 1")
 
 
 def is_current(token: str, dropped: int) -> bool:
-    """Whether nothing was dropped since a token was given."""
+    """Return whether nothing was dropped since the token was issued."""
     return token.isascii() and token.isdigit() and len(token) < 20 and int(token) >= dropped
 
 
 class Verdicts:
-    """Cached verdicts in the file, those remembered that were read before."""
+    """Cached verdicts in the file, with a cache in memory."""
 
     def __init__(self) -> None:
         self._memo: Memo[tuple[str, str, Sequence[str]], Held] = Memo(MEMO_ROOM)
 
     def forget(self) -> None:
-        """To be called when what was read before may not hold any more."""
+        """Clear the cache. To be called after another process has written, or after a rollback."""
         self._memo.clear()
 
     def find(self, db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence[str]) -> list[Verdict]:
-        """The cached verdicts about some names, in their order."""
+        """Return the cached verdicts for names, in order."""
         wanted = (space, owner, tuple(names))
         since, until, verdicts = self._memo.get(wanted, _NOTHING)
         if since <= now < until:
@@ -109,13 +109,13 @@ class Verdicts:
         keep(db, now, space, owner, verdicts, ttl)
 
     def drop(self, db: sqlite3.Cursor, now: float, space: str, owner: str, names: Iterable[str]) -> list[bool | None]:
-        """Forget cached verdicts; returns what each was."""
+        """Delete cached verdicts; return what each was."""
         self._memo.clear()
         return drop(db, now, space, owner, names)
 
 
 def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence[str]) -> Held:
-    """The cached verdicts about some names, in their order."""
+    """Return the cached verdicts for names, in order."""
     whose = _whose(space, owner)
     wanted = [whose + key(name) for name in names]
     if len(wanted) == 2:
@@ -128,7 +128,7 @@ def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence
         if allowed is None or not kept <= now < fresh:
             token = token or str(counter(db))
             answer.append(Verdict(None, token))
-            # One that is over held before, by a clock that is set back; one of a clock that was ahead holds later.
+            # One that has expired is valid again if the clock is set back; one of a clock that was ahead is valid later.
             if allowed is not None and fresh <= now:
                 since = max(since, fresh)
             elif allowed is not None:
@@ -140,7 +140,7 @@ def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence
 
 
 def _whose(space: str, owner: str) -> bytes:
-    """How the names of an owner's verdicts begin; the lengths keep any two apart."""
+    """Return the prefix of the keys of an owner's verdicts; the lengths make it unambiguous."""
     space_key, owner_key = key(space), key(owner)
     return b"%d:%d:%b%b" % (len(space_key), len(owner_key), space_key, owner_key)
 
@@ -163,7 +163,7 @@ def keep(
 
 
 def drop(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Iterable[str]) -> list[bool | None]:
-    """Forget cached verdicts; returns what each was."""
+    """Delete cached verdicts; return what each was."""
     dropped, whose = advance(db), _whose(space, owner)
     were = []
     for name in names:
@@ -174,7 +174,7 @@ def drop(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Iterable
 
 
 def first_time(db: sqlite3.Cursor, now: float, space: str, name: str, ttl: float) -> bool:
-    """Whether a name was not brought here in the last ``ttl`` seconds; it is now.
+    """Return whether a name is new within ``ttl`` seconds, and store it.
 
     A name that stays for longer is of a clock that was ahead.
     """
