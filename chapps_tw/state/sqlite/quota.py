@@ -91,7 +91,7 @@ def spend(db: sqlite3.Cursor, now: float, wanted: Spend, rules: Rules, fill: Fil
 
 
 def _by_time(instance: str) -> str:
-    """Move the process id of Postfix' ``process.seconds.microseconds.number`` to the end, to sort by time; it stays unique."""
+    """Move the process id in ``process.seconds.microseconds.number`` to the end: unique, and sorted by time."""
     process, dot, time = instance.partition(".")
     return time + dot + process
 

@@ -128,7 +128,7 @@ def find(db: sqlite3.Cursor, now: float, space: str, owner: str, names: Sequence
         if allowed is None or not kept <= now < fresh:
             token = token or str(counter(db))
             answer.append(Verdict(None, token))
-            # One that has expired is valid again if the clock is set back; one of a clock that was ahead is valid later.
+            # One that expired is valid again if the clock is set back; one of a clock that was ahead is valid later.
             if allowed is not None and fresh <= now:
                 since = max(since, fresh)
             elif allowed is not None:
