@@ -78,7 +78,7 @@ class GreylistContract(Base):
         self.assertEqual(await self.state.last_attempt(*self.mail()[:3]), 0.0)
         self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
 
-    async def test_a_fill_older_than_a_drop_is_used_but_not_kept(self) -> None:
+    async def test_a_flag_older_than_an_invalidation_is_used_but_not_cached(self) -> None:
         token = (await self.check_greylist()).token
         await self.state.drop_flags(["our.example"])
         self.assertMet(await self.state.check_greylist(self.mail(), GREYLIST_RULES, Fill(token, 1, 100.0)), FIRST, 60)
