@@ -15,6 +15,7 @@ from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistResult, Gr
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.request import PolicyRequest
+from chapps_tw.policies.caching import CachingPolicy
 from chapps_tw.policies.inbound import cached_client_network, domain_of, mail_address
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
@@ -47,28 +48,20 @@ class Recipient(NamedTuple):
     exempt: bool
 
 
-class GreylistingPolicy:
-    """Defers the first delivery attempt of a client, sender and recipient; a later retry passes (RFC 6647).
-
-    :param due: whether to compare a cached value with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
-    :ivar looks: cache lookups.
-    :ivar misses: cache misses.
-    """
+class GreylistingPolicy(CachingPolicy):
+    """Defers the first delivery attempt of a client, sender and recipient; a later retry passes (RFC 6647)."""
 
     name = "GreylistingPolicy"
 
     def __init__(
         self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
     ) -> None:
+        super().__init__(state, book, due)
         self._settings = settings.grl
         self._greylist_rules = rules(settings)
-        self._state = state
-        self._book = book
-        self._due = due
         self._recipient = Memoized(self._read_recipient, _CACHE_BYTES).__getitem__
         self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
         self._network_of = cached_client_network(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
-        self.looks = self.misses = 0
 
     def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Decide about a message to one recipient.

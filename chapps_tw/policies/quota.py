@@ -14,6 +14,7 @@ from chapps_tw.interfaces.state import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, 
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
+from chapps_tw.policies.caching import CachingPolicy
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
 
@@ -30,26 +31,18 @@ _REASONS = {
 }
 
 
-class OutboundQuotaPolicy:
-    """Limits the transmissions of a user in a rolling interval.
-
-    :param due: whether to compare a cached value with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
-    :ivar looks: cache lookups.
-    :ivar misses: cache misses.
-    """
+class OutboundQuotaPolicy(CachingPolicy):
+    """Limits the transmissions of a user in a rolling interval."""
 
     name = "OutboundQuotaPolicy"
 
     def __init__(
         self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
     ) -> None:
+        super().__init__(state, book, due)
         self._settings = settings.oqp
         self._no_user = settings.chapps.no_user_key_response
         self._rules = rules(settings)
-        self._state = state
-        self._book = book
-        self._due = due
-        self.looks = self.misses = 0
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Count a request against its user's quota.

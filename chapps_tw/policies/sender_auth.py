@@ -15,6 +15,7 @@ from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
+from chapps_tw.policies.caching import CachingPolicy
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
 
@@ -27,26 +28,18 @@ _CACHE_BYTES = 8 << 20
 STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
 
 
-class SenderDomainAuthPolicy:
-    """Allows a user to send from the linked domains and addresses.
-
-    :param due: whether to compare a cached value with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
-    :ivar looks: cache lookups.
-    :ivar misses: cache misses.
-    """
+class SenderDomainAuthPolicy(CachingPolicy):
+    """Allows a user to send from the linked domains and addresses."""
 
     name = "SenderDomainAuthPolicy"
 
     def __init__(
         self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
     ) -> None:
+        super().__init__(state, book, due)
         self._settings = settings.sda
         self._no_user = settings.chapps.no_user_key_response
         self._names_of = sender_names(settings)
-        self._state = state
-        self._book = book
-        self._due = due
-        self.looks = self.misses = 0
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Decide about the sender of a request.

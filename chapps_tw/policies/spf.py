@@ -13,6 +13,7 @@ from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
 from chapps_tw.mail.received_spf import SpfResult, received_spf
 from chapps_tw.mail.request import PolicyRequest
+from chapps_tw.policies.caching import CachingPolicy
 from chapps_tw.policies.inbound import domain_of
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
@@ -48,14 +49,11 @@ class Identities(NamedTuple):
     sender: str
 
 
-class SPFEnforcementPolicy:
+class SPFEnforcementPolicy(CachingPolicy):
     """Checks SPF, and enforces the result for domains with the flag ``check_spf``.
 
     :param check: takes client address, HELO name and MAIL FROM.
     :param receiver: name of this host, for the header.
-    :param due: whether to compare a cached value with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
-    :ivar looks: cache lookups.
-    :ivar misses: cache misses.
     """
 
     name = "SPFEnforcementPolicy"
@@ -69,14 +67,11 @@ class SPFEnforcementPolicy:
         receiver: str = "",
         due: Callable[[Hashable], bool] = never,
     ) -> None:
+        super().__init__(state, book, due)
         self._settings = settings.spf
         self._actions = actions(settings.spf_actions)
-        self._state = state
-        self._book = book
         self._check = check
         self._receiver = receiver
-        self._due = due
-        self.looks = self.misses = 0
 
     def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Decide about a message to one recipient.
