@@ -69,10 +69,12 @@ class SenderDomainAuthPolicy(CachingPolicy):
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         self.looks += 1
         source, detail = CACHE, ""
-        if keep and self._due((user, *names)):
-            await self._compare(user, names)
-        verdicts = await self._state.verdicts(SPACE, user, names)
+        verdicts: Sequence[Verdict] = await self._state.verdicts(SPACE, user, names)
         allowed: Sequence[bool | None] = [verdict.allowed for verdict in verdicts]
+        # Under an authorized domain there are as many names as senders, and only the domain matters.
+        if keep and allowed[0] is not None and self._due((user, names[0]) if allowed[0] else (user, *names)):
+            verdicts = await self._compare(user, names, verdicts)
+            allowed = [verdict.allowed for verdict in verdicts]
         if allowed[0] is None or (None in allowed and True not in allowed):
             source = DATABASE
             allowed, detail = await self._look_up(user, names, verdicts, keep)
@@ -82,15 +84,17 @@ class SenderDomainAuthPolicy(CachingPolicy):
             return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
         return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, detail)
 
-    async def _compare(self, user: str, names: Sequence[str]) -> None:
-        """Delete cached verdicts that differ from the book. If the book is unavailable, they stay cached."""
-        cached = [verdict.allowed for verdict in await self._state.verdicts(SPACE, user, names)]
-        if not any(each is not None for each in cached):
-            return
+    async def _compare(self, user: str, names: Sequence[str], cached: Sequence[Verdict]) -> Sequence[Verdict]:
+        """Delete cached verdicts that differ from the book, and return what is cached then.
+
+        If the book is unavailable, they stay cached.
+        """
         with suppress(BookUnavailable):
             _, allowed = await self._ask(user, names)
-            if any(each not in (None, current) for each, current in zip(cached, allowed, strict=True)):
+            if any(each.allowed not in (None, current) for each, current in zip(cached, allowed, strict=True)):
                 await self._state.drop_verdicts(SPACE, user, names)
+                return await self._state.verdicts(SPACE, user, names)
+        return cached
 
     async def _ask(self, user: str, names: Sequence[str]) -> tuple[bool, Sequence[bool]]:
         """Return whether the book contains a user, and whether each name is linked to it."""

@@ -13,6 +13,7 @@ from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
 from tests.support.policy_case import PolicyCase
 
@@ -50,6 +51,30 @@ class SenderAuthTests(PolicyCase):
         for sender in ("x@example.org", "Other+tag@Example.ORG", "x@example.org."):
             decision = self.decide(sender)
             self.assertEqual((decision.action, decision.reason), ("DUNNO", Reason.AUTHORIZED_DOMAIN))
+
+    def test_the_book_is_not_asked_for_each_sender_of_an_authorized_domain(self) -> None:
+        self.policy = SenderDomainAuthPolicy(
+            self.settings, self.state, self.book, Refresh(60, self.clock.seconds).is_due
+        )
+        for number in range(50):
+            self.assertEqual(self.decide(f"x{number}@example.org").reason, Reason.AUTHORIZED_DOMAIN)
+        # The look-up, and one comparison in a minute.
+        self.assertLessEqual(self.book.asked, 2)
+        self.clock.advance(61)
+        for number in range(50):
+            self.decide(f"y{number}@example.org")
+        self.assertLessEqual(self.book.asked, 3)
+
+    def test_a_link_that_was_removed_by_hand_is_noticed_for_every_sender_of_the_domain(self) -> None:
+        self.policy = SenderDomainAuthPolicy(
+            self.settings, self.state, self.book, Refresh(60, self.clock.seconds).is_due
+        )
+        self.decide("x@example.org")
+        self.decide("x@example.org")
+        self.book.senders["bob"].remove("example.org")
+        self.clock.advance(61)
+        for sender in ("y@example.org", "x@example.org"):
+            self.assertEqual(self.decide(sender).reason, Reason.SENDER_NOT_AUTHORIZED)
 
     def test_a_linked_address_authorizes_no_other_address(self) -> None:
         self.assertEqual(self.decide("sales@EXAMPLE.com").reason, Reason.AUTHORIZED_EMAIL)
