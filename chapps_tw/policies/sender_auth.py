@@ -71,13 +71,15 @@ class SenderDomainAuthPolicy(CachingPolicy):
         source, detail = CACHE, ""
         verdicts: Sequence[Verdict] = await self._state.verdicts(SPACE, user, names)
         allowed: Sequence[bool | None] = [verdict.allowed for verdict in verdicts]
-        # Under an authorized domain there are as many names as senders, and only the domain matters.
-        if keep and allowed[0] is not None and self._due((user, names[0]) if allowed[0] else (user, *names)):
+        if keep and allowed[0] is not None and self._due(_compared(user, names, allowed)):
             verdicts = await self._compare(user, names, verdicts)
             allowed = [verdict.allowed for verdict in verdicts]
         if allowed[0] is None or (None in allowed and True not in allowed):
             source = DATABASE
             allowed, detail = await self._look_up(user, names, verdicts, keep)
+            if keep:
+                # What was just read need not be compared for a while.
+                self._due(_compared(user, names, allowed))
         if allowed[0]:
             return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
         if True in allowed:
@@ -142,6 +144,11 @@ def sender_names(settings: Settings) -> Callable[[str], tuple[str, ...]]:
         return tuple(filter(None, (domain, email, without_extension(email, separators))))
 
     return Memoized(names_of, _CACHE_BYTES).__getitem__
+
+
+def _compared(user: str, names: Sequence[str], allowed: Sequence[bool | None]) -> tuple[str, ...]:
+    """Return the key of a comparison, which all senders of an authorized domain share: only the domain matters."""
+    return (user, names[0]) if allowed[0] else (user, *names)
 
 
 def _user_of(request: OutboundPPR) -> str:
