@@ -102,6 +102,7 @@ class Pipeline:
         for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
                 decision = await slot.policy.decide(request, decisions)
+                # Here, since a policy of another package that returns no Decision has failed.
                 stopping = decision.stops
             except Exception as error:
                 decision = self._failure(slot, error)

@@ -23,7 +23,7 @@ from chapps_tw.state.redis.server_errors import ServerErrors
 from chapps_tw.state.redis.waiters import Waiters
 
 CLOCK_INTERVAL = 10.0
-"""Seconds between readings of the server's clock."""
+"""Seconds between reads of the server's clock."""
 
 _PROBE = PROBE.shape(1, 0)
 

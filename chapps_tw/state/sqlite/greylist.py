@@ -30,7 +30,7 @@ _FIND = "SELECT first, last FROM meeting WHERE tuple = ?"
 _TRIM = """
     DELETE FROM tally WHERE client = ? AND instance IN (
         SELECT instance FROM tally WHERE client = ? ORDER BY at, instance LIMIT ?)"""
-_MEET = "INSERT OR REPLACE INTO meeting (tuple, first, last, until) VALUES (?, ?, ?, ?)"
+_STORE = "INSERT OR REPLACE INTO meeting (tuple, first, last, until) VALUES (?, ?, ?, ?)"
 
 
 class Greylist:
@@ -72,7 +72,7 @@ class Greylist:
                 Outcome.KNOWN_CLIENT, 0.0, self._count(db, now, attempt, rules, counted, tally, dry), ""
             )
         names = _tuples(attempt)
-        first = _first_met(db, now, names, rules)
+        first = _first_attempt(db, now, names, rules)
         known = first is not None
         # A first attempt later than now: the clock was ahead. The client must not wait until that time.
         first = now if first is None else min(first, now)
@@ -80,7 +80,7 @@ class Greylist:
         if not dry:
             until = now + (rules.retry_window if wait > 0 else rules.pass_ttl) + _LONGER
             for name in names:
-                db.execute(_MEET, (name, first, now, until))
+                db.execute(_STORE, (name, first, now, until))
         if wait > 0:
             return GreylistResult(Outcome.EARLY if known else Outcome.FIRST, wait, tally, "")
         return GreylistResult(Outcome.PASSED, 0.0, self._count(db, now, attempt, rules, counted, tally, dry), "")
@@ -180,7 +180,7 @@ def _tuples(attempt: GreylistAttempt) -> tuple[int, ...]:
     return by_network, _tuple(attempt.spf_domain, attempt.sender, attempt.recipient)
 
 
-def _first_met(db: sqlite3.Cursor, now: float, names: tuple[int, ...], rules: GreylistRules) -> float | None:
+def _first_attempt(db: sqlite3.Cursor, now: float, names: tuple[int, ...], rules: GreylistRules) -> float | None:
     """Return the time of the first attempt of any of these tuples; ``None`` if none is stored."""
     found = None
     for name in names:
