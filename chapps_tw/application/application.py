@@ -39,6 +39,7 @@ from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained
 from chapps_tw.rest.slices import Slices
+from chapps_tw.sockets.reading import adopter
 from chapps_tw.state.invalidation import BookCache
 
 
@@ -116,6 +117,7 @@ class Application:
         )
         self.policies = Policies(self.registry, use, self.reactor.seconds)
         self.pipelines = {each.name: self._make_pipeline(each) for each in self.settings.listeners}
+        self._adopt = adopter(self.reactor)
         self.factories = {name: self._make_factory(pipeline) for name, pipeline in self.pipelines.items()}
 
     def _make_pipeline(self, listener: Listener) -> Pipeline:
@@ -125,9 +127,9 @@ class Application:
         return Pipeline(listener.name, slots, exempted, failed, CancelledError, settle)
 
     def _make_factory(self, pipeline: Pipeline) -> PolicyFactory:
-        timeout = self.policies.time_limit(pipeline.policies)
+        reactor, timeout = self.reactor, self.policies.time_limit(pipeline.policies)
         return PolicyFactory(
-            pipeline, self._read, self.reporter.answered, self.reactor.seconds, timeout, self.reactor.callLater
+            pipeline, self._read, self.reporter.answered, reactor.seconds, timeout, reactor.callLater, self._adopt
         )
 
     def _read(self, payload: bytes) -> OutboundPPR:

@@ -71,6 +71,7 @@ class PolicyProtocol(Protocol):
     def connectionMade(self) -> None:
         self.factory.connections.add(self)
         self._send = sender(self.transport)
+        self.factory.adopt(self.transport)
         self.transport.registerProducer(self, True)
         if hasattr(self.transport, "setTcpKeepAlive"):  # a unix socket has none
             self.transport.setTcpKeepAlive(True)
@@ -245,6 +246,7 @@ class PolicyFactory(Factory):
     :param monotonic: monotonic clock.
     :param timeout: seconds that a request may take.
     :param later: calls a function after a number of seconds; 0 is the next turn of the reactor.
+    :param adopt: called with the transport of each new connection: :func:`~chapps_tw.sockets.reading.adopter`.
     :ivar unreadable: number of invalid requests since the start.
     """
 
@@ -260,12 +262,14 @@ class PolicyFactory(Factory):
         monotonic: Callable[[], float],
         timeout: float,
         later: Callable[[float, Callable[[], None]], IDelayedCall],
+        adopt: Callable[[Transport], None],
     ) -> None:
         self.pipeline = pipeline
         self.read = read
         self.report = report
         self.monotonic = monotonic
         self.later = later
+        self.adopt = adopt
         self.connections: set[PolicyProtocol] = set()
         self.unreadable = 0
         self._limited_log = LogLimit(self._log.warn, monotonic)

@@ -62,7 +62,9 @@ class ProtocolTests(SynchronousTestCase):
         self.pipeline = Pipeline(
             "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged
         )
-        self.factory = PolicyFactory(self.pipeline, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later)
+        self.factory = PolicyFactory(
+            self.pipeline, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later, lambda _: None
+        )
         self.protocol, self.transport = self.connect()
 
     def report(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
