@@ -36,8 +36,8 @@ class OutboundPPR(PolicyRequest):
 
     def __init__(self, payload: Payload, *, cfg: Settings | None = None) -> None:
         super().__init__(payload)
-        object.__setattr__(self, "_config", cfg or _DEFAULTS)
-        object.__setattr__(self, "_user", "")
+        _set_config(self, cfg or _DEFAULTS)
+        _set_user(self, "")
 
     @classmethod
     def clear_memoized_routines(cls) -> None:
@@ -61,7 +61,7 @@ class OutboundPPR(PolicyRequest):
                 raise AuthenticationFailureException(str(error)) from None
             raise
         user = normal_name(user, self._config.chapps.fold_case)
-        object.__setattr__(self, "_user", user)
+        _set_user(self, user)
         return user
 
     @property
@@ -76,6 +76,11 @@ class OutboundPPR(PolicyRequest):
         if found is None:
             found = self._memoized_routines[path] = _searcher(path)
         return found
+
+
+# Faster than object.__setattr__, which looks these up by name.
+_set_config: Callable[[OutboundPPR, Settings], None] = OutboundPPR.__dict__["_config"].__set__
+_set_user: Callable[[OutboundPPR, str], None] = OutboundPPR.__dict__["_user"].__set__
 
 
 def search_path(settings: Settings) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from chapps_tw.application.state import State
 from chapps_tw.config.settings import Listener, Settings
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.mail.decision import Decision
-from chapps_tw.mail.request import parse_attributes
+from chapps_tw.mail.request import parse
 from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search
 from chapps_tw.observe.log_file import LogFile
@@ -133,7 +133,7 @@ class Application:
         )
 
     def _read(self, payload: bytes) -> OutboundPPR:
-        return OutboundPPR(parse_attributes(payload, self.settings.chapps.payload_encoding), cfg=self.settings)
+        return OutboundPPR(parse(payload, self.settings.chapps.payload_encoding), cfg=self.settings)
 
     def _make_api(self) -> None:
         settings = self.settings

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256
@@ -29,25 +29,42 @@ class RequestError(ValueError):
     """The request is not a Postfix policy request, or is too large."""
 
 
-def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
-    """Parse the attributes of one request, without its terminating empty line.
+Values: TypeAlias = dict[str, str] | re.Match[str]
+"""The attributes of a request: by name, or the match of a layout, whose groups are named like the attributes.
+
+Only some values of a request are used, and a match creates them when they are."""
+
+
+def parse(payload: bytes, encoding: str = "utf-8") -> Values:
+    """Parse one request, without its terminating empty line, for :class:`PolicyRequest`.
 
     :param payload: ``name=value`` lines, separated by LF.
     :param encoding: encoding of the values. Bytes that cannot be decoded become surrogate escapes.
-    :returns: name to value. If a name is repeated, the last value wins.
+    :returns: the values. If a name is repeated, the last value wins.
     :raises RequestError: if a line has no ``=``, a name is not 1 to 64 letters, digits and underscores, or
         a limit is exceeded.
     """
     if len(payload) > MAX_REQUEST_BYTES:
         raise RequestError(f"a request of more than {MAX_REQUEST_BYTES} bytes")
     text = payload.decode(encoding, "surrogateescape")
-    for names, match in _layouts.items():
+    for match in _layouts.values():
         if found := match(text):
-            return dict(zip(names, found.groups(), strict=True))
+            return found
     attributes = _read_lines(text.split("\n"))
-    if len(_layouts) < _MAX_LAYOUTS and len(attributes) == text.count("\n") + 1:
-        _layouts[tuple(attributes)] = _matcher(attributes)
+    names = tuple(attributes)
+    # A group of a regular expression cannot have any other name.
+    if len(_layouts) < _MAX_LAYOUTS and len(names) == text.count("\n") + 1 and all(map(str.isidentifier, names)):
+        _layouts[names] = _matcher(names)
     return attributes
+
+
+def parse_attributes(payload: bytes, encoding: str = "utf-8") -> dict[str, str]:
+    """Parse one request like :func:`parse`, and return all of its attributes: name to value."""
+    return _all(parse(payload, encoding))
+
+
+def _all(values: Values) -> dict[str, str]:
+    return values if isinstance(values, dict) else values.groupdict()
 
 
 def _read_lines(lines: Sequence[str]) -> dict[str, str]:
@@ -65,10 +82,10 @@ def _read_lines(lines: Sequence[str]) -> dict[str, str]:
 def _matcher(names: Iterable[str]) -> Match:
     """Compile a regular expression for a request with these names in this order, with one group per value."""
     # Possessive: backtracking into earlier lines cannot make a later line match.
-    return re.compile("\n".join([f"{name}=(.*+)" for name in names])).fullmatch
+    return re.compile("\n".join([f"{name}=(?P<{name}>.*+)" for name in names])).fullmatch
 
 
-Payload = bytes | str | Iterable[str] | Mapping[str, str]
+Payload = bytes | str | Iterable[str] | Mapping[str, str] | re.Match[str]
 
 _set = object.__setattr__
 
@@ -78,22 +95,22 @@ class PolicyRequest:
 
     Immutable. Private attributes of subclasses must start with ``_``.
 
-    :param payload: the request as Postfix sends it (bytes or str), its ``name=value`` lines, or a
-        mapping of names to values.
+    :param payload: the request as Postfix sends it (bytes or str), its ``name=value`` lines, a mapping of names to
+        values, or the result of :func:`parse`.
     :raises RequestError: if it is not a policy request.
     """
 
-    __slots__ = ("_attributes",)
+    __slots__ = ("_values",)
 
-    _attributes: Mapping[str, str]
+    _values: Values
 
     def __init__(self, payload: Payload) -> None:
-        _set(self, "_attributes", payload if type(payload) is dict else _attributes_of(payload))
+        _set_values(self, payload if type(payload) is re.Match else _values_of(payload))
 
     def __getattr__(self, name: str) -> str | None:
         if name[0] == "_":
             raise AttributeError(name)
-        return self._attributes.get(name) or None
+        return self.get(name) or None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name[0] == "_":
@@ -106,33 +123,53 @@ class PolicyRequest:
 
     def get(self, name: str, default: str = "") -> str:
         """Return the value of an attribute, or ``default`` if it is missing or empty."""
-        return self._attributes.get(name) or default
+        try:
+            return self._values[name] or default
+        except LookupError:
+            return default
+
+    def select(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the values of two or more attributes, ``""`` for each that is missing."""
+        if type(self._values) is re.Match:
+            try:
+                return self._values.group(*names)
+            except LookupError:
+                pass
+        return tuple([self.get(name) for name in names])
 
     @property
     def attributes(self) -> Mapping[str, str]:
-        """All attributes as received. Do not modify."""
-        return self._attributes
+        """All attributes as received. Do not modify. The first access creates them."""
+        if type(self._values) is not dict:
+            _set_values(self, _all(self._values))
+        return _all(self._values)
 
     @property
     def recipients(self) -> int:
         """``recipient_count``, 0 if it is not available."""
-        count = self._attributes.get("recipient_count", "")
+        count = self.get("recipient_count")
         return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, PolicyRequest) and self._attributes == other._attributes
+        return isinstance(other, PolicyRequest) and self.attributes == other.attributes
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._attributes.items()))
+        return hash(frozenset(self.attributes.items()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({dict(self._attributes)!r})"
+        return f"{type(self).__name__}({dict(self.attributes)!r})"
 
 
-def _attributes_of(payload: Payload) -> Mapping[str, str]:
+_set_values: Callable[[PolicyRequest, Values], None] = PolicyRequest.__dict__["_values"].__set__
+
+
+def _values_of(payload: Payload) -> Values:
+    """Return the values of a request in any form."""
+    if type(payload) is re.Match or type(payload) is dict:
+        return payload
     if isinstance(payload, Mapping):
         return dict(payload)
     if isinstance(payload, (bytes, bytearray)):
-        return parse_attributes(bytes(payload).rstrip(b"\n"))
+        return parse(bytes(payload).rstrip(b"\n"))
     text = payload if isinstance(payload, str) else "\n".join(payload)
-    return parse_attributes(text.rstrip("\n").encode("utf-8", "surrogateescape"))
+    return parse(text.rstrip("\n").encode("utf-8", "surrogateescape"))

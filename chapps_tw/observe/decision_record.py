@@ -21,6 +21,8 @@ _ENTRY = 1000
 Entry: TypeAlias = tuple[float, str, str, str, str, str, str, str, str, Decision, str, int]
 """A decision as stored in the ring. The values are named by :data:`FIELDS`."""
 
+_ATTRIBUTES = ("sender", "recipient", "client_address", "instance", "queue_id", "protocol_state")
+
 FIELDS = (
     "time", "listener", "user", "sender", "recipient", "client", "instance", "queue_id", "stage", "decision", "also",
     "size",
@@ -75,9 +77,7 @@ def entry_of(listener: str, user: str, request: PolicyRequest, decision: Decisio
     :param now: epoch seconds.
     :param also: decisions of policies that have no entry of their own, as ``policy:reason`` separated by commas.
     """
-    get = request.attributes.get
-    sender, recipient, client = get("sender", ""), get("recipient", ""), get("client_address", "")
-    instance, queue_id, stage = get("instance", ""), get("queue_id", ""), get("protocol_state", "")
+    sender, recipient, client, instance, queue_id, stage = request.select(_ATTRIBUTES)
     said = f"{decision.action}{decision.shadow}{decision.detail}{also}"
     texts = f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}{said}"
     # Fast path: values are rarely too long.

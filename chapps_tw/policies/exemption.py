@@ -31,10 +31,9 @@ class Exemption:
 
     def of(self, request: PolicyRequest) -> Decision | None:
         """Return the decision that replaces those of the inbound policies; ``None`` if the client is not exempt."""
-        attributes = request.attributes
-        if attributes.get("sasl_username"):
+        if request.get("sasl_username"):
             return _LOGGED_IN
-        if self._is_trusted(attributes.get("client_address", "")):
+        if self._is_trusted(request.get("client_address")):
             return _TRUSTED
         return _WHITELISTED if self._whitelisted(request) else None
 

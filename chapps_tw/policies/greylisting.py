@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from math import ceil
@@ -83,16 +83,15 @@ class GreylistingPolicy(CachingPolicy):
         ask: Callable[..., Awaitable[GreylistResult]],
         due: Callable[[Hashable], bool],
     ) -> Decision:
-        attributes = request.attributes
-        named = attributes.get("recipient", "")
-        if not named or attributes.get("protocol_state") not in STAGES:
+        named = request.get("recipient")
+        if not named or request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
-        if self._settings.null_sender_ok and not attributes.get("sender"):
+        if self._settings.null_sender_ok and not request.get("sender"):
             return Decision(self._accepting(request, 0), Reason.NULL_SENDER_ACCEPTED, self.name)
         recipient = self._recipient(named)
         if recipient.exempt:
             return Decision(self._accepting(request, 0), Reason.RECIPIENT_EXEMPT, self.name)
-        attempt, detail = self._attempt(attributes, recipient, earlier)
+        attempt, detail = self._attempt(request, recipient, earlier)
         if not attempt.domain and not attempt.forced:
             return Decision(self._accepting(request, 0), Reason.NOT_GREYLISTED, self.name)
         if not attempt.forced and due(attempt.domain):
@@ -112,10 +111,10 @@ class GreylistingPolicy(CachingPolicy):
         return Recipient(address, domain_of(text), is_exempt)
 
     def _attempt(
-        self, attributes: Mapping[str, str], recipient: Recipient, earlier: Sequence[Decision]
+        self, request: PolicyRequest, recipient: Recipient, earlier: Sequence[Decision]
     ) -> tuple[GreylistAttempt, str]:
         """Return the delivery attempt, and for the log the client's name and the policy that requests greylisting."""
-        client, spf_domain, named_by, requester = self._network_of(attributes.get("client_address", "")), "", "", None
+        client, spf_domain, named_by, requester = self._network_of(request.get("client_address")), "", "", None
         for decision in earlier:
             if requester is None and decision.greylist:
                 requester = decision
@@ -127,10 +126,10 @@ class GreylistingPolicy(CachingPolicy):
             detail = f"{detail}; asked for by {requester.policy} ({why})"
         attempt = GreylistAttempt(
             client,
-            mail_address(attributes.get("sender", "")),
+            mail_address(request.get("sender")),
             recipient.address,
             recipient.domain,
-            attributes.get("instance", ""),
+            request.get("instance"),
             requester is not None,
             spf_domain,
         )

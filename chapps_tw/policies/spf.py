@@ -87,7 +87,7 @@ class SPFEnforcementPolicy(CachingPolicy):
         return self._judge(request, keep=False)
 
     async def _judge(self, request: PolicyRequest, keep: bool) -> Decision:
-        get = request.attributes.get
+        get = request.get
         recipient, stage = get("recipient", ""), get("protocol_state", "")
         if not recipient or stage not in STAGES:
             return Decision(_PASS_ON, Reason.STAGE_NOT_JUDGED, self.name)

@@ -137,11 +137,11 @@ class PolicyProtocol(Protocol):
     def _process_next(self) -> None:
         """Process the next request if it is complete. Further ones are processed in later turns."""
         self._scheduled = None
-        end = self._buffer.find(_END, 0, MAX_REQUEST_BYTES + 2)
+        buffer = self._buffer
+        end = buffer.find(_END, 0, MAX_REQUEST_BYTES + 2)
         if end >= 0:
-            payload = self._buffer[:end]
-            self._buffer = self._buffer[end + 2 :]
-            self._process(payload)
+            self._buffer = buffer[end + 2 :]
+            self._process(buffer[:end])
             if self._deciding is None and not self._closed and (self._buffer or self._input_closed):
                 self._scheduled = self.factory.later(0, self._continue)
         elif len(self._buffer) > MAX_REQUEST_BYTES:

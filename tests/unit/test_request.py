@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chapps_tw.mail.request import MAX_REQUEST_BYTES, PolicyRequest, RequestError, _layouts, parse_attributes
+from chapps_tw.mail.request import MAX_REQUEST_BYTES, PolicyRequest, RequestError, _layouts, parse, parse_attributes
 from tests.support.paths import RECORDED
 
 REQUESTS = sorted(RECORDED.glob("*.req"))
@@ -111,3 +112,26 @@ def test_one_invalid_line_makes_a_request_invalid(file: Path) -> None:
         for wrong in (line.replace(b"=", b""), b" " + line, b"", b"=" + line):
             with pytest.raises(RequestError):
                 parse_attributes(b"\n".join([*lines[:place], wrong, *lines[place + 1 :]]))
+
+
+def test_a_request_of_a_known_layout_has_the_same_values_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chapps_tw.mail.request._layouts", {})
+    payload = b"request=smtpd_access_policy\nsender=a@b.example\nrecipient=\nsize=12"
+    parse(payload)
+    match = parse(payload)
+    assert type(match) is re.Match
+    known, other = PolicyRequest(match), PolicyRequest(dict(match.groupdict()))
+    for request in (known, other):
+        assert request.get("sender") == request.sender == "a@b.example"
+        assert (request.get("recipient", "-"), request.get("helo_name", "-")) == ("-", "-")
+        assert request.select(("size", "sender")) == ("12", "a@b.example")
+        assert request.select(("helo_name", "recipient", "size")) == ("", "", "12")
+    assert known == other
+    assert hash(known) == hash(other)
+    assert repr(known) == repr(other)
+    assert known.attributes == other.attributes == parse_attributes(payload)
+
+
+def test_attribute_names_that_are_no_identifiers_are_read() -> None:
+    for _ in range(2):
+        assert PolicyRequest(parse(b"1st=a\n2nd=b")).attributes == {"1st": "a", "2nd": "b"}
