@@ -29,9 +29,10 @@ lint: $(TEST)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
-# More at a time than a small machine has cores: most of them wait for servers.
+# More at a time than a small machine has cores: most of them wait for servers. In the order of the files, so that the
+# unit tests are last: they are short, and keep all workers busy until the end.
 test: lint
-	$(BIN)/python -m pytest -n 4 --dist loadscope $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What needs no database server, no Postfix and no browser.
 test-fast: $(TEST)
