@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -34,6 +35,15 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 guard.begin()
+
+# Everything that the collection of tests imports and creates is permanent: see the hook below.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what exists from garbage collection, and begin it."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
