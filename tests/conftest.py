@@ -36,14 +36,16 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 guard.begin()
 
-# Everything that the collection of tests imports and creates is permanent: see the hook below.
-gc.disable()
 
-
-def pytest_collection_finish() -> None:
-    """Exclude what exists from garbage collection, and begin it."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without garbage collection: all that they import is permanent."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
