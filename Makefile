@@ -8,6 +8,9 @@ BIN := .venv/bin
 RUN := .venv/.made-run
 TEST := .venv/.made-test
 
+# pytest and the programs that it starts keep the modules that they compile, whatever the environment says.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup run test test-fast lint bench conf clean
 
 setup: $(TEST)
@@ -29,9 +32,10 @@ lint: $(TEST)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
-# More at a time than a small machine has cores: most of them wait for servers.
+# More at a time than a small machine has cores: most of them wait for servers. In the order of the files, so that the
+# unit tests are last: they are short, and keep all workers busy until the end.
 test: lint
-	$(BIN)/python -m pytest -n 4 --dist loadscope $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What needs no database server, no Postfix and no browser.
 test-fast: $(TEST)

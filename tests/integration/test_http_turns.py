@@ -144,8 +144,10 @@ class TurnTests(TestCase):
             await self.node.ask("GET", path)
         for method, path, body in REQUESTS:
             longest, status = await self.longest(method, path, body)
-            # Other processes can only make it slower: repeatable requests are repeated a few times.
+            # Other processes can only make it slower: repeatable requests that took too long are repeated a few times.
             for number in range(0 if method == "DELETE" and status < 400 else 4):
+                if longest <= STRETCH:
+                    break
                 again = {**body, "name": f"x{number}"} if status == 201 else body
                 longest = min(longest, (await self.longest(method, path, again))[0])
             if longest > STRETCH:

@@ -18,7 +18,6 @@ from twisted.internet.threads import deferToThread
 
 from chapps_tw.config.settings import PolicyConfigAdapter, Settings
 from chapps_tw.database.engine import make_engine
-from chapps_tw.database.schema import upgrade
 from chapps_tw.database.threads import Threads
 from chapps_tw.database.writable_book import WritableSqlBook
 from chapps_tw.interfaces.state import StateUnavailable
@@ -32,6 +31,7 @@ from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import TokenStore
 from chapps_tw.state.invalidation import BookCache
 from chapps_tw.state.sqlite.store import SqliteState
+from tests.support.empty_book import copy_empty_book
 from tests.support.servers.common import HANGS
 
 PASSCODE = "open sesame"
@@ -141,9 +141,9 @@ class Node:
         self.token = Path(self.directory.name, "api-token").read_text().strip()
         self.state = state or SqliteState(":memory:", time.time, reactor)
         self._threads = Threads(reactor, 4)
+        copy_empty_book(Path(self.directory.name, "book.sqlite3"))
         adapter = replace(PolicyConfigAdapter(), db_name="book")
         self.engine = engine = make_engine(adapter, "", self.directory.name, self.settings.chapps.fold_case)
-        upgrade(engine)
         slices = Slices(reactor)
         cache = BookCache(self.state, lambda: None)
         self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each)

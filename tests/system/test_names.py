@@ -175,7 +175,7 @@ class StartTests(unittest.TestCase):
     """A service that is started on an SQLite file from before names had one form."""
 
     def setUp(self) -> None:
-        self.service = Service(PATIENT)
+        self.service = Service(PATIENT, first_start=True)
         self.addCleanup(self.service.remove)
         engine = engine_for(PolicyConfigAdapter(db_name=str(self.service.directory / "chapps.sqlite3")))
         self.addCleanup(engine.dispose)

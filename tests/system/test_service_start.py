@@ -51,7 +51,7 @@ class StartTests(unittest.TestCase):
             self.assertIn(service.stop(), CLEAN)
 
     def test_it_tells_systemd_when_it_is_ready_and_when_it_stops(self) -> None:
-        service = Service()
+        service = Service(first_start=True)
         self.addCleanup(service.remove)
         path = service.directory / "notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:

@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from chapps_tw.application.admin import set_up
 from chapps_tw.config.load import load
+from tests.support.empty_book import copy_empty_book
 from tests.support.paths import ROOT
 from tests.support.policy_client import PolicyClient
 from tests.support.servers.common import HANGS, Process, free_port, listening, wait_until
@@ -47,10 +48,15 @@ class Service:
 
     :param options: of chapps.ini, by section and name; they override the defaults here.
     :param directory: with the files of an earlier service; ``None`` for a new one.
+    :param first_start: whether it finds no database, and creates one; otherwise a new one has an empty database.
     """
 
-    def __init__(self, options: Options | None = None, directory: Path | None = None) -> None:
+    def __init__(
+        self, options: Options | None = None, directory: Path | None = None, *, first_start: bool = False
+    ) -> None:
         self.directory = directory or Path(tempfile.mkdtemp(prefix="chapps-"))
+        if directory is None and not first_start:
+            copy_empty_book(self.directory / "chapps.sqlite3")
         self.config = self.directory / "chapps.ini"
         self.ports = {name: free_port() for name in (*_LISTENERS, "api")}
         self._options = _merged(self._own_options(), options or {})
@@ -283,7 +289,7 @@ def shared_service() -> Service:
 
     Tests use unique names in its book and in requests: see :func:`new_name`.
     """
-    service = Service(PATIENT)
+    service = Service(PATIENT, first_start=True)
     atexit.register(service.remove)
     return service.start().wait_ready()
 
