@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -50,6 +50,11 @@ class Dns(Protocol):
         """Describe what each queried server did so far for a lookup in flight; ``""`` if none was queried."""
 
 
+class _Expiring(NamedTuple):
+    result: SpfResult
+    expires: float
+
+
 class SpfChecker:
     """Checks the HELO identity, then MAIL FROM.
 
@@ -79,6 +84,8 @@ class SpfChecker:
         self._timeout = timeout
         self._rules = rules
         self._results: Cache[SpfResult] = Cache(MAX_RESULTS, MAX_RESULT_BYTES)
+        # By identity, and by the part of it that all senders of a domain share.
+        self._by_identity: Cache[_Expiring] = Cache(MAX_RESULTS, MAX_RESULT_BYTES)
         self._pending: dict[tuple[str, str, str], list[Deferred[SpfResult]]] = {}
         self._tasks: set[Deferred[None]] = set()
         self._closed = False
@@ -97,7 +104,7 @@ class SpfChecker:
         """
         self.looks += 1
         key = (client, helo, sender)
-        result = self._results.get(key, self._reactor.seconds())
+        result = self._results.get(key, self._reactor.seconds()) or self._combined(*key)
         if result is not None:
             return succeed(result)
         if key not in self._pending and (self._closed or len(self._pending) >= MAX_CHECKS):
@@ -124,7 +131,6 @@ class SpfChecker:
         result = SpfResult("temperror", problem="the check was cancelled")
         try:
             result = await self._check_both(*key)
-            self._store(key, result)
         except CancelledError:
             pass
         except Exception:
@@ -133,10 +139,33 @@ class SpfChecker:
             for waiter in self._pending.pop(key):
                 waiter.callback(result)
 
-    def _store(self, key: tuple[str, str, str], result: SpfResult) -> None:
+    def _combined(self, client: str, helo: str, sender: str) -> SpfResult | None:
+        """Return the result of a message whose identities are in the cache, and cache it; ``None`` if one is not."""
+        by_helo = identity_of(client, helo, "")
+        found = self._cached(by_helo) if by_helo is not None else None
+        if found is None:
+            return None
+        result, expires = found
+        by_sender = identity_of(client, helo, sender)
+        if result.result != "fail" and sender and by_sender is not None:
+            found = self._cached(by_sender)
+            if found is None:
+                return None
+            result, expires = found.result, min(expires, found.expires)
+        self._results.set((client, helo, sender), result, expires)
+        return result
+
+    def _cached(self, identity: Identity) -> _Expiring | None:
+        now = self._reactor.seconds()
+        return self._by_identity.get(_domain_key(identity), now) or self._by_identity.get(identity, now)
+
+    def _cache(self, identity: Identity, result: SpfResult, is_for_domain: bool) -> SpfResult:
         # A client that retries after a temperror must cause new lookups.
-        ttl = FAILURE_TTL if result.result == "temperror" else RESULT_TTL
-        self._results.set(key, result, self._reactor.seconds() + ttl)
+        failed = result.result == "temperror"
+        expires = self._reactor.seconds() + (FAILURE_TTL if failed else RESULT_TTL)
+        key = _domain_key(identity) if is_for_domain and not failed else identity
+        self._by_identity.set(key, _Expiring(result, expires), expires)
+        return result
 
     async def _check_both(self, client: str, helo: str, sender: str) -> SpfResult:
         by_helo = identity_of(client, helo, "")
@@ -151,27 +180,42 @@ class SpfChecker:
         return await self.check_host(by_sender, deadline)
 
     async def check_host(self, identity: Identity, deadline: float) -> SpfResult:
-        """Evaluate check_host() of RFC 7208, section 4.
+        """Return the result of check_host() of RFC 7208, section 4, from the cache if possible.
 
         :param deadline: in the reactor's time.
         """
-        if not identity.domain:
-            return SpfResult("none", identity.name)
-        question, name, domain = (identity.domain, "TXT"), identity.name, identity.domain
+        cached = self._cached(identity)
+        if cached is not None:
+            return cached.result
+        name, domain = identity.name, identity.domain
+        if not domain:
+            return self._cache(identity, SpfResult("none", name), True)
+        question = (domain, "TXT")
         answer = await self._ask(question, deadline)
         if isinstance(answer, DnsFailure):
             problem = problem_of(question, answer)
-            return SpfResult("temperror", name, domain, problem=problem, asked=answer.asked)
+            return self._cache(
+                identity, SpfResult("temperror", name, domain, problem=problem, asked=answer.asked), True
+            )
         if not any(is_spf(text_of(record)) for record in answer):
-            return SpfResult("none", name, domain)
+            return self._cache(identity, SpfResult("none", name, domain), True)
         evaluation = Evaluation(identity, self._rules, self._thread_time)
+        result = await self._evaluate(evaluation, question, answer, deadline)
+        if result is None:
+            result = SpfResult("temperror", name, domain, problem="the check timed out")
+        return self._cache(identity, result, evaluation.is_for_domain)
+
+    async def _evaluate(
+        self, evaluation: Evaluation, question: Question, answer: Answer | DnsFailure, deadline: float
+    ) -> SpfResult | None:
+        """Return the result of an evaluation; ``None`` if it does not end in time."""
         while True:
             left = max(0.0, deadline - self._reactor.seconds()) + _GRACE
             try:
                 step = self._queue.run(evaluation.cpu_time, evaluation.step, question, answer)
                 outcome = await Deferred.fromCoroutine(step).addTimeout(left, self._reactor)
             except TimeoutError:
-                return SpfResult("temperror", name, domain, problem="the check timed out")
+                return None
             if isinstance(outcome, SpfResult):
                 return outcome
             question, answer = outcome, await self._ask(outcome, deadline)
@@ -186,6 +230,11 @@ class SpfChecker:
             return failure
         except TimeoutError:
             return DnsFailure("DNS lookup timed out", self._dns.progress(*question))
+
+
+def _domain_key(identity: Identity) -> tuple[str, str, str]:
+    """Return what all identities share whose result depends on no local part and no HELO name."""
+    return identity.client, identity.name, identity.domain
 
 
 def identity_of(client: str, helo: str, sender: str) -> Identity | None:

@@ -90,6 +90,8 @@ class Evaluation:
 
     :param thread_time: returns the CPU time of the calling thread in seconds.
     :ivar cpu_time: of all steps so far, in seconds.
+    :ivar is_for_domain: whether the result so far holds for every local part and HELO name: no macro was expanded that
+        stands for them.
     """
 
     def __init__(self, identity: Identity, rules: Rules, thread_time: Callable[[], float]) -> None:
@@ -101,6 +103,7 @@ class Evaluation:
         self._answers: dict[Question, Answer | DnsFailure] = {}
         self._lookups = self._void_lookups = 0
         self.cpu_time = self._step_start = 0.0
+        self.is_for_domain = True
         self._steps = self._evaluate()
 
     def step(self, question: Question | None = None, answer: Answer | DnsFailure = ()) -> SpfResult | Question:
@@ -257,7 +260,9 @@ class Evaluation:
     def _macro_values(self, text: str, domain: str) -> Lookups[Mapping[str, str]]:
         """Return the values of the macros (section 7.2). ``p`` is looked up only if the text has it."""
         _, _, local, sender_domain, helo = self._identity
-        plain = str(self._client)
+        lower, plain = text.lower(), str(self._client)
+        if "%{s" in lower or "%{l" in lower or "%{h" in lower:
+            self.is_for_domain = False
         dotted = plain if self._client.version == 4 else ".".join(f"{int(self._client):032X}")
         return {
             "s": f"{local}@{sender_domain}",
@@ -265,7 +270,7 @@ class Evaluation:
             "o": sender_domain,
             "d": domain,
             "i": dotted,
-            "p": (yield from self._validated_name(domain)) if "%{p" in text.lower() else "",
+            "p": (yield from self._validated_name(domain)) if "%{p" in lower else "",
             "v": "in-addr" if self._client.version == 4 else "ip6",
             "h": helo,
             "c": plain,
