@@ -25,10 +25,15 @@ from chapps_tw.spf.evaluation import Evaluation, Identity, Question, Rules, prob
 # Checks in flight. Each has one DNS lookup open, so this bounds sockets as well.
 MAX_CHECKS = 400
 
-# Postfix asks about a message once for each recipient, and at more than one stage.
 RESULT_TTL = 60.0
-MAX_RESULTS = 4096
-MAX_RESULT_BYTES = 8 << 20
+
+# Results of messages: Postfix asks about one for each recipient, and at more than one stage.
+MAX_RESULTS = 1024
+MAX_RESULT_BYTES = 2 << 20
+
+# Results of identities: of two in each message, and as many as a busy server meets in a minute.
+MAX_IDENTITIES = 16384
+MAX_IDENTITY_BYTES = 16 << 20
 
 # Seconds after the deadline for a running step to end.
 _GRACE = 0.5
@@ -85,7 +90,7 @@ class SpfChecker:
         self._rules = rules
         self._results: Cache[SpfResult] = Cache(MAX_RESULTS, MAX_RESULT_BYTES)
         # By identity, and by the part of it that all senders of a domain share.
-        self._by_identity: Cache[_Expiring] = Cache(MAX_RESULTS, MAX_RESULT_BYTES)
+        self._by_identity: Cache[_Expiring] = Cache(MAX_IDENTITIES, MAX_IDENTITY_BYTES)
         self._pending: dict[tuple[str, str, str], list[Deferred[SpfResult]]] = {}
         self._tasks: set[Deferred[None]] = set()
         self._closed = False
