@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bench.beside import beside
 from bench.mail import CHECKED, GREYLISTED, inbound_mail, outbound_mail
-from bench.targets import STORES, Measured, Target, installed_stores, start_bare, take_load_cpu
+from bench.targets import OVER_QUOTA, STORES, Measured, Target, installed_stores, start_bare, take_load_cpu
 
 USERS = range(100)
 WARM_UP = 3000
@@ -41,6 +41,12 @@ class Pipeline(NamedTuple):
 
 PIPELINES = {
     "outbound": Pipeline("sender authorization, then quota", "outbound", lambda: outbound_mail(USERS), ACCEPTED),
+    "refused": Pipeline(
+        "a user who is over the quota and goes on",
+        "outbound",
+        lambda: outbound_mail([OVER_QUOTA]),
+        (ACCEPTED, b"action=REJECT Rejected - outbound quota"),
+    ),
     "greylisting": Pipeline(
         "greylisting",
         "greylisting",

@@ -22,6 +22,9 @@ from tests.support.servers.service import Book, Options, Service
 
 QUOTA = 1_000_000_000
 
+# A user who is over the quota after the first message.
+OVER_QUOTA = 10_000
+
 _CPUS = sorted(os.sched_getaffinity(0))
 
 
@@ -126,6 +129,7 @@ def start_service(
     with Book(service.database) as book:
         for user in users:
             book.user(user_name(user), QUOTA, [user_domain(user)])
+        book.user(user_name(OVER_QUOTA), 1, [user_domain(OVER_QUOTA)])
         book.domain(GREYLISTED, greylist=True)
         book.domain(CHECKED, check_spf=True)
     return service

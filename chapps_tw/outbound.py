@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from chapps_tw.config.settings import ConfigError, Settings
+from chapps_tw.interfaces.state import Assumption
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.mail.request import Payload, PolicyRequest
 
@@ -28,8 +29,9 @@ class OutboundPPR(PolicyRequest):
     :param cfg: the settings; ``None`` uses the defaults.
     """
 
-    __slots__ = ("_config", "_user")
+    __slots__ = ("_assumptions", "_config", "_user")
 
+    _assumptions: tuple[Assumption, ...]
     _config: Settings
     _user: str
     _memoized_routines: ClassVar[dict[tuple[str, ...], Callable[[OutboundPPR], str]]] = {}
@@ -38,6 +40,7 @@ class OutboundPPR(PolicyRequest):
         super().__init__(payload)
         _set_config(self, cfg or _DEFAULTS)
         _set_user(self, "")
+        _set_assumptions(self, ())
 
     @classmethod
     def clear_memoized_routines(cls) -> None:
@@ -69,6 +72,19 @@ class OutboundPPR(PolicyRequest):
         """The cached user, ``""`` if :attr:`user` has not found one yet. Never raises."""
         return self._user
 
+    @property
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """Values from memory on which decisions about this request are based, and which are not confirmed yet."""
+        return self._assumptions
+
+    def assume(self, assumption: Assumption) -> None:
+        """Add an assumption. Whoever sends the answer must have it confirmed by the state."""
+        _set_assumptions(self, (*self._assumptions, assumption))
+
+    def clear_assumptions(self) -> None:
+        """Forget the assumptions: they are confirmed, or the policies decide again."""
+        _set_assumptions(self, ())
+
     def _search_function(self) -> Callable[[OutboundPPR], str]:
         """Return the function that finds the user and raises ``ValueError`` if there is none. May be overridden."""
         path = search_path(self._config)
@@ -80,6 +96,7 @@ class OutboundPPR(PolicyRequest):
 
 # Faster than object.__setattr__, which looks these up by name.
 _set_config: Callable[[OutboundPPR, Settings], None] = OutboundPPR.__dict__["_config"].__set__
+_set_assumptions: Callable[[OutboundPPR, tuple[Assumption, ...]], None] = OutboundPPR.__dict__["_assumptions"].__set__
 _set_user: Callable[[OutboundPPR, str], None] = OutboundPPR.__dict__["_user"].__set__
 
 

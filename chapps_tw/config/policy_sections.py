@@ -137,6 +137,12 @@ class OutboundQuotaPolicy(_ListeningSection):
         message(*_QUOTA_FIGURES),
     )
     counting_recipients: bool = option("True", "Count each recipient, not each message.", boolean)
+    reservation_ttl: float = option(
+        "600",
+        "Seconds after which recipients of a message that was given up after RCPT no longer count; 0 is never. Applies "
+        "to listeners that Postfix also asks at DATA or END-OF-MESSAGE.",
+        seconds(0, 86400),
+    )
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,9 @@ class SenderDomainAuthPolicy(_ListeningSection):
     mode: str = option("enforce", *MODE)
     on_failure: str = option("defer", *ON_FAILURE)
     cache_ttl: float = option("86400", "Seconds that a verdict is cached.", _TTL)
+    own_address: bool = option(
+        "False", "A user may send as the address that is the login, also if it is not in the database.", boolean
+    )
     subaddress_separators: str = option(
         "+",
         "Characters that start an address extension: with +, who may send as a@c may send as a+b@c. Empty is none.",

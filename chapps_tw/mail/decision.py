@@ -49,6 +49,10 @@ class Reason(ReasonCode):
         "authorized_email",
         "The sender's address, with or without its extension, is linked to the user.",
     )
+    OWN_ADDRESS = (
+        "own_address",
+        "The sender's address, with or without its extension, is the user's login, and own_address is on.",
+    )
     SENDER_NOT_AUTHORIZED = (
         "sender_not_authorized",
         "Neither the domain nor the address of the sender is linked to the user, or there is no such user.",

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.interfaces.state import Assumption, Outdated, StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 
@@ -53,6 +53,8 @@ class Answer(NamedTuple):
 
 Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 
+Confirm = Callable[[Sequence[Assumption]], Awaitable[bool]]
+
 
 class Pipeline:
     """The policies of one listener.
@@ -62,6 +64,7 @@ class Pipeline:
     :param failed: called with the policy's name and every unexpected exception.
     :param timeout: the exception that a policy raises on timeout.
     :param settle: runs on accepting answers other than DUNNO, and returns the final answer.
+    :param confirm: returns whether the assumptions of a request are right: that of the live state.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Pipeline:
         failed: Callable[[str, Exception], None],
         timeout: type[Exception],
         settle: Settle,
+        confirm: Confirm,
     ) -> None:
         self.listener = listener
         self._slots = tuple(slots)
@@ -81,6 +85,7 @@ class Pipeline:
         self._failed = failed
         self._timeout = timeout
         self._settle = settle
+        self._confirm = confirm
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -97,30 +102,49 @@ class Pipeline:
 
         The answer is the first decision that stops the mail; otherwise the last one other than DUNNO.
         """
+        while (answer := await self._decide(request)) is None:
+            request.clear_assumptions()
+        return answer
+
+    async def _decide(self, request: OutboundPPR) -> Answer | None:
+        """Return the answer; ``None`` if a decision was based on an assumption that is wrong."""
         decisions: list[Decision] = []
         answer = answering = None
+        stopping = False
         for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
                 decision = await slot.policy.decide(request, decisions)
                 # Here, since a policy of another package that returns no Decision has failed.
                 stopping = decision.stops
+            except Outdated:
+                return None
             except Exception as error:
                 decision = self._failure(slot, error)
                 stopping = decision.stops
             if slot.shadow:
                 decision, stopping = _shadowed(decision), False
             decisions.append(decision)
-            if stopping:
-                return Answer(decision, decisions)
-            if answer is None or decision.action != PASS or answer.action == PASS:
+            if stopping or answer is None or decision.action != PASS or answer.action == PASS:
                 answer, answering = decision, slot
+            if stopping:
+                break
         if answer is None or answering is None:
             return Answer(decisions[-1], decisions)
-        if answer.action != PASS:
-            try:
+        if request.assumptions or (answer.action != PASS and not stopping):
+            return await self._complete(request, answering, answer, stopping, decisions)
+        return Answer(answer, decisions)
+
+    async def _complete(
+        self, request: OutboundPPR, answering: PolicySlot, answer: Decision, stopping: bool, decisions: list[Decision]
+    ) -> Answer | None:
+        """Confirm the assumptions and settle the answer; return ``None`` if an assumption is wrong."""
+        try:
+            if request.assumptions and not await self._confirm(request.assumptions):
+                return None
+            if answer.action != PASS and not stopping:
                 answer = await self._settle(request, answer)
-            except Exception as error:
-                answer = self._failure(answering, error)
+        except Exception as error:
+            answer = self._failure(answering, error)
         return Answer(answer, decisions)
 
     async def explain(self, request: OutboundPPR) -> Answer:

@@ -25,7 +25,7 @@ MAY: dict[str, frozenset[str]] = {
         "config": "mail security",
         "interfaces": "mail",
         "observe": "mail security",
-        "outbound": "config mail",
+        "outbound": "config interfaces mail",
         "policies": "config interfaces mail outbound",
         "dns": "mail observe",
         "spf": "dns mail",

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import StateUnavailable
+from chapps_tw.interfaces.state import Assumption, Outdated, StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
@@ -35,11 +35,62 @@ class Says:
     explain = decide
 
 
+class Assumes(Says):
+    """A policy that assumes something, as long as it is in memory."""
+
+    def __init__(self, name: str, say: str, memory: list[Assumption]) -> None:
+        super().__init__(name, say)
+        self.memory = memory
+        self.asked = 0
+
+    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+        self.asked += 1
+        for assumption in self.memory:
+            request.assume(assumption)
+        return await super().decide(request, earlier)
+
+
+class Counts(Says):
+    """A policy that confirms the assumptions of the others, or finds one wrong."""
+
+    def __init__(self, name: str, say: str, memory: list[Assumption], wrong: bool = False) -> None:
+        super().__init__(name, say)
+        self.memory = memory
+        self.wrong = wrong
+        self.seen: list[tuple[Assumption, ...]] = []
+
+    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+        self.seen.append(request.assumptions)
+        if self.wrong and request.assumptions:
+            self.memory.clear()
+            raise Outdated
+        request.clear_assumptions()
+        return await super().decide(request, earlier)
+
+
+FIRST = Assumption("sda", "user", "a.example", b"key", b"1 1000")
+
+
 class PipelineTests(SynchronousTestCase):
+    wrong: list[Assumption]
+    unavailable: bool
+
+    def setUp(self) -> None:
+        self.wrong, self.unavailable = [], False
+        self.confirmed: list[Assumption] = []
+
     async def settle(self, request: OutboundPPR, decision: Decision) -> Decision:
         """What runs on accepting answers."""
         self.settled.append(decision.action)
         return decision
+
+    async def confirm(self, assumptions: Sequence[Assumption]) -> bool:
+        """Find those assumptions wrong that are in ``wrong``, once."""
+        self.confirmed += assumptions
+        wrong, self.wrong = self.wrong, []
+        if self.unavailable:
+            raise StateUnavailable("The store does not answer.")
+        return not set(wrong) & set(assumptions)
 
     def ask(
         self, *slots: PolicySlot | Says, exempted: Callable[[OutboundPPR], Decision | None] = lambda _: None
@@ -53,9 +104,10 @@ class PipelineTests(SynchronousTestCase):
             lambda name, error: self.failures.append((name, error)),
             CancelledError,
             self.settle,
+            self.confirm,
         )
         self.pipeline = pipeline
-        return self.successResultOf(Deferred.fromCoroutine(pipeline.decide(REQUEST)))
+        return self.successResultOf(Deferred.fromCoroutine(pipeline.decide(OutboundPPR(REQUEST.attributes))))
 
     def test_the_first_stopping_decision_is_the_answer_and_ends_the_pipeline(self) -> None:
         never = Says("C", "REJECT c")
@@ -171,3 +223,37 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual(self.pipeline.unreadable("why").action, DEFER)
         self.ask(PolicySlot(Says("A", "DUNNO"), accept_on_failure=True))
         self.assertEqual(self.pipeline.unreadable("why").action, "DUNNO")
+
+    def test_an_assumption_that_a_policy_has_confirmed_is_not_confirmed_again(self) -> None:
+        memory = [FIRST]
+        assumes, counts = Assumes("A", "DUNNO", memory), Counts("B", "DUNNO", memory)
+        answer = self.ask(assumes, counts)
+        self.assertEqual((answer.decision.policy, assumes.asked, counts.seen), ("B", 1, [(FIRST,)]))
+        self.assertEqual(self.confirmed, [])
+
+    def test_all_policies_decide_again_when_an_assumption_is_wrong(self) -> None:
+        memory = [FIRST]
+        assumes, counts = Assumes("A", "DUNNO", memory), Counts("B", "DUNNO", memory, wrong=True)
+        answer = self.ask(assumes, counts)
+        self.assertEqual([decision.policy for decision in answer.decisions], ["A", "B"])
+        self.assertEqual((assumes.asked, counts.seen), (2, [(FIRST,), ()]))
+
+    def test_an_assumption_is_confirmed_before_any_answer(self) -> None:
+        for say in ("DUNNO", "PREPEND X: 1", "REJECT no"):
+            with self.subTest(say):
+                self.setUp()
+                answer = self.ask(Assumes("A", "DUNNO", [FIRST]), Says("B", say))
+                self.assertEqual((answer.decision.action, self.confirmed), (say, [FIRST]))
+
+    def test_all_policies_decide_again_when_the_state_finds_an_assumption_wrong(self) -> None:
+        self.wrong = [FIRST]
+        assumes, then = Assumes("A", "DUNNO", [FIRST]), Says("B", "PREPEND X: 1")
+        answer = self.ask(assumes, then)
+        self.assertEqual((answer.decision.action, assumes.asked), ("PREPEND X: 1", 2))
+        self.assertEqual((self.confirmed, self.settled), ([FIRST, FIRST], ["PREPEND X: 1"]))
+
+    def test_the_mail_is_deferred_or_accepted_when_an_assumption_cannot_be_confirmed(self) -> None:
+        self.unavailable = True
+        for accept, action in ((False, DEFER), (True, "DUNNO")):
+            answer = self.ask(PolicySlot(Assumes("A", "DUNNO", [FIRST]), accept_on_failure=accept))
+            self.assertEqual((answer.decision.action, answer.decision.reason), (action, Reason.STATE_UNAVAILABLE))

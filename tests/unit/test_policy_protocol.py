@@ -20,6 +20,7 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
 from chapps_tw.postfix.protocol import PolicyFactory, PolicyProtocol
 from tests.support.examples import examples
+from tests.support.pipelines import confirmed
 
 TURN = 1e-6
 
@@ -60,7 +61,7 @@ class ProtocolTests(SynchronousTestCase):
         self.echo = Echo()
         self.reported: list[tuple[str, float]] = []
         self.pipeline = Pipeline(
-            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged
+            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged, confirmed
         )
         self.factory = PolicyFactory(
             self.pipeline, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later, lambda _: None

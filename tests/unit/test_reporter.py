@@ -15,6 +15,7 @@ from chapps_tw.observe.decision_record import Entry, Record, as_record
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pipeline import Answer, Pipeline
+from tests.support.pipelines import confirmed
 
 
 def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> Decision:
@@ -52,7 +53,7 @@ def reported(answer: Answer) -> tuple[list[list[Record]], str]:
     sinks: list[list[Entry]] = [[], []]
     metrics = Metrics("1", clock.seconds)
     reporter = Reporter(metrics, [sink.append for sink in sinks], clock, lambda: 17.25)
-    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged)
+    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, confirmed)
     reporter.answered(board, OutboundPPR({"sender": "a@example.org"}), answer, 0.0)
     return [[as_record(entry) for entry in sink] for sink in sinks], metrics.text().decode()
 

@@ -26,8 +26,11 @@ _UNAVAILABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS")
 
 _NO_ANSWER = "it does not answer"
 
-Run = tuple[Shape, bytes, bytes, bool]
-"""A script in flight: shape, encoded keys and arguments, the time to use, and whether it was sent again."""
+Decode = Callable[[Any], Any]
+
+Run = tuple[Shape, bytes, bytes, bool, Decode]
+"""A script in flight: shape, encoded keys and arguments, the time to use, whether it was sent again, and what makes the
+result from the reply."""
 
 Entry = tuple[Deferred[Any], float, Run | bytes]
 """A pending command: its Deferred, its deadline, and the script run or the encoded command."""
@@ -76,13 +79,14 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         data = command(*words)
         return self._send(Deferred(), data, deadline, data)
 
-    def run(self, deadline: float, shape: Shape, body: bytes, when: bytes) -> Deferred[Any]:
+    def run(self, deadline: float, shape: Shape, body: bytes, when: bytes, decode: Decode) -> Deferred[Any]:
         """Run a script. It does nothing if it would start too late to be answered by the deadline.
 
         :param body: keys and arguments, encoded.
         :param when: the last argument, instead of the time after which the script does nothing.
+        :param decode: returns the result for a reply.
         """
-        return self._send_script(Deferred(), deadline, (shape, body, when, False), shape.by_sha)
+        return self._send_script(Deferred(), deadline, (shape, body, when, False, decode), shape.by_sha)
 
     def resend(self, entry: Entry) -> None:
         """Send a command that another connection was lost with. All commands that we send are idempotent."""
@@ -130,7 +134,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                     self._failed(entry, str(reply))
                 elif not entry[0].called:
                     observe(deadline_now - entry[1])
-                    entry[0].callback(reply)
+                    _answer(entry, reply)
         except (hiredis.ProtocolError, IndexError):
             self.abandon("it does not speak the Redis protocol")
         if self._problem:
@@ -145,7 +149,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         if run and code == "NOSCRIPT":
             self._send_script(deferred, deadline, run, run[0].whole)
         elif run and code == "LATE" and not run[3] and deadline > self.factory.owner.reactor.seconds():
-            self._rerun(deferred, deadline, (*run[:3], True))
+            self._rerun(deferred, deadline, (*run[:3], True, run[4]))
         else:
             # The position in the script does not help an admin.
             message = text.partition(" script: ")[0][:200].rstrip(". ")
@@ -249,6 +253,21 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                 self.factory.owner.resend(entry)
             else:
                 entry[0].errback(RedisUnavailable(self.factory.owner.server.name, self._problem))
+
+
+def _answer(entry: Entry, reply: Any) -> None:
+    deferred, _, what = entry
+    try:
+        result = reply if isinstance(what, bytes) else what[4](reply)
+    except Exception:
+        deferred.errback()
+    else:
+        deferred.callback(result)
+
+
+def unchanged(reply: Any) -> Any:
+    """Return a reply as it is."""
+    return reply
 
 
 def no_observer(seconds: float) -> None:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config.settings import Redis
-from chapps_tw.state.redis.connection import Entry, RedisConnection, RedisUnavailable, no_observer
+from chapps_tw.state.redis.connection import Decode, Entry, RedisConnection, RedisUnavailable, no_observer, unchanged
 from chapps_tw.state.redis.failover import FailoverMonitor
 from chapps_tw.state.redis.script import PROBE, Shape, strings
 from chapps_tw.state.redis.server import Login, RedisServer, server_from
@@ -127,18 +127,22 @@ class RedisPool:
             return self._waiters.wait().addCallback(lambda connection: connection.call(deadline, *words))
         return self._ready[0].call(deadline, *words)
 
-    def run(self, shape: Shape, body: bytes, when: bytes = b"", aside: bool = False) -> Deferred[Any]:
+    def run(
+        self, shape: Shape, body: bytes, when: bytes = b"", aside: bool = False, decode: Decode = unchanged
+    ) -> Deferred[Any]:
         """Run a script and return its answer. One that times out has not run, and will not run later.
 
         :param body: keys and arguments, encoded.
         :param when: see ``clock.lua``; ``b""`` stands for the deadline.
         :param aside: use another connection than urgent commands do, if there is one.
+        :param decode: makes the result from the reply.
         :raises StateUnavailable: (the Deferred) likewise.
         """
         deadline = self.reactor.seconds() + self.timeout
         if not self._ready:
-            return self._waiters.wait().addCallback(lambda connection: connection.run(deadline, shape, body, when))
-        return self._ready[-1 if aside else 0].run(deadline, shape, body, when)
+            waiting = self._waiters.wait()
+            return waiting.addCallback(lambda connection: connection.run(deadline, shape, body, when, decode))
+        return self._ready[-1 if aside else 0].run(deadline, shape, body, when, decode)
 
     def ping(self) -> Deferred[None]:
         """Try every command that the scripts use.
