@@ -11,6 +11,10 @@ class StateUnavailable(Exception):
     """The state store is unavailable, or did not answer in time. The message is one sentence."""
 
 
+class Outdated(Exception):
+    """A decision was based on a value in memory that is outdated: the policies have to decide again."""
+
+
 class Outcome(IntEnum):
     """The outcome of an operation. The Lua scripts return these numbers."""
 
@@ -26,6 +30,7 @@ class Outcome(IntEnum):
     EARLY = 9
     PASSED = 10
     KNOWN_CLIENT = 11
+    OUTDATED = 12
 
 
 class Fill(NamedTuple):
@@ -82,7 +87,7 @@ class Spent(NamedTuple):
     """The result of a :class:`Spend`.
 
     Outcomes: ``ACCEPTED`` (counted), ``REPEATED`` (accepted, nothing new to count), ``EXCEEDED``,
-    ``TOO_SOON``, ``UNKNOWN_USER``, ``NO_QUOTA``, ``MISSING``.
+    ``TOO_SOON``, ``UNKNOWN_USER``, ``NO_QUOTA``, ``MISSING``, ``OUTDATED`` (an assumption is wrong).
 
     :ivar limit: the user's limit, 0 if there is none.
     :ivar used: transmissions in the window, including this one if it was accepted.
@@ -119,6 +124,19 @@ class Verdict(NamedTuple):
 
     allowed: bool | None
     token: str
+
+
+class Assumption(NamedTuple):
+    """That a cached verdict still allows a name: the memory of this process says so, the store may have a newer one.
+
+    :ivar key, token: the verdict's key and its token, encoded for the store.
+    """
+
+    space: str
+    owner: str
+    name: str
+    key: bytes
+    token: bytes
 
 
 class GreylistAttempt(NamedTuple):
@@ -181,7 +199,9 @@ class LiveState(Protocol):
     something are idempotent, so that a repeated request costs nothing.
     """
 
-    def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Awaitable[Spent]:
+    def spend(
+        self, spend: Spend, rules: Rules, fill: Fill | None = None, assumptions: Sequence[Assumption] = ()
+    ) -> Awaitable[Spent]:
         """Count a message, or another recipient of it, if the user's limit allows: all or nothing.
 
         * A recipient adds 1 to the cost of its message, once. For a whole message, ``cost`` replaces its previous
@@ -189,6 +209,8 @@ class LiveState(Protocol):
         * A message fits if it was counted before or ``used < limit``, and its cost is within limit and margin.
         * A message that is refused as a whole costs nothing: its previous cost is given back.
         * A message counts for ``rules.interval`` seconds from the first time it was counted.
+
+        :param assumptions: if one is wrong, nothing is counted, and it is removed from the memory.
         """
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Awaitable[Spent]:
@@ -208,6 +230,16 @@ class LiveState(Protocol):
 
         :param space: the kind of verdict: ``sda`` or ``spf``.
         """
+
+    def assume_allowed(self, space: str, owner: str, name: str) -> Assumption | None:
+        """Return the assumption that a name is allowed; ``None`` if the memory of this process has no such verdict.
+
+        A decision that is based on it needs :meth:`spend` or :meth:`confirm`. A store whose :meth:`verdicts` takes no
+        round trip assumes nothing.
+        """
+
+    def confirm(self, assumptions: Sequence[Assumption]) -> Awaitable[bool]:
+        """Return whether all assumptions are right. Wrong ones are removed from the memory."""
 
     def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float

@@ -10,7 +10,7 @@ from typing import Any
 from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook, QuotaGrant
-from chapps_tw.interfaces.state import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, Rules, Spend, Spent
+from chapps_tw.interfaces.state import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, Outdated, Rules, Spend, Spent
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import UNKNOWN_TTL
@@ -48,12 +48,19 @@ class OutboundQuotaPolicy(CachingPolicy):
         """Count a request against its user's quota.
 
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
+        :raises Outdated: if an assumption of the request is wrong.
         """
-        return self._judge(request, self._state.spend, self._due)
+        return self._judge(request, self._spend_now, self._due)
 
     def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
-        return self._judge(request, self._state.peek_spend, never)
+        return self._judge(request, self._peek_spend, never)
+
+    def _spend_now(self, request: OutboundPPR, spend: Spend, fill: Fill | None = None) -> Awaitable[Spent]:
+        return self._state.spend(spend, self._rules, fill, request.assumptions)
+
+    def _peek_spend(self, request: OutboundPPR, spend: Spend, fill: Fill | None = None) -> Awaitable[Spent]:
+        return self._state.peek_spend(spend, self._rules, fill)
 
     async def _judge(
         self, request: OutboundPPR, ask: Callable[..., Awaitable[Spent]], due: Callable[[Hashable], bool]
@@ -70,10 +77,14 @@ class OutboundQuotaPolicy(CachingPolicy):
             await self._compare(user)
         self.looks += 1
         source = CACHE
-        spent = await ask(spend, self._rules)
+        spent = await ask(request, spend)
         if spent.outcome is Outcome.MISSING:
             source = DATABASE
-            spent = await ask(spend, self._rules, await self._look_up(user, spent.token))
+            spent = await ask(request, spend, await self._look_up(user, spent.token))
+        if spent.outcome is Outcome.OUTDATED:
+            raise Outdated
+        if request.assumptions:
+            request.clear_assumptions()
         return self._decision(spent, spend, request, source)
 
     def _nobody(self, request: OutboundPPR) -> Decision:

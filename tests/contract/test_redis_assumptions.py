@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.interfaces.state import Assumption, Charge, Fill, Message, Outcome, Spent
+from chapps_tw.interfaces.state import Assumption, Fill, Outcome, Spend, Spent
 from chapps_tw.state.redis.store import RedisState
-from chapps_tw.state.redis.verdict_memory import SECONDS, VerdictMemory
-from tests.support.redis_case import RedisStateTestCase
+from chapps_tw.state.redis.verdicts import SECONDS, Memory
+from tests.support.redis_case import RULES, RedisStateTestCase
 
 DOMAIN = "a.example"
 
@@ -32,11 +32,8 @@ class AssumptionTests(RedisStateTestCase):
         found = [self.state.assume_allowed("sda", "user", name) for name in names]
         return [each for each in found if each is not None]
 
-    async def spend(self, instance: str, *assumptions: Assumption, fill: Fill | None = None, limits: int = 1) -> Spent:
-        charges = [Charge(f"user{number or ''}", 1, 9, 3600.0) for number in range(limits)]
-        if fill is not None:
-            charges[0] = charges[0]._replace(limit=None)
-        return await self.state.spend(Message(instance), charges, fill, assumptions)
+    async def spend(self, instance: str, *assumptions: Assumption, fill: Fill | None = None) -> Spent:
+        return await self.state.spend(Spend("user", instance, "", 1), RULES, fill, assumptions)
 
     async def used(self) -> int:
         return (await self.state.usage(["user"], 3600.0))[0].used
@@ -46,15 +43,14 @@ class AssumptionTests(RedisStateTestCase):
         await self.allow(DOMAIN, "b.example", "c.example")
         three = self.assumed(DOMAIN, "b.example", "c.example")
         self.assertEqual(len(three), 3)
+        await self.spend("i", fill=Fill("", 9, 60))
         for number, assumptions in enumerate((three[:1], three[:2], three)):
-            for limits in (1, 2):
-                spent = await self.spend(f"i{number}.{limits}", *assumptions, limits=limits)
-                self.assertEqual((spent.outcome, len(spent.figures)), (Outcome.ACCEPTED, limits))
-        self.assertEqual(await self.used(), 6)
+            spent = await self.spend(f"i{number}", *assumptions)
+            self.assertEqual((spent.outcome, spent.used), (Outcome.ACCEPTED, number + 2))
 
     async def assert_outdated(self, assumptions: Sequence[Assumption]) -> None:
         spent = await self.spend("i", *assumptions)
-        self.assertEqual((spent.outcome, spent.figures, await self.used()), (Outcome.OUTDATED, (), 0))
+        self.assertEqual((spent.outcome, await self.used()), (Outcome.OUTDATED, 0))
         self.assertEqual(self.assumed(*[each.name for each in assumptions]), [])
 
     async def test_nothing_is_charged_if_another_process_has_dropped_a_verdict(self) -> None:
@@ -77,14 +73,21 @@ class AssumptionTests(RedisStateTestCase):
         self.advance(3)
         await self.assert_outdated([assumption])
 
+    async def test_nothing_is_charged_if_a_verdict_was_cached_before_the_clock_was_set_back(self) -> None:
+        await self.allow(DOMAIN, ttl=60)
+        [assumption] = self.assumed(DOMAIN)
+        # As after the clock of the server was set back.
+        self.server.command("PEXPIRE", self.keys()[0], "90000")
+        self.assertFalse(await self.state.confirm([assumption]))
+        await self.assert_outdated([assumption])
+
     async def test_a_limit_may_be_missing_as_well(self) -> None:
         await self.allow(DOMAIN)
         [assumption] = self.assumed(DOMAIN)
-        charge = Charge("user", 1, None, 3600.0)
-        spent = await self.state.spend(Message("i"), [charge], None, [assumption])
+        spent = await self.spend("i", assumption)
         self.assertEqual(spent.outcome, Outcome.MISSING)
         spent = await self.spend("i", assumption, fill=Fill(spent.token, 7, 60))
-        self.assertEqual((spent.outcome, spent.figures[0].limit), (Outcome.ACCEPTED, 7))
+        self.assertEqual((spent.outcome, spent.limit), (Outcome.ACCEPTED, 7))
 
     async def test_confirm(self) -> None:
         await self.allow(DOMAIN, "b.example")
@@ -102,10 +105,10 @@ class AssumptionTests(RedisStateTestCase):
         self.assertIsNone(self.state.assume_allowed("sda", "other", DOMAIN))
 
 
-class VerdictMemoryTests(SynchronousTestCase):
+class MemoryTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.memory = VerdictMemory(self.clock.seconds)
+        self.memory = Memory(self.clock.seconds)
 
     def test_a_verdict_is_forgotten_after_some_seconds(self) -> None:
         self.memory.add("sda", "user", DOMAIN, b"key", b"1 1000")

@@ -14,9 +14,10 @@ from itertools import count
 from os import urandom
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList
 
 from chapps_tw.interfaces.state import (
+    Assumption,
     Fill,
     GreylistAttempt,
     GreylistResult,
@@ -28,14 +29,10 @@ from chapps_tw.interfaces.state import (
     Usage,
     Verdict,
 )
+from chapps_tw.state.redis.names import as_bytes, key_name, microseconds, milliseconds, tag
 from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.script import Script, strings
-
-TOMBSTONE = 60.0
-"""Seconds that a deleted verdict cannot be cached again by a request that began before."""
-
-LONGEST = 512
-"""Maximum bytes of a name in a key; longer ones are replaced by a digest."""
+from chapps_tw.state.redis.verdicts import Verdicts, with_assumptions
 
 MOST = 2**53
 """Maximum of limits and costs: above it, numbers of Lua are not exact."""
@@ -54,7 +51,7 @@ class RedisState:
     def __init__(self, pool: RedisPool, prefix: str, now: Callable[[], float] | None = None) -> None:
         self._pool = pool
         self._now = now
-        self._prefix = _tag(prefix)
+        self._prefix = tag(prefix)
         self._oqp = self._prefix + b":oqp:{%b}"
         self._grl = self._prefix + b":grl:{grl}:"
         self._unique, self._number = b2a_hex(urandom(12)), count()
@@ -65,6 +62,9 @@ class RedisState:
     def _load(self) -> None:
         spend, check_greylist = Script("copy", "window", "spend"), Script("copy", "greylist")
         self._spend, self._spend_filled = spend.shape(3, 8), spend.shape(3, 11)
+        assuming = Script("assumptions", "copy", "window", "spend")
+        # The number of assumptions is one more argument.
+        self._assuming = lru_cache(16)(lambda filled, n: assuming.shape(3 + n, (11 if filled else 8) + n + 1))
         self._check, self._check_filled = check_greylist.shape(3, 8), check_greylist.shape(3, 11)
         self._check_domain, self._check_domain_filled = check_greylist.shape(5, 8), check_greylist.shape(5, 11)
         self._usage = Script("copy", "window", "usage").shape(3, 1)
@@ -73,36 +73,49 @@ class RedisState:
         self._tally = Script("tally").shape(1, 0)
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
-        verdicts = Script("verdicts")
-        self._verdicts = lru_cache(16)(lambda names: verdicts.shape(names, 0))
-        self._keep_verdicts, self._drop_verdicts = Script("keep_verdicts"), Script("drop_verdicts")
+        self._verdicts = Verdicts(self._run, self._prefix, self._new, self._pool.reactor.seconds)
 
     # --- quota ---
 
-    def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
+    def spend(
+        self, spend: Spend, rules: Rules, fill: Fill | None = None, assumptions: Sequence[Assumption] = ()
+    ) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if self._rules is None or self._rules[0] is not rules:
             self._rules = (rules, _rules(b"0", rules))
-        return self._ask_spend(spend, self._rules[1], fill)
+        return self._ask_spend(spend, self._rules[1], fill, assumptions)
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._ask_spend(spend, _rules(b"1", rules), fill)
 
-    def _ask_spend(self, spend: Spend, rules: bytes, fill: Fill | None) -> Deferred[Spent]:
+    def _ask_spend(
+        self, spend: Spend, rules: bytes, fill: Fill | None, assumptions: Sequence[Assumption] = ()
+    ) -> Deferred[Spent]:
         user, instance, recipient, cost = spend
-        message = _short(instance) if instance else self._new()
-        who = blake2b(_bytes(recipient), digest_size=8).hexdigest().encode() if recipient else b""
+        message = key_name(instance) if instance else self._new()
+        who = blake2b(as_bytes(recipient), digest_size=8).hexdigest().encode() if recipient else b""
         body = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
             self._user_keys(user), rules, len(message), message, len(who), who, strings(b"%d" % min(cost, MOST)),
         )  # fmt: skip
-        if fill is None:
-            return self._pool.run(self._spend, body, self._when()).addCallback(_spent)
-        return self._pool.run(self._spend_filled, body + _fill(fill), self._when()).addCallback(_spent)
+        if fill is not None:
+            body += _fill(fill)
+        if not assumptions:
+            shape = self._spend if fill is None else self._spend_filled
+            return self._pool.run(shape, body, self._when(), decode=_spent)
+
+        def decode(reply: list[Any]) -> Spent:
+            spent = _spent(reply)
+            if spent.outcome is Outcome.OUTDATED:
+                self._verdicts.memory.remove(assumptions)
+            return spent
+
+        shape = self._assuming(fill is not None, len(assumptions))
+        return self._pool.run(shape, with_assumptions(body, assumptions), self._when(), decode=decode)
 
     async def usage(self, users: Sequence[str], interval: float) -> list[Usage]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        window = strings(_microseconds(interval))
+        window = strings(microseconds(interval))
         return [
             Usage(limit, used, last / 1e6)
             for limit, used, last in await self._for_each(
@@ -112,15 +125,15 @@ class RedisState:
 
     async def reset_usage(self, user: str, interval: float) -> int:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        used: int = await self._aside(self._reset, self._user_keys(user) + strings(_microseconds(interval)))
+        used: int = await self._aside(self._reset, self._user_keys(user) + strings(microseconds(interval)))
         return used
 
     async def drop_limits(self, users: Iterable[str]) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        await self._drop([self._oqp % _tag(user) for user in users])
+        await self._drop([self._oqp % tag(user) for user in users])
 
     def _user_keys(self, user: str) -> bytes:
-        key = self._oqp % _tag(user)
+        key = self._oqp % tag(user)
         size = len(key)
         return b"$%d\r\n%b\r\n$%d\r\n%b:log\r\n$%d\r\n%b:msg\r\n" % (size, key, size + 4, key, size + 4, key)
 
@@ -128,34 +141,25 @@ class RedisState:
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        if not names:
-            return succeed([])
-        keys = self._verdict_keys(space, owner, names)
-        return self._run(self._verdicts(len(keys)), strings(*keys)).addCallback(_verdicts)
+        return self._verdicts.find(space, owner, names)
+
+    def assume_allowed(self, space: str, owner: str, name: str) -> Assumption | None:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        return self._verdicts.memory.find(space, owner, name)
+
+    def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        return self._verdicts.confirm(assumptions)
 
     async def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        keys = self._verdict_keys(space, owner, [name for name, _, _ in verdicts])
-        arguments = [_milliseconds(ttl)]
-        for _, allowed, token in verdicts:
-            arguments += [token.encode(), b"1" if allowed else b"0"]
-        if keys:
-            await self._run(self._keep_verdicts.shape(len(keys), len(arguments)), strings(*keys, *arguments))
+        await self._verdicts.keep(space, owner, verdicts, ttl)
 
     async def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> list[bool | None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        keys = self._verdict_keys(space, owner, names)
-        if not keys:
-            return []
-        body = strings(*keys, b"-" + self._new(), _milliseconds(TOMBSTONE))
-        were: list[bytes | None] = await self._run(self._drop_verdicts.shape(len(keys), 2), body)
-        return [verdict.allowed for verdict in _verdicts(were)]
-
-    def _verdict_keys(self, space: str, owner: str, names: Sequence[str]) -> list[bytes]:
-        begin = b"%b:%b:{%b}:" % (self._prefix, _tag(space), _tag(owner))
-        return [begin + _short(name) for name in names]
+        return await self._verdicts.drop(space, owner, names)
 
     # --- greylisting ---
 
@@ -175,19 +179,17 @@ class RedisState:
 
     def _ask_greylist(self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None) -> Deferred[GreylistResult]:
         keys = [self._flag_key(attempt.domain)]
-        for name in (attempt.spf_domain, attempt.client):
-            if name:
-                keys += self._tuple_key(name, attempt.sender, attempt.recipient), self._tally_key(name)
-        body = b"%b%b%b" % (
-            strings(*keys),
-            rules,
-            strings(b"1" if attempt.forced else b"0", _short(attempt.instance)),
-        )
+        for name in (attempt.spf_domain, attempt.client) if attempt.spf_domain else (attempt.client,):
+            keys += self._tuple_key(name, attempt.sender, attempt.recipient), self._tally_key(name)
+        instance = key_name(attempt.instance)
+        body = b"%b%b$1\r\n%d\r\n$%d\r\n%b\r\n" % (
+            strings(*keys), rules, attempt.forced, len(instance), instance
+        )  # fmt: skip
         if fill is None:
             shape = self._check_domain if attempt.spf_domain else self._check
         else:
             shape, body = self._check_domain_filled if attempt.spf_domain else self._check_filled, body + _fill(fill)
-        return self._pool.run(shape, body, self._when()).addCallback(_met)
+        return self._pool.run(shape, body, self._when(), decode=_met)
 
     async def last_attempt(self, client: str, sender: str, recipient: str) -> float:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -209,28 +211,27 @@ class RedisState:
         await self._drop([self._flag_key(domain) for domain in domains])
 
     def _flag_key(self, domain: str) -> bytes:
-        return self._grl + b"flag:" + _short(domain)
+        return self._grl + b"flag:" + key_name(domain)
 
     def _tuple_key(self, client: str, sender: str, recipient: str) -> bytes:
-        names = strings(_bytes(client), _bytes(sender), _bytes(recipient))
-        return self._grl + b"tuple:" + blake2b(names, digest_size=16).hexdigest().encode()
+        return self._grl + b"tuple:" + _tuple_digest(as_bytes(client), as_bytes(sender), as_bytes(recipient))
 
     def _tally_key(self, client: str) -> bytes:
-        return self._grl + b"tally:" + _short(client)
+        return self._grl + b"tally:" + key_name(client)
 
     # --- the rest ---
 
     async def first_time(self, space: str, name: str, ttl: float) -> bool:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        key = b"%b:%b:{%b}" % (self._prefix, _tag(space), _tag(name))
-        return bool(await self._run(self._first_time, strings(key, _milliseconds(ttl))))
+        key = b"%b:%b:{%b}" % (self._prefix, tag(space), tag(name))
+        return bool(await self._run(self._first_time, strings(key, milliseconds(ttl))))
 
     async def ping(self) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`. Writes, since a store that only answers is of no use."""
         await self._pool.ping()
 
     def _when(self) -> bytes:
-        return b"" if self._now is None else b"@" + _microseconds(self._now())
+        return b"" if self._now is None else b"@" + microseconds(self._now())
 
     def _run(self, shape: Any, body: bytes) -> Deferred[Any]:
         return self._pool.run(shape, body, self._when())
@@ -257,7 +258,17 @@ class RedisState:
         return answers
 
 
+def _tuple_digest(client: bytes, sender: bytes, recipient: bytes) -> bytes:
+    names = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        len(client), client, len(sender), sender, len(recipient), recipient
+    )  # fmt: skip
+    return b2a_hex(blake2b(names, digest_size=16).digest())
+
+
 def _spent(reply: list[Any]) -> Spent:
+    if len(reply) == 2:
+        # Of ``assumptions.lua``.
+        return Spent(_OUTCOMES[reply[0]], 0, 0, 0.0, "")
     outcome, limit, used, wait = reply[:4]
     return Spent(_OUTCOMES[outcome], limit, used, wait / 1e6, reply[4].decode() if outcome == 0 else "")
 
@@ -267,63 +278,20 @@ def _met(reply: list[Any]) -> GreylistResult:
     return GreylistResult(_OUTCOMES[outcome], wait / 1e6, tally, reply[3].decode() if outcome == 0 else "")
 
 
-def _verdicts(values: list[bytes | None]) -> list[Verdict]:
-    return [_verdict(value) for value in values]
-
-
-@lru_cache(256)
-def _verdict(value: bytes | None) -> Verdict:
-    """Parse the value of a verdict's key; the value is also the token."""
-    text = (value or b"").decode()
-    known = {"1 ": True, "0 ": False}.get(text[:2])
-    return Verdict(known, text.removeprefix("?"))
-
-
 def _rules(dry: bytes, rules: Rules) -> bytes:
     return strings(
         dry,
-        _microseconds(rules.interval),
+        microseconds(rules.interval),
         b"%d" % rules.margin_count,
         repr(float(rules.margin_ratio)).encode(),
-        _microseconds(rules.min_delta),
+        microseconds(rules.min_delta),
     )
 
 
 def _greylist_rules(dry: bytes, rules: GreylistRules) -> bytes:
     times = (rules.deferral, rules.retry_window, rules.pass_ttl, rules.tally_ttl)
-    return strings(dry, *map(_microseconds, times), b"%d" % rules.threshold)
+    return strings(dry, *map(microseconds, times), b"%d" % rules.threshold)
 
 
 def _fill(fill: Fill) -> bytes:
-    return strings(fill.token.encode(), b"%d" % min(fill.value, MOST), _microseconds(fill.ttl))
-
-
-def _microseconds(seconds: float) -> bytes:
-    return b"%d" % round(seconds * 1e6)
-
-
-def _milliseconds(seconds: float) -> bytes:
-    return b"%d" % max(1, round(seconds * 1e3))
-
-
-def _bytes(text: str) -> bytes:
-    """Encode any str unambiguously, including undecodable bytes and surrogates from JSON."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _short(text: str) -> bytes:
-    """Return a name as used in a key."""
-    name = text.encode("utf-8", "surrogatepass")
-    return name if len(name) <= LONGEST and not name.startswith(b"%~") else _digest(name)
-
-
-def _tag(text: str) -> bytes:
-    """Return a name as a hash tag: without braces, and never empty, which would not be a tag."""
-    name = text.encode("utf-8", "surrogatepass")
-    if b"%" in name or b"{" in name or b"}" in name:
-        name = name.replace(b"%", b"%25").replace(b"{", b"%7B").replace(b"}", b"%7D")
-    return name if 0 < len(name) <= LONGEST else _digest(name)
-
-
-def _digest(name: bytes) -> bytes:
-    return b"%~" + blake2b(name, digest_size=16).hexdigest().encode()
+    return strings(fill.token.encode(), b"%d" % min(fill.value, MOST), microseconds(fill.ttl))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chapps_tw.interfaces.state import (
+    Assumption,
     Fill,
     GreylistAttempt,
     GreylistResult,
@@ -170,7 +171,9 @@ class SqliteState:
 
     # --- transmissions ---
 
-    def spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
+    def spend(
+        self, spend: Spend, rules: Rules, fill: Fill | None = None, assumptions: Sequence[Assumption] = ()
+    ) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._commits.change(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, False)
 
@@ -195,6 +198,13 @@ class SqliteState:
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._commits.look(_VERDICTS, self._verdicts.find, self._now(), space, owner, names)
+
+    def assume_allowed(self, space: str, owner: str, name: str) -> None:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+
+    def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        return succeed(True)
 
     def keep_verdicts(
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
