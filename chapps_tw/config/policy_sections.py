@@ -137,12 +137,6 @@ class OutboundQuotaPolicy(_ListeningSection):
         message(*_QUOTA_FIGURES),
     )
     counting_recipients: bool = option("True", "Count each recipient, not each message.", boolean)
-    reservation_ttl: float = option(
-        "600",
-        "Seconds after which recipients of a message that was given up after RCPT no longer count; 0 is never. Applies "
-        "to listeners that Postfix also asks at DATA or END-OF-MESSAGE.",
-        seconds(0, 86400),
-    )
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class SenderDomainAuthPolicy(CachingPolicy):
         names = self._names_of(sender)
         if not names:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
+        if self._settings.own_address and user in names[1:]:
+            return self._accept(Reason.OWN_ADDRESS, request)
         self.looks += 1
         if keep and (assumption := self._state.assume_allowed(SPACE, user, names[0])) is not None:
             request.assume(assumption)

@@ -228,3 +228,32 @@ class SenderAuthTests(PolicyCase):
         for sender, shown in (("x@example.net", "x@example.net"), ("root", "root"), ("", "<>")):
             told = f"REJECT Rejected - bob is not allowed to send mail as {shown}"
             self.assertEqual(self.decide(sender).action, told)
+
+    def test_a_user_may_send_as_his_login_if_own_address_is_on(self) -> None:
+        logins = {
+            "ann@example.com": ("Ann@Example.COM", "ann+shop@example.com"),
+            "Ann@Example.com": ("ann@example.com",),
+            "ann@b\u00fccher.example": ("ann@xn--bcher-kva.example", "ann@B\u00dcCHER.example"),
+        }
+        for own_address, reason in ((True, Reason.OWN_ADDRESS), (False, Reason.SENDER_NOT_AUTHORIZED)):
+            self.policy = self.make(own_address=own_address)
+            for login, senders in logins.items():
+                for sender in senders:
+                    self.assertEqual(self.decide(sender, login).reason, reason, (login, sender))
+
+    def test_own_address_authorizes_nothing_else(self) -> None:
+        self.policy = self.make(own_address=True)
+        for login, sender in {
+            "ann@example.com": "bob@example.com",
+            "ann": "ann@example.com",
+            "example.com": "ann@example.com",
+            "ann@example.com ": "ann@example.net",
+            "@example.com": "@example.com",
+        }.items():
+            self.assertEqual(self.decide(sender, login).reason, Reason.SENDER_NOT_AUTHORIZED, (login, sender))
+        self.assertEqual(self.decide("", "ann@example.com").reason, Reason.NULL_SENDER_REFUSED)
+
+    def test_own_address_asks_neither_state_nor_book(self) -> None:
+        self.policy = self.make(own_address=True)
+        self.decide("ann@example.com", "ann@example.com")
+        self.assertEqual((self.policy.looks, self.policy.misses), (0, 0))
