@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import select
 import shutil
 import tempfile
 import time
@@ -18,6 +19,7 @@ from chapps_tw.state.redis.connection import RedisUnavailable
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.redis_case import AMPLE, DEADLINE, RULES, Load, RedisTestCase, eventually, pause, reactor
+from tests.support.servers.common import HANGS
 from tests.support.servers.redis import Authority, RedisProcess
 
 
@@ -79,9 +81,16 @@ class OutageTests(RedisTestCase):
         pool.timeout = 1.0
         asked = state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
         await pause(0.01)
-        self.server.go_on()
+        connection = pool._ready[0].transport.socket
+
+        def block() -> None:
+            self.server.go_on()
+            time.sleep(1.2)
+            # The answer is there when the reactor goes on, however busy the machine is.
+            select.select([connection], [], [], HANGS)
+
         # Calls from a thread run before timers, and timers before reads.
-        await deferToThread(reactor.callFromThread, time.sleep, 1.2)
+        await deferToThread(reactor.callFromThread, block)
         self.assertEqual((await asked).outcome, Outcome.ACCEPTED)
 
     async def test_commands_fail_at_once_after_the_wait_for_a_connection(self) -> None:
