@@ -49,9 +49,9 @@ class LogTests(TestCase):
     """The WAL while it grows faster than a thread can checkpoint it."""
 
     async def test_it_stays_short_and_is_truncated_if_it_was_long(self) -> None:
-        self.patch(sqlite, "LONG_LOG", 2**20)
-        self.patch(sqlite_upkeep, "LONG_LOG", 2**20)
-        self.patch(sqlite, "_LOOK_AT_LOG", 0.01)
+        self.patch(sqlite, "LONG_WAL", 2**20)
+        self.patch(sqlite_upkeep, "LONG_WAL", 2**20)
+        self.patch(sqlite, "_WAL_CHECK_INTERVAL", 0.01)
         path = temporary(self)
         state = SqliteState(path, CLOCK.seconds, CLOCK)
         state.start()

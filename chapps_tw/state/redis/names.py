@@ -1,11 +1,11 @@
-"""Names and times as they are sent to Redis."""
+"""Encoding names and times for Redis."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
 
-LONGEST = 512
-"""Maximum bytes of a name in a key; longer ones are replaced by a digest."""
+MAX_NAME = 512
+"""Maximum length of a name in a key, in bytes. Longer names are replaced by a digest."""
 
 
 def microseconds(seconds: float) -> bytes:
@@ -19,22 +19,22 @@ def milliseconds(seconds: float) -> bytes:
 
 
 def as_bytes(text: str) -> bytes:
-    """Encode any str unambiguously, including undecodable bytes and surrogates from JSON."""
+    """Encode any str injectively, including surrogates from undecodable bytes or from JSON."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def key_name(text: str) -> bytes:
-    """Return a name as used in a key."""
+    """Return a name as part of a key."""
     name = text.encode("utf-8", "surrogatepass")
-    return name if len(name) <= LONGEST and not name.startswith(b"%~") else _digest(name)
+    return name if len(name) <= MAX_NAME and not name.startswith(b"%~") else _digest(name)
 
 
-def tag(text: str) -> bytes:
-    """Return a name as a hash tag: without braces, and never empty, which would not be a tag."""
+def hash_tag(text: str) -> bytes:
+    """Return a name as a hash tag: escaped braces, and not empty, since Redis ignores an empty hash tag."""
     name = text.encode("utf-8", "surrogatepass")
     if b"%" in name or b"{" in name or b"}" in name:
         name = name.replace(b"%", b"%25").replace(b"{", b"%7B").replace(b"}", b"%7D")
-    return name if 0 < len(name) <= LONGEST else _digest(name)
+    return name if 0 < len(name) <= MAX_NAME else _digest(name)
 
 
 def _digest(name: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Live state in Redis, with one Lua script for each operation that changes something.
 
-Keys are ``PREFIX:oqp:{user}``, ``PREFIX:sda:{owner}:name`` and ``PREFIX:grl:{grl}:...``: what stands in
-braces decides where a sharded Redis keeps them, and each script touches one such tag.
+Keys are ``PREFIX:oqp:{user}``, ``PREFIX:sda:{owner}:name`` and ``PREFIX:grl:{grl}:...``. The part in braces is a hash
+tag (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/); each script uses keys of one tag.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from chapps_tw.interfaces.state import (
     Usage,
     Verdict,
 )
-from chapps_tw.state.redis.names import as_bytes, key_name, microseconds, milliseconds, tag
+from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, microseconds, milliseconds
 from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.script import Script, strings
 from chapps_tw.state.redis.verdicts import Verdicts, with_assumptions
 
-MOST = 2**53
-"""Maximum of limits and costs: above it, numbers of Lua are not exact."""
+MAX_UNITS = 2**53
+"""Limits and costs are clamped to this: above it, Lua's numbers cannot represent all integers."""
 
 _BATCH = 500
 _OUTCOMES = tuple(Outcome(number) for number in range(len(Outcome)))
@@ -44,14 +44,14 @@ _OUTCOMES = tuple(Outcome(number) for number in range(len(Outcome)))
 class RedisState:
     """:class:`~chapps_tw.interfaces.state.LiveState` in Redis.
 
-    :param prefix: how every key begins.
-    :param now: epoch seconds to use in place of the server's clock, in tests.
+    :param prefix: of all keys.
+    :param now: returns epoch seconds, instead of the server's clock; for tests.
     """
 
     def __init__(self, pool: RedisPool, prefix: str, now: Callable[[], float] | None = None) -> None:
         self._pool = pool
         self._now = now
-        self._prefix = tag(prefix)
+        self._prefix = hash_tag(prefix)
         self._oqp = self._prefix + b":oqp:{%b}"
         self._grl = self._prefix + b":grl:{grl}:"
         self._unique, self._number = b2a_hex(urandom(12)), count()
@@ -61,7 +61,7 @@ class RedisState:
 
     def _load(self) -> None:
         spend, check_greylist = Script("copy", "window", "spend"), Script("copy", "greylist")
-        self._spend, self._spend_filled = spend.shape(3, 8), spend.shape(3, 11)
+        self._spend_shape, self._filled_shape = spend.shape(3, 8), spend.shape(3, 11)
         assuming = Script("assumptions", "copy", "window", "spend")
         # The number of assumptions is one more argument.
         self._assuming = lru_cache(16)(lambda filled, n: assuming.shape(3 + n, (11 if filled else 8) + n + 1))
@@ -73,7 +73,7 @@ class RedisState:
         self._tally = Script("tally").shape(1, 0)
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
-        self._verdicts = Verdicts(self._run, self._prefix, self._new, self._pool.reactor.seconds)
+        self._verdicts = Verdicts(self._run, self._prefix, self._unique_token, self._pool.reactor.seconds)
 
     # --- quota ---
 
@@ -83,25 +83,25 @@ class RedisState:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if self._rules is None or self._rules[0] is not rules:
             self._rules = (rules, _rules(b"0", rules))
-        return self._ask_spend(spend, self._rules[1], fill, assumptions)
+        return self._spend(spend, self._rules[1], fill, assumptions)
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._ask_spend(spend, _rules(b"1", rules), fill)
+        return self._spend(spend, _rules(b"1", rules), fill)
 
-    def _ask_spend(
+    def _spend(
         self, spend: Spend, rules: bytes, fill: Fill | None, assumptions: Sequence[Assumption] = ()
     ) -> Deferred[Spent]:
         user, instance, recipient, cost = spend
-        message = key_name(instance) if instance else self._new()
+        message = key_name(instance) if instance else self._unique_token()
         who = blake2b(as_bytes(recipient), digest_size=8).hexdigest().encode() if recipient else b""
         body = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
-            self._user_keys(user), rules, len(message), message, len(who), who, strings(b"%d" % min(cost, MOST)),
+            self._user_keys(user), rules, len(message), message, len(who), who, strings(b"%d" % min(cost, MAX_UNITS)),
         )  # fmt: skip
         if fill is not None:
             body += _fill(fill)
         if not assumptions:
-            shape = self._spend if fill is None else self._spend_filled
+            shape = self._spend_shape if fill is None else self._filled_shape
             return self._pool.run(shape, body, self._when(), decode=_spent)
 
         def decode(reply: list[Any]) -> Spent:
@@ -130,10 +130,10 @@ class RedisState:
 
     async def drop_limits(self, users: Iterable[str]) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        await self._drop([self._oqp % tag(user) for user in users])
+        await self._drop([self._oqp % hash_tag(user) for user in users])
 
     def _user_keys(self, user: str) -> bytes:
-        key = self._oqp % tag(user)
+        key = self._oqp % hash_tag(user)
         size = len(key)
         return b"$%d\r\n%b\r\n$%d\r\n%b:log\r\n$%d\r\n%b:msg\r\n" % (size, key, size + 4, key, size + 4, key)
 
@@ -169,15 +169,15 @@ class RedisState:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if self._greylist_rules is None or self._greylist_rules[0] is not rules:
             self._greylist_rules = (rules, _greylist_rules(b"0", rules))
-        return self._ask_greylist(attempt, self._greylist_rules[1], fill)
+        return self._greylist(attempt, self._greylist_rules[1], fill)
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
     ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._ask_greylist(attempt, _greylist_rules(b"1", rules), fill)
+        return self._greylist(attempt, _greylist_rules(b"1", rules), fill)
 
-    def _ask_greylist(self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None) -> Deferred[GreylistResult]:
+    def _greylist(self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None) -> Deferred[GreylistResult]:
         keys = [self._flag_key(attempt.domain)]
         for name in (attempt.spf_domain, attempt.client) if attempt.spf_domain else (attempt.client,):
             keys += self._tuple_key(name, attempt.sender, attempt.recipient), self._tally_key(name)
@@ -189,7 +189,7 @@ class RedisState:
             shape = self._check_domain if attempt.spf_domain else self._check
         else:
             shape, body = self._check_domain_filled if attempt.spf_domain else self._check_filled, body + _fill(fill)
-        return self._pool.run(shape, body, self._when(), decode=_met)
+        return self._pool.run(shape, body, self._when(), decode=_greylist_result)
 
     async def last_attempt(self, client: str, sender: str, recipient: str) -> float:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -223,11 +223,11 @@ class RedisState:
 
     async def first_time(self, space: str, name: str, ttl: float) -> bool:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        key = b"%b:%b:{%b}" % (self._prefix, tag(space), tag(name))
+        key = b"%b:%b:{%b}" % (self._prefix, hash_tag(space), hash_tag(name))
         return bool(await self._run(self._first_time, strings(key, milliseconds(ttl))))
 
     async def ping(self) -> None:
-        """See :class:`~chapps_tw.interfaces.state.LiveState`. Writes, since a store that only answers is of no use."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`. Writes, since a read-only server cannot be used."""
         await self._pool.ping()
 
     def _when(self) -> bytes:
@@ -239,15 +239,15 @@ class RedisState:
     def _aside(self, shape: Any, body: bytes) -> Deferred[Any]:
         return self._pool.run(shape, body, self._when(), aside=True)
 
-    def _new(self) -> bytes:
-        """Return a unique token."""
+    def _unique_token(self) -> bytes:
+        """Return a token that was never issued before."""
         return b"%b.%d" % (self._unique, next(self._number))
 
     async def _drop(self, keys: list[bytes]) -> None:
-        await self._for_each(keys, lambda key: self._aside(self._drop_copy, strings(key, self._new())))
+        await self._for_each(keys, lambda key: self._aside(self._drop_copy, strings(key, self._unique_token())))
 
     async def _for_each(self, items: Sequence[Any], ask: Callable[[Any], Deferred[Any]]) -> list[Any]:
-        """Call a function for each item concurrently; fails if any fails, after all have finished."""
+        """Run an operation for each item, in batches. If any fails, raises its error once its batch is done."""
         answers = []
         for start in range(0, len(items), _BATCH):
             asked = [ask(item) for item in items[start : start + _BATCH]]
@@ -273,7 +273,7 @@ def _spent(reply: list[Any]) -> Spent:
     return Spent(_OUTCOMES[outcome], limit, used, wait / 1e6, reply[4].decode() if outcome == 0 else "")
 
 
-def _met(reply: list[Any]) -> GreylistResult:
+def _greylist_result(reply: list[Any]) -> GreylistResult:
     outcome, wait, tally = reply[:3]
     return GreylistResult(_OUTCOMES[outcome], wait / 1e6, tally, reply[3].decode() if outcome == 0 else "")
 
@@ -294,4 +294,4 @@ def _greylist_rules(dry: bytes, rules: GreylistRules) -> bytes:
 
 
 def _fill(fill: Fill) -> bytes:
-    return strings(fill.token.encode(), b"%d" % min(fill.value, MOST), microseconds(fill.ttl))
+    return strings(fill.token.encode(), b"%d" % min(fill.value, MAX_UNITS), microseconds(fill.ttl))

@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred, succeed
 
 from chapps_tw.interfaces.state import Assumption, Outcome, Verdict
 from chapps_tw.mail.memo import Memo
-from chapps_tw.state.redis.names import key_name, milliseconds, tag
+from chapps_tw.state.redis.names import hash_tag, key_name, milliseconds
 from chapps_tw.state.redis.script import Script, Shape, strings
 
 TOMBSTONE = 60.0
-"""Seconds that a deleted verdict cannot be cached again by a request that began before."""
+"""Seconds after an invalidation in which verdicts read before it are not cached."""
 
 SECONDS = 10.0
 """Lifetime of a verdict in memory. Then it is read again, and compared with the book if that is due."""
@@ -27,7 +27,7 @@ class Verdicts:
     """Verdicts by space, owner and name.
 
     :param run: runs a script, given its shape, and its encoded keys and arguments.
-    :param prefix: how every key begins.
+    :param prefix: of all keys.
     :param unique_token: returns a token that was never issued before.
     :param monotonic: monotonic clock.
     :ivar memory: verdicts in the memory of this process.
@@ -74,13 +74,13 @@ class Verdicts:
             await self._run(self._keep.shape(len(keys), len(arguments)), strings(*keys, *arguments))
 
     async def drop(self, space: str, owner: str, names: Sequence[str]) -> list[bool | None]:
-        """Delete verdicts; return what they were."""
+        """Invalidate verdicts; return the previous value of each."""
         keys = self._keys(space, owner, names)
         if not keys:
             return []
         body = strings(*keys, b"-" + self._unique_token(), milliseconds(TOMBSTONE))
-        were: list[bytes | None] = await self._run(self._drop.shape(len(keys), 2), body)
-        return [_verdict(value).allowed for value in were]
+        previous: list[bytes | None] = await self._run(self._drop.shape(len(keys), 2), body)
+        return [_verdict(value).allowed for value in previous]
 
     def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
         """Return whether all assumptions are right. Wrong ones are forgotten."""
@@ -95,7 +95,7 @@ class Verdicts:
         return self._run(shape, with_assumptions(b"", assumptions)).addCallback(decode)
 
     def _keys(self, space: str, owner: str, names: Iterable[str]) -> list[bytes]:
-        begin = b"%b:%b:{%b}:" % (self._prefix, tag(space), tag(owner))
+        begin = b"%b:%b:{%b}:" % (self._prefix, hash_tag(space), hash_tag(owner))
         return [begin + key_name(name) for name in names]
 
 
@@ -142,7 +142,7 @@ def with_assumptions(body: bytes, assumptions: Sequence[Assumption]) -> bytes:
 
 @lru_cache(256)
 def _verdict(value: bytes | None) -> Verdict:
-    """Parse the value of a verdict's key; the value is also the token."""
+    """Decode the value of a verdict's key, which is also its token."""
     text = (value or b"").decode()
     known = {"1 ": True, "0 ": False}.get(text[:2])
     return Verdict(known, text.removeprefix("?"))

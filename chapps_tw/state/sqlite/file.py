@@ -33,26 +33,26 @@ CREATE TABLE meeting (
 );
 """
 
-# Expiring rows have no index on their end: each would cost a page more per message. They are found
-# by walking the tables (see sqlite_upkeep).
+# Rows that expire have no index on their expiry, which would cost one more page per message. They are found by scanning
+# the tables (see upkeep.py).
 _SCHEMA = """
 CREATE TABLE meta (
-    counter INTEGER NOT NULL,           -- given out: tokens and runs, each higher than all before
-    floor INTEGER NOT NULL,             -- highest "dropped" of a row that was cleaned away
+    counter INTEGER NOT NULL,           -- the last token or run; always increasing
+    floor INTEGER NOT NULL,             -- highest "dropped" of the rows that were removed
     pings INTEGER NOT NULL DEFAULT 0
 );
 INSERT INTO meta (counter, floor) VALUES (0, 0);
 CREATE TABLE account (
     name BLOB PRIMARY KEY,
-    run INTEGER,                        -- whose messages are this account's; a new one forgets them all
-    used INTEGER NOT NULL DEFAULT 0,    -- sum of the cost of the run's messages
-    last REAL,                          -- when a message was last newly counted
-    oldest REAL,                        -- none of the run's messages was counted before
-    quota INTEGER,                      -- copy of the book's
-    kept REAL NOT NULL DEFAULT 0,       -- since when the copy is there; one of the future is of a clock that was ahead
-    fresh REAL NOT NULL DEFAULT 0,      -- until when the copy may be used
-    dropped INTEGER NOT NULL,           -- counter when the copy was last dropped
-    until REAL NOT NULL                 -- when the row is of no more use
+    run INTEGER,                        -- of the account's messages; a new run discards all earlier ones
+    used INTEGER NOT NULL DEFAULT 0,    -- total cost of the run's messages
+    last REAL,                          -- when a new message was last counted
+    oldest REAL,                        -- none of the run's messages is older
+    quota INTEGER,                      -- cached limit
+    kept REAL NOT NULL DEFAULT 0,       -- when the limit was cached; in the future if the clock was set back
+    fresh REAL NOT NULL DEFAULT 0,      -- when the cached limit expires
+    dropped INTEGER NOT NULL,           -- counter at the last invalidation
+    until REAL NOT NULL                 -- when the row expires
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX account_run ON account (run);
 CREATE TABLE message (
@@ -62,11 +62,11 @@ CREATE TABLE message (
     until REAL NOT NULL,
     cost INTEGER NOT NULL,
     seen BLOB NOT NULL,                 -- digests of the recipients counted, 8 bytes each
-    PRIMARY KEY (instance, run)         -- in the order of time, so that a turn's messages lie on few pages
+    PRIMARY KEY (instance, run)         -- ordered by time, so that the messages of a turn are on few pages
 ) WITHOUT ROWID;
 CREATE INDEX message_first ON message (run, first);
 CREATE TABLE verdict (
-    name BLOB PRIMARY KEY,              -- of space, owner and name; one column is found in half the time of three
+    name BLOB PRIMARY KEY,              -- space, owner and name in one column: twice as fast as in three
     allowed INTEGER,
     kept REAL NOT NULL,                 -- as in account
     fresh REAL NOT NULL,
@@ -76,7 +76,7 @@ CREATE TABLE tally (
     client BLOB NOT NULL,
     instance BLOB NOT NULL,
     at REAL NOT NULL,
-    until REAL NOT NULL,                -- the client's tally ends with the latest of its rows
+    until REAL NOT NULL,                -- the tally expires with its latest row
     PRIMARY KEY (client, instance)
 ) WITHOUT ROWID;
 CREATE TABLE once (

@@ -16,63 +16,64 @@ from chapps_tw.state.sqlite.file import open_file, unavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Seconds without another attempt after the lock of another process timed out, since waiting blocks the reactor.
-_REFUSE = 0.5
+# Seconds until the next attempt to begin a transaction after one has failed, because waiting for a lock blocks the
+# reactor.
+_RETRY_INTERVAL = 0.5
 
-# The file cannot be read: an invalid page, or a read error of the disk.
+# Errors that mean damage: a page is malformed, or cannot be read from the disk.
 _DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _UNREADABLE = frozenset((sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS))
 
-# These leave the connection usable.
-_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+# Errors after which the connection can still be used.
+_TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 
 
-class Later(Protocol):
-    """The part of the reactor used here."""
+class Scheduler(Protocol):
+    """The part of ``IReactorTime`` that is used here."""
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> object: ...
 
 
-# The Deferred, its result, and where it came from: area, operation and arguments.
-_Waiting: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+# A Deferred, its result, and what is needed to run the operation again: area, operation and arguments.
+_Pending: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class GroupCommit:
-    """Runs operations at once, and lets their results out when what they saw and did is committed.
+    """Runs operations at once, and delivers their results when everything they read and wrote is committed.
 
-    An *area* is a set of bits: the rows that an operation reads or writes. One that has seen nothing
-    uncommitted in its area need not wait.
+    An *area* is a bit mask of the data that an operation reads or writes. The result of an operation is delivered at
+    once if nothing in its area is uncommitted.
 
-    :ivar problem: a sentence while the file cannot be used, else ``""``.
-    :ivar damage: a sentence, with what helps, once a part of the file could not be read; else ``""``. The other parts
-        work on.
-    :ivar finished: whether everything is refused from now on.
-    :ivar operations: how many were asked for.
+    :ivar problem: one sentence while the file is unavailable, otherwise ``""``.
+    :ivar damage: one sentence with the remedy once a part of the file could not be read, otherwise ``""``. The rest of
+        the file remains in use.
+    :ivar finished: whether all further operations are rejected.
+    :ivar operations: number of operations requested.
     :param path: of the file.
-    :param forget: called when what was read before may not hold any more: another process has written, or
-        a turn was taken back.
-    :param timer: times the ``commit`` of each turn.
+    :param invalidate: clears the caches. Called when they may be outdated: another process has written, or a
+        transaction was rolled back.
+    :param timer: measures the ``commit`` of each turn.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, reactor: Later, forget: Callable[[], None], timer: Timer = no_timer) -> None:
+    def __init__(self, path: str, reactor: Scheduler, invalidate: Callable[[], None], timer: Timer = no_timer) -> None:
         self.problem = ""
         self.damage = ""
         self.finished = False
         self.operations = 0
         self._path = path
         self._reactor = reactor
-        self._forget = forget
+        self._invalidate = invalidate
         self._version = 0
         self._db: sqlite3.Connection | None = None
-        # One for all operations: creating a cursor takes as long as finding a row.
+        # Shared by all operations: creating one takes as long as finding a row.
         self._cursor: sqlite3.Cursor
-        self._begun = False
+        self._in_turn = False
         self._dirty = 0
-        self._waiting: list[_Waiting] = []
-        self._moving_log = False
-        self._refusal = ""
+        self._pending: list[_Pending] = []
+        self._restart_wal_pending = False
+        self._unavailable = ""
         self._timer = timer
 
     def open(self) -> None:
@@ -80,7 +81,7 @@ class GroupCommit:
         self._connection()
 
     def finish(self) -> bool:
-        """Commit what is open, and refuse what comes later; returns whether the file was open."""
+        """Commit the current turn, and reject further operations; return whether the file was open."""
         self._commit()
         self.finished = True
         return self._db is not None
@@ -90,88 +91,93 @@ class GroupCommit:
         if self._db is not None:
             self._drop_connection(self._db)
 
-    def look(
+    def read(
         self, area: int, operation: Callable[Concatenate[sqlite3.Cursor, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
-        """Run an operation that only reads. It opens no transaction of its own."""
+        """Run an operation that only reads. It does not begin a transaction.
+
+        :returns: fires with the result; fails with :class:`StateUnavailable`, or with what the operation raises.
+        """
         self.operations += 1
         try:
             db = self._connection()
         except StateUnavailable as error:
             return fail(error)
         try:
-            if not self._begun:
-                self._look_around(db)
+            if not self._in_turn:
+                self._check_data_version(db)
             result = operation(self._cursor, *args, **kwargs)
         except sqlite3.Error as error:
-            if self._look_for_damage(error) and self._begun:
-                self._take_back(db)
+            if self._note_damage(error) and self._in_turn:
+                self._retry_turn(db)
             return fail(unavailable(self._path, error))
         except Exception as error:
             return fail(error)
-        return self._let_out(result, area, operation, args, kwargs)
+        return self._deliver(result, area, operation, args, kwargs)
 
-    def change(
+    def write(
         self, area: int, operation: Callable[Concatenate[sqlite3.Cursor, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
         """Run an operation that may write.
 
-        One that fails takes back what it had done, and with it the turn; the others of the turn are run again.
+        If it fails after a change, the turn is rolled back, and its other operations are run again.
+
+        :returns: fires with the result; fails with :class:`StateUnavailable`, or with what the operation raises.
         """
         self.operations += 1
         try:
-            if not self._begun:
+            if not self._in_turn:
                 self._begin()
             db = self._connection()
         except StateUnavailable as error:
             return fail(error)
-        before = db.total_changes
+        changes_before = db.total_changes
         try:
             result = operation(self._cursor, *args, **kwargs)
         except sqlite3.Error as error:
             reason = unavailable(self._path, error)
-            if self._look_for_damage(error):
-                # SQLite does not commit a transaction in which this happened, even if nothing was changed.
-                self._take_back(db)
+            if self._note_damage(error):
+                # SQLite would not commit the transaction after this, even if nothing was changed.
+                self._retry_turn(db)
             else:
                 self._report(reason)
-                self._undo(db, before)
+                self._undo(db, changes_before)
             return fail(reason)
         except Exception as error:
-            self._undo(db, before)
+            self._undo(db, changes_before)
             return fail(error)
-        if db.total_changes != before:
+        if db.total_changes != changes_before:
             self._dirty |= area
-        return self._let_out(result, area, operation, args, kwargs)
+        return self._deliver(result, area, operation, args, kwargs)
 
-    def _let_out(
+    def _deliver(
         self, result: T, area: int, operation: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Deferred[T]:
         if not self._dirty & area:
             return succeed(result)
-        waiting: Deferred[T] = Deferred()
-        self._waiting.append((waiting, result, area, operation, args, kwargs))
-        return waiting
+        deferred: Deferred[T] = Deferred()
+        self._pending.append((deferred, result, area, operation, args, kwargs))
+        return deferred
 
-    def move_log(self) -> None:
-        """Move the rest of the log into the file when the turn has ended, so that it is begun anew.
+    def restart_wal(self) -> None:
+        """Checkpoint the rest of the WAL after the turn, so that the WAL is restarted.
 
-        A thread cannot reach its end while more is written; between two turns nothing is. To be called when little is
-        left: it blocks.
+        A thread cannot catch up while the WAL is written to, which does not happen between two turns. Blocks the
+        reactor: call it when only few frames are left.
         """
-        self._moving_log = True
-        if not self._begun:
-            self._move_log()
+        self._restart_wal_pending = True
+        if not self._in_turn:
+            self._restart_wal()
 
-    def _move_log(self) -> None:
-        self._moving_log = False
+    def _restart_wal(self) -> None:
+        self._restart_wal_pending = False
         if self._db is None:
             return
         try:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
-            # Nothing is lost: it stays in the log until the next checkpoint.
-            self._look_for_damage(error)
+            # No data is lost: the frames remain in the WAL until the next checkpoint.
+            self._note_damage(error)
 
     def _connection(self) -> sqlite3.Connection:
         if self.finished:
@@ -181,41 +187,41 @@ class GroupCommit:
             self._cursor = self._db.cursor()
         return self._db
 
-    def _look_around(self, db: sqlite3.Connection) -> None:
-        """Notice that another process has written. It cannot while a transaction of ours is open."""
+    def _check_data_version(self, db: sqlite3.Connection) -> None:
+        """Invalidate the caches if another process has written, which is impossible during our transaction."""
         (version,) = db.execute("PRAGMA data_version").fetchone()
         if version != self._version:
             self._version = version
-            self._forget()
+            self._invalidate()
 
     def _begin(self) -> None:
-        # One operation has waited for the lock until the timeout: the next ones need not.
-        if self._refusal:
-            raise StateUnavailable(self._refusal)
+        # Fail at once, since the last attempt has already waited for the lock.
+        if self._unavailable:
+            raise StateUnavailable(self._unavailable)
         try:
             db = self._connection()
             db.execute("BEGIN IMMEDIATE")
-            self._look_around(db)
+            self._check_data_version(db)
         except (sqlite3.Error, StateUnavailable) as error:
-            reason = self._give_up(error) if isinstance(error, sqlite3.Error) else error
+            reason = self._abandon(error) if isinstance(error, sqlite3.Error) else error
             self._report(reason)
-            self._refusal = str(reason)
-            self._reactor.callLater(_REFUSE, self._try_again)
+            self._unavailable = str(reason)
+            self._reactor.callLater(_RETRY_INTERVAL, self._allow_retry)
             raise reason from error
-        self._begun = True
+        self._in_turn = True
         self._reactor.callLater(0, self._commit)
 
-    def _try_again(self) -> None:
-        self._refusal = ""
+    def _allow_retry(self) -> None:
+        self._unavailable = ""
 
     def _commit(self) -> None:
-        if not self._begun or self._db is None:
+        if not self._in_turn or self._db is None:
             return
         committed = self._timer("commit")
         try:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            reason = self._give_up(error)
+            reason = self._abandon(error)
             self._report(reason)
             self._fail(self._end_turn(), str(reason))
             return
@@ -224,39 +230,39 @@ class GroupCommit:
             self.log.info("The live state in {path} can be used again.", path=self._path)
             self.problem = ""
         ended = self._end_turn()
-        if self._moving_log:
-            self._move_log()
-        for waiting, result, *_ in ended:
-            waiting.callback(result)
+        if self._restart_wal_pending:
+            self._restart_wal()
+        for deferred, result, *_ in ended:
+            deferred.callback(result)
 
-    def _end_turn(self) -> list[_Waiting]:
-        ended, self._waiting = self._waiting, []
-        self._begun = False
+    def _end_turn(self) -> list[_Pending]:
+        ended, self._pending = self._pending, []
+        self._in_turn = False
         self._dirty = 0
         return ended
 
-    def _undo(self, db: sqlite3.Connection, before: int) -> None:
-        """After a failed operation: nothing if it had changed nothing, else the whole turn is taken back."""
-        if db.total_changes != before or not db.in_transaction:
-            self._take_back(db)
+    def _undo(self, db: sqlite3.Connection, changes_before: int) -> None:
+        """Roll the turn back if a failed operation has changed anything."""
+        if db.total_changes != changes_before or not db.in_transaction:
+            self._retry_turn(db)
 
-    def _take_back(self, db: sqlite3.Connection) -> None:
-        """Take the turn back, and run those again that wait for it."""
+    def _retry_turn(self, db: sqlite3.Connection) -> None:
+        """Roll the turn back, and run its pending operations again."""
         self._roll_back(db)
-        # Not at once: callbacks would run in the middle of another operation.
-        self._reactor.callLater(0, self._run_again, self._end_turn())
+        # In the next turn: otherwise callbacks would run in the middle of another operation.
+        self._reactor.callLater(0, self._rerun, self._end_turn())
 
-    def _run_again(self, lost: list[_Waiting]) -> None:
-        """Run what was taken back with another's failure."""
-        for waiting, _, area, operation, args, kwargs in lost:
-            self.change(area, operation, *args, **kwargs).chainDeferred(waiting)
+    def _rerun(self, lost: list[_Pending]) -> None:
+        """Run operations again that were rolled back."""
+        for deferred, _, area, operation, args, kwargs in lost:
+            self.write(area, operation, *args, **kwargs).chainDeferred(deferred)
 
-    def _fail(self, lost: list[_Waiting], reason: str) -> None:
-        for waiting, *_ in lost:
-            waiting.errback(StateUnavailable(reason))
+    def _fail(self, lost: list[_Pending], reason: str) -> None:
+        for deferred, *_ in lost:
+            deferred.errback(StateUnavailable(reason))
 
-    def _look_for_damage(self, error: sqlite3.Error) -> bool:
-        """Whether an error says that a part of the file cannot be read. The first time it is told."""
+    def _note_damage(self, error: sqlite3.Error) -> bool:
+        """Return whether an error means that a part of the file is damaged. Logs the first one."""
         number = error.sqlite_errorcode
         if number & 0xFF not in _DAMAGE and number not in _UNREADABLE:
             return False
@@ -274,16 +280,16 @@ class GroupCommit:
             self.log.error("{why}", why=str(reason))
         self.problem = str(reason)
 
-    def _give_up(self, error: sqlite3.Error) -> StateUnavailable:
-        self._look_for_damage(error)
+    def _abandon(self, error: sqlite3.Error) -> StateUnavailable:
+        self._note_damage(error)
         if self._db is not None:
             self._roll_back(self._db)
-            if self._db is not None and error.sqlite_errorcode & 0xFF not in _PASSING:
+            if self._db is not None and error.sqlite_errorcode & 0xFF not in _TRANSIENT:
                 self._drop_connection(self._db)
         return unavailable(self._path, error)
 
     def _roll_back(self, db: sqlite3.Connection) -> None:
-        self._forget()
+        self._invalidate()
         try:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -292,9 +298,9 @@ class GroupCommit:
 
     def _drop_connection(self, db: sqlite3.Connection) -> None:
         self._db = None
-        self._forget()
+        self._invalidate()
         try:
             db.close()
         except sqlite3.Error:
-            # Its resources are released with the process; the next turn opens a new one.
+            # The old connection leaks until the process exits; the next turn opens a new one.
             return

@@ -30,19 +30,19 @@ from chapps_tw.state.sqlite import quota as sqlite_quota
 from chapps_tw.state.sqlite import verdicts as sqlite_verdicts
 from chapps_tw.state.sqlite.file import MEMORY
 from chapps_tw.state.sqlite.group_commit import GroupCommit
-from chapps_tw.state.sqlite.upkeep import LONG_LOG, Cleaner, checkpoint, is_long
+from chapps_tw.state.sqlite.upkeep import LONG_WAL, Cleaner, checkpoint, is_long
 
 # Areas of the file: a write in one does not delay reads in another.
 _QUOTA, _VERDICTS, _FLAGS, _GREYLIST, _ONCE = 1, 2, 4, 8, 16
 _GREYLIST_TABLES = _FLAGS | _GREYLIST
 _EVERYTHING = 31
 
-# Seconds between cleanup steps: normally, and while there is much to remove.
-_REST, _HURRY = 1.0, 0.02
-_MUCH = 100
-# Seconds between checks of the write-ahead log, and checks until a short one is checkpointed.
-_LOOK_AT_LOG = 0.25
-_LOOKS = 20
+# Seconds between cleaning steps, normally and while many rows expire; rows per step that count as many.
+_IDLE_INTERVAL, _BUSY_INTERVAL = 1.0, 0.02
+_BUSY_ROWS = 100
+# Seconds between checks of the size of the WAL, and checks until it is checkpointed even if it is short.
+_WAL_CHECK_INTERVAL = 0.25
+_CHECKS_PER_CHECKPOINT = 20
 
 
 def _still_unavailable(failure: Failure) -> None:
@@ -50,19 +50,19 @@ def _still_unavailable(failure: Failure) -> None:
 
 
 class SqliteState:
-    """Live state on SQLite's write-ahead log.
+    """Live state in an SQLite file in WAL mode.
 
-    What arrives in one turn of the reactor is one transaction, and is answered when that is
-    committed: what was answered outlives the process, however it ends. (It outlives the machine but
-    for the last seconds: the log is synced with each checkpoint.)
+    All operations of a reactor turn share one transaction, and their results are delivered after its commit, so
+    that they survive a crash of the process. (If the machine crashes, the last seconds may be lost: the WAL is synced
+    at each checkpoint.)
 
-    Opens its file when it is first asked, unless it was started before. All methods but :meth:`start`
-    and :meth:`stop` are those of :class:`chapps_tw.interfaces.state.LiveState`.
+    Opens the file at the first operation, unless it was started before. All methods except :meth:`start`,
+    :meth:`stop` and :meth:`ready` are those of :class:`chapps_tw.interfaces.state.LiveState`.
 
     :param path: of the file, or ``:memory:``.
-    :param now: the time, epoch seconds.
-    :param reactor: gives turns and timers; for a file that is started, threads too.
-    :param timer: times each ``commit``.
+    :param now: returns epoch seconds.
+    :param reactor: for turns and timers, and for threads if the store is started on a file.
+    :param timer: measures each ``commit``.
     """
 
     log = Logger()
@@ -73,40 +73,40 @@ class SqliteState:
         self._reactor = reactor
         self._verdicts = sqlite_verdicts.Verdicts()
         self._greylist = sqlite_greylist.Greylist()
-        self._commits = GroupCommit(path, reactor, self._forget, timer)
+        self._commits = GroupCommit(path, reactor, self._clear_caches, timer)
         self._cleaner = Cleaner()
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._checkpoint: Deferred[None] | None = None
-        self._log = 0
-        self._looks = 0
+        self._wal_size = 0
+        self._wal_checks = 0
 
-    def _forget(self) -> None:
-        self._verdicts.forget()
-        self._greylist.forget()
+    def _clear_caches(self) -> None:
+        self._verdicts.clear_cache()
+        self._greylist.clear_cache()
 
     @property
     def problem(self) -> str:
-        """A sentence while the file is unusable, or once a part of it could not be read; else ``""``."""
+        """One sentence while the file is unavailable, or since a part of it could not be read; otherwise ``""``."""
         return self._commits.problem or self._commits.damage
 
     @property
     def operations(self) -> int:
-        """Number of operations so far."""
+        """Number of operations requested."""
         return self._commits.operations
 
     def start(self) -> None:
-        """Open the file, and start its maintenance.
+        """Open the file, and start cleaning and checkpointing it.
 
-        :raises chapps_tw.interfaces.state.StateUnavailable: when it cannot be opened;
-            :class:`~chapps_tw.state.sqlite.file.StateTooNew` when a later version has written it.
+        :raises chapps_tw.interfaces.state.StateUnavailable: if it cannot be opened;
+            :class:`~chapps_tw.state.sqlite.file.StateTooNew` if a later version has written it.
         """
         self._commits.open()
-        self._later(_REST, self._clean)
+        self._later(_IDLE_INTERVAL, self._clean)
         if self._path != MEMORY:
-            self._later(_LOOK_AT_LOG, self._look_at_log)
+            self._later(_WAL_CHECK_INTERVAL, self._check_wal)
 
     def stop(self) -> Deferred[None]:
-        """Commit, checkpoint the write-ahead log into the file, and close it. Fires when that is done."""
+        """Commit the current turn, checkpoint the WAL and close the file. Fires when done."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -117,7 +117,7 @@ class SqliteState:
         if self._checkpoint is not None:
             await self._checkpoint
         if opened and self._path != MEMORY:
-            await self._in_thread()
+            await self._checkpoint_in_thread()
         self._commits.close()
 
     def _later(self, delay: float, work: Callable[[], None]) -> None:
@@ -126,38 +126,38 @@ class SqliteState:
     def _clean(self) -> None:
         del self._timers[self._clean]
         if self._commits.problem:
-            # Without requests, only this notices that the file is writable again.
+            # Without traffic, only this notices that the file can be written again.
             self.ping().addErrback(_still_unavailable)
-            self._later(_REST, self._clean)
+            self._later(_IDLE_INTERVAL, self._clean)
             return
         step, now = self._cleaner.step, self._now()
-        # Each table by itself, so that damage in one does not stop the cleanup of the others.
-        removed = [self._commits.change(_EVERYTHING, step, now, table) for table in self._cleaner.tables]
+        # A separate operation per table, so that damage in one does not prevent cleaning the others.
+        removed = [self._commits.write(_EVERYTHING, step, now, table) for table in self._cleaner.tables]
         DeferredList(removed, consumeErrors=True).addCallback(self._clean_again)
 
     def _clean_again(self, results: list[tuple[bool, Any]]) -> None:
         if not self._commits.finished:
             rows = sum(removed for done, removed in results if done)
-            self._later(_HURRY if rows >= _MUCH else _REST, self._clean)
+            self._later(_BUSY_INTERVAL if rows >= _BUSY_ROWS else _IDLE_INTERVAL, self._clean)
 
-    def _look_at_log(self) -> None:
-        del self._timers[self._look_at_log]
-        self._looks += 1
-        if self._looks < _LOOKS and not is_long(self._path):
-            self._later(_LOOK_AT_LOG, self._look_at_log)
+    def _check_wal(self) -> None:
+        del self._timers[self._check_wal]
+        self._wal_checks += 1
+        if self._wal_checks < _CHECKS_PER_CHECKPOINT and not is_long(self._path):
+            self._later(_WAL_CHECK_INTERVAL, self._check_wal)
             return
-        self._looks = 0
-        self._checkpoint = self._in_thread().addCallback(self._checkpoint_done)
+        self._wal_checks = 0
+        self._checkpoint = self._checkpoint_in_thread().addCallback(self._checkpoint_done)
 
     def _checkpoint_done(self, result: None) -> None:
         self._checkpoint = None
         if self._commits.finished:
             return
-        if self._log > LONG_LOG:
-            self._commits.move_log()
-        self._later(_LOOK_AT_LOG, self._look_at_log)
+        if self._wal_size > LONG_WAL:
+            self._commits.restart_wal()
+        self._later(_WAL_CHECK_INTERVAL, self._check_wal)
 
-    def _in_thread(self) -> Deferred[None]:
+    def _checkpoint_in_thread(self) -> Deferred[None]:
         reactor = IReactorThreads(self._reactor)
         done = deferToThreadPool(reactor, reactor.getThreadPool(), checkpoint, self._path)
         return done.addCallbacks(self._written, self._not_written)
@@ -175,29 +175,29 @@ class SqliteState:
         self, spend: Spend, rules: Rules, fill: Fill | None = None, assumptions: Sequence[Assumption] = ()
     ) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, False)
+        return self._commits.write(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, False)
 
     def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.look(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, True)
+        return self._commits.read(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, True)
 
     def usage(self, users: Sequence[str], interval: float) -> Deferred[list[Usage]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.look(_QUOTA, sqlite_quota.usage, self._now(), users, interval)
+        return self._commits.read(_QUOTA, sqlite_quota.usage, self._now(), users, interval)
 
     def reset_usage(self, user: str, interval: float) -> Deferred[int]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(_QUOTA, sqlite_quota.reset, self._now(), user, interval)
+        return self._commits.write(_QUOTA, sqlite_quota.reset, self._now(), user, interval)
 
     def drop_limits(self, users: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(_QUOTA, sqlite_quota.drop_limits, self._now(), users)
+        return self._commits.write(_QUOTA, sqlite_quota.drop_limits, self._now(), users)
 
     # --- verdicts ---
 
     def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.look(_VERDICTS, self._verdicts.find, self._now(), space, owner, names)
+        return self._commits.read(_VERDICTS, self._verdicts.find, self._now(), space, owner, names)
 
     def assume_allowed(self, space: str, owner: str, name: str) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -210,11 +210,11 @@ class SqliteState:
         self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
     ) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(_VERDICTS, self._verdicts.keep, self._now(), space, owner, verdicts, ttl)
+        return self._commits.write(_VERDICTS, self._verdicts.keep, self._now(), space, owner, verdicts, ttl)
 
     def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[bool | None]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(_VERDICTS, self._verdicts.drop, self._now(), space, owner, names)
+        return self._commits.write(_VERDICTS, self._verdicts.drop, self._now(), space, owner, names)
 
     # --- greylisting ---
 
@@ -222,7 +222,7 @@ class SqliteState:
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
     ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(
+        return self._commits.write(
             _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, False
         )
 
@@ -230,31 +230,31 @@ class SqliteState:
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
     ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.look(
+        return self._commits.read(
             _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, True
         )
 
     def last_attempt(self, client: str, sender: str, recipient: str) -> Deferred[float]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.look(_GREYLIST, sqlite_greylist.last_attempt, self._now(), client, sender, recipient)
+        return self._commits.read(_GREYLIST, sqlite_greylist.last_attempt, self._now(), client, sender, recipient)
 
     def tally(self, client: str) -> Deferred[list[tuple[str, float]]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.look(_GREYLIST, sqlite_greylist.tally, self._now(), client)
+        return self._commits.read(_GREYLIST, sqlite_greylist.tally, self._now(), client)
 
     def clear_tally(self, client: str) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(_GREYLIST, self._greylist.clear, client)
+        return self._commits.write(_GREYLIST, self._greylist.clear, client)
 
     def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(_FLAGS, self._greylist.drop_flags, self._now(), domains)
+        return self._commits.write(_FLAGS, self._greylist.drop_flags, self._now(), domains)
 
     # --- the rest ---
 
     def first_time(self, space: str, name: str, ttl: float) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.change(_ONCE, sqlite_verdicts.first_time, self._now(), space, name, ttl)
+        return self._commits.write(_ONCE, sqlite_verdicts.first_time, self._now(), space, name, ttl)
 
     async def ready(self) -> None:
         """Return when the store answers and no damage of the file is known.
@@ -267,4 +267,4 @@ class SqliteState:
 
     def ping(self) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`. Writes: a file that can only be read is of no use."""
-        return self._commits.change(_EVERYTHING, sqlite_verdicts.touch)
+        return self._commits.write(_EVERYTHING, sqlite_verdicts.write_ping)

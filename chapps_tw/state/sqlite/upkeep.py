@@ -14,7 +14,7 @@ _STEP = 300
 # How often a checkpoint is repeated while the WAL grows, and how many bytes may remain.
 _ROUNDS, _REMAINDER = 5, 2**20
 # Size of the WAL in bytes above which it is checkpointed soon. With what is added meanwhile it stays below 64 MiB.
-LONG_LOG = 16 * 2**20
+LONG_WAL = 16 * 2**20
 
 
 class _Walk(NamedTuple):
@@ -103,7 +103,7 @@ class Cleaner:
 def is_long(path: str) -> bool:
     """Return whether the WAL of a file should be checkpointed soon."""
     try:
-        return os.stat(f"{path}-wal").st_size > LONG_LOG
+        return os.stat(f"{path}-wal").st_size > LONG_WAL
     except OSError:
         return False
 
@@ -119,7 +119,7 @@ def checkpoint(path: str) -> int:
         for _ in range(_ROUNDS):
             # PASSIVE blocks no reader or writer.
             _, length, moved = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if (length - moved) * PAGE <= _REMAINDER or length * PAGE > 2 * LONG_LOG:
+            if (length - moved) * PAGE <= _REMAINDER or length * PAGE > 2 * LONG_WAL:
                 break
         return int(length) * PAGE
     finally:

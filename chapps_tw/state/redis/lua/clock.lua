@@ -1,6 +1,5 @@
--- Goes before every script: gives it "now" (microseconds), and ends what comes too late.
--- The last of ARGV is the time after which the one who asked does not wait any more, or "@" and
--- the time to take for now.
+-- Prelude of every script: sets "now" (microseconds), and rejects calls that arrive after their deadline.
+-- The last of ARGV ("when" below) is the deadline, or "@" and the time to use as now.
 local now
 do
   local when = ARGV[#ARGV]
@@ -15,12 +14,12 @@ do
   end
 end
 
--- Lua's own conversion keeps 14 digits.
+-- tostring() has only 14 digits.
 local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Sees to it that a key stays for some microseconds, and a minute to spare.
+-- Ensure that a key does not expire within some microseconds; sets a minute more.
 local function outlast(key, microseconds)
   local least = microseconds / 1000
   if redis.call('PTTL', key) < least then

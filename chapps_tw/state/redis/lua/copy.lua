@@ -1,7 +1,7 @@
--- A copy of what the book says: "value", "expires", "token" and "kept" of a hash. One that was kept later than
--- now is of a clock that was ahead.
--- known: those four as they are; ARGV[given + 1] to [given + 3], when there: a fill's token,
--- value and microseconds to keep it. A dry run keeps none.
+-- Return a cached value of the book: "value", "expires", "token" and "kept" (when it was cached) of a hash. A value
+-- cached in the future, before the clock was set back, is missing.
+-- known: these four fields; ARGV[given + 1] to [given + 3], if present: the token, value and TTL (microseconds) of a
+-- fill, which is cached unless this is a dry run.
 local function recall(key, known, given, dry)
   if #ARGV > given + 1 then
     if not dry and ARGV[given + 1] == (known[3] or '') then

@@ -1,5 +1,5 @@
--- Forget cached verdicts, and leave a mark in their place so that none older is kept.
--- ARGV: the mark, milliseconds to keep it, when. Returns what each verdict was.
+-- Invalidate cached verdicts: replace each by a tombstone, so that verdicts read before are not cached.
+-- ARGV: the tombstone, its TTL in milliseconds, when. Returns the previous values.
 local were = redis.call('MGET', unpack(KEYS))
 for _, key in ipairs(KEYS) do
   redis.call('SET', key, ARGV[1], 'PX', ARGV[2])

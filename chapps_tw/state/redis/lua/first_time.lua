@@ -1,5 +1,5 @@
--- Whether a key was not there; it is then made. ARGV: milliseconds to keep it, when.
--- A key that stays for longer is of a clock that was ahead.
+-- Return whether a key did not exist, and create it. ARGV: TTL in milliseconds, when.
+-- A key with a longer TTL was created before the clock was set back, and is ignored.
 if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[1]) then
   redis.call('DEL', KEYS[1])
 end

@@ -1,8 +1,8 @@
--- Greylist a message. KEYS: hash with the domain's flag; the tuple's "first last"; the client's
--- tally, a sorted set of instances by time, in which '' stands for the time when it is forgotten;
--- and where SPF gave the client a domain, the latter two of its network, those before being the domain's.
--- ARGV: dry, deferral, retry window, lifetime of what has passed, of a tally, threshold, forced,
--- instance [, fill's token, value, ttl], when.
+-- Check a message against the greylist. KEYS: hash with the domain's flag; the tuple, "first last"; the client's tally,
+-- a sorted set of instances by time, in which the score of '' is the expiry. If the client has an SPF domain, tuple and
+-- tally are those of the domain, and are followed by those of the network.
+-- ARGV: dry, deferral, retry_window, pass_ttl, tally_ttl, threshold, forced, instance [, fill's token, value, ttl],
+-- when.
 -- Times in microseconds. Returns outcome, wait, tally [, token].
 local dry, deferral, threshold = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[6])
 local forced, instance = ARGV[7] == '1', ARGV[8]
@@ -19,7 +19,7 @@ end
 
 local tally_ttl = tonumber(ARGV[5])
 
--- What counts later than now, since the clock was ahead, counts from now.
+-- Clamp times in the future to now, after the clock was set back.
 local function count_from_now(name)
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', name, '(' .. digits(now), '+inf')) do
     redis.call('ZADD', name, digits(now), each)
@@ -27,7 +27,7 @@ local function count_from_now(name)
   redis.call('ZADD', name, digits(now + tally_ttl), '')
 end
 
--- One that is known by its network alone counts for that.
+-- Use the tally of the domain if there is one, unless only that of the network has reached the threshold.
 local tally, ends, counted = -1
 for place = 3, #KEYS, 2 do
   local last = tally < threshold and redis.call('ZSCORE', KEYS[place], '')
@@ -61,15 +61,15 @@ if threshold > 0 and tally >= threshold then
   return {11, 0, count()}
 end
 
--- A first time later than now: the clock was ahead, and nobody is made to wait until it is then.
+-- A time in the future was recorded before the clock was set back: the client does not wait for it.
 local first, met = now, false
 for place = 2, #KEYS, 2 do
   local tuple = redis.call('GET', KEYS[place])
   if tuple then
     local began, last = string.match(tuple, '^(%d+) (%d+)$')
     began, last = tonumber(began), tonumber(last)
-    -- One that was met after its deferral has passed; one of the far future was met by a clock that was ahead,
-    -- nobody knows when.
+    -- A tuple seen again after its deferral has passed. A time in the far future was recorded before the clock was set
+    -- back, so the real time is unknown.
     if math.abs(now - last) <= tonumber(ARGV[last - began >= deferral and 4 or 3]) then
       first, met = math.min(first, began), true
     end

@@ -1,6 +1,6 @@
--- Cache verdicts where what is there still is what their token says, or is gone by itself: what was
--- dropped leaves a mark for longer than anybody waits for the book.
--- ARGV: milliseconds to keep them, then a token and a value for each key, when.
+-- Cache verdicts whose key still has the value of their token, or has expired: an invalidation leaves a tombstone,
+-- which lasts longer than a lookup in the book can take.
+-- ARGV: TTL in milliseconds, then a token and a value for each key, when.
 for i, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
   if not value or value == ARGV[2 * i] then

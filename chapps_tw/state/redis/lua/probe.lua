@@ -1,6 +1,6 @@
--- Tries every command that the other scripts use, on a key of nobody's. Fails where one of them would.
+-- Run every command that the other scripts use, on a key of its own. Fails if one of them would fail.
 local key = KEYS[1]
--- The first, since a server that is full lets a script go on that has written something.
+-- First a write: a server that is out of memory lets a script continue that has written something.
 redis.call('SET', key, '1', 'PX', '1000')
 redis.call('GET', key)
 redis.call('MGET', key)

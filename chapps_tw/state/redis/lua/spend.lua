@@ -1,4 +1,4 @@
--- Count a message, or one more recipient of it.
+-- Count a message, or another recipient of it.
 -- ARGV: dry, interval, margin_count, margin_ratio, min_delta, instance, recipient, cost
 --       [, fill's token, value, ttl], when. Times in microseconds.
 -- Returns outcome, limit, used, wait [, token].
@@ -53,8 +53,8 @@ local sum = used - own + target
 local most = limit + tonumber(ARGV[3]) + math.floor(limit * tonumber(ARGV[4]))
 if target > own and not ((own > 0 or used < limit) and sum <= most) then
   local entry = began .. ' ' .. instance
-  local given_back = own > 0 and recipient == ''
-  if given_back then
+  local is_refunded = own > 0 and recipient == ''
+  if is_refunded then
     used = used - own
     if not dry then
       redis.call('HSET', KEYS[1], 'used', digits(used))
@@ -63,7 +63,7 @@ if target > own and not ((own > 0 or used < limit) and sum <= most) then
     end
   end
   local oldest = redis.call('LINDEX', KEYS[2], passed)
-  if given_back and oldest == entry then
+  if is_refunded and oldest == entry then
     oldest = redis.call('LINDEX', KEYS[2], passed + 1)
   end
   return {3, limit, used, oldest and math.min(time_of(oldest), now) + interval - now or 0}
@@ -77,7 +77,7 @@ if not dry then
     local length = redis.call('RPUSH', KEYS[2], began .. ' ' .. instance)
     local least = now + math.max(interval, min_delta)
     if length == 1 or not user[7] or tonumber(user[7]) < least then
-      -- All three stay an eighth longer than they must, so that this is seldom done.
+      -- An eighth longer than necessary, so that this is rarely done.
       local stays = least + interval / 8
       redis.call('HSET', KEYS[1], 'used', digits(sum), 'last', began, 'stays', digits(stays))
       for _, key in ipairs(KEYS) do

@@ -1,4 +1,4 @@
--- The instances that count for a client, each followed by its time, oldest first. ARGV: when.
+-- Return the instances in a client's tally, each followed by its time, oldest first. ARGV: when.
 local ends = redis.call('ZSCORE', KEYS[1], '')
 if not ends or tonumber(ends) <= now then
   return {}

@@ -4,8 +4,7 @@ local function time_of(entry)
   return tonumber(string.match(entry, '^%d+'))
 end
 
--- What was counted later than now: the clock was ahead. Nobody is made to wait until it is then, so it
--- counts from now.
+-- Count messages with a time in the future, from before the clock was set back, from now.
 local function count_from_now()
   local ahead = {}
   local entry = redis.call('LINDEX', KEYS[2], -1)
@@ -23,8 +22,8 @@ local function count_from_now()
   redis.call('HSET', KEYS[1], 'last', digits(now))
 end
 
--- Takes off what was counted at "from" or before. Returns what is used, and how many of the list
--- are to be passed over: those that a dry run leaves there.
+-- Subtract the messages that were counted at or before "from". Returns the remaining usage, and the number of entries
+-- at the head of the list to skip: those that a dry run leaves there.
 local function slide(used, from, dry)
   local oldest = redis.call('LINDEX', KEYS[2], 0)
   if not oldest then
