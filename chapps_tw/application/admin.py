@@ -35,16 +35,16 @@ def set_up(settings: Settings, dry_run: bool = False) -> str:
     :raises ConfigError: if the URL of the database is invalid.
     :raises CommandError: if the database cannot be used.
     """
-    told: list[str] = []
+    messages: list[str] = []
     with _engine(settings) as engine:
-        before, after = (schema.preview if dry_run else schema.upgrade)(engine, told.append), schema.HEAD
+        before, after = (schema.preview if dry_run else schema.upgrade)(engine, messages.append), schema.HEAD
         done = f"{'brought up to' if before else 'set up at'} revision {after}"
         if dry_run:
             done = f"nothing was changed; it is at revision {before or 'none'}, and this would be done for {after}"
         elif before == after:
-            schema.normalise_names(engine, told.append)
+            schema.normalise_names(engine, messages.append)
             done = f"is up to date (revision {after})"
-        return "\n".join([f"{engine.url}: {done}", *told])
+        return "\n".join([f"{engine.url}: {done}", *messages])
 
 
 def add_examples(settings: Settings) -> str:

@@ -24,7 +24,7 @@ from chapps_tw.observe.metrics import Metrics
 CHECK_SECONDS = 5.0
 
 # Maximum number of sentences about names that a start logs.
-MAX_TOLD = 20
+MAX_LOGGED = 20
 
 
 class Database(Part):
@@ -57,29 +57,29 @@ class Database(Part):
         meanwhile, and everything works as soon as the server does. If the server failed during a restart at night, a
         node that does not start would defer all mail, and systemd might have given up on it by the morning.
         """
-        told: list[str] = []
-        problem = self._prepare(told)
+        messages: list[str] = []
+        problem = self._prepare(messages)
         if problem is None:
-            self._tell(told)
+            self._log_messages(messages)
             return
         text = database_problem(self._settings, problem)
-        away = isinstance(problem, SQLAlchemyError | OSError | BookUnavailable)
-        if not away or self.engine.dialect.name == "sqlite":
+        is_unavailable = isinstance(problem, SQLAlchemyError | OSError | BookUnavailable)
+        if not is_unavailable or self.engine.dialect.name == "sqlite":
             raise StartError(text)
         level = LogLevel.error if database_refuses(problem) else LogLevel.warn
         meanwhile = "until it can, only what is cached is answered; the schema was not checked"
         self.log.emit(level, "{text}; {meanwhile}", text=text, meanwhile=meanwhile)
 
-    def _prepare(self, told: list[str]) -> Exception | None:
+    def _prepare(self, messages: list[str]) -> Exception | None:
         """Return why the database cannot be used, as far as this can be determined in time.
 
-        :param told: receives sentences to log.
+        :param messages: receives the messages to log.
         """
         checked: list[Exception | None] = []
 
         def check() -> None:
             try:
-                prepare(self.engine, told.append)
+                prepare(self.engine, messages.append)
                 checked.append(None)
             except Exception as error:
                 checked.append(error)
@@ -92,13 +92,13 @@ class Database(Part):
             thread.join(CHECK_SECONDS)
         return checked[0] if checked else BookUnavailable(f"it did not answer in {CHECK_SECONDS:g} s")
 
-    def _tell(self, told: Sequence[str]) -> None:
-        """Log the first sentences of the set-up of the database."""
-        for sentence in told[:MAX_TOLD]:
-            self.log.warn("Database: {sentence}", sentence=sentence)
-        if len(told) > MAX_TOLD:
-            more = len(told) - MAX_TOLD
-            self.log.warn("Database: there is more to tell ({more}): run 'chapps-cli admin db-setup'", more=more)
+    def _log_messages(self, messages: Sequence[str]) -> None:
+        """Log the first messages of the set-up of the database."""
+        for message in messages[:MAX_LOGGED]:
+            self.log.warn("Database: {message}", message=message)
+        if len(messages) > MAX_LOGGED:
+            more = len(messages) - MAX_LOGGED
+            self.log.warn("Database: {more} more messages are not shown: run 'chapps-cli admin db-setup'", more=more)
 
     def start(self) -> None:
         """Start the threads."""

@@ -1,1 +1,1 @@
-"""What policies and the HTTP API need, whoever provides it."""
+"""The interfaces of the stores, as policies and the HTTP API use them."""

@@ -46,10 +46,10 @@ class API:
         with ``[API] auth = none``.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
-    :param reactor: for delays and timeouts; in its threads is done what takes long.
-    :param checks: what ``/ready`` asks besides, or in place of, pings of the parts ``state`` and ``database``.
-    :param slices: for long work.
-    :param reasons: those that a decision may have, to be described.
+    :param reactor: for delays and timeouts, and threads for long work.
+    :param checks: the checks of ``/ready``, by part; ``state`` and ``database`` replace the pings of these parts.
+    :param slices: for long work in the reactor.
+    :param reasons: the reasons of decisions, for the document.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ def _refusal(error: ValidationError, places: Mapping[str, str], other: str) -> R
 
 
 def _with_hint(refusal: Refusal, path: str) -> Refusal:
-    """Add how to find the id to the error for a name in place of an id."""
+    """If a name was sent instead of an id, add to the error how to find the id."""
     collection = path.partition("{id}")[0]
     for each in refusal.detail:
         if isinstance(each, dict) and each["loc"] == ["path", "id"] and each["type"] == "int_type":

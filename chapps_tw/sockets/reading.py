@@ -24,7 +24,7 @@ _KNOWN = (tcp.Server, unix.Server)
 
 @implementer(IReadDescriptor)
 class SharedReader:
-    """Reads connections, in place of their reactor. To their transports, it is the reactor.
+    """Reads connections instead of their reactor. Their transports use it as their reactor.
 
     :param reactor: the reactor, which does everything but reading.
     """

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 def room_for(path: str) -> Iterator[None]:
     """Remove the socket at a path if no process accepts connections on it, and lock its directory meanwhile.
 
-    A connection attempt tells whether it is in use. A lock file with a process ID, as Twisted writes, is unreliable:
+    A connection attempt shows whether it is in use. A lock file with a process ID, as Twisted writes, is unreliable:
     another process may have that ID by now.
 
     :raises OSError: if the directory or the socket cannot be used.
@@ -25,7 +25,7 @@ def room_for(path: str) -> Iterator[None]:
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
     try:
-        # Without the lock, two processes that start at once could each take the other's new socket for stale.
+        # Without the lock, two processes that start together could take each other's new socket for a stale one.
         fcntl.flock(directory, fcntl.LOCK_EX)
         if _is_stale(path):
             os.unlink(path)

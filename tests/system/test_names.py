@@ -195,11 +195,11 @@ class StartTests(unittest.TestCase):
 
     def test_it_finds_everybody_and_logs_what_was_done_about_names(self) -> None:
         self.service.start().wait_ready()
-        log = self.service.log("there is more to tell")
+        log = self.service.log("more messages are not shown")
         self.assertIn("Database: Names of domains normalized: 1.", log)
         self.assertIn("'user1' (id 3), 'User1' (id 2). A login by any of these names is id 3", log)
         self.assertEqual(log.count("A login by any"), 18)
-        self.assertIn("there is more to tell (7): run 'chapps-cli admin db-setup'", log)
+        self.assertIn("7 more messages are not shown: run 'chapps-cli admin db-setup'", log)
         with self.service.client() as client:
             for login in SPELLINGS:
                 answer = client.ask(outbound(sasl_username=login, sender="x@example.org"))

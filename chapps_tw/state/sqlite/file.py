@@ -12,7 +12,7 @@ from chapps_tw.security.private_files import explain
 MEMORY = ":memory:"
 
 _VERSION = 3
-# "CHTW": tells this file from any other of SQLite's.
+# "CHTW": identifies this file among other SQLite files.
 _APPLICATION = 0x43485457
 _MAX_KEY = 512
 # Small pages: a commit writes every changed page, and the rows of most users are on different pages.

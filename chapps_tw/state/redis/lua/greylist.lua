@@ -62,7 +62,7 @@ if threshold > 0 and tally >= threshold then
 end
 
 -- A time in the future was recorded before the clock was set back: the client does not wait for it.
-local first, met = now, false
+local first, seen = now, false
 for place = 2, #KEYS, 2 do
   local tuple = redis.call('GET', KEYS[place])
   if tuple then
@@ -71,12 +71,12 @@ for place = 2, #KEYS, 2 do
     -- A tuple seen again after its deferral has passed. A time in the far future was recorded before the clock was set
     -- back, so the real time is unknown.
     if math.abs(now - last) <= tonumber(ARGV[last - began >= deferral and 4 or 3]) then
-      first, met = math.min(first, began), true
+      first, seen = math.min(first, began), true
     end
   end
 end
 local wait = math.max(first + deferral - now, 0)
-local outcome = wait == 0 and 10 or met and 9 or 8
+local outcome = wait == 0 and 10 or seen and 9 or 8
 if not dry then
   local value, ttl = digits(first) .. ' ' .. digits(now), digits(ARGV[wait == 0 and 4 or 3] / 1000 + 60000)
   for place = 2, #KEYS, 2 do
