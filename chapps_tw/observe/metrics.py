@@ -91,9 +91,9 @@ class Metrics(Collector):
     def answered(self, listener: str, decisions: Iterable[Decision], seconds: float) -> None:
         """Count the decisions of a listener and the duration of its answer in seconds."""
         counts = self._decisions
-        for action, reason, policy, _, _, _, _, shadow, _ in decisions:
-            verb = action.partition(" ")[0]
-            counts[listener, policy, verb, reason, "shadow" if shadow else "enforce"] += 1
+        for decision in decisions:
+            shadow = "shadow" if decision.shadow else "enforce"
+            counts[listener, decision.policy, decision.action.partition(" ")[0], decision.reason, shadow] += 1
         self._answers[listener,].observe(seconds)
 
     def calls(self, part: str, operation: str) -> Histogram:
