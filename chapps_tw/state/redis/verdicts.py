@@ -58,7 +58,7 @@ class Verdicts:
         def decode(values: list[bytes | None]) -> list[Verdict]:
             verdicts = [_verdict(value) for value in values]
             for name, key, value, verdict in zip(names, keys, values, verdicts, strict=True):
-                if verdict.allowed and value is not None:
+                if verdict.allowed and value is not None and self.memory.find(space, owner, name) is None:
                     self.memory.add(space, owner, name, key, value)
             return verdicts
 
