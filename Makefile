@@ -8,9 +8,6 @@ BIN := .venv/bin
 RUN := .venv/.made-run
 TEST := .venv/.made-test
 
-# pytest and the programs that it starts keep the modules that they compile, whatever the environment says.
-test test-fast: export PYTHONDONTWRITEBYTECODE :=
-
 .PHONY: setup run test test-fast lint bench conf clean
 
 setup: $(TEST)
