@@ -26,15 +26,101 @@ class ChangeUncertain(BookUnavailable):
         self.stale = stale
 
 
-class QuotaGrant(NamedTuple):
-    """The quota of a user.
+class Limit(NamedTuple):
+    """A limit of a quota, besides the quota's own number.
+
+    :ivar name: unique within the quota, for texts and figures; ``""`` for the quota's own number.
+    :ivar unit: ``messages``, ``recipients``, ``bytes`` or ``distinct_recipients``: a
+        :class:`~chapps_tw.interfaces.state.Unit`.
+    :ivar window: seconds, 1 to 366 days.
+    :ivar action: ``refuse``, ``defer`` or ``hold``.
+    """
+
+    name: str
+    unit: str
+    amount: int
+    window: int
+    action: str
+
+
+class Plan(NamedTuple):
+    """A quota with its limits.
+
+    :ivar quota: transmissions in the interval of ``[OutboundQuotaPolicy]``; ``None`` if only its limits count.
+    """
+
+    id: int
+    name: str
+    quota: int | None
+    limits: tuple[Limit, ...]
+
+
+class Override(NamedTuple):
+    """A temporary exception of a user or a domain.
+
+    :ivar kind: ``extra`` (``value`` more until then), ``unlimited``, or ``suspended``.
+    :ivar value: of ``extra``, in the unit of the limit.
+    :ivar limit: name of the only limit that it applies to; ``""`` for all (``extra``: for those that count messages or
+        recipients).
+    :ivar begin, until: epoch seconds; in force from ``begin`` until before ``until``.
+    :ivar reason: shown to administrators, and with ``suspended`` to the user.
+    :ivar action: with ``suspended``: ``refuse`` or ``defer``.
+    """
+
+    id: int
+    kind: str
+    value: int
+    limit: str
+    begin: float
+    until: float
+    reason: str
+    action: str
+
+
+class UserPlan(NamedTuple):
+    """What the book says of a user's limits.
 
     :ivar known: whether the user exists.
-    :ivar limit: transmissions in the interval; ``None`` if the user has no quota.
+    :ivar quota: id of the user's own quota, ``None`` if there is none.
+    :ivar overrides: those that are not over yet, ordered by id.
     """
 
     known: bool
-    limit: int | None
+    quota: int | None
+    overrides: tuple[Override, ...] = ()
+
+
+class DomainPlan(NamedTuple):
+    """What the book says of a domain's limits.
+
+    :ivar each: id of the quota of each user of the domain who has none of his own.
+    :ivar pool: id of the quota that all users of the domain share.
+    :ivar overrides: those of the domain that are not over yet. They apply to its pool; ``suspended`` to all its users.
+    """
+
+    each: int | None
+    pool: int | None
+    overrides: tuple[Override, ...] = ()
+
+
+class Exemption(NamedTuple):
+    """Who is exempt from a policy or a limit until a date.
+
+    :ivar kind: ``client`` (an address or a network), ``sender``, ``sender_domain`` (also its subdomains if it begins
+        with a dot) or ``recipient``.
+    :ivar value: in normal form.
+    :ivar scope: ``spf``, ``greylisting``, ``sender_authorization``, or ``limit:NAME`` of a ``[Limit NAME]``.
+    :ivar until: epoch seconds.
+    :ivar reason, author: for administrators.
+    """
+
+    id: int
+    kind: str
+    value: str
+    scope: str
+    until: float
+    reason: str
+    author: str
 
 
 class SenderGrant(NamedTuple):
@@ -66,8 +152,20 @@ class PolicyBook(Protocol):
     Arguments are names in normal form (:mod:`chapps_tw.mail.addresses`). They match any spelling that is stored.
     """
 
-    def quota_of(self, user: str) -> Awaitable[QuotaGrant]:
-        """Return the quota of a user."""
+    def user_plan(self, user: str) -> Awaitable[UserPlan]:
+        """Return what applies to a user alone."""
+
+    def domain_plan(self, domain: str) -> Awaitable[DomainPlan]:
+        """Return what applies to the users of a domain. All is empty if the book does not contain it."""
+
+    def plan(self, quota: int) -> Awaitable[Plan | None]:
+        """Return a quota with its limits; ``None`` if it does not exist."""
+
+    def plan_named(self, name: str) -> Awaitable[Plan | None]:
+        """Return the quota with a name, and its limits; ``None`` if it does not exist."""
+
+    def exemptions(self) -> Awaitable[tuple[Exemption, ...]]:
+        """Return all exemptions that are not over yet, ordered by id; at most 10,000."""
 
     def senders_of(self, user: str, domain: str, email: str, base: str = "") -> Awaitable[SenderGrant]:
         """Return whether a domain, an address, and the address without its extension are linked to a user.

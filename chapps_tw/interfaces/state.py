@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
 
@@ -23,22 +23,19 @@ class Outcome(IntEnum):
     REPEATED = 2
     EXCEEDED = 3
     TOO_SOON = 4
-    UNKNOWN_USER = 5
-    NO_QUOTA = 6
-    NOT_GREYLISTED = 7
-    FIRST = 8
-    EARLY = 9
-    PASSED = 10
-    KNOWN_CLIENT = 11
-    OUTDATED = 12
+    NOT_GREYLISTED = 5
+    FIRST = 6
+    EARLY = 7
+    PASSED = 8
+    KNOWN_CLIENT = 9
+    OUTDATED = 10
 
 
 class Fill(NamedTuple):
-    """A value from the book, passed to the state after ``MISSING``.
+    """A domain's greylisting flag from the book, passed to the state after ``MISSING``.
 
     :ivar token: the token of the ``MISSING`` result.
-    :ivar value: for quotas the limit, -1 for a user without quota, -2 for an unknown user; for a
-        domain's greylisting flag 1 or 0.
+    :ivar value: 1 or 0.
     :ivar ttl: seconds that the state may cache it.
     """
 
@@ -47,96 +44,151 @@ class Fill(NamedTuple):
     ttl: float
 
 
-NO_QUOTA = -1
+class Unit(StrEnum):
+    """What a limit counts.
 
-
-UNKNOWN_USER = -2
-
-
-class Rules(NamedTuple):
-    """Counting rules, the same for all users.
-
-    :ivar interval: seconds of the rolling window.
-    :ivar margin_count, margin_ratio: how far a message that starts below the limit may exceed it:
-        ``margin_count + floor(limit * margin_ratio)`` transmissions.
-    :ivar min_delta: minimum seconds between two messages of a user.
+    ``MESSAGES`` counts 1 for a message. ``RECIPIENTS`` counts its recipients, each once. ``BYTES`` counts the size of
+    the message for each recipient. ``DISTINCT_RECIPIENTS`` counts the different recipients of all messages.
     """
 
-    interval: float
-    margin_count: int
-    margin_ratio: float
-    min_delta: float
+    MESSAGES = "messages"
+    RECIPIENTS = "recipients"
+    BYTES = "bytes"
+    DISTINCT_RECIPIENTS = "distinct_recipients"
 
 
-class Spend(NamedTuple):
-    """A message, or one more recipient of it, to be counted for a user.
+class Account(NamedTuple):
+    """What is counted together: the messages of a user, of a domain, of a client ... in one unit.
+
+    Names in a space are compared exactly. An account counts in one unit; limits of several windows may share it.
+
+    :ivar space: kind of account. ``oqp`` is the one that existing counts of users are in.
+    """
+
+    space: str
+    name: str
+
+
+class Message(NamedTuple):
+    """What a request says of its message.
 
     :ivar instance: identifies the message; ``""`` is a message with a single request.
-    :ivar recipient: the recipient to add; ``""`` for the message as a whole.
-    :ivar cost: transmissions of the whole message, 0 if unknown (then its cost so far, at least 1). Ignored with a
-        recipient.
+    :ivar recipient: the recipient that the request names; ``""`` if it names none.
+    :ivar whole: whether the request is about the whole message, and not about one more recipient of it.
+    :ivar reserve: seconds after which its cost is given back if no request about the whole message follows; 0.0 counts
+        it for good. Ignored if ``whole``.
     """
 
-    user: str
     instance: str
     recipient: str
-    cost: int
+    whole: bool
+    reserve: float = 0.0
+
+
+class Charge(NamedTuple):
+    """What a message costs one limit.
+
+    :ivar amount: cost of the whole message, at least 0; 0 if unknown (then its cost so far, at least 1). Ignored for
+        ``DISTINCT_RECIPIENTS``, and for ``RECIPIENTS`` if the request is about one more recipient.
+    :ivar limit: at least 0.
+    :ivar window: seconds of the rolling window.
+    :ivar margin: how far a message that begins below the limit may exceed it.
+    :ivar min_delta: minimum seconds between two messages of the account.
+    """
+
+    account: Account
+    unit: Unit
+    amount: int
+    limit: int
+    window: float
+    margin: int = 0
+    min_delta: float = 0.0
 
 
 class Spent(NamedTuple):
-    """The result of a :class:`Spend`.
+    """The result of :meth:`LiveState.spend`.
 
-    Outcomes: ``ACCEPTED`` (counted), ``REPEATED`` (accepted, nothing new to count), ``EXCEEDED``,
-    ``TOO_SOON``, ``UNKNOWN_USER``, ``NO_QUOTA``, ``MISSING``, ``OUTDATED`` (an assumption is wrong).
+    Outcomes: ``ACCEPTED`` (counted), ``REPEATED`` (accepted, nothing new to count), ``EXCEEDED``, ``TOO_SOON``,
+    ``OUTDATED`` (an assumption is wrong).
 
-    :ivar limit: the user's limit, 0 if there is none.
-    :ivar used: transmissions in the window, including this one if it was accepted.
-    :ivar wait: seconds until there may be room again; 0.0 if accepted, or if waiting does not help.
-    :ivar token: with ``MISSING``, for the :class:`Fill`.
+    :ivar decisive: index of the charge that did not fit; of several that with the longest wait, before them one that
+        no wait helps. -1 if accepted.
+    :ivar used: what each charge's window contains, in order, including this message if it was accepted.
+    :ivar wait: seconds until the decisive charge may fit; 0.0 if accepted, or if waiting does not help.
     """
 
     outcome: Outcome
-    limit: int
-    used: int
+    decisive: int
+    used: tuple[int, ...]
     wait: float
-    token: str
+
+
+class Window(NamedTuple):
+    """The last seconds of an account."""
+
+    account: Account
+    unit: Unit
+    seconds: float
 
 
 class Usage(NamedTuple):
-    """The usage of a user now.
+    """What a window contains now.
 
-    :ivar limit: the cached limit, ``NO_QUOTA``, ``UNKNOWN_USER``, or ``None`` if nothing is cached.
-    :ivar used: transmissions in the window.
-    :ivar last: epoch seconds of the last message counted, 0.0 if never.
+    :ivar used: in its unit.
+    :ivar last: epoch seconds of the last message counted in the account, 0.0 if never.
+    :ivar oldest: epoch seconds of the oldest that the window contains, 0.0 if it is empty.
     """
 
-    limit: int | None
     used: int
     last: float
+    oldest: float
 
 
-class Verdict(NamedTuple):
-    """A cached verdict.
+class ValueKey(NamedTuple):
+    """The key of a value of the book that the state caches.
 
-    :ivar allowed: ``None`` if nothing is cached.
-    :ivar token: for :meth:`LiveState.keep_verdicts`.
-    """
-
-    allowed: bool | None
-    token: str
-
-
-class Assumption(NamedTuple):
-    """That a cached verdict still allows a name: the memory of this process says so, the store may have a newer one.
-
-    :ivar key, token: the verdict's key and its token, encoded for the store.
+    :ivar space: the kind of value.
+    :ivar owner: the user, domain ... that it is about; values of one owner are read together.
+    :ivar name: which of the owner's values; may be ``""``.
     """
 
     space: str
     owner: str
-    name: str
-    key: bytes
-    token: bytes
+    name: str = ""
+
+
+class CachedValue(NamedTuple):
+    """A cached value.
+
+    :ivar value: ``None`` if nothing is cached.
+    :ivar token: for :meth:`LiveState.keep_values`.
+    """
+
+    value: str | None
+    token: str
+
+
+class Fresh(NamedTuple):
+    """A value that was read from the book, to be cached.
+
+    :ivar token: that of the :class:`CachedValue` that was not there.
+    """
+
+    key: ValueKey
+    value: str
+    token: str
+
+
+class Assumption(NamedTuple):
+    """That a value in the memory of this process is the one that the store has: the store may have a newer one.
+
+    :ivar encoded_key, encoded_value: encoded for the store.
+    """
+
+    key: ValueKey
+    value: str
+    encoded_key: bytes
+    encoded_value: bytes
 
 
 class GreylistAttempt(NamedTuple):
@@ -178,7 +230,8 @@ class GreylistRules(NamedTuple):
 class GreylistResult(NamedTuple):
     """The result of a :class:`GreylistAttempt`.
 
-    Outcomes: ``NOT_GREYLISTED``, ``FIRST`` and ``EARLY`` (defer), ``PASSED``, ``KNOWN_CLIENT``, ``MISSING``.
+    Outcomes: ``NOT_GREYLISTED``, ``FIRST`` and ``EARLY`` (defer), ``PASSED``, ``KNOWN_CLIENT``, ``MISSING``,
+    ``OUTDATED``.
 
     :ivar wait: remaining seconds until a retry passes.
     :ivar tally: messages in the client's tally.
@@ -200,57 +253,66 @@ class LiveState(Protocol):
     """
 
     def spend(
-        self, spend: Spend, rules: Rules, fill: Fill | None = None, assumptions: Sequence[Assumption] = ()
+        self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()
     ) -> Awaitable[Spent]:
-        """Count a message, or another recipient of it, if the user's limit allows: all or nothing.
+        """Count a message, or another recipient of it, if all charges fit: all or nothing.
 
-        * A recipient adds 1 to the cost of its message, once. For a whole message, ``cost`` replaces its previous
-          cost: the last stage determines it, and a lower cost gives back the difference.
-        * A message fits if it was counted before or ``used < limit``, and its cost is within limit and margin.
-        * A message that is refused as a whole costs nothing: its previous cost is given back.
-        * A message counts for ``rules.interval`` seconds from the first time it was counted.
+        * One more recipient adds 1 to what its message has cost in ``RECIPIENTS``, once. Otherwise ``amount`` replaces
+          the message's previous cost: the last stage determines it, and a lower cost gives back the difference.
+        * A charge fits if it costs nothing more, or if the message was counted before or ``used < limit``, and the
+          window with it is within limit and margin.
+        * A message that is refused as a whole costs nothing: its previous cost is given back to all accounts.
+        * A message counts for ``window`` seconds from the first time it was counted in the account.
+        * A distinct recipient counts for ``window`` seconds from the last message to it. It is never given back.
+        * The cost of this operation does not depend on what was counted, nor on how long the windows are.
 
+        :param charges: at least one. Several may share an account; they have the same unit and amount then.
         :param assumptions: if one is wrong, nothing is counted, and it is removed from the memory.
         """
 
-    def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Awaitable[Spent]:
-        """Return what :meth:`spend` would return now; change and cache nothing."""
+    def peek(self, message: Message, charges: Sequence[Charge]) -> Awaitable[Spent]:
+        """Return what :meth:`spend` would return now; change nothing."""
 
-    def usage(self, users: Sequence[str], interval: float) -> Awaitable[list[Usage]]:
-        """Return the usage of each user, in order."""
+    def usage(self, windows: Sequence[Window]) -> Awaitable[list[Usage]]:
+        """Return what each window contains, in order."""
 
-    def reset_usage(self, user: str, interval: float) -> Awaitable[int]:
-        """Reset the usage of a user; return how many transmissions were counted."""
+    def reset(self, windows: Sequence[Window]) -> Awaitable[list[int]]:
+        """Delete all counts of the accounts; return what each window contained."""
 
-    def drop_limits(self, users: Iterable[str]) -> Awaitable[None]:
-        """Delete cached limits. Counts stay."""
+    def values(self, keys: Sequence[ValueKey]) -> Awaitable[list[CachedValue]]:
+        """Return cached values, in order, in one round trip. They are remembered for :meth:`assume`."""
 
-    def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Awaitable[list[Verdict]]:
-        """Return the cached verdicts of an owner (a user or a domain) for names, in order.
+    def assume(self, key: ValueKey) -> Assumption | None:
+        """Return the assumption that a value in the memory of this process is current; ``None`` if there is none.
 
-        :param space: the kind of verdict: ``sda`` or ``spf``.
-        """
-
-    def assume_allowed(self, space: str, owner: str, name: str) -> Assumption | None:
-        """Return the assumption that a name is allowed; ``None`` if the memory of this process has no such verdict.
-
-        A decision that is based on it needs :meth:`spend` or :meth:`confirm`. A store whose :meth:`verdicts` takes no
-        round trip assumes nothing.
+        A decision that is based on it needs :meth:`spend`, :meth:`check_greylist` or :meth:`confirm`. A store whose
+        :meth:`values` takes no round trip assumes nothing.
         """
 
     def confirm(self, assumptions: Sequence[Assumption]) -> Awaitable[bool]:
         """Return whether all assumptions are right. Wrong ones are removed from the memory."""
 
-    def keep_verdicts(
-        self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
-    ) -> Awaitable[None]:
-        """Cache verdicts ``(name, allowed, token)``, except those dropped since their token was issued."""
+    def keep_values(self, values: Sequence[Fresh], ttl: float) -> Awaitable[None]:
+        """Cache values, except those dropped since their token was issued."""
 
-    def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Awaitable[list[bool | None]]:
-        """Delete cached verdicts; return what each was."""
+    def drop_values(self, keys: Sequence[ValueKey]) -> Awaitable[list[str | None]]:
+        """Delete cached values; return what each was."""
+
+    def note_event(self, name: str, ttl: float, event: str) -> Awaitable[bool]:
+        """Add an event to the list, unless one with the same name was added within ``ttl`` seconds; return whether.
+
+        :param event: at most 2,000 characters.
+        """
+
+    def events(self, count: int) -> Awaitable[list[str]]:
+        """Return the last events, newest first. At least the last 1,000 are kept."""
 
     def check_greylist(
-        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+        self,
+        attempt: GreylistAttempt,
+        rules: GreylistRules,
+        fill: Fill | None = None,
+        assumptions: Sequence[Assumption] = (),
     ) -> Awaitable[GreylistResult]:
         """Apply greylisting to a delivery attempt.
 
@@ -261,6 +323,8 @@ class LiveState(Protocol):
         * A tuple stored under one name of the client counts for both.
         * A message that passes is added to the client's tally, once per instance: to that of the SPF domain if there
           is one, unless the client is known by its network alone.
+
+        :param assumptions: if one is wrong, nothing is done (``OUTDATED``), and it is removed from the memory.
         """
 
     def peek_greylist(
