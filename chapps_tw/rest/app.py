@@ -24,6 +24,7 @@ from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
+from chapps_tw.rest.author import AUTHOR
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers import links, live, users
@@ -32,6 +33,7 @@ from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Token
 
 # Entries of a list or an object that are encoded in one step.
 BATCH = 50
@@ -42,8 +44,8 @@ T = TypeVar("T")
 class API:
     """The application. :attr:`site` is the factory to listen with.
 
-    :param scope_of: returns the scope of a token, ``read`` or ``full``, or ``None`` if it is unknown. Not used
-        with ``[API] auth = none``.
+    :param find_token: returns what is stored of a token, ``None`` if it is unknown. Not used with
+        ``[API] auth = none``.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
     :param reactor: for delays and timeouts, and threads for long work.
@@ -58,7 +60,7 @@ class API:
         state: LiveState,
         book: WritableBook,
         *,
-        scope_of: Callable[[str], str | None],
+        find_token: Callable[[str], Token | None],
         explain: Explain,
         find: Find,
         metrics: Callable[[], bytes],
@@ -75,7 +77,8 @@ class API:
         self._version = version
         self._log = Logger()
         self._slices = slices
-        self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
+        tokens = find_token if settings.api.auth == "token" else None
+        self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep)
         list_lock = DeferredLock()
         self.routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
@@ -112,7 +115,7 @@ class API:
         return endpoint
 
     async def _serve(self, route: Route[Any], request: IRequest, path: Mapping[str, str]) -> bytes:
-        await self._gate.check_token(request, route)
+        AUTHOR.set(await self._gate.check_token(request, route))
         content_type = next(iter(header_values(request, "content-type")), None)
         query = request.uri.partition(b"?")[2]
         values = read_input(route, path, query, request.content.read(), content_type)
