@@ -27,8 +27,8 @@ from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.author import AUTHOR
 from chapps_tw.rest.reading import read_input
+from chapps_tw.rest.routers import audit, exemptions, limits, links, live, overrides, users
 from chapps_tw.rest.routers import book as crud
-from chapps_tw.rest.routers import links, live, users
 from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
@@ -81,16 +81,21 @@ class API:
         tokens = find_token if settings.api.auth == "token" else None
         self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep)
         list_lock = DeferredLock()
-        self.routes: list[Route[Any]] = [
+        routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
             *crud.routes(book, list_lock),
             *links.routes(book, list_lock),
             *users.routes(book, list_lock),
+            *limits.routes(book, list_lock),
+            *overrides.routes(book, list_lock, now),
+            *exemptions.routes(book, list_lock, now, settings.chapps.fold_case),
+            *audit.routes(book, now),
             *live.routes(settings, state, book, self._slices),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
+        self.routes = list(audit.recorded(routes, book))
         self._document = openapi.Document(self.routes, version, reasons)
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
