@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import WritableBook
 from chapps_tw.interfaces.state import LiveState
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.addresses import normal_domain, normal_email, normal_name, without_extension
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
