@@ -11,6 +11,7 @@ from chapps_tw.interfaces.book import PolicyBook
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import ReasonCode
 from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.refresh import never
 
@@ -33,6 +34,7 @@ class Dependencies:
     :ivar receiver: name of this host, for headers.
     :ivar due: whether a cached value is to be compared with the policy book now
         (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy gets its own.
+    :ivar exempt: finds the exemption of a request from the policy or from a limit.
     """
 
     settings: Settings
@@ -41,6 +43,7 @@ class Dependencies:
     check_spf: Callable[[str, str, str], Awaitable[SpfResult]]
     receiver: str
     due: Callable[[Hashable], bool] = never
+    exempt: Exempt = nobody
 
 
 def _none(_settings: Settings) -> float:
