@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
-from functools import partial
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any
 
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
 from chapps_tw.config.settings import Settings
@@ -32,17 +31,6 @@ STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
 
 # First character of a verdict. The version of its domain follows.
 _ALLOWED, _FORBIDDEN = "1", "0"
-
-
-class _Verdict(NamedTuple):
-    """Whether a user may send as one of some names.
-
-    :ivar source, detail: of the decision.
-    """
-
-    allowed: bool
-    source: str
-    detail: str = ""
 
 
 class SenderDomainAuthPolicy:
@@ -113,31 +101,33 @@ class SenderDomainAuthPolicy:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         if self._settings.own_address and user in names[1:]:
             return self._accept(Reason.OWN_ADDRESS, request)
+        question = _Question(self._book, user, names)
         # The domain alone decides about most senders. Only for others, verdicts about addresses are cached.
-        by_domain = await self._find(request, user, names, names[:1], keep)
-        if by_domain.allowed:
-            return self._accept(Reason.AUTHORIZED_DOMAIN, request, by_domain.source)
-        by_email = await self._find(request, user, names, names[1:], keep) if names[1:] else by_domain
-        source = DATABASE if DATABASE in (by_domain.source, by_email.source) else CACHE
-        if by_email.allowed:
+        allowed, source = await self._find(request, question, names[:1], keep)
+        if allowed:
+            return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
+        if question.verdicts:
+            allowed, source = any(question.verdicts.values()), DATABASE
+        elif names[1:]:
+            allowed, source = await self._find(request, question, names[1:], keep)
+        if allowed:
             return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
-        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, by_domain.detail or by_email.detail)
+        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, question.detail)
 
     async def _find(
-        self, request: OutboundPPR, user: str, names: Sequence[str], wanted: Sequence[str], keep: bool
-    ) -> _Verdict:
-        """Return the verdict about some of the names of a sender: the one in memory, the cached one, or the book's."""
-        keys = (senders_of_domain(names[0]), *[verdict_key(user, name) for name in wanted])
+        self, request: OutboundPPR, question: _Question, names: Sequence[str], keep: bool
+    ) -> tuple[bool, str]:
+        """Return whether the user may send as one of some names of the sender, and the source: memory, state or book."""
+        keys = (question.version_key, *[verdict_key(question.user, name) for name in names])
         if keep and (assumed := self._verdicts.assume(keys)) is not None:
             version, *verdicts = assumed
-            if all(verdict.value[1:] == version.value for verdict in verdicts):
+            known = [is_allowed(verdict.value, version.value) for verdict in verdicts]
+            if None not in known:
                 for each in assumed:
                     request.assume(each)
-                return _Verdict(any(verdict.value[0] == _ALLOWED for verdict in verdicts), CACHE)
-        question = _Question(self._book, user, names)
-        (_, *texts), source = await self._verdicts.read(keys, question.ask, keep, partial(_usable, keys[0]))
-        detail = "there is no such user" if source == DATABASE and question.known is False else ""
-        return _Verdict(any(text[0] == _ALLOWED for text in texts), source, detail)
+                return True in known, CACHE
+        (version_text, *texts), source = await self._verdicts.read(keys, question.ask, keep, question.usable)
+        return any(is_allowed(text, version_text) for text in texts), source
 
     def _accept(self, reason: Reason, request: OutboundPPR, source: str = "", detail: str = "") -> Decision:
         text = self._settings.acceptance_message
@@ -165,49 +155,55 @@ def sender_names(settings: Settings) -> Callable[[str], tuple[str, ...]]:
     return Memoized(names_of, _CACHE_BYTES).__getitem__
 
 
-class _Question:
-    """A question to the book about a user and the names of a sender.
-
-    :ivar known: whether the book contains the user; ``None`` if it was not asked.
-    """
-
-    def __init__(self, book: PolicyBook, user: str, names: Sequence[str]) -> None:
-        self._book = book
-        self._user = user
-        self._names = names
-        self.known: bool | None = None
-
-    async def ask(self, keys: Sequence[ValueKey], cached: Cached) -> Sequence[Stored]:
-        """Return the verdicts of the book, with the version of the domain: the cached one, or a new one."""
-        version_key = senders_of_domain(self._names[0])
-        version = cached.get(version_key) or token_hex(8)
-        verdicts: Mapping[str, bool] = {}
-        if any(key != version_key for key in keys):
-            domain, email, base = (*self._names, "", "")[:3]
-            grant = await self._book.senders_of(self._user, domain, email, base)
-            self.known = grant.known
-            verdicts = {base: grant.base, email: grant.email, domain: grant.domain}
-        # A refusal is cached briefly, because links may also be created directly in the database.
-        known = True in verdicts.values()
-        return [
-            Stored(version)
-            if key == version_key
-            else Stored((_ALLOWED if verdicts[key.name] else _FORBIDDEN) + version, known)
-            for key in keys
-        ]
-
-
 def is_allowed(verdict: str | None, version: str | None) -> bool | None:
     """Return what a cached verdict says; ``None`` if there is none, or if the version of its domain is another one."""
     return verdict[0] == _ALLOWED if verdict and version and verdict[1:] == version else None
 
 
-def _usable(version_key: ValueKey, cached: Cached) -> Cached:
-    """Return the version of a domain, and those verdicts that have it."""
-    version = cached.get(version_key)
-    if not version:
-        return {}
-    return {key: text for key, text in cached.items() if key == version_key or text[1:] == version}
+class _Question:
+    """What the book says about a user and a sender.
+
+    :ivar version_key: of the version of the sender's domain.
+    :ivar verdicts: whether each name of the sender is linked to the user; empty if the book was not asked.
+    :ivar detail: of the decision: that the book does not contain the user.
+    """
+
+    def __init__(self, book: PolicyBook, user: str, names: Sequence[str]) -> None:
+        self._book = book
+        self._names = names
+        self.user = user
+        self.version_key = senders_of_domain(names[0])
+        self.verdicts: Mapping[str, bool] = {}
+        self.detail = ""
+
+    async def ask(self, keys: Sequence[ValueKey], cached: Cached) -> Sequence[Stored]:
+        """Return verdicts with the version of the domain: the cached one, or a new one."""
+        version = cached.get(self.version_key) or token_hex(8)
+        if any(key != self.version_key for key in keys):
+            await self._read()
+        # A refusal is cached briefly, because links may also be created directly in the database.
+        known = True in self.verdicts.values()
+        return [
+            Stored(version)
+            if key == self.version_key
+            else Stored((_ALLOWED if self.verdicts[key.name] else _FORBIDDEN) + version, known)
+            for key in keys
+        ]
+
+    async def _read(self) -> None:
+        domain, email, base = (*self._names, "", "")[:3]
+        grant = await self._book.senders_of(self.user, domain, email, base)
+        self.verdicts = dict(zip(self._names, (grant.domain, grant.email, grant.base), strict=False))
+        self.detail = "" if grant.known else "there is no such user"
+
+    def usable(self, cached: Cached) -> Cached:
+        """Return the version of the domain, and those verdicts that have it."""
+        version = cached.get(self.version_key)
+        return {
+            key: text
+            for key, text in cached.items()
+            if version and (key == self.version_key or is_allowed(text, version) is not None)
+        }
 
 
 def _user_of(request: OutboundPPR) -> str:

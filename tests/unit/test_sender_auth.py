@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from chapps_tw.config.settings import Chapps, Settings
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
+from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
@@ -152,7 +153,7 @@ class SenderAuthTests(PolicyCase):
         self.assertFalse(self.decide("sales+shop@example.com").stops)
         self.book.senders["bob"].clear()
         # What a change of the link drops; nobody knows which sub-addresses were used.
-        self.wait_for(self.state.drop_verdicts("sda", "bob", ["sales@example.com"]))
+        self.wait_for(self.state.drop_values([value_keys.sender("bob", "sales@example.com")]))
         self.assertTrue(self.decide("sales+shop@example.com").stops)
 
     def test_the_null_sender_passes_only_with_null_sender_ok(self) -> None:
@@ -193,7 +194,7 @@ class SenderAuthTests(PolicyCase):
         self.decide("x@example.org")
         self.book.senders["bob"].clear()
         self.assertFalse(self.decide("x@example.org").stops)
-        self.wait_for(self.state.drop_verdicts("sda", "bob", ["example.org"]))
+        self.wait_for(self.state.drop_values([value_keys.sender("bob", "example.org")]))
         self.assertTrue(self.decide("x@example.org").stops)
 
     def test_an_unknown_user_is_cached_briefly(self) -> None:
@@ -207,8 +208,12 @@ class SenderAuthTests(PolicyCase):
         for sender in ("x@example.org", "sales@example.com", "x@evil.example", "root"):
             request = self.request(sender)
             explained = self.run_now(self.policy.explain(request))
-            kept = self.wait_for(self.state.verdicts("sda", "bob", ["example.org", "example.com", "evil.example"]))
-            self.assertEqual([verdict.allowed for verdict in kept], [None, None, None])
+            names = ("example.org", "example.com", "evil.example")
+            keys = [
+                key for name in names for key in (value_keys.sender("bob", name), value_keys.senders_of_domain(name))
+            ]
+            kept = self.wait_for(self.state.values(keys))
+            self.assertEqual({cached.value for cached in kept}, {None})
             self.assertEqual(explained.reason, self.run_now(self.make().explain(request)).reason)
         for sender in ("x@example.org", "x@evil.example"):
             self.assertEqual(self.run_now(self.policy.explain(self.request(sender))), self.decide(sender))
