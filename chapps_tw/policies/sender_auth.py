@@ -13,7 +13,7 @@ from chapps_tw.interfaces.state import LiveState, ValueKey
 from chapps_tw.interfaces.value_keys import sender as verdict_key
 from chapps_tw.interfaces.value_keys import senders_of_domain
 from chapps_tw.mail.addresses import split_address, without_extension
-from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.mail.decision import CACHE, Decision, Reason, fill
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import exemptions
@@ -102,32 +102,32 @@ class SenderDomainAuthPolicy:
         if self._settings.own_address and user in names[1:]:
             return self._accept(Reason.OWN_ADDRESS, request)
         question = _Question(self._book, user, names)
-        # The domain alone decides about most senders. Only for others, verdicts about addresses are cached.
-        allowed, source = await self._find(request, question, names[:1], keep)
-        if allowed:
+        verdicts = self._assume(request, question) if keep else None
+        source = CACHE
+        if verdicts is None:
+            reading = self._verdicts.read(question.keys, question.ask, keep, question.usable, question.needed)
+            (version, *texts), source = await reading
+            verdicts = [is_allowed(text, version) for text in texts]
+        if verdicts[0]:
             return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
-        if question.verdicts:
-            allowed, source = any(question.verdicts.values()), DATABASE
-        elif names[1:]:
-            allowed, source = await self._find(request, question, names[1:], keep)
-        if allowed:
+        if True in verdicts:
             return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
         return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, question.detail)
 
-    async def _find(
-        self, request: OutboundPPR, question: _Question, names: Sequence[str], keep: bool
-    ) -> tuple[bool, str]:
-        """Return whether the user may send as one of some names of the sender, and the source: memory, state or book."""
-        keys = (question.version_key, *[verdict_key(question.user, name) for name in names])
-        if keep and (assumed := self._verdicts.assume(keys)) is not None:
-            version, *verdicts = assumed
-            known = [is_allowed(verdict.value, version.value) for verdict in verdicts]
-            if None not in known:
-                for each in assumed:
-                    request.assume(each)
-                return True in known, CACHE
-        (version_text, *texts), source = await self._verdicts.read(keys, question.ask, keep, question.usable)
-        return any(is_allowed(text, version_text) for text in texts), source
+    def _assume(self, request: OutboundPPR, question: _Question) -> Sequence[bool | None] | None:
+        """Return the verdicts that are needed, if they are in the memory of this process; else ``None``."""
+        # The domain alone decides about most senders.
+        for keys in (question.keys[:2], question.keys):
+            assumed = self._verdicts.assume(keys)
+            if assumed is None:
+                return None
+            verdicts = [is_allowed(each.value, assumed[0].value) for each in assumed[1:]]
+            if None in verdicts:
+                return None
+            if verdicts[0] or len(keys) == len(question.keys):
+                request.assume(*assumed)
+                return verdicts
+        return None
 
     def _accept(self, reason: Reason, request: OutboundPPR, source: str = "", detail: str = "") -> Decision:
         text = self._settings.acceptance_message
@@ -163,47 +163,55 @@ def is_allowed(verdict: str | None, version: str | None) -> bool | None:
 class _Question:
     """What the book says about a user and a sender.
 
-    :ivar version_key: of the version of the sender's domain.
-    :ivar verdicts: whether each name of the sender is linked to the user; empty if the book was not asked.
+    :ivar keys: of the version of the sender's domain, and of the verdict about each name.
     :ivar detail: of the decision: that the book does not contain the user.
     """
 
     def __init__(self, book: PolicyBook, user: str, names: Sequence[str]) -> None:
         self._book = book
+        self._user = user
         self._names = names
-        self.user = user
-        self.version_key = senders_of_domain(names[0])
-        self.verdicts: Mapping[str, bool] = {}
+        self.keys = (senders_of_domain(names[0]), *[verdict_key(user, name) for name in names])
         self.detail = ""
-
-    async def ask(self, keys: Sequence[ValueKey], cached: Cached) -> Sequence[Stored]:
-        """Return verdicts with the version of the domain: the cached one, or a new one."""
-        version = cached.get(self.version_key) or token_hex(8)
-        if any(key != self.version_key for key in keys):
-            await self._read()
-        # A refusal is cached briefly, because links may also be created directly in the database.
-        known = True in self.verdicts.values()
-        return [
-            Stored(version)
-            if key == self.version_key
-            else Stored((_ALLOWED if self.verdicts[key.name] else _FORBIDDEN) + version, known)
-            for key in keys
-        ]
-
-    async def _read(self) -> None:
-        domain, email, base = (*self._names, "", "")[:3]
-        grant = await self._book.senders_of(self.user, domain, email, base)
-        self.verdicts = dict(zip(self._names, (grant.domain, grant.email, grant.base), strict=False))
-        self.detail = "" if grant.known else "there is no such user"
 
     def usable(self, cached: Cached) -> Cached:
         """Return the version of the domain, and those verdicts that have it."""
-        version = cached.get(self.version_key)
+        version_key = self.keys[0]
+        version = cached.get(version_key)
         return {
             key: text
             for key, text in cached.items()
-            if version and (key == self.version_key or is_allowed(text, version) is not None)
+            if version and (key == version_key or is_allowed(text, version) is not None)
         }
+
+    def needed(self, cached: Cached) -> Sequence[ValueKey]:
+        """Return all keys, or those of version and domain if the domain is linked: other verdicts are not cached then.
+
+        Otherwise, each new address in the domain would have to be looked up.
+        """
+        version_key, domain_key = self.keys[:2]
+        return self.keys[:2] if is_allowed(cached.get(domain_key), cached.get(version_key)) else self.keys
+
+    async def ask(self, keys: Sequence[ValueKey], cached: Cached) -> Sequence[Stored]:
+        """Return verdicts with the version of the domain: the cached one, or a new one."""
+        version_key = self.keys[0]
+        version = cached.get(version_key) or token_hex(8)
+        verdicts = await self._read() if any(key != version_key for key in keys) else {}
+        # A refusal is cached briefly, because links may also be created directly in the database.
+        known = True in verdicts.values()
+        return [
+            Stored(version)
+            if key == version_key
+            else Stored((_ALLOWED if verdicts[key.name] else _FORBIDDEN) + version, known)
+            for key in keys
+        ]
+
+    async def _read(self) -> Mapping[str, bool]:
+        """Return whether each name is linked to the user."""
+        domain, email, base = (*self._names, "", "")[:3]
+        grant = await self._book.senders_of(self._user, domain, email, base)
+        self.detail = "" if grant.known else "there is no such user"
+        return dict(zip(self._names, (grant.domain, grant.email, grant.base), strict=False))
 
 
 def _user_of(request: OutboundPPR) -> str:
