@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.interfaces.book import BookUnavailable, DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.interfaces.book import BookUnavailable, DomainFlags, Exemption, QuotaGrant, SenderGrant
 from chapps_tw.state.sqlite.store import SqliteState
 
 T = TypeVar("T")
@@ -21,6 +21,7 @@ class DictBook:
     :ivar quotas: user to limit, ``None`` for a user without quota.
     :ivar senders: user to the domains and addresses that are linked to it.
     :ivar flags: domain to ``(greylist, check_spf)``.
+    :ivar exempt: all exemptions.
     :ivar away: whether every lookup fails.
     """
 
@@ -28,6 +29,7 @@ class DictBook:
         self.quotas: dict[str, int | None] = {}
         self.senders: dict[str, set[str]] = {}
         self.flags: dict[str, tuple[bool, bool]] = {}
+        self.exempt: list[Exemption] = []
         self.away = False
         self.asked = 0
 
@@ -41,6 +43,9 @@ class DictBook:
     def flags_of(self, domain: str) -> Deferred[DomainFlags]:
         greylist, check_spf = self.flags.get(domain, (False, False))
         return self._answer(DomainFlags(domain in self.flags, greylist, check_spf))
+
+    def exemptions(self) -> Deferred[tuple[Exemption, ...]]:
+        return self._answer(tuple(self.exempt))
 
     def ping(self) -> Deferred[None]:
         return self._answer(None)
