@@ -30,6 +30,7 @@ from chapps_tw.observe.decision_ring import DecisionRing, Search
 from chapps_tw.observe.log_file import LogFile
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.events import Events
 from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.pipeline import Pipeline
@@ -112,10 +113,12 @@ class Application:
         self.reporter = Reporter(self.metrics, sinks, self.reactor, time.time)
 
     def _make_listeners(self) -> None:
+        live, seconds = self.state.live, self.reactor.seconds
         use = Dependencies(
-            self.settings, self.state.live, self.database.book, self.dns.checker.check, self.dns.receiver
-        )
-        self.policies = Policies(self.registry, use, self.reactor.seconds)
+            self.settings, live, self.database.book, self.dns.checker.check, self.dns.receiver, time.time, seconds,
+            Events(live, time.time, seconds, self.reporter.start, self.reporter.near_limit),
+        )  # fmt: skip
+        self.policies = Policies(self.registry, use, seconds)
         self.pipelines = {each.name: self._make_pipeline(each) for each in self.settings.listeners}
         self._adopt = adopter(self.reactor)
         self.factories = {name: self._make_factory(pipeline) for name, pipeline in self.pipelines.items()}

@@ -11,6 +11,7 @@ from chapps_tw.interfaces.book import PolicyBook
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import ReasonCode
 from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.policies.events import Events
 from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.refresh import never
 
@@ -31,6 +32,9 @@ class Dependencies:
 
     :ivar check_spf: takes client address, HELO name and MAIL FROM; never fails.
     :ivar receiver: name of this host, for headers.
+    :ivar now: epoch seconds.
+    :ivar monotonic: monotonic clock.
+    :ivar events: notes events near a limit.
     :ivar due: whether a cached value is to be compared with the policy book now
         (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy gets its own.
     """
@@ -40,6 +44,9 @@ class Dependencies:
     book: PolicyBook
     check_spf: Callable[[str, str, str], Awaitable[SpfResult]]
     receiver: str
+    now: Callable[[], float]
+    monotonic: Callable[[], float]
+    events: Events
     due: Callable[[Hashable], bool] = never
 
 
