@@ -262,6 +262,11 @@ class RateLimitPolicy(_ListeningSection):
     listen: str = option("auto", _LISTEN)
     mode: str = option("enforce", *MODE)
     on_failure: str = option("defer", *ON_FAILURE)
+    reservation_ttl: float = option(
+        "600",
+        "Seconds after which the cost of recipients whose message is not sent is given back; 0 is never.",
+        seconds(0, 86400),
+    )
     limits: tuple[str, ...] = option("", "Names of the [Limit NAME] that apply; empty is all.", names, ", ")
 
 

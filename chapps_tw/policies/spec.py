@@ -17,13 +17,14 @@ from chapps_tw.policies.refresh import never
 
 
 class Direction(Enum):
-    """Whether a policy decides about mail from users or mail from the Internet.
+    """Whether a policy decides about mail from users, mail from the Internet, or both.
 
     An inbound policy is skipped for authenticated clients and for those that the configuration exempts.
     """
 
     OUTBOUND = "outbound"
     INBOUND = "inbound"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Dependencies:
     :ivar now: epoch seconds.
     :ivar monotonic: monotonic clock.
     :ivar events: notes events near a limit.
+    :ivar warn: logs a sentence for the administrator.
     :ivar due: whether a cached value is to be compared with the policy book now
         (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy gets its own.
     """
@@ -47,6 +49,7 @@ class Dependencies:
     now: Callable[[], float]
     monotonic: Callable[[], float]
     events: Events
+    warn: Callable[[str], None]
     due: Callable[[Hashable], bool] = never
 
 
