@@ -79,7 +79,9 @@ class OutboundPPR(PolicyRequest):
 
     def assume(self, assumption: Assumption) -> None:
         """Add an assumption. Whoever sends the answer must have it confirmed by the state."""
-        _set_assumptions(self, (*self._assumptions, assumption))
+        # Several policies may assume the same.
+        if assumption not in self._assumptions:
+            _set_assumptions(self, (*self._assumptions, assumption))
 
     def clear_assumptions(self) -> None:
         """Forget the assumptions: they are confirmed, or the policies decide again."""

@@ -89,6 +89,7 @@ class Reason(ReasonCode):
     GREYLIST_EARLY = "greylist_early", "The client retried too early; it may retry after `wait` seconds."
     GREYLIST_PASSED = "greylist_passed", "The client retried after the minimum deferral, or has passed before."
     KNOWN_CLIENT = "known_client", "The client has passed greylisting often enough to be exempt."
+    EXEMPTED = "exempted", "An exemption of the policy book is in force; the detail has its id and its reason."
     RECIPIENT_EXEMPT = "recipient_exempt", "The recipient is in exempt_recipients and is not greylisted."
     HELO_WHITELISTED = "helo_whitelisted", "The client is in helo_whitelist; SPF and greylisting are skipped."
     LOGGED_IN = "logged_in", "The client is authenticated; SPF and greylisting are skipped."

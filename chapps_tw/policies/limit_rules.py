@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import ceil
 from typing import TypeAlias
 
 from chapps_tw.config.limits import Condition, RateLimit
@@ -41,7 +42,7 @@ class Rule:
         self.settles = not limit.per.startswith("recipient") and _VARYING.isdisjoint(
             condition.attribute for condition in limit.match
         )
-        self.warn_from = max(1, -(-limit.amount * limit.warn_at // 100)) if limit.warn_at else 1 << 62
+        self.warn_from = max(1, ceil(limit.amount * limit.warn_at / 100))
         self._tests = tests_of(limit.match)
         self._source = _source_of(limit.per)
         self._normal = _normal_of(limit.per, settings)

@@ -14,6 +14,7 @@ from chapps_tw.mail.decision import Decision, Reason, fill, in_words
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import STAGES, message_of
 from chapps_tw.policies.events import EventKind, Events
+from chapps_tw.policies.exemptions import Exempt, detail_of, nobody
 from chapps_tw.policies.limit_rules import Rule, rules_of
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
@@ -51,7 +52,13 @@ class RateLimitPolicy:
     name = Section.section
 
     def __init__(
-        self, settings: Settings, state: LiveState, events: Events, reservations: Reservations, unasked: Unasked
+        self,
+        settings: Settings,
+        state: LiveState,
+        events: Events,
+        reservations: Reservations,
+        unasked: Unasked,
+        exempt: Exempt = nobody,
     ) -> None:
         rules = rules_of(settings)
         self._enforced = [rule for rule in rules if rule.limit.mode == "enforce"]
@@ -59,12 +66,13 @@ class RateLimitPolicy:
         self._state = state
         self._events = events
         self._reservations = reservations
+        self._exempt = exempt
         self._unasked: Unasked | None = unasked
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Charge a request to all limits that apply to it.
 
-        :raises StateUnavailable: if the live state is unavailable.
+        :raises StateUnavailable, BookUnavailable: if the live state is unavailable, or the book and its exemptions.
         :raises Outdated: if an assumption of the request is wrong.
         """
         return self._judge(request, True)
@@ -87,12 +95,17 @@ class RateLimitPolicy:
         shadow = await self._charge(self._shadow, request, stage, keep)
         if shadow.reason is Reason.RATE_LIMITED:
             return shadow._replace(action="DUNNO", shadow=shadow.action)
-        return shadow if decision is _NOT_LIMITED else decision
+        return decision if decision.figures else shadow
 
     async def _charge(self, rules: Sequence[Rule], request: OutboundPPR, stage: str, keep: bool) -> Decision:
         applied = [Applied(rule, charge) for rule in rules if (charge := rule.charge(request, stage)) is not None]
         if not applied:
             return _NOT_LIMITED
+        found = [await self._exempt(request, each.rule.scope, keep) for each in applied]
+        applied = [each for each, exemption in zip(applied, found, strict=True) if exemption is None]
+        if not applied:
+            exemption = next(filter(None, found))
+            return Decision("DUNNO", Reason.EXEMPTED, self.name, detail=detail_of(exemption))
         charges = [each.charge for each in applied]
         if not keep:
             return _decision(await self._state.peek(message_of(request, stage), charges), applied)
@@ -110,10 +123,10 @@ class RateLimitPolicy:
         """Note the limits that are almost reached, or reached."""
         for place, (rule, charge) in enumerate(applied):
             used, limit = spent.used[place], rule.limit
-            if used < rule.warn_from and place != spent.decisive:
-                continue
-            if limit.warn_at:
-                kind = EventKind.AT_LIMIT if used >= limit.amount or place == spent.decisive else EventKind.NEAR_LIMIT
+            # A message that is refused for its own size alone says nothing about the limit.
+            is_full = used >= limit.amount or (place == spent.decisive and spent.wait > 0)
+            if limit.warn_at and (is_full or used >= rule.warn_from):
+                kind = EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT
                 self._events.note(kind, charge.account, limit.name, limit.per, used, limit.amount, charge.window)
 
 
@@ -154,7 +167,7 @@ def _made(use: Dependencies) -> RateLimitPolicy:
     settings = use.settings
     reservations = Reservations(settings.rlp.reservation_ttl, use.monotonic)
     unasked = Unasked([rule.limit for rule in rules_of(settings)], use.monotonic, use.warn)
-    return RateLimitPolicy(settings, use.state, use.events, reservations, unasked)
+    return RateLimitPolicy(settings, use.state, use.events, reservations, unasked, use.exempt)
 
 
 SPEC = PolicySpec(section=Section, direction=Direction.BOTH, make=_made)

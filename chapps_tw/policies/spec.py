@@ -12,6 +12,7 @@ from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import ReasonCode
 from chapps_tw.mail.received_spf import SpfResult
 from chapps_tw.policies.events import Events
+from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.refresh import never
 
@@ -39,6 +40,7 @@ class Dependencies:
     :ivar warn: logs a sentence for the administrator.
     :ivar due: whether a cached value is to be compared with the policy book now
         (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy gets its own.
+    :ivar exempt: finds the exemption of a request from the policy or from a limit.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class Dependencies:
     events: Events
     warn: Callable[[str], None]
     due: Callable[[Hashable], bool] = never
+    exempt: Exempt = nobody
 
 
 def _none(_settings: Settings) -> float:

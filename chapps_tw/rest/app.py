@@ -19,8 +19,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookConflict, BookUnavailable, WritableBook
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values

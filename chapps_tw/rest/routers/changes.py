@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Final
 
-from chapps_tw.interfaces.book import BookConflict, Changed
+from chapps_tw.interfaces.book import BookConflict
+from chapps_tw.interfaces.writable_book import Changed
 from chapps_tw.rest.routers.kinds import KINDS, missing
 from chapps_tw.rest.routing import Refusal
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import DeferredLock
 
-from chapps_tw.interfaces.book import AddLinks, RemoveLinks, WritableBook
+from chapps_tw.interfaces.book import AddLinks, RemoveLinks
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.routers.changes import changed, when_in_effect

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import WritableBook
 from chapps_tw.interfaces.state import LiveState
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest.routers.live_inbound import LiveInbound
 from chapps_tw.rest.routers.live_quota import LiveQuotas
 from chapps_tw.rest.routers.live_senders import LiveSenders

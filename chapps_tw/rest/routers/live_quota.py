@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import Entry, WritableBook
+from chapps_tw.interfaces.book import Entry
 from chapps_tw.interfaces.state import NO_QUOTA, LiveState, Usage
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
