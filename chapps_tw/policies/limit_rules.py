@@ -26,7 +26,7 @@ _VARYING = frozenset(("recipient", "recipient_count", "size", "protocol_state", 
 
 EVERYBODY = "everybody"
 
-Test: TypeAlias = Callable[[PolicyRequest], bool]
+Predicate: TypeAlias = Callable[[PolicyRequest], bool]
 
 
 class Rule:
@@ -43,7 +43,7 @@ class Rule:
             condition.attribute for condition in limit.match
         )
         self.warn_from = max(1, ceil(limit.amount * limit.warn_at / 100))
-        self._tests = tests_of(limit.match)
+        self._predicates = predicates_of(limit.match)
         self._source = _source_of(limit.per)
         self._normal = _normal_of(limit.per, settings)
 
@@ -52,8 +52,8 @@ class Rule:
 
         :param stage: its ``protocol_state``, one of :data:`~chapps_tw.policies.charging.STAGES`.
         """
-        for test in self._tests:
-            if not test(request):
+        for holds in self._predicates:
+            if not holds(request):
                 return None
         text = self._source(request)
         what = self.what(text) if text else ""
@@ -88,6 +88,9 @@ def _source_of(per: str) -> Callable[[OutboundPPR], str]:
         return lambda _: EVERYBODY
     names = {"client": "client_address", "client_network": "client_address", "helo": "helo_name"}
     attribute = names.get(per, per.removesuffix("_domain"))
+    if per.endswith("_domain"):
+        # Else the local part of an address without a domain would be one.
+        return lambda request: request.get(attribute).rpartition("@")[2] if "@" in request.get(attribute) else ""
     return lambda request: request.get(attribute)
 
 
@@ -122,8 +125,8 @@ def _domain(text: str) -> str:
     return domain_of(text) if "@" in text else normal_domain(text)
 
 
-def tests_of(conditions: Sequence[Condition]) -> tuple[Test, ...]:
-    """Return the tests that a request must pass: one for each attribute.
+def predicates_of(conditions: Sequence[Condition]) -> tuple[Predicate, ...]:
+    """Return the predicates that must hold for a request: one for each attribute.
 
     An attribute must fulfil one of its conditions, if it has any that are not negated, and none of the negated ones.
     """
@@ -132,17 +135,17 @@ def tests_of(conditions: Sequence[Condition]) -> tuple[Test, ...]:
         about = [condition for condition in conditions if condition.attribute == attribute]
         wanted = [condition for condition in about if not condition.negated]
         excluded = [condition for condition in about if condition.negated]
-        found += [_test(attribute, wanted)] if wanted else []
-        found += [_negation(_test(attribute, excluded))] if excluded else []
+        found += [_predicate(attribute, wanted)] if wanted else []
+        found += [_negation(_predicate(attribute, excluded))] if excluded else []
     return tuple(found)
 
 
-def _negation(test: Test) -> Test:
-    return lambda request: not test(request)
+def _negation(predicate: Predicate) -> Predicate:
+    return lambda request: not predicate(request)
 
 
-def _test(attribute: str, conditions: Sequence[Condition]) -> Test:
-    """Return the test whether an attribute fulfils one of the conditions."""
+def _predicate(attribute: str, conditions: Sequence[Condition]) -> Predicate:
+    """Return the predicate whether an attribute fulfils one of the conditions."""
     networks = tuple(condition.network for condition in conditions if condition.network)
     if networks:
         empty = any(not condition.network for condition in conditions)
