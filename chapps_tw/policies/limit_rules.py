@@ -16,7 +16,7 @@ from chapps_tw.mail.network import client_address
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies.charging import amount_of
-from chapps_tw.policies.inbound import cached_client_network, domain_of, mail_address
+from chapps_tw.policies.inbound import cached_client_network, mail_address
 
 # Size of the cache of addresses, in bytes.
 _CACHE_BYTES = 4 << 20
@@ -113,16 +113,11 @@ def _normal_of(per: str, settings: Settings) -> Callable[[str], str]:
         return cached_client_network(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
     if per == "helo":
         return _name
-    return _domain if per.endswith("_domain") else mail_address
+    return normal_domain if per.endswith("_domain") else mail_address
 
 
 def _name(text: str) -> str:
     return mail_address(text).removesuffix(".")
-
-
-def _domain(text: str) -> str:
-    """Return the domain of an address, or a domain itself."""
-    return domain_of(text) if "@" in text else normal_domain(text)
 
 
 def predicates_of(conditions: Sequence[Condition]) -> tuple[Predicate, ...]:
