@@ -69,6 +69,7 @@ class Reason(ReasonCode):
     WITHIN_QUOTA = "within_quota", "The message is within the user's quota and was counted."
     COUNTED_BEFORE = "counted_before", "The message was counted for an earlier request and costs nothing more."
     QUOTA_EXCEEDED = "quota_exceeded", "The message exceeds the user's quota; it fits in `wait` seconds."
+    SUSPENDED = "suspended", "The user, or the domain, is suspended from sending mail by an override."
     TOO_SOON = "too_soon", "The user's previous message was less than min_delta seconds ago."
     STAGE_NOT_JUDGED = (
         "stage_not_judged",
