@@ -39,7 +39,8 @@ def normal_value(kind: str, text: str) -> str:
 
 
 def _client(text: str) -> str:
-    bare = text.removeprefix("[").removesuffix("]")
+    # As in Postfix' mynetworks.
+    bare = re.sub(r"^\[([^]]*)\]", r"\1", text)
     if "/" in bare:
         return _network(bare)
     address = client_address(bare)
