@@ -50,3 +50,10 @@ class TallyOf(Input):
 
 class DomainOnly(Input):
     domain: DomainName
+
+
+class Counted(Input):
+    """What a limit of the configuration counts."""
+
+    name: str = Field(min_length=1, max_length=64, description="The name of the limit.", examples=["flood"])
+    what: Text = Field(min_length=1, description="What it counts.", examples=["192.0.2.7"])

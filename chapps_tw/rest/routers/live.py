@@ -1,4 +1,4 @@
-"""The live state: quota usage, and what is cached about senders, greylisting and recipient domains."""
+"""The live state: use of quotas and limits, and what is cached about senders, greylisting and recipient domains."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from chapps_tw.interfaces.state import LiveState
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest.routers.live_inbound import LiveInbound
 from chapps_tw.rest.routers.live_quota import LiveQuotas
+from chapps_tw.rest.routers.live_rate_limits import LiveRateLimits
 from chapps_tw.rest.routers.live_senders import LiveSenders
 from chapps_tw.rest.routing import Route
 from chapps_tw.rest.slices import Slices
@@ -20,3 +21,4 @@ def routes(settings: Settings, state: LiveState, book: WritableBook, slices: Sli
     yield from LiveQuotas(settings, state, book, slices).routes()
     yield from LiveSenders(settings, state, book, slices).routes()
     yield from LiveInbound(settings, state).routes()
+    yield from LiveRateLimits(settings, state).routes()
