@@ -134,6 +134,20 @@ class Plans:
         self.misses += source is DATABASE
         return Found(self.resolver.at(self._resolve(choice, texts, tuple(plans)), self.now()), (), source)
 
+    async def read_pool(self, domain: str) -> UserLimits:
+        """Return the limits of a domain's pool, as those of a user without own ones.
+
+        :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
+        """
+        first = await self._cached.read((value_keys.domain_plan(domain),), self._query, True, self._usable)
+        plan = self._domains[first.texts[0]]
+        pool = None
+        if plan.pool is not None:
+            second = await self._cached.read((value_keys.plan(plan.pool),), self._query, True, self._usable)
+            pool = self._plans[second.texts[0]]
+        limits = self.resolver.resolve(UserPlan(False, None), plan, Level.USER, None, pool)
+        return self.resolver.at(limits, self.now())
+
     def _first_keys(self, user: str, domain: str) -> tuple[ValueKey, ...]:
         keys = self._keys.get((user, domain))
         if keys is None:
