@@ -88,7 +88,7 @@ class API:
             *users.routes(book, list_lock),
             *limits.routes(book, list_lock),
             *overrides.routes(book, list_lock, now),
-            *exemptions.routes(book, list_lock, now, settings.chapps.fold_case),
+            *exemptions.routes(book, list_lock, now),
             *audit.routes(book, now),
             *live.routes(settings, state, book, self._slices, now),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),

@@ -30,7 +30,7 @@ def checked_scope(text: str) -> str:
 
 
 def normal_value(kind: str, text: str) -> str:
-    """Return the normal form of what is exempt. Letter case of local parts is kept.
+    """Return the normal form of what is exempt. The book may fold the letter case of local parts.
 
     :param kind: as of an :class:`~chapps_tw.interfaces.book.Exemption`.
     :raises ValueError: with the remedy.

@@ -157,10 +157,13 @@ class Node:
         self.api_ahead = 0.0
         self.api = API(
             self.settings, self.state, self.book, find_token=self.tokens.find, explain=self._explain,
-            find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=lambda: time.time() + self.api_ahead,
+            find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=self._now,
             reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None
+
+    def _now(self) -> float:
+        return time.time() + self.api_ahead
 
     @property
     def port(self) -> int:
