@@ -236,7 +236,9 @@ class InvalidationTests(OnSqlite, BookCase):
 
     async def test_a_start_invalidates_committed_changes_that_were_not(self) -> None:
         await self.cache_limits("alice")
-        transact(self.engine, partial(apply, edit=Create("users", {"name": "alice"})), Permit(), str)
+        transact(
+            self.engine, partial(apply, edit=Create("users", {"name": "alice"}), author="", now=0.0), Permit(), "taken"
+        )
         node = self.node()
         await self.until_empty()
         self.assertEqual((await self.cached("alice"), node.pending_invalidations), ([None], 0))
