@@ -1,10 +1,12 @@
-"""Reports answers to the metrics, the decision ring and the decision log."""
+"""Reports answers and events to the metrics, the decision ring and the logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from math import inf
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -13,6 +15,7 @@ from chapps_tw.mail.decision import Decision
 from chapps_tw.observe.decision_record import Entry, entry_of
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.events import LimitEvent
 from chapps_tw.policies.pipeline import Answer, Pipeline
 
 # Seconds during which the same bug is not logged again.
@@ -58,6 +61,25 @@ class Reporter:
     def _pass_on(self, entry: Entry) -> None:
         for sink in self._sinks:
             sink(entry)
+
+    def near_limit(self, event: LimitEvent) -> None:
+        """Count and log an event near a limit."""
+        self._metrics.limit_events[event.kind] += 1
+        self.log.info("{level} limit {limit}: {account} has used {used} of {amount} ({kind})", **event._asdict())
+
+    def warn(self, sentence: str) -> None:
+        """Log a sentence for the administrator."""
+        self.log.warn("{sentence}", sentence=sentence)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work that no answer waits for. An unexpected exception is logged."""
+        Deferred.fromCoroutine(self._run(work))
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.failed("Events", error)
 
     def failed(self, policy: str, error: Exception) -> None:
         """Log an unexpected exception of a policy; the same one only once per ``FAILURE_SECONDS``."""

@@ -73,10 +73,11 @@ class Message(NamedTuple):
     """What a request says of its message.
 
     :ivar instance: identifies the message; ``""`` is a message with a single request.
-    :ivar recipient: the recipient that the request names; ``""`` if it names none.
+    :ivar recipient: the recipient that the request names; ``""`` if it names none, which only a whole message does.
     :ivar whole: whether the request is about the whole message, and not about one more recipient of it.
-    :ivar reserve: seconds after which its cost is given back if no request about the whole message follows; 0.0 counts
-        it for good. Ignored if ``whole``.
+    :ivar reserve: seconds from the first time it is counted in an account, after which its cost is given back there
+        unless it is counted for good before; 0.0 counts it for good, and so does ``whole``. Once counted for good, it
+        stays so.
     """
 
     instance: str
@@ -92,8 +93,8 @@ class Charge(NamedTuple):
         ``DISTINCT_RECIPIENTS``, and for ``RECIPIENTS`` if the request is about one more recipient.
     :ivar limit: at least 0.
     :ivar window: seconds of the rolling window.
-    :ivar margin: how far a message that begins below the limit may exceed it.
-    :ivar min_delta: minimum seconds between two messages of the account.
+    :ivar margin: how far a message that begins below the limit may exceed it. Ignored for ``DISTINCT_RECIPIENTS``.
+    :ivar min_delta: minimum seconds between two messages of the account. Ignored for ``DISTINCT_RECIPIENTS``.
     """
 
     account: Account
@@ -111,10 +112,13 @@ class Spent(NamedTuple):
     Outcomes: ``ACCEPTED`` (counted), ``REPEATED`` (accepted, nothing new to count), ``EXCEEDED``, ``TOO_SOON``,
     ``OUTDATED`` (an assumption is wrong).
 
-    :ivar decisive: index of the charge that did not fit; of several that with the longest wait, before them one that
-        no wait helps. -1 if accepted.
-    :ivar used: what each charge's window contains, in order, including this message if it was accepted.
-    :ivar wait: seconds until the decisive charge may fit; 0.0 if accepted, or if waiting does not help.
+    :ivar decisive: index of the charge that did not fit, whose outcome this is; of several that with the longest wait,
+        before them one that no wait helps; of equal ones the first. -1 if accepted, or ``OUTDATED``.
+    :ivar used: what each charge's window contains, in order, including this message if it was accepted, and without
+        what was given back if it was refused. Empty if ``OUTDATED``.
+    :ivar wait: seconds until the decisive charge may fit: until the oldest that its window contains leaves it; until
+        the end of ``min_delta`` if it is too soon. 0.0 if accepted, or if waiting does not help: if the limit is 0, or
+        if ``amount`` is not ignored and exceeds limit and margin by itself.
     """
 
     outcome: Outcome
@@ -260,13 +264,18 @@ class LiveState(Protocol):
         * One more recipient adds 1 to what its message has cost in ``RECIPIENTS``, once. Otherwise ``amount`` replaces
           the message's previous cost: the last stage determines it, and a lower cost gives back the difference.
         * A charge fits if it costs nothing more, or if the message was counted before or ``used < limit``, and the
-          window with it is within limit and margin.
+          window with it is within limit and margin. It is too soon for a message that was not counted before, whatever
+          the window contains, if the last one is less than ``min_delta`` ago.
         * A message that is refused as a whole costs nothing: its previous cost is given back to all accounts.
-        * A message counts for ``window`` seconds from the first time it was counted in the account.
-        * A distinct recipient counts for ``window`` seconds from the last message to it. It is never given back.
+        * A message counts for ``window`` seconds from the first time it was counted in the account, and so does what is
+          added to it later. Where it has left a shorter window than the account's longest, it costs nothing more.
+        * A distinct recipient counts for ``window`` seconds from the last message to it. It is never given back. It
+          costs 1 where the window does not contain it. A message that names none costs nothing.
+        * It is ``REPEATED`` if no cost changes; it may count for good what was reserved.
         * The cost of this operation does not depend on what was counted, nor on how long the windows are.
 
-        :param charges: at least one. Several may share an account; they have the same unit and amount then.
+        :param charges: at least one. Several may share an account; they have the same unit and amount then. Amounts and
+            limits above 2**53 count as 2**53.
         :param assumptions: if one is wrong, nothing is counted, and it is removed from the memory.
         """
 

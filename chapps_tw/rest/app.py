@@ -90,7 +90,7 @@ class API:
             *overrides.routes(book, list_lock, slices, now),
             *exemptions.routes(book, list_lock, slices, now),
             *audit.routes(book, now),
-            *live.routes(settings, state, book, self._slices),
+            *live.routes(settings, state, book, self._slices, now),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
