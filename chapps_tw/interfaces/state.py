@@ -118,7 +118,7 @@ class Spent(NamedTuple):
         what was given back if it was refused. Empty if ``OUTDATED``.
     :ivar wait: seconds until the decisive charge may fit: until the oldest that its window contains leaves it; until
         the end of ``min_delta`` if it is too soon. 0.0 if accepted, or if waiting does not help: if the limit is 0, or
-        if the whole message exceeds limit and margin by itself.
+        if ``amount`` is not ignored and exceeds limit and margin by itself.
     """
 
     outcome: Outcome

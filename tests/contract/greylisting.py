@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistResult, GreylistRules, LiveState, Outcome
+from chapps_tw.interfaces.state import (
+    Fill,
+    GreylistAttempt,
+    GreylistResult,
+    GreylistRules,
+    LiveState,
+    Outcome,
+    ValueKey,
+)
 from tests.support.odd_names import ODD_NAMES
 
 if TYPE_CHECKING:
@@ -99,10 +107,11 @@ class GreylistContract(Base):
         self.advance(1)
         self.assertEqual((await self.check_greylist()).outcome, MISSING)
 
-    async def test_flags_are_no_verdicts_that_somebody_can_read(self) -> None:
+    async def test_flags_are_no_values_that_somebody_can_read(self) -> None:
         await self.flag()
-        for space in ("sda", "spf", "greylist", "flags", ""):
-            self.assertIsNone((await self.state.verdicts(space, "", ["our.example"]))[0].allowed)
+        keys = [ValueKey(space, "our.example") for space in ("sda", "spf", "greylist", "flags", "grl", "")]
+        keys += [ValueKey(each.space, "", each.owner) for each in keys]
+        self.assertEqual({each.value for each in await self.state.values(keys)}, {None})
 
     async def test_the_first_time_is_deferred_and_the_second_passes_after_the_wait(self) -> None:
         await self.flag()

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from tests.contract.cached_values import CachedValuesContract
+from tests.contract.distinct_recipients import DistinctRecipientsContract
 from tests.contract.greylisting import GreylistContract
+from tests.contract.reservations import ReservationContract
 from tests.contract.spending import SpendingContract
-from tests.contract.verdicts import VerdictContract
+from tests.contract.spending_many import ManyChargesContract
 
 
-class LiveStateContract(SpendingContract, VerdictContract, GreylistContract):
+class LiveStateContract(
+    SpendingContract,
+    ManyChargesContract,
+    DistinctRecipientsContract,
+    ReservationContract,
+    CachedValuesContract,
+    GreylistContract,
+):
     """All promises."""

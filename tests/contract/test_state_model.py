@@ -1,10 +1,60 @@
-"""The live state in SQLite answers as the model does, whatever happens."""
+"""The live state in SQLite answers as the models do, whatever happens."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import TestCase
+
+from chapps_tw.interfaces.state import Charge, Message, Spent, Usage, Window
+from tests.contract.distinct_recipients import DistinctRecipientsContract
+from tests.contract.reservations import ReservationContract
+from tests.contract.spending import SpendingContract
+from tests.contract.spending_many import ManyChargesContract
+from tests.support.caching_steps import Caching
+from tests.support.spending_model import SpendingModel
+from tests.support.spending_steps import Spending
 from tests.support.sqlite_subject import sqlite_subject
-from tests.support.state_machine import compare
+from tests.support.state_machine import START, compare
 
 
-def test_sqlite_answers_as_the_model() -> None:
-    compare(sqlite_subject, tries=120, steps=50)
+class ModelState:
+    """The model of counting, with the answers of a LiveState."""
+
+    def __init__(self) -> None:
+        self.model = SpendingModel(START)
+
+    def spend(self, message: Message, charges: Sequence[Charge]) -> Deferred[Spent]:
+        return maybeDeferred(self.model.spend, message, charges)
+
+    def peek(self, message: Message, charges: Sequence[Charge]) -> Deferred[Spent]:
+        return maybeDeferred(self.model.peek, message, charges)
+
+    def usage(self, windows: Sequence[Window]) -> Deferred[list[Usage]]:
+        return maybeDeferred(self.model.usage, windows)
+
+    def reset(self, windows: Sequence[Window]) -> Deferred[list[int]]:
+        return maybeDeferred(self.model.reset, windows)
+
+
+class ModelTests(SpendingContract, ManyChargesContract, DistinctRecipientsContract, ReservationContract, TestCase):
+    """The model of counting itself keeps the promises that each store is tested for."""
+
+    def setUp(self) -> None:
+        self.state: Any = ModelState()
+
+    def advance(self, seconds: float) -> None:
+        self.state.model.now += seconds
+
+    async def restart(self) -> None:
+        """It is kept in memory alone."""
+
+
+def test_sqlite_counts_as_the_model() -> None:
+    compare(Spending, sqlite_subject, tries=150, steps=50)
+
+
+def test_sqlite_caches_and_greylists_as_the_model() -> None:
+    compare(Caching, sqlite_subject, tries=100, steps=50)
