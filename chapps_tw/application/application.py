@@ -152,7 +152,7 @@ class Application:
             settings,
             self.state.live,
             self.database.book,
-            scope_of=self.tokens.scope_of,
+            find_token=self.tokens.find,
             explain=self._explain,
             find=self._find,
             metrics=self.metrics.text,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from chapps_tw.interfaces.state import Account, LiveState, StateUnavailable
 from chapps_tw.mail.memo import Memo
+
+MAX_EVENTS: Final = 1000
+"""The state keeps at least so many events."""
 
 # Size of the memory of events, in bytes.
 _CACHE_BYTES = 4 << 20

@@ -30,7 +30,7 @@ class Level(StrEnum):
 _SPACES: Final = {Level.USER: "oqp", Level.DOMAIN: "oqp", Level.DEFAULT: "oqp", Level.POOL: "pool"}
 
 
-class Rule(NamedTuple):
+class ActiveLimit(NamedTuple):
     """One limit at work.
 
     :ivar quota: name of the quota that it belongs to.
@@ -67,7 +67,7 @@ class UserLimits(NamedTuple):
 
     :ivar known: whether the book contains the user.
     :ivar limited: whether the user has a plan, of whatever level. Without one, nothing may be sent.
-    :ivar rules: limits at work, the user's before those of the pool.
+    :ivar active: limits at work, the user's before those of the pool.
     :ivar overrides: of the user, not over when they were read.
     :ivar domain_overrides: of the domain, likewise.
     :ivar suspended: the override that suspends the user.
@@ -75,13 +75,13 @@ class UserLimits(NamedTuple):
 
     known: bool
     limited: bool
-    rules: tuple[Rule, ...]
+    active: tuple[ActiveLimit, ...]
     overrides: tuple[Override, ...] = ()
     domain_overrides: tuple[Override, ...] = ()
     suspended: Override | None = None
 
 
-class Limits:
+class LimitResolver:
     """Resolves limits with the settings of the quota policy."""
 
     def __init__(self, options: Section) -> None:
@@ -105,38 +105,40 @@ class Limits:
 
         :param level, plan: the plan of the user, and where it comes from.
         """
-        own = self._rules(level, plan) if plan else []
-        shared = self._rules(Level.POOL, pool) if pool else []
-        rules = (*self._with_min_delta(own), *shared)
-        return UserLimits(user.known, plan is not None, rules, user.overrides, domain.overrides)
+        own = self._active(level, plan) if plan else []
+        shared = self._active(Level.POOL, pool) if pool else []
+        active = (*self._with_min_delta(own), *shared)
+        return UserLimits(user.known, plan is not None, active, user.overrides, domain.overrides)
 
-    def _rules(self, level: Level, plan: Plan) -> list[Rule]:
+    def _active(self, level: Level, plan: Plan) -> list[ActiveLimit]:
         found = []
         if plan.quota is not None:
             # A negative number was written to the table by hand.
             amount = max(0, plan.quota)
-            found.append(self._rule(level, plan.name, "", self._unit, amount, self._options.interval, "refuse"))
+            found.append(self._limit(level, plan.name, "", self._unit, amount, self._options.interval, "refuse"))
         for name, unit, amount, window, action in plan.limits:
-            found.append(self._rule(level, plan.name, name, Unit(unit), amount, window, action))
+            found.append(self._limit(level, plan.name, name, Unit(unit), amount, window, action))
         return found
 
-    def _rule(self, level: Level, quota: str, name: str, unit: Unit, amount: int, window: float, action: str) -> Rule:
-        label = f"{level}:{quota}/{name}" if name else f"{level}:{quota}"
+    def _limit(
+        self, level: Level, quota: str, name: str, unit: Unit, amount: int, window: float, action: str
+    ) -> ActiveLimit:
+        label = f"{level.name.lower()}:{quota}" + (f"/{name}" if name else "")
         space = self.space(level, unit)
-        rule = Rule(level, quota, name, unit, amount, window, action, 0, 0.0, 0, space, label)
-        return self._with_amount(rule, amount, label)
+        limit = ActiveLimit(level, quota, name, unit, amount, window, action, 0, 0.0, 0, space, label)
+        return self._with_amount(limit, amount, label)
 
-    def _with_amount(self, rule: Rule, amount: int, label: str) -> Rule:
+    def _with_amount(self, limit: ActiveLimit, amount: int, label: str) -> ActiveLimit:
         margin, percent = self._options.margin, self._options.warn_at
         # Only the quota's own number has a margin: other limits are exact.
-        extent = 0 if rule.name or amount >= UNLIMITED else margin.count + floor(amount * margin.ratio)
+        extent = 0 if limit.name or amount >= UNLIMITED else margin.count + floor(amount * margin.ratio)
         warn = max(1, ceil(amount * percent / 100)) if percent and amount < UNLIMITED else UNLIMITED + 1
-        return rule._replace(amount=amount, margin=extent, warn=warn, label=label)
+        return limit._replace(amount=amount, margin=extent, warn=warn, label=label)
 
-    def _with_min_delta(self, rules: list[Rule]) -> list[Rule]:
+    def _with_min_delta(self, active: list[ActiveLimit]) -> list[ActiveLimit]:
         """Let one limit of a user keep messages apart."""
-        apart = next((rule for rule in rules if rule.unit in _TRANSMISSIONS), None)
-        return [rule._replace(min_delta=self._options.min_delta) if rule is apart else rule for rule in rules]
+        apart = next((limit for limit in active if limit.unit in _TRANSMISSIONS), None)
+        return [limit._replace(min_delta=self._options.min_delta) if limit is apart else limit for limit in active]
 
     def at(self, limits: UserLimits, now: float) -> UserLimits:
         """Return the limits with the overrides that are in force.
@@ -147,18 +149,18 @@ class Limits:
             return limits
         own, shared = in_force(limits.overrides, now), in_force(limits.domain_overrides, now)
         suspended = next((each for each in (*own, *shared) if each.kind == "suspended"), None)
-        rules = tuple(self._overridden(rule, shared if rule.level is Level.POOL else own) for rule in limits.rules)
+        active = tuple(self._overridden(limit, shared if limit.level is Level.POOL else own) for limit in limits.active)
         unlimited = any(each.kind == "unlimited" and not each.limit for each in own)
-        return limits._replace(limited=limits.limited or unlimited, rules=rules, suspended=suspended)
+        return limits._replace(limited=limits.limited or unlimited, active=active, suspended=suspended)
 
-    def _overridden(self, rule: Rule, overrides: Sequence[Override]) -> Rule:
-        at_work = [each for each in overrides if _applies(each, rule)]
+    def _overridden(self, limit: ActiveLimit, overrides: Sequence[Override]) -> ActiveLimit:
+        at_work = [each for each in overrides if _applies(each, limit)]
         if not at_work:
-            return rule
-        label = "+".join((rule.label, *(f"{each.kind}:{each.id}" for each in at_work)))
+            return limit
+        label = "+".join((limit.label, *(f"{each.kind}:{each.id}" for each in at_work)))
         if any(each.kind == "unlimited" for each in at_work):
-            return self._with_amount(rule, UNLIMITED, label)
-        return self._with_amount(rule, min(UNLIMITED - 1, rule.amount + sum(each.value for each in at_work)), label)
+            return self._with_amount(limit, UNLIMITED, label)
+        return self._with_amount(limit, min(UNLIMITED - 1, limit.amount + sum(each.value for each in at_work)), label)
 
 
 def in_force(overrides: Iterable[Override], now: float) -> list[Override]:
@@ -169,7 +171,7 @@ def in_force(overrides: Iterable[Override], now: float) -> list[Override]:
     return [each for each in overrides if each.begin <= now < each.until]
 
 
-def _applies(override: Override, rule: Rule) -> bool:
+def _applies(override: Override, limit: ActiveLimit) -> bool:
     if override.limit:
-        return override.kind != "suspended" and override.limit == rule.name
-    return override.kind == "unlimited" or (override.kind == "extra" and rule.unit in _TRANSMISSIONS)
+        return override.kind != "suspended" and override.limit == limit.name
+    return override.kind == "unlimited" or (override.kind == "extra" and limit.unit in _TRANSMISSIONS)

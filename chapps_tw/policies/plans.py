@@ -13,7 +13,7 @@ from chapps_tw.mail.addresses import split_address
 from chapps_tw.mail.decision import CACHE, DATABASE
 from chapps_tw.mail.memo import Memo, Memoized
 from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
-from chapps_tw.policies.limits import Level, Limits, UserLimits
+from chapps_tw.policies.limits import Level, LimitResolver, UserLimits
 from chapps_tw.policies.plan_texts import domain_text, plan_text, read_domain, read_plan, read_user, user_text
 from chapps_tw.policies.refresh import never
 
@@ -54,7 +54,7 @@ class Plans:
     :param due: whether to compare a cached value with the book now.
     :param now: epoch seconds, by which overrides begin and end.
     :ivar now: epoch seconds.
-    :ivar limits: resolves the limits.
+    :ivar resolver: resolves the limits.
     :ivar looks: lookups.
     :ivar misses: lookups for which the book was read.
     """
@@ -72,7 +72,7 @@ class Plans:
         self._book = book
         self.now = now
         self._cached = CachedBook(state, settings.oqp.cache_ttl, due)
-        self.limits = Limits(settings.oqp)
+        self.resolver = LimitResolver(settings.oqp)
         self.looks = self.misses = 0
         self._users = Memoized(read_user, _DECODED_BYTES)
         self._domains = Memoized(read_domain, _DECODED_BYTES)
@@ -113,7 +113,7 @@ class Plans:
         except ValueError:
             return None
         self.looks += 1
-        return Found(self.limits.at(limits, self.now()), [*first, *second], CACHE)
+        return Found(self.resolver.at(limits, self.now()), [*first, *second], CACHE)
 
     async def read(self, user: str, domain: str, keep: bool = True) -> Found:
         """Return the limits of a user. Values that are not cached are read from the book.
@@ -132,7 +132,21 @@ class Plans:
             plans = second.texts
             source = DATABASE if second.source is DATABASE else source
         self.misses += source is DATABASE
-        return Found(self.limits.at(self._resolve(choice, texts, tuple(plans)), self.now()), (), source)
+        return Found(self.resolver.at(self._resolve(choice, texts, tuple(plans)), self.now()), (), source)
+
+    async def read_pool(self, domain: str) -> UserLimits:
+        """Return the limits of a domain's pool, as those of a user without own ones.
+
+        :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
+        """
+        first = await self._cached.read((value_keys.domain_plan(domain),), self._query, True, self._usable)
+        plan = self._domains[first.texts[0]]
+        pool = None
+        if plan.pool is not None:
+            second = await self._cached.read((value_keys.plan(plan.pool),), self._query, True, self._usable)
+            pool = self._plans[second.texts[0]]
+        limits = self.resolver.resolve(UserPlan(False, None), plan, Level.USER, None, pool)
+        return self.resolver.at(limits, self.now())
 
     def _first_keys(self, user: str, domain: str) -> tuple[ValueKey, ...]:
         keys = self._keys.get((user, domain))
@@ -169,7 +183,7 @@ class Plans:
             found = [self._plans[text] for text in plans]
             own = found.pop(0) if choice.level else None
             pool = found.pop(0) if found else None
-            limits = self.limits.resolve(user, domain, choice.level or Level.USER, own, pool)
+            limits = self.resolver.resolve(user, domain, choice.level or Level.USER, own, pool)
             self._resolved.keep(texts + plans, limits)
         return limits
 

@@ -12,7 +12,7 @@ from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies.charging import STAGES, amount_of, message_of
 from chapps_tw.policies.events import EventKind, Events
-from chapps_tw.policies.limits import Rule, UserLimits
+from chapps_tw.policies.limits import ActiveLimit, UserLimits
 from chapps_tw.policies.plans import Found, Plans
 from chapps_tw.policies.quota_answers import Answers
 from chapps_tw.policies.reservations import Reservations
@@ -79,19 +79,19 @@ class OutboundQuotaPolicy:
         limits = found.limits
         if limits.suspended or not limits.limited:
             return self._without_charge(request, found, user)
-        rules, charges = _charges(limits, request, stage, user, domain)
+        active, charges = _charges(limits, request, stage, user, domain)
         if not charges:
             return self._without_charge(request, found, user)
         if keep:
             message = message_of(request, stage, self._reservations.of(request, stage))
             spent = await self._spend(request, message, charges, found)
-            self._warn(spent, rules, charges)
+            self._warn(spent, active, charges)
         else:
             spent = await self._state.peek(message_of(request, stage), charges)
         who = {"user": user, "sender": sender}
         if spent.decisive < 0:
-            return self._answers.counted(spent, rules, who, found.source)
-        return self._answers.refused(spent, rules, who, found.source)
+            return self._answers.counted(spent, active, who, found.source)
+        return self._answers.refused(spent, active, who, found.source)
 
     async def _spend(self, request: OutboundPPR, message: Message, charges: Sequence[Charge], found: Found) -> Spent:
         assumed = (*request.assumptions, *found.assumptions)
@@ -116,41 +116,47 @@ class OutboundQuotaPolicy:
             return self._answers.suspended(limits.suspended, who, self._now(), found.source)
         if not limits.limited:
             return self._answers.without_plan(limits.known, who, self._plans.missing_default, found.source)
-        if limits.rules:
+        if limits.active:
             # Of the units that these limits count, this request tells none.
-            detail = ", ".join(rule.label for rule in limits.rules)
+            detail = ", ".join(limit.label for limit in limits.active)
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name, detail=detail, source=found.source)
         return self._answers.accepted(Reason.WITHIN_QUOTA, who, found.source)
 
-    def _warn(self, spent: Spent, rules: Sequence[Rule], charges: Sequence[Charge]) -> None:
+    def _warn(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
         """Note which limits are reached, or almost."""
-        for rule, charge, used in zip(rules, charges, spent.used, strict=True):
-            if used >= rule.warn:
-                kind = EventKind.AT_LIMIT if used >= rule.amount else EventKind.NEAR_LIMIT
-                self._note(kind, rule, charge, used)
+        for limit, charge, used in zip(active, charges, spent.used, strict=True):
+            if used >= limit.warn:
+                kind = EventKind.AT_LIMIT if used >= limit.amount else EventKind.NEAR_LIMIT
+                self._note(kind, limit, charge, used)
         if spent.outcome is Outcome.EXCEEDED and spent.wait and self._settings.warn_at:
-            self._note(EventKind.AT_LIMIT, rules[spent.decisive], charges[spent.decisive], spent.used[spent.decisive])
+            self._note(EventKind.AT_LIMIT, active[spent.decisive], charges[spent.decisive], spent.used[spent.decisive])
 
-    def _note(self, kind: EventKind, rule: Rule, charge: Charge, used: int) -> None:
-        name = rule.name or rule.quota
-        self._events.note(kind, charge.account, name, rule.level, used, rule.amount, rule.window)
+    def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
+        name = limit.name or limit.quota
+        self._events.note(kind, charge.account, name, limit.level, used, limit.amount, limit.window)
 
 
 def _charges(
     limits: UserLimits, request: OutboundPPR, stage: str, user: str, domain: str
-) -> tuple[Sequence[Rule], Sequence[Charge]]:
+) -> tuple[Sequence[ActiveLimit], Sequence[Charge]]:
     """Return the limits that this request is judged by, and what it costs each."""
-    rules, charges = [], []
-    for rule in limits.rules:
-        amount = amount_of(rule.unit, request, stage)
+    active, charges = [], []
+    for limit in limits.active:
+        amount = amount_of(limit.unit, request, stage)
         if amount is not None:
-            rules.append(rule)
+            active.append(limit)
             charges.append(
                 Charge(
-                    rule.account(user, domain), rule.unit, amount, rule.amount, rule.window, rule.margin, rule.min_delta
+                    limit.account(user, domain),
+                    limit.unit,
+                    amount,
+                    limit.amount,
+                    limit.window,
+                    limit.margin,
+                    limit.min_delta,
                 )
             )
-    return rules, charges
+    return active, charges
 
 
 def _make(use: Dependencies) -> OutboundQuotaPolicy:

@@ -11,7 +11,7 @@ from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.interfaces.book import Override
 from chapps_tw.interfaces.state import Outcome, Spent
 from chapps_tw.mail.decision import Decision, Reason, fill, in_words, stops
-from chapps_tw.policies.limits import UNLIMITED, Rule
+from chapps_tw.policies.limits import UNLIMITED, ActiveLimit
 
 _REASONS = {
     Outcome.ACCEPTED: Reason.WITHIN_QUOTA,
@@ -48,26 +48,26 @@ class Answers:
         action = fill(self._options.acceptance_message, {**_NONE, **who, **_wait(0)})
         return Decision(action, reason, self._policy, source=source)
 
-    def counted(self, spent: Spent, rules: Sequence[Rule], who: Mapping[str, object], source: str) -> Decision:
+    def counted(self, spent: Spent, active: Sequence[ActiveLimit], who: Mapping[str, object], source: str) -> Decision:
         """Let a message pass that was counted, with the figures of the tightest limit."""
-        place = 0 if len(rules) == 1 else _tightest(spent.used, rules)
-        rule = rules[place]
-        figures = _figures(rule, spent.used[place])
+        place = 0 if len(active) == 1 else _tightest(spent.used, active)
+        limit = active[place]
+        figures = _figures(limit, spent.used[place])
         action = self._options.acceptance_message
         if self._accepts_with_figures:
-            action = fill(action, {**_NONE, **who, **figures, **_names(rule), **_wait(0)})
-        return Decision(action, _REASONS[spent.outcome], self._policy, figures, rule.label, source=source)
+            action = fill(action, {**_NONE, **who, **figures, **_names(limit), **_wait(0)})
+        return Decision(action, _REASONS[spent.outcome], self._policy, figures, limit.label, source=source)
 
-    def refused(self, spent: Spent, rules: Sequence[Rule], who: Mapping[str, object], source: str) -> Decision:
+    def refused(self, spent: Spent, active: Sequence[ActiveLimit], who: Mapping[str, object], source: str) -> Decision:
         """Refuse, defer or hold a message, as the limit has it that it exceeds."""
-        rule, wait = rules[spent.decisive], ceil(spent.wait)
-        figures = _figures(rule, spent.used[spent.decisive])
-        template = with_action(self._refusal(spent), rule.action) if spent.outcome is Outcome.EXCEEDED else ""
+        limit, wait = active[spent.decisive], ceil(spent.wait)
+        figures = _figures(limit, spent.used[spent.decisive])
+        template = with_action(self._refusal(spent), limit.action) if spent.outcome is Outcome.EXCEEDED else ""
         text = fill(
-            template or self._options.min_delta_message, {**_NONE, **who, **figures, **_names(rule), **_wait(wait)}
+            template or self._options.min_delta_message, {**_NONE, **who, **figures, **_names(limit), **_wait(wait)}
         )
         return Decision(
-            text, _REASONS[spent.outcome], self._policy, {**figures, "wait": wait}, rule.label, source=source
+            text, _REASONS[spent.outcome], self._policy, {**figures, "wait": wait}, limit.label, source=source
         )
 
     def _refusal(self, spent: Spent) -> str:
@@ -91,22 +91,23 @@ class Answers:
         return Decision(action, Reason.SUSPENDED, self._policy, {"wait": wait}, detail, source=source)
 
 
-def _tightest(used: Sequence[int], rules: Sequence[Rule]) -> int:
+def _tightest(used: Sequence[int], active: Sequence[ActiveLimit]) -> int:
     """Return the index of the limit of which the smallest share is left."""
     shares = [
-        (rule.amount - count) / rule.amount if rule.amount else 0.0 for count, rule in zip(used, rules, strict=True)
+        (limit.amount - count) / limit.amount if limit.amount else 0.0
+        for count, limit in zip(used, active, strict=True)
     ]
     return shares.index(min(shares))
 
 
-def _figures(rule: Rule, used: int) -> dict[str, int | float]:
-    if rule.amount >= UNLIMITED:
+def _figures(limit: ActiveLimit, used: int) -> dict[str, int | float]:
+    if limit.amount >= UNLIMITED:
         return {"used": used}
-    return {"limit": rule.amount, "used": used, "remaining": max(0, rule.amount - used)}
+    return {"limit": limit.amount, "used": used, "remaining": max(0, limit.amount - used)}
 
 
-def _names(rule: Rule) -> dict[str, object]:
-    return {"limit_name": rule.name or rule.quota, "window": in_units(rule.window), "level": rule.level}
+def _names(limit: ActiveLimit) -> dict[str, object]:
+    return {"limit_name": limit.name or limit.quota, "window": in_units(limit.window), "level": limit.level}
 
 
 def _wait(seconds: int) -> dict[str, object]:

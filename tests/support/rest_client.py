@@ -154,7 +154,7 @@ class Node:
         self.searched: list[Mapping[str, str]] = []
         self.decisions: DecisionRing | None = None
         self.api = API(
-            self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
+            self.settings, self.state, self.book, find_token=self.tokens.find, explain=self._explain,
             find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=time.time,
             reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip

@@ -67,5 +67,5 @@ class _Links:
 
     async def _change(self, edit: type[AddLinks] | type[RemoveLinks], which: Any) -> Reply:
         ids = list(dict.fromkeys(getattr(which, self._ids)))
-        change = self._book.change(edit(self._kind.plural, which.id, self._other.plural, ids))
-        return Reply("Updated.", remarks=when_in_effect(await changed(self._kind.plural, "updating", change)))
+        change = edit(self._kind.plural, which.id, self._other.plural, ids)
+        return Reply("Updated.", remarks=when_in_effect(await changed(self._book, "updating", change)))

@@ -40,13 +40,13 @@ class _UserQuota:
         )  # fmt: skip
 
     async def put(self, which: m.UserQuota) -> Reply:
-        change = self._book.change(AddLinks("users", which.id, "quotas", [which.quota_id]))
-        return Reply("Updated.", remarks=when_in_effect(await changed("users", "updating", change)))
+        change = AddLinks("users", which.id, "quotas", [which.quota_id])
+        return Reply("Updated.", remarks=when_in_effect(await changed(self._book, "updating", change)))
 
     async def delete(self, which: m.ById) -> Reply:
         before = await self._book.links("users", [which.id], "quotas")
-        change = await changed("users", "updating", self._book.change(Update("users", which.id, {}, {"quotas": []})))
-        assert change.entry is not None
+        change = await changed(self._book, "updating", Update("users", which.id, {}, {"quotas": []}))
+        assert isinstance(change.entry, Entry)
         remarks = [] if before.get(which.id) else [f"User {change.entry.name} had no quota."]
         return Reply("Updated.", remarks=remarks + when_in_effect(change))
 
