@@ -30,7 +30,7 @@ def checked_scope(text: str) -> str:
 
 
 def normal_value(kind: str, text: str) -> str:
-    """Return the normal form of what is exempt. Letter case of local parts is kept.
+    """Return the normal form of what is exempt. The book may fold the letter case of local parts.
 
     :param kind: as of an :class:`~chapps_tw.interfaces.book.Exemption`.
     :raises ValueError: with the remedy.
@@ -39,7 +39,8 @@ def normal_value(kind: str, text: str) -> str:
 
 
 def _client(text: str) -> str:
-    bare = text.removeprefix("[").removesuffix("]")
+    # As in Postfix' mynetworks.
+    bare = re.sub(r"^\[([^]]*)\]", r"\1", text)
     if "/" in bare:
         return _network(bare)
     address = client_address(bare)

@@ -9,14 +9,11 @@ from typing import Annotated, Any, Final, NamedTuple
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic.config import JsonDict
 
+from chapps_tw.interfaces.writable_book import MAX_TIME, MAX_WINDOW
+
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION: Final = r"[1-9][0-9]{0,7}[smhdw]"
-_EPOCH: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
-
-LATEST: Final = 253_402_300_799
-"""The end of the year 9999, in epoch seconds."""
-
-
+_EPOCH: Final = r"[0-9]{1,11}(\.[0-9]{1,9})?"
 
 _FORMS: Final = (
     "must be epoch seconds, a time with its zone such as 2026-10-01T18:00:00+08:00, or a duration such as 90m or 3d "
@@ -49,7 +46,7 @@ def parse_moment(value: Any) -> Moment:
     """
     if isinstance(value, str):
         return _parse_text(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LATEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TIME:
         raise ValueError(_FORMS)
     return Moment(float(value), False)
 
@@ -57,7 +54,7 @@ def parse_moment(value: Any) -> Moment:
 def _parse_text(text: str) -> Moment:
     if re.fullmatch(_DURATION, text):
         return Moment(float(_duration(text)), True)
-    if _EPOCH.fullmatch(text) and float(text) <= LATEST:
+    if re.fullmatch(_EPOCH, text):
         return Moment(float(text), False)
     try:
         moment = datetime.fromisoformat(text.upper())
@@ -67,7 +64,7 @@ def _parse_text(text: str) -> Moment:
         raise ValueError(_FORMS) from None
     if not zoned:
         raise ValueError("must say its time zone, such as 2026-10-01T18:00:00+08:00, or end in Z for UTC")
-    if not 0 <= seconds <= LATEST:
+    if not 0 <= seconds <= MAX_TIME:
         raise ValueError("must be between the years 1970 and 9999")
     return Moment(seconds, False)
 
@@ -90,17 +87,20 @@ def parse_window(value: Any) -> int:
 
 def _moment(description: str) -> WithJsonSchema:
     forms: list[JsonDict] = [
-        {"type": "number", "minimum": 0, "maximum": LATEST},
+        {"type": "number", "minimum": 0, "maximum": MAX_TIME},
         {"type": "string", "format": "date-time"},
-        {"type": "string", "pattern": f"^{_DURATION}$"},
+        {"type": "string", "pattern": f"^({_DURATION}|{_EPOCH})$"},
     ]
     return WithJsonSchema({"description": description, "anyOf": list(forms), "examples": ["3d"]})
 
 
 _ABOUT: Final = "Epoch seconds, a time with its zone (ISO 8601), or a duration such as `90m` or `3d`"
 
-Later = Annotated[Moment, PlainValidator(parse_moment), _moment(f"{_ABOUT} from now.")]
-Earlier = Annotated[Moment, PlainValidator(parse_moment), _moment(f"{_ABOUT} before now.")]
+LATER: Final = f"{_ABOUT} from now."
+EARLIER: Final = f"{_ABOUT} before now."
+
+Later = Annotated[Moment, PlainValidator(parse_moment), _moment(LATER)]
+Earlier = Annotated[Moment, PlainValidator(parse_moment), _moment(EARLIER)]
 Window = Annotated[
     int,
     PlainValidator(parse_window),

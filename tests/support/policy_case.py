@@ -41,6 +41,7 @@ class DictBook:
     :ivar domains: domain to its plan.
     :ivar senders: user to the domains and addresses that are linked to it.
     :ivar flags: domain to ``(greylist, check_spf)``.
+    :ivar exempt: all exemptions.
     :ivar away: whether every lookup fails.
     """
 
@@ -51,6 +52,7 @@ class DictBook:
         self.domains: dict[str, DomainPlan] = {}
         self.senders: dict[str, set[str]] = {}
         self.flags: dict[str, tuple[bool, bool]] = {}
+        self.exempt: list[Exemption] = []
         self.away = False
         self.asked = 0
 
@@ -70,7 +72,7 @@ class DictBook:
         return self._answer(next((plan for plan in self.plans.values() if plan.name == name), None))
 
     def exemptions(self) -> Deferred[tuple[Exemption, ...]]:
-        return self._answer(())
+        return self._answer(tuple(self.exempt))
 
     def senders_of(self, user: str, domain: str, email: str, base: str = "") -> Deferred[SenderGrant]:
         linked = self.senders.get(user, set())

@@ -9,36 +9,34 @@ from twisted.internet.defer import DeferredLock
 
 from chapps_tw.interfaces.book import Exemption
 from chapps_tw.interfaces.writable_book import WritableBook
-from chapps_tw.mail.addresses import normal_name
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
 from chapps_tw.rest.routers.rules import Rules
 from chapps_tw.rest.routing import Link, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 _ID = "$response.body#/response/id"
 _FOLLOW = tuple(Link(f"{method}_exemptions_id", {"id": _ID}) for method in ("get", "put", "delete"))
 
 
 def routes(
-    book: WritableBook, list_lock: DeferredLock, now: Callable[[], float], fold_case: bool
+    book: WritableBook, list_lock: DeferredLock, slices: Slices, now: Callable[[], float]
 ) -> Iterator[Route[Any]]:
     """Return all routes of this family.
 
-    :param list_lock: as for :func:`chapps_tw.rest.routers.book.routes`.
+    :param list_lock, slices: as for :class:`~chapps_tw.rest.routers.rules.Rules`.
     :param now: epoch seconds.
-    :param fold_case: ``[CHAPPS] fold_case``.
     """
-    yield from _Exemptions(book, list_lock, now, fold_case).routes()
+    yield from _Exemptions(book, list_lock, slices, now).routes()
 
 
 class _Exemptions:
-    def __init__(self, book: WritableBook, list_lock: DeferredLock, now: Callable[[], float], fold_case: bool) -> None:
+    def __init__(self, book: WritableBook, list_lock: DeferredLock, slices: Slices, now: Callable[[], float]) -> None:
         self._book = book
         self._now = now
-        self._fold_case = fold_case
-        self._rules = Rules(book, "exemptions", self._shown, list_lock)
+        self._rules = Rules(book, "exemptions", self._shown, list_lock, slices)
 
     def routes(self) -> Iterator[Route[Any]]:
         path, one, tag = "/exemptions/", "/exemptions/{id}/", "exemptions"
@@ -66,9 +64,7 @@ class _Exemptions:
         return await self._rules.listed(page, after=self._now() if page.active else 0.0)
 
     async def create(self, new: m.NewExemption) -> Reply:
-        value = normal_name(new.value, self._fold_case) if new.kind in ("sender", "recipient") else new.value
-        until = new.until.ahead(self._now())
-        return await self._rules.create({**new.model_dump(), "value": value, "until": until})
+        return await self._rules.create({**new.model_dump(), "until": new.until.ahead(self._now())})
 
     async def change(self, given: m.ChangedExemption) -> Reply:
         until = given.until.ahead(self._now()) if given.until else None
@@ -77,6 +73,6 @@ class _Exemptions:
     async def delete(self, which: m.ExemptionIds) -> Reply:
         return await self._rules.delete(which.exemption_ids)
 
-    async def _shown(self, exemptions: Sequence[Exemption]) -> list[dict[str, Any]]:
+    async def _shown(self, exemptions: Sequence[Exemption]) -> Iterator[dict[str, Any]]:
         now = self._now()
-        return [{**each._asdict(), "active": now < each.until} for each in exemptions]
+        return ({**each._asdict(), "active": now < each.until} for each in exemptions)
