@@ -43,6 +43,9 @@ The same text must mean the same value: texts are compared."""
 Usable: TypeAlias = Callable[[Cached], Cached]
 """Returns those cached values that can be used, and not those that cannot be decoded or are outdated."""
 
+Needed: TypeAlias = Callable[[Cached], Sequence[ValueKey]]
+"""Returns those keys whose values are needed, given the cached values that can be used."""
+
 
 def _all(cached: Cached) -> Cached:
     return cached
@@ -78,39 +81,46 @@ class CachedBook:
         self.looks += 1
         return found
 
-    async def read(self, keys: Sequence[ValueKey], query: Query, keep: bool = True, usable: Usable = _all) -> Texts:
+    async def read(
+        self,
+        keys: Sequence[ValueKey],
+        query: Query,
+        keep: bool = True,
+        usable: Usable = _all,
+        needed: Needed | None = None,
+    ) -> Texts:
         """Return values, read from the book if they are not cached.
 
         :param keep: whether to cache what was read, and to compare what is cached with the book when that is due. If
             the book is unavailable then, cached values stay.
+        :param needed: by default, all values are needed. The result has only those that are.
         :raises StateUnavailable: if the live state is unavailable.
         :raises BookUnavailable: if a value is not cached, and the book is unavailable.
         """
         self.looks += 1
         values = await self._state.values(keys)
         cached = usable(_present(keys, values))
-        if keep and (stale := await self._stale(keys, values, cached, query)):
+        wanted = needed(cached) if needed else keys
+        if keep and (stale := await self._stale(wanted, _present(keys, values), cached, query)):
             await self._state.drop_values(stale)
             values = await self._state.values(keys)
             cached = usable(_present(keys, values))
-        if len(cached) == len(keys):
-            return Texts([cached[key] for key in keys], CACHE)
+            wanted = needed(cached) if needed else keys
+        missing = [key for key in wanted if key not in cached]
+        if not missing:
+            return Texts([cached[key] for key in wanted], CACHE)
         self.misses += 1
-        missing = [key for key in keys if key not in cached]
         stored = dict(zip(missing, await query(missing, cached), strict=True))
         if keep:
             await self._keep(stored, {key: value.token for key, value in zip(keys, values, strict=True)})
-        return Texts([cached[key] if key in cached else stored[key].text for key in keys], DATABASE)
+        return Texts([cached[key] if key in cached else stored[key].text for key in wanted], DATABASE)
 
-    async def _stale(
-        self, keys: Sequence[ValueKey], values: Sequence[CachedValue], cached: Cached, query: Query
-    ) -> list[ValueKey]:
-        """Return the keys of cached values that cannot be used, or differ from the book."""
-        stale = []
-        if len(cached) < len(keys):
-            stale += [
-                key for key, value in zip(keys, values, strict=True) if value.value is not None and key not in cached
-            ]
+    async def _stale(self, keys: Sequence[ValueKey], present: Cached, cached: Cached, query: Query) -> list[ValueKey]:
+        """Return the keys of cached values that cannot be used, or differ from the book.
+
+        :param present: what is cached, whether it can be used or not.
+        """
+        stale = [key for key in keys if key in present and key not in cached]
         due = [key for key in keys if key in cached and self._due(key)]
         if due:
             with suppress(BookUnavailable):

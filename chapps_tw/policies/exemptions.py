@@ -105,7 +105,7 @@ class Exemptions:
 
 
 def _list_key(digest: str) -> ValueKey:
-    return ValueKey(EXEMPTIONS.space, "list", digest)
+    return EXEMPTIONS._replace(name=digest)
 
 
 def _digests(cached: Cached) -> Cached:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
-from functools import partial
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any
 
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
 from chapps_tw.config.settings import Settings
@@ -14,7 +13,7 @@ from chapps_tw.interfaces.state import LiveState, ValueKey
 from chapps_tw.interfaces.value_keys import sender as verdict_key
 from chapps_tw.interfaces.value_keys import senders_of_domain
 from chapps_tw.mail.addresses import split_address, without_extension
-from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.mail.decision import CACHE, Decision, Reason, fill
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import exemptions
@@ -32,17 +31,6 @@ STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
 
 # First character of a verdict. The version of its domain follows.
 _ALLOWED, _FORBIDDEN = "1", "0"
-
-
-class _Verdict(NamedTuple):
-    """Whether a user may send as one of some names.
-
-    :ivar source, detail: of the decision.
-    """
-
-    allowed: bool
-    source: str
-    detail: str = ""
 
 
 class SenderDomainAuthPolicy:
@@ -113,31 +101,33 @@ class SenderDomainAuthPolicy:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         if self._settings.own_address and user in names[1:]:
             return self._accept(Reason.OWN_ADDRESS, request)
-        # The domain alone decides about most senders. Only for others, verdicts about addresses are cached.
-        by_domain = await self._find(request, user, names, names[:1], keep)
-        if by_domain.allowed:
-            return self._accept(Reason.AUTHORIZED_DOMAIN, request, by_domain.source)
-        by_email = await self._find(request, user, names, names[1:], keep) if names[1:] else by_domain
-        source = DATABASE if DATABASE in (by_domain.source, by_email.source) else CACHE
-        if by_email.allowed:
-            return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
-        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, by_domain.detail or by_email.detail)
-
-    async def _find(
-        self, request: OutboundPPR, user: str, names: Sequence[str], wanted: Sequence[str], keep: bool
-    ) -> _Verdict:
-        """Return the verdict about some of the names of a sender: the one in memory, the cached one, or the book's."""
-        keys = (senders_of_domain(names[0]), *[verdict_key(user, name) for name in wanted])
-        if keep and (assumed := self._verdicts.assume(keys)) is not None:
-            version, *verdicts = assumed
-            if all(verdict.value[1:] == version.value for verdict in verdicts):
-                for each in assumed:
-                    request.assume(each)
-                return _Verdict(any(verdict.value[0] == _ALLOWED for verdict in verdicts), CACHE)
         question = _Question(self._book, user, names)
-        (_, *texts), source = await self._verdicts.read(keys, question.ask, keep, partial(_usable, keys[0]))
-        detail = "there is no such user" if source == DATABASE and question.known is False else ""
-        return _Verdict(any(text[0] == _ALLOWED for text in texts), source, detail)
+        verdicts = self._assume(request, question) if keep else None
+        source = CACHE
+        if verdicts is None:
+            reading = self._verdicts.read(question.keys, question.ask, keep, question.usable, question.needed)
+            (version, *texts), source = await reading
+            verdicts = [is_allowed(text, version) for text in texts]
+        if verdicts[0]:
+            return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
+        if True in verdicts:
+            return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
+        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, question.detail)
+
+    def _assume(self, request: OutboundPPR, question: _Question) -> Sequence[bool | None] | None:
+        """Return the verdicts that are needed, if they are in the memory of this process; else ``None``."""
+        # The domain alone decides about most senders.
+        for keys in (question.keys[:2], question.keys):
+            assumed = self._verdicts.assume(keys)
+            if assumed is None:
+                return None
+            verdicts = [is_allowed(each.value, assumed[0].value) for each in assumed[1:]]
+            if None in verdicts:
+                return None
+            if verdicts[0] or len(keys) == len(question.keys):
+                request.assume(*assumed)
+                return verdicts
+        return None
 
     def _accept(self, reason: Reason, request: OutboundPPR, source: str = "", detail: str = "") -> Decision:
         text = self._settings.acceptance_message
@@ -165,28 +155,48 @@ def sender_names(settings: Settings) -> Callable[[str], tuple[str, ...]]:
     return Memoized(names_of, _CACHE_BYTES).__getitem__
 
 
-class _Question:
-    """A question to the book about a user and the names of a sender.
+def is_allowed(verdict: str | None, version: str | None) -> bool | None:
+    """Return what a cached verdict says; ``None`` if there is none, or if the version of its domain is another one."""
+    return verdict[0] == _ALLOWED if verdict and version and verdict[1:] == version else None
 
-    :ivar known: whether the book contains the user; ``None`` if it was not asked.
+
+class _Question:
+    """What the book says about a user and a sender.
+
+    :ivar keys: of the version of the sender's domain, and of the verdict about each name.
+    :ivar detail: of the decision: that the book does not contain the user.
     """
 
     def __init__(self, book: PolicyBook, user: str, names: Sequence[str]) -> None:
         self._book = book
         self._user = user
         self._names = names
-        self.known: bool | None = None
+        self.keys = (senders_of_domain(names[0]), *[verdict_key(user, name) for name in names])
+        self.detail = ""
+
+    def usable(self, cached: Cached) -> Cached:
+        """Return the version of the domain, and those verdicts that have it."""
+        version_key = self.keys[0]
+        version = cached.get(version_key)
+        return {
+            key: text
+            for key, text in cached.items()
+            if version and (key == version_key or is_allowed(text, version) is not None)
+        }
+
+    def needed(self, cached: Cached) -> Sequence[ValueKey]:
+        """Return all keys, or those of version and domain if the domain is linked: other verdicts are not cached then.
+
+        Otherwise, each new address in the domain would have to be looked up.
+        """
+        version_key, domain_key = self.keys[:2]
+        return self.keys[:2] if is_allowed(cached.get(domain_key), cached.get(version_key)) else self.keys
 
     async def ask(self, keys: Sequence[ValueKey], cached: Cached) -> Sequence[Stored]:
-        """Return the verdicts of the book, with the version of the domain: the cached one, or a new one."""
-        version_key = senders_of_domain(self._names[0])
+        """Return verdicts with the version of the domain: the cached one, or a new one."""
+        version_key = self.keys[0]
         version = cached.get(version_key) or token_hex(8)
-        verdicts: Mapping[str, bool] = {}
-        if any(key != version_key for key in keys):
-            domain, email, base = (*self._names, "", "")[:3]
-            grant = await self._book.senders_of(self._user, domain, email, base)
-            self.known = grant.known
-            verdicts = {base: grant.base, email: grant.email, domain: grant.domain}
+        verdicts = await self._read() if any(key != version_key for key in keys) else {}
         # A refusal is cached briefly, because links may also be created directly in the database.
         known = True in verdicts.values()
         return [
@@ -196,18 +206,12 @@ class _Question:
             for key in keys
         ]
 
-
-def is_allowed(verdict: str | None, version: str | None) -> bool | None:
-    """Return what a cached verdict says; ``None`` if there is none, or if the version of its domain is another one."""
-    return verdict[0] == _ALLOWED if verdict and version and verdict[1:] == version else None
-
-
-def _usable(version_key: ValueKey, cached: Cached) -> Cached:
-    """Return the version of a domain, and those verdicts that have it."""
-    version = cached.get(version_key)
-    if not version:
-        return {}
-    return {key: text for key, text in cached.items() if key == version_key or text[1:] == version}
+    async def _read(self) -> Mapping[str, bool]:
+        """Return whether each name is linked to the user."""
+        domain, email, base = (*self._names, "", "")[:3]
+        grant = await self._book.senders_of(self._user, domain, email, base)
+        self.detail = "" if grant.known else "there is no such user"
+        return dict(zip(self._names, (grant.domain, grant.email, grant.base), strict=False))
 
 
 def _user_of(request: OutboundPPR) -> str:
