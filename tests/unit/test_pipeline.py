@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import Assumption, Outdated, StateUnavailable
+from chapps_tw.interfaces.value_keys import sender
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
@@ -68,7 +69,7 @@ class Counts(Says):
         return await super().decide(request, earlier)
 
 
-FIRST = Assumption("sda", "user", "a.example", b"key", b"1 1000")
+FIRST = Assumption(sender("user", "a.example"), "1", b"key", b"1 1000")
 
 
 class PipelineTests(SynchronousTestCase):
