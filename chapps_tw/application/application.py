@@ -118,7 +118,8 @@ class Application:
         live, seconds = self.state.live, self.reactor.seconds
         use = Dependencies(
             self.settings, live, self.database.book, self.dns.checker.check, self.dns.receiver, time.time, seconds,
-            Events(live, time.time, seconds, self.reporter.start, self.reporter.near_limit), exempt=self._exempt(),
+            Events(live, time.time, seconds, self.reporter.start, self.reporter.near_limit), self.reporter.warn,
+            exempt=self._exempt(),
         )  # fmt: skip
         self.policies = Policies(self.registry, use, seconds)
         self.pipelines = {each.name: self._make_pipeline(each) for each in self.settings.listeners}

@@ -67,6 +67,10 @@ class Reporter:
         self._metrics.limit_events[event.kind] += 1
         self.log.info("{level} limit {limit}: {account} has used {used} of {amount} ({kind})", **event._asdict())
 
+    def warn(self, sentence: str) -> None:
+        """Log a sentence for the administrator."""
+        self.log.warn("{sentence}", sentence=sentence)
+
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that no answer waits for. An unexpected exception is logged."""
         Deferred.fromCoroutine(self._run(work))

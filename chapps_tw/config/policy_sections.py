@@ -12,6 +12,7 @@ from chapps_tw.config.values import (
     Margin,
     boolean,
     choice,
+    names,
     parse_margin,
     parse_recipients,
     plain,
@@ -275,6 +276,24 @@ class SPFEnforcementPolicy(_ListeningSection):
     answer_record_limit: int = option(
         "512", "Maximum number of records in a DNS answer; answers with more are discarded.", whole(16, 4096)
     )
+
+
+@dataclass(frozen=True)
+class RateLimitPolicy(_ListeningSection):
+    section: ClassVar[str] = "RateLimitPolicy"
+    listener: ClassVar[str] = "limits"
+    policies: ClassVar[tuple[str, ...]] = ("RateLimitPolicy",)
+    listen_address: str = option("localhost", "Address of the listener of limits; there is one if there are limits.")
+    listen_port: int = option("10228", "Port of the listener of limits.", whole(1, 65535))
+    listen: str = option("auto", _LISTEN)
+    mode: str = option("enforce", *MODE)
+    on_failure: str = option("defer", *ON_FAILURE)
+    reservation_ttl: float = option(
+        "600",
+        "Seconds after which the cost of recipients whose message is not sent is given back; 0 is never.",
+        seconds(0, 86400),
+    )
+    limits: tuple[str, ...] = option("", "Names of the [Limit NAME] that apply; empty is all.", names, ", ")
 
 
 @dataclass(frozen=True)

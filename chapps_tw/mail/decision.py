@@ -76,6 +76,12 @@ class Reason(ReasonCode):
         "The policy does not apply to this protocol state, or the request has no recipient. At other protocol states "
         "the answer may differ.",
     )
+    RATE_LIMITED = (
+        "rate_limited",
+        "The message exceeds the limit that `detail` names; it fits in `wait` seconds, if ever.",
+    )
+    WITHIN_LIMITS = "within_limits", "The message is within all limits that apply to it, and was counted."
+    NOT_LIMITED = "not_limited", "No limit applies to the request."
     NOT_GREYLISTED = (
         "not_greylisted",
         "Greylisting is off for the recipient's domain, and no other policy requests it.",

@@ -6,9 +6,9 @@ and END-OF-MESSAGE, the size at END-OF-MESSAGE: https://www.postfix.org/SMTPD_PO
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
+from chapps_tw.config.limits import STAGES_OF
 from chapps_tw.interfaces.state import Message, Unit
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.inbound import mail_address
@@ -19,16 +19,8 @@ _END: Final = "END-OF-MESSAGE"
 # Of a size: more than that is not a message.
 _MAX_DIGITS: Final = 15
 
-# Only at these stages a message has an instance, by which it is counted (SMTPD_POLICY_README).
-STAGES: Final = frozenset((_RCPT, "DATA", _END))
-
-STAGES_OF: Final[Mapping[Unit, frozenset[str]]] = {
-    Unit.MESSAGES: STAGES,
-    Unit.RECIPIENTS: STAGES,
-    Unit.DISTINCT_RECIPIENTS: STAGES,
-    Unit.BYTES: frozenset((_END,)),
-}
-"""The stages at which a unit may be known. Distinct recipients also need a request that names a recipient."""
+STAGES: Final = STAGES_OF[Unit.MESSAGES]
+"""The protocol states at which a message can be counted."""
 
 
 def message_of(request: PolicyRequest, stage: str, reserve: float = 0.0) -> Message:
@@ -37,8 +29,8 @@ def message_of(request: PolicyRequest, stage: str, reserve: float = 0.0) -> Mess
     :param stage: its ``protocol_state``, one of :data:`STAGES`.
     :param reserve: seconds after which the cost at RCPT is given back if the message is not sent; 0.0 for never.
     """
-    recipient = request.get("recipient")
-    return Message(request.get("instance"), recipient and mail_address(recipient), stage != _RCPT, reserve)
+    recipient = mail_address(request.get("recipient"))
+    return Message(request.get("instance"), recipient, stage != _RCPT or not recipient, reserve)
 
 
 def amount_of(unit: Unit, request: PolicyRequest, stage: str) -> int | None:

@@ -32,12 +32,14 @@ class PolicySlot(NamedTuple):
     :ivar shadow: whether it is in shadow mode: its decisions are logged but have no effect.
     :ivar accept_on_failure: whether mail passes if the policy fails; otherwise it is deferred.
     :ivar inbound: whether it is skipped for exempt clients.
+    :ivar both: whether it decides about inbound and outbound mail alike.
     """
 
     policy: Policy
     shadow: bool = False
     accept_on_failure: bool = False
     inbound: bool = False
+    both: bool = False
 
 
 class Answer(NamedTuple):
@@ -94,8 +96,8 @@ class Pipeline:
 
     @property
     def inbound(self) -> bool:
-        """Whether all policies are inbound."""
-        return not self._outbound
+        """Whether there are inbound policies and no outbound ones."""
+        return self._guarded and all(slot.both for slot in self._outbound)
 
     async def decide(self, request: OutboundPPR) -> Answer:
         """Answer a request. Never raises: if a policy fails, its ``on_failure`` applies.
@@ -199,6 +201,6 @@ def _sent(decisions: Sequence[Decision]) -> Decision:
 
 def _shadowed(decision: Decision) -> Decision:
     """Return a decision in shadow mode, without effect."""
-    shadow = "" if decision.action == PASS else decision.action
+    shadow = decision.shadow if decision.action == PASS else decision.action
     detail = f"{decision.detail}; would ask for greylisting" if decision.greylist else decision.detail
     return decision._replace(action=PASS, shadow=shadow, detail=detail, greylist=False, client="")

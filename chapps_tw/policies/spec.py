@@ -18,13 +18,14 @@ from chapps_tw.policies.refresh import never
 
 
 class Direction(Enum):
-    """Whether a policy decides about mail from users or mail from the Internet.
+    """Whether a policy decides about mail from users, mail from the Internet, or both.
 
     An inbound policy is skipped for authenticated clients and for those that the configuration exempts.
     """
 
     OUTBOUND = "outbound"
     INBOUND = "inbound"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Dependencies:
     :ivar now: epoch seconds.
     :ivar monotonic: monotonic clock.
     :ivar events: notes events near a limit.
+    :ivar warn: logs a sentence for the administrator.
     :ivar due: whether a cached value is to be compared with the policy book now
         (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy gets its own.
     :ivar exempt: finds the exemption of a request from the policy or from a limit.
@@ -49,6 +51,7 @@ class Dependencies:
     now: Callable[[], float]
     monotonic: Callable[[], float]
     events: Events
+    warn: Callable[[str], None]
     due: Callable[[Hashable], bool] = never
     exempt: Exempt = nobody
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unittest
 
+from chapps_tw.config.limits import STAGES_OF
 from chapps_tw.interfaces.state import Message, Unit
 from chapps_tw.mail.request import PolicyRequest
-from chapps_tw.policies.charging import STAGES, STAGES_OF, amount_of, message_of
+from chapps_tw.policies.charging import STAGES, amount_of, message_of
 
 
 def request(**values: str) -> PolicyRequest:
@@ -21,6 +22,9 @@ class MessageTests(unittest.TestCase):
     def test_a_request_at_a_later_stage_is_about_the_whole_message(self) -> None:
         for stage in ("DATA", "END-OF-MESSAGE"):
             self.assertEqual(message_of(request(), stage), Message("1a.2", "", True))
+
+    def test_a_request_at_rcpt_that_names_no_recipient_is_about_the_whole_message(self) -> None:
+        self.assertEqual(message_of(request(), "RCPT"), Message("1a.2", "", True))
 
     def test_a_request_at_a_later_stage_names_its_only_recipient(self) -> None:
         self.assertEqual(message_of(request(recipient="bob@example.net"), "DATA").recipient, "bob@example.net")

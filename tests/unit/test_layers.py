@@ -22,7 +22,7 @@ MAY: dict[str, frozenset[str]] = {
         "security": "",
         "sockets": "",
         "mail": "",
-        "config": "mail security",
+        "config": "interfaces mail security",
         "interfaces": "mail",
         "observe": "mail security",
         "outbound": "config interfaces mail",

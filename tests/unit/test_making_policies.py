@@ -40,7 +40,7 @@ class MakingPolicies(PolicyCase):
         clock = self.clock.seconds
         events = Events(self.state, clock, clock, Deferred.fromCoroutine, lambda event: None)
         use = Dependencies(
-            settings or Settings(), self.state, self.book, self.check, "mx.example.com", clock, clock, events
+            settings or Settings(), self.state, self.book, self.check, "mx.example.com", clock, clock, events, str
         )
         specs = [replace(spec, **changed) if spec.name == Other.name else spec for spec in BUILT_IN.specs]
         return Policies(Registry(specs, {Other.name: "weight 1.2"} if changed else {}), use, self.clock.seconds)
@@ -59,10 +59,10 @@ class MakingPolicies(PolicyCase):
         self.assertEqual(
             found,
             {
-                "SenderDomainAuthPolicy": (True, False, False),
-                "OutboundQuotaPolicy": (False, False, False),
-                "SPFEnforcementPolicy": (False, False, True),
-                "GreylistingPolicy": (False, True, True),
+                "SenderDomainAuthPolicy": (True, False, False, False),
+                "OutboundQuotaPolicy": (False, False, False, False),
+                "SPFEnforcementPolicy": (False, False, True, False),
+                "GreylistingPolicy": (False, True, True, False),
             },
         )
 

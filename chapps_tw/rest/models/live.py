@@ -65,3 +65,10 @@ class LimitsOf(UserOnly):
 class EventsWanted(Input):
     kind: Literal["", "near_limit", "at_limit"] = Field("", description="Only events of this kind.")
     limit: int = Field(100, ge=1, le=MAX_EVENTS, description="The number of events to return.")
+
+
+class Counted(Input):
+    """What a limit of the configuration counts."""
+
+    name: str = Field(min_length=1, max_length=64, description="The name of the limit.", examples=["flood"])
+    what: Text = Field(min_length=1, description="What it counts.", examples=["192.0.2.7"])

@@ -1,4 +1,4 @@
-"""The live state: quota usage, and what is cached about senders, greylisting and recipient domains."""
+"""The live state: use of quotas and limits, and what is cached about senders, greylisting and recipient domains."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest.routers.live_inbound import LiveInbound
 from chapps_tw.rest.routers.live_limits import LiveLimits
 from chapps_tw.rest.routers.live_quota import LiveQuotas
+from chapps_tw.rest.routers.live_rate_limits import LiveRateLimits
 from chapps_tw.rest.routers.live_senders import LiveSenders
 from chapps_tw.rest.routers.live_users import LiveUsers
 from chapps_tw.rest.routing import Route
@@ -30,3 +31,4 @@ def routes(
     yield from LiveLimits(users, state, now, settings.chapps.fold_case).routes()
     yield from LiveSenders(settings, state, book, slices).routes()
     yield from LiveInbound(settings, state).routes()
+    yield from LiveRateLimits(settings, state).routes()
