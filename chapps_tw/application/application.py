@@ -83,7 +83,7 @@ class Application:
             self.database,
             self.tokens,
             self.state,
-            Book(self.database.book),
+            Book(self.database.book, reactor, settings.adapter.audit_days),
             self.dns,
             Http(self.api),
             self.whitelist,

@@ -104,7 +104,7 @@ class Changed(NamedTuple):
     """The outcome of a change that is stored.
 
     :ivar entry: the created or updated entry; of limits, overrides and exemptions a ``Rule``.
-    :ivar users: number of users whose quota or senders the change affects; ``None`` for thousands.
+    :ivar users: number of users that had the deleted quotas, domains or addresses; ``None`` for thousands.
     :ivar awaits_state: the state store is unavailable. The change takes effect when it is available again.
     :ivar awaits_refresh: the change affects thousands of users. It takes effect on this node immediately, and on
         other nodes within ``[PolicyConfigAdapter] refresh``.

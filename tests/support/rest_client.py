@@ -147,7 +147,7 @@ class Node:
         self.engine = engine = make_engine(adapter, "", self.directory.name, self.settings.chapps.fold_case)
         slices = Slices(reactor)
         cache = BookCache(self.state, lambda: None)
-        self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each)
+        self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each, now=time.time)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
         self.records: list[Record] = [record_of("outbound", "", PolicyRequest({"sender": "a"}), within, 1.5)]
