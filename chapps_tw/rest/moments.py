@@ -96,8 +96,11 @@ def _moment(description: str) -> WithJsonSchema:
 
 _ABOUT: Final = "Epoch seconds, a time with its zone (ISO 8601), or a duration such as `90m` or `3d`"
 
-Later = Annotated[Moment, PlainValidator(parse_moment), _moment(f"{_ABOUT} from now.")]
-Earlier = Annotated[Moment, PlainValidator(parse_moment), _moment(f"{_ABOUT} before now.")]
+LATER: Final = f"{_ABOUT} from now."
+EARLIER: Final = f"{_ABOUT} before now."
+
+Later = Annotated[Moment, PlainValidator(parse_moment), _moment(LATER)]
+Earlier = Annotated[Moment, PlainValidator(parse_moment), _moment(EARLIER)]
 Window = Annotated[
     int,
     PlainValidator(parse_window),

@@ -96,7 +96,7 @@ class AuditRecord(Output):
     )
     before: dict[str, Any] | None = Field(description="What was changed, as it was before.")
     after: dict[str, Any] | None = Field(
-        description="The same after the change. Of live state: the request, and its answer."
+        description="The same after the change. Of live state: the parameters of the request."
     )
 
 

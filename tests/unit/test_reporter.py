@@ -15,7 +15,8 @@ from chapps_tw.observe.decision_record import Entry, Record, as_record
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pipeline import Answer, Pipeline
-from tests.support.pipelines import confirmed
+from chapps_tw.state.sqlite.file import MEMORY
+from chapps_tw.state.sqlite.store import SqliteState
 
 
 def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> Decision:
@@ -53,7 +54,8 @@ def reported(answer: Answer) -> tuple[list[list[Record]], str]:
     sinks: list[list[Entry]] = [[], []]
     metrics = Metrics("1", clock.seconds)
     reporter = Reporter(metrics, [sink.append for sink in sinks], clock, lambda: 17.25)
-    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, confirmed)
+    state = SqliteState(MEMORY, clock.seconds, clock)
+    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, state)
     reporter.answered(board, OutboundPPR({"sender": "a@example.org"}), answer, 0.0)
     return [[as_record(entry) for entry in sink] for sink in sinks], metrics.text().decode()
 

@@ -11,7 +11,7 @@ from chapps_tw.rest.exemptions import SCOPE, checked_scope, normal_value
 from chapps_tw.rest.fields import PLAIN, UNPADDED, UNPADDED_PLAIN, DomainName, Flag, Id, Ids, Text, UserName
 from chapps_tw.rest.models.base import Input
 from chapps_tw.rest.models.book import ById, Page
-from chapps_tw.rest.moments import Earlier, Later, Window
+from chapps_tw.rest.moments import EARLIER, LATER, Earlier, Later, Window
 
 MAX_RECORDS = 1000
 
@@ -156,7 +156,7 @@ class NewOverride(About):
     kind: OverrideKind
     value: Extra | None = None
     limit: OnlyLimit = ""
-    begin: Later | None = Field(None, description="When it begins; by default now. Forms as for `until`.")
+    begin: Later | None = Field(None, description=f"When it begins; by default now. {LATER}")
     until: Later
     reason: ShownReason = ""
     action: SuspendedAction | None = None
@@ -228,8 +228,8 @@ class AuditFilter(Input):
     author: Text | None = Field(None, description="Name of the token; empty for changes without a token.")
     kind: Text = Field("", description="Kind of entry, such as `users`, or of live state, such as `live/quota`.")
     name: Text = Field("", description="Name of the entry, exactly as in the record.")
-    since: Earlier | None = Field(None, description="The earliest time. Forms as for `until`.")
-    until: Earlier | None = Field(None, description="The time before which they are.")
+    since: Earlier | None = Field(None, description=f"The earliest time. {EARLIER}")
+    until: Earlier | None = Field(None, description=f"The time before which they are. {EARLIER}")
     before: int = Field(
         0, ge=0, le=2**53, description="Only records with a smaller id: for the next page, the last id of this one."
     )

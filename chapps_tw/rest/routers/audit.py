@@ -19,6 +19,8 @@ from chapps_tw.rest.routing import Raw, Reply, Route
 _LIVE = "/live/"
 # What may never be recorded.
 _SECRET = {"passcode"}
+# Of a list in a record.
+_IDS = 20
 _NOTE = (
     "Every change of the book and of the live state is recorded, with the name of the token that made it, and kept for "
     "`audit_days`. For the next page, set `before` to the last id."
@@ -59,15 +61,22 @@ def _recorded(route: Route[Any], book: WritableBook) -> Route[Any]:
         reply = await route.handler(values)
         request = values.model_dump(exclude=_SECRET)
         try:
-            name = await _name(request, book)
-            after = {"request": request, "answer": reply.response if isinstance(reply, Reply) else None}
-            await book.add_to_audit(AUTHOR.get(), action, kind, name, after=after)
+            await book.add_to_audit(AUTHOR.get(), action, kind, await _name(request, book), after=_shortened(request))
         except BookUnavailable as error:
             _log.warn("HTTP: a change of {kind} is not in the audit trail: {why}", kind=kind, why=str(error))
             return reply._replace(remarks=[*reply.remarks, _UNRECORDED]) if isinstance(reply, Reply) else reply
         return reply
 
     return replace(route, handler=handler)
+
+
+def _shortened(request: dict[str, Any]) -> dict[str, Any]:
+    """Return a request with the first of many ids, and their number."""
+    shortened: dict[str, Any] = {}
+    for field, value in request.items():
+        is_long = isinstance(value, list) and len(value) > _IDS
+        shortened |= {field: value[:_IDS], f"{field}_total": len(value)} if is_long else {field: value}
+    return shortened
 
 
 async def _name(request: dict[str, Any], book: WritableBook) -> str:

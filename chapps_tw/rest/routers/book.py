@@ -112,7 +112,7 @@ class _Collection:
                 remarks.append(f"Only the first {MAX_SHOWN} {other} are shown; use skip to list the rest.")
             beside |= self._association(other, linked[:MAX_SHOWN])
         if self._kind.plural == "quotas":
-            beside["limits"] = await limits.shown(await self._book.rules("limits", ("quotas", which.id)))
+            beside["limits"] = list(await limits.shown(await self._book.rules("limits", ("quotas", which.id))))
         return Reply(shown(self._kind.plural, found[0]), beside, remarks)
 
     async def create(self, new: Any) -> Reply:

@@ -15,25 +15,28 @@ from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
 from chapps_tw.rest.routers.rules import Rules
 from chapps_tw.rest.routing import Link, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 _ID = "$response.body#/response/id"
 _FOLLOW = tuple(Link(f"{method}_exemptions_id", {"id": _ID}) for method in ("get", "put", "delete"))
 
 
-def routes(book: WritableBook, list_lock: DeferredLock, now: Callable[[], float]) -> Iterator[Route[Any]]:
+def routes(
+    book: WritableBook, list_lock: DeferredLock, slices: Slices, now: Callable[[], float]
+) -> Iterator[Route[Any]]:
     """Return all routes of this family.
 
-    :param list_lock: as for :func:`chapps_tw.rest.routers.book.routes`.
+    :param list_lock, slices: as for :class:`~chapps_tw.rest.routers.rules.Rules`.
     :param now: epoch seconds.
     """
-    yield from _Exemptions(book, list_lock, now).routes()
+    yield from _Exemptions(book, list_lock, slices, now).routes()
 
 
 class _Exemptions:
-    def __init__(self, book: WritableBook, list_lock: DeferredLock, now: Callable[[], float]) -> None:
+    def __init__(self, book: WritableBook, list_lock: DeferredLock, slices: Slices, now: Callable[[], float]) -> None:
         self._book = book
         self._now = now
-        self._rules = Rules(book, "exemptions", self._shown, list_lock)
+        self._rules = Rules(book, "exemptions", self._shown, list_lock, slices)
 
     def routes(self) -> Iterator[Route[Any]]:
         path, one, tag = "/exemptions/", "/exemptions/{id}/", "exemptions"
@@ -70,6 +73,6 @@ class _Exemptions:
     async def delete(self, which: m.ExemptionIds) -> Reply:
         return await self._rules.delete(which.exemption_ids)
 
-    async def _shown(self, exemptions: Sequence[Exemption]) -> list[dict[str, Any]]:
+    async def _shown(self, exemptions: Sequence[Exemption]) -> Iterator[dict[str, Any]]:
         now = self._now()
-        return [{**each._asdict(), "active": now < each.until} for each in exemptions]
+        return ({**each._asdict(), "active": now < each.until} for each in exemptions)

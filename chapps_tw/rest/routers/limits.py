@@ -15,25 +15,26 @@ from chapps_tw.rest.models.book import ById, Page
 from chapps_tw.rest.routers.kinds import missing
 from chapps_tw.rest.routers.rules import Rules
 from chapps_tw.rest.routing import Link, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 _ID = "$response.body#/response/id"
 _FOLLOW = tuple(Link(f"{method}_limits_id", {"id": _ID}) for method in ("get", "put", "delete"))
 
 
-def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
-    """Return all routes of this family. Parameters as for :func:`chapps_tw.rest.routers.book.routes`."""
-    yield from _Limits(book, list_lock).routes()
+def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
+    """Return all routes of this family. Parameters as for :class:`~chapps_tw.rest.routers.rules.Rules`."""
+    yield from _Limits(book, list_lock, slices).routes()
 
 
-async def shown(limits: Sequence[Rule]) -> list[dict[str, Any]]:
+async def shown(limits: Sequence[Rule]) -> Iterator[dict[str, Any]]:
     """Return limits as the objects that the API shows."""
-    return [limit._asdict() for limit in limits]
+    return (limit._asdict() for limit in limits)
 
 
 class _Limits:
-    def __init__(self, book: WritableBook, list_lock: DeferredLock) -> None:
+    def __init__(self, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> None:
         self._book = book
-        self._rules = Rules(book, "limits", shown, list_lock)
+        self._rules = Rules(book, "limits", shown, list_lock, slices)
 
     def routes(self) -> Iterator[Route[Any]]:
         of_quota = "/quotas/{id}/limits/"

@@ -15,6 +15,7 @@ from chapps_tw.rest.models.book import ById
 from chapps_tw.rest.routers.kinds import KINDS, missing
 from chapps_tw.rest.routers.rules import Rules
 from chapps_tw.rest.routing import Link, Refusal, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 _ID = "$response.body#/response/id"
 _FOLLOW = tuple(Link(f"{method}_overrides_id", {"id": _ID}) for method in ("get", "put", "delete"))
@@ -25,20 +26,22 @@ _NOTE = (
 )
 
 
-def routes(book: WritableBook, list_lock: DeferredLock, now: Callable[[], float]) -> Iterator[Route[Any]]:
+def routes(
+    book: WritableBook, list_lock: DeferredLock, slices: Slices, now: Callable[[], float]
+) -> Iterator[Route[Any]]:
     """Return all routes of this family.
 
-    :param list_lock: as for :func:`chapps_tw.rest.routers.book.routes`.
+    :param list_lock, slices: as for :class:`~chapps_tw.rest.routers.rules.Rules`.
     :param now: epoch seconds.
     """
-    yield from _Overrides(book, list_lock, now).routes()
+    yield from _Overrides(book, list_lock, slices, now).routes()
 
 
 class _Overrides:
-    def __init__(self, book: WritableBook, list_lock: DeferredLock, now: Callable[[], float]) -> None:
+    def __init__(self, book: WritableBook, list_lock: DeferredLock, slices: Slices, now: Callable[[], float]) -> None:
         self._book = book
         self._now = now
-        self._rules = Rules(book, "overrides", self._shown, list_lock)
+        self._rules = Rules(book, "overrides", self._shown, list_lock, slices)
 
     def routes(self) -> Iterator[Route[Any]]:
         path, one, tag = "/overrides/", "/overrides/{id}/", "overrides"
@@ -104,11 +107,11 @@ class _Overrides:
             raise Refusal(404, f"There is no {KINDS[kind].singular} named {value}.")
         return kind, entry.id
 
-    async def _shown(self, overrides: Sequence[OverrideEntry]) -> list[dict[str, Any]]:
+    async def _shown(self, overrides: Sequence[OverrideEntry]) -> Iterator[dict[str, Any]]:
         users = await self._names("users", (each.user for each in overrides))
         domains = await self._names("domains", (each.domain for each in overrides))
         now = self._now()
-        return [
+        return (
             {
                 **each._asdict(),
                 "user_id": each.user,
@@ -118,7 +121,7 @@ class _Overrides:
                 "active": each.begin <= now < each.until,
             }
             for each in overrides
-        ]
+        )
 
     async def _names(self, kind: str, ids: Iterable[int | None]) -> dict[int | None, str]:
         wanted = {id for id in ids if id is not None}

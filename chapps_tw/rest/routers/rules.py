@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import DeferredLock
@@ -13,8 +13,9 @@ from chapps_tw.rest.models.book import ById, Page
 from chapps_tw.rest.routers.changes import changed, when_in_effect
 from chapps_tw.rest.routers.kinds import missing, unknown_ids
 from chapps_tw.rest.routing import Reply
+from chapps_tw.rest.slices import Slices
 
-Shown = Callable[[Sequence[Any]], Awaitable[list[dict[str, Any]]]]
+Shown = Callable[[Sequence[Any]], Awaitable[Iterator[dict[str, Any]]]]
 
 
 class Rules:
@@ -23,23 +24,25 @@ class Rules:
     :param kind: ``limits``, ``overrides`` or ``exemptions``.
     :param shown: returns rules as the objects that the API shows.
     :param list_lock: as for :func:`chapps_tw.rest.routers.book.routes`.
+    :param slices: for long lists.
     """
 
-    def __init__(self, book: WritableBook, kind: str, shown: Shown, list_lock: DeferredLock) -> None:
+    def __init__(self, book: WritableBook, kind: str, shown: Shown, list_lock: DeferredLock, slices: Slices) -> None:
         self._book = book
         self._kind = kind
         self._shown = shown
         self._list_lock = list_lock
+        self._slices = slices
 
     async def listed(self, page: Page, of: tuple[str, int] | None = None, after: float = 0.0) -> Reply:
         """Return a page of rules. Parameters as for :meth:`~chapps_tw.interfaces.writable_book.WritableBook.rules`."""
         async with self._list_lock:
             found = await self._book.rules(self._kind, of, after, page.skip, page.limit)
-        return Reply(await self._shown(found))
+        return Reply(await self._slices.collect(await self._shown(found)))
 
     async def show(self, which: ById) -> Reply:
         """Return one rule. Raises :exc:`~chapps_tw.rest.routing.Refusal` 404."""
-        return Reply((await self._shown([await self._one(which.id)]))[0])
+        return Reply(next(await self._shown([await self._one(which.id)])))
 
     async def create(self, fields: Mapping[str, Any]) -> Reply:
         """Add a rule."""
@@ -69,4 +72,4 @@ class Rules:
         return found[0]
 
     async def _reply(self, change: Changed) -> Reply:
-        return Reply((await self._shown([change.entry]))[0], remarks=when_in_effect(change))
+        return Reply(next(await self._shown([change.entry])), remarks=when_in_effect(change))
