@@ -21,10 +21,13 @@ class PendingDecision(NamedTuple):
     :ivar charges: at least one.
     :ivar conclude: takes charges and their result, and returns the decision. Usually all charges. If a charge did not
         fit and the decision lets the mail pass nevertheless, the others are charged without it, and may not fit either.
+    :ivar reserve: as in :class:`~chapps_tw.interfaces.state.Message`. Charges of several policies are reserved if those
+        of each may be.
     """
 
     charges: Sequence[Charge]
     conclude: Callable[[Sequence[Charge], Spent], Decision]
+    reserve: float = 0.0
 
 
 async def charge(
@@ -37,7 +40,7 @@ async def charge(
     """
     if len(pending) == 1:
         # Fast path.
-        charges, conclude = pending[0]
+        charges, conclude, _ = pending[0]
         spent = await spend(charges)
         if spent.decisive < 0:
             return (conclude(charges, spent),)

@@ -68,12 +68,6 @@ class Answer(NamedTuple):
 
 Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 
-Reserve = Callable[[OutboundPPR], float]
-
-
-def _for_good(_request: OutboundPPR) -> float:
-    return 0.0
-
 
 class Pipeline:
     """The policies of one listener.
@@ -84,8 +78,6 @@ class Pipeline:
     :param timeout: the exception that a policy raises on timeout.
     :param settle: runs on accepting answers other than DUNNO, and returns the final answer.
     :param state: is charged, and confirms the assumptions of a request.
-    :param reserve: returns the seconds for which the cost of a recipient is reserved:
-        :attr:`~chapps_tw.interfaces.state.Message.reserve`.
     """
 
     def __init__(
@@ -97,7 +89,6 @@ class Pipeline:
         timeout: type[Exception],
         settle: Settle,
         state: LiveState,
-        reserve: Reserve = _for_good,
     ) -> None:
         self.listener = listener
         self._slots = tuple(slots)
@@ -108,7 +99,6 @@ class Pipeline:
         self._timeout = timeout
         self._settle = settle
         self._state = state
-        self._reserve = reserve
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -161,7 +151,8 @@ class Pipeline:
 
     async def _charge(self, request: OutboundPPR, pending: Sequence[_Pending], decisions: list[Decision]) -> bool:
         """Charge the request, and insert the pending decisions; return False if an assumption is wrong."""
-        message = message_of(request, request.get("protocol_state"), self._reserve(request))
+        reserve = min([each.decision.reserve for each in pending])
+        message = message_of(request, request.get("protocol_state"), reserve)
 
         async def spend(charges: Sequence[Charge]) -> Spent:
             spent = await self._state.spend(message, charges, request.assumptions)
