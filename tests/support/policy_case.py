@@ -71,6 +71,9 @@ class DictBook:
     def plan_named(self, name: str) -> Deferred[Plan | None]:
         return self._answer(next((plan for plan in self.plans.values() if plan.name == name), None))
 
+    def exemptions(self) -> Deferred[tuple[Exemption, ...]]:
+        return self._answer(tuple(self.exempt))
+
     def senders_of(self, user: str, domain: str, email: str, base: str = "") -> Deferred[SenderGrant]:
         linked = self.senders.get(user, set())
         return self._answer(SenderGrant(user in self.senders, domain in linked, email in linked, base in linked))
@@ -78,9 +81,6 @@ class DictBook:
     def flags_of(self, domain: str) -> Deferred[DomainFlags]:
         greylist, check_spf = self.flags.get(domain, (False, False))
         return self._answer(DomainFlags(domain in self.flags, greylist, check_spf))
-
-    def exemptions(self) -> Deferred[tuple[Exemption, ...]]:
-        return self._answer(tuple(self.exempt))
 
     def ping(self) -> Deferred[None]:
         return self._answer(None)
