@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from chapps_tw.config.limits import RateLimit, parse_duration, parse_match
 from chapps_tw.config.settings import Settings
@@ -15,6 +15,7 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import Events, LimitEvent
 from chapps_tw.policies.exemptions import Exemptions
 from chapps_tw.policies.limit_rules import Rule
+from chapps_tw.policies.pipeline import Pipeline, PolicySlot
 from chapps_tw.policies.rate_limit import RateLimitPolicy
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.unasked import Unasked
@@ -27,24 +28,38 @@ def limit(name: str, per: str = "client", amount: int = 2, match: str = "", **op
     return replace(made, **options)  # type: ignore[arg-type]
 
 
+async def settled(request: OutboundPPR, decision: Decision) -> Decision:
+    return decision
+
+
 class RateLimitCase(PolicyCase):
     def setUp(self) -> None:
         super().setUp()
         self.noted: list[LimitEvent] = []
         self.said: list[str] = []
+        self.failures: list[Exception] = []
+        self.addCleanup(lambda: self.assertEqual(self.failures, []))
 
-    def use(self, *limits: RateLimit) -> RateLimitPolicy:
+    def use(self, *limits: RateLimit) -> None:
+        """Have a listener with these limits."""
         clock = self.clock.seconds
         self.settings = Settings(limits=limits)
-        self.policy = RateLimitPolicy(
+        policy = RateLimitPolicy(
             self.settings,
-            self.state,
             Events(self.state, clock, clock, Deferred.fromCoroutine, self.noted.append),
             Reservations(self.settings.rlp.reservation_ttl, clock),
             Unasked(limits, clock, self.said.append),
             Exemptions(self.state, self.book, clock).of,
         )
-        return self.policy
+        self.pipeline = Pipeline(
+            "limits",
+            [PolicySlot(policy, both=True)],
+            lambda request: None,
+            lambda name, error: self.failures.append(error),
+            CancelledError,
+            settled,
+            self.state,
+        )
 
     def request(self, instance: str = "i1", stage: str = "RCPT", **attributes: str) -> OutboundPPR:
         named = {"recipient": "x@example.net"} if stage == "RCPT" else {"recipient_count": "1"}
@@ -52,18 +67,18 @@ class RateLimitCase(PolicyCase):
         return OutboundPPR({**base, **named, **attributes}, cfg=self.settings)
 
     def decide(self, instance: str = "i1", stage: str = "RCPT", **attributes: str) -> Decision:
-        return self.run_now(self.policy.decide(self.request(instance, stage, **attributes)))
+        return self.run_now(self.pipeline.decide(self.request(instance, stage, **attributes))).decision
 
     def explain(self, instance: str = "i1", stage: str = "RCPT", **attributes: str) -> Decision:
-        return self.run_now(self.policy.explain(self.request(instance, stage, **attributes)))
+        return self.run_now(self.pipeline.explain(self.request(instance, stage, **attributes))).decision
 
     def used(self, rule: RateLimit, what: str) -> int:
         window = Window(Rule(rule, self.settings).account(what), rule.unit, float(rule.window.seconds))
-        [usage] = self.successResultOf(Deferred.fromCoroutine(self.usage_of(window)))
-        return usage
 
-    async def usage_of(self, window: Window) -> list[int]:
-        return [usage.used for usage in await self.state.usage([window])]
+        async def usage() -> int:
+            return (await self.state.usage([window]))[0].used
+
+        return self.run_now(usage())
 
 
 class DecisionTests(RateLimitCase):
@@ -204,6 +219,12 @@ class ShadowTests(RateLimitCase):
         for number in range(4):
             self.decide(f"i{number}")
         self.assertEqual(self.used(trial, "192.0.2.7"), 2)
+
+    def test_a_limit_in_shadow_mode_does_not_hide_that_mail_is_to_be_held(self) -> None:
+        trials = [limit(name, amount=0, mode="shadow") for name in ("before", "after")]
+        self.use(trials[0], limit("held", amount=1, action="hold", message="wait"), trials[1])
+        self.decide("i1")
+        self.assertEqual(self.decide("i2").action, "HOLD wait")
 
     def test_the_figures_are_those_of_a_limit_that_is_enforced_if_one_applies(self) -> None:
         self.use(limit("trial", amount=9, mode="shadow"), limit("real"))
