@@ -56,7 +56,7 @@ def add_examples(settings: Settings) -> str:
     """
     with _engine(settings) as engine:
         schema.upgrade(engine)
-        if examples.add_examples(engine):
+        if examples.add_examples(engine, time.time()):
             return f"{engine.url}: alice@example.com and bob@example.org added"
         return f"{engine.url}: holds something already, and is left as it is"
 

@@ -33,15 +33,16 @@ class Memo(dict[K, V]):
     """A cache that is cleared when it is full. Entries that are too large are not stored.
 
     :param max_bytes: maximum size, by estimate.
+    :param part: an entry larger than ``max_bytes / part`` is not stored.
     :ivar size: bytes added since it was last cleared.
     """
 
     __slots__ = ("_max_bytes", "_max_entry", "size")
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, part: int = _PART) -> None:
         super().__init__()
         self._max_bytes = max_bytes
-        self._max_entry = max_bytes // _PART
+        self._max_entry = max_bytes // part
         self.size = 0
 
     def keep(self, key: K, value: V, size: int = 0) -> None:

@@ -25,6 +25,7 @@ from chapps_tw.config.load import load
 from chapps_tw.security.passcode import make_hash, verify
 from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.paths import ROOT
+from tests.support.scopes import scope_of
 from tests.support.servers.common import free_port
 
 WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
@@ -224,10 +225,10 @@ def test_a_token_can_be_created_listed_and_revoked(run: Run, tmp_path: Path) -> 
     token = run("token", "create", "billing").out.strip()
     reader = run("token", "create", "help desk", "--read-only").out.strip()
     store = TokenStore(str(tmp_path / "api-token"))
-    assert (store.scope_of(token), store.scope_of(reader)) == ("full", "read")
+    assert (scope_of(store, token), scope_of(store, reader)) == ("full", "read")
     assert run("token", "list").out == "2001-09-09T01:46:40Z  full  billing\n2001-09-09T01:46:40Z  read  help desk\n"
     assert run("token", "revoke", "billing").code == 0
-    assert (store.scope_of(token), store.scope_of(reader)) == (None, "read")
+    assert (scope_of(store, token), scope_of(store, reader)) == (None, "read")
     assert run("token", "revoke", "billing").err == "chapps-cli: there is no token named 'billing'\n"
 
 
@@ -399,7 +400,7 @@ def test_a_damaged_list_of_tokens_is_reported(run: Run, tmp_path: Path, text: st
         assert (ran.code, ran.out) == (1, "")
         assert ran.err.startswith(f"chapps-cli: {path}: not a list of tokens (")
     with pytest.raises(TokenError):
-        TokenStore(str(tmp_path / "api-token")).scope_of("guess")
+        TokenStore(str(tmp_path / "api-token")).find("guess")
 
 
 def test_an_unreadable_first_token_is_reported(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.quota import OutboundQuotaPolicy
-from tests.support.policy_case import PolicyCase
+from tests.support.policy_case import PolicyCase, quota_policy
 
 
 class QuotaTests(PolicyCase):
@@ -26,7 +26,7 @@ class QuotaTests(PolicyCase):
         options.setdefault("margin", parse_margin("0"))
         section = dataclasses.replace(Section(), **options)  # type: ignore[arg-type]
         self.settings = Settings(chapps=Chapps(), oqp=section)
-        return OutboundQuotaPolicy(self.settings, self.state, self.book)
+        return quota_policy(self, self.settings)
 
     def request(self, instance: str = "i1", **attributes: str) -> OutboundPPR:
         return OutboundPPR(
@@ -103,7 +103,7 @@ class QuotaTests(PolicyCase):
             self.assertEqual(self.decide(sasl_username="free").reason, Reason.NO_QUOTA)
             self.assertEqual(self.decide(sasl_username="eve").reason, Reason.UNKNOWN_USER)
             self.assertTrue(self.decide(sasl_username="eve").stops)
-        self.assertEqual(self.book.asked, 2)
+        self.assertEqual(self.book.asked, 3)
         self.book.quotas["eve"] = 5
         self.clock.advance(61)
         self.assertEqual(self.decide(sasl_username="eve").reason, Reason.WITHIN_QUOTA)

@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred
 
 from chapps_tw.config.settings import Chapps, Settings
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
-from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces import value_keys
+from chapps_tw.interfaces.book import BookUnavailable, SenderGrant
+from chapps_tw.interfaces.state import Fresh
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.refresh import Refresh
@@ -152,7 +154,7 @@ class SenderAuthTests(PolicyCase):
         self.assertFalse(self.decide("sales+shop@example.com").stops)
         self.book.senders["bob"].clear()
         # What a change of the link drops; nobody knows which sub-addresses were used.
-        self.wait_for(self.state.drop_verdicts("sda", "bob", ["sales@example.com"]))
+        self.wait_for(self.state.drop_values([value_keys.sender("bob", "sales@example.com")]))
         self.assertTrue(self.decide("sales+shop@example.com").stops)
 
     def test_the_null_sender_passes_only_with_null_sender_ok(self) -> None:
@@ -193,8 +195,65 @@ class SenderAuthTests(PolicyCase):
         self.decide("x@example.org")
         self.book.senders["bob"].clear()
         self.assertFalse(self.decide("x@example.org").stops)
-        self.wait_for(self.state.drop_verdicts("sda", "bob", ["example.org"]))
+        self.wait_for(self.state.drop_values([value_keys.sender("bob", "example.org")]))
         self.assertTrue(self.decide("x@example.org").stops)
+
+    def drop_domain(self, domain: str) -> None:
+        """Drop what a change drops that affects many users of a domain."""
+        self.wait_for(self.state.drop_values([value_keys.senders_of_domain(domain)]))
+
+    def unlink_after_the_next_answer(self) -> None:
+        answer = self.book.senders_of
+
+        async def senders_of(*names: str) -> SenderGrant:
+            grant = await answer(*names)
+            patched.restore()
+            self.book.senders["bob"] = set()
+            await self.state.drop_values([value_keys.senders_of_domain("example.org")])
+            return grant
+
+        patched = self.patch(self.book, "senders_of", senders_of)
+
+    def test_one_key_outdates_all_verdicts_about_a_domain_and_its_addresses(self) -> None:
+        users = [f"user{number}" for number in range(20)]
+        senders = ("x@example.org", "sales@example.com", "y@other.example")
+        self.book.senders |= {user: {"example.org", "sales@example.com", "other.example"} for user in users}
+        for user in users:
+            self.assertFalse(any(self.decide(sender, user).stops for sender in senders))
+        self.book.senders |= {user: set() for user in users}
+        for dropped, refused in (("example.org", 1), ("example.com", 2), ("other.example", 3)):
+            self.drop_domain(dropped)
+            for user in users:
+                stops = [self.decide(sender, user).stops for sender in senders]
+                self.assertEqual(stops, [True] * refused + [False] * (3 - refused))
+
+    def test_verdicts_of_a_domain_are_cached_again_after_they_were_outdated(self) -> None:
+        self.decide("x@example.org")
+        self.decide("x@example.org", "none")
+        self.drop_domain("example.org")
+        for _ in range(3):
+            self.assertFalse(self.decide("x@example.org").stops)
+            self.assertTrue(self.decide("x@example.org", "none").stops)
+        self.assertEqual(self.book.asked, 4)
+
+    def test_a_verdict_without_a_version_is_looked_up_again(self) -> None:
+        key, version_key = value_keys.sender("bob", "evil.example"), value_keys.senders_of_domain("evil.example")
+        for version in ("", "some"):
+            [verdict, about] = self.wait_for(self.state.values([key, version_key]))
+            fresh = [Fresh(key, "1", verdict.token), Fresh(version_key, version, about.token)]
+            self.wait_for(self.state.keep_values(fresh, 60))
+            self.assertTrue(self.decide("x@evil.example").stops)
+
+    def test_a_verdict_read_before_a_change_of_its_domain_is_not_used_after_it(self) -> None:
+        for cached in (False, True):
+            with self.subTest(version_is_cached=cached):
+                self.book.senders["bob"] = {"example.org"}
+                self.drop_domain("example.org")
+                if cached:
+                    self.decide("x@example.org", "none")
+                self.unlink_after_the_next_answer()
+                self.assertFalse(self.decide("x@example.org").stops)
+                self.assertTrue(self.decide("x@example.org").stops)
 
     def test_an_unknown_user_is_cached_briefly(self) -> None:
         self.assertTrue(self.decide("x@new.example", user="new").stops)
@@ -207,8 +266,12 @@ class SenderAuthTests(PolicyCase):
         for sender in ("x@example.org", "sales@example.com", "x@evil.example", "root"):
             request = self.request(sender)
             explained = self.run_now(self.policy.explain(request))
-            kept = self.wait_for(self.state.verdicts("sda", "bob", ["example.org", "example.com", "evil.example"]))
-            self.assertEqual([verdict.allowed for verdict in kept], [None, None, None])
+            names = ("example.org", "example.com", "evil.example")
+            keys = [
+                key for name in names for key in (value_keys.sender("bob", name), value_keys.senders_of_domain(name))
+            ]
+            kept = self.wait_for(self.state.values(keys))
+            self.assertEqual({cached.value for cached in kept}, {None})
             self.assertEqual(explained.reason, self.run_now(self.make().explain(request)).reason)
         for sender in ("x@example.org", "x@evil.example"):
             self.assertEqual(self.run_now(self.policy.explain(self.request(sender))), self.decide(sender))

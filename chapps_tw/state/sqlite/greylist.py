@@ -7,21 +7,28 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from zlib import crc32
 
-from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistResult, GreylistRules, Outcome, Verdict
+from chapps_tw.interfaces.state import (
+    CachedValue,
+    Fill,
+    Fresh,
+    GreylistAttempt,
+    GreylistResult,
+    GreylistRules,
+    Outcome,
+    ValueKey,
+)
 from chapps_tw.mail.memo import Memo
-from chapps_tw.state.sqlite import verdicts as sqlite_verdicts
-from chapps_tw.state.sqlite.file import key, readable
-from chapps_tw.state.sqlite.verdicts import MEMO_BYTES, CachedVerdicts
+from chapps_tw.state.sqlite.keys import key, readable
+from chapps_tw.state.sqlite.values import CachedValues
 
-# Flags of domains are stored as verdicts, in a space that callers do not use.
+# Flags of domains are stored as values, in a space that callers do not use.
 _FLAGS = "\0greylist"
 
 # Seconds to keep a tuple after it has expired.
 _GRACE = 60.0
 
-_NEVER = CachedVerdicts(0.0, 0.0, [Verdict(None, "")])
-# Size of a cached tally in bytes, without the client.
-_TALLY_BYTES = 200
+# Maximum size of the cache of tallies in bytes, and size of a tally without the client.
+_TALLIES_BYTES, _TALLY_BYTES = 8 << 20, 200
 
 _NOT_GREYLISTED = GreylistResult(Outcome.NOT_GREYLISTED, 0.0, 0, "")
 
@@ -37,10 +44,10 @@ class Greylist:
     """Greylisting in the file, with a read cache of flags and tallies in memory."""
 
     def __init__(self) -> None:
-        self._flags: Memo[str, CachedVerdicts] = Memo(MEMO_BYTES)
-        self._tallies: Memo[str, tuple[int, float]] = Memo(MEMO_BYTES)
+        self._flags = CachedValues()
+        self._tallies: Memo[str, tuple[int, float]] = Memo(_TALLIES_BYTES)
 
-    def clear_cache(self) -> None:
+    def clear(self) -> None:
         """Clear the read caches. Call after another process has written, and after a rollback."""
         self._flags.clear()
         self._tallies.clear()
@@ -62,9 +69,9 @@ class Greylist:
             self._keep_flag(db, now, attempt.domain, fill)
         if not attempt.forced:
             flag = self._flag(db, now, attempt.domain, fill)
-            if flag.allowed is None:
+            if flag.value is None:
                 return GreylistResult(Outcome.MISSING, 0.0, 0, flag.token)
-            if not flag.allowed:
+            if flag.value == "0":
                 return _NOT_GREYLISTED
         counted, tally = self._select_tally(db, now, attempt, rules, dry)
         if 0 < rules.threshold <= tally:
@@ -107,21 +114,14 @@ class Greylist:
             self._clamp_to_now(db, now, client, latest)
         return tally if ends > now else 0
 
-    def _flag(self, db: sqlite3.Cursor, now: float, domain: str, fill: Fill | None) -> Verdict:
-        """Return a domain's flag; ``allowed`` is ``None`` if it is not cached."""
+    def _flag(self, db: sqlite3.Cursor, now: float, domain: str, fill: Fill | None) -> CachedValue:
+        """Return a domain's flag, ``1`` or ``0``."""
         if fill is not None:
-            return Verdict(fill.value != 0, "")
-        since, until, [flag] = self._flags.get(domain, _NEVER)
-        if since <= now < until:
-            return flag
-        cached = sqlite_verdicts.find(db, now, _FLAGS, "", (domain,))
-        if cached.until > now:
-            self._flags.keep(domain, cached)
-        return cached.verdicts[0]
+            return CachedValue(_text(fill.value), "")
+        return self._flags.find(db, now, [_flag_key(domain)])[0]
 
     def _keep_flag(self, db: sqlite3.Cursor, now: float, domain: str, fill: Fill) -> None:
-        self._flags.pop(domain, None)
-        sqlite_verdicts.keep(db, now, _FLAGS, "", [(domain, fill.value != 0, fill.token)], fill.ttl)
+        self._flags.keep(db, now, [Fresh(_flag_key(domain), _text(fill.value), fill.token)], fill.ttl)
 
     def _read_tally(self, db: sqlite3.Cursor, client: str) -> tuple[int, float]:
         """Return the size of a client's tally in the file, and when it expires."""
@@ -148,7 +148,7 @@ class Greylist:
             return tally
         if not dry:
             if not tally:
-                self.clear(db, counted)
+                self.clear_tally(db, counted)
             row = (*where, now, now + rules.tally_ttl)
             db.execute("INSERT INTO tally (client, instance, at, until) VALUES (?, ?, ?, ?)", row)
             if tally >= rules.threshold:
@@ -162,15 +162,22 @@ class Greylist:
         db.execute("UPDATE tally SET at = MIN(at, ?), until = MIN(until, ?) WHERE client = ?", row)
         self._tallies.pop(client, None)
 
-    def clear(self, db: sqlite3.Cursor, client: str) -> None:
+    def clear_tally(self, db: sqlite3.Cursor, client: str) -> None:
         """Delete a client's tally."""
         self._tallies.pop(client, None)
         db.execute("DELETE FROM tally WHERE client = ?", (key(client),))
 
     def drop_flags(self, db: sqlite3.Cursor, now: float, domains: Iterable[str]) -> None:
         """Invalidate the cached flags of some domains."""
-        self._flags.clear()
-        sqlite_verdicts.drop(db, now, _FLAGS, "", domains)
+        self._flags.drop(db, now, [_flag_key(domain) for domain in domains])
+
+
+def _flag_key(domain: str) -> ValueKey:
+    return ValueKey(_FLAGS, "", domain)
+
+
+def _text(flag: int) -> str:
+    return "1" if flag else "0"
 
 
 def _tuples(attempt: GreylistAttempt) -> tuple[int, ...]:

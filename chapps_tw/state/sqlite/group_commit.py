@@ -34,6 +34,18 @@ class Scheduler(Protocol):
     def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> object: ...
 
 
+class Buffer(Protocol):
+    """What operations have changed in memory.
+
+    :ivar changes: increases with each change.
+    """
+
+    changes: int
+
+    def write(self, db: sqlite3.Cursor) -> None:
+        """Write it to the file. Called before each commit, in its transaction."""
+
+
 # A Deferred, its result, and what is needed to run the operation again: area, operation and arguments.
 _Pending: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -50,26 +62,36 @@ class GroupCommit:
     :ivar finished: whether all further operations are rejected.
     :ivar operations: number of operations requested.
     :param path: of the file.
-    :param invalidate: clears the caches. Called when they may be outdated: another process has written, or a
-        transaction was rolled back.
+    :param buffer: written before each commit.
+    :param invalidate: clears the caches and the buffer. Called when they may be outdated: another process has
+        written, or a transaction was rolled back.
     :param timer: measures the ``commit`` of each turn.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, reactor: Scheduler, invalidate: Callable[[], None], timer: Timer = no_timer) -> None:
+    def __init__(
+        self,
+        path: str,
+        reactor: Scheduler,
+        buffer: Buffer,
+        invalidate: Callable[[], None],
+        timer: Timer = no_timer,
+    ) -> None:
         self.problem = ""
         self.damage = ""
         self.finished = False
         self.operations = 0
         self._path = path
         self._reactor = reactor
+        self._buffer = buffer
         self._invalidate = invalidate
         self._version = 0
         self._db: sqlite3.Connection | None = None
         # Shared by all operations: creating one takes as long as finding a row.
         self._cursor: sqlite3.Cursor
         self._in_turn = False
+        self._write_each = False
         self._dirty = 0
         self._pending: list[_Pending] = []
         self._restart_wal_pending = False
@@ -131,9 +153,11 @@ class GroupCommit:
             db = self._connection()
         except StateUnavailable as error:
             return fail(error)
-        changes_before = db.total_changes
+        before = db.total_changes + self._buffer.changes
         try:
             result = operation(self._cursor, *args, **kwargs)
+            if self._write_each:
+                self._buffer.write(self._cursor)
         except sqlite3.Error as error:
             reason = unavailable(self._path, error)
             if self._note_damage(error):
@@ -141,12 +165,12 @@ class GroupCommit:
                 self._retry_turn(db)
             else:
                 self._report(reason)
-                self._undo(db, changes_before)
+                self._undo(db, before)
             return fail(reason)
         except Exception as error:
-            self._undo(db, changes_before)
+            self._undo(db, before)
             return fail(error)
-        if db.total_changes != changes_before:
+        if db.total_changes + self._buffer.changes != before:
             self._dirty |= area
         return self._deliver(result, area, operation, args, kwargs)
 
@@ -219,11 +243,18 @@ class GroupCommit:
             return
         committed = self._timer("commit")
         try:
+            self._buffer.write(self._cursor)
+        except sqlite3.Error as error:
+            if self._note_damage(error):
+                # Only the operation that needs the damaged part is to fail.
+                self._retry_turn(self._db, write_each=True)
+            else:
+                self._fail_turn(error)
+            return
+        try:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            reason = self._abandon(error)
-            self._report(reason)
-            self._fail(self._end_turn(), str(reason))
+            self._fail_turn(error)
             return
         committed(None)
         if self._dirty and self.problem:
@@ -235,31 +266,38 @@ class GroupCommit:
         for deferred, result, *_ in ended:
             deferred.callback(result)
 
+    def _fail_turn(self, error: sqlite3.Error) -> None:
+        reason = self._abandon(error)
+        self._report(reason)
+        for deferred, *_ in self._end_turn():
+            deferred.errback(StateUnavailable(str(reason)))
+
     def _end_turn(self) -> list[_Pending]:
         ended, self._pending = self._pending, []
-        self._in_turn = False
+        self._in_turn = self._write_each = False
         self._dirty = 0
         return ended
 
-    def _undo(self, db: sqlite3.Connection, changes_before: int) -> None:
+    def _undo(self, db: sqlite3.Connection, before: int) -> None:
         """Roll the turn back if a failed operation has changed anything."""
-        if db.total_changes != changes_before or not db.in_transaction:
+        if db.total_changes + self._buffer.changes != before or not db.in_transaction:
             self._retry_turn(db)
 
-    def _retry_turn(self, db: sqlite3.Connection) -> None:
-        """Roll the turn back, and run its pending operations again."""
+    def _retry_turn(self, db: sqlite3.Connection, write_each: bool = False) -> None:
+        """Roll the turn back, and run its pending operations again.
+
+        :param write_each: write the buffer after each operation, so that an error is that of this operation.
+        """
+        write_each = write_each or self._write_each
         self._roll_back(db)
         # In the next turn: otherwise callbacks would run in the middle of another operation.
-        self._reactor.callLater(0, self._rerun, self._end_turn())
+        self._reactor.callLater(0, self._rerun, self._end_turn(), write_each)
 
-    def _rerun(self, lost: list[_Pending]) -> None:
+    def _rerun(self, lost: list[_Pending], write_each: bool) -> None:
         """Run operations again that were rolled back."""
+        self._write_each = self._write_each or write_each
         for deferred, _, area, operation, args, kwargs in lost:
             self.write(area, operation, *args, **kwargs).chainDeferred(deferred)
-
-    def _fail(self, lost: list[_Pending], reason: str) -> None:
-        for deferred, *_ in lost:
-            deferred.errback(StateUnavailable(reason))
 
     def _note_damage(self, error: sqlite3.Error) -> bool:
         """Return whether an error means that a part of the file is damaged. Logs the first one."""

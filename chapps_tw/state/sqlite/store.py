@@ -13,29 +13,34 @@ from twisted.python.failure import Failure
 
 from chapps_tw.interfaces.state import (
     Assumption,
+    CachedValue,
+    Charge,
     Fill,
+    Fresh,
     GreylistAttempt,
     GreylistResult,
     GreylistRules,
-    Rules,
-    Spend,
+    Message,
     Spent,
     StateUnavailable,
     Usage,
-    Verdict,
+    ValueKey,
+    Window,
 )
 from chapps_tw.observe.timer import Timer, no_timer
+from chapps_tw.state.sqlite import events as sqlite_events
 from chapps_tw.state.sqlite import greylist as sqlite_greylist
-from chapps_tw.state.sqlite import quota as sqlite_quota
-from chapps_tw.state.sqlite import verdicts as sqlite_verdicts
+from chapps_tw.state.sqlite import spending
+from chapps_tw.state.sqlite import values as sqlite_values
+from chapps_tw.state.sqlite.accounts import Accounts
 from chapps_tw.state.sqlite.file import MEMORY
 from chapps_tw.state.sqlite.group_commit import GroupCommit
 from chapps_tw.state.sqlite.upkeep import LONG_WAL, Cleaner, checkpoint, is_long
 
 # Areas of the file: a write in one does not delay reads in another.
-_QUOTA, _VERDICTS, _FLAGS, _GREYLIST, _ONCE = 1, 2, 4, 8, 16
+_COUNTS, _VALUES, _FLAGS, _GREYLIST, _ONCE, _EVENTS = 1, 2, 4, 8, 16, 32
 _GREYLIST_TABLES = _FLAGS | _GREYLIST
-_EVERYTHING = 31
+_EVERYTHING = 63
 
 # Seconds between cleaning steps, normally and while many rows expire; rows per step that count as many.
 _IDLE_INTERVAL, _BUSY_INTERVAL = 1.0, 0.02
@@ -71,9 +76,10 @@ class SqliteState:
         self._path = path
         self._now = now
         self._reactor = reactor
-        self._verdicts = sqlite_verdicts.Verdicts()
+        self._accounts = Accounts()
+        self._values = sqlite_values.CachedValues()
         self._greylist = sqlite_greylist.Greylist()
-        self._commits = GroupCommit(path, reactor, self._clear_caches, timer)
+        self._commits = GroupCommit(path, reactor, self._accounts, self._clear_caches, timer)
         self._cleaner = Cleaner()
         self._timers: dict[Callable[[], None], IDelayedCall] = {}
         self._checkpoint: Deferred[None] | None = None
@@ -81,8 +87,9 @@ class SqliteState:
         self._wal_checks = 0
 
     def _clear_caches(self) -> None:
-        self._verdicts.clear_cache()
-        self._greylist.clear_cache()
+        self._accounts.clear()
+        self._values.clear()
+        self._greylist.clear()
 
     @property
     def problem(self) -> str:
@@ -169,57 +176,55 @@ class SqliteState:
         # Nothing is lost: it stays in the log until the next checkpoint.
         self.log.warn("The log of {path} was not written into it: {why}.", path=self._path, why=failure.value)
 
-    # --- transmissions ---
+    # --- counts ---
 
     def spend(
-        self, spend: Spend, rules: Rules, fill: Fill | None = None, assumptions: Sequence[Assumption] = ()
+        self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()
     ) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, False)
+        return self._commits.write(_COUNTS, spending.spend, self._now(), self._accounts, message, charges)
 
-    def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
+    def peek(self, message: Message, charges: Sequence[Charge]) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.read(_QUOTA, sqlite_quota.spend, self._now(), spend, rules, fill, True)
+        return self._commits.read(_COUNTS, spending.peek, self._now(), self._accounts, message, charges)
 
-    def usage(self, users: Sequence[str], interval: float) -> Deferred[list[Usage]]:
+    def usage(self, windows: Sequence[Window]) -> Deferred[list[Usage]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.read(_QUOTA, sqlite_quota.usage, self._now(), users, interval)
+        return self._commits.read(_COUNTS, spending.usage, self._now(), self._accounts, windows)
 
-    def reset_usage(self, user: str, interval: float) -> Deferred[int]:
+    def reset(self, windows: Sequence[Window]) -> Deferred[list[int]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_QUOTA, sqlite_quota.reset, self._now(), user, interval)
+        return self._commits.write(_COUNTS, spending.reset, self._now(), self._accounts, windows)
 
-    def drop_limits(self, users: Iterable[str]) -> Deferred[None]:
+    # --- cached values ---
+
+    def values(self, keys: Sequence[ValueKey]) -> Deferred[list[CachedValue]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_QUOTA, sqlite_quota.drop_limits, self._now(), users)
+        return self._commits.read(_VALUES, self._values.find, self._now(), keys)
 
-    # --- verdicts ---
-
-    def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
-        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.read(_VERDICTS, self._verdicts.find, self._now(), space, owner, names)
-
-    def assume_allowed(self, space: str, owner: str, name: str) -> None:
+    def assume(self, key: ValueKey) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
 
     def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return succeed(True)
 
-    def keep_verdicts(
-        self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
-    ) -> Deferred[None]:
+    def keep_values(self, values: Sequence[Fresh], ttl: float) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_VERDICTS, self._verdicts.keep, self._now(), space, owner, verdicts, ttl)
+        return self._commits.write(_VALUES, self._values.keep, self._now(), values, ttl)
 
-    def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[bool | None]]:
+    def drop_values(self, keys: Sequence[ValueKey]) -> Deferred[list[str | None]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_VERDICTS, self._verdicts.drop, self._now(), space, owner, names)
+        return self._commits.write(_VALUES, self._values.drop, self._now(), keys)
 
     # --- greylisting ---
 
     def check_greylist(
-        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+        self,
+        attempt: GreylistAttempt,
+        rules: GreylistRules,
+        fill: Fill | None = None,
+        assumptions: Sequence[Assumption] = (),
     ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._commits.write(
@@ -244,7 +249,7 @@ class SqliteState:
 
     def clear_tally(self, client: str) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_GREYLIST, self._greylist.clear, client)
+        return self._commits.write(_GREYLIST, self._greylist.clear_tally, client)
 
     def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -252,9 +257,17 @@ class SqliteState:
 
     # --- the rest ---
 
+    def note_event(self, name: str, ttl: float, event: str) -> Deferred[bool]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        return self._commits.write(_ONCE | _EVENTS, sqlite_events.note, self._now(), name, ttl, event)
+
+    def events(self, count: int) -> Deferred[list[str]]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        return self._commits.read(_EVENTS, sqlite_events.last, count)
+
     def first_time(self, space: str, name: str, ttl: float) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_ONCE, sqlite_verdicts.first_time, self._now(), space, name, ttl)
+        return self._commits.write(_ONCE, sqlite_values.first_time, self._now(), space, name, ttl)
 
     async def ready(self) -> None:
         """Return when the store answers and no damage of the file is known.
@@ -267,4 +280,4 @@ class SqliteState:
 
     def ping(self) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`. Writes: a file that can only be read is of no use."""
-        return self._commits.write(_EVERYTHING, sqlite_verdicts.write_ping)
+        return self._commits.write(_EVERYTHING, sqlite_values.write_ping)

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from chapps_tw.state.sqlite.file import PAGE, connect
-from chapps_tw.state.sqlite.verdicts import GRACE
+from chapps_tw.state.sqlite.values import GRACE
 
 # Rows per step of a scan: well under a millisecond.
 _STEP = 300
@@ -33,26 +33,24 @@ class _Walk(NamedTuple):
 _WALKS = (
     _Walk(
         (b"", -1),
-        "SELECT instance, run, until, cost FROM message WHERE (instance, run) > (?, ?) ORDER BY instance, run LIMIT ?",
-        (
-            ("UPDATE account SET used = used - ? WHERE run = ?", (3, 1)),
-            ("DELETE FROM message WHERE instance = ? AND run = ?", (0, 1)),
-        ),
+        """
+            SELECT account, number, at + keep FROM message WHERE (account, number) > (?, ?)
+            ORDER BY account, number LIMIT ?""",
+        (("DELETE FROM message WHERE account = ? AND number = ?", (0, 1)),),
+    ),
+    _Walk(
+        (b"", b""),
+        """
+            SELECT account, recipient, at + keep FROM recipient WHERE (account, recipient) > (?, ?)
+            ORDER BY account, recipient LIMIT ?""",
+        (("DELETE FROM recipient WHERE account = ? AND recipient = ?", (0, 1)),),
     ),
     _Walk(
         (b"",),
-        "SELECT name, until, dropped FROM account WHERE name > ? ORDER BY name LIMIT ?",
+        f"SELECT name, fresh + {GRACE}, dropped FROM value WHERE name > ? ORDER BY name LIMIT ?",
         (
             ("UPDATE meta SET floor = MAX(floor, ?)", (2,)),
-            ("DELETE FROM account WHERE name = ?", (0,)),
-        ),
-    ),
-    _Walk(
-        (b"",),
-        f"SELECT name, fresh + {GRACE}, dropped FROM verdict WHERE name > ? ORDER BY name LIMIT ?",
-        (
-            ("UPDATE meta SET floor = MAX(floor, ?)", (2,)),
-            ("DELETE FROM verdict WHERE name = ?", (0,)),
+            ("DELETE FROM value WHERE name = ?", (0,)),
         ),
     ),
     _Walk(

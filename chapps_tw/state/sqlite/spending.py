@@ -1,0 +1,97 @@
+"""Counting a message against several limits: all or nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from hashlib import blake2b
+from os import urandom
+from typing import TypeAlias
+
+from chapps_tw.interfaces.state import Charge, Message, Outcome, Spent, Unit, Usage, Window
+from chapps_tw.state.sqlite.accounts import Accounts, AnyAccount
+from chapps_tw.state.sqlite.claims import Claim, Request
+from chapps_tw.state.sqlite.keys import key
+
+_Claims: TypeAlias = list[tuple[AnyAccount, Charge, Claim]]
+
+_DISTINCT = Unit.DISTINCT_RECIPIENTS
+_ACCEPTED, _REPEATED = Outcome.ACCEPTED, Outcome.REPEATED
+
+
+def spend(db: sqlite3.Cursor, now: float, accounts: Accounts, message: Message, charges: Sequence[Charge]) -> Spent:
+    """Count a message, or another recipient of it, if all charges fit."""
+    request = _request(message)
+    outcome, claims = _claim(db, now, accounts, request, charges)
+    if outcome is not _ACCEPTED and outcome is not _REPEATED:
+        spent = _refusal(request, claims)
+        if request.whole:
+            # A message that is refused as a whole costs nothing.
+            for account, _, _ in claims:
+                if account.give_back(request):
+                    accounts.note(account)
+        return spent
+    for account, charge, claim in claims:
+        if account.take(request, charge, claim[3]):
+            accounts.note(account)
+    return Spent(outcome, -1, tuple([claim[1] for _, _, claim in claims]), 0.0)
+
+
+def peek(db: sqlite3.Cursor, now: float, accounts: Accounts, message: Message, charges: Sequence[Charge]) -> Spent:
+    """Return what :func:`spend` would return; change nothing."""
+    accounts.trim()
+    request = _request(message)
+    outcome, claims = _claim(db, now, accounts, request, charges)
+    if outcome is not _ACCEPTED and outcome is not _REPEATED:
+        return _refusal(request, claims)
+    return Spent(outcome, -1, tuple([claim[1] for _, _, claim in claims]), 0.0)
+
+
+def _claim(
+    db: sqlite3.Cursor, now: float, accounts: Accounts, request: Request, charges: Sequence[Charge]
+) -> tuple[Outcome, _Claims]:
+    """Return what each charge would do; and ``REPEATED``, ``ACCEPTED``, or the outcome of one that does not fit."""
+    outcome, claims = _REPEATED, []
+    for charge in charges:
+        account = accounts.find(db, now, charge.account, charge.unit is _DISTINCT)
+        claim = account.claim(request, charge)
+        claims.append((account, charge, claim))
+        if claim[0] is not _REPEATED and (outcome is _REPEATED or claim[0] is not _ACCEPTED):
+            outcome = claim[0]
+    return outcome, claims
+
+
+def _request(message: Message) -> Request:
+    # No key of a name begins with this byte, so a message without an instance is unique.
+    instance = key(message.instance) if message.instance else b"\xfe" + urandom(15)
+    mark = b""
+    if message.recipient:
+        mark = blake2b(message.recipient.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return Request(instance, mark, message.whole, message.reserve)
+
+
+def _refusal(request: Request, claims: _Claims) -> Spent:
+    """Return the result of a request that is refused."""
+    outcome, decisive, longest = _REPEATED, -1, -1.0
+    for index, (account, charge, claim) in enumerate(claims):
+        if claim[0] is _ACCEPTED or claim[0] is _REPEATED:
+            continue
+        wait = account.wait(request, charge, claim)
+        # 0.0 is for ever.
+        if longest and (not wait or wait > longest):
+            outcome, decisive, longest = claim[0], index, wait
+    return Spent(outcome, decisive, tuple([claim[2] for _, _, claim in claims]), longest)
+
+
+def usage(db: sqlite3.Cursor, now: float, accounts: Accounts, windows: Sequence[Window]) -> list[Usage]:
+    """Return what each window contains."""
+    accounts.trim()
+    return [accounts.find(db, now, account, unit is _DISTINCT).usage(seconds) for account, unit, seconds in windows]
+
+
+def reset(db: sqlite3.Cursor, now: float, accounts: Accounts, windows: Sequence[Window]) -> list[int]:
+    """Delete all counts of the accounts; return what each window contained."""
+    used = [each.used for each in usage(db, now, accounts, windows)]
+    for account, is_distinct in {(account, unit is _DISTINCT) for account, unit, _ in windows}:
+        accounts.delete(db, account, is_distinct)
+    return used
