@@ -240,7 +240,8 @@ class RulesTests(BookCase):
             ({"created": 5.0}, "overrides have no field created that can be set."),
         ):
             with self.assertRaisesRegex(ValueError, sentence):
-                await self.override(**({"user": alice, "kind": "unlimited"} | fields))
+                given: dict[str, Any] = {"user": alice, "kind": "unlimited", **fields}
+                await self.override(**given)
         self.assertEqual(await self.book.rules("overrides"), [])
 
     async def test_a_user_has_a_bounded_number_of_overrides_that_are_not_over(self) -> None:
