@@ -135,7 +135,7 @@ class Application:
         slots = [self.policies.slot(name) for name in listener.policies]
         exempted = Exemption(self.settings, self.whitelist.matches).of
         failed, settle = self.reporter.failed, partial(one_header, self.state.live)
-        return Pipeline(listener.name, slots, exempted, failed, CancelledError, settle, self.state.live.confirm)
+        return Pipeline(listener.name, slots, exempted, failed, CancelledError, settle, self.state.live)
 
     def _make_factory(self, pipeline: Pipeline) -> PolicyFactory:
         reactor, timeout = self.reactor, self.policies.time_limit(pipeline.policies)

@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import Assumption, Outdated, StateUnavailable
+from chapps_tw.interfaces.state import Charge, LiveState, Outcome, Outdated, Spent, StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.charging import message_of
+from chapps_tw.policies.pending import PendingDecision, charge
 
 DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 PASS = "DUNNO"
@@ -19,10 +21,10 @@ class Policy(Protocol):
 
     name: str
 
-    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
-        """Decide about a request, given the decisions of the earlier policies."""
+    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision | PendingDecision:
+        """Decide about a request, given the decisions of the earlier policies, except those that are pending."""
 
-    async def explain(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+    async def explain(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision | PendingDecision:
         """Return the same decision, and change nothing."""
 
 
@@ -42,6 +44,17 @@ class PolicySlot(NamedTuple):
     both: bool = False
 
 
+class _Pending(NamedTuple):
+    """A pending decision.
+
+    :ivar place: number of decisions before it that are not pending.
+    """
+
+    slot: PolicySlot
+    decision: PendingDecision
+    place: int
+
+
 class Answer(NamedTuple):
     """The answer of a listener.
 
@@ -55,8 +68,6 @@ class Answer(NamedTuple):
 
 Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 
-Confirm = Callable[[Sequence[Assumption]], Awaitable[bool]]
-
 
 class Pipeline:
     """The policies of one listener.
@@ -66,7 +77,7 @@ class Pipeline:
     :param failed: called with the policy's name and every unexpected exception.
     :param timeout: the exception that a policy raises on timeout.
     :param settle: runs on accepting answers other than DUNNO, and returns the final answer.
-    :param confirm: returns whether the assumptions of a request are right: that of the live state.
+    :param state: is charged, and confirms the assumptions of a request.
     """
 
     def __init__(
@@ -77,7 +88,7 @@ class Pipeline:
         failed: Callable[[str, Exception], None],
         timeout: type[Exception],
         settle: Settle,
-        confirm: Confirm,
+        state: LiveState,
     ) -> None:
         self.listener = listener
         self._slots = tuple(slots)
@@ -87,7 +98,7 @@ class Pipeline:
         self._failed = failed
         self._timeout = timeout
         self._settle = settle
-        self._confirm = confirm
+        self._state = state
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -111,11 +122,14 @@ class Pipeline:
     async def _decide(self, request: OutboundPPR) -> Answer | None:
         """Return the answer; ``None`` if a decision was based on an assumption that is wrong."""
         decisions: list[Decision] = []
-        answer = answering = None
+        pending: list[_Pending] = []
         stopping = False
         for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
                 decision = await slot.policy.decide(request, decisions)
+                if isinstance(decision, PendingDecision):
+                    pending.append(_Pending(slot, decision, len(decisions)))
+                    continue
                 # Here, since a policy of another package that returns no Decision has failed.
                 stopping = decision.stops
             except Outdated:
@@ -126,27 +140,49 @@ class Pipeline:
             if slot.shadow:
                 decision, stopping = _shadowed(decision), False
             decisions.append(decision)
-            if stopping or answer is None or decision.action != PASS or answer.action == PASS:
-                answer, answering = decision, slot
             if stopping:
                 break
-        if answer is None or answering is None:
-            return Answer(decisions[-1], decisions)
-        if request.assumptions or (answer.action != PASS and not stopping):
-            return await self._complete(request, answering, answer, stopping, decisions)
+        if pending and not stopping and not await self._charge(request, pending, decisions):
+            return None
+        answer = decisions[0] if len(decisions) == 1 else _sent(decisions)
+        if request.assumptions or (answer.action != PASS and not answer.stops):
+            return await self._complete(request, answer, decisions)
         return Answer(answer, decisions)
 
-    async def _complete(
-        self, request: OutboundPPR, answering: PolicySlot, answer: Decision, stopping: bool, decisions: list[Decision]
-    ) -> Answer | None:
+    async def _charge(self, request: OutboundPPR, pending: Sequence[_Pending], decisions: list[Decision]) -> bool:
+        """Charge the request, and insert the pending decisions; return False if an assumption is wrong."""
+        reserve = min([each.decision.reserve for each in pending])
+        message = message_of(request, request.get("protocol_state"), reserve)
+
+        async def spend(charges: Sequence[Charge]) -> Spent:
+            spent = await self._state.spend(message, charges, request.assumptions)
+            if spent.outcome is Outcome.OUTDATED:
+                raise Outdated
+            if request.assumptions:
+                request.clear_assumptions()
+            return spent
+
+        try:
+            enforced = [not each.slot.shadow for each in pending]
+            found = await charge(spend, [each.decision for each in pending], enforced)
+        except Outdated:
+            return False
+        except Exception as error:
+            found = [self._failure(each.slot, error) for each in pending]
+        _insert(found, pending, decisions)
+        return True
+
+    async def _complete(self, request: OutboundPPR, answer: Decision, decisions: list[Decision]) -> Answer | None:
         """Confirm the assumptions and settle the answer; return ``None`` if an assumption is wrong."""
         try:
-            if request.assumptions and not await self._confirm(request.assumptions):
+            if request.assumptions and not await self._state.confirm(request.assumptions):
                 return None
-            if answer.action != PASS and not stopping:
+            if answer.action != PASS and not answer.stops:
                 answer = await self._settle(request, answer)
         except Exception as error:
-            answer = self._failure(answering, error)
+            names = [slot.policy.name for slot in self._slots]
+            answering = names.index(answer.policy) if answer.policy in names else -1
+            answer = self._failure(self._slots[answering], error)
         return Answer(answer, decisions)
 
     async def explain(self, request: OutboundPPR) -> Answer:
@@ -155,15 +191,39 @@ class Pipeline:
         Changes nothing. Does not run ``settle``, which may change the live state.
         """
         decisions: list[Decision] = []
+        pending: list[_Pending] = []
         for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
                 decision = await slot.policy.explain(request, decisions)
+                if isinstance(decision, PendingDecision):
+                    pending.append(_Pending(slot, decision, len(decisions)))
+                    continue
                 if not isinstance(decision, Decision):
                     raise TypeError(f"explain() returned {decision!r:.80}, which is not a Decision")
             except Exception as error:
                 decision = self._failure(slot, error)
             decisions.append(_shadowed(decision) if slot.shadow else decision)
-        return Answer(_sent(decisions), decisions)
+        stopped = next((decision for decision in decisions if decision.stops), None)
+        if not pending:
+            return Answer(_sent(decisions), decisions)
+        together = await self._peek(request, pending)
+        _insert(together, pending, sent := list(decisions))
+        alone = [found or (await self._peek(request, [each]))[0] for found, each in zip(together, pending, strict=True)]
+        _insert(alone, pending, decisions)
+        return Answer(stopped or _sent(sent), decisions)
+
+    async def _peek(self, request: OutboundPPR, pending: Sequence[_Pending]) -> Sequence[Decision | None]:
+        """Return what the pending decisions would be if all policies were charged together."""
+        message = message_of(request, request.get("protocol_state"))
+
+        def peek(charges: Sequence[Charge]) -> Awaitable[Spent]:
+            return self._state.peek(message, charges)
+
+        try:
+            enforced = [not each.slot.shadow for each in pending]
+            return await charge(peek, [each.decision for each in pending], enforced)
+        except Exception as error:
+            return [self._failure(each.slot, error) for each in pending]
 
     def unreadable(self, why: str) -> Decision:
         """Return the answer to an invalid policy request."""
@@ -192,11 +252,20 @@ class Pipeline:
         return Decision(action, reason, slot.policy.name, detail=str(error))
 
 
+def _insert(found: Sequence[Decision | None], pending: Sequence[_Pending], decisions: list[Decision]) -> None:
+    """Insert decisions that were pending. Those that were not made are left out."""
+    for (slot, _, place), decision in zip(reversed(pending), reversed(found), strict=True):
+        if decision is not None:
+            decisions.insert(place, _shadowed(decision) if slot.shadow else decision)
+
+
 def _sent(decisions: Sequence[Decision]) -> Decision:
-    """Select the decision that is sent."""
-    stopping = (decision for decision in decisions if decision.stops)
-    telling = (decision for decision in reversed(decisions) if decision.action != PASS)
-    return next(stopping, None) or next(telling, decisions[-1])
+    """Select the decision that is sent: the first that stops the mail; otherwise the last one other than DUNNO."""
+    sent = decisions[-1]
+    for decision in reversed(decisions):
+        if decision.action != PASS and (decision.stops or sent.action == PASS):
+            sent = decision
+    return sent
 
 
 def _shadowed(decision: Decision) -> Decision:

@@ -15,7 +15,8 @@ from chapps_tw.observe.decision_record import Entry, Record, as_record
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pipeline import Answer, Pipeline
-from tests.support.pipelines import confirmed
+from chapps_tw.state.sqlite.file import MEMORY
+from chapps_tw.state.sqlite.store import SqliteState
 
 
 def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> Decision:
@@ -24,6 +25,7 @@ def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> 
 
 HEADER = of("SPF", Reason.SPF_PASS, action="PREPEND Received-SPF: pass")
 PASSED = of("GRL", Reason.GREYLIST_PASSED)
+EXEMPTED = of("SPF", Reason.EXEMPTED)
 SHADOWED = of("GRL", Reason.GREYLIST_FIRST, shadow="DEFER")
 QUOTA = of("OQP", Reason.WITHIN_QUOTA)
 
@@ -37,6 +39,8 @@ QUOTA = of("OQP", Reason.WITHIN_QUOTA)
         (HEADER, [HEADER], ""),
         (HEADER._replace(action="DUNNO"), [HEADER, PASSED], "GRL:greylist_passed"),
         (HEADER, [HEADER, SHADOWED], ""),
+        (PASSED, [EXEMPTED, PASSED], "SPF:exempted"),
+        (EXEMPTED, [EXEMPTED], ""),
     ],
 )
 def test_the_decisions_of_other_policies_are_included(sent: Decision, decisions: Sequence[Decision], told: str) -> None:
@@ -53,7 +57,8 @@ def reported(answer: Answer) -> tuple[list[list[Record]], str]:
     sinks: list[list[Entry]] = [[], []]
     metrics = Metrics("1", clock.seconds)
     reporter = Reporter(metrics, [sink.append for sink in sinks], clock, lambda: 17.25)
-    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, confirmed)
+    state = SqliteState(MEMORY, clock.seconds, clock)
+    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, state)
     reporter.answered(board, OutboundPPR({"sender": "a@example.org"}), answer, 0.0)
     return [[as_record(entry) for entry in sink] for sink in sinks], metrics.text().decode()
 

@@ -20,7 +20,6 @@ from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.pipeline import Answer, Pipeline, PolicySlot
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from tests.support.paths import RECORDED
-from tests.support.pipelines import confirmed
 from tests.support.policy_case import PolicyCase
 
 HEADER = "PREPEND Received-SPF: "
@@ -189,7 +188,7 @@ class OneHeader(SpfCase):
 
     def pipeline(self, *slots: PolicySlot) -> Pipeline:
         settle = partial(one_header, self.state)
-        return Pipeline("inbound", slots, lambda _: None, lambda *_: self.fail(), CancelledError, settle, confirmed)
+        return Pipeline("inbound", slots, lambda _: None, lambda *_: self.fail(), CancelledError, settle, self.state)
 
     def ask(self, instance: str = "i1", **others: str) -> Answer:
         return self.run_now(self.listener.decide(OutboundPPR(attributes(instance, **others))))
