@@ -242,7 +242,7 @@ class Turns(SynchronousTestCase):
         self.clock.pump([0, 0])
         self.assertEqual({self.successResultOf(each).used for each in others}, {(1,), (2,)})
         self.assertEqual(self.used(), 2)
-        self.assertEqual(self.other.execute("SELECT COUNT(*) FROM verdict").fetchone()[0], 0)
+        self.assertEqual(self.other.execute("SELECT COUNT(*) FROM value").fetchone()[0], 0)
 
     def test_what_has_expired_is_removed_and_the_rest_stays_right(self) -> None:
         self.state.start()
@@ -258,7 +258,7 @@ class Turns(SynchronousTestCase):
         self.assertEqual([self.used("u0"), self.used("u1")], [1, 0])
         self.clock.advance(1e7)
         self.clock.pump([1.0] * 20)
-        for table in ("message", "account", "verdict", "once"):
+        for table in ("message", "value", "once"):
             self.assertEqual(self.other.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0], 0, table)
 
     def test_a_drop_is_remembered_when_its_row_is_gone(self) -> None:
@@ -267,7 +267,7 @@ class Turns(SynchronousTestCase):
         self.state.drop_values([KEY])
         self.clock.advance(1e6)
         self.clock.pump([1.0] * 5)
-        self.assertEqual(self.other.execute("SELECT COUNT(*) FROM verdict").fetchone()[0], 0)
+        self.assertEqual(self.other.execute("SELECT COUNT(*) FROM value").fetchone()[0], 0)
         self.state.keep_values([Fresh(KEY, "1", found.token)], 100.0)
         self.clock.advance(0)
         self.assertIsNone(self.value())

@@ -42,7 +42,7 @@ class MissingTests(SynchronousTestCase):
         assert self.state._commits._db
         self.state._commits._db.set_trace_callback(asked.append)
         self.assertEqual(self.known(), ["1", None])
-        self.assertEqual([each for each in asked if "verdict" in each], [])
+        self.assertEqual([each for each in asked if "FROM value" in each], [])
 
     def test_what_this_or_another_process_keeps_is_seen_at_once(self) -> None:
         for state, key in ((self.state, KEYS[0]), (self.other, KEYS[1])):

@@ -97,7 +97,7 @@ class DamageTests(SynchronousTestCase):
             spend_one(state, f"user{number}", "i")
         self.clock.advance(0)
         self.successResultOf(state.stop())
-        self.spoil("account", 2)
+        self.spoil("message", 2)
 
     def open(self) -> SqliteState:
         state = SqliteState(self.path, self.clock.seconds, self.clock)
