@@ -200,5 +200,5 @@ def _stale_links(connection: Connection, kind: str, id: int, other: str, ids: Co
     """Return the keys of what is cached about the existing links between an entry and others."""
     linked = other if kind == "users" else kind
     if linked == "quotas":
-        return stale_keys(connection, "users", [id] if kind == "users" else ids, {"limits"})
+        return stale_keys(connection, "users", [id] if kind == "users" else ids, {"users"})
     return senders_between(connection, kind, id, other, ids)

@@ -252,7 +252,7 @@ class ObjectTests(BookTestCase):
         bob = await self.create("users", name="bob", quota=quota, domains=[first])
         for path, ids, remarks in (
             ("/quotas/", [unused], []),
-            ("/quotas/", [quota], ["2 users have no quota now, and may not send."]),
+            ("/quotas/", [quota], ["2 users have no own quota now; without another, nothing may be sent."]),
             ("/domains/", [first, second], ["2 users may no longer send from there, unless another link allows it."]),
             ("/emails/", [email], ["1 user may no longer send from there, unless another link allows it."]),
             ("/users/", [alice, bob], []),

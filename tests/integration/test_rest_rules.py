@@ -85,6 +85,12 @@ class QuotaLimitTests(BookTestCase):
         unknown = await self.expect(422, "POST", f"/quotas/{quota}/limits/", {"count": 1, "per": "hour"})
         self.assertEqual([each["loc"][1] for each in unknown.detail], ["count", "per"])
 
+    async def test_a_quota_may_consist_of_its_limits_alone(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=None)
+        await self.add(quota, name="hour", amount=50, window="1h")
+        shown = (await self.expect(200, "GET", f"/quotas/{quota}/")).json
+        self.assertEqual([shown["response"]["quota"], len(shown["limits"])], [None, 1])
+
     async def test_two_quotas_may_have_the_same_number(self) -> None:
         await self.create("quotas", name="basic", quota=200)
         await self.create("quotas", name="other", quota=200)

@@ -25,6 +25,7 @@ def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> 
 
 HEADER = of("SPF", Reason.SPF_PASS, action="PREPEND Received-SPF: pass")
 PASSED = of("GRL", Reason.GREYLIST_PASSED)
+EXEMPTED = of("SPF", Reason.EXEMPTED)
 SHADOWED = of("GRL", Reason.GREYLIST_FIRST, shadow="DEFER")
 QUOTA = of("OQP", Reason.WITHIN_QUOTA)
 
@@ -38,6 +39,8 @@ QUOTA = of("OQP", Reason.WITHIN_QUOTA)
         (HEADER, [HEADER], ""),
         (HEADER._replace(action="DUNNO"), [HEADER, PASSED], "GRL:greylist_passed"),
         (HEADER, [HEADER, SHADOWED], ""),
+        (PASSED, [EXEMPTED, PASSED], "SPF:exempted"),
+        (EXEMPTED, [EXEMPTED], ""),
     ],
 )
 def test_the_decisions_of_other_policies_are_included(sent: Decision, decisions: Sequence[Decision], told: str) -> None:

@@ -30,7 +30,7 @@ _ABOUT_DELETE = {
     "user": " Usage is counted by name: a new user of the same name inherits it.",
     "domain": " `remarks` also says how many users were linked.",
     "email": " `remarks` also says how many users were linked.",
-    "quota": " `remarks` also says how many users now have no quota; without a quota, a user may not send.",
+    "quota": " `remarks` also says how many users now have no quota of their own.",
 }
 
 
@@ -122,7 +122,8 @@ class _Collection:
 
     async def change(self, given: Any) -> Reply:
         links, empty = self._links(given)
-        reply = await self._change("updating", Update(self._kind.plural, given.id, self._fields(given), links))
+        fields = {name: value for name, value in self._fields(given).items() if getattr(given, name) is not None}
+        reply = await self._change("updating", Update(self._kind.plural, given.id, fields, links))
         return reply._replace(remarks=[self._nothing_changed(given.id, other) for other in empty] + list(reply.remarks))
 
     async def delete(self, which: Any) -> Reply:
@@ -150,9 +151,8 @@ class _Collection:
         return Reply(shown(self._kind.plural, change.entry), beside, when_in_effect(change))
 
     def _fields(self, given: Input) -> dict[str, Any]:
-        names = ("name", *self._kind.fields)
-        fields = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-        return {name: None if name in _PLANS and not value else value for name, value in fields.items()}
+        fields = {name: getattr(given, name) for name in ("name", *self._kind.fields)}
+        return {name: value or None if name in _PLANS else value for name, value in fields.items()}
 
     def _links(self, given: Any) -> tuple[dict[str, list[int]], list[str]]:
         """Return the ids to link, by kind, and the kinds for which quota 0 or an empty list was given."""

@@ -52,5 +52,5 @@ def lost_by_users(kind: str, deletion: Changed) -> list[str]:
     one = deletion.users == 1
     users = "1 user" if one else f"{deletion.users or 'Thousands of'} users"
     if kind == "quotas":
-        return [f"{users} {'has' if one else 'have'} no quota now, and may not send."]
+        return [f"{users} {'has' if one else 'have'} no own quota now; without another, nothing may be sent."]
     return [f"{users} may no longer send from there, unless another link allows it."]

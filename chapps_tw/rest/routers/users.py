@@ -36,7 +36,8 @@ class _UserQuota:
         )  # fmt: skip
         yield Route(
             "DELETE", path, "Remove the quota of a user", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
-            changes=True, tag="users", note="Without a quota, a user may not send.",
+            changes=True, tag="users",
+            note="That of the domain applies then, or `default_quota`; without any, a user may not send.",
         )  # fmt: skip
 
     async def put(self, which: m.UserQuota) -> Reply:
