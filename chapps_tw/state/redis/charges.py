@@ -27,6 +27,9 @@ _MAX_BYTES = 8 << 20
 # Windows that are read by one script.
 _BATCH = 100
 
+# Longest reservation in seconds.
+_LONGEST = 366 * 86400.0
+
 # Instead of an amount: see charges.lua.
 _ONE_MORE, _DISTINCT = -1, -2
 
@@ -148,7 +151,7 @@ def _figures(limit: int, margin: int, window: float, min_delta: float) -> bytes:
 
 @lru_cache(16)
 def _ending(whole: bool, reserve: float) -> bytes:
-    return strings(b"%d" % whole, microseconds(reserve))
+    return strings(b"%d" % whole, microseconds(0.0 if whole else min(reserve, _LONGEST)))
 
 
 def _digest(recipient: str) -> bytes:

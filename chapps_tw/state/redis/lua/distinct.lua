@@ -8,11 +8,14 @@ local function open_distinct(place, recipient)
     stays = tonumber(found[2]) or 0, longest = tonumber(found[3]) or 0, asked = tonumber(found[4]) or 0,
   }
   if account.last > now then
-    -- The clock was set back: they count from now.
-    for _, each in ipairs(dry and {} or redis.call('ZRANGEBYSCORE', account.seen, '(' .. digits(now), '+inf')) do
-      redis.call('ZADD', account.seen, digits(now), each)
+    -- The clock was set back: what has not left the windows by then counts from now.
+    if not dry then
+      redis.call('ZREMRANGEBYSCORE', account.seen, '-inf', digits(account.last - account.longest))
+      for _, each in ipairs(redis.call('ZRANGEBYSCORE', account.seen, '(' .. digits(now), '+inf')) do
+        redis.call('ZADD', account.seen, digits(now), each)
+      end
     end
-    account.last, account.changed = now, true
+    account.last = now
   end
   account.time = recipient ~= '' and tonumber(redis.call('ZSCORE', account.seen, recipient))
   return account

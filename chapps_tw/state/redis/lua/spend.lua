@@ -47,7 +47,7 @@ local function wait_of(charge, outcome)
   local account, window = charge.account, charge.window
   if outcome == 4 then
     return account.last + charge.min_delta - now
-  elseif charge.limit == 0 or (whole and not account.distinct and account.target > charge.most) then
+  elseif charge.limit == 0 or (not account.distinct and account.amount > charge.most) then
     return 0
   end
   local oldest = account.distinct and oldest_distinct(account, window) or math.min(window.oldest, now)
