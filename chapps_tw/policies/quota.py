@@ -7,12 +7,12 @@ from typing import Any
 
 from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.state import Charge, LiveState, Message, Outcome, Outdated, Spent
+from chapps_tw.interfaces.state import Charge, LiveState, Outcome, Outdated, Spent
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
-from chapps_tw.policies.charging import STAGES, amount_of, message_of
+from chapps_tw.policies.charging import STAGES, message_of
 from chapps_tw.policies.events import EventKind, Events
-from chapps_tw.policies.limits import ActiveLimit, UserLimits
+from chapps_tw.policies.limits import ActiveLimit
 from chapps_tw.policies.plans import Found, Plans
 from chapps_tw.policies.quota_answers import Answers
 from chapps_tw.policies.reservations import Reservations
@@ -77,86 +77,57 @@ class OutboundQuotaPolicy:
         if found is None:
             found = await self._plans.read(user, domain, keep)
         limits = found.limits
-        if limits.suspended or not limits.limited:
+        active, charges = found.recent.charges(limits, request, stage)
+        if not charges or limits.suspended or not limits.limited:
             return self._without_charge(request, found, user)
-        active, charges = _charges(limits, request, stage, user, domain)
-        if not charges:
-            return self._without_charge(request, found, user)
-        if keep:
-            message = message_of(request, stage, self._reservations.of(request, stage))
-            spent = await self._spend(request, message, charges, found)
-            self._warn(spent, active, charges)
-        else:
+        if not keep:
             spent = await self._state.peek(message_of(request, stage), charges)
-        who = {"user": user, "sender": sender}
+        else:
+            message = message_of(request, stage, self._reservations.of(request, stage))
+            assumed = request.assumptions
+            spent = await self._state.spend(message, charges, (*assumed, *found.assumptions))
+            if spent.outcome is Outcome.OUTDATED:
+                raise Outdated
+            if assumed:
+                request.clear_assumptions()
+            self._warn(spent, active, charges)
         if spent.decisive < 0:
-            return self._answers.counted(spent, active, who, found.source)
-        return self._answers.refused(spent, active, who, found.source)
-
-    async def _spend(self, request: OutboundPPR, message: Message, charges: Sequence[Charge], found: Found) -> Spent:
-        assumed = (*request.assumptions, *found.assumptions)
-        spent = await self._state.spend(message, charges, assumed)
-        if spent.outcome is Outcome.OUTDATED:
-            raise Outdated
-        if request.assumptions:
-            request.clear_assumptions()
-        return spent
+            return self._answers.counted(spent, active, user, sender, found.source)
+        return self._answers.refused(spent, active, user, sender, found.source)
 
     def _nobody(self, sender: str) -> Decision:
         if not sender and self._settings.null_sender_ok:
-            return self._answers.accepted(Reason.NULL_SENDER_ACCEPTED, {})
+            return self._answers.accepted(Reason.NULL_SENDER_ACCEPTED, "-", "-")
         return Decision(self._no_user, Reason.NO_USER, self.name)
 
     def _without_charge(self, request: OutboundPPR, found: Found, user: str) -> Decision:
         """Decide what nothing is counted for. The pipeline has the assumptions confirmed."""
         for assumption in found.assumptions:
             request.assume(assumption)
-        limits, who = found.limits, {"user": user, "sender": request.get("sender")}
+        limits, sender = found.limits, request.get("sender")
         if limits.suspended:
-            return self._answers.suspended(limits.suspended, who, self._now(), found.source)
+            return self._answers.suspended(limits.suspended, user, sender, self._now(), found.source)
         if not limits.limited:
-            return self._answers.without_plan(limits.known, who, self._plans.missing_default, found.source)
+            return self._answers.without_plan(limits.known, user, sender, self._plans.missing_default, found.source)
         if limits.active:
             # Of the units that these limits count, this request tells none.
             detail = ", ".join(limit.label for limit in limits.active)
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name, detail=detail, source=found.source)
-        return self._answers.accepted(Reason.WITHIN_QUOTA, who, found.source)
+        return self._answers.accepted(Reason.WITHIN_QUOTA, user, sender, found.source)
 
     def _warn(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
         """Note which limits are reached, or almost."""
-        for limit, charge, used in zip(active, charges, spent.used, strict=True):
+        for place, used in enumerate(spent.used):
+            limit = active[place]
             if used >= limit.warn:
                 kind = EventKind.AT_LIMIT if used >= limit.amount else EventKind.NEAR_LIMIT
-                self._note(kind, limit, charge, used)
+                self._note(kind, limit, charges[place], used)
         if spent.outcome is Outcome.EXCEEDED and spent.wait and self._settings.warn_at:
             self._note(EventKind.AT_LIMIT, active[spent.decisive], charges[spent.decisive], spent.used[spent.decisive])
 
     def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
         name = limit.name or limit.quota
         self._events.note(kind, charge.account, name, limit.level, used, limit.amount, limit.window)
-
-
-def _charges(
-    limits: UserLimits, request: OutboundPPR, stage: str, user: str, domain: str
-) -> tuple[Sequence[ActiveLimit], Sequence[Charge]]:
-    """Return the limits that this request is judged by, and what it costs each."""
-    active, charges = [], []
-    for limit in limits.active:
-        amount = amount_of(limit.unit, request, stage)
-        if amount is not None:
-            active.append(limit)
-            charges.append(
-                Charge(
-                    limit.account(user, domain),
-                    limit.unit,
-                    amount,
-                    limit.amount,
-                    limit.window,
-                    limit.margin,
-                    limit.min_delta,
-                )
-            )
-    return active, charges
 
 
 def _make(use: Dependencies) -> OutboundQuotaPolicy:
