@@ -119,6 +119,28 @@ class LimitTests(APITestCase):
         self.assertEqual(self.ask("203.0.118.7"), "DUNNO")
 
 
+class RedisLimitTests(LimitTests):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.service = cls.run_service(LIMITS, {"Redis": {"server": "127.0.0.1", "port": cls.run_redis().port}})
+
+
+class TwoNodeTests(APITestCase):
+    def test_two_nodes_count_together_and_note_an_event_once(self) -> None:
+        nodes = self.run_nodes(self.run_redis(), LIMITS)
+        answers = []
+        for node in (*nodes, *nodes):
+            with node.client("limits") as client:
+                answers.append(client.ask(inbound(client_address="203.0.113.5")))
+        self.assertEqual([answer.partition(" ")[0] for answer in answers], ["DUNNO"] * 2 + ["DEFER_IF_PERMIT"] * 2)
+        line = "client_network limit flood: flood:203.0.113.0/24 has used 2 of 2 (at_limit)"
+        wait_until(lambda: any(line in node.log() for node in nodes), "the event")
+        for node in nodes:
+            listed = self.expect(200, node, "GET", "/live/events/")["response"]
+            self.assertEqual([event["kind"] for event in listed if event["limit"] == "flood"], ["at_limit"])
+        self.assertEqual(sum(node.log().count(line) for node in nodes), 1)
+
+
 class ListenerTests(APITestCase):
     def test_a_listener_with_inbound_policies_limits_clients_that_those_skip(self) -> None:
         port = free_port()
