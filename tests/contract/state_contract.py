@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.contract.cached_values import CachedValuesContract
 from tests.contract.distinct_recipients import DistinctRecipientsContract
+from tests.contract.events import EventContract
 from tests.contract.greylisting import GreylistContract
 from tests.contract.reservations import ReservationContract
 from tests.contract.spending import SpendingContract
@@ -16,6 +17,7 @@ class LiveStateContract(
     DistinctRecipientsContract,
     ReservationContract,
     CachedValuesContract,
+    EventContract,
     GreylistContract,
 ):
     """All promises."""

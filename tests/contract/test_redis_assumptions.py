@@ -141,7 +141,7 @@ class AssumptionTests(RedisStateTestCase):
         await self.assert_outdated(assumptions)
 
     async def test_a_long_value_and_one_with_an_odd_name_are_assumed_too(self) -> None:
-        for key, value in ((SENDER, "x" * 100_000), (sender("\udcff{}%", "a b\r\n\0"), "é\udce9\r\n")):
+        for key, value in ((SENDER, "x" * 10_000), (sender("\udcff{}%", "a b\r\n\0"), "é\udce9\r\n")):
             await self.cache(key, value=value)
             assumptions = self.assumed(key)
             self.assertEqual([each.value for each in assumptions], [value])
