@@ -65,8 +65,9 @@ def exemptions(connection: Connection, now: float) -> tuple[Exemption, ...]:
     :param now: epoch seconds.
     """
     table = exemptions_table
-    query = select(*FIELDS["exemptions"]).where(table.c.until_at > now).order_by(table.c.id).limit(MAX_EXEMPTIONS)
-    return tuple(Exemption(**row) for row in connection.execute(query).mappings())
+    # In the order of the index, in which those that are over come first and are not read.
+    query = select(*FIELDS["exemptions"]).where(table.c.until_at > now).order_by(table.c.until_at)
+    return tuple(sorted(Exemption(**row) for row in connection.execute(query.limit(MAX_EXEMPTIONS)).mappings()))
 
 
 _PLANS: Final = (

@@ -81,6 +81,23 @@ class CachedBook:
         self.looks += 1
         return found
 
+    async def is_unchanged(self, keys: Sequence[ValueKey], texts: Sequence[str], query: Query) -> bool:
+        """Return whether the values are cached as these texts: the shortest way for those of the last request.
+
+        What is due is compared with the book, as :meth:`read` does. Raises ``StateUnavailable``.
+        """
+        values = await self._state.values(keys)
+        if [value for value, _ in values] != texts:
+            return False
+        due = [key for key in keys if self._due(key)]
+        if due:
+            cached = dict(zip(keys, texts, strict=True))
+            if stale := await self._stale(keys, due, cached, cached, query):
+                await self._state.drop_values(stale)
+                return False
+        self.looks += 1
+        return True
+
     async def read(
         self,
         keys: Sequence[ValueKey],
@@ -99,9 +116,13 @@ class CachedBook:
         """
         self.looks += 1
         values = await self._state.values(keys)
-        cached = usable(_present(keys, values))
+        present = _present(keys, values)
+        cached = usable(present)
         wanted = needed(cached) if needed else keys
-        if keep and (stale := await self._stale(wanted, _present(keys, values), cached, query)):
+        due = [key for key in wanted if key in cached and self._due(key)] if keep else ()
+        # Tested here, since nearly always there is nothing to do.
+        suspect = keep and (due or len(cached) < len(present))
+        if suspect and (stale := await self._stale(wanted, due, present, cached, query)):
             await self._state.drop_values(stale)
             values = await self._state.values(keys)
             cached = usable(_present(keys, values))
@@ -115,13 +136,15 @@ class CachedBook:
             await self._keep(stored, {key: value.token for key, value in zip(keys, values, strict=True)})
         return Texts([cached[key] if key in cached else stored[key].text for key in wanted], DATABASE)
 
-    async def _stale(self, keys: Sequence[ValueKey], present: Cached, cached: Cached, query: Query) -> list[ValueKey]:
+    async def _stale(
+        self, keys: Sequence[ValueKey], due: Sequence[ValueKey], present: Cached, cached: Cached, query: Query
+    ) -> list[ValueKey]:
         """Return the keys of cached values that cannot be used, or differ from the book.
 
+        :param due: those to compare with the book.
         :param present: what is cached, whether it can be used or not.
         """
         stale = [key for key in keys if key in present and key not in cached]
-        due = [key for key in keys if key in cached and self._due(key)]
         if due:
             with suppress(BookUnavailable):
                 current = await query(due, cached)
@@ -139,4 +162,4 @@ class CachedBook:
 
 
 def _present(keys: Sequence[ValueKey], values: Sequence[CachedValue]) -> dict[ValueKey, str]:
-    return {key: value.value for key, value in zip(keys, values, strict=True) if value.value is not None}
+    return {key: value for key, (value, _) in zip(keys, values, strict=True) if value is not None}

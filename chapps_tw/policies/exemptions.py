@@ -22,6 +22,9 @@ SENDER_AUTHORIZATION: Final = "sender_authorization"
 TTL: Final = 30 * 86400.0
 
 
+_KEYS: Final = (EXEMPTIONS,)
+
+
 class Exempt(Protocol):
     """Finds the exemption of a request."""
 
@@ -52,7 +55,7 @@ class Exemptions:
 
     :param now: returns epoch seconds.
     :param fold_case: ``[CHAPPS] fold_case``.
-    :param due: as for :class:`~chapps_tw.policies.cached_book.CachedBook`.
+    :param due: whether to compare the list with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Exemptions:
         self._book = book
         self._now = now
         self._fold_case = fold_case
-        self._digests = CachedBook(state, TTL, due)
+        self._due = due
+        # Read when it is due.
+        self._digests = CachedBook(state, TTL, _always)
         self._texts = CachedBook(state, TTL)
         # The last text that was read from the book.
         self._text = ""
@@ -79,12 +84,15 @@ class Exemptions:
         if assumption is not None and assumption.value == self._digest:
             request.assume(assumption)
         else:
-            await self._read(keep)
-        return self._list.find(request, scope, self._now()) if scope in self._list.scopes else None
+            [cached] = await self._state.values(_KEYS)
+            if (keep and self._due(EXEMPTIONS)) or cached.value != self._digest:
+                await self._read(keep)
+        current = self._list
+        return current.find(request, scope, self._now()) if scope in current.scopes else None
 
     async def _read(self, keep: bool) -> None:
         """Have the list that is cached, or the one of the book."""
-        digest = (await self._digests.read((EXEMPTIONS,), self._digest_in_book, keep, _digests)).texts[0]
+        digest = (await self._digests.read(_KEYS, self._digest_in_book, keep, _digests)).texts[0]
         if digest == self._digest:
             return
         read = partial(self._text_in_book, digest)
@@ -106,6 +114,10 @@ class Exemptions:
 
 def _list_key(digest: str) -> ValueKey:
     return EXEMPTIONS._replace(name=digest)
+
+
+def _always(_key: Hashable) -> bool:
+    return True
 
 
 def _digests(cached: Cached) -> Cached:

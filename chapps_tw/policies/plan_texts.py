@@ -72,7 +72,11 @@ def _overrides(rows: Iterable[Any]) -> tuple[Override, ...]:
 
 
 def _read(text: str, *kinds: Any) -> list[Any]:
-    version, *rest = _checked(json.loads(text), int, *kinds)
+    try:
+        row = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    version, *rest = _checked(row, int, *kinds)
     if version != _VERSION:
         raise ValueError(f"version {version}")
     return rest

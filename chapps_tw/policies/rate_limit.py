@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
 from chapps_tw.config.limits import ACTIONS
 from chapps_tw.config.settings import RateLimitPolicy as Section
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.state import Charge, LiveState, Message, Outcome, Outdated, Spent
+from chapps_tw.interfaces.state import Charge, Outcome, Spent
 from chapps_tw.mail.decision import Decision, Reason, fill, in_words
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.charging import STAGES, message_of
+from chapps_tw.policies.charging import STAGES
 from chapps_tw.policies.events import EventKind, Events
 from chapps_tw.policies.exemptions import Exempt, detail_of, nobody
 from chapps_tw.policies.limit_rules import Rule, rules_of
+from chapps_tw.policies.pending import PendingDecision
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 from chapps_tw.policies.unasked import Unasked
-
-_REASONS = {
-    Outcome.ACCEPTED: Reason.WITHIN_LIMITS,
-    Outcome.REPEATED: Reason.COUNTED_BEFORE,
-    Outcome.EXCEEDED: Reason.RATE_LIMITED,
-}
 
 _NOT_JUDGED = Decision("DUNNO", Reason.STAGE_NOT_JUDGED, Section.section)
 _NOT_LIMITED = Decision("DUNNO", Reason.NOT_LIMITED, Section.section)
@@ -37,16 +32,15 @@ class Applied(NamedTuple):
     charge: Charge
 
 
-Ask = Callable[[OutboundPPR, Message, Sequence[Charge]], Awaitable[Spent]]
-
-
 class RateLimitPolicy:
     """Limits what a client, a network, a sender, everybody ... sends in rolling windows.
 
-    A request is charged to all limits that apply to it, or to none. Limits in shadow mode are charged by themselves.
+    A request is charged to all limits that apply to it, or to none. Limits in shadow mode do not stop it.
 
     :param events: notes events near a limit.
+    :param reservations: of this listener alone.
     :param unasked: tells that a limit is never judged.
+    :param exempt: finds the exemption of a request from a limit.
     """
 
     name = Section.section
@@ -54,34 +48,33 @@ class RateLimitPolicy:
     def __init__(
         self,
         settings: Settings,
-        state: LiveState,
         events: Events,
         reservations: Reservations,
         unasked: Unasked,
         exempt: Exempt = nobody,
     ) -> None:
-        rules = rules_of(settings)
-        self._enforced = [rule for rule in rules if rule.limit.mode == "enforce"]
-        self._shadow = [rule for rule in rules if rule.limit.mode == "shadow"]
-        self._state = state
+        self._rules = rules_of(settings)
         self._events = events
         self._reservations = reservations
         self._exempt = exempt
         self._unasked: Unasked | None = unasked
 
-    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def decide(
+        self, request: OutboundPPR, earlier: Sequence[Decision] = ()
+    ) -> Coroutine[Any, Any, Decision | PendingDecision]:
         """Charge a request to all limits that apply to it.
 
-        :raises StateUnavailable, BookUnavailable: if the live state is unavailable, or the book and its exemptions.
-        :raises Outdated: if an assumption of the request is wrong.
+        :raises StateUnavailable, BookUnavailable: if the exemptions are unavailable.
         """
         return self._judge(request, True)
 
-    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(
+        self, request: OutboundPPR, earlier: Sequence[Decision] = ()
+    ) -> Coroutine[Any, Any, Decision | PendingDecision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._judge(request, False)
 
-    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
+    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision | PendingDecision:
         stage = request.get("protocol_state")
         if self._unasked is not None and keep:
             self._unasked.note(request, stage)
@@ -89,16 +82,7 @@ class RateLimitPolicy:
                 self._unasked = None
         if stage not in STAGES:
             return _NOT_JUDGED
-        decision = await self._charge(self._enforced, request, stage, keep)
-        if not self._shadow or decision.reason is Reason.RATE_LIMITED:
-            return decision
-        shadow = await self._charge(self._shadow, request, stage, keep)
-        if shadow.reason is Reason.RATE_LIMITED:
-            return shadow._replace(action="DUNNO", shadow=shadow.action)
-        return decision if decision.figures else shadow
-
-    async def _charge(self, rules: Sequence[Rule], request: OutboundPPR, stage: str, keep: bool) -> Decision:
-        applied = [Applied(rule, charge) for rule in rules if (charge := rule.charge(request, stage)) is not None]
+        applied = [Applied(rule, charge) for rule in self._rules if (charge := rule.charge(request, stage)) is not None]
         if not applied:
             return _NOT_LIMITED
         found = [await self._exempt(request, each.rule.scope, keep) for each in applied]
@@ -106,18 +90,19 @@ class RateLimitPolicy:
         if not applied:
             exemption = next(filter(None, found))
             return Decision("DUNNO", Reason.EXEMPTED, self.name, detail=detail_of(exemption))
-        charges = [each.charge for each in applied]
-        if not keep:
-            return _decision(await self._state.peek(message_of(request, stage), charges), applied)
-        settles = all(each.rule.settles for each in applied)
-        message = message_of(request, stage, self._reservations.of(request, stage) if settles else 0.0)
-        spent = await self._state.spend(message, charges, request.assumptions)
-        if spent.outcome is Outcome.OUTDATED:
-            raise Outdated
-        if request.assumptions:
-            request.clear_assumptions()
-        self._note(spent, applied)
-        return _decision(spent, applied)
+        settled = keep and all(each.rule.settles for each in applied)
+        reserve = self._reservations.of(request, stage) if settled else 0.0
+        return PendingDecision([each.charge for each in applied], self._conclusion(applied, keep), reserve)
+
+    def _conclusion(self, applied: Sequence[Applied], keep: bool) -> Callable[[Sequence[Charge], Spent], Decision]:
+        def conclude(charges: Sequence[Charge], spent: Spent) -> Decision:
+            # Without those that did not fit and let the mail pass.
+            left = applied if len(charges) == len(applied) else [each for each in applied if each.charge in charges]
+            if keep:
+                self._note(spent, left)
+            return _decision(spent, left)
+
+        return conclude
 
     def _note(self, spent: Spent, applied: Sequence[Applied]) -> None:
         """Note the limits that are almost reached, or reached."""
@@ -135,20 +120,27 @@ def _decision(spent: Spent, applied: Sequence[Applied]) -> Decision:
     rule, charge = applied[place]
     used, limit = spent.used[place], charge.limit
     figures = {"limit": limit, "used": used, "remaining": max(0, limit - used)}
-    detail = f"limit {rule.limit.name}, {rule.limit.per} {charge.account.name.partition(':')[2]}"
-    reason = _REASONS[spent.outcome]
+    detail = f"limit {rule.limit.name}, {rule.limit.per} {rule.what_of(charge)}"
     if spent.decisive < 0:
+        reason = Reason.COUNTED_BEFORE if spent.outcome is Outcome.REPEATED else Reason.WITHIN_LIMITS
         return Decision("DUNNO", reason, Section.section, figures, detail)
     wait = ceil(spent.wait)
-    action = _refusal(rule, used, wait)
-    return Decision(action, reason, Section.section, figures | {"wait": wait}, detail)
+    action, figures = _refusal(rule, used, wait), figures | {"wait": wait}
+    if rule.limit.mode == "shadow":
+        return Decision("DUNNO", Reason.RATE_LIMITED, Section.section, figures, detail, shadow=action)
+    return Decision(action, Reason.RATE_LIMITED, Section.section, figures, detail)
 
 
 def _tightest(spent: Spent, applied: Sequence[Applied]) -> int:
-    """Return the place of the limit of which the largest share is used."""
+    """Return the place of the limit of which the largest share is used; one that is enforced if there is one."""
     if len(applied) == 1:
         return 0
-    return max(range(len(applied)), key=lambda place: spent.used[place] / max(1, applied[place].charge.limit))
+
+    def share(place: int) -> tuple[bool, float]:
+        limit = applied[place].rule.limit
+        return limit.mode == "enforce", spent.used[place] / max(1, limit.amount)
+
+    return max(range(len(applied)), key=share)
 
 
 def _refusal(rule: Rule, used: int, wait: int) -> str:
@@ -167,7 +159,7 @@ def _made(use: Dependencies) -> RateLimitPolicy:
     settings = use.settings
     reservations = Reservations(settings.rlp.reservation_ttl, use.monotonic)
     unasked = Unasked([rule.limit for rule in rules_of(settings)], use.monotonic, use.warn)
-    return RateLimitPolicy(settings, use.state, use.events, reservations, unasked, use.exempt)
+    return RateLimitPolicy(settings, use.events, reservations, unasked, use.exempt)
 
 
 SPEC = PolicySpec(section=Section, direction=Direction.BOTH, make=_made)

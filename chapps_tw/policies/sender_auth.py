@@ -55,6 +55,7 @@ class SenderDomainAuthPolicy:
         exempt: Exempt = nobody,
     ) -> None:
         self._settings = settings.sda
+        self._state = state
         self._book = book
         self._verdicts = CachedBook(state, settings.sda.cache_ttl, due)
         self._exempt = exempt
@@ -101,9 +102,10 @@ class SenderDomainAuthPolicy:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         if self._settings.own_address and user in names[1:]:
             return self._accept(Reason.OWN_ADDRESS, request)
+        if keep and self._is_domain_allowed(request, user, names[0]):
+            return self._accept(Reason.AUTHORIZED_DOMAIN, request, CACHE)
         question = _Question(self._book, user, names)
-        verdicts = self._assume(request, question) if keep else None
-        source = CACHE
+        verdicts, source = self._assume(request, question) if keep else None, CACHE
         if verdicts is None:
             reading = self._verdicts.read(question.keys, question.ask, keep, question.usable, question.needed)
             (version, *texts), source = await reading
@@ -114,20 +116,28 @@ class SenderDomainAuthPolicy:
             return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
         return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, question.detail)
 
+    def _is_domain_allowed(self, request: OutboundPPR, user: str, domain: str) -> bool:
+        """Return whether a verdict in the memory of this process allows the domain. Most requests need no more."""
+        verdict = self._state.assume(verdict_key(user, domain))
+        if verdict is None or verdict.value[:1] != _ALLOWED:
+            return False
+        version = self._state.assume(senders_of_domain(domain))
+        if version is None or not is_allowed(verdict.value, version.value):
+            return False
+        self._verdicts.looks += 1
+        request.assume(verdict, version)
+        return True
+
     def _assume(self, request: OutboundPPR, question: _Question) -> Sequence[bool | None] | None:
-        """Return the verdicts that are needed, if they are in the memory of this process; else ``None``."""
-        # The domain alone decides about most senders.
-        for keys in (question.keys[:2], question.keys):
-            assumed = self._verdicts.assume(keys)
-            if assumed is None:
-                return None
-            verdicts = [is_allowed(each.value, assumed[0].value) for each in assumed[1:]]
-            if None in verdicts:
-                return None
-            if verdicts[0] or len(keys) == len(question.keys):
-                request.assume(*assumed)
-                return verdicts
-        return None
+        """Return the verdicts in the memory of this process; ``None`` if one is missing."""
+        assumed = self._verdicts.assume(question.keys)
+        if assumed is None:
+            return None
+        verdicts = [is_allowed(each.value, assumed[0].value) for each in assumed[1:]]
+        if None in verdicts:
+            return None
+        request.assume(*assumed)
+        return verdicts
 
     def _accept(self, reason: Reason, request: OutboundPPR, source: str = "", detail: str = "") -> Decision:
         text = self._settings.acceptance_message

@@ -1,16 +1,15 @@
-"""Verdicts that are missing in the embedded store are not read again, and are seen as soon as they are there."""
+"""Values that are missing in the embedded store are not read again, and are seen as soon as they are there."""
 
 from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.interfaces.state import Verdict
+from chapps_tw.interfaces.state import CachedValue, Fresh, ValueKey
 from chapps_tw.state.sqlite.store import SqliteState
-from tests.contract.test_state_sqlite import temporary
+from tests.support.sqlite_case import START, temporary
 
-START = 1_700_000_000.0
-NAMES = ("example.org", "ann@example.org")
+KEYS = (ValueKey("sda", "ann", "example.org"), ValueKey("sda", "ann", "ann@example.org"))
 
 
 class MissingTests(SynchronousTestCase):
@@ -25,56 +24,56 @@ class MissingTests(SynchronousTestCase):
         self.addCleanup(state._commits.close)
         return state
 
-    def verdicts(self, state: SqliteState | None = None) -> list[Verdict]:
-        return self.successResultOf((state or self.state).verdicts("sda", "ann", NAMES))
+    def values(self, state: SqliteState | None = None) -> list[CachedValue]:
+        return self.successResultOf((state or self.state).values(KEYS))
 
-    def known(self) -> list[bool | None]:
-        return [verdict.allowed for verdict in self.verdicts()]
+    def known(self) -> list[str | None]:
+        return [each.value for each in self.values()]
 
-    def keep(self, state: SqliteState, token: str, *kept: tuple[str, bool], ttl: float = 1000.0) -> None:
-        done = state.keep_verdicts("sda", "ann", [(name, allowed, token) for name, allowed in kept], ttl)
+    def keep(self, state: SqliteState, token: str, key: ValueKey, ttl: float = 1000.0) -> None:
+        done = state.keep_values([Fresh(key, "1", token)], ttl)
         self.clock.advance(0)
         self.successResultOf(done)
 
     def test_the_file_is_not_asked_again(self) -> None:
-        self.keep(self.state, "0", (NAMES[0], True))
-        self.assertEqual(self.known(), [True, None])
+        self.keep(self.state, "0", KEYS[0])
+        self.assertEqual(self.known(), ["1", None])
         asked: list[str] = []
         assert self.state._commits._db
         self.state._commits._db.set_trace_callback(asked.append)
-        self.assertEqual(self.known(), [True, None])
-        self.assertEqual([each for each in asked if "verdict" in each], [])
+        self.assertEqual(self.known(), ["1", None])
+        self.assertEqual([each for each in asked if "FROM value" in each], [])
 
     def test_what_this_or_another_process_keeps_is_seen_at_once(self) -> None:
-        for state, name in ((self.state, NAMES[0]), (self.other, NAMES[1])):
+        for state, key in ((self.state, KEYS[0]), (self.other, KEYS[1])):
             self.assertIn(None, self.known())
-            token = self.verdicts()[-1].token
-            self.keep(state, token, (name, True))
-        self.assertEqual(self.known(), [True, True])
+            token = self.values()[-1].token
+            self.keep(state, token, key)
+        self.assertEqual(self.known(), ["1", "1"])
 
     def test_a_token_given_again_does_not_bring_back_what_was_dropped(self) -> None:
-        self.verdicts()
-        token = self.verdicts()[0].token
-        done = self.other.drop_verdicts("sda", "ann", NAMES)
+        self.values()
+        token = self.values()[0].token
+        done = self.other.drop_values(KEYS)
         self.clock.advance(0)
         self.successResultOf(done)
-        self.keep(self.state, token, (NAMES[0], True))
+        self.keep(self.state, token, KEYS[0])
         self.assertEqual(self.known(), [None, None])
-        self.keep(self.state, self.verdicts()[0].token, (NAMES[0], True))
-        self.assertEqual(self.known(), [True, None])
+        self.keep(self.state, self.values()[0].token, KEYS[0])
+        self.assertEqual(self.known(), ["1", None])
 
     def test_one_that_ends_is_missing_then_and_holds_again_for_a_clock_that_is_set_back(self) -> None:
-        self.keep(self.state, "0", (NAMES[0], True), ttl=100.0)
-        self.assertEqual(self.known(), [True, None])
+        self.keep(self.state, "0", KEYS[0], ttl=100.0)
+        self.assertEqual(self.known(), ["1", None])
         self.clock.advance(100)
         self.assertEqual(self.known(), [None, None])
         self.clock.rightNow -= 50
-        self.assertEqual(self.known(), [True, None])
+        self.assertEqual(self.known(), ["1", None])
 
     def test_one_that_a_clock_kept_that_was_ahead_holds_from_then_on(self) -> None:
         self.clock.advance(100)
-        self.keep(self.state, "0", (NAMES[0], True))
+        self.keep(self.state, "0", KEYS[0])
         self.clock.rightNow -= 100
         self.assertEqual(self.known(), [None, None])
         self.clock.advance(100)
-        self.assertEqual(self.known(), [True, None])
+        self.assertEqual(self.known(), ["1", None])

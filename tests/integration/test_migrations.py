@@ -238,8 +238,8 @@ class SchemaTests:
 
     def test_examples_are_added_once_and_to_an_empty_book_only(self: Any) -> None:
         schema.upgrade(self.engine)
-        self.assertTrue(add_examples(self.engine))
-        self.assertFalse(add_examples(self.engine))
+        self.assertTrue(add_examples(self.engine, 0.0))
+        self.assertFalse(add_examples(self.engine, 0.0))
         found = contents(self.engine)
         self.assertEqual([name for _, name in found["users"]], ["alice@example.com", "bob@example.org"])
         self.assertEqual([len(found[table]) for table in ("domain_user", "email_user", "quota_user")], [2, 1, 2])

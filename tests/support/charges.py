@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from chapps_tw.interfaces.state import Account, Charge, LiveState, Message, Spent, Unit, Usage, Window
 
 SPACE = "oqp"
@@ -38,11 +40,11 @@ def window_of(charge: Charge) -> Window:
     return Window(charge.account, charge.unit, charge.window)
 
 
-async def spend_one(
+def spend_one(
     state: LiveState, name: str, instance: str, amount: int = 1, limit: int = 10**6, window: float = WINDOW
-) -> Spent:
+) -> Awaitable[Spent]:
     """Count a message of a user in a single charge."""
-    return await state.spend(whole(instance), [charge(name, amount, limit, window)])
+    return state.spend(whole(instance), [charge(name, amount, limit, window)])
 
 
 async def usage_of(state: LiveState, name: str = "bob", window: float = WINDOW) -> Usage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -19,7 +19,12 @@ from chapps_tw.interfaces.book import (
     SenderGrant,
     UserPlan,
 )
+from chapps_tw.mail.decision import Decision
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.charging import message_of
 from chapps_tw.policies.events import Events, LimitEvent
+from chapps_tw.policies.pending import Decided, PendingDecision
+from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from chapps_tw.policies.refresh import never
@@ -72,7 +77,7 @@ class DictBook:
         return self._answer(next((plan for plan in self.plans.values() if plan.name == name), None))
 
     def exemptions(self) -> Deferred[tuple[Exemption, ...]]:
-        return self._answer(())
+        return self._answer(tuple(self.exempt))
 
     def senders_of(self, user: str, domain: str, email: str, base: str = "") -> Deferred[SenderGrant]:
         linked = self.senders.get(user, set())
@@ -81,9 +86,6 @@ class DictBook:
     def flags_of(self, domain: str) -> Deferred[DomainFlags]:
         greylist, check_spf = self.flags.get(domain, (False, False))
         return self._answer(DomainFlags(domain in self.flags, greylist, check_spf))
-
-    def exemptions(self) -> Deferred[tuple[Exemption, ...]]:
-        return self._answer(tuple(self.exempt))
 
     def ping(self) -> Deferred[None]:
         return self._answer(None)
@@ -109,6 +111,26 @@ class PolicyCase(SynchronousTestCase):
             self.clock.advance(0)
         return self.successResultOf(running)
 
+    async def decision(self, policy: Policy, request: OutboundPPR) -> Decision:
+        """Return the decision of a policy, and charge what the request costs. Raises what the policy raises."""
+        decided = await _at_last(policy.decide(request, ()))
+        if isinstance(decided, Decision):
+            return decided
+        message = message_of(request, request.get("protocol_state"), decided.reserve)
+        return decided.conclude(decided.charges, await self.state.spend(message, decided.charges))
+
+    async def explanation(self, policy: Policy, request: OutboundPPR) -> Decision:
+        """Return what :meth:`decision` would return; change nothing. Raises what the policy raises."""
+        decided = await _at_last(policy.explain(request, ()))
+        if isinstance(decided, Decision):
+            return decided
+        message = message_of(request, request.get("protocol_state"))
+        return decided.conclude(decided.charges, await self.state.peek(message, decided.charges))
+
+
+async def _at_last(found: Decided | Awaitable[Decided]) -> Decided:
+    return found if isinstance(found, (Decision, PendingDecision)) else await found
+
 
 def quota_policy(
     case: PolicyCase,
@@ -124,4 +146,4 @@ def quota_policy(
     plans = Plans(settings, case.state, case.book, clock, due)
     reservations = Reservations(settings.oqp.reservation_ttl, clock)
     noted = Events(case.state, clock, clock, Deferred.fromCoroutine, report)
-    return OutboundQuotaPolicy(settings, case.state, plans, reservations, noted)
+    return OutboundQuotaPolicy(settings, plans, reservations, noted)

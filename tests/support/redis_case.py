@@ -19,9 +19,10 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Redis
-from chapps_tw.interfaces.state import Fill, LiveState, Outcome, Rules, Spend, StateUnavailable
+from chapps_tw.interfaces.state import LiveState, Outcome, StateUnavailable
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
+from tests.support.charges import spend_one
 from tests.support.servers.common import HANGS
 from tests.support.servers.redis import RedisProcess
 
@@ -30,9 +31,6 @@ reactor: Any = installed_reactor
 
 # Timeouts of commands in seconds: short, and generous for tests that do not test it.
 DEADLINE, AMPLE = 0.6, 10.0
-
-
-RULES = Rules(interval=3600, margin_count=0, margin_ratio=0.0, min_delta=0)
 
 
 @cache
@@ -134,7 +132,7 @@ class Load:
             self.asked += 1
             number = self.asked
             try:
-                spent = await self._state.spend(Spend("u", f"load-{number}", "", 1), RULES, Fill("", 10**6, 600))
+                spent = await spend_one(self._state, "u", f"load-{number}", window=3600)
                 outcome: Any = spent.outcome
             except StateUnavailable as problem:
                 outcome = problem

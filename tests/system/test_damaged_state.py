@@ -15,9 +15,9 @@ USERS = 600
 
 
 def spoil(path: Path) -> None:
-    """Write nonsense over one leaf of the accounts."""
+    """Write nonsense over one leaf of the messages."""
     with closing(sqlite3.connect(path)) as db:
-        query = "SELECT pageno FROM dbstat WHERE name = 'account' AND pagetype = 'leaf' ORDER BY pageno"
+        query = "SELECT pageno FROM dbstat WHERE name = 'message' AND pagetype = 'leaf' ORDER BY pageno"
         pages = [row[0] for row in db.execute(query)]
     with path.open("r+b") as file:
         file.seek((pages[len(pages) // 2] - 1) * PAGE)

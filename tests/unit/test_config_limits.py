@@ -12,6 +12,7 @@ from chapps_tw.config.render import render
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.state import Unit
 from tests.support.config_case import problems, read
+from tests.support.paths import ROOT
 
 BASE = "per = client\namount = 3\nwindow = 10m\n"
 FLOOD = f"[Limit flood]\n{BASE}"
@@ -33,6 +34,16 @@ def test_a_limit_has_the_values_of_its_section(tmp_path: Path) -> None:
         Condition("sasl_username", "", None, False),
         Condition("client_address", "", ip_network("192.0.2.0/24"), True),
     )
+
+
+def test_the_examples_of_the_sample_configuration_and_the_guide_are_valid(tmp_path: Path) -> None:
+    sample = [line.removeprefix("# ") for line in render(Settings()).splitlines()]
+    guide = (ROOT / "docs" / "how-to" / "limit-anything.md").read_text().splitlines()
+    for lines in (sample, [line.strip() for line in guide]):
+        start = lines.index("[Limit flood]")
+        (limit,) = read(tmp_path, "\n".join(lines[start : lines.index("", start)])).limits
+        assert (limit.per, limit.unit, limit.amount, limit.action) == ("client_network", Unit.MESSAGES, 100, "defer")
+        assert str(limit.match[1]) == "client_address:!192.0.2.0/24"
 
 
 def test_rendered_limits_load_unchanged(tmp_path: Path) -> None:

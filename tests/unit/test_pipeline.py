@@ -189,6 +189,19 @@ class PipelineTests(SynchronousTestCase):
         self.ask(Says("A", "PREPEND X: 1"), second)
         self.assertEqual(second.earlier, ["PREPEND X: 1"])
 
+    def test_a_policy_may_decide_without_a_coroutine(self) -> None:
+        class AtOnce(Says):
+            def decide(  # type: ignore[override]
+                self, request: OutboundPPR, earlier: Sequence[Decision]
+            ) -> Decision:
+                return Decision(str(self.say), Reason.WITHIN_QUOTA, self.name)
+
+            explain = decide  # type: ignore[assignment]
+
+        answer = self.ask(AtOnce("A", "PREPEND X: 1"), AtOnce("B", "REJECT b"), Says("C", "DUNNO"))
+        self.assertEqual([each.action for each in answer.decisions], ["PREPEND X: 1", "REJECT b"])
+        self.assertEqual(self.explained().decision, answer.decision)
+
     def test_shadow_mode_lets_mail_through(self) -> None:
         answer = self.ask(PolicySlot(Says("A", "REJECT a"), shadow=True), Says("B", "DUNNO"))
         self.assertEqual(answer.decision.action, "DUNNO")
@@ -266,6 +279,37 @@ class PipelineTests(SynchronousTestCase):
         answer = self.ask(PolicySlot(inbound, inbound=True), exempted=lambda _: exempt)
         self.assertEqual(answer.decision, exempt)
         self.assertTrue(self.pipeline.inbound)
+
+    def test_a_policy_for_both_directions_is_not_skipped_for_an_exempt_client(self) -> None:
+        exempt = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
+        inbound, both = Says("A", "DEFER x"), Says("B", "REJECT b")
+        answer = self.ask(PolicySlot(inbound, inbound=True), PolicySlot(both, both=True), exempted=lambda _: exempt)
+        self.assertEqual(answer.decision.action, "REJECT b")
+        self.assertIsNone(inbound.earlier)
+
+    def test_a_listener_is_inbound_if_it_has_inbound_policies_and_no_outbound_ones(self) -> None:
+        inbound, outbound, both = (
+            PolicySlot(Says("A", "DUNNO"), inbound=True),
+            PolicySlot(Says("B", "DUNNO")),
+            PolicySlot(Says("C", "DUNNO"), both=True),
+        )
+        for slots, expected in (
+            ([inbound], True),
+            ([both, inbound], True),
+            ([both], False),
+            ([outbound, both], False),
+            ([inbound, outbound], False),
+        ):
+            self.ask(*slots)
+            self.assertIs(self.pipeline.inbound, expected)
+
+    def test_a_decision_that_is_partly_in_shadow_mode_keeps_that_in_shadow_mode(self) -> None:
+        class Shadows(Says):
+            async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+                return Decision("DUNNO", Reason.RATE_LIMITED, self.name, shadow="REJECT no")
+
+        answer = self.ask(PolicySlot(Shadows("A", ""), shadow=True))
+        self.assertEqual(answer.decision.shadow, "REJECT no")
 
     def test_explain_runs_every_policy(self) -> None:
         self.ask(Says("A", "REJECT a"), Says("B", "DUNNO"))

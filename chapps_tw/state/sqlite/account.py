@@ -42,7 +42,7 @@ class CountedAccount(Messages):
 
     def _target(self, request: Request, charge: Charge, number: int, own: int) -> int:
         """Return the new cost of a message."""
-        if charge.unit is _RECIPIENTS and not request.whole:
+        if _is_one_more(request, charge):
             # A match across two digests is as unlikely as a collision of two digests.
             return own if own and request.mark in self._seen[number - self._base] else own + 1
         amount = charge.amount
@@ -52,11 +52,10 @@ class CountedAccount(Messages):
 
     def wait(self, request: Request, charge: Charge, claim: Claim) -> float:
         """Return the seconds until a charge that does not fit may fit; 0.0 if waiting does not help."""
-        outcome, _, _, target = claim
-        if outcome is _TOO_SOON:
+        if claim[0] is _TOO_SOON:
             return self._last + charge.min_delta - self._now
-        limit = min(charge.limit, MAX_UNITS)
-        if not limit or target > limit + charge.margin:
+        most = min(charge.limit, MAX_UNITS) + charge.margin
+        if not charge.limit or (claim[3] > most and not _is_one_more(request, charge)):
             return 0.0
         window = self._windows.get(charge.window) or self._sum(charge.window, self._now)
         oldest = self._oldest(window, self._find(request.instance)[0] if request.whole else -1)
@@ -66,16 +65,16 @@ class CountedAccount(Messages):
         """Do what a charge claims; return whether anything has to be written."""
         self._use(charge.window)
         number, own = self._find(request.instance)
-        one_more = charge.unit is _RECIPIENTS and not request.whole
+        is_one_more = _is_one_more(request, charge)
         if not own:
-            self._count(request, charge, target, request.mark if one_more else b"")
+            self._count(request, charge, target, request.mark if is_one_more else b"")
             return True
         settled = number in self._settle and (request.whole or not request.reserve)
         if settled:
             del self._settle[number]
         if target != own:
             self._change(number, target)
-            if one_more:
+            if is_one_more:
                 self._seen[number - self._base] += request.mark
                 self._mark_bytes += len(request.mark)
         elif not settled:
@@ -106,3 +105,8 @@ class CountedAccount(Messages):
             self._give_back(number)
             self.changed.add(number)
         return own > 0
+
+
+def _is_one_more(request: Request, charge: Charge) -> bool:
+    """Return whether a request adds a recipient to the cost of its message."""
+    return charge.unit is _RECIPIENTS and not request.whole
