@@ -65,8 +65,13 @@ class Reporter:
     def near_limit(self, event: LimitEvent) -> None:
         """Count and log an event near a limit."""
         self._metrics.limit_events[event.kind] += 1
-        text = "{e.level} limit {e.limit}: {e.account!r} has used {e.used} of {e.amount} ({e.kind})"
-        self.log.info(text, e=event)
+        # Not as values of their own: the logger has a level, too.
+        figures = "{event.used} of {event.amount} ({event.kind})"
+        self.log.info("{event.level} limit {event.limit}: {event.account!r} has used " + figures, event=event)
+
+    def warn(self, sentence: str) -> None:
+        """Log a sentence for the administrator."""
+        self.log.warn("{sentence}", sentence=sentence)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that no answer waits for. An unexpected exception is logged."""
