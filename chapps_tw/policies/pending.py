@@ -30,6 +30,10 @@ class PendingDecision(NamedTuple):
     reserve: float = 0.0
 
 
+Decided: TypeAlias = Decision | PendingDecision
+"""What a policy decides."""
+
+
 async def settle(
     spend: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool], spent: Spent
 ) -> Sequence[Decision | None]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import LiveState, Outcome, Outdated, Spent, StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import message_of
-from chapps_tw.policies.pending import PendingDecision, Spend, settle
+from chapps_tw.policies.pending import Decided, PendingDecision, Spend, settle
 
 DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 PASS = "DUNNO"
-
-
-Decided: TypeAlias = Decision | PendingDecision
 
 
 class Policy(Protocol):
