@@ -18,7 +18,7 @@ import pytest
 
 import chapps_tw
 from chapps_tw.application import admin
-from chapps_tw.application.preflight import findings
+from chapps_tw.application.preflight import findings, without_default_quota
 from chapps_tw.cli import commands as cli
 from chapps_tw.cli.ask import AskError, ask, request
 from chapps_tw.config.load import load
@@ -28,7 +28,7 @@ from tests.support.paths import ROOT
 from tests.support.scopes import scope_of
 from tests.support.servers.common import free_port
 
-WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
+WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota)
 
 
 class Ran(NamedTuple):
