@@ -120,7 +120,7 @@ def _decision(spent: Spent, applied: Sequence[Applied]) -> Decision:
     rule, charge = applied[place]
     used, limit = spent.used[place], charge.limit
     figures = {"limit": limit, "used": used, "remaining": max(0, limit - used)}
-    detail = f"limit {rule.limit.name}, {rule.limit.per} {charge.account.name.partition(':')[2]}"
+    detail = f"limit {rule.limit.name}, {rule.limit.per} {rule.what_of(charge)}"
     if spent.decisive < 0:
         reason = Reason.COUNTED_BEFORE if spent.outcome is Outcome.REPEATED else Reason.WITHIN_LIMITS
         return Decision("DUNNO", reason, Section.section, figures, detail)

@@ -47,7 +47,7 @@ class Node:
         self._outbound = self._pipeline(
             state,
             SenderDomainAuthPolicy(settings, state, book, exempt=exempt),
-            OutboundQuotaPolicy(settings, state, plans, Reservations(0.0, time.monotonic), events),
+            OutboundQuotaPolicy(settings, plans, Reservations(0.0, time.monotonic), events),
         )
         self._inbound = self._pipeline(
             state,

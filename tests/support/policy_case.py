@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -19,7 +19,12 @@ from chapps_tw.interfaces.book import (
     SenderGrant,
     UserPlan,
 )
+from chapps_tw.mail.decision import Decision
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.charging import message_of
 from chapps_tw.policies.events import Events, LimitEvent
+from chapps_tw.policies.pending import Decided, PendingDecision
+from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from chapps_tw.policies.refresh import never
@@ -106,6 +111,26 @@ class PolicyCase(SynchronousTestCase):
             self.clock.advance(0)
         return self.successResultOf(running)
 
+    async def decision(self, policy: Policy, request: OutboundPPR) -> Decision:
+        """Return the decision of a policy, and charge what the request costs. Raises what the policy raises."""
+        decided = await _at_last(policy.decide(request, ()))
+        if isinstance(decided, Decision):
+            return decided
+        message = message_of(request, request.get("protocol_state"), decided.reserve)
+        return decided.conclude(decided.charges, await self.state.spend(message, decided.charges))
+
+    async def explanation(self, policy: Policy, request: OutboundPPR) -> Decision:
+        """Return what :meth:`decision` would return; change nothing. Raises what the policy raises."""
+        decided = await _at_last(policy.explain(request, ()))
+        if isinstance(decided, Decision):
+            return decided
+        message = message_of(request, request.get("protocol_state"))
+        return decided.conclude(decided.charges, await self.state.peek(message, decided.charges))
+
+
+async def _at_last(found: Decided | Awaitable[Decided]) -> Decided:
+    return found if isinstance(found, (Decision, PendingDecision)) else await found
+
 
 def quota_policy(
     case: PolicyCase,
@@ -121,4 +146,4 @@ def quota_policy(
     plans = Plans(settings, case.state, case.book, clock, due)
     reservations = Reservations(settings.oqp.reservation_ttl, clock)
     noted = Events(case.state, clock, clock, Deferred.fromCoroutine, report)
-    return OutboundQuotaPolicy(settings, case.state, plans, reservations, noted)
+    return OutboundQuotaPolicy(settings, plans, reservations, noted)
