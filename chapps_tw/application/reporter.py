@@ -65,11 +65,10 @@ class Reporter:
     def near_limit(self, event: LimitEvent) -> None:
         """Count and log an event near a limit."""
         self._metrics.limit_events[event.kind] += 1
-        text = (
-            "{event.level} limit {event.limit}: {event.account} has used {event.used} of {event.amount} ({event.kind})"
+        self.log.info(
+            "{event.level} limit {event.limit}: {event.account!r} has used {event.used} of {event.amount} ({event.kind})",
+            event=event,
         )
-        # Not as values of their own: the logger has a level, too.
-        self.log.info(text, event=event)
 
     def warn(self, sentence: str) -> None:
         """Log a sentence for the administrator."""
