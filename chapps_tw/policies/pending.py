@@ -30,39 +30,23 @@ class PendingDecision(NamedTuple):
     reserve: float = 0.0
 
 
-async def charge(
-    spend: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool]
-) -> Sequence[Decision | None]:
-    """Charge a request for all policies, and return their decisions.
-
-    :param enforced: whether each policy may stop the mail; otherwise it is in shadow mode.
-    :returns: ``None`` for a policy that is not charged because another one stops the mail.
-    """
-    if len(pending) == 1:
-        # Fast path.
-        charges, conclude, _ = pending[0]
-        spent = await spend(charges)
-        if spent.decisive < 0:
-            return (conclude(charges, spent),)
-        return await _without_refused(spend, pending, enforced, spent)
-    return await _without_refused(
-        spend, pending, enforced, await spend([each for one in pending for each in one.charges])
-    )
-
-
-async def _without_refused(
+async def settle(
     spend: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool], spent: Spent
 ) -> Sequence[Decision | None]:
-    """Leave out each charge that does not fit but does not stop the mail, until the others fit."""
+    """Return the decisions of all policies. Each charge that does not fit but does not stop the mail is left out.
+
+    :param spend: charges what is left then.
+    :param enforced: whether each policy may stop the mail; otherwise it is in shadow mode.
+    :param spent: the result of all charges together.
+    :returns: ``None`` for a policy that is not charged because another one stops the mail.
+    """
     decisions: list[Decision | None] = [None] * len(pending)
     left = [(number, charge) for number, each in enumerate(pending) for charge in each.charges]
     while spent.decisive >= 0:
         number = left[spent.decisive][0]
         decision = _conclude(pending, number, left, spent)
         stopping = decision.stops and enforced[number]
-        earlier = decisions[number]
-        # One that only lets the mail pass, for a limit in shadow mode, must not hide that the mail is to be held.
-        if stopping or earlier is None or earlier.action == "DUNNO":
+        if stopping or decisions[number] is None:
             decisions[number] = decision
         del left[spent.decisive]
         if stopping or not left:

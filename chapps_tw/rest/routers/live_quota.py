@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from chapps_tw.interfaces import value_keys
@@ -52,7 +53,7 @@ class LiveQuotas:
 
     async def several(self, which: UserIds) -> Reply:
         users = await self._book.by_ids("users", which.user_ids)
-        measured = await self._slices.each(users, self._users.of, WORKERS)
+        measured = await self._slices.each(users, partial(self._users.of, compare=True), WORKERS)
         remarks = unknown_ids("users", which.user_ids, users)
         rows = []
         for user, each in zip(users, measured, strict=True):

@@ -351,6 +351,8 @@ class GroupCommit:
         self._db = None
         self._invalidate()
         try:
+            # A statement that it still holds would keep the connection, and with it the WAL.
+            self._cursor.close()
             db.close()
         except sqlite3.Error:
             # The old connection leaks until the process exits; the next turn opens a new one.

@@ -170,7 +170,7 @@ class SqliteState:
         return done.addCallbacks(self._written, self._not_written)
 
     def _written(self, length: int) -> None:
-        self._log = length
+        self._wal_size = length
 
     def _not_written(self, failure: Failure) -> None:
         # Nothing is lost: it stays in the log until the next checkpoint.
