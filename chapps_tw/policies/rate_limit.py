@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from chapps_tw.config.limits import ACTIONS
 from chapps_tw.config.settings import RateLimitPolicy as Section
@@ -17,6 +17,7 @@ from chapps_tw.policies.events import EventKind, Events
 from chapps_tw.policies.exemptions import Exempt, detail_of, nobody
 from chapps_tw.policies.limit_rules import Rule, rules_of
 from chapps_tw.policies.pending import PendingDecision
+from chapps_tw.policies.pipeline import Decided
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 from chapps_tw.policies.unasked import Unasked
@@ -59,22 +60,18 @@ class RateLimitPolicy:
         self._exempt = exempt
         self._unasked: Unasked | None = unasked
 
-    def decide(
-        self, request: OutboundPPR, earlier: Sequence[Decision] = ()
-    ) -> Coroutine[Any, Any, Decision | PendingDecision]:
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Charge a request to all limits that apply to it.
 
         :raises StateUnavailable, BookUnavailable: if the exemptions are unavailable.
         """
-        return self._judge(request, True)
+        return self._judge(request, keep=True)
 
-    def explain(
-        self, request: OutboundPPR, earlier: Sequence[Decision] = ()
-    ) -> Coroutine[Any, Any, Decision | PendingDecision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
-        return self._judge(request, False)
+        return self._judge(request, keep=False)
 
-    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision | PendingDecision:
+    def _judge(self, request: OutboundPPR, keep: bool) -> Decided | Awaitable[Decided]:
         stage = request.get("protocol_state")
         if self._unasked is not None and keep:
             self._unasked.note(request, stage)
@@ -85,6 +82,10 @@ class RateLimitPolicy:
         applied = [Applied(rule, charge) for rule in self._rules if (charge := rule.charge(request, stage)) is not None]
         if not applied:
             return _NOT_LIMITED
+        return self._charge(request, stage, applied, keep)
+
+    async def _charge(self, request: OutboundPPR, stage: str, applied: Sequence[Applied], keep: bool) -> Decided:
+        """Charge the limits from which the request is not exempt."""
         found = [await self._exempt(request, each.rule.scope, keep) for each in applied]
         applied = [each for each, exemption in zip(applied, found, strict=True) if exemption is None]
         if not applied:
