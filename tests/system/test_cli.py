@@ -71,6 +71,19 @@ def test_usage_errors_exit_with_2(run: Run) -> None:
 # --- check-config ---
 
 
+def test_check_config_reports_a_default_quota_that_does_not_exist(run: Run, config: Path) -> None:
+    config.write_text(config.read_text() + "[OutboundQuotaPolicy]\ndefault_quota = basic\n")
+    # There is no database to look into yet.
+    assert run("check-config").err == ""
+    run("admin", "db-setup")
+    book = config.parent / "chapps.sqlite3"
+    told = f"[OutboundQuotaPolicy] default_quota = basic: there is no such quota in {book}; add it"
+    assert run("check-config").err == f"chapps-cli: {told}\n"
+    with sqlite3.connect(book) as connection:
+        connection.execute("INSERT INTO quotas (name, quota) VALUES ('basic', 5)")
+    assert run("check-config").err == ""
+
+
 def test_check_config_names_the_listeners(run: Run, config: Path) -> None:
     ran = run("check-config")
     assert ran.code == 0
