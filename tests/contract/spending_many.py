@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from chapps_tw.interfaces.state import Account, Charge, Outcome, Spent, Unit
 from tests.contract.spending_case import ACCEPTED, EXCEEDED, REPEATED, TOO_SOON, SpendingCase
-from tests.support.charges import charge, count_many, rcpt, usage_of, whole, window_of
+from tests.support.charges import charge, rcpt, usage_of, whole, window_of
 from tests.support.odd_names import ODD_NAMES
 
 HOUR, DAY = 3600.0, 86400.0
@@ -253,19 +253,6 @@ class ManyChargesContract(SpendingCase):
             await self.spend(f"i{number}", year)
         self.assertDecided(await self.spend("more", year), EXCEEDED, 0, (7 * 2**50 + 7,), 366 * DAY)
         self.assertEqual(await self.contents(year), [7 * 2**50 + 7])
-
-    async def test_fifty_thousand_leave_an_hour_and_stay_in_a_day(self) -> None:
-        await count_many(self.state, "bob", 50_000, (HOUR, DAY))
-        self.advance(HOUR - 1)
-        both = [charge(limit=10**6, window=window) for window in (HOUR, DAY)]
-        self.assertEqual((await self.spend("a", both)).used, (50_001, 50_001))
-        self.advance(1)
-        self.assertEqual((await self.spend("b", both)).used, (2, 50_002))
-        new = [*both, charge(limit=10**6, window=2 * HOUR)]
-        self.assertEqual((await self.spend("c", new)).used, (3, 50_003, 50_003))
-        self.advance(DAY - HOUR)
-        self.assertEqual((await self.spend("d", both)).used, (1, 4))
-        self.assertEqual(await self.contents(new), [1, 4, 1])
 
     async def test_ten_charges_are_one_decision(self) -> None:
         charges = [charge(f"user{number}", limit=2) for number in range(10)]

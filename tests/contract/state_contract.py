@@ -9,11 +9,13 @@ from tests.contract.greylisting import GreylistContract
 from tests.contract.reservations import ReservationContract
 from tests.contract.spending import SpendingContract
 from tests.contract.spending_many import ManyChargesContract
+from tests.contract.spending_much import MuchContract
 
 
 class LiveStateContract(
     SpendingContract,
     ManyChargesContract,
+    MuchContract,
     DistinctRecipientsContract,
     ReservationContract,
     CachedValuesContract,
