@@ -110,6 +110,7 @@ class CachedValuesContract(StateCase):
         await self.keep("a")
         self.assertEqual([each.value for each in await other.values([key("a")])], ["1"])
         self.assertEqual(await other.drop_values([key("a")]), ["1"])
+        await self.turn()
         [found] = await self.state.values([key("a")])
         self.assertIsNone(found.value)
         await other.keep_values([Fresh(key("a"), "2", found.token)], 100.0)

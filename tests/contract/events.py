@@ -45,14 +45,16 @@ class EventContract(StateCase):
         self.assertTrue(await self.state.first_time("event", "a", 100.0))
 
     async def test_what_two_processes_note_is_noted_once(self) -> None:
-        other = self.another()
-        noted = [await each.note_event("a", 100.0, str(n)) for n, each in enumerate((other, self.state, other))]
-        self.assertEqual(noted, [True, False, False])
+        both = (self.another(), self.state)
+        noted, once = [], []
+        for number, state in enumerate(both * 2):
+            noted.append(await state.note_event("a", 100.0, str(number)))
+            once.append(await state.first_time("prepend", "i", 100.0))
+            await self.turn()
+        self.assertEqual([noted, once], [[True, False, False, False]] * 2)
         self.assertTrue(await self.state.note_event("b", 100.0, "b"))
-        for each in (self.state, other):
-            self.assertEqual(await each.events(5), ["b", "0"])
-        once = [await each.first_time("prepend", "i", 100.0) for each in (self.state, other)]
-        self.assertEqual(once, [True, False])
+        for state in both:
+            self.assertEqual(await state.events(5), ["b", "0"])
 
     async def test_events_with_odd_names_are_told_apart(self) -> None:
         for wanted in (True, False):
