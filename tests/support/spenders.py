@@ -25,7 +25,7 @@ class Spenders(TestCase):
         self.addCleanup(directory.cleanup)
         arguments = (store, name, str(limit), str(count), str(askers))
         command = [sys.executable, "-m", "tests.support.state_spender", *arguments]
-        process = Process(command, Path(directory.name), env=os.environ | {"PYTHONPATH": str(ROOT)})
+        process = Process(command, Path(directory.name, "output"), env=os.environ | {"PYTHONPATH": str(ROOT)})
         self.addCleanup(process.stop)
         return process
 

@@ -42,6 +42,8 @@ messages = st.one_of(
         instance=st.sampled_from(["", "i1", "i2", "i3", "i4"]),
         recipient=st.sampled_from(["", "r1", "r2"]),
         whole=st.just(True),
+        # Ignored.
+        reserve=st.sampled_from([0.0, 0.0, 30.0]),
     ),
 )
 steps_of_time = st.sampled_from([0.25, 5.0, 10.0, 25.0, 25.0, 50.0, 50.0, 99.75, 100.0, 200.0])
