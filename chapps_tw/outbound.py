@@ -78,7 +78,12 @@ class OutboundPPR(PolicyRequest):
         return self._assumptions
 
     def assume(self, *assumptions: Assumption) -> None:
-        """Add assumptions. Whoever sends the answer must have them confirmed by the state."""
+        """Add assumptions. Whoever sends the answer must have them confirmed by the state.
+
+        Those without ``encoded_key`` are from a store in this process, and certain.
+        """
+        if not assumptions[0].encoded_key:
+            return
         before = self._assumptions
         # Several policies may assume the same.
         added = [each for each in assumptions if each not in before] if before else assumptions

@@ -65,7 +65,9 @@ class Reporter:
     def near_limit(self, event: LimitEvent) -> None:
         """Count and log an event near a limit."""
         self._metrics.limit_events[event.kind] += 1
-        self.log.info("{level} limit {limit}: {account} has used {used} of {amount} ({kind})", **event._asdict())
+        # Not as values of their own: the logger has a level, too.
+        figures = "{event.used} of {event.amount} ({event.kind})"
+        self.log.info("{event.level} limit {event.limit}: {event.account!r} has used " + figures, event=event)
 
     def warn(self, sentence: str) -> None:
         """Log a sentence for the administrator."""

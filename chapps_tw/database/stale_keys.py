@@ -197,9 +197,14 @@ def _add_linked(
     linked = near.in_(ids) if only is None else near.in_(ids) & far.in_(only)
     query = select(users.c.name, table.c.name).select_from(link.join(users).join(table)).where(linked)
     normal_user, normal_sender = normal_of(connection, "users"), normal_of(connection, other)
-    pairs = [(normal_user(user), normal_sender(name)) for user, name in connection.execute(query.limit(MAX_LISTED + 1))]
-    if len(pairs) <= MAX_LISTED:
+    most = MAX_LISTED if kind == "users" else min(MAX_LISTED, MAX_PAIRS * len(ids))
+    pairs = [(normal_user(user), normal_sender(name)) for user, name in connection.execute(query.limit(most + 1))]
+    if len(pairs) <= most:
         senders.add(pair for pair in pairs if pair[1])
         return
-    names = select(table.c.name).join(link).where(linked).distinct().limit(MAX_LISTED + 1)
+    names = select(table.c.name)
+    if kind == "users":
+        names = names.join(link).where(linked).distinct().limit(MAX_LISTED + 1)
+    else:
+        names = names.where(table.c.id.in_(ids))
     senders.add_all(*filter(None, map(normal_sender, connection.scalars(names))))

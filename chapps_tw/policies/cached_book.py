@@ -81,6 +81,23 @@ class CachedBook:
         self.looks += 1
         return found
 
+    async def is_unchanged(self, keys: Sequence[ValueKey], texts: Sequence[str], query: Query) -> bool:
+        """Return whether the values are cached as these texts: the shortest way for those of the last request.
+
+        What is due is compared with the book, as :meth:`read` does. Raises ``StateUnavailable``.
+        """
+        values = await self._state.values(keys)
+        if [value for value, _ in values] != texts:
+            return False
+        due = [key for key in keys if self._due(key)]
+        if due:
+            cached = dict(zip(keys, texts, strict=True))
+            if stale := await self._stale(keys, due, cached, cached, query):
+                await self._state.drop_values(stale)
+                return False
+        self.looks += 1
+        return True
+
     async def read(
         self,
         keys: Sequence[ValueKey],

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from chapps_tw.config.limits import Condition, RateLimit
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.state import Account, Charge
+from chapps_tw.interfaces.state import Account, Charge, Window
 from chapps_tw.mail.addresses import MAX_EMAIL, normal_domain, normal_name
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.network import client_address
@@ -43,6 +43,8 @@ class Rule:
             condition.attribute for condition in limit.match
         )
         self.warn_from = max(1, ceil(limit.amount * limit.warn_at / 100))
+        self._space, self._prefix = f"limit.{limit.unit}", f"{limit.name}:"
+        self._unit, self._amount, self._window = limit.unit, limit.amount, float(limit.window.seconds)
         self._predicates = predicates_of(limit.match)
         self._source = _source_of(limit.per)
         self._normal = _normal_of(limit.per, settings)
@@ -56,18 +58,22 @@ class Rule:
             if not holds(request):
                 return None
         text = self._source(request)
-        what = self.what(text) if text else ""
-        amount = amount_of(self.limit.unit, request, stage) if what else None
+        what = text and self._normal(text)[:MAX_EMAIL]
+        amount = amount_of(self._unit, request, stage) if what else None
         return None if amount is None else self.charge_of(what, amount)
 
     def charge_of(self, what: str, amount: int) -> Charge:
         """Return the charge of an amount. ``what`` is in normal form."""
-        limit = self.limit
-        return Charge(self.account(what), limit.unit, amount, limit.amount, float(limit.window.seconds))
+        account = Account(self._space, self._prefix + what)
+        return Charge(account, self._unit, amount, self._amount, self._window)
 
-    def account(self, what: str) -> Account:
-        """Return the account of what is counted, which is in normal form."""
-        return Account(f"limit.{self.limit.unit}", f"{self.limit.name}:{what}")
+    def window(self, what: str) -> Window:
+        """Return the window of what is counted, which is in normal form."""
+        return Window(Account(self._space, self._prefix + what), self._unit, self._window)
+
+    def what_of(self, charge: Charge) -> str:
+        """Return what a charge counts, in normal form."""
+        return charge.account.name[len(self._prefix) :]
 
     def what(self, text: str) -> str:
         """Return the normal form of what is counted; ``""`` if the limit counts no such thing."""

@@ -30,30 +30,20 @@ class PendingDecision(NamedTuple):
     reserve: float = 0.0
 
 
-async def charge(
-    spend: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool]
-) -> Sequence[Decision | None]:
-    """Charge a request for all policies, and return their decisions.
-
-    :param enforced: whether each policy may stop the mail; otherwise it is in shadow mode.
-    :returns: ``None`` for a policy that is not charged because another one stops the mail.
-    """
-    if len(pending) == 1:
-        # Fast path.
-        charges, conclude, _ = pending[0]
-        spent = await spend(charges)
-        if spent.decisive < 0:
-            return (conclude(charges, spent),)
-        return await _without_refused(spend, pending, enforced, spent)
-    return await _without_refused(
-        spend, pending, enforced, await spend([each for one in pending for each in one.charges])
-    )
+Decided: TypeAlias = Decision | PendingDecision
+"""What a policy decides."""
 
 
-async def _without_refused(
+async def settle(
     spend: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool], spent: Spent
 ) -> Sequence[Decision | None]:
-    """Leave out each charge that does not fit but does not stop the mail, until the others fit."""
+    """Return the decisions of all policies. Each charge that does not fit but does not stop the mail is left out.
+
+    :param spend: charges what is left then.
+    :param enforced: whether each policy may stop the mail; otherwise it is in shadow mode.
+    :param spent: the result of all charges together.
+    :returns: ``None`` for a policy that is not charged because another one stops the mail.
+    """
     decisions: list[Decision | None] = [None] * len(pending)
     left = [(number, charge) for number, each in enumerate(pending) for charge in each.charges]
     while spent.decisive >= 0:

@@ -11,16 +11,21 @@ from chapps_tw.interfaces.book import DomainPlan, PolicyBook, UserPlan
 from chapps_tw.interfaces.state import Assumption, LiveState, ValueKey
 from chapps_tw.mail.addresses import split_address
 from chapps_tw.mail.decision import CACHE, DATABASE
-from chapps_tw.mail.memo import Memo, Memoized
+from chapps_tw.mail.memo import Memo, Memoized, size_of
 from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
 from chapps_tw.policies.limits import Level, LimitResolver, UserLimits
 from chapps_tw.policies.plan_texts import domain_text, plan_text, read_domain, read_plan, read_user, user_text
+from chapps_tw.policies.recent_limits import RecentLimits
 from chapps_tw.policies.refresh import never
 
-# Sizes of the caches of decoded values, of resolved limits, and of keys, in bytes.
+# Sizes of the caches of decoded values, of resolved limits, and of the limits of users, in bytes.
 _DECODED_BYTES = 4 << 20
 _RESOLVED_BYTES = 16 << 20
-_KEYS_BYTES = 8 << 20
+_RECENT_BYTES = 48 << 20
+
+# Bytes of a limit, and of the limits of a user.
+_LIMIT = 600
+_RECENT = 2000
 
 _NO_DOMAIN = DomainPlan(None, None)
 
@@ -39,13 +44,16 @@ class Choice(NamedTuple):
 class Found(NamedTuple):
     """Limits of a user.
 
+    :ivar limits: with the overrides in force.
     :ivar assumptions: that the cached values behind them are current; empty if they were just read.
     :ivar source: of the values.
+    :ivar recent: knows what a request costs.
     """
 
     limits: UserLimits
     assumptions: Sequence[Assumption]
     source: str
+    recent: RecentLimits
 
 
 class Plans:
@@ -78,9 +86,8 @@ class Plans:
         self._domains = Memoized(read_domain, _DECODED_BYTES)
         self._plans = Memoized(read_plan, _DECODED_BYTES)
         self._decoders: dict[str, Mapping[str, object]] = {"user": self._users, "domain": self._domains}
-        self._keys: Memo[tuple[str, str], tuple[ValueKey, ...]] = Memo(_KEYS_BYTES)
-        self._choices: Memo[tuple[str, ...], Choice] = Memo(_DECODED_BYTES)
         self._resolved: Memo[tuple[str, ...], UserLimits] = Memo(_RESOLVED_BYTES)
+        self._recent: Memo[tuple[str, str], RecentLimits] = Memo(_RECENT_BYTES)
 
     def domain_of(self, user: str, sender: str) -> str:
         """Return the domain whose plan applies to a user: that of the login if it is an address, else the sender's.
@@ -96,24 +103,18 @@ class Plans:
         return f"there is no quota {self._default}: see [OutboundQuotaPolicy] default_quota" if self._default else ""
 
     def recall(self, user: str, domain: str) -> Found | None:
-        """Return the limits of a user if all values are in the memory of this process.
+        """Return the limits of a user if all values are in the memory of this process, as for the last request.
 
         :param domain: from :meth:`domain_of`.
         """
-        first = self._cached.assume(self._first_keys(user, domain))
-        if first is None:
+        recent = self._recent.get((user, domain))
+        if recent is None:
             return None
-        texts = tuple([each.value for each in first])
-        try:
-            choice = self._choose(texts)
-            second = self._cached.assume(choice.keys)
-            if second is None:
-                return None
-            limits = self._resolve(choice, texts, tuple([each.value for each in second]))
-        except ValueError:
+        assumptions = self._cached.assume(recent.keys)
+        if assumptions is None or [each.value for each in assumptions] != recent.texts:
             return None
         self.looks += 1
-        return Found(self.resolver.at(limits, self.now()), [*first, *second], CACHE)
+        return Found(self._at(recent.limits), assumptions, CACHE, recent)
 
     async def read(self, user: str, domain: str, keep: bool = True) -> Found:
         """Return the limits of a user. Values that are not cached are read from the book.
@@ -123,16 +124,32 @@ class Plans:
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
         self.looks += 1
-        first = await self._cached.read(self._first_keys(user, domain), self._query, keep, self._usable)
-        texts, source = tuple(first.texts), first.source
+        recent, source = self._recent.get((user, domain)), CACHE
+        if not keep or recent is None or not await self._cached.is_unchanged(recent.keys, recent.texts, self._query):
+            recent, source = await self._find(user, domain, keep)
+            self.misses += source is DATABASE
+        return Found(self._at(recent.limits), (), source, recent)
+
+    def _at(self, limits: UserLimits) -> UserLimits:
+        if not limits.overrides and not limits.domain_overrides:
+            return limits
+        return self.resolver.at(limits, self.now())
+
+    async def _find(self, user: str, domain: str, keep: bool) -> tuple[RecentLimits, str]:
+        """Return the limits of a user, and the source of the values."""
+        keys: tuple[ValueKey, ...] = (value_keys.user_plan(user), value_keys.domain_plan(domain))[: 2 if domain else 1]
+        first = await self._cached.read(keys, self._query, keep, self._usable)
+        texts, source = list(first.texts), first.source
         choice = self._choose(texts)
-        plans: Sequence[str] = ()
         if choice.keys:
             second = await self._cached.read(choice.keys, self._query, keep, self._usable)
-            plans = second.texts
+            keys += choice.keys
+            texts += second.texts
             source = DATABASE if second.source is DATABASE else source
-        self.misses += source is DATABASE
-        return Found(self.resolver.at(self._resolve(choice, texts, tuple(plans)), self.now()), (), source)
+        limits = self._resolve(choice, tuple(texts), len(first.texts))
+        recent = RecentLimits(keys, texts, limits, user, domain)
+        self._recent.keep((user, domain), recent, _RECENT + size_of(user))
+        return recent, source
 
     async def read_pool(self, domain: str) -> UserLimits:
         """Return the limits of a domain's pool, as those of a user without own ones.
@@ -146,45 +163,37 @@ class Plans:
             second = await self._cached.read((value_keys.plan(plan.pool),), self._query, True, self._usable)
             pool = self._plans[second.texts[0]]
         limits = self.resolver.resolve(UserPlan(False, None), plan, Level.USER, None, pool)
-        return self.resolver.at(limits, self.now())
-
-    def _first_keys(self, user: str, domain: str) -> tuple[ValueKey, ...]:
-        keys = self._keys.get((user, domain))
-        if keys is None:
-            both = value_keys.user_plan(user), value_keys.domain_plan(domain)
-            keys = both if domain else both[:1]
-            self._keys.keep((user, domain), keys)
-        return keys
+        return self._at(limits)
 
     def _decoded(self, texts: Sequence[str]) -> tuple[UserPlan, DomainPlan]:
         return self._users[texts[0]], self._domains[texts[1]] if len(texts) > 1 else _NO_DOMAIN
 
-    def _choose(self, texts: tuple[str, ...]) -> Choice:
-        """Return which plans apply. Raises ``ValueError`` if a text cannot be decoded."""
-        choice = self._choices.get(texts)
-        if choice is None:
-            user, domain = self._decoded(texts)
-            level, key = None, None
-            if user.quota is not None:
-                level, key = Level.USER, value_keys.plan(user.quota)
-            elif domain.each is not None:
-                level, key = Level.DOMAIN, value_keys.plan(domain.each)
-            elif self._default:
-                level, key = Level.DEFAULT, value_keys.plan_named(self._default)
-            pool = None if domain.pool is None else value_keys.plan(domain.pool)
-            choice = Choice(tuple(each for each in (key, pool) if each is not None), level)
-            self._choices.keep(texts, choice)
-        return choice
+    def _choose(self, texts: Sequence[str]) -> Choice:
+        """Return which plans apply."""
+        user, domain = self._decoded(texts)
+        level, key = None, None
+        if user.quota is not None:
+            level, key = Level.USER, value_keys.plan(user.quota)
+        elif domain.each is not None:
+            level, key = Level.DOMAIN, value_keys.plan(domain.each)
+        elif self._default:
+            level, key = Level.DEFAULT, value_keys.plan_named(self._default)
+        pool = None if domain.pool is None else value_keys.plan(domain.pool)
+        return Choice(tuple(each for each in (key, pool) if each is not None), level)
 
-    def _resolve(self, choice: Choice, texts: tuple[str, ...], plans: tuple[str, ...]) -> UserLimits:
-        limits = self._resolved.get(texts + plans)
+    def _resolve(self, choice: Choice, texts: tuple[str, ...], before: int) -> UserLimits:
+        """Resolve limits, once for all users with the same texts.
+
+        :param before: how many texts precede those of plans.
+        """
+        limits = self._resolved.get(texts)
         if limits is None:
-            user, domain = self._decoded(texts)
-            found = [self._plans[text] for text in plans]
+            user, domain = self._decoded(texts[:before])
+            found = [self._plans[text] for text in texts[before:]]
             own = found.pop(0) if choice.level else None
             pool = found.pop(0) if found else None
             limits = self.resolver.resolve(user, domain, choice.level or Level.USER, own, pool)
-            self._resolved.keep(texts + plans, limits)
+            self._resolved.keep(texts, limits, size_of(texts) + _LIMIT * len(limits.active))
         return limits
 
     def _usable(self, cached: Cached) -> Cached:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.state import Charge, LiveState, Message, Outcome, Outdated, Spent
+from chapps_tw.interfaces.state import Charge, Outcome, Spent
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
-from chapps_tw.policies.charging import STAGES, amount_of, message_of
+from chapps_tw.policies.charging import STAGES
 from chapps_tw.policies.events import EventKind, Events
-from chapps_tw.policies.limits import ActiveLimit, UserLimits
+from chapps_tw.policies.limits import ActiveLimit
+from chapps_tw.policies.pending import Decided, PendingDecision
 from chapps_tw.policies.plans import Found, Plans
 from chapps_tw.policies.quota_answers import Answers
 from chapps_tw.policies.reservations import Reservations
@@ -22,20 +22,17 @@ from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 class OutboundQuotaPolicy:
     """Limits what a user, and the users of a domain together, may send in rolling windows.
 
-    All limits that a request is judged by are charged in one operation of the state: all of them, or none.
+    Its decision is pending until all limits that the request is judged by are charged: all of them, or none.
 
     :param reservations: of this listener alone.
     """
 
     name = "OutboundQuotaPolicy"
 
-    def __init__(
-        self, settings: Settings, state: LiveState, plans: Plans, reservations: Reservations, events: Events
-    ) -> None:
+    def __init__(self, settings: Settings, plans: Plans, reservations: Reservations, events: Events) -> None:
         self._settings = settings.oqp
         self._no_user = settings.chapps.no_user_key_response
         self._now = plans.now
-        self._state = state
         self._plans = plans
         self._reservations = reservations
         self._events = events
@@ -51,19 +48,18 @@ class OutboundQuotaPolicy:
         """Lookups for which the book was read."""
         return self._plans.misses
 
-    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """Count a request against all limits of its user.
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
+        """Find what a request costs, and what is decided then.
 
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
-        :raises Outdated: if an assumption of the request is wrong.
         """
         return self._judge(request, keep=True)
 
-    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._judge(request, keep=False)
 
-    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
+    def _judge(self, request: OutboundPPR, keep: bool) -> Decided | Awaitable[Decided]:
         stage = request.get("protocol_state")
         if stage not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
@@ -75,59 +71,65 @@ class OutboundQuotaPolicy:
         domain = self._plans.domain_of(user, sender)
         found = self._plans.recall(user, domain) if keep else None
         if found is None:
-            found = await self._plans.read(user, domain, keep)
-        limits = found.limits
-        if limits.suspended or not limits.limited:
-            return self._without_charge(request, found, user)
-        active, charges = _charges(limits, request, stage, user, domain)
-        if not charges:
-            return self._without_charge(request, found, user)
-        if keep:
-            message = message_of(request, stage, self._reservations.of(request, stage))
-            spent = await self._spend(request, message, charges, found)
-            self._warn(spent, active, charges)
-        else:
-            spent = await self._state.peek(message_of(request, stage), charges)
-        who = {"user": user, "sender": sender}
-        if spent.decisive < 0:
-            return self._answers.counted(spent, active, who, found.source)
-        return self._answers.refused(spent, active, who, found.source)
+            return self._read(request, user, domain, keep)
+        return self._decide(request, user, found, keep)
 
-    async def _spend(self, request: OutboundPPR, message: Message, charges: Sequence[Charge], found: Found) -> Spent:
-        assumed = (*request.assumptions, *found.assumptions)
-        spent = await self._state.spend(message, charges, assumed)
-        if spent.outcome is Outcome.OUTDATED:
-            raise Outdated
-        if request.assumptions:
-            request.clear_assumptions()
-        return spent
+    async def _read(self, request: OutboundPPR, user: str, domain: str, keep: bool) -> Decided:
+        return self._decide(request, user, await self._plans.read(user, domain, keep), keep)
+
+    def _decide(self, request: OutboundPPR, user: str, found: Found, keep: bool) -> Decided:
+        if found.assumptions:
+            request.assume(*found.assumptions)
+        limits, stage = found.limits, request.get("protocol_state")
+        active, charges = found.recent.charges(limits, request, stage)
+        if not charges or limits.suspended or not limits.limited:
+            return self._without_charge(request, found, user)
+        reserve = self._reservations.of(request, stage) if keep else 0.0
+        return PendingDecision(charges, self._conclusion(request, user, found, active, charges, keep), reserve)
+
+    def _conclusion(
+        self,
+        request: OutboundPPR,
+        user: str,
+        found: Found,
+        active: Sequence[ActiveLimit],
+        charges: Sequence[Charge],
+        keep: bool,
+    ) -> Callable[[Sequence[Charge], Spent], Decision]:
+        def conclude(left: Sequence[Charge], spent: Spent) -> Decision:
+            limits = active if len(left) == len(charges) else _limits_of(left, active, charges)
+            if keep:
+                self._warn(spent, limits, left)
+            make = self._answers.counted if spent.decisive < 0 else self._answers.refused
+            return make(spent, limits, user, request.get("sender"), found.source)
+
+        return conclude
 
     def _nobody(self, sender: str) -> Decision:
         if not sender and self._settings.null_sender_ok:
-            return self._answers.accepted(Reason.NULL_SENDER_ACCEPTED, {})
+            return self._answers.accepted(Reason.NULL_SENDER_ACCEPTED, "-", "-")
         return Decision(self._no_user, Reason.NO_USER, self.name)
 
     def _without_charge(self, request: OutboundPPR, found: Found, user: str) -> Decision:
-        """Decide what nothing is counted for. The pipeline has the assumptions confirmed."""
-        for assumption in found.assumptions:
-            request.assume(assumption)
-        limits, who = found.limits, {"user": user, "sender": request.get("sender")}
+        """Decide what nothing is counted for."""
+        limits, sender = found.limits, request.get("sender")
         if limits.suspended:
-            return self._answers.suspended(limits.suspended, who, self._now(), found.source)
+            return self._answers.suspended(limits.suspended, user, sender, self._now(), found.source)
         if not limits.limited:
-            return self._answers.without_plan(limits.known, who, self._plans.missing_default, found.source)
+            return self._answers.without_plan(limits.known, user, sender, self._plans.missing_default, found.source)
         if limits.active:
             # Of the units that these limits count, this request tells none.
             detail = ", ".join(limit.label for limit in limits.active)
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name, detail=detail, source=found.source)
-        return self._answers.accepted(Reason.WITHIN_QUOTA, who, found.source)
+        return self._answers.accepted(Reason.WITHIN_QUOTA, user, sender, found.source)
 
     def _warn(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
         """Note which limits are reached, or almost."""
-        for limit, charge, used in zip(active, charges, spent.used, strict=True):
+        for place, used in enumerate(spent.used):
+            limit = active[place]
             if used >= limit.warn:
                 kind = EventKind.AT_LIMIT if used >= limit.amount else EventKind.NEAR_LIMIT
-                self._note(kind, limit, charge, used)
+                self._note(kind, limit, charges[place], used)
         if spent.outcome is Outcome.EXCEEDED and spent.wait and self._settings.warn_at:
             self._note(EventKind.AT_LIMIT, active[spent.decisive], charges[spent.decisive], spent.used[spent.decisive])
 
@@ -136,33 +138,17 @@ class OutboundQuotaPolicy:
         self._events.note(kind, charge.account, name, limit.level, used, limit.amount, limit.window)
 
 
-def _charges(
-    limits: UserLimits, request: OutboundPPR, stage: str, user: str, domain: str
-) -> tuple[Sequence[ActiveLimit], Sequence[Charge]]:
-    """Return the limits that this request is judged by, and what it costs each."""
-    active, charges = [], []
-    for limit in limits.active:
-        amount = amount_of(limit.unit, request, stage)
-        if amount is not None:
-            active.append(limit)
-            charges.append(
-                Charge(
-                    limit.account(user, domain),
-                    limit.unit,
-                    amount,
-                    limit.amount,
-                    limit.window,
-                    limit.margin,
-                    limit.min_delta,
-                )
-            )
-    return active, charges
+def _limits_of(
+    left: Sequence[Charge], active: Sequence[ActiveLimit], charges: Sequence[Charge]
+) -> Sequence[ActiveLimit]:
+    """Return the limits of those charges that are left."""
+    return [limit for limit, charge in zip(active, charges, strict=True) if any(charge is each for each in left)]
 
 
 def _make(use: Dependencies) -> OutboundQuotaPolicy:
     plans = Plans(use.settings, use.state, use.book, use.now, use.due)
     reservations = Reservations(use.settings.oqp.reservation_ttl, use.monotonic)
-    return OutboundQuotaPolicy(use.settings, use.state, plans, reservations, use.events)
+    return OutboundQuotaPolicy(use.settings, plans, reservations, use.events)
 
 
 SPEC = PolicySpec(section=Section, direction=Direction.OUTBOUND, make=_make, cache="limits")

@@ -43,28 +43,29 @@ class Answers:
         self._policy = policy
         self._accepts_with_figures = "{" in options.acceptance_message
 
-    def accepted(self, reason: Reason, who: Mapping[str, object], source: str = "") -> Decision:
+    def accepted(self, reason: Reason, user: str, sender: str, source: str = "") -> Decision:
         """Let a message pass that no limit applies to."""
-        action = fill(self._options.acceptance_message, {**_NONE, **who, **_wait(0)})
+        action = fill(self._options.acceptance_message, {**_NONE, "user": user, "sender": sender, **_wait(0)})
         return Decision(action, reason, self._policy, source=source)
 
-    def counted(self, spent: Spent, active: Sequence[ActiveLimit], who: Mapping[str, object], source: str) -> Decision:
+    def counted(self, spent: Spent, active: Sequence[ActiveLimit], user: str, sender: str, source: str) -> Decision:
         """Let a message pass that was counted, with the figures of the tightest limit."""
         place = 0 if len(active) == 1 else _tightest(spent.used, active)
         limit = active[place]
         figures = _figures(limit, spent.used[place])
         action = self._options.acceptance_message
         if self._accepts_with_figures:
-            action = fill(action, {**_NONE, **who, **figures, **_names(limit), **_wait(0)})
+            action = fill(action, {**_NONE, "user": user, "sender": sender, **figures, **_names(limit), **_wait(0)})
         return Decision(action, _REASONS[spent.outcome], self._policy, figures, limit.label, source=source)
 
-    def refused(self, spent: Spent, active: Sequence[ActiveLimit], who: Mapping[str, object], source: str) -> Decision:
+    def refused(self, spent: Spent, active: Sequence[ActiveLimit], user: str, sender: str, source: str) -> Decision:
         """Refuse, defer or hold a message, as the limit has it that it exceeds."""
         limit, wait = active[spent.decisive], ceil(spent.wait)
         figures = _figures(limit, spent.used[spent.decisive])
         template = with_action(self._refusal(spent), limit.action) if spent.outcome is Outcome.EXCEEDED else ""
         text = fill(
-            template or self._options.min_delta_message, {**_NONE, **who, **figures, **_names(limit), **_wait(wait)}
+            template or self._options.min_delta_message,
+            {**_NONE, "user": user, "sender": sender, **figures, **_names(limit), **_wait(wait)},
         )
         return Decision(
             text, _REASONS[spent.outcome], self._policy, {**figures, "wait": wait}, limit.label, source=source
@@ -73,20 +74,20 @@ class Answers:
     def _refusal(self, spent: Spent) -> str:
         return self._options.rejection_message if spent.wait else self._options.too_large_message
 
-    def without_plan(self, known: bool, who: Mapping[str, object], detail: str, source: str) -> Decision:
+    def without_plan(self, known: bool, user: str, sender: str, detail: str, source: str) -> Decision:
         """Refuse a user without any plan."""
         reason, text = Reason.UNKNOWN_USER, self._options.unknown_user_message
         if known:
             reason, text = Reason.NO_QUOTA, self._options.no_quota_message
         nothing = {"limit": 0, "used": 0, "remaining": 0}
-        action = fill(text, {**_NONE, **who, **nothing, **_wait(0)})
+        action = fill(text, {**_NONE, "user": user, "sender": sender, **nothing, **_wait(0)})
         return Decision(action, reason, self._policy, {**nothing, "wait": 0}, detail, source=source)
 
-    def suspended(self, override: Override, who: Mapping[str, object], now: float, source: str) -> Decision:
+    def suspended(self, override: Override, user: str, sender: str, now: float, source: str) -> Decision:
         """Refuse or defer a suspended user."""
         wait = max(0, ceil(override.until - now))
         template = with_action(self._options.suspended_message, override.action)
-        action = fill(template, {**who, "reason": override.reason, **_wait(wait)})
+        action = fill(template, {"user": user, "sender": sender, "reason": override.reason, **_wait(wait)})
         detail = f"{override.kind}:{override.id}"
         return Decision(action, Reason.SUSPENDED, self._policy, {"wait": wait}, detail, source=source)
 

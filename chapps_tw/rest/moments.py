@@ -9,10 +9,12 @@ from typing import Annotated, Any, Final, NamedTuple
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic.config import JsonDict
 
-from chapps_tw.interfaces.writable_book import MAX_TIME, MAX_WINDOW
+from chapps_tw.interfaces.writable_book import MAX_WINDOW
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION: Final = r"[1-9][0-9]{0,7}[smhdw]"
+# Up to the year 5138.
+_LATEST: Final = 10**11 - 1
 _EPOCH: Final = r"[0-9]{1,11}(\.[0-9]{1,9})?"
 
 _FORMS: Final = (
@@ -21,7 +23,7 @@ _FORMS: Final = (
 )
 
 
-class Moment(NamedTuple):
+class When(NamedTuple):
     """A point in time, or its distance from now.
 
     :ivar seconds: epoch seconds; the distance if ``relative``.
@@ -39,23 +41,23 @@ class Moment(NamedTuple):
         return now - self.seconds if self.relative else self.seconds
 
 
-def parse_moment(value: Any) -> Moment:
+def parse_moment(value: Any) -> When:
     """Parse a number or a text (ISO 8601 with a zone, epoch seconds, or a duration).
 
     :raises ValueError: with the accepted forms.
     """
     if isinstance(value, str):
         return _parse_text(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TIME:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
         raise ValueError(_FORMS)
-    return Moment(float(value), False)
+    return When(float(value), False)
 
 
-def _parse_text(text: str) -> Moment:
+def _parse_text(text: str) -> When:
     if re.fullmatch(_DURATION, text):
-        return Moment(float(_duration(text)), True)
+        return When(float(_duration(text)), True)
     if re.fullmatch(_EPOCH, text):
-        return Moment(float(text), False)
+        return When(float(text), False)
     try:
         moment = datetime.fromisoformat(text.upper())
         zoned = moment.tzinfo is not None
@@ -64,9 +66,9 @@ def _parse_text(text: str) -> Moment:
         raise ValueError(_FORMS) from None
     if not zoned:
         raise ValueError("must say its time zone, such as 2026-10-01T18:00:00+08:00, or end in Z for UTC")
-    if not 0 <= seconds <= MAX_TIME:
-        raise ValueError("must be between the years 1970 and 9999")
-    return Moment(seconds, False)
+    if not 0 <= seconds <= _LATEST:
+        raise ValueError("must be between the years 1970 and 5138")
+    return When(seconds, False)
 
 
 def _duration(text: str) -> int:
@@ -87,7 +89,7 @@ def parse_window(value: Any) -> int:
 
 def _moment(description: str) -> WithJsonSchema:
     forms: list[JsonDict] = [
-        {"type": "number", "minimum": 0, "maximum": MAX_TIME},
+        {"type": "number", "minimum": 0, "maximum": _LATEST},
         {"type": "string", "format": "date-time"},
         {"type": "string", "pattern": f"^({_DURATION}|{_EPOCH})$"},
     ]
@@ -99,8 +101,8 @@ _ABOUT: Final = "Epoch seconds, a time with its zone (ISO 8601), or a duration s
 LATER: Final = f"{_ABOUT} from now."
 EARLIER: Final = f"{_ABOUT} before now."
 
-Later = Annotated[Moment, PlainValidator(parse_moment), _moment(LATER)]
-Earlier = Annotated[Moment, PlainValidator(parse_moment), _moment(EARLIER)]
+Later = Annotated[When, PlainValidator(parse_moment), _moment(LATER)]
+Earlier = Annotated[When, PlainValidator(parse_moment), _moment(EARLIER)]
 Window = Annotated[
     int,
     PlainValidator(parse_window),

@@ -135,7 +135,19 @@ def _schemas(routes: list[Route[Any]]) -> dict[str, Any]:
                 wanted[route.wrapped[1], "validation"] = None
     _, schemas = models_json_schema(list(wanted), ref_template=_REF)
     found: dict[str, Any] = schemas["$defs"]
+    for route in routes:
+        if _has_body(route) and route.body == "*":
+            _leave_out(found[route.input.__name__], route.path_fields)
     return found
+
+
+def _leave_out(schema: dict[str, Any], names: Iterable[str]) -> None:
+    """Remove fields that are in the path from the schema of a body."""
+    for name in names:
+        del schema["properties"][name]
+        schema["required"].remove(name)
+        if not schema["required"]:
+            del schema["required"]
 
 
 def _with_reasons(schemas: dict[str, Any], reasons: Iterable[ReasonCode]) -> dict[str, Any]:

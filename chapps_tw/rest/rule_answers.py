@@ -10,7 +10,7 @@ from chapps_tw.rest.answers import Answer, Output, Quota
 from chapps_tw.rest.fields import Id
 
 
-class Limit(Output):
+class LimitOfQuota(Output):
     id: Id
     quota: Id = Field(description="Id of its quota.")
     name: str = Field(examples=["hour"])
@@ -20,18 +20,18 @@ class Limit(Output):
     action: Literal["refuse", "defer", "hold"]
 
 
-class LimitList(Answer[list[Limit]]):
+class LimitList(Answer[list[LimitOfQuota]]):
     pass
 
 
-class OneLimit(Answer[Limit]):
+class OneLimit(Answer[LimitOfQuota]):
     pass
 
 
 class OneQuota(Answer[Quota]):
     """A quota. After a change, its limits are null."""
 
-    limits: list[Limit] | None = Field(None, description="Its limits, besides its own number.")
+    limits: list[LimitOfQuota] | None = Field(None, description="Its limits, besides its own number.")
 
 
 class Override(Output):

@@ -65,6 +65,7 @@ class AuditTests(BookTestCase):
             ("?kind=users&name=alice", ["alice"]),
             ("?since=1h", ["bob", "example.com", "alice"]),
             ("?until=1h", []),
+            ("?until=0", []),
             ("?since=2096-10-02T15:06:40Z", []),
             ("?limit=2", ["bob", "example.com"]),
         ):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -19,7 +19,12 @@ from chapps_tw.interfaces.book import (
     SenderGrant,
     UserPlan,
 )
+from chapps_tw.mail.decision import Decision
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.charging import message_of
 from chapps_tw.policies.events import Events, LimitEvent
+from chapps_tw.policies.pending import Decided, PendingDecision
+from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from chapps_tw.policies.refresh import never
@@ -99,12 +104,37 @@ class PolicyCase(SynchronousTestCase):
         self.addCleanup(self.state.stop)
         self.book = DictBook()
 
-    def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        running = Deferred.fromCoroutine(coroutine)
+    def run_now(self, awaitable: Awaitable[T]) -> T:
+        running = Deferred.fromCoroutine(awaited(awaitable))
         # Each operation of the store is committed in a turn of the reactor.
         for _ in range(6):
             self.clock.advance(0)
         return self.successResultOf(running)
+
+    async def decision(self, policy: Policy, request: OutboundPPR) -> Decision:
+        """Return the decision of a policy, and charge what the request costs. Raises what the policy raises."""
+        decided = await _at_last(policy.decide(request, ()))
+        if isinstance(decided, Decision):
+            return decided
+        message = message_of(request, request.get("protocol_state"), decided.reserve)
+        return decided.conclude(decided.charges, await self.state.spend(message, decided.charges))
+
+    async def explanation(self, policy: Policy, request: OutboundPPR) -> Decision:
+        """Return what :meth:`decision` would return; change nothing. Raises what the policy raises."""
+        decided = await _at_last(policy.explain(request, ()))
+        if isinstance(decided, Decision):
+            return decided
+        message = message_of(request, request.get("protocol_state"))
+        return decided.conclude(decided.charges, await self.state.peek(message, decided.charges))
+
+
+async def awaited(awaitable: Awaitable[T]) -> T:
+    """Turn anything that can be awaited into a coroutine."""
+    return await awaitable
+
+
+async def _at_last(found: Decided | Awaitable[Decided]) -> Decided:
+    return found if isinstance(found, (Decision, PendingDecision)) else await found
 
 
 def quota_policy(
@@ -121,4 +151,4 @@ def quota_policy(
     plans = Plans(settings, case.state, case.book, clock, due)
     reservations = Reservations(settings.oqp.reservation_ttl, clock)
     noted = Events(case.state, clock, clock, Deferred.fromCoroutine, report)
-    return OutboundQuotaPolicy(settings, case.state, plans, reservations, noted)
+    return OutboundQuotaPolicy(settings, plans, reservations, noted)

@@ -39,16 +39,16 @@ def test_a_time_without_a_zone_is_refused_with_the_remedy(given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["", "soon", "0d", "3 d", "-3d", "1.5d", True, None, [], -1, float("inf"), float("nan"), 10**12, "9" * 12]
+    "given", ["", "soon", "0d", "3 d", "-3d", "1.5d", True, None, [], -1, float("inf"), float("nan"), 10**11, "9" * 12]
 )
 def test_anything_else_is_refused_with_the_accepted_forms(given: object) -> None:
     with pytest.raises(ValueError, match=r"must be epoch seconds, a time with its zone such as .*, or a duration"):
         parse_moment(given)
 
 
-@pytest.mark.parametrize("given", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "1969-12-31T00:00:00Z"])
+@pytest.mark.parametrize("given", ["0001-01-01T00:00:00+14:00", "5139-01-01T00:00:00Z", "1969-12-31T00:00:00Z"])
 def test_a_time_that_cannot_be_stored_is_refused(given: str) -> None:
-    with pytest.raises(ValueError, match="between the years 1970 and 9999"):
+    with pytest.raises(ValueError, match="between the years 1970 and 5138"):
         parse_moment(given)
 
 

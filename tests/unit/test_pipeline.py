@@ -189,6 +189,19 @@ class PipelineTests(SynchronousTestCase):
         self.ask(Says("A", "PREPEND X: 1"), second)
         self.assertEqual(second.earlier, ["PREPEND X: 1"])
 
+    def test_a_policy_may_decide_without_a_coroutine(self) -> None:
+        class AtOnce(Says):
+            def decide(  # type: ignore[override]
+                self, request: OutboundPPR, earlier: Sequence[Decision]
+            ) -> Decision:
+                return Decision(str(self.say), Reason.WITHIN_QUOTA, self.name)
+
+            explain = decide  # type: ignore[assignment]
+
+        answer = self.ask(AtOnce("A", "PREPEND X: 1"), AtOnce("B", "REJECT b"), Says("C", "DUNNO"))
+        self.assertEqual([each.action for each in answer.decisions], ["PREPEND X: 1", "REJECT b"])
+        self.assertEqual(self.explained().decision, answer.decision)
+
     def test_shadow_mode_lets_mail_through(self) -> None:
         answer = self.ask(PolicySlot(Says("A", "REJECT a"), shadow=True), Says("B", "DUNNO"))
         self.assertEqual(answer.decision.action, "DUNNO")

@@ -71,8 +71,8 @@ class PlanCase(PolicyCase):
         """Decide about a new message. Before that, the explanation is the same."""
         self.sent += 1
         request = self.request(user, recipients, stage, **attributes)
-        explained = self.run_now(self.policy.explain(request))
-        decided = self.run_now(self.policy.decide(request))
+        explained = self.run_now(self.explanation(self.policy, request))
+        decided = self.run_now(self.decision(self.policy, request))
         self.assertEqual(explained[:2], decided[:2])
         self.assertEqual(explained.detail, decided.detail)
         return decided
@@ -80,7 +80,7 @@ class PlanCase(PolicyCase):
     def decide(self, user: str = ANN) -> Decision:
         """Decide about a new message."""
         self.sent += 1
-        return self.run_now(self.policy.decide(self.request(user)))
+        return self.run_now(self.decision(self.policy, self.request(user)))
 
     def rcpt(self, recipient: str, user: str = ANN) -> Decision:
         return self.send(user, 0, "RCPT", recipient=recipient)
@@ -243,7 +243,7 @@ class LevelTests(PlanCase):
             self.clock.advance(DAY / 12)
             self.assertEqual(self.send(ANN).reason, WITHIN)
         request = self.request("new@example.org")
-        self.failureResultOf(Deferred.fromCoroutine(self.policy.decide(request)), BookUnavailable)
+        self.failureResultOf(Deferred.fromCoroutine(self.decision(self.policy, request)), BookUnavailable)
 
     def test_a_quota_that_was_deleted_counts_as_none(self) -> None:
         self.book.users[ANN] = UserPlan(True, 99)
@@ -338,7 +338,7 @@ class CacheTests(PlanCase):
     def test_an_explanation_caches_nothing(self) -> None:
         self.give(ANN, 9)
         for _ in range(2):
-            self.assertEqual(self.run_now(self.policy.explain(self.request(ANN))).source, "database")
+            self.assertEqual(self.run_now(self.explanation(self.policy, self.request(ANN))).source, "database")
         self.assertEqual((self.policy.looks, self.policy.misses), (2, 2))
 
 
@@ -348,8 +348,8 @@ class ReservationTests(PlanCase):
         self.give(ANN, 9)
         self.book.users[BEN] = UserPlan(True, 1)
         for stage in stages:
-            self.run_now(self.policy.decide(self.request(BEN, stage=stage, recipient="a@x.example")))
-        self.run_now(self.policy.decide(self.request(ANN, stage="RCPT", recipient="a@x.example")))
+            self.run_now(self.decision(self.policy, self.request(BEN, stage=stage, recipient="a@x.example")))
+        self.run_now(self.decision(self.policy, self.request(ANN, stage="RCPT", recipient="a@x.example")))
         self.assertEqual(self.used("oqp", ANN), 1)
         self.clock.advance(seconds)
         return self.used("oqp", ANN)
@@ -375,7 +375,7 @@ class ReservationTests(PlanCase):
         for number in range(3):
             self.sent = number
             for stage in ("RCPT", "DATA"):
-                self.run_now(self.policy.decide(self.request(ANN, stage=stage, recipient="a@x.example")))
+                self.run_now(self.decision(self.policy, self.request(ANN, stage=stage, recipient="a@x.example")))
         self.clock.advance(700)
         self.assertEqual(self.used("oqp", ANN), 3)
 
@@ -383,7 +383,9 @@ class ReservationTests(PlanCase):
         self.give(ANN, 9)
         for port, stage in (("587", "DATA"), ("25", "RCPT"), ("587", "RCPT")):
             self.sent += 1
-            self.run_now(self.policy.decide(self.request(ANN, stage=stage, recipient="a@x.example", server_port=port)))
+            self.run_now(
+                self.decision(self.policy, self.request(ANN, stage=stage, recipient="a@x.example", server_port=port))
+            )
         self.clock.advance(700)
         self.assertEqual(self.used("oqp", ANN), 2)
 

@@ -43,7 +43,7 @@ class QuotaTests(PolicyCase):
         )
 
     def decide(self, instance: str = "i1", **attributes: str) -> Decision:
-        return self.run_now(self.policy.decide(self.request(instance, **attributes)))
+        return self.run_now(self.decision(self.policy, self.request(instance, **attributes)))
 
     def test_a_user_can_send_up_to_the_quota(self) -> None:
         reasons = [self.decide(f"i{number}").reason for number in range(4)]
@@ -130,14 +130,14 @@ class QuotaTests(PolicyCase):
         self.decide("i1")
         self.book.away = True
         self.assertEqual(self.decide("i2").reason, Reason.WITHIN_QUOTA)
-        unknown = Deferred.fromCoroutine(self.policy.decide(self.request(sasl_username="new")))
+        unknown = Deferred.fromCoroutine(self.decision(self.policy, self.request(sasl_username="new")))
         self.failureResultOf(unknown, BookUnavailable)
 
     def test_explain_returns_the_same_and_counts_nothing(self) -> None:
         for instance in ("i1", "i2", "i3", "i4"):
             request = self.request(instance)
-            explained = self.run_now(self.policy.explain(request))
-            self.assertEqual(self.run_now(self.policy.explain(request)), explained)
+            explained = self.run_now(self.explanation(self.policy, request))
+            self.assertEqual(self.run_now(self.explanation(self.policy, request)), explained)
             decided = self.decide(instance)
             self.assertEqual((explained.action, explained.reason), (decided.action, decided.reason))
 

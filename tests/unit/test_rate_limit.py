@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from chapps_tw.config.limits import RateLimit, parse_duration, parse_match
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import Exemption
-from chapps_tw.interfaces.state import Unit, Window
+from chapps_tw.interfaces.state import Unit
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import Events, LimitEvent
@@ -73,10 +73,8 @@ class RateLimitCase(PolicyCase):
         return self.run_now(self.pipeline.explain(self.request(instance, stage, **attributes))).decision
 
     def used(self, rule: RateLimit, what: str) -> int:
-        window = Window(Rule(rule, self.settings).account(what), rule.unit, float(rule.window.seconds))
-
         async def usage() -> int:
-            return (await self.state.usage([window]))[0].used
+            return (await self.state.usage([Rule(rule, self.settings).window(what)]))[0].used
 
         return self.run_now(usage())
 

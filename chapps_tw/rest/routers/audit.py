@@ -38,7 +38,8 @@ def routes(book: WritableBook, now: Callable[[], float]) -> Iterator[Route[Any]]
 
     async def listed(wanted: m.AuditFilter) -> Reply:
         since = wanted.since.ago(now()) if wanted.since else 0.0
-        until = wanted.until.ago(now()) if wanted.until else 0.0
+        # To the book, 0 means no filter.
+        until = max(1.0, wanted.until.ago(now())) if wanted.until else 0.0
         records = await book.audit(wanted.author, wanted.kind, wanted.name, since, until, wanted.before, wanted.limit)
         return Reply([record._asdict() for record in records])
 

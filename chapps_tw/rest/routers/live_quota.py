@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from chapps_tw.interfaces import value_keys
@@ -15,14 +16,10 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.models.book import UserIds
 from chapps_tw.rest.routers.kinds import unknown_ids
+from chapps_tw.rest.routers.live_senders import WORKERS
 from chapps_tw.rest.routers.live_users import LiveUsers, Measured, left_of, quota_of
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
-
-# Names per operation on the state.
-BATCH = 100
-# Users for whom the state is queried at the same time.
-WORKERS = 16
 
 
 class LiveQuotas:
@@ -52,7 +49,7 @@ class LiveQuotas:
 
     async def several(self, which: UserIds) -> Reply:
         users = await self._book.by_ids("users", which.user_ids)
-        measured = await self._slices.each(users, self._users.of, WORKERS)
+        measured = await self._slices.each(users, partial(self._users.of, compare=True), WORKERS)
         remarks = unknown_ids("users", which.user_ids, users)
         rows = []
         for user, each in zip(users, measured, strict=True):

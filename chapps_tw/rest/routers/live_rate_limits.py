@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.state import LiveState, Message, Window
+from chapps_tw.interfaces.state import LiveState, Message
 from chapps_tw.policies.limit_rules import Rule, rules_of
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import rate_limit_answers as r
@@ -67,7 +67,7 @@ class LiveRateLimits:
     async def use(self, which: m.Counted) -> Reply:
         rule, what = self._find(which)
         limit = rule.limit
-        [usage] = await self._state.usage([_window(rule, what)])
+        [usage] = await self._state.usage([rule.window(what)])
         next_one = await self._state.peek(_NEXT, [rule.charge_of(what, 1)])
         left = max(0, limit.amount - usage.used)
         found = {"name": limit.name, "what": what, "amount": limit.amount, "used": usage.used, "left": left}
@@ -76,7 +76,7 @@ class LiveRateLimits:
 
     async def reset(self, which: m.Counted) -> Reply:
         rule, what = self._find(which)
-        [used] = await self._state.reset([_window(rule, what)])
+        [used] = await self._state.reset([rule.window(what)])
         return Reply(used, remarks=[] if used else [f"Nothing was counted for {what}."])
 
     def _find(self, which: m.Counted) -> tuple[Rule, str]:
@@ -88,7 +88,3 @@ class LiveRateLimits:
         if not what:
             raise invalid("path", "what", f"must name a {rule.limit.per.replace('_', ' ')}")
         return rule, what
-
-
-def _window(rule: Rule, what: str) -> Window:
-    return Window(rule.account(what), rule.limit.unit, float(rule.limit.window.seconds))
