@@ -14,17 +14,17 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.database import models
-from chapps_tw.interfaces.state import Fill, LiveState, Rules, Spend
+from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import entry_of
 from chapps_tw.observe.decision_ring import DecisionRing
 from chapps_tw.service import SWITCH_SECONDS
+from tests.support.charges import spend_one
 from tests.support.rest_client import Node
 
 reactor: Any = installed_reactor
 MANY = 1000
-RULES = Rules(interval=86400, margin_count=0, margin_ratio=0.0, min_delta=0)
 # The promised limit in seconds of CPU time, and an allowance for other work in a turn.
 STRETCH = 0.005
 
@@ -161,4 +161,4 @@ def _request(number: int) -> PolicyRequest:
 
 
 async def _spend(state: LiveState, user: str, number: int) -> None:
-    await state.spend(Spend(user, f"{user}.{number}", "r@example.com", 0), RULES, Fill("", 1000, 600))
+    await spend_one(state, user, f"{user}.{number}")

@@ -65,7 +65,7 @@ class Charges:
         self._forget = forget
         self._keys: Memo[Account, bytes] = Memo(_MAX_BYTES)
         self._distinct_keys: Memo[Account, bytes] = Memo(_MAX_BYTES)
-        accounts = ("entries", "upkeep", "account", "distinct", "charges")
+        accounts = ("entries", "upkeep", "distinct", "charges")
         self._spend = lru_cache(64)(Script("value", "assumptions", *accounts, "spend").shape)
         self._usage, self._reset = Script(*accounts, "usage"), Script(*accounts, "reset")
 
@@ -124,7 +124,7 @@ class Charges:
     def _read(self, script: Script, windows: Sequence[Window]) -> Deferred[list[int]]:
         charges = [Charge(account, unit, 0, 0, seconds) for account, unit, seconds in windows]
         number, keys, figures = self._encode(charges, True)
-        return self._run_aside(script.shape(number, 3), keys + _DRY + figures + _NONE)
+        return self._run_aside(script.shape(number, 4), keys + _DRY + figures + _NONE + _NONE)
 
     def _keys_of(self, account: Account) -> bytes:
         key = self._key(account)

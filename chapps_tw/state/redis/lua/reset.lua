@@ -1,4 +1,4 @@
--- Delete accounts. Returns what each window contained. ARGV: "1", charges, "", when.
+-- Delete accounts. Returns what each window contained. ARGV: "1", charges, "", "", when.
 local were = {}
 for i, charge in ipairs(charges) do
   were[i] = charge.window.sum
