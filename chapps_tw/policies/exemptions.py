@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from chapps_tw.interfaces.book import Exemption, PolicyBook
 from chapps_tw.interfaces.state import LiveState, ValueKey
@@ -31,6 +31,8 @@ class Exempt(Protocol):
     def __call__(self, request: OutboundPPR, scope: str, keep: bool = True) -> Awaitable[Exemption | None]:
         """Return the exemption that is in force; ``None`` if there is none.
 
+        If it is certain at once that there is none, :data:`NOBODY` is returned, which need not be awaited.
+
         :param scope: as in :class:`~chapps_tw.interfaces.book.Exemption`: ``spf``, ``limit:NAME`` ...
         :param keep: false to change nothing, for an explanation.
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
@@ -42,9 +44,19 @@ def detail_of(exemption: Exemption) -> str:
     return f"exemption {exemption.id}" + (f": {exemption.reason}" if exemption.reason else "")
 
 
-async def nobody(request: OutboundPPR, scope: str, keep: bool = True) -> Exemption | None:
+class _Nobody:
+    """Awaiting it returns ``None`` at once."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+NOBODY: Final = _Nobody()
+
+
+def nobody(request: OutboundPPR, scope: str, keep: bool = True) -> Awaitable[Exemption | None]:
     """Exempt nobody."""
-    return None
+    return NOBODY
 
 
 class Exemptions:
@@ -78,12 +90,16 @@ class Exemptions:
         self._text = ""
         self._digest, self._list = "", ExemptionList((), fold_case)
 
-    async def of(self, request: OutboundPPR, scope: str, keep: bool = True) -> Exemption | None:
+    def of(self, request: OutboundPPR, scope: str, keep: bool = True) -> Awaitable[Exemption | None]:
         """Return the exemption of a request that is in force: see :class:`Exempt`."""
         assumption = self._state.assume(EXEMPTIONS) if keep else None
-        if assumption is not None and assumption.value == self._digest:
-            request.assume(assumption)
-        else:
+        if assumption is None or assumption.value != self._digest:
+            return self._find(request, scope, keep, False)
+        request.assume(assumption)
+        return self._find(request, scope, keep, True) if scope in self._list.scopes else NOBODY
+
+    async def _find(self, request: OutboundPPR, scope: str, keep: bool, is_current: bool) -> Exemption | None:
+        if not is_current:
             [cached] = await self._state.values(_KEYS)
             if (keep and self._due(EXEMPTIONS)) or cached.value != self._digest:
                 await self._read(keep)

@@ -24,7 +24,6 @@ from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies import exemptions
-from chapps_tw.policies.caching import CachingPolicy
 from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.inbound import cached_client_network, domain_of, mail_address
 from chapps_tw.policies.refresh import never
@@ -61,8 +60,13 @@ class Recipient(NamedTuple):
 _Asking = Awaitable[GreylistResult]
 
 
-class GreylistingPolicy(CachingPolicy):
-    """Defers the first delivery attempt of a client, sender and recipient; a later retry passes (RFC 6647)."""
+class GreylistingPolicy:
+    """Defers the first delivery attempt of a client, sender and recipient; a later retry passes (RFC 6647).
+
+    :param due: whether to compare a cached flag with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
+    :ivar looks: lookups of flags.
+    :ivar misses: flags that were not cached.
+    """
 
     name = "GreylistingPolicy"
 
@@ -74,7 +78,10 @@ class GreylistingPolicy(CachingPolicy):
         due: Callable[[Hashable], bool] = never,
         exempt: Exempt = nobody,
     ) -> None:
-        super().__init__(state, book, due)
+        self._state = state
+        self._book = book
+        self._due = due
+        self.looks = self.misses = 0
         self._exempt = exempt
         self._settings = settings.grl
         self._greylist_rules = rules(settings)

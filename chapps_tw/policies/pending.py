@@ -50,7 +50,9 @@ async def settle(
         number = left[spent.decisive][0]
         decision = _conclude(pending, number, left, spent)
         stopping = decision.stops and enforced[number]
-        if stopping or decisions[number] is None:
+        earlier = decisions[number]
+        # One that only lets the mail pass, for a limit in shadow mode, must not hide that the mail is to be held.
+        if stopping or earlier is None or earlier.action == "DUNNO":
             decisions[number] = decision
         del left[spent.decisive]
         if stopping or not left:

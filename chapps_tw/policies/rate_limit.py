@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from chapps_tw.config.limits import ACTIONS
 from chapps_tw.config.settings import RateLimitPolicy as Section
 from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.book import Exemption
 from chapps_tw.interfaces.state import Charge, Outcome, Spent
 from chapps_tw.mail.decision import Decision, Reason, fill, in_words
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import STAGES
 from chapps_tw.policies.events import EventKind, Events
-from chapps_tw.policies.exemptions import Exempt, detail_of, nobody
+from chapps_tw.policies.exemptions import NOBODY, Exempt, detail_of, nobody
 from chapps_tw.policies.limit_rules import Rule, rules_of
-from chapps_tw.policies.pending import PendingDecision
+from chapps_tw.policies.pending import Decided, PendingDecision
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 from chapps_tw.policies.unasked import Unasked
@@ -59,22 +60,18 @@ class RateLimitPolicy:
         self._exempt = exempt
         self._unasked: Unasked | None = unasked
 
-    def decide(
-        self, request: OutboundPPR, earlier: Sequence[Decision] = ()
-    ) -> Coroutine[Any, Any, Decision | PendingDecision]:
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Charge a request to all limits that apply to it.
 
         :raises StateUnavailable, BookUnavailable: if the exemptions are unavailable.
         """
         return self._judge(request, True)
 
-    def explain(
-        self, request: OutboundPPR, earlier: Sequence[Decision] = ()
-    ) -> Coroutine[Any, Any, Decision | PendingDecision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._judge(request, False)
 
-    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision | PendingDecision:
+    def _judge(self, request: OutboundPPR, keep: bool) -> Decided | Awaitable[Decided]:
         stage = request.get("protocol_state")
         if self._unasked is not None and keep:
             self._unasked.note(request, stage)
@@ -85,13 +82,33 @@ class RateLimitPolicy:
         applied = [Applied(rule, charge) for rule in self._rules if (charge := rule.charge(request, stage)) is not None]
         if not applied:
             return _NOT_LIMITED
-        found = [await self._exempt(request, each.rule.scope, keep) for each in applied]
-        applied = [each for each, exemption in zip(applied, found, strict=True) if exemption is None]
+        for place, each in enumerate(applied):
+            exempted = self._exempt(request, each.rule.scope, keep)
+            if exempted is not NOBODY:
+                return self._unless_exempt(request, applied, place, exempted, keep)
+        return self._charge(request, applied, keep)
+
+    async def _unless_exempt(
+        self,
+        request: OutboundPPR,
+        applied: Sequence[Applied],
+        place: int,
+        exempted: Awaitable[Exemption | None],
+        keep: bool,
+    ) -> Decided:
+        """Charge a request that may be exempt from the limit at a place or from later ones."""
+        first = await exempted
+        found = [first, *[await self._exempt(request, each.rule.scope, keep) for each in applied[place + 1 :]]]
+        left = [each for each, exemption in zip(applied[place:], found, strict=True) if exemption is None]
+        applied = [*applied[:place], *left]
         if not applied:
             exemption = next(filter(None, found))
             return Decision("DUNNO", Reason.EXEMPTED, self.name, detail=detail_of(exemption))
+        return self._charge(request, applied, keep)
+
+    def _charge(self, request: OutboundPPR, applied: Sequence[Applied], keep: bool) -> PendingDecision:
         settled = keep and all(each.rule.settles for each in applied)
-        reserve = self._reservations.of(request, stage) if settled else 0.0
+        reserve = self._reservations.of(request, request.get("protocol_state")) if settled else 0.0
         return PendingDecision([each.charge for each in applied], self._conclusion(applied, keep), reserve)
 
     def _conclusion(self, applied: Sequence[Applied], keep: bool) -> Callable[[Sequence[Charge], Spent], Decision]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from secrets import token_hex
-from typing import Any
 
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import PolicyBook
+from chapps_tw.interfaces.book import Exemption, PolicyBook
 from chapps_tw.interfaces.state import LiveState, ValueKey
 from chapps_tw.interfaces.value_keys import sender as verdict_key
 from chapps_tw.interfaces.value_keys import senders_of_domain
@@ -72,22 +71,32 @@ class SenderDomainAuthPolicy:
         """Number of lookups with a verdict that was not cached."""
         return self._verdicts.misses
 
-    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision | Awaitable[Decision]:
         """Decide about the sender of a request.
 
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
-        return self._judge(request, keep=True)
+        return self._unless_exempt(request, keep=True)
 
-    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision | Awaitable[Decision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
-        return self._judge(request, keep=False)
+        return self._unless_exempt(request, keep=False)
 
-    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
+    def _unless_exempt(self, request: OutboundPPR, keep: bool) -> Decision | Awaitable[Decision]:
         if request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
-        if (exemption := await self._exempt(request, exemptions.SENDER_AUTHORIZATION, keep)) is not None:
+        exempted = self._exempt(request, exemptions.SENDER_AUTHORIZATION, keep)
+        return self._judge(request, keep) if exempted is exemptions.NOBODY else self._after(exempted, request, keep)
+
+    async def _after(self, exempted: Awaitable[Exemption | None], request: OutboundPPR, keep: bool) -> Decision:
+        exemption = await exempted
+        if exemption is not None:
             return self._accept(Reason.EXEMPTED, request, detail=exemptions.detail_of(exemption))
+        decision = self._judge(request, keep)
+        return decision if isinstance(decision, Decision) else await decision
+
+    def _judge(self, request: OutboundPPR, keep: bool) -> Decision | Awaitable[Decision]:
+        """Decide at once if that is possible with what is in the memory of this process."""
         sender = request.get("sender")
         if not sender and self._settings.null_sender_ok:
             return self._accept(Reason.NULL_SENDER_ACCEPTED, request)
@@ -104,6 +113,11 @@ class SenderDomainAuthPolicy:
             return self._accept(Reason.OWN_ADDRESS, request)
         if keep and self._is_domain_allowed(request, user, names[0]):
             return self._accept(Reason.AUTHORIZED_DOMAIN, request, CACHE)
+        return self._look_up(request, user, sender, names, keep)
+
+    async def _look_up(
+        self, request: OutboundPPR, user: str, sender: str, names: Sequence[str], keep: bool
+    ) -> Decision:
         question = _Question(self._book, user, names)
         verdicts, source = self._assume(request, question) if keep else None, CACHE
         if verdicts is None:

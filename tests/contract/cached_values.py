@@ -1,34 +1,18 @@
-"""What every LiveState promises about cached values of the book, and about what happens once."""
+"""What every LiveState promises about cached values of the book."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from chapps_tw.interfaces.state import Fresh, LiveState, ValueKey
+from chapps_tw.interfaces.state import Fresh, ValueKey
+from tests.contract.state_case import StateCase
 from tests.support.odd_names import ODD_NAMES
-
-if TYPE_CHECKING:
-    from twisted.trial.unittest import TestCase as Base
-else:
-    Base = object
 
 
 def key(name: str, owner: str = "bob", space: str = "sda") -> ValueKey:
     return ValueKey(space, owner, name)
 
 
-class CachedValuesContract(Base):
-    """Cached values, and what happens once."""
-
-    state: LiveState
-
-    def advance(self, seconds: float) -> None:
-        """Let the state's time go on."""
-        raise NotImplementedError
-
-    async def restart(self) -> None:
-        """Replace ``state`` by a new one on the same store, as after a restart of the service."""
-        raise NotImplementedError
+class CachedValuesContract(StateCase):
+    """Cached values of the book."""
 
     async def values(self, *names: str, owner: str = "bob", space: str = "sda") -> list[str | None]:
         return [each.value for each in await self.state.values([key(name, owner, space) for name in names])]
@@ -73,13 +57,6 @@ class CachedValuesContract(Base):
         self.assertEqual(await self.values("a", "b"), ["1", None])
         self.advance(101)
         self.assertEqual(await self.values("a"), [None])
-
-    async def test_what_happened_while_the_clock_was_ahead_has_not_happened_when_it_is_set_back(self) -> None:
-        self.advance(1e6)
-        self.assertTrue(await self.state.first_time("header", "a", 100.0))
-        self.advance(-1e6)
-        self.assertTrue(await self.state.first_time("header", "a", 100.0))
-        self.assertFalse(await self.state.first_time("header", "a", 100.0))
 
     async def test_values_of_other_owners_and_spaces_are_others(self) -> None:
         await self.keep("a")
@@ -127,6 +104,16 @@ class CachedValuesContract(Base):
         self.assertEqual(await self.state.drop_values([key("b"), key("c"), key("a")]), ["0", None, "1"])
         self.assertEqual(await self.values("a", "b", "c"), [None, None, None])
         self.assertEqual(await self.state.drop_values([key("a")]), [None])
+
+    async def test_what_another_process_drops_or_keeps_is_seen(self) -> None:
+        other = self.another()
+        await self.keep("a")
+        self.assertEqual([each.value for each in await other.values([key("a")])], ["1"])
+        self.assertEqual(await other.drop_values([key("a")]), ["1"])
+        [found] = await self.state.values([key("a")])
+        self.assertIsNone(found.value)
+        await other.keep_values([Fresh(key("a"), "2", found.token)], 100.0)
+        self.assertEqual(await self.values("a"), ["2"])
 
     async def test_what_was_dropped_in_between_is_not_brought_back(self) -> None:
         await self.keep("old")
@@ -188,69 +175,6 @@ class CachedValuesContract(Base):
         await self.state.drop_values([key("a")])
         self.assertEqual(await self.state.confirm(assumptions), not assumptions)
         self.assertIsNone(self.state.assume(key("a")))
-
-    async def test_the_first_time_is_once_in_a_while(self) -> None:
-        first = self.state.first_time
-        self.assertTrue(await first("prepend", "i", 10.5))
-        self.assertFalse(await first("prepend", "i", 10.5))
-        self.assertTrue(await first("prepend", "j", 10.5))
-        self.assertTrue(await first("other", "i", 10.5))
-        self.advance(10)
-        self.assertFalse(await first("prepend", "i", 10.5))
-        self.advance(1)
-        self.assertTrue(await first("prepend", "i", 10.5))
-
-    async def test_the_first_time_tells_odd_names_apart(self) -> None:
-        for wanted in (True, False):
-            seen = [await self.state.first_time("prepend", name, 100.0) for name in ODD_NAMES]
-            self.assertEqual(seen, [wanted] * len(ODD_NAMES))
-
-    async def test_an_event_is_noted_once_in_a_while(self) -> None:
-        note = self.state.note_event
-        self.assertEqual(await self.state.events(10), [])
-        self.assertTrue(await note("bob near", 10.5, "first"))
-        self.assertFalse(await note("bob near", 10.5, "second"))
-        self.assertTrue(await note("alice near", 10.5, "é\udce9\0"))
-        self.advance(10)
-        self.assertFalse(await note("bob near", 10.5, "third"))
-        self.advance(1)
-        self.assertTrue(await note("bob near", 10.5, "fourth"))
-        self.assertEqual(await self.state.events(10), ["fourth", "é\udce9\0", "first"])
-        self.assertEqual(await self.state.events(2), ["fourth", "é\udce9\0"])
-        self.assertEqual(await self.state.events(0), [])
-
-    async def test_an_event_is_no_first_time_of_the_same_name(self) -> None:
-        self.assertTrue(await self.state.note_event("a", 100.0, "event"))
-        self.assertTrue(await self.state.first_time("events", "a", 100.0))
-        self.assertTrue(await self.state.first_time("event", "a", 100.0))
-
-    async def test_events_with_odd_names_are_told_apart(self) -> None:
-        for wanted in (True, False):
-            noted = [await self.state.note_event(name, 100.0, str(number)) for number, name in enumerate(ODD_NAMES)]
-            self.assertEqual(noted, [wanted] * len(ODD_NAMES))
-        self.assertEqual(len(await self.state.events(100)), len(ODD_NAMES))
-
-    async def test_at_least_the_last_thousand_events_are_there_and_not_all(self) -> None:
-        for number in range(2500):
-            await self.state.note_event(str(number), 100.0, f"{number} " + "x" * 200)
-        found = [int(each.partition(" ")[0]) for each in await self.state.events(10**6)]
-        self.assertGreaterEqual(len(found), 1000)
-        self.assertLess(len(found), 2500)
-        self.assertEqual(found, list(range(2499, 2499 - len(found), -1)))
-
-    async def test_events_are_there_after_a_restart(self) -> None:
-        await self.state.note_event("a", 100.0, "event")
-        await self.restart()
-        self.assertFalse(await self.state.note_event("a", 100.0, "again"))
-        self.assertEqual(await self.state.events(5), ["event"])
-
-    async def test_an_event_of_a_clock_that_was_ahead_does_not_keep_the_next_back(self) -> None:
-        self.advance(1e6)
-        self.assertTrue(await self.state.note_event("a", 100.0, "ahead"))
-        self.advance(-1e6)
-        self.assertTrue(await self.state.note_event("a", 100.0, "now"))
-        self.assertFalse(await self.state.note_event("a", 100.0, "again"))
-        self.assertEqual(await self.state.events(5), ["now", "ahead"])
 
     async def test_the_store_answers(self) -> None:
         await self.state.ping()

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from chapps_tw.interfaces.state import (
     Fill,
     GreylistAttempt,
     GreylistResult,
     GreylistRules,
-    LiveState,
     Outcome,
     ValueKey,
 )
+from tests.contract.state_case import StateCase
 from tests.support.odd_names import ODD_NAMES
-
-if TYPE_CHECKING:
-    from twisted.trial.unittest import TestCase as Base
-else:
-    Base = object
 
 GREYLIST_RULES = GreylistRules(deferral=60.0, retry_window=600.0, pass_ttl=600.0, tally_ttl=600.0, threshold=3)
 MISSING = Outcome.MISSING
@@ -31,14 +24,8 @@ NOT_GREYLISTED, FIRST, EARLY, PASSED, KNOWN_CLIENT = (
 )
 
 
-class GreylistContract(Base):
+class GreylistContract(StateCase):
     """Greylisting."""
-
-    state: LiveState
-
-    def advance(self, seconds: float) -> None:
-        """Let the state's time go on."""
-        raise NotImplementedError
 
     async def flag(self, on: bool = True, domain: str = "our.example") -> None:
         """Have the state keep a domain's flag, without meeting anything that matters."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chapps_tw.state.redis.values import SECONDS, Memory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces.state import Assumption, Fresh, GreylistAttempt, GreylistRules, Outcome, Spent, ValueKey
 from chapps_tw.interfaces.value_keys import check_spf, domain_plan, plan, sender, user_plan
 from chapps_tw.state.redis.store import RedisState
+from chapps_tw.state.redis.values import SECONDS, Memory
 from tests.support.charges import charge, usage_of, whole
 from tests.support.redis_case import RedisStateTestCase
 
@@ -141,7 +141,7 @@ class AssumptionTests(RedisStateTestCase):
         await self.assert_outdated(assumptions)
 
     async def test_a_long_value_and_one_with_an_odd_name_are_assumed_too(self) -> None:
-        for key, value in ((SENDER, "x" * 100_000), (sender("\udcff{}%", "a b\r\n\0"), "é\udce9\r\n")):
+        for key, value in ((SENDER, "x" * 10_000), (sender("\udcff{}%", "a b\r\n\0"), "é\udce9\r\n")):
             await self.cache(key, value=value)
             assumptions = self.assumed(key)
             self.assertEqual([each.value for each in assumptions], [value])

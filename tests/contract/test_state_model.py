@@ -48,6 +48,9 @@ class ModelTests(SpendingContract, ManyChargesContract, DistinctRecipientsContra
     def advance(self, seconds: float) -> None:
         self.state.model.now += seconds
 
+    def another(self) -> Any:
+        return self.state
+
     async def restart(self) -> None:
         """It is kept in memory alone."""
 

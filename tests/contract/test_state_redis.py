@@ -21,7 +21,7 @@ from chapps_tw.interfaces.state import (
 from chapps_tw.state.redis.store import RedisState
 from tests.contract.state_contract import LiveStateContract
 from tests.support.caching_steps import Caching
-from tests.support.charges import charge, rcpt, spend_one, usage_of, whole
+from tests.support.charges import charge, count_many, rcpt, spend_one, usage_of, whole
 from tests.support.redis_case import InReactor, RedisStateTestCase, repeated, waited_for
 from tests.support.spenders import Spenders
 from tests.support.spending_steps import Spending
@@ -40,8 +40,11 @@ class RedisContract(LiveStateContract, RedisStateTestCase):
     def advance(self, seconds: float) -> None:
         RedisStateTestCase.advance(self, seconds)
 
+    def another(self) -> RedisState:
+        return RedisState(self.pool, self.prefix, lambda: self.now)
+
     async def restart(self) -> None:
-        self.state = RedisState(self.pool, self.prefix, lambda: self.now)
+        self.state = self.another()
 
 
 class ModelTests(RedisStateTestCase):
@@ -194,8 +197,9 @@ class WindowTests(RedisStateTestCase):
 
     async def test_a_message_costs_as_much_work_after_fifty_thousand_as_after_ten(self) -> None:
         windows = (60.0, HOUR, 86400.0)
-        await self.count_before("few", 10)
-        await self.count_before("many", 50_000)
+        for user, count in (("few", 10), ("many", 50_000)):
+            await count_many(self.state, user, count, (HOUR, 86400.0))
+        self.advance(900)
         done = []
         for user in ("few", "many"):
             charges = [charge(user, limit=10**6, window=window) for window in windows]
@@ -222,28 +226,6 @@ class WindowTests(RedisStateTestCase):
             "pexpire",
         }
         self.assertLessEqual(done[0].keys(), known)
-
-    async def count_before(self, user: str, count: int) -> None:
-        """Have so many messages counted a quarter of an hour ago, 500 at a time."""
-        charges = [charge(user, limit=10**6, window=window) for window in (HOUR, 86400.0)]
-        self.now -= 900
-        for start in range(0, count, 500):
-            many = [self.state.spend(whole(f"m{number}"), charges) for number in range(start, min(start + 500, count))]
-            for each in many:
-                await each
-        self.now += 900
-
-    async def test_fifty_thousand_leave_an_hour_and_stay_in_a_day(self) -> None:
-        await self.count_before("many", 50_000)
-        both = [charge("many", limit=10**6, window=window) for window in (HOUR, 86400.0)]
-        self.assertEqual((await self.state.spend(whole("a"), both)).used, (50_001, 50_001))
-        self.advance(2700)
-        self.assertEqual((await self.state.peek(whole("b"), both)).used, (2, 50_002))
-        self.assertEqual((await self.state.spend(whole("b"), both)).used, (2, 50_002))
-        new = [*both, charge("many", limit=10**6, window=7200.0)]
-        self.assertEqual((await self.state.spend(whole("c"), new)).used, (3, 50_003, 50_003))
-        self.advance(86400 - 3600)
-        self.assertEqual((await self.state.spend(whole("d"), both)).used, (1, 4))
 
     def _commands(self) -> dict[str, int]:
         """How often each command was done, those of scripts too."""

@@ -40,12 +40,15 @@ class InMemory(LiveStateContract, TestCase):
 
     def setUp(self) -> None:
         self.now = START
-        self.state = SqliteState(self.path, lambda: self.now, reactor)
+        self.state: SqliteState = SqliteState(self.path, lambda: self.now, reactor)
         self.state.start()
         self.addCleanup(self.state.stop)
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+    def another(self) -> SqliteState:
+        return self.state
 
     async def restart(self) -> None:
         """What is in memory alone ends with its state."""
@@ -56,11 +59,15 @@ class InFile(InMemory):
         self.path = temporary(self)
         super().setUp()
 
+    def another(self) -> SqliteState:
+        state = SqliteState(self.path, lambda: self.now, reactor)
+        self.addCleanup(state.stop)
+        return state
+
     async def restart(self) -> None:
         await self.state.stop()
-        self.state = SqliteState(self.path, lambda: self.now, reactor)
+        self.state = self.another()
         self.state.start()
-        self.addCleanup(self.state.stop)
 
 
 class Turns(SynchronousTestCase):

@@ -6,7 +6,9 @@ import time
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
+from twisted.internet.task import Clock
 
+from chapps_tw.application.database import PRUNE_SECONDS, Book
 from chapps_tw.database.audit import MAX_BYTES, MAX_RECORDS, MAX_SINGLE, NAMES
 from chapps_tw.database.models import audit, domain_user, users
 from chapps_tw.interfaces.book import AddLinks, BookConflict, Create, Delete, Edit, Fields, RemoveLinks, Update
@@ -173,6 +175,20 @@ class AuditTests(BookCase):
         await self.book.prune_audit(86400.0)
         self.assertEqual(len(seen.seen), 2)
         self.assertEqual(len(await self.book.audit()), 1)
+
+    async def test_a_node_deletes_old_records_now_and_then(self) -> None:
+        with self.engine.begin() as connection:
+            row = {"author": "", "action": "x", "kind": "y", "name": ""}
+            connection.execute(insert(audit), [{**row, "at": time.time() - age} for age in (90000.0, 80000.0)])
+        clock = Clock()
+        part = Book(self.book, clock, audit_days=1)
+        part.start()
+        self.addCleanup(part.stop)
+        clock.advance(PRUNE_SECONDS - 1)
+        self.assertEqual(len(await self.book.audit()), 2)
+        clock.advance(1)
+        while len(await self.book.audit()) > 1:
+            pass
 
     async def test_links_of_what_is_deleted_cost_a_bounded_number_of_names(self) -> None:
         domain = await self.domain("example.com")

@@ -207,7 +207,7 @@ class ServerFailureTests(TestCase):
         self.clock.advance(KEEPING)
         with self.assertRaises(ChangeUncertain):
             await change
-        self.assertEqual(self.cache.take().limits, {f"uncertain{self.unix}".lower()})
+        self.assertEqual(self.cache.take().users, {f"uncertain{self.unix}".lower()})
         # Again when its rows are found, in case it is committed after this.
         self.assertEqual(self.book.pending_invalidations, 1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from chapps_tw.interfaces.state import Account, Charge, LiveState, Message, Spent, Unit, Usage, Window
 
@@ -45,6 +45,15 @@ def spend_one(
 ) -> Awaitable[Spent]:
     """Count a message of a user in a single charge."""
     return state.spend(whole(instance), [charge(name, amount, limit, window)])
+
+
+async def count_many(state: LiveState, name: str, count: int, windows: Sequence[float]) -> None:
+    """Count so many messages of a user, 500 at a time."""
+    charges = [charge(name, limit=10**6, window=window) for window in windows]
+    for start in range(0, count, 500):
+        numbers = range(start, min(start + 500, count))
+        for asked in [state.spend(whole(f"many{number}"), charges) for number in numbers]:
+            await asked
 
 
 async def usage_of(state: LiveState, name: str = "bob", window: float = WINDOW) -> Usage:

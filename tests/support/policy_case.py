@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -104,8 +104,8 @@ class PolicyCase(SynchronousTestCase):
         self.addCleanup(self.state.stop)
         self.book = DictBook()
 
-    def run_now(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        running = Deferred.fromCoroutine(coroutine)
+    def run_now(self, awaitable: Awaitable[T]) -> T:
+        running = Deferred.fromCoroutine(awaited(awaitable))
         # Each operation of the store is committed in a turn of the reactor.
         for _ in range(6):
             self.clock.advance(0)
@@ -126,6 +126,11 @@ class PolicyCase(SynchronousTestCase):
             return decided
         message = message_of(request, request.get("protocol_state"))
         return decided.conclude(decided.charges, await self.state.peek(message, decided.charges))
+
+
+async def awaited(awaitable: Awaitable[T]) -> T:
+    """Turn anything that can be awaited into a coroutine."""
+    return await awaitable
 
 
 async def _at_last(found: Decided | Awaitable[Decided]) -> Decided:

@@ -18,7 +18,7 @@ import pytest
 
 import chapps_tw
 from chapps_tw.application import admin
-from chapps_tw.application.preflight import findings
+from chapps_tw.application.preflight import findings, without_default_quota
 from chapps_tw.cli import commands as cli
 from chapps_tw.cli.ask import AskError, ask, request
 from chapps_tw.config.load import load
@@ -28,7 +28,7 @@ from tests.support.paths import ROOT
 from tests.support.scopes import scope_of
 from tests.support.servers.common import free_port
 
-WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
+WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota)
 
 
 class Ran(NamedTuple):
@@ -69,6 +69,19 @@ def test_usage_errors_exit_with_2(run: Run) -> None:
 
 
 # --- check-config ---
+
+
+def test_check_config_reports_a_default_quota_that_does_not_exist(run: Run, config: Path) -> None:
+    config.write_text(config.read_text() + "[OutboundQuotaPolicy]\ndefault_quota = basic\n")
+    # There is no database to look into yet.
+    assert run("check-config").err == ""
+    run("admin", "db-setup")
+    book = config.parent / "chapps.sqlite3"
+    told = f"[OutboundQuotaPolicy] default_quota = basic: there is no such quota in {book}; add it"
+    assert run("check-config").err == f"chapps-cli: {told}\n"
+    with sqlite3.connect(book) as connection:
+        connection.execute("INSERT INTO quotas (name, quota) VALUES ('basic', 5)")
+    assert run("check-config").err == ""
 
 
 def test_check_config_names_the_listeners(run: Run, config: Path) -> None:

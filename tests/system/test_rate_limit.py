@@ -109,7 +109,7 @@ class LimitTests(APITestCase):
             return [each["kind"] for each in listed if each["account"] == "inbox:carl@limited.example"]
 
         wait_until(lambda: events() == ["at_limit"], "the event")
-        self.service.log("recipient limit inbox: inbox:carl@limited.example has used 1 of 1 (at_limit)")
+        self.service.log("recipient limit inbox: 'inbox:carl@limited.example' has used 1 of 1 (at_limit)")
 
     def test_an_exempt_client_is_not_limited_from_the_next_request_on(self) -> None:
         self.assertEqual([self.ask("203.0.117.7") for _ in range(3)], ["DUNNO", "DUNNO", DEFERRED])
@@ -133,7 +133,7 @@ class TwoNodeTests(APITestCase):
             with node.client("limits") as client:
                 answers.append(client.ask(inbound(client_address="203.0.113.5")))
         self.assertEqual([answer.partition(" ")[0] for answer in answers], ["DUNNO"] * 2 + ["DEFER_IF_PERMIT"] * 2)
-        line = "client_network limit flood: flood:203.0.113.0/24 has used 2 of 2 (at_limit)"
+        line = "client_network limit flood: 'flood:203.0.113.0/24' has used 2 of 2 (at_limit)"
         wait_until(lambda: any(line in node.log() for node in nodes), "the event")
         for node in nodes:
             listed = self.expect(200, node, "GET", "/live/events/")["response"]

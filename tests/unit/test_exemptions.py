@@ -19,7 +19,7 @@ from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
 from chapps_tw.policies.spf import SPFEnforcementPolicy
-from tests.support.policy_case import PolicyCase
+from tests.support.policy_case import PolicyCase, awaited
 
 T = TypeVar("T")
 
@@ -82,8 +82,8 @@ class PolicyTests(ExemptionsCase):
     def judge(self, policy: Any, client: str = PARTNER) -> Decision:
         """Return the decision, which is also the explanation."""
         request = self.request(client)
-        explained: Decision = self.run_now(policy.explain(request))
-        decided: Decision = self.run_now(policy.decide(request))
+        explained: Decision = self.run_now(self.explanation(policy, request))
+        decided: Decision = self.run_now(self.decision(policy, request))
         self.assertEqual((explained.action, explained.reason), (decided.action, decided.reason))
         return decided
 
@@ -152,7 +152,7 @@ class CacheTests(ExemptionsCase):
         self.clock.advance(PERIOD + 1)
         self.assertEqual([self.found(), self.found(of=self.new_process())], [7, 7])
         self.drop()
-        self.failureResultOf(Deferred.fromCoroutine(self.exemptions.of(self.request(), SPF)), BookUnavailable)
+        self.failureResultOf(Deferred.fromCoroutine(awaited(self.exemptions.of(self.request(), SPF))), BookUnavailable)
 
     def test_a_change_in_the_database_is_noticed_after_a_period(self) -> None:
         self.found()

@@ -40,7 +40,7 @@ class MakingPolicies(PolicyCase):
         clock = self.clock.seconds
         events = Events(self.state, clock, clock, Deferred.fromCoroutine, lambda event: None)
         use = Dependencies(
-            settings or Settings(), self.state, self.book, self.check, "mx.example.com", clock, clock, events, str
+            settings or Settings(), self.state, self.book, self.check, "mx.example.com", clock, clock, events, self.fail
         )
         specs = [replace(spec, **changed) if spec.name == Other.name else spec for spec in BUILT_IN.specs]
         return Policies(Registry(specs, {Other.name: "weight 1.2"} if changed else {}), use, self.clock.seconds)

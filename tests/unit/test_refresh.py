@@ -62,8 +62,7 @@ class RefreshTests(PolicyCase):
             },
             cfg=self.settings,
         )
-        decision: Decision = self.run_now((policy.explain if explain else policy.decide)(request))
-        return decision
+        return self.run_now((self.explanation if explain else self.decision)(policy, request))
 
     def assert_in_force_after_a_period(self, policy: Any, before: Reason, after: Reason) -> None:
         self.assertEqual(self.decide(policy).reason, before)

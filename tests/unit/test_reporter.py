@@ -98,12 +98,13 @@ def test_an_unexpected_exception_is_logged_at_a_limited_rate() -> None:
 
 def test_an_event_near_a_limit_is_logged_and_counted() -> None:
     clock, logged = Clock(), list[LogEvent]()
+    observer = logged.append
     metrics = Metrics("1", clock.seconds)
     reporter = Reporter(metrics, [], clock, lambda: 1.5)
-    globalLogPublisher.addObserver(logged.append)
+    globalLogPublisher.addObserver(observer)  # type: ignore[arg-type]
     try:
         reporter.near_limit(LimitEvent("near_limit", "oqp", "ann\r", "hour", "user", 4, 5, 3600.0, 1.5))
     finally:
-        globalLogPublisher.removeObserver(logged.append)
+        globalLogPublisher.removeObserver(observer)  # type: ignore[arg-type]
     assert [formatEvent(event) for event in logged] == ["user limit hour: 'ann\\r' has used 4 of 5 (near_limit)"]
     assert b'chapps_limit_events_total{kind="near_limit"} 1.0' in metrics.text()

@@ -47,7 +47,7 @@ class SenderAuthTests(PolicyCase):
         return OutboundPPR(attributes, cfg=self.settings)
 
     def decide(self, sender: str, user: str = "bob", stage: str = "RCPT") -> Decision:
-        return self.run_now(self.policy.decide(self.request(sender, user, stage)))
+        return self.run_now(self.decision(self.policy, self.request(sender, user, stage)))
 
     def test_a_linked_domain_is_authorized(self) -> None:
         for sender in ("x@example.org", "Other+tag@Example.ORG", "x@example.org."):
@@ -100,7 +100,7 @@ class SenderAuthTests(PolicyCase):
     def test_the_detail_names_an_unknown_user_if_the_book_was_read(self) -> None:
         self.assertEqual(self.decide("x@example.com", user="none").detail, "")
         for _ in range(2):
-            explained = self.run_now(self.policy.explain(self.request("x@example.org", "eve")))
+            explained = self.run_now(self.explanation(self.policy, self.request("x@example.org", "eve")))
             self.assertEqual((explained.detail, explained.source), ("there is no such user", "database"))
         self.assertEqual(self.decide("x@example.org", user="eve").detail, "there is no such user")
         cached = self.decide("x@example.org", user="eve")
@@ -147,7 +147,7 @@ class SenderAuthTests(PolicyCase):
             self.policy = self.make(subaddress_separators=separators)
             for each in "+-=":
                 wanted = Reason.AUTHORIZED_EMAIL if each in allowed else Reason.SENDER_NOT_AUTHORIZED
-                explained = self.policy.explain(self.request(f"sales{each}shop@example.com"))
+                explained = self.explanation(self.policy, self.request(f"sales{each}shop@example.com"))
                 self.assertEqual(self.run_now(explained).reason, wanted, (separators, each))
 
     def test_an_extension_is_refused_after_the_address_is_unlinked(self) -> None:
@@ -189,7 +189,9 @@ class SenderAuthTests(PolicyCase):
         self.book.away = True
         self.assertEqual(self.decide("other@example.org").reason, Reason.AUTHORIZED_DOMAIN)
         self.assertEqual(self.decide("sales@example.com").reason, Reason.AUTHORIZED_EMAIL)
-        self.failureResultOf(Deferred.fromCoroutine(self.policy.decide(self.request("x@new.example"))), BookUnavailable)
+        self.failureResultOf(
+            Deferred.fromCoroutine(self.decision(self.policy, self.request("x@new.example"))), BookUnavailable
+        )
 
     def test_an_invalidated_verdict_is_looked_up_again(self) -> None:
         self.decide("x@example.org")
@@ -265,16 +267,16 @@ class SenderAuthTests(PolicyCase):
     def test_explain_returns_the_same_and_caches_nothing(self) -> None:
         for sender in ("x@example.org", "sales@example.com", "x@evil.example", "root"):
             request = self.request(sender)
-            explained = self.run_now(self.policy.explain(request))
+            explained = self.run_now(self.explanation(self.policy, request))
             names = ("example.org", "example.com", "evil.example")
             keys = [
                 key for name in names for key in (value_keys.sender("bob", name), value_keys.senders_of_domain(name))
             ]
             kept = self.wait_for(self.state.values(keys))
             self.assertEqual({cached.value for cached in kept}, {None})
-            self.assertEqual(explained.reason, self.run_now(self.make().explain(request)).reason)
+            self.assertEqual(explained.reason, self.run_now(self.explanation(self.make(), request)).reason)
         for sender in ("x@example.org", "x@evil.example"):
-            self.assertEqual(self.run_now(self.policy.explain(self.request(sender))), self.decide(sender))
+            self.assertEqual(self.run_now(self.explanation(self.policy, self.request(sender))), self.decide(sender))
 
     def test_messages_name_user_and_sender(self) -> None:
         self.policy = self.make(rejection_message="REJECT {user} may not send as {sender}")

@@ -16,14 +16,10 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.models.book import UserIds
 from chapps_tw.rest.routers.kinds import unknown_ids
+from chapps_tw.rest.routers.live_senders import WORKERS
 from chapps_tw.rest.routers.live_users import LiveUsers, Measured, left_of, quota_of
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
-
-# Names per operation on the state.
-BATCH = 100
-# Users for whom the state is queried at the same time.
-WORKERS = 16
 
 
 class LiveQuotas:

@@ -15,10 +15,11 @@ from chapps_tw.policies.sender_auth import is_allowed
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.routers.kinds import unknown_ids
-from chapps_tw.rest.routers.live_quota import BATCH
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
+# Names per operation on the state.
+BATCH = 100
 # Users for whom the state is queried at the same time.
 WORKERS = 16
 
