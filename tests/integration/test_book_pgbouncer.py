@@ -72,7 +72,7 @@ class PgBouncerTests(BookCase):
         with self.assertRaisesRegex(BookUnavailable, "did not answer"):
             await book.user_plan("alice")
         process.signal(SIGCONT)
-        found = await once_available(partial(book.quota_of, "alice"))
+        found = await once_available(partial(book.user_plan, "alice"))
         self.assertEqual(found, UserPlan(False, None))
 
 
