@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from chapps_tw.interfaces.book import BookUnavailable
 from tests.integration.test_rest_book import BookTestCase
 
 
@@ -96,6 +97,23 @@ class AuditTests(BookTestCase):
             ],
         )
         self.assertNotIn("open sesame", str(await self.trail()))
+
+    async def test_the_live_state_is_changed_without_the_database_and_a_remark_says_what_is_missing(self) -> None:
+        async def fail(*_: object, **__: object) -> None:
+            raise BookUnavailable("The database is unavailable.")
+
+        self.patch(self.node.book, "add_to_audit", fail)
+        answer = (await self.expect(200, "DELETE", "/live/grl/option_cache/example.com/")).json
+        sentence = "This is done, but not in the audit trail: the database is unavailable."
+        self.assertEqual([answer["response"], answer["remarks"]], ["deleted", [sentence]])
+
+    async def test_of_many_ids_the_first_are_recorded(self) -> None:
+        ids = list(range(1, 101))
+        await self.expect(200, "DELETE", "/live/sda/", {"user_ids": ids, "domain_ids": [7]})
+        [record] = await self.trail()
+        self.assertEqual(record["after"], {
+            "user_ids": ids[:20], "user_ids_total": 100, "domain_ids": [7], "email_ids": [],
+        })  # fmt: skip
 
     async def test_reading_the_live_state_is_not_recorded(self) -> None:
         user = await self.create("users", name="alice")

@@ -19,7 +19,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Redis
-from chapps_tw.interfaces.state import LiveState, Outcome, Spent, StateUnavailable, ValueKey
+from chapps_tw.interfaces.state import Assumption, LiveState, Outcome, Spent, StateUnavailable, ValueKey
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.charges import charge, spend_one, whole
@@ -186,10 +186,13 @@ def age(server: RedisProcess, seconds: float) -> None:
 
 
 class InReactor:
-    """A proxy of a state whose methods return functions to be called in the reactor thread."""
+    """A proxy of a state whose methods, but for :meth:`assume`, return functions to be called in the reactor thread."""
 
     def __init__(self, state: RedisState) -> None:
         self._state = state
+
+    def assume(self, key: ValueKey) -> Assumption | None:
+        return self._state.assume(key)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments: partial(getattr(self._state, name), *arguments)

@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 from tests.support.rest_client import Node
 
 # Made up for each operation; and chains of requests that follow on answers.
-EACH, CHAINS = examples(2), examples(6)
+EACH, CHAINS = examples(2), examples(12)
 # It ends by itself; when it does not, it hangs.
 SECONDS = 500 + 100 * EACH
 CHECKS = ROOT / "tests" / "support" / "schemathesis_checks.py"

@@ -24,14 +24,17 @@ from chapps_tw.rest.fields import (
 from chapps_tw.rest.models.base import Input
 
 MAX_LIST = 10_000
+# Of limits, overrides and exemptions: each may have a long reason.
+MAX_PAGE = 1000
 
 
 class Page(Input):
     skip: int = Field(0, ge=0, le=MAX_ID, description="The number of entries to skip; lists are ordered by id.")
-    limit: int = Field(1000, ge=1, le=MAX_LIST, description="The maximum number of entries.")
+    limit: int = Field(MAX_PAGE, ge=1, le=MAX_PAGE, description="The maximum number of entries.")
 
 
 class Listing(Page):
+    limit: int = Field(1000, ge=1, le=MAX_LIST, description="The maximum number of entries.")
     q: Text = Field(
         "",
         description="Only entries whose name contains this text, case-insensitively. A label with non-ASCII letters "

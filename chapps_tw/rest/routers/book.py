@@ -51,6 +51,9 @@ def _next(kind: Kind) -> Iterator[Link]:
     yield Link(f"put_{p}", body="$response.body#/response")
     yield Link(f"delete_{p}", {f"{kind.singular}_ids": id})
     yield Link(f"delete_{p}_id", {"id": id})
+    if p == "quotas":
+        yield Link("get_quotas_id_limits", {"id": id})
+        yield Link("post_quotas_id_limits", {"id": id})
     for one, other in LINKS:
         if one == p:
             yield Link(f"get_{p}_id_{other}", {"id": id})

@@ -11,6 +11,7 @@ from chapps_tw.interfaces.book import Entry
 from chapps_tw.interfaces.state import LiveState, Usage, Window
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.addresses import normal_name
+from chapps_tw.mail.decision import CACHE
 from chapps_tw.policies.limits import ActiveLimit, Level, UserLimits
 from chapps_tw.policies.plans import Plans
 from chapps_tw.rest.models import live as m
@@ -75,7 +76,8 @@ class LiveUsers:
         [cached] = await self._state.values([value_keys.user_plan(key)])
         if cached.value is None:
             return None
-        return quota_of((await self._plans.read(key, self._plans.domain_of(key, ""), keep=False)).limits)
+        found = await self._plans.read(key, self._plans.domain_of(key, ""), keep=False)
+        return quota_of(found.limits) if found.source is CACHE else None
 
     async def reset(self, name: str) -> int:
         """Delete all that is counted for a user; return what the interval of the quota contained.

@@ -21,34 +21,30 @@ class CountedAccount(Messages):
 
     def claim(self, request: Request, charge: Charge) -> Claim:
         """Return what a charge would do; change nothing."""
-        number, own = self._find(request.instance)
-        target = self._target(request, charge, number, own)
-        window = self._windows.get(charge.window) or self._sum(charge.window, self._now)
+        _, unit, amount, limit, seconds, margin, min_delta = charge
+        instance, mark, whole, _ = request
+        number, own = self._find(instance)
+        if unit is _RECIPIENTS and not whole:
+            # A match across two digests is as unlikely as a collision of two digests.
+            target = own if own and mark in self._seen[number - self._base] else own + 1
+        else:
+            target = min(amount, MAX_UNITS) if amount > 0 else own or 1
+        window = self._windows.get(seconds) or self._sum(seconds, self._now)
         used = window.used
         mine = own if number >= window.first else 0
-        refused = used - mine if request.whole else used
+        refused = used - mine if whole else used
         if target == own:
             return _REPEATED, used, refused, target
         if mine != own:
             # A message that has left this window costs nothing more in it.
             return _ACCEPTED, used, refused, target
-        if not own and self._now - self._last < charge.min_delta:
+        if not own and self._now - self._last < min_delta:
             return _TOO_SOON, used, refused, target
         if target > own:
-            limit = charge.limit if charge.limit < MAX_UNITS else MAX_UNITS
-            if not (own or used < limit) or used - own + target > limit + charge.margin:
+            limit = min(limit, MAX_UNITS)
+            if not (own or used < limit) or used - own + target > limit + margin:
                 return _EXCEEDED, used, refused, target
         return _ACCEPTED, used - own + target, refused, target
-
-    def _target(self, request: Request, charge: Charge, number: int, own: int) -> int:
-        """Return the new cost of a message."""
-        if _is_one_more(request, charge):
-            # A match across two digests is as unlikely as a collision of two digests.
-            return own if own and request.mark in self._seen[number - self._base] else own + 1
-        amount = charge.amount
-        if amount <= 0:
-            return own or 1
-        return amount if amount < MAX_UNITS else MAX_UNITS
 
     def wait(self, request: Request, charge: Charge, claim: Claim) -> float:
         """Return the seconds until a charge that does not fit may fit; 0.0 if waiting does not help."""
@@ -65,16 +61,15 @@ class CountedAccount(Messages):
         """Do what a charge claims; return whether anything has to be written."""
         self._use(charge.window)
         number, own = self._find(request.instance)
-        is_one_more = _is_one_more(request, charge)
         if not own:
-            self._count(request, charge, target, request.mark if is_one_more else b"")
+            self._count(request, charge, target)
             return True
         settled = number in self._settle and (request.whole or not request.reserve)
         if settled:
             del self._settle[number]
         if target != own:
             self._change(number, target)
-            if is_one_more:
+            if _is_one_more(request, charge):
                 self._seen[number - self._base] += request.mark
                 self._mark_bytes += len(request.mark)
         elif not settled:
@@ -82,19 +77,23 @@ class CountedAccount(Messages):
         self.changed.add(number)
         return True
 
-    def _count(self, request: Request, charge: Charge, cost: int, mark: bytes) -> None:
+    def _count(self, request: Request, charge: Charge, cost: int) -> None:
         """Count a new message."""
-        now = self._now
+        now, windows = self._now, self._windows
         if charge.min_delta > self.keep:
             self._keep_for(charge.min_delta)
-        number = self._append(now, cost, request.instance, mark)
-        for window in self._windows.values():
+        number = self._append(now, cost, request.instance, request.mark if _is_one_more(request, charge) else b"")
+        due = self._due
+        for window in windows.values():
             window.used += cost
-        if len(self._windows) > 1:
+            due = min(due, now + window.seconds)
+        if len(windows) > 1:
             self._drop_unused()
         if request.reserve and not request.whole:
-            self._settle[number] = now + request.reserve
-            heappush(self._reservations, (now + request.reserve, number))
+            settle = self._settle[number] = now + request.reserve
+            heappush(self._reservations, (settle, number))
+            due = min(due, settle)
+        self._due = due
         self._last = now
         self.changed.add(number)
 

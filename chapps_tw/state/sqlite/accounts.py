@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 from chapps_tw.interfaces.state import Account
@@ -19,8 +18,8 @@ _MAX_BYTES = 96 * 2**20
 
 _SELECT = {
     "message": """
-        SELECT number, instance, at, keep, cost, seen, settle FROM message WHERE account = ? ORDER BY number""",
-    "recipient": "SELECT recipient, at, keep FROM recipient WHERE account = ? ORDER BY at",
+        SELECT * FROM message WHERE account = ? ORDER BY number""",
+    "recipient": "SELECT * FROM recipient WHERE account = ? ORDER BY at",
 }
 _WRITE = {
     "message": """
@@ -73,17 +72,17 @@ class Accounts:
 
     def write(self, db: sqlite3.Cursor) -> None:
         """Write all changes to the file."""
-        changed = self._changed
-        if changed:
-            for account in changed:
-                if account.widened:
-                    _widen(db, account)
-            for table, statement in _WRITE.items():
-                db.executemany(statement, _rows(each for each in changed if each.table == table))
-            for account in changed:
-                account.changed.clear()
-                self._account_for(account)
-            changed.clear()
+        rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _WRITE}
+        for account in self._changed:
+            if account.widened:
+                _widen(db, account)
+            rows[account.table] += account.rows()
+            account.changed.clear()
+            self._account_for(account)
+        for table, statement in _WRITE.items():
+            if rows[table]:
+                db.executemany(statement, rows[table])
+        self._changed.clear()
         self.trim()
 
     def trim(self) -> None:
@@ -109,12 +108,6 @@ def _read(db: sqlite3.Cursor, now: float, name: Account, is_distinct: bool) -> A
     kind = RecipientAccount if is_distinct else CountedAccount
     stored = account_key(key(name.space), key(name.name))
     return kind(stored, db.execute(_SELECT[kind.table], (stored,)), now)
-
-
-def _rows(accounts: Iterable[AnyAccount]) -> Iterator[tuple[Any, ...]]:
-    for account in accounts:
-        for row in account.rows():
-            yield (account.key, *row)
 
 
 def _widen(db: sqlite3.Cursor, account: AnyAccount) -> None:

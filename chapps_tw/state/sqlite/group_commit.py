@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
@@ -13,7 +13,7 @@ from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.observe.timer import Timer, no_timer
 from chapps_tw.state.sqlite.file import open_file, unavailable
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 # Seconds until the next attempt to begin a transaction after one has failed, because waiting for a lock blocks the
@@ -47,7 +47,7 @@ class Buffer(Protocol):
 
 
 # A Deferred, its result, and what is needed to run the operation again: area, operation and arguments.
-_Pending: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Pending: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...]]
 
 
 class GroupCommit:
@@ -113,9 +113,7 @@ class GroupCommit:
         if self._db is not None:
             self._drop_connection(self._db)
 
-    def read(
-        self, area: int, operation: Callable[Concatenate[sqlite3.Cursor, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]:
+    def read(self, area: int, operation: Callable[[sqlite3.Cursor, *Ts], T], *args: *Ts) -> Deferred[T]:
         """Run an operation that only reads. It does not begin a transaction.
 
         :returns: fires with the result; fails with :class:`StateUnavailable`, or with what the operation raises.
@@ -128,18 +126,16 @@ class GroupCommit:
         try:
             if not self._in_turn:
                 self._check_data_version(db)
-            result = operation(self._cursor, *args, **kwargs)
+            result = operation(self._cursor, *args)
         except sqlite3.Error as error:
             if self._note_damage(error) and self._in_turn:
                 self._retry_turn(db)
             return fail(unavailable(self._path, error))
         except Exception as error:
             return fail(error)
-        return self._deliver(result, area, operation, args, kwargs)
+        return self._deliver(result, area, operation, args)
 
-    def write(
-        self, area: int, operation: Callable[Concatenate[sqlite3.Cursor, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> Deferred[T]:
+    def write(self, area: int, operation: Callable[[sqlite3.Cursor, *Ts], T], *args: *Ts) -> Deferred[T]:
         """Run an operation that may write.
 
         If it fails after a change, the turn is rolled back, and its other operations are run again.
@@ -147,15 +143,16 @@ class GroupCommit:
         :returns: fires with the result; fails with :class:`StateUnavailable`, or with what the operation raises.
         """
         self.operations += 1
-        try:
-            if not self._in_turn:
+        db = self._db
+        if not self._in_turn or db is None:
+            try:
                 self._begin()
-            db = self._connection()
-        except StateUnavailable as error:
-            return fail(error)
+                db = self._connection()
+            except StateUnavailable as error:
+                return fail(error)
         before = db.total_changes + self._buffer.changes
         try:
-            result = operation(self._cursor, *args, **kwargs)
+            result = operation(self._cursor, *args)
             if self._write_each:
                 self._buffer.write(self._cursor)
         except sqlite3.Error as error:
@@ -172,15 +169,13 @@ class GroupCommit:
             return fail(error)
         if db.total_changes + self._buffer.changes != before:
             self._dirty |= area
-        return self._deliver(result, area, operation, args, kwargs)
+        return self._deliver(result, area, operation, args)
 
-    def _deliver(
-        self, result: T, area: int, operation: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Deferred[T]:
+    def _deliver(self, result: T, area: int, operation: Callable[..., T], args: tuple[Any, ...]) -> Deferred[T]:
         if not self._dirty & area:
             return succeed(result)
         deferred: Deferred[T] = Deferred()
-        self._pending.append((deferred, result, area, operation, args, kwargs))
+        self._pending.append((deferred, result, area, operation, args))
         return deferred
 
     def restart_wal(self) -> None:
@@ -309,8 +304,8 @@ class GroupCommit:
     def _rerun(self, lost: list[_Pending], write_each: bool) -> None:
         """Run operations again that were rolled back."""
         self._write_each = self._write_each or write_each
-        for deferred, _, area, operation, args, kwargs in lost:
-            self.write(area, operation, *args, **kwargs).chainDeferred(deferred)
+        for deferred, _, area, operation, args in lost:
+            self.write(area, operation, *args).chainDeferred(deferred)
 
     def _note_damage(self, error: sqlite3.Error) -> bool:
         """Return whether an error means that a part of the file is damaged. Logs the first one."""

@@ -10,10 +10,10 @@ from typing import TypeAlias
 
 from chapps_tw.interfaces.state import Usage
 
-Row: TypeAlias = tuple[int, bytes, float, float, int, bytes, float]
-"""A message in the file: its number in the account; its instance; epoch seconds when it was first counted; seconds that
-it has to be kept; its cost, 0 if it was given back; digests of the recipients that were counted one by one; epoch
-seconds when its cost is given back, 0.0 if it counts for good."""
+Row: TypeAlias = tuple[bytes, int, bytes, float, float, int, bytes, float]
+"""A message in the file: the key of its account; its number there; its instance; epoch seconds when it was first
+counted; seconds that it has to be kept; its cost, 0 if it was given back; digests of the recipients that were counted
+one by one; epoch seconds when its cost is given back, 0.0 if it counts for good."""
 
 # Bytes of an account without messages, and of a message without its recipients.
 _ACCOUNT_BYTES, _MESSAGE_BYTES = 1500, 300
@@ -55,6 +55,7 @@ class Messages:
     __slots__ = (
         "_base",
         "_costs",
+        "_due",
         "_instances",
         "_last",
         "_mark_bytes",
@@ -80,6 +81,8 @@ class Messages:
         self.widened = False
         self.accounted = 0
         self._now = now
+        # When something leaves a window or is given back; not later than that.
+        self._due = inf
         self._last = -inf
         self._base = self._start = 0
         self._times: list[float] = []
@@ -95,7 +98,7 @@ class Messages:
         self._load(rows, now)
 
     def _load(self, rows: Iterable[Row], now: float) -> None:
-        for number, instance, at, keep, cost, seen, settle in rows:
+        for _, number, instance, at, keep, cost, seen, settle in rows:
             expired = at + keep <= now
             if not self._times:
                 # New numbers follow those in the file.
@@ -117,6 +120,7 @@ class Messages:
         if self._times:
             # Keeps the messages until a charge says for how long.
             self._windows[self.keep] = self._sum(self.keep, now)
+            self._due = now
         if self._last > now:
             self._count_from_now(now)
 
@@ -130,6 +134,7 @@ class Messages:
         base, keep = self._base, self.keep
         return [
             (
+                self.key,
                 number,
                 self._instances[number - base],
                 self._times[number - base],
@@ -151,7 +156,8 @@ class Messages:
 
     def advance(self, now: float) -> None:
         """Subtract what has left the windows, and give back reservations that are over."""
-        if now == self._now:
+        if self._now <= now < self._due:
+            self._now = now
             return
         self._now = now
         if self._last > now:
@@ -164,6 +170,7 @@ class Messages:
         times, costs, base = self._times, self._costs, self._base
         count = len(times)
         start = base + count
+        due = reservations[0][0] if reservations else inf
         for window in self._windows.values():
             end = now - window.seconds
             index = window.first - base
@@ -173,7 +180,10 @@ class Messages:
             window.first = base + index
             if window.first < start:
                 start = window.first
+            if index < count:
+                due = min(due, times[index] + window.seconds)
         self._start = start
+        self._due = due
         if start - base > _REMOVE_ABOVE and 2 * (start - base) > count:
             self._remove_expired()
 
@@ -200,6 +210,7 @@ class Messages:
             self._times[index] = now
             self.changed.add(number)
         self._last = now
+        self._due = now
         for seconds, window in list(self._windows.items()):
             self._windows[seconds] = self._sum(seconds, min(window.asked, now))
 
@@ -214,6 +225,7 @@ class Messages:
         window = self._windows.get(seconds)
         if window is None:
             self._windows[seconds] = self._sum(seconds, self._now)
+            self._due = self._now
             self._keep_for(seconds)
         else:
             window.asked = self._now

@@ -9,8 +9,9 @@ from typing import ClassVar, TypeAlias
 from chapps_tw.interfaces.state import Charge, Outcome, Usage
 from chapps_tw.state.sqlite.claims import MAX_UNITS, Claim, Request
 
-Row: TypeAlias = tuple[bytes, float, float]
-"""A recipient in the file: its digest; epoch seconds of the last message to it; seconds that it has to be kept."""
+Row: TypeAlias = tuple[bytes, bytes, float, float]
+"""A recipient in the file: the key of its account; its digest; epoch seconds of the last message to it; seconds that
+it has to be kept."""
 
 # Bytes of an account without recipients, and of a recipient in one window.
 _ACCOUNT_BYTES, _RECIPIENT_BYTES = 1500, 250
@@ -46,7 +47,7 @@ class RecipientAccount:
         self.accounted = 0
         self._now = now
         self._windows: dict[float, _Window] = {}
-        kept = [(mark, at, keep) for mark, at, keep in rows if at + keep > now]
+        kept = [(mark, at, keep) for _, mark, at, keep in rows if at + keep > now]
         if kept:
             # Keeps the recipients until a charge says for how long.
             self.keep = max(keep for _, _, keep in kept)
@@ -62,7 +63,7 @@ class RecipientAccount:
     def rows(self) -> list[Row]:
         """Return the recipients that have to be written to the file."""
         longest = self._windows[self.keep]
-        return [(mark, longest[mark], self.keep) for mark in self.changed if mark in longest]
+        return [(self.key, mark, longest[mark], self.keep) for mark in self.changed if mark in longest]
 
     def usage(self, seconds: float) -> Usage:
         """Return what a window contains."""
