@@ -57,9 +57,10 @@ class LogTests(TestCase):
         self.addCleanup(state.stop)
         longest = 0
         for turn in range(300):
-            await gatherResults(
-                [spend_one(state, f"user{turn * 7919 % USERS}-{number}", f"1.{turn}.{number}") for number in range(30)]
-            )
+            asked: list[Any] = [
+                spend_one(state, f"user{turn * 7919 % USERS}-{number}", f"1.{turn}.{number}") for number in range(30)
+            ]
+            await gatherResults(asked)
             longest = max(longest, os.path.getsize(f"{path}-wal"))
             await deferLater(CLOCK, 0)
         written = os.path.getsize(path)
@@ -119,7 +120,8 @@ class DamageTests(SynchronousTestCase):
         """Count one message of each user, eight per turn."""
         found: list[Failure | Spent] = []
         for first in range(0, USERS, 8):
-            asked = [spend_one(state, f"user{number}", f"{instance}-{number}") for number in range(first, first + 8)]
+            numbers = range(first, first + 8)
+            asked: list[Any] = [spend_one(state, f"user{number}", f"{instance}-{number}") for number in numbers]
             self.clock.pump([0, 0, 0])
             found += [result for _, result in self.successResultOf(DeferredList(asked, consumeErrors=True))]
         return found
