@@ -77,9 +77,17 @@ class OutboundPPR(PolicyRequest):
         """Values from memory on which decisions about this request are based, and which are not confirmed yet."""
         return self._assumptions
 
-    def assume(self, assumption: Assumption) -> None:
-        """Add an assumption. Whoever sends the answer must have it confirmed by the state."""
-        _set_assumptions(self, (*self._assumptions, assumption))
+    def assume(self, *assumptions: Assumption) -> None:
+        """Add assumptions. Whoever sends the answer must have them confirmed by the state.
+
+        Those without ``encoded_key`` are from a store in this process, and certain.
+        """
+        if not assumptions[0].encoded_key:
+            return
+        before = self._assumptions
+        # Several policies may assume the same.
+        added = [each for each in assumptions if each not in before] if before else assumptions
+        _set_assumptions(self, (*before, *added))
 
     def clear_assumptions(self) -> None:
         """Forget the assumptions: they are confirmed, or the policies decide again."""

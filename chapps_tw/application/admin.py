@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from chapps_tw.application.preflight import findings
+from chapps_tw.application.preflight import findings, without_default_quota
 from chapps_tw.application.start_errors import StartError, database_problem, open_engine
 from chapps_tw.cli import commands as cli
 from chapps_tw.config.settings import Settings
@@ -24,7 +24,7 @@ def main() -> int:
         if isinstance(stream, TextIOWrapper):
             # Characters that the terminal does not support are shown as escapes.
             stream.reconfigure(errors="backslashreplace")
-    return cli.run(sys.argv[1:], cli.Dependencies(set_up, add_examples, time.time, findings))
+    return cli.run(sys.argv[1:], cli.Dependencies(set_up, add_examples, time.time, findings, without_default_quota))
 
 
 def set_up(settings: Settings, dry_run: bool = False) -> str:
@@ -56,7 +56,7 @@ def add_examples(settings: Settings) -> str:
     """
     with _engine(settings) as engine:
         schema.upgrade(engine)
-        if examples.add_examples(engine):
+        if examples.add_examples(engine, time.time()):
             return f"{engine.url}: alice@example.com and bob@example.org added"
         return f"{engine.url}: holds something already, and is left as it is"
 

@@ -30,9 +30,12 @@ from chapps_tw.observe.decision_ring import DecisionRing, Search
 from chapps_tw.observe.log_file import LogFile
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.events import Events
 from chapps_tw.policies.exemption import Exemption
+from chapps_tw.policies.exemptions import Exempt, Exemptions
 from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.pipeline import Pipeline
+from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.registry import BUILT_IN, Registry
 from chapps_tw.policies.spec import Dependencies
 from chapps_tw.postfix.protocol import PolicyFactory
@@ -80,7 +83,7 @@ class Application:
             self.database,
             self.tokens,
             self.state,
-            Book(self.database.book),
+            Book(self.database.book, reactor, settings.adapter.audit_days),
             self.dns,
             Http(self.api),
             self.whitelist,
@@ -112,19 +115,27 @@ class Application:
         self.reporter = Reporter(self.metrics, sinks, self.reactor, time.time)
 
     def _make_listeners(self) -> None:
+        live, seconds = self.state.live, self.reactor.seconds
         use = Dependencies(
-            self.settings, self.state.live, self.database.book, self.dns.checker.check, self.dns.receiver
-        )
-        self.policies = Policies(self.registry, use, self.reactor.seconds)
+            self.settings, live, self.database.book, self.dns.checker.check, self.dns.receiver, time.time, seconds,
+            Events(live, time.time, seconds, self.reporter.start, self.reporter.near_limit), self.reporter.warn,
+            exempt=self._exempt(),
+        )  # fmt: skip
+        self.policies = Policies(self.registry, use, seconds)
         self.pipelines = {each.name: self._make_pipeline(each) for each in self.settings.listeners}
         self._adopt = adopter(self.reactor)
         self.factories = {name: self._make_factory(pipeline) for name, pipeline in self.pipelines.items()}
+
+    def _exempt(self) -> Exempt:
+        """Return what finds exemptions, for all policies."""
+        due = Refresh(self.settings.adapter.refresh, self.reactor.seconds).is_due
+        return Exemptions(self.state.live, self.database.book, time.time, self.settings.chapps.fold_case, due).of
 
     def _make_pipeline(self, listener: Listener) -> Pipeline:
         slots = [self.policies.slot(name) for name in listener.policies]
         exempted = Exemption(self.settings, self.whitelist.matches).of
         failed, settle = self.reporter.failed, partial(one_header, self.state.live)
-        return Pipeline(listener.name, slots, exempted, failed, CancelledError, settle, self.state.live.confirm)
+        return Pipeline(listener.name, slots, exempted, failed, CancelledError, settle, self.state.live)
 
     def _make_factory(self, pipeline: Pipeline) -> PolicyFactory:
         reactor, timeout = self.reactor, self.policies.time_limit(pipeline.policies)
@@ -142,7 +153,7 @@ class Application:
             settings,
             self.state.live,
             self.database.book,
-            scope_of=self.tokens.scope_of,
+            find_token=self.tokens.find,
             explain=self._explain,
             find=self._find,
             metrics=self.metrics.text,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Thread
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
 
 from chapps_tw.application.part import Part
@@ -22,6 +25,9 @@ from chapps_tw.observe.metrics import Metrics
 
 # Seconds that a start waits for the database server.
 CHECK_SECONDS = 5.0
+
+# Seconds between prunings of the audit trail.
+PRUNE_SECONDS = 3600.0
 
 # Maximum number of sentences about names that a start logs.
 MAX_LOGGED = 20
@@ -47,7 +53,7 @@ class Database(Part):
         size, timer = settings.adapter.pool_size, partial(metrics.timer, "database")
         self._threads = Threads(reactor, size)
         self.book = WritableSqlBook(
-            self.engine, reactor, self._threads.run, size, timeout, timer=timer, cache=cache, each=each
+            self.engine, reactor, self._threads.run, size, timeout, timer=timer, cache=cache, each=each, now=time.time
         )
 
     def open(self) -> None:
@@ -110,15 +116,30 @@ class Database(Part):
 
 
 class Book(Part):
-    """Completes pending invalidations; needs the state and the database."""
+    """Completes pending invalidations, and prunes the audit trail; needs the state and the database.
 
-    def __init__(self, book: WritableSqlBook) -> None:
+    :param reactor: for timers.
+    :param audit_days: days for which the audit trail is kept.
+    """
+
+    def __init__(self, book: WritableSqlBook, reactor: Any, audit_days: int) -> None:
         self._book = book
+        self._age = 86400.0 * audit_days
+        self._pruning = LoopingCall(self._prune)
+        self._pruning.clock = reactor
 
     def start(self) -> None:
         """Begin with them."""
         self._book.start()
+        self._pruning.start(PRUNE_SECONDS, now=False)
+
+    async def _prune(self) -> None:
+        # Another node, or the next time.
+        with suppress(BookUnavailable):
+            await self._book.prune_audit(self._age)
 
     def stop(self) -> Awaitable[None]:
         """Begin no more, and close the connections."""
+        if self._pruning.running:
+            self._pruning.stop()
         return self._book.stop()

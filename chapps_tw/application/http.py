@@ -26,7 +26,7 @@ class Tokens(Part):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = TokenStore(settings.token_path)
-        self.scope_of = self._store.scope_of
+        self.find = self._store.find
 
     def open(self) -> None:
         """Create the first token, if the API requires tokens."""

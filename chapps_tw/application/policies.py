@@ -39,8 +39,8 @@ class Policies:
         if spec.cache:
             self.caches.append((spec.cache, cast(Cached, policy)))
         options = self._use.settings.section(spec.section)
-        inbound = spec.direction is Direction.INBOUND
-        return PolicySlot(policy, options.mode == "shadow", options.on_failure == "accept", inbound)
+        inbound, both = spec.direction is Direction.INBOUND, spec.direction is Direction.BOTH
+        return PolicySlot(policy, options.mode == "shadow", options.on_failure == "accept", inbound, both)
 
     def time_limit(self, names: Iterable[str]) -> float:
         """Return the seconds that a listener with these policies may take for a request.

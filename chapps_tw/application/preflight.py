@@ -8,8 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from chapps_tw.application.endpoints import no_address, parse_endpoint
 from chapps_tw.config.checks import Finding, Place, places, port_and_interface, unix_path
@@ -32,6 +35,21 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from _of_database_url(settings)
     yield from _of_certificates(settings)
     yield from _of_files(settings)
+
+
+def without_default_quota(settings: Settings) -> Iterator[str]:
+    """Yield a sentence if ``default_quota`` names no quota. Only an existing SQLite file is looked into."""
+    name = settings.oqp.default_quota
+    url = database_url(settings.adapter, "", settings.chapps.data_dir)
+    if not name or url.get_backend_name() != "sqlite":
+        return
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(url.database))}?mode=ro", uri=True, timeout=1.0)) as book:
+            found = book.execute("SELECT 1 FROM quotas WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error:
+        return
+    if found is None:
+        yield f"[OutboundQuotaPolicy] default_quota = {name}: there is no such quota in {url.database}; add it"
 
 
 def _of_endpoint(place: Place) -> Iterator[Finding]:

@@ -1,18 +1,21 @@
-"""Reports answers to the metrics, the decision ring and the decision log."""
+"""Reports answers and events to the metrics, the decision ring and the logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from math import inf
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from chapps_tw.mail.decision import Decision
+from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.observe.decision_record import Entry, entry_of
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.events import LimitEvent
 from chapps_tw.policies.pipeline import Answer, Pipeline
 
 # Seconds during which the same bug is not logged again.
@@ -59,6 +62,27 @@ class Reporter:
         for sink in self._sinks:
             sink(entry)
 
+    def near_limit(self, event: LimitEvent) -> None:
+        """Count and log an event near a limit."""
+        self._metrics.limit_events[event.kind] += 1
+        # Not as values of their own: the logger has a level, too.
+        figures = "{event.used} of {event.amount} ({event.kind})"
+        self.log.info("{event.level} limit {event.limit}: {event.account!r} has used " + figures, event=event)
+
+    def warn(self, sentence: str) -> None:
+        """Log a sentence for the administrator."""
+        self.log.warn("{sentence}", sentence=sentence)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work that no answer waits for. An unexpected exception is logged."""
+        Deferred.fromCoroutine(self._run(work))
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.failed("Events", error)
+
     def failed(self, policy: str, error: Exception) -> None:
         """Log an unexpected exception of a policy; the same one only once per ``FAILURE_SECONDS``."""
         place = f"{policy} {type(error).__name__}"
@@ -69,16 +93,18 @@ class Reporter:
 
 
 def beside(sent: Decision, decisions: Sequence[Decision]) -> str:
-    """Return the reasons of the policies after the one that answers, as ``policy:reason``, joined by commas.
+    """Return the reasons of other policies than the one that answers, as ``policy:reason``, joined by commas.
 
     It is usually empty. An example is greylisting that lets mail pass after SPF added a header, which is the answer.
-    Policies before the one that answers are omitted: they let the mail pass, or that policy would not have run. So are
-    policies in shadow mode, which have their own record.
+    Policies before the one that answers are omitted, unless an exemption is in force: they let the mail pass, or that
+    policy would not have run. So are policies in shadow mode, which have their own record.
 
     :param decisions: of every policy that ran, in order.
     """
-    if decisions[-1].policy == sent.policy:
-        return ""
-    names = [decision.policy for decision in decisions]
-    after = decisions[names.index(sent.policy) + 1 :]
-    return ",".join([f"{decision.policy}:{decision.reason}" for decision in after if not decision.shadow])
+    others, is_after = [], False
+    for decision in decisions:
+        if decision.policy == sent.policy:
+            is_after = True
+        elif decision.reason is Reason.EXEMPTED or (is_after and not decision.shadow):
+            others.append(f"{decision.policy}:{decision.reason}")
+    return ",".join(others)

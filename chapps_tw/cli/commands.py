@@ -39,12 +39,14 @@ class Dependencies(NamedTuple):
         :class:`BookUnavailable`, :class:`BookConflict` and :class:`CommandError`.
     :ivar now: returns epoch seconds.
     :ivar check: yields what prevents settings from working on this machine.
+    :ivar warn: yields sentences about what they name and the database does not contain.
     """
 
     set_up: Callable[[Settings, bool], str]
     add_examples: Callable[[Settings], str]
     now: Callable[[], float]
     check: Callable[[Settings], Iterable[Finding]]
+    warn: Callable[[Settings], Iterable[str]]
 
 
 def run(arguments: Sequence[str], dependencies: Dependencies) -> int:
@@ -97,7 +99,7 @@ def _version(options: argparse.Namespace, dependencies: Dependencies) -> None:
 def _check_config(options: argparse.Namespace, dependencies: Dependencies) -> None:
     registry = installed()
     settings = load(options.config, os.environ, dependencies.check, registry.added)
-    for warning in settings.warnings:
+    for warning in (*settings.warnings, *dependencies.warn(settings)):
         print(f"chapps-cli: {warning}", file=sys.stderr)
     lines = [f"{settings.path or 'built-in defaults'}: ok"]
     lines += [f"  {each.name}: {each.listen}: {', '.join(each.policies)}" for each in settings.listeners]

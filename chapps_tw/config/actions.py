@@ -22,6 +22,9 @@ _WITH_ARGUMENT = {
 }
 _KEYWORDS = ("prepend", "greylist", "dunno", "okay")
 
+# Leaves room for the verb.
+_MAX_TEXT = MAX_ACTION_CHARACTERS - max(map(len, _PLAIN)) - 1
+
 # A name in braces, or a stray brace.
 _BRACES = re.compile(r"\{[^{}]*\}?|\}")
 
@@ -30,6 +33,23 @@ Parser = Callable[[str], str]
 
 def message(*figures: str) -> Parser:
     """Return a parser for an action whose text may contain ``{name}`` for these figures."""
+    read = _text(figures)
+    return lambda value: _action(read(value))
+
+
+def sentence(*figures: str) -> Parser:
+    """Return a parser as :func:`message`, for the text of an action without its verb."""
+    read = _text(figures)
+
+    def parse(value: str) -> str:
+        if not value or len(value) > _MAX_TEXT:
+            raise ValueError(f"a text of 1 to {_MAX_TEXT} characters")
+        return read(value)
+
+    return parse
+
+
+def _text(figures: tuple[str, ...]) -> Parser:
     known = [f"{{{name}}}" for name in figures]
 
     def parse(value: str) -> str:
@@ -40,7 +60,7 @@ def message(*figures: str) -> Parser:
                 raise ValueError("a text without braces: this option has no placeholders")
             if found not in known:
                 raise ValueError(f"a text without braces other than {' '.join(nearest_first(found, known))}")
-        return _action(value)
+        return value
 
     return parse
 

@@ -11,16 +11,8 @@ from typing import NamedTuple
 
 from chapps_tw.config.settings import Listener, PolicySection, Redis, Settings
 from chapps_tw.config.values import nearest, plain
+from chapps_tw.mail.request import ATTRIBUTES
 from chapps_tw.security.private_files import is_world_readable
-
-# From https://www.postfix.org/SMTPD_POLICY_README.html, Postfix 3.10.
-ATTRIBUTES = (
-    *("request", "protocol_state", "protocol_name", "helo_name", "queue_id", "sender", "recipient", "recipient_count"),
-    *("client_address", "client_name", "reverse_client_name", "instance", "sasl_method", "sasl_username"),
-    *("sasl_sender", "size", "ccert_subject", "ccert_issuer", "ccert_fingerprint", "encryption_protocol"),
-    *("encryption_cipher", "encryption_keysize", "etrn_domain", "stress", "ccert_pubkey_fingerprint"),
-    *("client_port", "policy_context", "server_address", "server_port", "compatibility_level", "mail_version"),
-)
 
 # Similarity of a name and its misspelling.
 _TYPO = 0.9

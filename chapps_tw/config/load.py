@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chapps_tw.config import checks
+from chapps_tw.config import checks, limit_checks
 from chapps_tw.config.checks import Finding, contradictions
 from chapps_tw.config.settings import (
     OBSOLETE,
@@ -23,6 +23,7 @@ from chapps_tw.config.settings import (
     ConfigError,
     Listener,
     PolicySection,
+    RateLimit,
     Settings,
     policy_names,
 )
@@ -96,23 +97,32 @@ class _Reader:
     def settings(self, check: Callable[[Settings], Iterable[Finding]]) -> Settings:
         parts: dict[str, Any] = {name: self._section(kind, kind.section) for name, kind in SECTIONS.items()}
         parts["added"] = tuple(self._section(kind, kind.section) for kind in self.added)
-        parts["own_listeners"] = tuple(self._listener(section) for section in self.values if _is_listener(section))
+        parts["own_listeners"] = tuple(self._listener(section) for section in self._named(Listener))
+        parts["limits"] = tuple(self._limit(section) for section in self._named(RateLimit))
         parts["chapps"] = self._without_useless_password(parts["chapps"])
         parts["db_password"] = self._secret(parts["adapter"], "db_pass")
         parts["redis_password"] = self._secret(parts["redis"], "password")
         parts["sentinel_password"] = self._secret(parts["redis"], "sentinel_password")
         found = Settings(**parts, path=self.path, content=self.content, overridden=self.overridden)
-        self.problems += self._sentences([*contradictions(found), *check(found)])
+        self.problems += self._sentences([*contradictions(found), *limit_checks.contradictions(found), *check(found)])
         if self.problems:
             # An older option that sets several options is reported once.
             raise ConfigError(list(dict.fromkeys(self.problems)))
-        self.warnings += self._sentences(checks.warnings(found))
+        self.warnings += self._sentences([*checks.warnings(found), *limit_checks.warnings(found)])
         return dataclasses.replace(found, warnings=tuple(self.warnings))
 
     def _listener(self, section: str) -> Listener:
         known = [kind.section for kind in self.kinds if issubclass(kind, PolicySection)]
         found: Listener = self._section(Listener, section, {"policies": policy_names(known)})
-        return dataclasses.replace(found, name=section.split(None, 1)[1].strip())
+        return dataclasses.replace(found, name=_name_in(section))
+
+    def _limit(self, section: str) -> RateLimit:
+        found: RateLimit = self._section(RateLimit, section)
+        return dataclasses.replace(found, name=_name_in(section))
+
+    def _named(self, kind: type[Any]) -> list[str]:
+        """Return the sections ``[KIND NAME]`` of a kind."""
+        return [section for section in self.values if _kind_of(section) is kind]
 
     def _sentences(self, findings: Iterable[Finding]) -> Iterator[str]:
         """Format findings, except those that depend on an invalid option."""
@@ -176,10 +186,11 @@ class _Reader:
     def _drop_unknown(self, values: dict[str, dict[str, str]]) -> None:
         known = {kind.section: _names(kind) for kind in self.kinds}
         for section in list(values):
-            names = _names(Listener) if _is_listener(section) else known.get(section)
+            kind = _kind_of(section)
+            names = _names(kind) if kind else known.get(section)
             if names is None:
                 sentence = f"{self._where(section)}unknown section [{section}]"
-                self._unknown(sentence, section, [*known, "Listener NAME"])
+                self._unknown(sentence, section, [*known, "Listener NAME", "Limit NAME"])
                 del values[section]
                 continue
             for name in [name for name in values[section] if name not in names]:
@@ -297,8 +308,14 @@ def _is_link(variable: str, value: str) -> bool:
     return bool(_LINK.fullmatch(variable) or re.match("(tcp|udp|sctp)://", value))
 
 
-def _is_listener(section: str) -> bool:
-    return len(section.split(None, 1)) == 2 and section.split()[0] == Listener.section
+def _kind_of(section: str) -> type[Listener | RateLimit] | None:
+    """Return the class of a section ``[KIND NAME]``; ``None`` for other sections."""
+    words = section.split(None, 1)
+    return next((kind for kind in (Listener, RateLimit) if len(words) == 2 and words[0] == kind.section), None)
+
+
+def _name_in(section: str) -> str:
+    return section.split(None, 1)[1].strip()
 
 
 def options(kind: type[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

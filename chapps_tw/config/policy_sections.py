@@ -12,11 +12,13 @@ from chapps_tw.config.values import (
     Margin,
     boolean,
     choice,
+    names,
     parse_margin,
     parse_recipients,
     plain,
     seconds,
     separators,
+    text,
     whole,
 )
 from chapps_tw.mail.network import Server, parse_host_name, parse_nameservers
@@ -81,7 +83,10 @@ ON_FAILURE = ("defer or accept mail if the state or the database is unavailable.
 _TTL = seconds(1, 31536000)
 
 # Placeholders of each policy; retry_in is retry_after in words. For mail that passes, retry_after is 0.
-_QUOTA_FIGURES = ("limit", "used", "remaining", "retry_after", "retry_in", "user", "sender")
+_QUOTA_FIGURES = (
+    *("limit", "used", "remaining", "retry_after", "retry_in", "user", "sender"),
+    *("limit_name", "window", "level"),
+)
 _SENDER_FIGURES = ("user", "sender")
 _GREYLIST_FIGURES = ("retry_after", "retry_in", "sender", "recipient")
 _SPF_ACTION = spf_action("reason")
@@ -101,7 +106,8 @@ class OutboundQuotaPolicy(_ListeningSection):
     rejection_message: str = option(
         "REJECT Rejected - outbound quota fulfilled: {used} of {limit} used, try again in {retry_in}",
         "Answer to mail over the quota; with 450 4.7.1 instead of REJECT, mail clients retry. Placeholders: "
-        "{limit} {used} {remaining} {user} {sender} {retry_after} (seconds) {retry_in} (words).",
+        "{limit} {used} {remaining} {user} {sender} {retry_after} (seconds) {retry_in} (words) {limit_name} {window} "
+        "(words) {level} (user, domain, default or domain pool).",
         message(*_QUOTA_FIGURES),
     )
     too_large_message: str = option(
@@ -119,14 +125,35 @@ class OutboundQuotaPolicy(_ListeningSection):
         "Answer to a user who is not in the database. Placeholders as in rejection_message.",
         message(*_QUOTA_FIGURES),
     )
+    suspended_message: str = option(
+        "REJECT Rejected - {user} is suspended from sending mail: {reason}",
+        "Answer to a suspended user; if the override says defer, a temporary one with the same text. Placeholders: "
+        "{user} {sender} {reason} {retry_after} (seconds) {retry_in} (words).",
+        message("user", "sender", "reason", "retry_after", "retry_in"),
+    )
     null_sender_ok: bool = option("False", "Accept the null sender if the request names no user.", boolean)
     mode: str = option("enforce", *MODE)
     on_failure: str = option("defer", *ON_FAILURE)
-    cache_ttl: float = option("86400", "Seconds that a user's limit is cached.", _TTL)
+    cache_ttl: float = option("86400", "Seconds that a user's limits are cached.", _TTL)
+    default_quota: str = option(
+        "",
+        "Name of the quota of every user who has none, not even by the domain, whether or not in the database; empty: "
+        "such a user cannot send.",
+        text,
+    )
+    warn_at: int = option(
+        "80", "Percent of a limit from which on it is almost reached, which is an event; 0 is off.", whole(0, 100)
+    )
+    reservation_ttl: float = option(
+        "600",
+        "Seconds after which what was counted at RCPT is given back if neither DATA nor END-OF-MESSAGE follows, where "
+        "Postfix asks there too; 0 is off.",
+        seconds(0, 86400),
+    )
     interval: float = option("86400", "Length of the rolling interval in seconds.", seconds(1, 31536000))
     margin: Margin = option(
         "0.10",
-        "How far a message may exceed the limit if the user was below it: "
+        "How far a message may exceed the quota's number if the user was below it; its other limits are exact: "
         "10 is ten transmissions; 0.10, 10.0 and 10% are a tenth of the limit.",
         parse_margin,
     )
@@ -249,6 +276,24 @@ class SPFEnforcementPolicy(_ListeningSection):
     answer_record_limit: int = option(
         "512", "Maximum number of records in a DNS answer; answers with more are discarded.", whole(16, 4096)
     )
+
+
+@dataclass(frozen=True)
+class RateLimitPolicy(_ListeningSection):
+    section: ClassVar[str] = "RateLimitPolicy"
+    listener: ClassVar[str] = "limits"
+    policies: ClassVar[tuple[str, ...]] = ("RateLimitPolicy",)
+    listen_address: str = option("localhost", "Address of the listener of limits; there is one if there are limits.")
+    listen_port: int = option("10228", "Port of the listener of limits.", whole(1, 65535))
+    listen: str = option("auto", _LISTEN)
+    mode: str = option("enforce", *MODE)
+    on_failure: str = option("defer", *ON_FAILURE)
+    reservation_ttl: float = option(
+        "600",
+        "Seconds after which the cost of recipients whose message is not sent is given back; 0 is never.",
+        seconds(0, 86400),
+    )
+    limits: tuple[str, ...] = option("", "Names of the [Limit NAME] that apply; empty is all.", names, ", ")
 
 
 @dataclass(frozen=True)

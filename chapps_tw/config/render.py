@@ -23,6 +23,19 @@ _LISTENERS = """\
 """
 
 
+_LIMITS = """\
+# Limits on mail of any kind, which RateLimitPolicy applies. Each has a section with its name; per, amount and window
+# are required. This one defers clients that did not log in, when 100 messages came from their network in 10 minutes:
+# [Limit flood]
+# per = client_network
+# unit = messages
+# amount = 100
+# window = 10m
+# match = sasl_username:empty, client_address:!192.0.2.0/24
+# action = defer
+"""
+
+
 def render(settings: Settings) -> str:
     """Return chapps.ini with every option, its help as a comment, and its effective value.
 
@@ -32,6 +45,9 @@ def render(settings: Settings) -> str:
     lines = [_HEAD]
     for section in settings.sections:
         lines += _section(f"[{section.section}]", section, settings.overridden)
+    lines.append(_LIMITS)
+    for limit in settings.limits:
+        lines += _section(f"[Limit {limit.name}]", limit, {})
     lines.append(_LISTENERS)
     for listener in settings.own_listeners:
         lines += _section(f"[Listener {listener.name}]", listener, {})

@@ -79,6 +79,7 @@ class PolicyConfigAdapter:
         "Seconds between comparisons of a cached value with the database; while it is unavailable, cache_ttl applies.",
         seconds(1, 86400),
     )
+    audit_days: int = option("365", "Days for which the audit trail is kept.", whole(1, 36500))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from chapps_tw.config.limits import RateLimit
 from chapps_tw.config.policy_sections import (
     MODE,
     ON_FAILURE,
@@ -19,6 +20,7 @@ from chapps_tw.config.policy_sections import (
     OutboundQuotaPolicy,
     PolicySection,
     PostfixSPFActions,
+    RateLimitPolicy,
     SenderDomainAuthPolicy,
     SPFEnforcementPolicy,
 )
@@ -42,6 +44,8 @@ __all__ = [
     "PolicyConfigAdapter",
     "PolicySection",
     "PostfixSPFActions",
+    "RateLimit",
+    "RateLimitPolicy",
     "Redis",
     "SPFEnforcementPolicy",
     "SenderDomainAuthPolicy",
@@ -108,6 +112,7 @@ OBSOLETE = {("CHAPPS", name) for name in ("listen_address", "listen_port", "conf
 class Settings:
     """The effective configuration. Immutable; every value has the type of its option.
 
+    :ivar limits: the limits of ``[Limit NAME]``, in the order of the file.
     :ivar added: sections of policies that have no field here.
     :ivar db_password, redis_password, sentinel_password: from the options or the files they name.
     :ivar path: path of the file, ``""`` for the defaults.
@@ -128,7 +133,9 @@ class Settings:
     grl: GreylistingPolicy = field(default_factory=GreylistingPolicy)
     spf: SPFEnforcementPolicy = field(default_factory=SPFEnforcementPolicy)
     spf_actions: PostfixSPFActions = field(default_factory=PostfixSPFActions)
+    rlp: RateLimitPolicy = field(default_factory=RateLimitPolicy)
     added: tuple[PolicySection, ...] = ()
+    limits: tuple[RateLimit, ...] = ()
     own_listeners: tuple[Listener, ...] = ()
     db_password: Secret = Secret("")
     redis_password: Secret = Secret("")
@@ -140,7 +147,7 @@ class Settings:
 
     @property
     def sections(self) -> tuple[Any, ...]:
-        """All sections except ``[Listener NAME]``, in the order in which they are written."""
+        """All sections except ``[Limit NAME]`` and ``[Listener NAME]``, in the order in which they are written."""
         return (*(getattr(self, name) for name in SECTIONS), *self.added)
 
     def section(self, kind: type[S]) -> S:
@@ -158,7 +165,11 @@ class Settings:
         """The listeners: those of ``[Listener NAME]`` if there are any, otherwise the default ones."""
         if self.own_listeners:
             return self.own_listeners
-        listening = (self.oqp, self.grl, self.spf, *([self.sda] if self._sda_listens else []))
+        listening = (
+            *(self.oqp, self.grl, self.spf),
+            *([self.sda] if self._sda_listens else []),
+            *([self.rlp] if self.limits else []),
+        )
         return tuple(
             Listener(each.listener, each.endpoint, each.policies, each.section) for each in listening if each.endpoint
         )
@@ -197,4 +208,5 @@ SECTIONS: dict[str, type[Any]] = {
     "grl": GreylistingPolicy,
     "spf": SPFEnforcementPolicy,
     "spf_actions": PostfixSPFActions,
+    "rlp": RateLimitPolicy,
 }

@@ -208,5 +208,13 @@ def _keeps_lines(codec: str) -> bool:
     )
 
 
+def names(value: str) -> tuple[str, ...]:
+    """A list of names, each once."""
+    found = addresses(text(value))
+    if len(set(found)) < len(found):
+        raise ValueError("a list without duplicates")
+    return found
+
+
 def addresses(value: str) -> tuple[str, ...]:
     return tuple(value.replace(",", " ").split())

@@ -11,18 +11,19 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from chapps_tw.database import lookups, schema
+from chapps_tw.database import lookups, plans, schema
 from chapps_tw.database.breaker import Breaker, Run, always
 from chapps_tw.database.coalescing import Coalescer
 from chapps_tw.database.engine import ConnectionAborter
+from chapps_tw.database.models import MAX_INTEGER, MAX_QUOTA
 from chapps_tw.database.text import storable
-from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.interfaces.book import DomainFlags, DomainPlan, Exemption, Plan, SenderGrant, UserPlan
 from chapps_tw.mail.addresses import MAX_DOMAIN, MAX_EMAIL, MAX_USER
 from chapps_tw.observe.timer import Timer, no_timer
 
 T = TypeVar("T")
 
-_NEGATIVE = "A negative quota counts as 0: that of user {user} is {number}"
+_NEGATIVE = "A negative quota counts as 0: that of {name} is {number}"
 
 
 class Book:
@@ -33,7 +34,8 @@ class Book:
     :param run: calls a function in a thread, such as :meth:`~chapps_tw.database.threads.Threads.run`.
     :param size: number of connections of the engine.
     :param deadline: seconds until a lookup fails with :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
-    :param timer: times each lookup: ``quota``, ``senders``, ``flags``.
+    :param timer: times each lookup: ``plan``, ``exemptions``, ``senders``, ``flags``.
+    :param now: returns epoch seconds.
     """
 
     _log = Logger()
@@ -46,8 +48,11 @@ class Book:
         size: int = 8,
         deadline: float = 1.5,
         timer: Timer = no_timer,
+        *,
+        now: Callable[[], float],
     ) -> None:
         self._engine = engine
+        self._now = now
         self._timer = timer
         self._deadline = deadline
         self._coalescer = Coalescer(reactor)
@@ -65,17 +70,43 @@ class Book:
         self._breaker.stop()
         self._engine.dispose()
 
-    async def quota_of(self, user: str) -> QuotaGrant:
-        """Return the quota of a user. A negative number in the table counts as 0; the first one is logged."""
+    async def user_plan(self, user: str) -> UserPlan:
+        """Return what applies to a user alone."""
         if not storable(user, MAX_USER):
-            return lookups.UNKNOWN_QUOTA
-        grant = await self._look_up("quota", (user,), partial(lookups.quota_of, user=user))
-        if grant.limit is None or grant.limit >= 0:
-            return grant
+            return plans.UNKNOWN_USER
+        work = partial(plans.user_plan, user=user, now=self._now())
+        return await self._look_up("plan", ("users", user), work)
+
+    async def domain_plan(self, domain: str) -> DomainPlan:
+        """Return what applies to the users of a domain."""
+        if not storable(domain, MAX_DOMAIN):
+            return plans.UNKNOWN_DOMAIN
+        work = partial(plans.domain_plan, domain=domain, now=self._now())
+        return await self._look_up("plan", ("domains", domain), work)
+
+    async def plan(self, quota: int) -> Plan | None:
+        """Return a quota with its limits. A negative number in the table counts as 0; the first one is logged."""
+        if not 0 < quota <= MAX_INTEGER:
+            return None
+        return self._not_negative(await self._look_up("plan", ("id", quota), partial(plans.plan, id=quota)))
+
+    async def plan_named(self, name: str) -> Plan | None:
+        """Return the quota with a name, as :meth:`plan` does. The name is compared exactly."""
+        if not storable(name, MAX_QUOTA):
+            return None
+        return self._not_negative(await self._look_up("plan", ("name", name), partial(plans.plan_named, name=name)))
+
+    def _not_negative(self, plan: Plan | None) -> Plan | None:
+        if plan is None or plan.quota is None or plan.quota >= 0:
+            return plan
         if not self._negative_logged:
             self._negative_logged = True
-            self._log.warn(_NEGATIVE, number=grant.limit, user=user)
-        return QuotaGrant(True, 0)
+            self._log.warn(_NEGATIVE, number=plan.quota, name=plan.name)
+        return plan._replace(quota=0)
+
+    async def exemptions(self) -> tuple[Exemption, ...]:
+        """Return all exemptions that are not over yet."""
+        return await self._look_up("exemptions", (), partial(plans.exemptions, now=self._now()))
 
     async def senders_of(self, user: str, domain: str, email: str, base: str = "") -> SenderGrant:
         """Return whether a domain, an address, and the base address of a sub-address are linked to a user."""
@@ -100,7 +131,7 @@ class Book:
             self._log.warn("{remark}", remark=remark)
         self._remark = remark
 
-    def _look_up(self, operation: str, about: tuple[str, ...], work: Callable[[Connection], T]) -> Deferred[T]:
+    def _look_up(self, operation: str, about: tuple[str | int, ...], work: Callable[[Connection], T]) -> Deferred[T]:
         def query() -> Deferred[T]:
             return self._call(operation, partial(self._read, work), self._deadline)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sqlalchemy import Connection, Engine, select
 
 from chapps_tw.database.changes import apply
@@ -11,29 +13,30 @@ from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces.book import Create, StaleKeys
 
 
-def add_examples(engine: Engine) -> bool:
+def add_examples(engine: Engine, now: float) -> bool:
     """Add two users to an empty book. A book with entries is left unchanged.
 
     ``alice@example.com`` may send 1000 transmissions, from ``example.com``; ``bob@example.org`` 12,
     from ``example.org`` and as ``sales@example.com``. Mail to ``example.com`` is greylisted and checked by SPF.
 
+    :param now: epoch seconds.
     :returns: whether they were added.
     :raises BookUnavailable: if another client holds the lock, or the database is read-only.
     :raises sqlalchemy.exc.SQLAlchemyError: if the query fails.
     """
-    return transact(engine, _fill, Permit(), str).value
+    return transact(engine, partial(_fill, now=now), Permit(), "An example exists already.").value
 
 
-def _fill(connection: Connection) -> tuple[bool, StaleKeys]:
+def _fill(connection: Connection, now: float) -> tuple[bool, StaleKeys]:
     if any(connection.execute(select(table.c.id).limit(1)).first() for table in TABLES.values()):
         return False, StaleKeys()
     stale: list[StaleKeys] = []
 
     def create(kind: str, links: dict[str, list[int]], **fields: str | int | bool) -> int:
-        entry, keys = apply(connection, Create(kind, fields, links))
-        assert entry is not None
+        applied, keys = apply(connection, Create(kind, fields, links), "", now)
+        assert applied.entry is not None
         stale.append(keys)
-        return entry.id
+        return applied.entry.id
 
     basic = create("quotas", {}, name="basic", quota=1000)
     small = create("quotas", {}, name="small", quota=12)

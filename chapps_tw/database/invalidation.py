@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
@@ -19,10 +18,11 @@ from chapps_tw.interfaces.state import StateUnavailable
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Concurrent batches, and keys per batch. The flags of a domain are two keys of the state.
+# Concurrent batches, and keys per batch.
 WORKERS: Final = 16
 KEYS: Final = 100
-DOMAINS: Final = 10
+# Those that many users depend on first.
+_KINDS: Final = ("quotas", "quota_names", "domains", "sender_domains", "users", "flags", "senders")
 
 # Seconds between reads of the outbox: while invalidations are pending, and for those left by other nodes.
 RETRY: Final = 1.0
@@ -229,16 +229,12 @@ class Invalidation:
 def _batches(stale: StaleKeys) -> Iterator[StaleKeys]:
     if stale.unlisted:
         yield StaleKeys(unlisted=stale.unlisted)
-    for users in _parts(sorted(stale.limits), KEYS):
-        yield StaleKeys(limits=frozenset(users))
-    for domains in _parts(sorted(stale.flags), DOMAINS):
-        yield StaleKeys(flags=frozenset(domains))
-    by_user: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for pair in sorted(stale.senders):
-        by_user[pair[0]].append(pair)
-    for pairs in by_user.values():
-        for part in _parts(pairs, KEYS):
-            yield StaleKeys(senders=frozenset(part))
+    for field in _KINDS:
+        for part in _parts(sorted(getattr(stale, field)), KEYS):
+            keys: dict[str, Any] = {field: frozenset(part)}
+            yield StaleKeys(**keys)
+    if stale.exemptions:
+        yield StaleKeys(exemptions=True)
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

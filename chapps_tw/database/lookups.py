@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select
 
-from chapps_tw.database.models import TABLES, domain_user, domains, email_user, emails, quota_user, quotas, users
+from chapps_tw.database.models import TABLES, domain_user, domains, email_user, emails, users
 from chapps_tw.database.text import domain_spellings, folded, name_spellings, normal_of
-from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.interfaces.book import DomainFlags, SenderGrant
 
-UNKNOWN_QUOTA = QuotaGrant(False, None)
 UNKNOWN_SENDER = SenderGrant(False, False, False)
 UNKNOWN_DOMAIN = DomainFlags(False, False, False)
 
@@ -26,22 +25,15 @@ _SPELLINGS: Final[dict[str, Callable[[str], list[str]]]] = {
 }
 
 
-def quota_of(connection: Connection, user: str) -> QuotaGrant:
-    """Return the quota of a user; a negative number if one was written to the table by hand."""
-    query = select(users.c.name, quotas.c.quota).select_from(users.outerjoin(quota_user).outerjoin(quotas))
-    found = _named(connection, query, "users", user)
-    return QuotaGrant(True, found[0].quota) if found else UNKNOWN_QUOTA
-
-
 def flags_of(connection: Connection, domain: str) -> DomainFlags:
     """Return the flags of a domain."""
-    found = _named(connection, select(domains.c.name, domains.c.greylist, domains.c.check_spf), "domains", domain)
+    found = named(connection, select(domains.c.name, domains.c.greylist, domains.c.check_spf), "domains", domain)
     return DomainFlags(True, bool(found[0].greylist), bool(found[0].check_spf)) if found else UNKNOWN_DOMAIN
 
 
 def senders_of(connection: Connection, user: str, domain: str, email: str, base: str = "") -> SenderGrant:
     """Return whether a user is linked to a domain and two addresses. ``""`` means none."""
-    found = _named(connection, select(users.c.name, users.c.id), "users", user)
+    found = named(connection, select(users.c.name, users.c.id), "users", user)
     if not found:
         return UNKNOWN_SENDER
     id = found[0].id
@@ -49,9 +41,9 @@ def senders_of(connection: Connection, user: str, domain: str, email: str, base:
     by_email = select(emails.c.name).join(email_user).where(email_user.c.user_id == id)
     return SenderGrant(
         True,
-        bool(domain and _named(connection, by_domain, "domains", domain)),
-        bool(email and _named(connection, by_email, "emails", email)),
-        bool(base and _named(connection, by_email, "emails", base)),
+        bool(domain and named(connection, by_domain, "domains", domain)),
+        bool(email and named(connection, by_email, "emails", email)),
+        bool(base and named(connection, by_email, "emails", base)),
     )
 
 
@@ -60,7 +52,7 @@ def id_of(connection: Connection, kind: str, name: str) -> int | None:
     table = TABLES[kind]
     query = select(table.c.name, table.c.id)
     if kind in _SPELLINGS:
-        found = _named(connection, query, kind, normal_of(connection, kind)(name))
+        found = named(connection, query, kind, normal_of(connection, kind)(name))
     else:
         # The collation may match other names too: compare again.
         found = [row for row in connection.execute(query.where(table.c.name == name)) if row.name == name]
@@ -76,11 +68,11 @@ def other_spelling(connection: Connection, kind: str, name: str, id: int | None 
         return None
     table = TABLES[kind]
     others = select(table.c.name).where(table.c.id != (id or 0))
-    found = _named(connection, others, kind, normal_of(connection, kind)(name))
+    found = named(connection, others, kind, normal_of(connection, kind)(name))
     return found[0].name if found else None
 
 
-def _named(
+def named(
     connection: Connection, query: Select[*tuple[Any, ...]], kind: str, wanted: str
 ) -> Sequence[Row[*tuple[Any, ...]]]:
     """Return the rows whose name has the normal form ``wanted``: an exact match first, then ordered by id.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from chapps_tw.database.models import TABLES
 from chapps_tw.database.outbox import append
-from chapps_tw.database.stale_keys import all_affected, stale_keys
+from chapps_tw.database.stale_keys import affected_by, stale_keys
 from chapps_tw.database.text import normal_of, storable
 
 KINDS: Final = ("users", "domains", "emails")
@@ -58,7 +58,7 @@ def normalise(connection: Connection, say: Say) -> None:
     for kind, renamed, duplicates in plans:
         _rename(connection, kind, renamed)
         ids = [row.id for row in chain(renamed, *duplicates.values())]
-        append(connection, stale_keys(connection, kind, ids, all_affected(kind)))
+        append(connection, stale_keys(connection, kind, ids, affected_by(kind, ["name"])))
     _report(plans, say)
 
 

@@ -7,11 +7,12 @@ other, even if the process is killed.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from secrets import token_hex
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import ProgrammingError
@@ -26,6 +27,11 @@ ROW_BYTES: Final = 60_000
 # Rows per page in memory, and rows per DELETE.
 PAGE: Final = 16
 DELETE_BATCH: Final = 500
+
+
+_FIELDS: Final = ("users", "flags", "quotas", "quota_names", "domains", "sender_domains")
+# What older rows call it.
+_RENAMED: Final = {"limits": "users"}
 
 
 class OutboxRow(NamedTuple):
@@ -87,9 +93,9 @@ def _schema_needed() -> Iterator[None]:
 def _texts(stale: StaleKeys) -> Iterator[str]:
     """Return the keys as JSON arrays, each small enough for one row."""
     keys = chain(
-        (("limits", user) for user in stale.limits),
+        ((field, key) for field in _FIELDS for key in getattr(stale, field)),
         (("senders", user, name) for user, name in stale.senders),
-        (("flags", domain) for domain in stale.flags),
+        [("exemptions",)] if stale.exemptions else [],
     )
     row: list[str] = []
     size = 0
@@ -106,9 +112,8 @@ def _texts(stale: StaleKeys) -> Iterator[str]:
 
 
 def _stale_keys(text: str) -> StaleKeys:
-    keys = json.loads(text)
-    return StaleKeys(
-        frozenset(name for kind, *names in keys if kind == "limits" for name in names),
-        frozenset((names[0], names[1]) for kind, *names in keys if kind == "senders"),
-        frozenset(name for kind, *names in keys if kind == "flags" for name in names),
-    )
+    found: defaultdict[str, set[Any]] = defaultdict(set)
+    for kind, *key in json.loads(text):
+        found[_RENAMED.get(kind, kind)].add(tuple(key) if len(key) > 1 else next(iter(key), True))
+    listed = {field: frozenset(found[field]) for field in (*_FIELDS, "senders")}
+    return StaleKeys(**listed, exemptions=bool(found["exemptions"]))

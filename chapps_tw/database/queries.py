@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
 from chapps_tw.database.lookups import id_of
-from chapps_tw.database.models import FIELDS, TABLES
+from chapps_tw.database.models import FIELDS, MAX_INTEGER, TABLES
 from chapps_tw.database.stale_keys import chunks, sides
 from chapps_tw.database.text import part_spellings, storable
 from chapps_tw.interfaces.book import Entry
-
-# The largest value of an Integer column on every database.
-MAX_INTEGER: Final = 2**31 - 1
 
 
 def valid_ids(ids: Collection[int]) -> list[int]:
@@ -80,6 +77,15 @@ def missing(connection: Connection, kind: str, ids: Collection[int]) -> list[int
     for chunk in chunks(valid_ids(ids)):
         found.update(connection.scalars(select(table.c.id).where(table.c.id.in_(chunk))))
     return sorted(set(ids) - found)
+
+
+def require(connection: Connection, kind: str, ids: Collection[int]) -> None:
+    """Check that entries exist.
+
+    :raises KeyError: with ``(kind, id)`` for one that does not.
+    """
+    for id in missing(connection, kind, ids):
+        raise KeyError((kind, id))
 
 
 def _all(connection: Connection, query: Select[Any]) -> list[Entry]:

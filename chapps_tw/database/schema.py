@@ -15,15 +15,14 @@ from sqlalchemy import Connection, Engine, NullPool, column, create_engine, fals
 from chapps_tw.database import normal_names
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import SET_UP
-from chapps_tw.database.models import invalidation_outbox, metadata
+from chapps_tw.database.models import CHAPPS_TABLES, OWN_COLUMNS, metadata
 from chapps_tw.database.transaction import lock
 
 TABLES_REVISION: Final = "ce81767cec26"
 FLAGS_REVISION: Final = "0b5ef72836bd"
 # The newest: that of the scripts, known without reading them.
-HEAD: Final = "d1f4b86a2c95"
+HEAD: Final = "5e0f92c7d1b4"
 _FLAGS: Final = frozenset({"greylist", "check_spf"})
-_CHAPPS: Final = [table for table in metadata.sorted_tables if table is not invalidation_outbox]
 # The key of an advisory lock that nothing else in the database uses.
 _LOCK: Final = 0x43484150
 # Alembic's own table.
@@ -70,7 +69,7 @@ def remark(connection: Connection) -> str:
     :returns: a sentence if the revision is not the one that this version needs, else ``""``.
     :raises sqlalchemy.exc.SQLAlchemyError: if something is missing or locked.
     """
-    tables = [select(each).where(false()).exists() for each in _CHAPPS]
+    tables = [select(each).where(false()).exists() for each in metadata.sorted_tables]
     found = tuple(connection.scalars(select(_VERSION.c.version_num, *tables)))
     if found == (HEAD,):
         return ""
@@ -224,15 +223,15 @@ def _known(versions: tuple[str, ...]) -> str:
 def _recognize(connection: Connection) -> str:
     """Return the revision of tables without a version, by their columns."""
     inspector = inspect(connection)
-    existing = set(inspector.get_table_names()) & {table.name for table in _CHAPPS}
+    existing = set(inspector.get_table_names()) & {table.name for table in CHAPPS_TABLES}
     if not existing:
         return ""
     columns = {table: {column["name"] for column in inspector.get_columns(table)} for table in existing}
     lacks = [
         f"{table.name}.{column.name}"
-        for table in _CHAPPS
+        for table in CHAPPS_TABLES
         for column in table.columns
-        if column.computed is None and column.name not in columns.get(table.name, ())
+        if column.name not in OWN_COLUMNS and column.name not in columns.get(table.name, ())
     ]
     if not lacks:
         return FLAGS_REVISION

@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Table, select
 
-from chapps_tw.database.models import LINKS, TABLES, domains, quota_user, users
+from chapps_tw.database.models import LINKS, TABLES, domains, quota_user, quotas, users
 from chapps_tw.database.text import normal_of
 from chapps_tw.interfaces.book import StaleKeys
 
 CHUNK: Final = 500
 
-# The most keys of a kind to list. More would occupy the database, the state store and the reactor for too long.
+# The most users to list, or domains of senders. More would occupy the database, the state store and the reactor for
+# too long.
 MAX_LISTED: Final = 5000
 
-# What a change of a field or of links makes stale: limits, flags, or verdicts about a user and a kind of
-# sender.
+# Of more pairs about one domain, all verdicts about it are stale: that is one key.
+MAX_PAIRS: Final = 500
+
+# What a change of a field or of links makes stale: plans of users, of domains or of quotas, flags, or verdicts about a
+# user and a kind of sender. The users of a quota are not among it: their plans have its id only.
 _AFFECTED: Final[dict[tuple[str, str], tuple[str, ...]]] = {
-    ("users", "name"): ("limits", "domains", "emails"),
-    ("users", "quotas"): ("limits",),
-    ("users", "domains"): ("domains",),
-    ("users", "emails"): ("emails",),
-    ("domains", "name"): ("flags", "domains"),
+    ("users", "name"): ("users", "to domains", "to emails"),
+    ("users", "quotas"): ("users",),
+    ("users", "domains"): ("to domains",),
+    ("users", "emails"): ("to emails",),
+    ("domains", "name"): ("domains", "flags", "to domains"),
     ("domains", "greylist"): ("flags",),
     ("domains", "check_spf"): ("flags",),
-    ("domains", "users"): ("domains",),
-    ("emails", "name"): ("emails",),
-    ("emails", "users"): ("emails",),
-    ("quotas", "name"): (),
-    ("quotas", "quota"): ("limits",),
-    ("quotas", "users"): ("limits",),
+    ("domains", "each_quota"): ("domains",),
+    ("domains", "pool_quota"): ("domains",),
+    ("domains", "users"): ("to domains",),
+    ("emails", "name"): ("to emails",),
+    ("emails", "users"): ("to emails",),
+    ("quotas", "name"): ("quotas",),
+    ("quotas", "quota"): ("quotas",),
+    ("quotas", "users"): ("users",),
 }
 
 
 def affected_by(kind: str, changed: Collection[str]) -> frozenset[str]:
-    """Return what a change of these fields and links makes stale."""
+    """Return what a change of these fields and links makes stale. Adding or deleting an entry changes its name.
+
+    :raises ValueError: if entries of this kind have no such field.
+    """
+    for name in changed:
+        if (kind, name) not in _AFFECTED:
+            raise ValueError(f"{kind} have no field {name}.")
     return frozenset(what for name in changed for what in _AFFECTED[kind, name])
-
-
-def all_affected(kind: str) -> frozenset[str]:
-    """Return what adding or deleting an entry makes stale."""
-    return frozenset(what for (owner, _), whats in _AFFECTED.items() if owner == kind for what in whats)
 
 
 def chunks(ids: Collection[int]) -> Iterator[Sequence[int]]:
@@ -66,27 +74,55 @@ def sides(kind: str, other: str) -> tuple[Table, Column[Any], Column[Any]]:
     raise ValueError(f"{kind} are not linked to {other}.")
 
 
+class _Senders:
+    """Pairs of users and senders, and domains of which all pairs are stale."""
+
+    def __init__(self) -> None:
+        self._pairs: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._domains: set[str] = set()
+
+    def add(self, pairs: Iterable[tuple[str, str]]) -> None:
+        for user, name in pairs:
+            domain = _domain(name)
+            if domain not in self._domains:
+                self._pairs[domain].add((user, name))
+                if len(self._pairs[domain]) > MAX_PAIRS:
+                    self.add_all(domain)
+
+    def add_all(self, *names: str) -> None:
+        """Add all pairs about the domains of these domains and addresses."""
+        for domain in map(_domain, names):
+            self._domains.add(domain)
+            self._pairs.pop(domain, None)
+
+    def keys(self) -> StaleKeys:
+        if sum(map(len, self._pairs.values())) > MAX_LISTED:
+            self.add_all(*self._pairs)
+        if len(self._domains) > MAX_LISTED:
+            return StaleKeys(unlisted=frozenset({"senders"}))
+        pairs = frozenset().union(*self._pairs.values())
+        return StaleKeys(senders=pairs, sender_domains=frozenset(self._domains))
+
+
+def _domain(name: str) -> str:
+    return name.rpartition("@")[2]
+
+
 def union(*parts: StaleKeys) -> StaleKeys:
-    return _bounded(
-        frozenset().union(*(part.limits for part in parts)),
-        frozenset().union(*(part.senders for part in parts)),
-        frozenset().union(*(part.flags for part in parts)),
-        frozenset().union(*(part.unlisted for part in parts)),
-    )
+    """Return all keys of several changes; too many of a kind are in ``unlisted`` instead."""
+    senders = _Senders()
+    for part in parts:
+        senders.add_all(*part.sender_domains)
+        senders.add(part.senders)
+    found = senders.keys()
+    listed = {field: frozenset().union(*(getattr(part, field) for part in parts)) for field in _SETS}
+    if len(listed["users"]) > MAX_LISTED:
+        listed |= {"users": frozenset(), "unlisted": listed["unlisted"] | {"users"}}
+    listed["unlisted"] |= found.unlisted
+    return found._replace(**listed, exemptions=any(part.exemptions for part in parts))
 
 
-def _bounded(
-    limits: Set[str], senders: Set[tuple[str, str]], flags: Set[str], unlisted: frozenset[str] = frozenset()
-) -> StaleKeys:
-    """Return stale keys; a kind with too many is named in ``unlisted`` instead."""
-    found = {"limits": len(limits), "senders": len(senders)}
-    unlisted |= {kind for kind, count in found.items() if count > MAX_LISTED}
-    return StaleKeys(
-        frozenset() if "limits" in unlisted else frozenset(limits),
-        frozenset() if "senders" in unlisted else frozenset(senders),
-        frozenset(flags),
-        unlisted=unlisted,
-    )
+_SETS: Final = ("users", "flags", "quotas", "quota_names", "domains", "unlisted")
 
 
 def senders_between(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
@@ -94,11 +130,10 @@ def senders_between(connection: Connection, kind: str, id: int, other: str, ids:
 
     :param other: ``domains`` or ``emails``; ``users`` if ``kind`` is one of these.
     """
-    linked = other if kind == "users" else kind
-    senders: set[tuple[str, str]] = set()
+    linked, senders = other if kind == "users" else kind, _Senders()
     for chunk in chunks(ids):
-        senders.update(linked_senders(connection, kind, [id], linked, chunk))
-    return _bounded(set(), senders, set())
+        _add_linked(senders, connection, kind, [id], linked, chunk)
+    return senders.keys()
 
 
 def stale_keys(connection: Connection, kind: str, ids: Collection[int], affected: Collection[str]) -> StaleKeys:
@@ -106,23 +141,34 @@ def stale_keys(connection: Connection, kind: str, ids: Collection[int], affected
 
     :param affected: what is stale, see :func:`affected_by`.
     """
-    limits: set[str] = set()
-    senders: set[tuple[str, str]] = set()
-    flags: set[str] = set()
+    senders, logins, names = _Senders(), set[str](), set[str]()
     for chunk in chunks(ids):
-        if "limits" in affected and len(limits) <= MAX_LISTED:
-            limits.update(_limits(connection, kind, chunk))
+        if "users" in affected and len(logins) <= MAX_LISTED:
+            logins.update(_users(connection, kind, chunk))
         for other in ("domains", "emails"):
-            if other in affected and len(senders) <= MAX_LISTED:
-                senders.update(linked_senders(connection, kind, chunk, other))
-        if "flags" in affected:
-            names = connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))
-            flags.update(map(normal_of(connection, "domains"), names))
-    flags.discard("")
-    return _bounded(limits, senders, flags)
+            if f"to {other}" in affected:
+                _add_linked(senders, connection, kind, chunk, other)
+        if not {"flags", "domains"}.isdisjoint(affected):
+            found = connection.scalars(select(domains.c.name).where(domains.c.id.in_(chunk)))
+            names.update(map(normal_of(connection, "domains"), found))
+    domain_names = frozenset(names - {""})
+    own = StaleKeys(
+        users=frozenset(logins),
+        flags=domain_names if "flags" in affected else frozenset(),
+        domains=domain_names if "domains" in affected else frozenset(),
+    )
+    return union(own, senders.keys(), _quotas(connection, ids) if "quotas" in affected else StaleKeys())
 
 
-def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[str]:
+def _quotas(connection: Connection, ids: Collection[int]) -> StaleKeys:
+    found: list[tuple[int, str]] = []
+    for chunk in chunks(ids):
+        rows = connection.execute(select(quotas.c.id, quotas.c.name).where(quotas.c.id.in_(chunk)))
+        found += [(row.id, row.name) for row in rows]
+    return StaleKeys(quotas=frozenset(id for id, _ in found), quota_names=frozenset(name for _, name in found))
+
+
+def _users(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[str]:
     names = select(users.c.name)
     if kind == "users":
         names = names.where(users.c.id.in_(ids))
@@ -131,12 +177,15 @@ def _limits(connection: Connection, kind: str, ids: Sequence[int]) -> Iterator[s
     yield from map(normal_of(connection, "users"), connection.scalars(names))
 
 
-def linked_senders(
-    connection: Connection, kind: str, ids: Sequence[int], other: str, only: Sequence[int] | None = None
-) -> Iterator[tuple[str, str]]:
-    """Yield pairs of users and linked senders, in the forms that :meth:`PolicyBook.senders_of` takes.
-
-    At most one pair more than ``MAX_LISTED``.
+def _add_linked(
+    senders: _Senders,
+    connection: Connection,
+    kind: str,
+    ids: Sequence[int],
+    other: str,
+    only: Sequence[int] | None = None,
+) -> None:
+    """Add users and linked senders, in the forms that :meth:`PolicyBook.senders_of` takes.
 
     :param kind: ``users``, or the same as ``other``.
     :param other: ``domains`` or ``emails``.
@@ -145,11 +194,17 @@ def linked_senders(
     link, column = LINKS[other]
     table = TABLES[other]
     near, far = (link.c.user_id, column) if kind == "users" else (column, link.c.user_id)
-    query = select(users.c.name, table.c.name).select_from(link.join(users).join(table)).where(near.in_(ids))
-    if only is not None:
-        query = query.where(far.in_(only))
+    linked = near.in_(ids) if only is None else near.in_(ids) & far.in_(only)
+    query = select(users.c.name, table.c.name).select_from(link.join(users).join(table)).where(linked)
     normal_user, normal_sender = normal_of(connection, "users"), normal_of(connection, other)
-    for user, name in connection.execute(query.limit(MAX_LISTED + 1)):
-        normal = normal_sender(name)
-        if normal:
-            yield normal_user(user), normal
+    most = MAX_LISTED if kind == "users" else min(MAX_LISTED, MAX_PAIRS * len(ids))
+    pairs = [(normal_user(user), normal_sender(name)) for user, name in connection.execute(query.limit(most + 1))]
+    if len(pairs) <= most:
+        senders.add(pair for pair in pairs if pair[1])
+        return
+    names = select(table.c.name)
+    if kind == "users":
+        names = names.join(link).where(linked).distinct().limit(MAX_LISTED + 1)
+    else:
+        names = names.where(table.c.id.in_(ids))
+    senders.add_all(*filter(None, map(normal_sender, connection.scalars(names))))

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from chapps_tw.database.engine import WRITES
 from chapps_tw.database.errors import code, reason
-from chapps_tw.database.models import TABLES
+from chapps_tw.database.models import metadata
 from chapps_tw.database.outbox import append
 from chapps_tw.interfaces.book import BookConflict, BookUnavailable, ChangeUncertain, StaleKeys
 
@@ -81,14 +81,14 @@ class Permit:
 
 
 def transact(
-    engine: Engine, work: Callable[[Connection], tuple[R, StaleKeys]], permit: Permit, taken: Callable[[str], str]
+    engine: Engine, work: Callable[[Connection], tuple[R, StaleKeys]], permit: Permit, taken: str
 ) -> Stored[R]:
     """Apply a change in a transaction; retry it after a conflict with another writer.
 
     The stale keys are added to the invalidation outbox in the same transaction.
 
     :param work: applies the change; returns its result and the stale keys.
-    :param taken: makes a sentence from the driver's message about a unique key.
+    :param taken: the sentence for a unique key that is taken.
     :raises BookConflict: if a unique key is taken, or a value does not fit.
     :raises BookUnavailable: if other writers hold the lock, the caller has given up, the database is read-only, or its
         id sequence is behind. Lookups may still work.
@@ -112,13 +112,13 @@ def transact(
     raise BookUnavailable(f"{'The database is read-only' if kind in _READ_ONLY else _OTHERS}: {last}")
 
 
-def _require_retryable(engine: Engine, error: DBAPIError, taken: Callable[[str], str]) -> None:
+def _require_retryable(engine: Engine, error: DBAPIError, taken: str) -> None:
     """Raise the exception of :func:`transact` for an error that a retry would not cure."""
     kind = code(error)
     if kind in _UNIQUE and (table := _ids_of(error)):
         raise BookUnavailable(_SEQUENCE_BEHIND.format(table=table)) from None
     if kind in _UNIQUE and not _of_link(error):
-        raise BookConflict(taken(str(error.orig))) from None
+        raise BookConflict(taken) from None
     if isinstance(error.orig, engine.dialect.loaded_dbapi.DataError):
         raise BookConflict(f"The database rejects this value: {reason(error)}") from None
     if kind not in _CONTENTION | _UNIQUE | _FOREIGN_KEY | _READ_ONLY:
@@ -179,7 +179,7 @@ def _ids_of(error: DBAPIError) -> str:
     """
     report = getattr(error.orig, "diag", None)
     constraint, table = getattr(report, "constraint_name", None), getattr(report, "table_name", None)
-    return str(table) if table in TABLES and constraint in (f"pk_{table}", f"{table}_pkey") else ""
+    return str(table) if table in metadata.tables and constraint in (f"pk_{table}", f"{table}_pkey") else ""
 
 
 def _of_link(error: DBAPIError) -> bool:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
-from chapps_tw.database import outbox, queries
+from chapps_tw.database import audit, outbox, queries, rules
 from chapps_tw.database.book import Book
 from chapps_tw.database.breaker import Run
-from chapps_tw.database.changes import apply, name_taken
+from chapps_tw.database.changes import Applied, apply
+from chapps_tw.database.fields import name_taken
 from chapps_tw.database.invalidation import Cache, Each, Invalidation
 from chapps_tw.database.transaction import Permit, Stored, transact, write
-from chapps_tw.interfaces.book import Changed, ChangeUncertain, Create, Edit, Entry, StaleKeys, Update
+from chapps_tw.interfaces.book import ChangeUncertain, Create, Edit, Entry, Update
+from chapps_tw.interfaces.writable_book import AuditRecord, Changed, Rule
 from chapps_tw.observe.timer import Timer, no_timer
 
 T = TypeVar("T")
 
 
 class WritableSqlBook(Book):
-    """Lets the HTTP API read and change the database (:class:`~chapps_tw.interfaces.book.WritableBook`).
+    """Lets the HTTP API read and change the database (:class:`~chapps_tw.interfaces.writable_book.WritableBook`).
 
     It uses only half of the connections, so that lists and bulk changes never delay a policy.
 
@@ -50,8 +52,9 @@ class WritableSqlBook(Book):
         *,
         cache: Cache,
         each: Each,
+        now: Callable[[], float],
     ) -> None:
-        super().__init__(engine, reactor, run, size, deadline, timer)
+        super().__init__(engine, reactor, run, size, deadline, timer, now=now)
         self._bulk_deadline = bulk_deadline
         self._connections = DeferredSemaphore(max(1, size // 2))
         self._invalidation = Invalidation(self, cache, each, reactor)
@@ -93,16 +96,76 @@ class WritableSqlBook(Book):
         """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id."""
         return await self._fetch(partial(queries.links, kind=kind, ids=ids, other=other))
 
-    async def change(self, edit: Edit) -> Changed:
-        """Store a change in one transaction, and invalidate its stale keys."""
+    async def rules(
+        self, kind: str, of: tuple[str, int] | None = None, after: float = 0.0, skip: int = 0, limit: int = 1000
+    ) -> Sequence[Rule]:
+        """Return limits, overrides or exemptions, ordered by id.
+
+        :param of: kind and id of the quota, user or domain: only its own.
+        :param after: epoch seconds: only those that are not over then.
+        """
+        work = partial(rules.page, kind=kind, of=of, after=after, skip=skip, limit=limit)
+        return await self._fetch(work)
+
+    async def rules_by_ids(self, kind: str, ids: Sequence[int]) -> Sequence[Rule]:
+        """Return the limits, overrides or exemptions with these ids, ordered by id."""
+        return await self._fetch(partial(rules.by_ids, kind=kind, ids=ids))
+
+    async def audit(
+        self,
+        author: str | None = None,
+        kind: str = "",
+        name: str = "",
+        since: float = 0.0,
+        until: float = 0.0,
+        before: int = 0,
+        limit: int = 100,
+    ) -> list[AuditRecord]:
+        """Return records of the audit trail, newest first; at most 1,000."""
+        wanted = audit.Wanted(author, kind, name, since, until, before, limit)
+        return await self._fetch(partial(audit.read, wanted=wanted))
+
+    async def add_to_audit(
+        self,
+        author: str,
+        action: str,
+        kind: str,
+        name: str,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a record of a change of the live state."""
+        audit.require_bounded(before)
+        audit.require_bounded(after)
+        now = self._now()
+
+        def add(connection: Connection) -> None:
+            audit.Trail(connection, author, now).add(action, kind, None, name, before, after)
+
+        await self._connections.run(self._call, "change", partial(write, self._engine, add), self._bulk_deadline)
+
+    async def prune_audit(self, age: float) -> None:
+        """Delete the records of the audit trail that are older than ``age`` seconds, some at a time."""
+        older_than, deleted = self._now() - age, [0]
+
+        def prune(connection: Connection) -> None:
+            deleted[0] = audit.prune(connection, older_than)
+
+        while True:
+            await self._connections.run(self._call, "change", partial(write, self._engine, prune), self._bulk_deadline)
+            if deleted[0] < audit.MAX_RECORDS:
+                break
+
+    async def change(self, edit: Edit, author: str = "") -> Changed:
+        """Store a change and its audit record in one transaction, and invalidate its stale keys."""
         try:
-            stored = await self._store(edit)
+            stored = await self._store(edit, author)
         except ChangeUncertain as uncertain:
             await self._invalidation.run_uncertain(uncertain.stale)
             raise
         stale = stored.stale
         done = await self._invalidation.run(stale, stored.rows)
-        return Changed(stored.value, _affected(stale), awaits_state=not done, awaits_refresh=bool(stale.unlisted))
+        return Changed(*stored.value, awaits_state=not done, awaits_refresh=bool(stale.unlisted))
 
     async def read_outbox(self, after: str = "") -> list[outbox.OutboxRow]:
         """Return a page of the rows of the invalidation outbox with an id greater than ``after``, ordered by id."""
@@ -119,19 +182,14 @@ class WritableSqlBook(Book):
         deadline = deadline or self._bulk_deadline
         return await self._connections.run(self._call, operation, partial(self._read, work), deadline)
 
-    async def _store(self, edit: Edit) -> Stored[Entry | None]:
+    async def _store(self, edit: Edit, author: str) -> Stored[Applied]:
         permit = Permit()
-        transaction = partial(transact, self._engine, partial(apply, edit=edit), permit, partial(_taken, edit))
+        work = partial(apply, edit=edit, author=author, now=self._now())
+        transaction = partial(transact, self._engine, work, permit, _taken(edit))
         return await self._connections.run(self._call, "change", transaction, self._bulk_deadline, permit.give_up)
 
 
-def _affected(stale: StaleKeys) -> int | None:
-    return None if stale.unlisted else len(stale.limits.union(user for user, _ in stale.senders))
-
-
-def _taken(edit: Edit, report: str) -> str:
-    """Return the message for a unique key that is taken, from the message of the driver."""
+def _taken(edit: Edit) -> str:
+    """Return the message for a unique key that is taken."""
     fields = edit.fields if isinstance(edit, Create | Update) else {}
-    if "ix_quotas_quota" in report or "quotas.quota" in report:
-        return f"A quota of {fields.get('quota')} exists already."
     return name_taken(edit.kind, fields.get("name"))

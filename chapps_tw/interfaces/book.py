@@ -112,6 +112,7 @@ class Exemption(NamedTuple):
     :ivar scope: ``spf``, ``greylisting``, ``sender_authorization``, or ``limit:NAME`` of a ``[Limit NAME]``.
     :ivar until: epoch seconds.
     :ivar reason, author: for administrators.
+    :ivar created: epoch seconds.
     """
 
     id: int
@@ -121,6 +122,7 @@ class Exemption(NamedTuple):
     until: float
     reason: str
     author: str
+    created: float = 0.0
 
 
 class SenderGrant(NamedTuple):
@@ -181,31 +183,50 @@ class PolicyBook(Protocol):
 
 
 class Entry(NamedTuple):
-    """A row of the book. ``quota`` is used by quotas, ``greylist`` and ``check_spf`` by domains."""
+    """A row of the kinds that CHAPPS has.
+
+    :ivar quota: of quotas; ``None`` if only its limits count.
+    :ivar greylist, check_spf, each_quota, pool_quota: of domains; the quotas as ids, ``None`` for none.
+    """
 
     id: int
     name: str
-    quota: int = 0
+    quota: int | None = 0
     greylist: bool = False
     check_spf: bool = False
+    each_quota: int | None = None
+    pool_quota: int | None = None
 
 
 class StaleKeys(NamedTuple):
     """Keys of the cached values that a change makes stale. Names are in normal form, as in the live state.
 
-    :ivar limits: users whose limit may have changed.
+    Their number does not depend on how many users have a quota or a domain: a policy that finds that the quota of a
+    user or a domain no longer exists goes on as if there were none.
+
+    :ivar users: users whose :class:`UserPlan` may have changed.
     :ivar senders: pairs of user and domain or address, as in :meth:`PolicyBook.senders_of`.
     :ivar flags: domains whose flags may have changed.
-    :ivar unlisted: contains ``limits`` or ``senders`` if too many of these keys are stale to list them.
+    :ivar quotas: ids of quotas whose :class:`Plan` may have changed.
+    :ivar quota_names: names that a quota has or had.
+    :ivar domains: domains whose :class:`DomainPlan` may have changed.
+    :ivar sender_domains: domains of which all verdicts are stale, and those about their addresses.
+    :ivar exemptions: whether exemptions have changed.
+    :ivar unlisted: contains ``users`` or ``senders`` if too many of these keys are stale to list them.
     """
 
-    limits: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
     senders: frozenset[tuple[str, str]] = frozenset()
     flags: frozenset[str] = frozenset()
+    quotas: frozenset[int] = frozenset()
+    quota_names: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+    sender_domains: frozenset[str] = frozenset()
+    exemptions: bool = False
     unlisted: frozenset[str] = frozenset()
 
 
-Fields: TypeAlias = Mapping[str, str | int | bool]
+Fields: TypeAlias = Mapping[str, str | int | float | bool | None]
 Links: TypeAlias = Mapping[str, Sequence[int]]
 
 _NO_LINKS: Final[Links] = MappingProxyType({})
@@ -254,57 +275,3 @@ class RemoveLinks(NamedTuple):
 
 
 Edit: TypeAlias = Create | Update | Delete | AddLinks | RemoveLinks
-
-
-class Changed(NamedTuple):
-    """The outcome of a change that is stored.
-
-    :ivar entry: the created or updated entry.
-    :ivar users: number of users whose quota or senders the change affects; ``None`` for thousands.
-    :ivar awaits_state: the state store is unavailable. The change takes effect when it is available again.
-    :ivar awaits_refresh: the change affects thousands of users. It takes effect on this node immediately, and on
-        other nodes within ``[PolicyConfigAdapter] refresh``.
-    """
-
-    entry: Entry | None
-    users: int | None
-    awaits_state: bool = False
-    awaits_refresh: bool = False
-
-
-class WritableBook(PolicyBook, Protocol):
-    """Read and write access for the HTTP API. Kinds are ``users``, ``domains``, ``emails`` and ``quotas``.
-
-    Links are ``{kind: [ids]}``: a user has ``domains``, ``emails`` and ``quotas`` (at most one id); a domain or an
-    email has ``users``.
-    """
-
-    def entries(
-        self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
-    ) -> Awaitable[list[Entry]]:
-        """Return entries whose name contains ``q``, ignoring case, ordered by id.
-
-        :param linked: ``(kind, id)`` of an entry; returns only entries that are linked to it.
-        """
-
-    def by_ids(self, kind: str, ids: Sequence[int]) -> Awaitable[list[Entry]]:
-        """Return the entries with these ids, ordered by id. Unknown ids are ignored."""
-
-    def by_name(self, kind: str, name: str) -> Awaitable[Entry | None]:
-        """Return the entry with a name, in any spelling. If there are several, return the one that policies use."""
-
-    def links(self, kind: str, ids: Sequence[int], other: str) -> Awaitable[dict[int, list[Entry]]]:
-        """Return, for each id, the entries of kind ``other`` that are linked to it, ordered by id."""
-
-    def change(self, edit: Edit) -> Awaitable[Changed]:
-        """Store a change in one transaction, and invalidate the cached values that it makes stale.
-
-        Returns when the change is in effect for the next request on every node, or is certain to take effect
-        later: see :class:`Changed`.
-
-        :raises BookUnavailable: nothing is stored.
-        :raises BookConflict: if a name (or the number of a quota) is already in use.
-        :raises KeyError: with ``(kind, id)`` for an id that does not exist.
-        :raises ValueError: for an invalid value.
-        :raises ChangeUncertain: it is unknown whether the change is stored. If it is, it also takes effect.
-        """

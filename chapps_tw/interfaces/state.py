@@ -186,7 +186,8 @@ class Fresh(NamedTuple):
 class Assumption(NamedTuple):
     """That a value in the memory of this process is the one that the store has: the store may have a newer one.
 
-    :ivar encoded_key, encoded_value: encoded for the store.
+    :ivar encoded_key, encoded_value: encoded for the store; ``b""`` if the store is in this process, and the value
+        certain.
     """
 
     key: ValueKey
@@ -294,8 +295,7 @@ class LiveState(Protocol):
     def assume(self, key: ValueKey) -> Assumption | None:
         """Return the assumption that a value in the memory of this process is current; ``None`` if there is none.
 
-        A decision that is based on it needs :meth:`spend`, :meth:`check_greylist` or :meth:`confirm`. A store whose
-        :meth:`values` takes no round trip assumes nothing.
+        A decision that is based on it needs :meth:`spend`, :meth:`check_greylist` or :meth:`confirm`.
         """
 
     def confirm(self, assumptions: Sequence[Assumption]) -> Awaitable[bool]:

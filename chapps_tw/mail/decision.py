@@ -69,12 +69,19 @@ class Reason(ReasonCode):
     WITHIN_QUOTA = "within_quota", "The message is within the user's quota and was counted."
     COUNTED_BEFORE = "counted_before", "The message was counted for an earlier request and costs nothing more."
     QUOTA_EXCEEDED = "quota_exceeded", "The message exceeds the user's quota; it fits in `wait` seconds."
+    SUSPENDED = "suspended", "The user, or the domain, is suspended from sending mail by an override."
     TOO_SOON = "too_soon", "The user's previous message was less than min_delta seconds ago."
     STAGE_NOT_JUDGED = (
         "stage_not_judged",
         "The policy does not apply to this protocol state, or the request has no recipient. At other protocol states "
         "the answer may differ.",
     )
+    RATE_LIMITED = (
+        "rate_limited",
+        "The message exceeds the limit that `detail` names; it fits in `wait` seconds, if ever.",
+    )
+    WITHIN_LIMITS = "within_limits", "The message is within all limits that apply to it, and was counted."
+    NOT_LIMITED = "not_limited", "No limit applies to the request."
     NOT_GREYLISTED = (
         "not_greylisted",
         "Greylisting is off for the recipient's domain, and no other policy requests it.",
@@ -83,6 +90,7 @@ class Reason(ReasonCode):
     GREYLIST_EARLY = "greylist_early", "The client retried too early; it may retry after `wait` seconds."
     GREYLIST_PASSED = "greylist_passed", "The client retried after the minimum deferral, or has passed before."
     KNOWN_CLIENT = "known_client", "The client has passed greylisting often enough to be exempt."
+    EXEMPTED = "exempted", "An exemption of the policy book is in force; the detail has its id and its reason."
     RECIPIENT_EXEMPT = "recipient_exempt", "The recipient is in exempt_recipients and is not greylisted."
     HELO_WHITELISTED = "helo_whitelisted", "The client is in helo_whitelist; SPF and greylisting are skipped."
     LOGGED_IN = "logged_in", "The client is authenticated; SPF and greylisting are skipped."

@@ -10,6 +10,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+# From https://www.postfix.org/SMTPD_POLICY_README.html, Postfix 3.10.
+ATTRIBUTES = (
+    *("request", "protocol_state", "protocol_name", "helo_name", "queue_id", "sender", "recipient", "recipient_count"),
+    *("client_address", "client_name", "reverse_client_name", "instance", "sasl_method", "sasl_username"),
+    *("sasl_sender", "size", "ccert_subject", "ccert_issuer", "ccert_fingerprint", "encryption_protocol"),
+    *("encryption_cipher", "encryption_keysize", "etrn_domain", "stress", "ccert_pubkey_fingerprint"),
+    *("client_port", "policy_context", "server_address", "server_port", "compatibility_level", "mail_version"),
+)
+
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256
 

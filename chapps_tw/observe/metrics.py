@@ -73,6 +73,7 @@ class CallbackMetric(NamedTuple):
 class Metrics(Collector):
     """The metrics of the process.
 
+    :ivar limit_events: events near a limit that this node was the first to note, by kind.
     :param version: version number of the service.
     :param monotonic: monotonic clock.
     """
@@ -83,6 +84,7 @@ class Metrics(Collector):
         self._decisions: defaultdict[tuple[str, str, str, str, str], int] = defaultdict(int)
         self._answers: defaultdict[tuple[str, ...], Histogram] = defaultdict(Histogram)
         self._calls: defaultdict[tuple[str, ...], Histogram] = defaultdict(Histogram)
+        self.limit_events: defaultdict[str, int] = defaultdict(int)
         self._callbacks: list[CallbackMetric] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -131,6 +133,12 @@ class Metrics(Collector):
         for key, count in self._decisions.items():
             decisions.add_metric(key, count)
         yield decisions
+        events = CounterMetricFamily(
+            "chapps_limit_events", "Limits that are almost reached, or reached.", labels=("kind",)
+        )
+        for kind, count in self.limit_events.items():
+            events.add_metric((kind,), count)
+        yield events
         yield _histograms("chapps_answer_seconds", "Time from a request to its answer.", ("listener",), self._answers)
         yield _histograms(
             "chapps_call_seconds",

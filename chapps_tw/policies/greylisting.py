@@ -11,11 +11,20 @@ from typing import Any, NamedTuple
 from chapps_tw.config.settings import GreylistingPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
-from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistResult, GreylistRules, LiveState, Outcome
+from chapps_tw.interfaces.state import (
+    Fill,
+    GreylistAttempt,
+    GreylistResult,
+    GreylistRules,
+    LiveState,
+    Outcome,
+    Outdated,
+)
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.mail.memo import Memoized
-from chapps_tw.mail.request import PolicyRequest
-from chapps_tw.policies.caching import CachingPolicy
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies import exemptions
+from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.inbound import cached_client_network, domain_of, mail_address
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
@@ -48,44 +57,64 @@ class Recipient(NamedTuple):
     exempt: bool
 
 
-class GreylistingPolicy(CachingPolicy):
-    """Defers the first delivery attempt of a client, sender and recipient; a later retry passes (RFC 6647)."""
+_Asking = Awaitable[GreylistResult]
+
+
+class GreylistingPolicy:
+    """Defers the first delivery attempt of a client, sender and recipient; a later retry passes (RFC 6647).
+
+    :param due: whether to compare a cached flag with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
+    :ivar looks: lookups of flags.
+    :ivar misses: flags that were not cached.
+    """
 
     name = "GreylistingPolicy"
 
     def __init__(
-        self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
+        self,
+        settings: Settings,
+        state: LiveState,
+        book: PolicyBook,
+        due: Callable[[Hashable], bool] = never,
+        exempt: Exempt = nobody,
     ) -> None:
-        super().__init__(state, book, due)
+        self._state = state
+        self._book = book
+        self._due = due
+        self.looks = self.misses = 0
+        self._exempt = exempt
         self._settings = settings.grl
         self._greylist_rules = rules(settings)
         self._recipient = Memoized(self._read_recipient, _CACHE_BYTES).__getitem__
         self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
         self._network_of = cached_client_network(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
 
-    def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Decide about a message to one recipient.
 
         :param earlier: decisions of earlier policies. If one requests greylisting, the domain's flag is ignored.
             A ``client`` of one is another name of the client.
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
+        :raises Outdated: if an assumption of the request is wrong.
         """
-        return self._judge(request, earlier, self._state.check_greylist, self._due)
+        return self._judge(request, earlier, keep=True)
 
-    def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
-        return self._judge(request, earlier, self._state.peek_greylist, never)
+        return self._judge(request, earlier, keep=False)
 
-    async def _judge(
-        self,
-        request: PolicyRequest,
-        earlier: Sequence[Decision],
-        ask: Callable[..., Awaitable[GreylistResult]],
-        due: Callable[[Hashable], bool],
-    ) -> Decision:
+    def _ask(self, request: OutboundPPR, attempt: GreylistAttempt, keep: bool, fill: Fill | None = None) -> _Asking:
+        if keep:
+            return self._state.check_greylist(attempt, self._greylist_rules, fill, request.assumptions)
+        return self._state.peek_greylist(attempt, self._greylist_rules, fill)
+
+    async def _judge(self, request: OutboundPPR, earlier: Sequence[Decision], keep: bool) -> Decision:
         named = request.get("recipient")
         if not named or request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
+        if (exemption := await self._exempt(request, exemptions.GREYLISTING, keep)) is not None:
+            action, detail = self._accepting(request, 0), exemptions.detail_of(exemption)
+            return Decision(action, Reason.EXEMPTED, self.name, detail=detail)
         if self._settings.null_sender_ok and not request.get("sender"):
             return Decision(self._accepting(request, 0), Reason.NULL_SENDER_ACCEPTED, self.name)
         recipient = self._recipient(named)
@@ -94,14 +123,18 @@ class GreylistingPolicy(CachingPolicy):
         attempt, detail = self._attempt(request, recipient, earlier)
         if not attempt.domain and not attempt.forced:
             return Decision(self._accepting(request, 0), Reason.NOT_GREYLISTED, self.name)
-        if not attempt.forced and due(attempt.domain):
+        if keep and not attempt.forced and self._due(attempt.domain):
             await self._compare(attempt)
         self.looks += 1
         source = CACHE
-        result = await ask(attempt, self._greylist_rules)
+        result = await self._ask(request, attempt, keep)
         if result.outcome is Outcome.MISSING:
             source = DATABASE
-            result = await ask(attempt, self._greylist_rules, await self._look_up(attempt.domain, result.token))
+            result = await self._ask(request, attempt, keep, await self._look_up(attempt.domain, result.token))
+        if result.outcome is Outcome.OUTDATED:
+            raise Outdated
+        if request.assumptions:
+            request.clear_assumptions()
         return self._decision(result, detail, request, "" if attempt.forced else source)
 
     def _read_recipient(self, text: str) -> Recipient:
@@ -111,7 +144,7 @@ class GreylistingPolicy(CachingPolicy):
         return Recipient(address, domain_of(text), is_exempt)
 
     def _attempt(
-        self, request: PolicyRequest, recipient: Recipient, earlier: Sequence[Decision]
+        self, request: OutboundPPR, recipient: Recipient, earlier: Sequence[Decision]
     ) -> tuple[GreylistAttempt, str]:
         """Return the delivery attempt, and for the log the client's name and the policy that requests greylisting."""
         client, spf_domain, named_by, requester = self._network_of(request.get("client_address")), "", "", None
@@ -150,7 +183,7 @@ class GreylistingPolicy(CachingPolicy):
         flags = await self._book.flags_of(domain)
         return Fill(token, int(flags.greylist), self._settings.flag_ttl)
 
-    def _decision(self, result: GreylistResult, detail: str, request: PolicyRequest, source: str) -> Decision:
+    def _decision(self, result: GreylistResult, detail: str, request: OutboundPPR, source: str) -> Decision:
         wait = ceil(result.wait)
         figures = {"wait": wait, "tally": result.tally, "threshold": self._settings.whitelist_threshold}
         if result.outcome is Outcome.FIRST or result.outcome is Outcome.EARLY:
@@ -162,7 +195,7 @@ class GreylistingPolicy(CachingPolicy):
         return Decision(action, _REASONS[result.outcome], self.name, figures, detail, False, "", "", source)
 
 
-Text = Callable[[PolicyRequest, int], str]
+Text = Callable[[OutboundPPR, int], str]
 
 
 def _text(template: str) -> Text:
@@ -189,6 +222,6 @@ def rules(settings: Settings) -> GreylistRules:
 SPEC = PolicySpec(
     section=Section,
     direction=Direction.INBOUND,
-    make=lambda use: GreylistingPolicy(use.settings, use.state, use.book, use.due),
+    make=lambda use: GreylistingPolicy(use.settings, use.state, use.book, use.due, use.exempt),
     cache="greylist_flags",
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import Assumption, Outdated, StateUnavailable
+from chapps_tw.interfaces.state import LiveState, Outcome, Outdated, Spent, StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.charging import message_of
+from chapps_tw.policies.pending import Decided, PendingDecision, Spend, settle
 
 DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 PASS = "DUNNO"
@@ -19,10 +22,13 @@ class Policy(Protocol):
 
     name: str
 
-    async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
-        """Decide about a request, given the decisions of the earlier policies."""
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decided | Awaitable[Decided]:
+        """Decide about a request, given the decisions of the earlier policies, except those that are pending.
 
-    async def explain(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+        What is returned is awaited if it is no decision yet: a policy that has not to wait is faster without.
+        """
+
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decided | Awaitable[Decided]:
         """Return the same decision, and change nothing."""
 
 
@@ -32,12 +38,25 @@ class PolicySlot(NamedTuple):
     :ivar shadow: whether it is in shadow mode: its decisions are logged but have no effect.
     :ivar accept_on_failure: whether mail passes if the policy fails; otherwise it is deferred.
     :ivar inbound: whether it is skipped for exempt clients.
+    :ivar both: whether it decides about inbound and outbound mail alike.
     """
 
     policy: Policy
     shadow: bool = False
     accept_on_failure: bool = False
     inbound: bool = False
+    both: bool = False
+
+
+class _Pending(NamedTuple):
+    """A pending decision.
+
+    :ivar place: number of decisions before it that are not pending.
+    """
+
+    slot: PolicySlot
+    decision: PendingDecision
+    place: int
 
 
 class Answer(NamedTuple):
@@ -51,9 +70,9 @@ class Answer(NamedTuple):
     decisions: Sequence[Decision]
 
 
-Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
+_DECIDED = (Decision, PendingDecision)
 
-Confirm = Callable[[Sequence[Assumption]], Awaitable[bool]]
+Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 
 
 class Pipeline:
@@ -64,7 +83,7 @@ class Pipeline:
     :param failed: called with the policy's name and every unexpected exception.
     :param timeout: the exception that a policy raises on timeout.
     :param settle: runs on accepting answers other than DUNNO, and returns the final answer.
-    :param confirm: returns whether the assumptions of a request are right: that of the live state.
+    :param state: is charged, and confirms the assumptions of a request.
     """
 
     def __init__(
@@ -75,7 +94,7 @@ class Pipeline:
         failed: Callable[[str, Exception], None],
         timeout: type[Exception],
         settle: Settle,
-        confirm: Confirm,
+        state: LiveState,
     ) -> None:
         self.listener = listener
         self._slots = tuple(slots)
@@ -85,7 +104,7 @@ class Pipeline:
         self._failed = failed
         self._timeout = timeout
         self._settle = settle
-        self._confirm = confirm
+        self._state = state
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -94,57 +113,89 @@ class Pipeline:
 
     @property
     def inbound(self) -> bool:
-        """Whether all policies are inbound."""
-        return not self._outbound
+        """Whether there are inbound policies and no outbound ones."""
+        return self._guarded and all(slot.both for slot in self._outbound)
 
     async def decide(self, request: OutboundPPR) -> Answer:
         """Answer a request. Never raises: if a policy fails, its ``on_failure`` applies.
 
         The answer is the first decision that stops the mail; otherwise the last one other than DUNNO.
         """
-        while (answer := await self._decide(request)) is None:
-            request.clear_assumptions()
-        return answer
-
-    async def _decide(self, request: OutboundPPR) -> Answer | None:
-        """Return the answer; ``None`` if a decision was based on an assumption that is wrong."""
         decisions: list[Decision] = []
-        answer = answering = None
+        pending: list[_Pending] = []
         stopping = False
         for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
-                decision = await slot.policy.decide(request, decisions)
+                decided = slot.policy.decide(request, decisions)
+                if not isinstance(decided, _DECIDED):
+                    decided = await decided
+                if isinstance(decided, PendingDecision):
+                    pending.append(_Pending(slot, decided, len(decisions)))
+                    continue
                 # Here, since a policy of another package that returns no Decision has failed.
-                stopping = decision.stops
+                stopping = decided.stops
             except Outdated:
-                return None
+                return await self._again(request)
             except Exception as error:
-                decision = self._failure(slot, error)
-                stopping = decision.stops
+                decided = self._failure(slot, error)
+                stopping = decided.stops
             if slot.shadow:
-                decision, stopping = _shadowed(decision), False
-            decisions.append(decision)
-            if stopping or answer is None or decision.action != PASS or answer.action == PASS:
-                answer, answering = decision, slot
+                decided, stopping = _shadowed(decided), False
+            decisions.append(decided)
             if stopping:
                 break
-        if answer is None or answering is None:
-            return Answer(decisions[-1], decisions)
-        if request.assumptions or (answer.action != PASS and not stopping):
-            return await self._complete(request, answering, answer, stopping, decisions)
+        if pending and not stopping and not await self._charge(request, pending, decisions):
+            return await self._again(request)
+        answer = decisions[0] if len(decisions) == 1 else _sent(decisions)
+        if request.assumptions or (answer.action != PASS and not answer.stops):
+            return await self._complete(request, answer, decisions)
         return Answer(answer, decisions)
 
-    async def _complete(
-        self, request: OutboundPPR, answering: PolicySlot, answer: Decision, stopping: bool, decisions: list[Decision]
-    ) -> Answer | None:
-        """Confirm the assumptions and settle the answer; return ``None`` if an assumption is wrong."""
+    async def _again(self, request: OutboundPPR) -> Answer:
+        """Let all policies decide again: a decision was based on an assumption that is wrong."""
+        request.clear_assumptions()
+        return await self.decide(request)
+
+    async def _charge(self, request: OutboundPPR, pending: Sequence[_Pending], decisions: list[Decision]) -> bool:
+        """Charge the request, and insert the pending decisions; return False if an assumption is wrong."""
         try:
-            if request.assumptions and not await self._confirm(request.assumptions):
-                return None
-            if answer.action != PASS and not stopping:
+            charges, conclude, reserve = pending[0].decision
+            if len(pending) > 1:
+                charges = [charge for each in pending for charge in each.decision.charges]
+                reserve = min([each.decision.reserve for each in pending])
+            message = message_of(request, request.get("protocol_state"), reserve)
+            spent = await self._state.spend(message, charges, request.assumptions)
+            if spent.outcome is Outcome.OUTDATED:
+                return False
+            if request.assumptions:
+                request.clear_assumptions()
+            if len(pending) == 1 and spent.decisive < 0:
+                # Fast path.
+                found: Sequence[Decision | None] = (conclude(charges, spent),)
+            else:
+                found = await self._settle_charges(pending, partial(self._state.spend, message), spent)
+        except Exception as error:
+            found = [self._failure(each.slot, error) for each in pending]
+        _insert(found, pending, decisions)
+        return True
+
+    async def _settle_charges(
+        self, pending: Sequence[_Pending], spend: Spend, spent: Spent
+    ) -> Sequence[Decision | None]:
+        enforced = [not each.slot.shadow for each in pending]
+        return await settle(spend, [each.decision for each in pending], enforced, spent)
+
+    async def _complete(self, request: OutboundPPR, answer: Decision, decisions: list[Decision]) -> Answer:
+        """Confirm the assumptions and settle the answer."""
+        try:
+            if request.assumptions and not await self._state.confirm(request.assumptions):
+                return await self._again(request)
+            if answer.action != PASS and not answer.stops:
                 answer = await self._settle(request, answer)
         except Exception as error:
-            answer = self._failure(answering, error)
+            names = [slot.policy.name for slot in self._slots]
+            answering = names.index(answer.policy) if answer.policy in names else -1
+            answer = self._failure(self._slots[answering], error)
         return Answer(answer, decisions)
 
     async def explain(self, request: OutboundPPR) -> Answer:
@@ -153,15 +204,37 @@ class Pipeline:
         Changes nothing. Does not run ``settle``, which may change the live state.
         """
         decisions: list[Decision] = []
+        pending: list[_Pending] = []
         for slot in self._asked(request, decisions) if self._guarded else self._slots:
             try:
-                decision = await slot.policy.explain(request, decisions)
-                if not isinstance(decision, Decision):
-                    raise TypeError(f"explain() returned {decision!r:.80}, which is not a Decision")
+                decided = slot.policy.explain(request, decisions)
+                if not isinstance(decided, _DECIDED):
+                    decided = await decided
+                if isinstance(decided, PendingDecision):
+                    pending.append(_Pending(slot, decided, len(decisions)))
+                    continue
+                if not isinstance(decided, Decision):
+                    raise TypeError(f"explain() returned {decided!r:.80}, which is not a Decision")
             except Exception as error:
-                decision = self._failure(slot, error)
-            decisions.append(_shadowed(decision) if slot.shadow else decision)
-        return Answer(_sent(decisions), decisions)
+                decided = self._failure(slot, error)
+            decisions.append(_shadowed(decided) if slot.shadow else decided)
+        stopped = next((decision for decision in decisions if decision.stops), None)
+        if not pending:
+            return Answer(_sent(decisions), decisions)
+        together = await self._peek(request, pending)
+        _insert(together, pending, sent := list(decisions))
+        alone = [found or (await self._peek(request, [each]))[0] for found, each in zip(together, pending, strict=True)]
+        _insert(alone, pending, decisions)
+        return Answer(stopped or _sent(sent), decisions)
+
+    async def _peek(self, request: OutboundPPR, pending: Sequence[_Pending]) -> Sequence[Decision | None]:
+        """Return what the pending decisions would be if all policies were charged together."""
+        message = message_of(request, request.get("protocol_state"))
+        try:
+            spent = await self._state.peek(message, [charge for each in pending for charge in each.decision.charges])
+            return await self._settle_charges(pending, partial(self._state.peek, message), spent)
+        except Exception as error:
+            return [self._failure(each.slot, error) for each in pending]
 
     def unreadable(self, why: str) -> Decision:
         """Return the answer to an invalid policy request."""
@@ -190,15 +263,24 @@ class Pipeline:
         return Decision(action, reason, slot.policy.name, detail=str(error))
 
 
+def _insert(found: Sequence[Decision | None], pending: Sequence[_Pending], decisions: list[Decision]) -> None:
+    """Insert decisions that were pending. Those that were not made are left out."""
+    for (slot, _, place), decision in zip(reversed(pending), reversed(found), strict=True):
+        if decision is not None:
+            decisions.insert(place, _shadowed(decision) if slot.shadow else decision)
+
+
 def _sent(decisions: Sequence[Decision]) -> Decision:
-    """Select the decision that is sent."""
-    stopping = (decision for decision in decisions if decision.stops)
-    telling = (decision for decision in reversed(decisions) if decision.action != PASS)
-    return next(stopping, None) or next(telling, decisions[-1])
+    """Select the decision that is sent: the first that stops the mail; otherwise the last one other than DUNNO."""
+    sent = decisions[-1]
+    for decision in reversed(decisions):
+        if decision.action != PASS and (decision.stops or sent.action == PASS):
+            sent = decision
+    return sent
 
 
 def _shadowed(decision: Decision) -> Decision:
     """Return a decision in shadow mode, without effect."""
-    shadow = "" if decision.action == PASS else decision.action
+    shadow = decision.shadow if decision.action == PASS else decision.action
     detail = f"{decision.detail}; would ask for greylisting" if decision.greylist else decision.detail
     return decision._replace(action=PASS, shadow=shadow, detail=detail, greylist=False, client="")

@@ -2,169 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
-from contextlib import suppress
-from math import ceil, floor
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookUnavailable, PolicyBook, QuotaGrant
-from chapps_tw.interfaces.state import NO_QUOTA, UNKNOWN_USER, Fill, LiveState, Outcome, Outdated, Rules, Spend, Spent
-from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
+from chapps_tw.interfaces.state import Charge, Outcome, Spent
+from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
-from chapps_tw.policies import UNKNOWN_TTL
-from chapps_tw.policies.caching import CachingPolicy
-from chapps_tw.policies.refresh import never
-from chapps_tw.policies.spec import Direction, PolicySpec
-
-# Only at these stages a message has an instance, by which it is counted (SMTPD_POLICY_README).
-STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
-
-_REASONS = {
-    Outcome.ACCEPTED: Reason.WITHIN_QUOTA,
-    Outcome.REPEATED: Reason.COUNTED_BEFORE,
-    Outcome.EXCEEDED: Reason.QUOTA_EXCEEDED,
-    Outcome.TOO_SOON: Reason.TOO_SOON,
-    Outcome.UNKNOWN_USER: Reason.UNKNOWN_USER,
-    Outcome.NO_QUOTA: Reason.NO_QUOTA,
-}
+from chapps_tw.policies.charging import STAGES
+from chapps_tw.policies.events import EventKind, Events
+from chapps_tw.policies.limits import ActiveLimit
+from chapps_tw.policies.pending import Decided, PendingDecision
+from chapps_tw.policies.plans import Found, Plans
+from chapps_tw.policies.quota_answers import Answers
+from chapps_tw.policies.reservations import Reservations
+from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 
 
-class OutboundQuotaPolicy(CachingPolicy):
-    """Limits the transmissions of a user in a rolling interval."""
+class OutboundQuotaPolicy:
+    """Limits what a user, and the users of a domain together, may send in rolling windows.
+
+    Its decision is pending until all limits that the request is judged by are charged: all of them, or none.
+
+    :param reservations: of this listener alone.
+    """
 
     name = "OutboundQuotaPolicy"
 
-    def __init__(
-        self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
-    ) -> None:
-        super().__init__(state, book, due)
+    def __init__(self, settings: Settings, plans: Plans, reservations: Reservations, events: Events) -> None:
         self._settings = settings.oqp
         self._no_user = settings.chapps.no_user_key_response
-        self._rules = rules(settings)
+        self._now = plans.now
+        self._plans = plans
+        self._reservations = reservations
+        self._events = events
+        self._answers = Answers(settings.oqp, self.name)
 
-    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
-        """Count a request against its user's quota.
+    @property
+    def looks(self) -> int:
+        """Lookups of limits."""
+        return self._plans.looks
+
+    @property
+    def misses(self) -> int:
+        """Lookups for which the book was read."""
+        return self._plans.misses
+
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
+        """Find what a request costs, and what is decided then.
 
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
-        :raises Outdated: if an assumption of the request is wrong.
         """
-        return self._judge(request, self._spend_now, self._due)
+        return self._judge(request, keep=True)
 
-    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
-        return self._judge(request, self._peek_spend, never)
+        return self._judge(request, keep=False)
 
-    def _spend_now(self, request: OutboundPPR, spend: Spend, fill: Fill | None = None) -> Awaitable[Spent]:
-        return self._state.spend(spend, self._rules, fill, request.assumptions)
-
-    def _peek_spend(self, request: OutboundPPR, spend: Spend, fill: Fill | None = None) -> Awaitable[Spent]:
-        return self._state.peek_spend(spend, self._rules, fill)
-
-    async def _judge(
-        self, request: OutboundPPR, ask: Callable[..., Awaitable[Spent]], due: Callable[[Hashable], bool]
-    ) -> Decision:
+    def _judge(self, request: OutboundPPR, keep: bool) -> Decided | Awaitable[Decided]:
         stage = request.get("protocol_state")
         if stage not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
+        sender = request.get("sender")
         try:
             user = request.user
         except (AuthenticationFailureException, ValueError):
-            return self._nobody(request)
-        spend = self._spend(request, user, stage)
-        if due(user):
-            await self._compare(user)
-        self.looks += 1
-        source = CACHE
-        spent = await ask(request, spend)
-        if spent.outcome is Outcome.MISSING:
-            source = DATABASE
-            spent = await ask(request, spend, await self._look_up(user, spent.token))
-        if spent.outcome is Outcome.OUTDATED:
-            raise Outdated
-        if request.assumptions:
-            request.clear_assumptions()
-        return self._decision(spent, spend, request, source)
+            return self._nobody(sender)
+        domain = self._plans.domain_of(user, sender)
+        found = self._plans.recall(user, domain) if keep else None
+        if found is None:
+            return self._read(request, user, domain, keep)
+        return self._decide(request, user, found, keep)
 
-    def _nobody(self, request: OutboundPPR) -> Decision:
-        if not request.sender and self._settings.null_sender_ok:
-            # Without a user there are no figures.
-            shown = dict.fromkeys(("limit", "used", "remaining", "user", "sender"), "-")
-            action = fill(self._settings.acceptance_message, shown | _wait(0))
-            return Decision(action, Reason.NULL_SENDER_ACCEPTED, self.name)
+    async def _read(self, request: OutboundPPR, user: str, domain: str, keep: bool) -> Decided:
+        return self._decide(request, user, await self._plans.read(user, domain, keep), keep)
+
+    def _decide(self, request: OutboundPPR, user: str, found: Found, keep: bool) -> Decided:
+        if found.assumptions:
+            request.assume(*found.assumptions)
+        limits, stage = found.limits, request.get("protocol_state")
+        active, charges = found.recent.charges(limits, request, stage)
+        if not charges or limits.suspended or not limits.limited:
+            return self._without_charge(request, found, user)
+        reserve = self._reservations.of(request, stage) if keep else 0.0
+        return PendingDecision(charges, self._conclusion(request, user, found, active, charges, keep), reserve)
+
+    def _conclusion(
+        self,
+        request: OutboundPPR,
+        user: str,
+        found: Found,
+        active: Sequence[ActiveLimit],
+        charges: Sequence[Charge],
+        keep: bool,
+    ) -> Callable[[Sequence[Charge], Spent], Decision]:
+        def conclude(left: Sequence[Charge], spent: Spent) -> Decision:
+            limits = active if len(left) == len(charges) else _limits_of(left, active, charges)
+            if keep:
+                self._warn(spent, limits, left)
+            make = self._answers.counted if spent.decisive < 0 else self._answers.refused
+            return make(spent, limits, user, request.get("sender"), found.source)
+
+        return conclude
+
+    def _nobody(self, sender: str) -> Decision:
+        if not sender and self._settings.null_sender_ok:
+            return self._answers.accepted(Reason.NULL_SENDER_ACCEPTED, "-", "-")
         return Decision(self._no_user, Reason.NO_USER, self.name)
 
-    def _spend(self, request: OutboundPPR, user: str, stage: str) -> Spend:
-        instance = request.get("instance")
-        if not self._settings.counting_recipients:
-            return Spend(user, instance, "", 1)
-        if stage == "RCPT":
-            return Spend(user, instance, request.get("recipient"), 0)
-        return Spend(user, instance, "", request.recipients)
+    def _without_charge(self, request: OutboundPPR, found: Found, user: str) -> Decision:
+        """Decide what nothing is counted for."""
+        limits, sender = found.limits, request.get("sender")
+        if limits.suspended:
+            return self._answers.suspended(limits.suspended, user, sender, self._now(), found.source)
+        if not limits.limited:
+            return self._answers.without_plan(limits.known, user, sender, self._plans.missing_default, found.source)
+        if limits.active:
+            # Of the units that these limits count, this request tells none.
+            detail = ", ".join(limit.label for limit in limits.active)
+            return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name, detail=detail, source=found.source)
+        return self._answers.accepted(Reason.WITHIN_QUOTA, user, sender, found.source)
 
-    async def _compare(self, user: str) -> None:
-        """Delete a cached limit that differs from the book. If the book is unavailable, the limit stays cached."""
-        [usage] = await self._state.usage([user], self._rules.interval)
-        if usage.limit is None:
-            return
-        with suppress(BookUnavailable):
-            if usage.limit != copy_of(await self._book.quota_of(user)):
-                await self._state.drop_limits([user])
+    def _warn(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
+        """Note which limits are reached, or almost."""
+        for place, used in enumerate(spent.used):
+            limit = active[place]
+            if used >= limit.warn:
+                kind = EventKind.AT_LIMIT if used >= limit.amount else EventKind.NEAR_LIMIT
+                self._note(kind, limit, charges[place], used)
+        if spent.outcome is Outcome.EXCEEDED and spent.wait and self._settings.warn_at:
+            self._note(EventKind.AT_LIMIT, active[spent.decisive], charges[spent.decisive], spent.used[spent.decisive])
 
-    async def _look_up(self, user: str, token: str) -> Fill:
-        self.misses += 1
-        grant = await self._book.quota_of(user)
-        ttl = self._settings.cache_ttl
-        return Fill(token, copy_of(grant), ttl if grant.limit is not None else min(UNKNOWN_TTL, ttl))
-
-    def _decision(self, spent: Spent, spend: Spend, request: OutboundPPR, source: str) -> Decision:
-        reason = _REASONS[spent.outcome]
-        remaining = max(0, spent.limit - spent.used)
-        figures = {"limit": spent.limit, "used": spent.used, "remaining": remaining}
-        who = {"user": spend.user, "sender": request.get("sender")}
-        if spent.outcome is Outcome.ACCEPTED or spent.outcome is Outcome.REPEATED:
-            action = self._settings.acceptance_message
-            if "{" in action:
-                action = fill(action, figures | who | _wait(0))
-            return Decision(action, reason, self.name, figures, source=source)
-        wait = ceil(spent.wait)
-        text = fill(self._refusal(spent, spend), figures | who | _wait(wait))
-        return Decision(text, reason, self.name, figures | {"wait": wait}, source=source)
-
-    def _refusal(self, spent: Spent, spend: Spend) -> str:
-        settings = self._settings
-        if spent.outcome is Outcome.NO_QUOTA:
-            return settings.no_quota_message
-        if spent.outcome is Outcome.UNKNOWN_USER:
-            return settings.unknown_user_message
-        # A short wait is enough here: a permanent refusal would lose mail that no person sends again.
-        if spent.outcome is Outcome.TOO_SOON:
-            return settings.min_delta_message
-        most = spent.limit + self._rules.margin_count + floor(spent.limit * self._rules.margin_ratio)
-        return settings.rejection_message if spent.wait and spend.cost <= most else settings.too_large_message
+    def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
+        name = limit.name or limit.quota
+        self._events.note(kind, charge.account, name, limit.level, used, limit.amount, limit.window)
 
 
-def _wait(seconds: int) -> dict[str, object]:
-    return {"retry_after": seconds, "retry_in": in_words(seconds)}
+def _limits_of(
+    left: Sequence[Charge], active: Sequence[ActiveLimit], charges: Sequence[Charge]
+) -> Sequence[ActiveLimit]:
+    """Return the limits of those charges that are left."""
+    return [limit for limit, charge in zip(active, charges, strict=True) if any(charge is each for each in left)]
 
 
-def copy_of(grant: QuotaGrant) -> int:
-    """The number that the state keeps: a limit, or that there is none."""
-    if grant.limit is not None:
-        return grant.limit
-    return NO_QUOTA if grant.known else UNKNOWN_USER
+def _make(use: Dependencies) -> OutboundQuotaPolicy:
+    plans = Plans(use.settings, use.state, use.book, use.now, use.due)
+    reservations = Reservations(use.settings.oqp.reservation_ttl, use.monotonic)
+    return OutboundQuotaPolicy(use.settings, plans, reservations, use.events)
 
 
-def rules(settings: Settings) -> Rules:
-    """The counting rules of the settings."""
-    margin = settings.oqp.margin
-    return Rules(settings.oqp.interval, margin.count, margin.ratio, settings.oqp.min_delta)
-
-
-SPEC = PolicySpec(
-    section=Section,
-    direction=Direction.OUTBOUND,
-    make=lambda use: OutboundQuotaPolicy(use.settings, use.state, use.book, use.due),
-    cache="limits",
-)
+SPEC = PolicySpec(section=Section, direction=Direction.OUTBOUND, make=_make, cache="limits")

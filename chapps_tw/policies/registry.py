@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from chapps_tw.config.settings import SECTIONS, ConfigError, PolicySection
 from chapps_tw.mail.decision import Reason, ReasonCode
-from chapps_tw.policies import greylisting, quota, sender_auth, spf
+from chapps_tw.policies import greylisting, quota, rate_limit, sender_auth, spf
 from chapps_tw.policies.spec import Direction, PolicySpec
 from chapps_tw.policies.validation import SpecError, require_free, require_shape
 
@@ -49,14 +49,15 @@ class Registry:
         return tuple(reason for kind in kinds for reason in kind)
 
     def is_inbound(self, names: Iterable[str]) -> bool:
-        """Whether all named policies are inbound.
+        """Whether there are inbound policies and no outbound ones among the named.
 
         :raises KeyError: if there is no such policy.
         """
-        return all(self._specs[name].direction is Direction.INBOUND for name in names)
+        directions = {self._specs[name].direction for name in names}
+        return Direction.INBOUND in directions and Direction.OUTBOUND not in directions
 
 
-BUILT_IN = Registry((quota.SPEC, sender_auth.SPEC, greylisting.SPEC, spf.SPEC))
+BUILT_IN = Registry((quota.SPEC, sender_auth.SPEC, greylisting.SPEC, spf.SPEC, rate_limit.SPEC))
 
 
 def installed() -> Registry:

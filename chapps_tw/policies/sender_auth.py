@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from secrets import token_hex
 
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
-from chapps_tw.interfaces.state import LiveState, Verdict
+from chapps_tw.interfaces.book import Exemption, PolicyBook
+from chapps_tw.interfaces.state import LiveState, ValueKey
+from chapps_tw.interfaces.value_keys import sender as verdict_key
+from chapps_tw.interfaces.value_keys import senders_of_domain
 from chapps_tw.mail.addresses import split_address, without_extension
-from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.mail.decision import CACHE, Decision, Reason, fill
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
-from chapps_tw.policies import UNKNOWN_TTL
-from chapps_tw.policies.caching import CachingPolicy
+from chapps_tw.policies import exemptions
+from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
+from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
-
-SPACE = "sda"
 
 # Size of the cache of senders, in bytes.
 _CACHE_BYTES = 8 << 20
@@ -28,33 +28,75 @@ _CACHE_BYTES = 8 << 20
 STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
 
 
-class SenderDomainAuthPolicy(CachingPolicy):
-    """Allows a user to send from the linked domains and addresses."""
+# First character of a verdict. The version of its domain follows.
+_ALLOWED, _FORBIDDEN = "1", "0"
+
+
+class SenderDomainAuthPolicy:
+    """Allows a user to send from the linked domains and addresses.
+
+    The book is cached as one verdict for each user and name. A verdict contains the version of the domain that it is
+    about, a random text that is cached, too: deleting it makes all verdicts about the domain and its addresses outdated
+    at once, however many users have it.
+
+    :param due: whether to compare a cached verdict with the book now:
+        :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
+    """
 
     name = "SenderDomainAuthPolicy"
 
     def __init__(
-        self, settings: Settings, state: LiveState, book: PolicyBook, due: Callable[[Hashable], bool] = never
+        self,
+        settings: Settings,
+        state: LiveState,
+        book: PolicyBook,
+        due: Callable[[Hashable], bool] = never,
+        exempt: Exempt = nobody,
     ) -> None:
-        super().__init__(state, book, due)
         self._settings = settings.sda
+        self._state = state
+        self._book = book
+        self._verdicts = CachedBook(state, settings.sda.cache_ttl, due)
+        self._exempt = exempt
         self._no_user = settings.chapps.no_user_key_response
         self._names_of = sender_names(settings)
 
-    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    @property
+    def looks(self) -> int:
+        """Number of lookups of verdicts."""
+        return self._verdicts.looks
+
+    @property
+    def misses(self) -> int:
+        """Number of lookups with a verdict that was not cached."""
+        return self._verdicts.misses
+
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision | Awaitable[Decision]:
         """Decide about the sender of a request.
 
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
-        return self._judge(request, keep=True)
+        return self._unless_exempt(request, keep=True)
 
-    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision | Awaitable[Decision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
-        return self._judge(request, keep=False)
+        return self._unless_exempt(request, keep=False)
 
-    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
+    def _unless_exempt(self, request: OutboundPPR, keep: bool) -> Decision | Awaitable[Decision]:
         if request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
+        exempted = self._exempt(request, exemptions.SENDER_AUTHORIZATION, keep)
+        return self._judge(request, keep) if exempted is exemptions.NOBODY else self._after(exempted, request, keep)
+
+    async def _after(self, exempted: Awaitable[Exemption | None], request: OutboundPPR, keep: bool) -> Decision:
+        exemption = await exempted
+        if exemption is not None:
+            return self._accept(Reason.EXEMPTED, request, detail=exemptions.detail_of(exemption))
+        decision = self._judge(request, keep)
+        return decision if isinstance(decision, Decision) else await decision
+
+    def _judge(self, request: OutboundPPR, keep: bool) -> Decision | Awaitable[Decision]:
+        """Decide at once if that is possible with what is in the memory of this process."""
         sender = request.get("sender")
         if not sender and self._settings.null_sender_ok:
             return self._accept(Reason.NULL_SENDER_ACCEPTED, request)
@@ -69,67 +111,53 @@ class SenderDomainAuthPolicy(CachingPolicy):
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         if self._settings.own_address and user in names[1:]:
             return self._accept(Reason.OWN_ADDRESS, request)
-        self.looks += 1
-        if keep and (assumption := self._state.assume_allowed(SPACE, user, names[0])) is not None:
-            request.assume(assumption)
+        if keep and self._is_domain_allowed(request, user, names[0]):
             return self._accept(Reason.AUTHORIZED_DOMAIN, request, CACHE)
-        source, detail = CACHE, ""
-        verdicts: Sequence[Verdict] = await self._state.verdicts(SPACE, user, names)
-        allowed: Sequence[bool | None] = [verdict.allowed for verdict in verdicts]
-        if keep and allowed[0] is not None and self._due(_compared(user, names, allowed)):
-            verdicts = await self._compare(user, names, verdicts)
-            allowed = [verdict.allowed for verdict in verdicts]
-        if allowed[0] is None or (None in allowed and True not in allowed):
-            source = DATABASE
-            allowed, detail = await self._look_up(user, names, verdicts, keep)
-            if keep:
-                # What was just read need not be compared for a while.
-                self._due(_compared(user, names, allowed))
-        if allowed[0]:
-            return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
-        if True in allowed:
-            return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
-        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, detail)
-
-    async def _compare(self, user: str, names: Sequence[str], cached: Sequence[Verdict]) -> Sequence[Verdict]:
-        """Delete cached verdicts that differ from the book, and return what is cached then.
-
-        If the book is unavailable, they stay cached.
-        """
-        with suppress(BookUnavailable):
-            _, allowed = await self._ask(user, names)
-            if any(each.allowed not in (None, current) for each, current in zip(cached, allowed, strict=True)):
-                await self._state.drop_verdicts(SPACE, user, names)
-                return await self._state.verdicts(SPACE, user, names)
-        return cached
-
-    async def _ask(self, user: str, names: Sequence[str]) -> tuple[bool, Sequence[bool]]:
-        """Return whether the book contains a user, and whether each name is linked to it."""
-        domain, email, base = (*names, "", "")[:3]
-        grant = await self._book.senders_of(user, domain, email, base)
-        return grant.known, (grant.domain, grant.email, grant.base)[: len(names)]
+        return self._look_up(request, user, sender, names, keep)
 
     async def _look_up(
-        self, user: str, names: Sequence[str], before: Sequence[Verdict], keep: bool
-    ) -> tuple[Sequence[bool], str]:
-        """Look up the names of a sender in the book, and cache the verdicts if ``keep``.
+        self, request: OutboundPPR, user: str, sender: str, names: Sequence[str], keep: bool
+    ) -> Decision:
+        question = _Question(self._book, user, names)
+        verdicts, source = self._assume(request, question) if keep else None, CACHE
+        if verdicts is None:
+            reading = self._verdicts.read(question.keys, question.ask, keep, question.usable, question.needed)
+            (version, *texts), source = await reading
+            verdicts = [is_allowed(text, version) for text in texts]
+        if verdicts[0]:
+            return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
+        if True in verdicts:
+            return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
+        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, question.detail)
 
-        :param before: the answer of the live state for each name.
-        :returns: whether each name is linked, and a detail for the log, which is not cached.
-        """
-        self.misses += 1
-        known, allowed = await self._ask(user, names)
-        if keep:
-            tokens = (verdict.token for verdict in before)
-            ttl = self._settings.cache_ttl if any(allowed) else min(UNKNOWN_TTL, self._settings.cache_ttl)
-            await self._state.keep_verdicts(SPACE, user, list(zip(names, allowed, tokens, strict=True)), ttl)
-        return allowed, "" if known else "there is no such user"
+    def _is_domain_allowed(self, request: OutboundPPR, user: str, domain: str) -> bool:
+        """Return whether a verdict in the memory of this process allows the domain. Most requests need no more."""
+        verdict = self._state.assume(verdict_key(user, domain))
+        if verdict is None or verdict.value[:1] != _ALLOWED:
+            return False
+        version = self._state.assume(senders_of_domain(domain))
+        if version is None or not is_allowed(verdict.value, version.value):
+            return False
+        self._verdicts.looks += 1
+        request.assume(verdict, version)
+        return True
 
-    def _accept(self, reason: Reason, request: OutboundPPR, source: str = "") -> Decision:
+    def _assume(self, request: OutboundPPR, question: _Question) -> Sequence[bool | None] | None:
+        """Return the verdicts in the memory of this process; ``None`` if one is missing."""
+        assumed = self._verdicts.assume(question.keys)
+        if assumed is None:
+            return None
+        verdicts = [is_allowed(each.value, assumed[0].value) for each in assumed[1:]]
+        if None in verdicts:
+            return None
+        request.assume(*assumed)
+        return verdicts
+
+    def _accept(self, reason: Reason, request: OutboundPPR, source: str = "", detail: str = "") -> Decision:
         text = self._settings.acceptance_message
         if "{" in text:
             text = fill(text, {"user": _user_of(request), "sender": request.get("sender", "-")})
-        return Decision(text, reason, self.name, source=source)
+        return Decision(text, reason, self.name, detail=detail, source=source)
 
     def _refuse(self, reason: Reason, user: str, sender: str, source: str = "", detail: str = "") -> Decision:
         text = fill(self._settings.rejection_message, {"user": user, "sender": sender or "<>"})
@@ -151,9 +179,63 @@ def sender_names(settings: Settings) -> Callable[[str], tuple[str, ...]]:
     return Memoized(names_of, _CACHE_BYTES).__getitem__
 
 
-def _compared(user: str, names: Sequence[str], allowed: Sequence[bool | None]) -> tuple[str, ...]:
-    """Return the key of a comparison, which all senders of an authorized domain share: only the domain matters."""
-    return (user, names[0]) if allowed[0] else (user, *names)
+def is_allowed(verdict: str | None, version: str | None) -> bool | None:
+    """Return what a cached verdict says; ``None`` if there is none, or if the version of its domain is another one."""
+    return verdict[0] == _ALLOWED if verdict and version and verdict[1:] == version else None
+
+
+class _Question:
+    """What the book says about a user and a sender.
+
+    :ivar keys: of the version of the sender's domain, and of the verdict about each name.
+    :ivar detail: of the decision: that the book does not contain the user.
+    """
+
+    def __init__(self, book: PolicyBook, user: str, names: Sequence[str]) -> None:
+        self._book = book
+        self._user = user
+        self._names = names
+        self.keys = (senders_of_domain(names[0]), *[verdict_key(user, name) for name in names])
+        self.detail = ""
+
+    def usable(self, cached: Cached) -> Cached:
+        """Return the version of the domain, and those verdicts that have it."""
+        version_key = self.keys[0]
+        version = cached.get(version_key)
+        return {
+            key: text
+            for key, text in cached.items()
+            if version and (key == version_key or is_allowed(text, version) is not None)
+        }
+
+    def needed(self, cached: Cached) -> Sequence[ValueKey]:
+        """Return all keys, or those of version and domain if the domain is linked: other verdicts are not cached then.
+
+        Otherwise, each new address in the domain would have to be looked up.
+        """
+        version_key, domain_key = self.keys[:2]
+        return self.keys[:2] if is_allowed(cached.get(domain_key), cached.get(version_key)) else self.keys
+
+    async def ask(self, keys: Sequence[ValueKey], cached: Cached) -> Sequence[Stored]:
+        """Return verdicts with the version of the domain: the cached one, or a new one."""
+        version_key = self.keys[0]
+        version = cached.get(version_key) or token_hex(8)
+        verdicts = await self._read() if any(key != version_key for key in keys) else {}
+        # A refusal is cached briefly, because links may also be created directly in the database.
+        known = True in verdicts.values()
+        return [
+            Stored(version)
+            if key == version_key
+            else Stored((_ALLOWED if verdicts[key.name] else _FORBIDDEN) + version, known)
+            for key in keys
+        ]
+
+    async def _read(self) -> Mapping[str, bool]:
+        """Return whether each name is linked to the user."""
+        domain, email, base = (*self._names, "", "")[:3]
+        grant = await self._book.senders_of(self._user, domain, email, base)
+        self.detail = "" if grant.known else "there is no such user"
+        return dict(zip(self._names, (grant.domain, grant.email, grant.base), strict=False))
 
 
 def _user_of(request: OutboundPPR) -> str:
@@ -166,6 +248,6 @@ def _user_of(request: OutboundPPR) -> str:
 SPEC = PolicySpec(
     section=Section,
     direction=Direction.OUTBOUND,
-    make=lambda use: SenderDomainAuthPolicy(use.settings, use.state, use.book, use.due),
+    make=lambda use: SenderDomainAuthPolicy(use.settings, use.state, use.book, use.due, use.exempt),
     cache="senders",
 )

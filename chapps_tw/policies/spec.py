@@ -11,18 +11,21 @@ from chapps_tw.interfaces.book import PolicyBook
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import ReasonCode
 from chapps_tw.mail.received_spf import SpfResult
+from chapps_tw.policies.events import Events
+from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.refresh import never
 
 
 class Direction(Enum):
-    """Whether a policy decides about mail from users or mail from the Internet.
+    """Whether a policy decides about mail from users, mail from the Internet, or both.
 
     An inbound policy is skipped for authenticated clients and for those that the configuration exempts.
     """
 
     OUTBOUND = "outbound"
     INBOUND = "inbound"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,13 @@ class Dependencies:
 
     :ivar check_spf: takes client address, HELO name and MAIL FROM; never fails.
     :ivar receiver: name of this host, for headers.
+    :ivar now: epoch seconds.
+    :ivar monotonic: monotonic clock.
+    :ivar events: notes events near a limit.
+    :ivar warn: logs a sentence for the administrator.
     :ivar due: whether a cached value is to be compared with the policy book now
         (:meth:`~chapps_tw.policies.refresh.Refresh.is_due`); each policy gets its own.
+    :ivar exempt: finds the exemption of a request from the policy or from a limit.
     """
 
     settings: Settings
@@ -40,7 +48,12 @@ class Dependencies:
     book: PolicyBook
     check_spf: Callable[[str, str, str], Awaitable[SpfResult]]
     receiver: str
+    now: Callable[[], float]
+    monotonic: Callable[[], float]
+    events: Events
+    warn: Callable[[str], None]
     due: Callable[[Hashable], bool] = never
+    exempt: Exempt = nobody
 
 
 def _none(_settings: Settings) -> float:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from chapps_tw.config.settings import PostfixSPFActions, Settings
 from chapps_tw.config.settings import SPFEnforcementPolicy as Section
-from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
-from chapps_tw.interfaces.state import LiveState
-from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill
+from chapps_tw.interfaces.book import PolicyBook
+from chapps_tw.interfaces.state import LiveState, ValueKey
+from chapps_tw.interfaces.value_keys import check_spf
+from chapps_tw.mail.decision import CACHE, Decision, Reason, fill
 from chapps_tw.mail.received_spf import SpfResult, received_spf
-from chapps_tw.mail.request import PolicyRequest
-from chapps_tw.policies.caching import CachingPolicy
+from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies import exemptions
+from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
+from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.inbound import domain_of
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
-
-SPACE = "spf"
-FLAG = "check_spf"
 
 # At DATA and END-OF-MESSAGE, a request has a recipient only if exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
 
 _PASS_ON = "DUNNO"
+_ON, _OFF = "1", "0"
 
 _REASONS = {
     "pass": Reason.SPF_PASS,
@@ -49,11 +49,12 @@ class Identities(NamedTuple):
     sender: str
 
 
-class SPFEnforcementPolicy(CachingPolicy):
+class SPFEnforcementPolicy:
     """Checks SPF, and enforces the result for domains with the flag ``check_spf``.
 
     :param check: takes client address, HELO name and MAIL FROM.
     :param receiver: name of this host, for the header.
+    :param due: whether to compare a cached flag with the book now: :meth:`~chapps_tw.policies.refresh.Refresh.is_due`.
     """
 
     name = "SPFEnforcementPolicy"
@@ -66,14 +67,27 @@ class SPFEnforcementPolicy(CachingPolicy):
         check: Callable[[str, str, str], Awaitable[SpfResult]],
         receiver: str = "",
         due: Callable[[Hashable], bool] = never,
+        exempt: Exempt = nobody,
     ) -> None:
-        super().__init__(state, book, due)
         self._settings = settings.spf
+        self._book = book
+        self._flags = CachedBook(state, settings.spf.cache_ttl, due)
+        self._exempt = exempt
         self._actions = actions(settings.spf_actions)
         self._check = check
         self._receiver = receiver
 
-    def decide(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    @property
+    def looks(self) -> int:
+        """Number of lookups of flags."""
+        return self._flags.looks
+
+    @property
+    def misses(self) -> int:
+        """Number of flags that were not cached."""
+        return self._flags.misses
+
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Decide about a message to one recipient.
 
         Returns a header for each recipient; :func:`~chapps_tw.policies.one_header.one_header` keeps one per message.
@@ -82,48 +96,38 @@ class SPFEnforcementPolicy(CachingPolicy):
         """
         return self._judge(request, keep=True)
 
-    def explain(self, request: PolicyRequest, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._judge(request, keep=False)
 
-    async def _judge(self, request: PolicyRequest, keep: bool) -> Decision:
+    async def _judge(self, request: OutboundPPR, keep: bool) -> Decision:
         get = request.get
         recipient, stage = get("recipient", ""), get("protocol_state", "")
         if not recipient or stage not in STAGES:
             return Decision(_PASS_ON, Reason.STAGE_NOT_JUDGED, self.name)
+        if (exemption := await self._exempt(request, exemptions.SPF, keep)) is not None:
+            return Decision(_PASS_ON, Reason.EXEMPTED, self.name, detail=exemptions.detail_of(exemption))
         identities = Identities(get("client_address", ""), get("helo_name", ""), get("sender", ""))
         if self._settings.null_sender_ok and not identities.sender:
             return Decision(_PASS_ON, Reason.NULL_SENDER_ACCEPTED, self.name)
         domain, enforced, source = domain_of(recipient), False, "dns"
         if domain:
-            if keep and self._due(domain):
-                await self._compare(domain)
-            self.looks += 1
-            [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
-            if cached.allowed is None:
-                enforced, source = await self._look_up(domain, cached.token, keep), f"{DATABASE} dns"
-            else:
-                enforced, source = cached.allowed, f"{CACHE} dns"
+            enforced, read_from = await self._is_enforced(request, domain, keep)
+            source = f"{read_from} dns"
         found = await self._check(*identities)
         return self._decision(found, identities, stage, enforced, source)
 
-    async def _compare(self, domain: str) -> None:
-        """Delete a cached flag that differs from the book. If the book is unavailable, the flag stays cached."""
-        [cached] = await self._state.verdicts(SPACE, domain, (FLAG,))
-        if cached.allowed is None:
-            return
-        with suppress(BookUnavailable):
-            if (await self._book.flags_of(domain)).check_spf is not cached.allowed:
-                await self._state.drop_verdicts(SPACE, domain, (FLAG,))
+    async def _is_enforced(self, request: OutboundPPR, domain: str, keep: bool) -> tuple[bool, str]:
+        """Return the flag of a domain, and its source."""
+        keys = (check_spf(domain),)
+        if keep and (assumed := self._flags.assume(keys)) is not None:
+            request.assume(assumed[0])
+            return assumed[0].value == _ON, CACHE
+        [text], source = await self._flags.read(keys, self._look_up, keep)
+        return text == _ON, source
 
-    async def _look_up(self, domain: str, token: str, keep: bool) -> bool:
-        """Look up the flag of a domain in the book, and cache it if ``keep``."""
-        self.misses += 1
-        flags = await self._book.flags_of(domain)
-        if keep:
-            verdict = (FLAG, flags.check_spf, token)
-            await self._state.keep_verdicts(SPACE, domain, (verdict,), self._settings.cache_ttl)
-        return flags.check_spf
+    async def _look_up(self, keys: Sequence[ValueKey], _cached: Cached) -> Sequence[Stored]:
+        return [Stored(_ON if (await self._book.flags_of(key.owner)).check_spf else _OFF) for key in keys]
 
     def _decision(self, found: SpfResult, identities: Identities, stage: str, enforced: bool, source: str) -> Decision:
         wanted = self._actions[found.result] if enforced else "prepend"
@@ -185,7 +189,9 @@ def actions(options: PostfixSPFActions) -> Mapping[str, str]:
 SPEC = PolicySpec(
     section=Section,
     direction=Direction.INBOUND,
-    make=lambda use: SPFEnforcementPolicy(use.settings, use.state, use.book, use.check_spf, use.receiver, use.due),
+    make=lambda use: SPFEnforcementPolicy(
+        use.settings, use.state, use.book, use.check_spf, use.receiver, use.due, use.exempt
+    ),
     extra_time=lambda settings: settings.spf.spf_query_timeout,
     cache="spf_flags",
 )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from chapps_tw.config.settings import SECTIONS, Listener, PolicySection
+from chapps_tw.config.settings import SECTIONS, Listener, PolicySection, RateLimit
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.policies.spec import Direction, PolicySpec
 
@@ -94,7 +94,7 @@ def require_free(spec: PolicySpec, others: Collection[PolicySpec], packages: Map
     """
     # Names of environment variables have no letter case.
     name = spec.name.lower()
-    sections: tuple[type[Any], ...] = (*SECTIONS.values(), Listener)
+    sections: tuple[type[Any], ...] = (*SECTIONS.values(), Listener, RateLimit)
     for other in others:
         if other.name.lower() == name:
             raise SpecError(f"a policy {other.name} exists already, in {packages.get(other.name, 'chapps-tw')}")

@@ -23,11 +23,16 @@ class User(Output):
     name: str = Field(examples=["alice@example.com"])
 
 
-class Domain(Output):
+class LinkedDomain(Output):
     id: Id
     name: str = Field(examples=["example.com"])
     greylist: bool
     check_spf: bool
+
+
+class Domain(LinkedDomain):
+    each_quota: Id | None = Field(description="Id of the quota of each user of the domain who has none of his own.")
+    pool_quota: Id | None = Field(description="Id of the quota that all users of the domain share.")
 
 
 class Email(Output):
@@ -38,7 +43,9 @@ class Email(Output):
 class Quota(Output):
     id: Id
     name: str = Field(examples=["basic"])
-    quota: int = Field(description="Transmissions in the rolling interval.", examples=[100])
+    quota: int | None = Field(
+        description="Transmissions in the rolling interval; null if only its limits count.", examples=[100]
+    )
 
 
 _USER: JsonDict = {"id": 1, "name": "alice@example.com"}
@@ -88,7 +95,7 @@ class OneUser(Answer[User]):
     """A user. After a change, members that the request did not set are null."""
 
     quota: Quota | None = Field(None, examples=[_QUOTA])
-    domains: list[Domain] | None = Field(None, examples=[[_DOMAIN]])
+    domains: list[LinkedDomain] | None = Field(None, examples=[[_DOMAIN]])
     emails: list[Email] | None = Field(None, examples=[[_EMAIL]])
 
 
@@ -102,10 +109,6 @@ class OneEmail(Answer[Email]):
     """A mail address. After a change, users are null unless the request set them."""
 
     users: list[User] | None = Field(None, examples=[[_USER]])
-
-
-class OneQuota(Answer[Quota]):
-    pass
 
 
 class UserQuotaId(Output):

@@ -19,19 +19,22 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookConflict, BookUnavailable, WritableBook
+from chapps_tw.interfaces.book import BookConflict, BookUnavailable
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
+from chapps_tw.rest.author import AUTHOR
 from chapps_tw.rest.reading import read_input
+from chapps_tw.rest.routers import audit, exemptions, limits, links, live, overrides, users
 from chapps_tw.rest.routers import book as crud
-from chapps_tw.rest.routers import links, live, users
 from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Token
 
 # Entries of a list or an object that are encoded in one step.
 BATCH = 50
@@ -42,8 +45,8 @@ T = TypeVar("T")
 class API:
     """The application. :attr:`site` is the factory to listen with.
 
-    :param scope_of: returns the scope of a token, ``read`` or ``full``, or ``None`` if it is unknown. Not used
-        with ``[API] auth = none``.
+    :param find_token: returns what is stored of a token, ``None`` if it is unknown. Not used with
+        ``[API] auth = none``.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
     :param reactor: for delays and timeouts, and threads for long work.
@@ -58,7 +61,7 @@ class API:
         state: LiveState,
         book: WritableBook,
         *,
-        scope_of: Callable[[str], str | None],
+        find_token: Callable[[str], Token | None],
         explain: Explain,
         find: Find,
         metrics: Callable[[], bytes],
@@ -75,18 +78,24 @@ class API:
         self._version = version
         self._log = Logger()
         self._slices = slices
-        self._gate = Gate(settings.api.hosts, scope_of if settings.api.auth == "token" else None, reactor, self._sleep)
+        tokens = find_token if settings.api.auth == "token" else None
+        self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep)
         list_lock = DeferredLock()
-        self.routes: list[Route[Any]] = [
+        routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
             *crud.routes(book, list_lock),
             *links.routes(book, list_lock),
             *users.routes(book, list_lock),
-            *live.routes(settings, state, book, self._slices),
+            *limits.routes(book, list_lock, slices),
+            *overrides.routes(book, list_lock, slices, now),
+            *exemptions.routes(book, list_lock, slices, now),
+            *audit.routes(book, now),
+            *live.routes(settings, state, book, self._slices, now),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
+        self.routes = list(audit.recorded(routes, book))
         self._document = openapi.Document(self.routes, version, reasons)
         self.app = self._klein()
         self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
@@ -112,7 +121,7 @@ class API:
         return endpoint
 
     async def _serve(self, route: Route[Any], request: IRequest, path: Mapping[str, str]) -> bytes:
-        await self._gate.check_token(request, route)
+        AUTHOR.set(await self._gate.check_token(request, route))
         content_type = next(iter(header_values(request, "content-type")), None)
         query = request.uri.partition(b"?")[2]
         values = read_input(route, path, query, request.content.read(), content_type)

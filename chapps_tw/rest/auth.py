@@ -17,7 +17,7 @@ from twisted.web.iweb import IRequest
 
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest.routing import Refusal, Route
-from chapps_tw.security.tokens import TokenError
+from chapps_tw.security.tokens import Token, TokenError
 
 # Failures per peer before answers are delayed; the maximum delay and the memory of failures, in seconds.
 FREE_FAILURES = 3
@@ -46,8 +46,8 @@ class Gate:
     """Admits a request, or raises :class:`Refusal`.
 
     :param hosts: names accepted in the ``Host`` header, without port; IPv6 in brackets.
-    :param scope_of: returns the scope of a token, ``read`` or ``full``, or ``None`` if it is unknown. If the
-        function itself is ``None``, no token is required.
+    :param find_token: returns what is stored of a token, ``None`` if it is unknown. If the function itself is
+        ``None``, no token is required.
     :param reactor: times how long failures are remembered.
     :param sleep: returns after a number of seconds.
     """
@@ -55,12 +55,12 @@ class Gate:
     def __init__(
         self,
         hosts: Iterable[str],
-        scope_of: Callable[[str], str | None] | None,
+        find_token: Callable[[str], Token | None] | None,
         reactor: IReactorTime,
         sleep: Callable[[float], Awaitable[Any]],
     ) -> None:
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._scope_of = scope_of
+        self._find_token = find_token
         self._reactor = reactor
         self._sleep = sleep
         self._peers: OrderedDict[tuple[str, str], _Peer] = OrderedDict()
@@ -84,27 +84,28 @@ class Gate:
             if _host(origin.partition("://")[2]) not in self._hosts:
                 raise Refusal(403, "The Origin header is not among [API] hosts.")
 
-    async def check_token(self, request: IRequest, route: Route[Any]) -> None:
-        """Refuse a request without a token of sufficient scope.
+    async def check_token(self, request: IRequest, route: Route[Any]) -> str:
+        """Refuse a request without a token of sufficient scope; return the name of the token, ``""`` if none is needed.
 
         :raises Refusal: 401 or 403; 503 if the tokens cannot be read.
         """
-        if self._scope_of is None or route.open:
-            return
-        token = _token(request, route.browser)
-        if token is None:
+        if self._find_token is None or route.open:
+            return ""
+        secret = _token(request, route.browser)
+        if secret is None:
             raise _unauthorized("A token is required: Authorization: Bearer TOKEN.", route.browser)
         try:
-            scope = self._scope_of(token)
+            token = self._find_token(secret)
         except TokenError as error:
             self._note_problem(str(error))
             raise Refusal(503, "The API tokens cannot be read.") from None
         self._note_problem("")
-        if scope is None:
+        if token is None:
             await self.punish(request, "token")
             raise _unauthorized("The token is invalid.", route.browser, ', error="invalid_token"')
-        if route.changes and scope != "full":
+        if route.changes and token.scope != "full":
             raise Refusal(403, "The token is read-only.")
+        return token.name
 
     def _note_problem(self, problem: str) -> None:
         """Log once that the tokens cannot be read, and once that they can be again."""

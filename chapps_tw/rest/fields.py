@@ -36,7 +36,11 @@ def _entered_user(text: str) -> str:
     return _fitting(normal_name, text, MAX_USER)
 
 
-def _entered_email(text: str) -> str:
+def entered_email(text: str) -> str:
+    """Return the normal form of a mail address, without case folding; ``""`` if the book cannot contain it.
+
+    :raises ValueError: if it may be two addresses.
+    """
     address = unquoted(text)
     if address == text and text.count("@") > 1:
         # Almost certainly two addresses, or a typo.
@@ -51,11 +55,11 @@ def _fitting(normal: Callable[[str, bool], str], text: str, length: int) -> str:
 
 
 # No control characters: no mail program sends them, and PostgreSQL rejects NUL.
-_PLAIN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+PLAIN = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 
 # Padding is almost certainly a mistake, and MariaDB treats "a " as equal to "a". Existing names may have it.
-_UNPADDED = AfterValidator(_unpadded)
-_UNPADDED_PLAIN: JsonDict = {
+UNPADDED = AfterValidator(_unpadded)
+UNPADDED_PLAIN: JsonDict = {
     "pattern": r"^[^\u0000-\u001f\u007f-\u009f\s]([^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u001f\u007f-\u009f\s])?$"
 }
 
@@ -75,13 +79,13 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 IdOrNone = Annotated[int, Field(ge=0, le=MAX_ID)]
 Ids = Annotated[list[Id], Field(max_length=MAX_IDS)]
-Text = Annotated[str, Field(max_length=MAX_EMAIL, pattern=_PLAIN)]
+Text = Annotated[str, Field(max_length=MAX_EMAIL, pattern=PLAIN)]
 UserName = Annotated[
     str,
     Field(
         min_length=1,
         max_length=MAX_USER,
-        pattern=_PLAIN,
+        pattern=PLAIN,
         description="The login name, as Postfix reports it. Unless `fold_case` is off it is case-insensitive and "
         "stored in lower case. A domain after an @ is stored like a domain name.",
         examples=["alice@example.com"],
@@ -89,8 +93,8 @@ UserName = Annotated[
 ]
 EnteredUserName = Annotated[
     UserName,
-    Field(json_schema_extra=_UNPADDED_PLAIN),
-    _UNPADDED,
+    Field(json_schema_extra=UNPADDED_PLAIN),
+    UNPADDED,
     _normal(_entered_user, f"a name of at most {MAX_USER} characters in its stored form"),
 ]
 QuotaName = Annotated[
@@ -98,19 +102,19 @@ QuotaName = Annotated[
     Field(
         min_length=1,
         max_length=32,
-        pattern=_PLAIN,
+        pattern=PLAIN,
         description="A unique name.",
         examples=["basic"],
-        json_schema_extra=_UNPADDED_PLAIN,
+        json_schema_extra=UNPADDED_PLAIN,
     ),
-    _UNPADDED,
+    UNPADDED,
 ]
 QuotaLimit = Annotated[
     int,
     Field(
         ge=0,
         le=MAX_ID,
-        description="Transmissions in the rolling interval. Unique among the quotas.",
+        description="Transmissions in the interval of `[OutboundQuotaPolicy]`; null if only its limits count.",
         examples=[100],
     ),
 ]
@@ -123,7 +127,7 @@ DomainName = Annotated[
         examples=["example.com"],
         json_schema_extra={"anyOf": [_ASCII_DOMAIN, _IDN]},
     ),
-    _UNPADDED,
+    UNPADDED,
     _normal(normal_domain, "a domain name"),
 ]
 EmailName = Annotated[
@@ -137,9 +141,28 @@ EmailName = Annotated[
         examples=["alice@example.com"],
         json_schema_extra={"anyOf": [_ASCII_EMAIL, _IDN_EMAIL]},
     ),
-    _UNPADDED,
-    _normal(_entered_email, "a mail address"),
-    _UNPADDED,
+    UNPADDED,
+    _normal(entered_email, "a mail address"),
+    UNPADDED,
+]
+PlanOfEach = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=MAX_ID,
+        description="Id of the quota of each user of this domain who has none of his own, new users included. "
+        "0 removes it.",
+        examples=[1],
+    ),
+]
+PlanOfPool = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=MAX_ID,
+        description="Id of the quota that all users of this domain share, in addition to their own. 0 removes it.",
+        examples=[2],
+    ),
 ]
 # A boolean in a query: true, false, 1 or 0.
 Flag = Annotated[

@@ -24,7 +24,7 @@ _MEANINGS = {
     401: "The token is missing or invalid; or the passcode is wrong, or none is set.",
     403: "The token is read-only, or the Host header is not accepted.",
     404: "Not found.",
-    409: "The name, or a quota's number, is taken; or an id to link to does not exist.",
+    409: "The name is taken; or an id to link to does not exist.",
     413: "The body is too large.",
     415: "The Content-Type of the body is not one of those described, or the charset is not UTF-8.",
     422: "Validation failed; each error is listed.",
@@ -50,6 +50,10 @@ _TAGS = {
     "greylisting apply to the domain.",
     "emails": "Single mail addresses that users may send from, without the rest of their domain.",
     "quotas": "Limits of transmissions in the rolling interval. Users with the same quota are counted separately.",
+    "limits": "Further limits of quotas, each with its own unit and rolling window.",
+    "overrides": "Temporary exceptions of a user or a domain: more mail, no limit, or none at all.",
+    "exemptions": "Clients, senders and recipients that a policy or a limit does not apply to, until a date.",
+    "audit": "Who changed what, and when.",
     "live": "Live state: show and reset counts and cached entries.",
     "insight": "Decisions and their reasons, what would be decided, and the state of the service.",
     "health": "For load balancers and monitoring.",
@@ -131,7 +135,19 @@ def _schemas(routes: list[Route[Any]]) -> dict[str, Any]:
                 wanted[route.wrapped[1], "validation"] = None
     _, schemas = models_json_schema(list(wanted), ref_template=_REF)
     found: dict[str, Any] = schemas["$defs"]
+    for route in routes:
+        if _has_body(route) and route.body == "*":
+            _leave_out(found[route.input.__name__], route.path_fields)
     return found
+
+
+def _leave_out(schema: dict[str, Any], names: Iterable[str]) -> None:
+    """Remove fields that are in the path from the schema of a body."""
+    for name in names:
+        del schema["properties"][name]
+        schema["required"].remove(name)
+        if not schema["required"]:
+            del schema["required"]
 
 
 def _with_reasons(schemas: dict[str, Any], reasons: Iterable[ReasonCode]) -> dict[str, Any]:

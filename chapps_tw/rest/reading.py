@@ -80,8 +80,9 @@ _SENTENCES = {
     "string_type": "must be text",
     "string_unicode": "must be UTF-8 text",
     "string_too_long": "must have at most {max_length} characters",
-    # The only pattern that input is checked against.
+    # The only pattern of free text. Other texts have validators of their own.
     "string_pattern_mismatch": "must not contain control characters such as tabs and line breaks",
+    "literal_error": "must be {expected}",
     "list_type": "must be a list",
     "dict_type": "must be an object",
     "model_type": "must be an object",

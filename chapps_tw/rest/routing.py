@@ -159,6 +159,8 @@ class Route(Generic[M]):
 
     @property
     def body_optional(self) -> bool:
-        """Whether every field of the body is optional, or may be a query parameter."""
+        """Whether the body may be missing: every field is optional, or may be a query parameter."""
+        if self.body == "*" and not self.query:
+            return False
         required = [name for name in self.other_fields if self.input.model_fields[name].is_required()]
         return not required or set(required) <= set(self.query_fields)

@@ -59,8 +59,8 @@ class TokenStore:
         self._stamps: tuple[object, ...] | None = None
         self._tokens: Tokens = []
 
-    def scope_of(self, token: str) -> str | None:
-        """Return the scope of a token, ``None`` if it is unknown. Rereads the files if they have changed.
+    def find(self, token: str) -> Token | None:
+        """Return what is stored of a token, ``None`` if it is unknown. Rereads the files if they have changed.
 
         :raises TokenError: if a file exists but cannot be read.
         """
@@ -69,12 +69,12 @@ class TokenStore:
             self._tokens = self._read_all()
             self._stamps = stamps
         digest = _digest(token)
-        scope = None
+        found = None
         for each in self._tokens:
             # Compare with all, so that the timing reveals nothing.
             if hmac.compare_digest(each.digest, digest):
-                scope = each.scope
-        return scope
+                found = each
+        return found
 
     def make_first(self) -> bool:
         """Create the first token unless its file exists; return whether it was created.

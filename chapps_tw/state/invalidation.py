@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import StaleKeys
-from chapps_tw.interfaces.state import LiveState
+from chapps_tw.interfaces.state import LiveState, ValueKey
 
 
 class BookCache:
@@ -34,14 +34,21 @@ class BookCache:
         """
         if stale.unlisted:
             self._compare_all()
-        if stale.limits:
-            await self._state.drop_limits(sorted(stale.limits))
         if stale.flags:
             await self._state.drop_flags(sorted(stale.flags))
-        for domain in sorted(stale.flags):
-            await self._state.drop_verdicts("spf", domain, ["check_spf"])
-        names: defaultdict[str, list[str]] = defaultdict(list)
-        for user, name in sorted(stale.senders):
-            names[user].append(name)
-        for user, senders in names.items():
-            await self._state.drop_verdicts("sda", user, senders)
+        keys = list(_value_keys(stale))
+        if keys:
+            await self._state.drop_values(keys)
+
+
+def _value_keys(stale: StaleKeys) -> Iterator[ValueKey]:
+    yield from map(value_keys.plan, stale.quotas)
+    yield from map(value_keys.plan_named, stale.quota_names)
+    yield from map(value_keys.domain_plan, stale.domains)
+    yield from map(value_keys.senders_of_domain, stale.sender_domains)
+    yield from map(value_keys.user_plan, stale.users)
+    yield from map(value_keys.check_spf, stale.flags)
+    for user, name in stale.senders:
+        yield value_keys.sender(user, name)
+    if stale.exemptions:
+        yield value_keys.EXEMPTIONS

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chapps_tw.state.redis.values import SECONDS, Memory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces.state import Assumption, Fresh, GreylistAttempt, GreylistRules, Outcome, Spent, ValueKey
 from chapps_tw.interfaces.value_keys import check_spf, domain_plan, plan, sender, user_plan
 from chapps_tw.state.redis.store import RedisState
+from chapps_tw.state.redis.values import SECONDS, Memory
 from tests.support.charges import charge, usage_of, whole
 from tests.support.redis_case import RedisStateTestCase
 

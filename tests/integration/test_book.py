@@ -14,10 +14,10 @@ from chapps_tw.config.values import Secret
 from chapps_tw.database.coalescing import Coalescer
 from chapps_tw.database.engine import database_url
 from chapps_tw.database.models import domain_user, domains, email_user, emails, users
-from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.interfaces.book import DomainFlags, SenderGrant, UserPlan
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
 
-UNKNOWN = QuotaGrant(False, None)
+UNKNOWN = UserPlan(False, None)
 
 
 class BookTests(BookCase):
@@ -26,24 +26,25 @@ class BookTests(BookCase):
     __test__ = False
 
     async def test_a_users_quota(self) -> None:
-        await self.user("alice", quotas=[await self.quota("basic", 100)])
+        quota = await self.quota("basic", 100)
+        await self.user("alice", quotas=[quota])
         await self.user("bob")
-        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, 100))
-        self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, None))
-        self.assertEqual(await self.book.quota_of("carol"), UNKNOWN)
+        self.assertEqual(await self.book.user_plan("alice"), UserPlan(True, quota))
+        self.assertEqual(await self.book.user_plan("bob"), UserPlan(True, None))
+        self.assertEqual(await self.book.user_plan("carol"), UNKNOWN)
 
     async def test_user_names_are_compared_exactly_except_for_case(self) -> None:
         await self.user("Alice", domains=[await self.domain("example.com")])
         await self.user("müller")
         for name in ("alice ", " alice", "álice", "alice\u200b", "muller", "mueller"):
-            self.assertEqual(await self.book.quota_of(name), UNKNOWN, name)
+            self.assertEqual(await self.book.user_plan(name), UNKNOWN, name)
             self.assertFalse((await self.book.senders_of(name, "example.com", "")).known, name)
-        self.assertTrue((await self.book.quota_of("alice")).known)
+        self.assertTrue((await self.book.user_plan("alice")).known)
 
     async def test_names_that_cannot_be_stored_cost_no_query(self) -> None:
         seen = Statements(self.engine)
         for name in ("", "\udcff\udcfe", "a\0b", "x" * 129, "x" * 100_000):
-            self.assertEqual(await self.book.quota_of(name), UNKNOWN)
+            self.assertEqual(await self.book.user_plan(name), UNKNOWN)
             self.assertEqual(await self.book.senders_of(name, "example.com", ""), SenderGrant(False, False, False))
         for domain in ("", "\udcff", "a\0.example", "x" * 254):
             self.assertEqual(await self.book.flags_of(domain), DomainFlags(False, False, False))
@@ -116,21 +117,22 @@ class BookTests(BookCase):
         seen = Statements(self.engine)
         await self.user("somebody")
         seen.seen.clear()
-        answers = await gatherResults([Deferred.fromCoroutine(self.book.quota_of("somebody")) for _ in range(100)])
-        self.assertEqual(answers, [QuotaGrant(True, None)] * 100)
+        answers = await gatherResults([Deferred.fromCoroutine(self.book.user_plan("somebody")) for _ in range(100)])
+        self.assertEqual(answers, [UserPlan(True, None)] * 100)
         self.assertEqual(len(seen.seen), 1)
 
     async def test_different_lookups_are_separate_queries(self) -> None:
-        for number in range(20):
-            await self.user(f"user{number}", quotas=[await self.quota(f"q{number}", number + 1)])
-        asked = [Deferred.fromCoroutine(self.book.quota_of(f"user{number}")) for number in range(20)]
-        self.assertEqual([answer.limit for answer in await gatherResults(asked)], list(range(1, 21)))
+        quotas = [await self.quota(f"q{number}", number + 1) for number in range(20)]
+        for number, quota in enumerate(quotas):
+            await self.user(f"user{number}", quotas=[quota])
+        asked = [Deferred.fromCoroutine(self.book.user_plan(f"user{number}")) for number in range(20)]
+        self.assertEqual([answer.quota for answer in await gatherResults(asked)], quotas)
 
     async def test_a_cancelled_caller_does_not_affect_others(self) -> None:
         await self.user("alice")
-        first, second = (Deferred.fromCoroutine(self.book.quota_of("alice")) for _ in range(2))
+        first, second = (Deferred.fromCoroutine(self.book.user_plan("alice")) for _ in range(2))
         first.cancel()
-        self.assertEqual(await second, QuotaGrant(True, None))
+        self.assertEqual(await second, UserPlan(True, None))
         with self.assertRaises(CancelledError):
             await first
 
@@ -148,7 +150,11 @@ class BookOnSqlite(OnSqlite, BookTests):
         seen = Statements(self.engine)
         await self.user("alice", domains=[await self.domain("example.com")])
         seen.seen.clear()
-        await self.book.quota_of("alice")
+        await self.book.user_plan("alice")
+        await self.book.domain_plan("example.com")
+        await self.book.plan(1)
+        await self.book.plan_named("basic")
+        await self.book.exemptions()
         await self.book.flags_of("example.com")
         await self.book.senders_of("alice", "example.com", "x@example.com")
         with self.engine.connect() as connection:

@@ -15,7 +15,7 @@ from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.threads import Threads
 from chapps_tw.database.writable_book import WritableSqlBook
-from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, UserPlan
 from tests.support.book_case import CLOCK, BookCase, OnSqlite, book_on, engine_for, shared
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
@@ -80,13 +80,13 @@ class ConnectionsTests(TestCase):
         [(count,)] = self.server.execute(COUNT[self.kind.kind].format(self.adapter.db_name))
         return int(str(count))
 
-    async def ask(self, name: str) -> QuotaGrant | None:
+    async def ask(self, name: str) -> UserPlan | None:
         try:
-            return await self.book.quota_of(name)
+            return await self.book.user_plan(name)
         except BookUnavailable:
             return None
 
-    async def rush(self) -> list[QuotaGrant | None]:
+    async def rush(self) -> list[UserPlan | None]:
         """Look up forty unknown users at the same time."""
         return await gatherResults([Deferred.fromCoroutine(self.ask(f"user{number}")) for number in range(40)])
 
@@ -118,7 +118,7 @@ class ConnectionsTests(TestCase):
         self.book = self.new_book(DEADLINE)
         self.allow(2)
         for _ in range(3):
-            self.assertEqual(await self.rush(), [QuotaGrant(False, None)] * 40)
+            self.assertEqual(await self.rush(), [UserPlan(False, None)] * 40)
         self.assertEqual(self.book.problem, "")
         self.assertEqual(self.count(), 2)
 
@@ -131,7 +131,7 @@ class ConnectionsTests(TestCase):
         self.server.resume()
         await self.until_back()
         self.book = self.new_book(DEADLINE)
-        self.assertEqual(await self.rush(), [QuotaGrant(False, None)] * 40)
+        self.assertEqual(await self.rush(), [UserPlan(False, None)] * 40)
 
     async def test_a_server_that_allows_no_connections_is_reported_and_recovers(self) -> None:
         self.book = self.new_book(DEADLINE)
@@ -141,7 +141,7 @@ class ConnectionsTests(TestCase):
         with other.connect():
             # On a busy machine, the first problem may be that the server did not answer in time.
             while not re.search("max_user_connections|too many connections", self.book.problem):
-                self.assertNotIn(QuotaGrant(False, None), await self.rush())
+                self.assertNotIn(UserPlan(False, None), await self.rush())
         other.dispose()
         await self.until_back()
 

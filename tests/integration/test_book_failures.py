@@ -21,7 +21,7 @@ from chapps_tw.database import engine as engine_module
 from chapps_tw.database import schema
 from chapps_tw.database.breaker import FAILURES, PROBE_SECONDS, Breaker
 from chapps_tw.database.threads import Threads
-from chapps_tw.interfaces.book import BookUnavailable, ChangeUncertain, Create, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, ChangeUncertain, Create, UserPlan
 from tests.support.book_case import CLOCK, BookCase, Log, OnSqlite, RecordingCache, book_on, engine_for, working
 from tests.support.servers.common import free_port
 from tests.support.servers.sql import MariaDB, PostgreSQL
@@ -85,7 +85,7 @@ class ServerFailureTests(TestCase):
 
     def ask(self, name: str = "alice") -> Deferred[str]:
         """Send a lookup; return its outcome."""
-        asked = Deferred.fromCoroutine(self.book.quota_of(name))
+        asked = Deferred.fromCoroutine(self.book.user_plan(name))
         # Lookups start in the next turn.
         self.clock.advance(0)
         return asked.addCallbacks(lambda _: "answered", _unavailable)
@@ -207,7 +207,7 @@ class ServerFailureTests(TestCase):
         self.clock.advance(KEEPING)
         with self.assertRaises(ChangeUncertain):
             await change
-        self.assertEqual(self.cache.take().limits, {f"uncertain{self.unix}".lower()})
+        self.assertEqual(self.cache.take().users, {f"uncertain{self.unix}".lower()})
         # Again when its rows are found, in case it is committed after this.
         self.assertEqual(self.book.pending_invalidations, 1)
 
@@ -268,7 +268,7 @@ class SqliteFailures(OnSqlite, BookCase):
         await self.user("alice")
         with self.engine.connect().execution_options(chapps_writes=True) as connection:
             connection.begin()
-            self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
+            self.assertEqual(await self.book.user_plan("alice"), UserPlan(True, None))
 
     async def test_another_writer_that_does_not_finish_is_no_failure_of_the_database(self) -> None:
         with self.engine.connect().execution_options(chapps_writes=True) as connection:
@@ -285,7 +285,7 @@ class SqliteFailures(OnSqlite, BookCase):
             file.write(b"not a database at all")
         self.addCleanup(self.setUpClass)
         with self.assertRaisesRegex(BookUnavailable, "The database query failed: file is not a database"):
-            await self.book.quota_of("alice")
+            await self.book.user_plan("alice")
 
 
 class BreakerTests(SynchronousTestCase):

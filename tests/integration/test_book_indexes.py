@@ -57,7 +57,7 @@ class IndexTests:
             await self.book.flags_of("nowhere.example")
             self.assertTrue((await self.book.flags_of("d7.example")).known)
             await self.book.senders_of("User7@Example.com", "nowhere.example", "nobody@b.example")
-            await self.book.quota_of("nobody")
+            await self.book.user_plan("nobody")
             await self.book.change(Create("domains", {"name": "new.example"}))
             with self.assertRaises(BookConflict):
                 await self.book.change(Create("domains", {"name": "d8.example"}))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, insert, select, text
+from sqlalchemy import Connection, create_engine, insert, select
 
-from chapps_tw.database.models import domain_user, domains, quota_user, quotas, users
-from chapps_tw.database.stale_keys import MAX_LISTED
-from chapps_tw.interfaces.book import AddLinks, Delete, RemoveLinks, Update
-from chapps_tw.rest.routers.changes import AWAITS_REFRESH
+from chapps_tw.database.models import domain_user, domains, email_user, emails, quota_user, quotas, users
+from chapps_tw.database.stale_keys import MAX_LISTED, MAX_PAIRS
+from chapps_tw.interfaces.book import AddLinks, Delete, RemoveLinks, StaleKeys, Update
 from tests.support.api_case import APITestCase
-from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
+from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite
 from tests.support.policy_client import outbound
 from tests.support.servers.service import PATIENT
 
@@ -30,31 +29,45 @@ def fill(connection: Connection) -> None:
 class ManyTests:
     """The subclass names the database."""
 
-    async def test_they_are_not_listed_and_cost_no_rows(self: Any) -> None:
+    async def test_a_change_of_what_they_share_is_one_key(self: Any) -> None:
         with self.engine.begin() as connection:
             fill(connection)
-        written = Statements(self.engine, "INSERT INTO invalidation_outbox")
-        _, changed = await self.changed(Update("quotas", 1, {"quota": 5}))
-        self.assertEqual((changed.unlisted, changed.limits), ({"limits"}, frozenset()))
-        self.assertEqual(written.seen, [])
-        _, unlinked = await self.changed(RemoveLinks("domains", 1, "users", range(1, USERS)))
-        self.assertEqual((unlinked.unlisted, unlinked.senders), ({"senders"}, frozenset()))
-        _, linked = await self.changed(AddLinks("domains", 1, "users", range(1, USERS)))
-        self.assertEqual(linked.unlisted, {"senders"})
-        _, gone = await self.changed(Delete("domains", [1]))
-        # Kinds with few keys are still listed.
-        self.assertEqual((gone.unlisted, gone.senders, gone.flags), ({"senders"}, frozenset(), {"example.com"}))
-        _, deleted = await self.changed(Delete("users", range(1, USERS + 1)))
-        self.assertEqual((deleted.unlisted, deleted.limits), ({"limits"}, frozenset()))
+        quota = StaleKeys(quotas=frozenset({1}), quota_names=frozenset({"all"}))
+        self.assertEqual((await self.changed(Update("quotas", 1, {"quota": 5})))[1], quota)
+        domain = StaleKeys(sender_domains=frozenset({"example.com"}))
+        self.assertEqual((await self.changed(RemoveLinks("domains", 1, "users", range(1, USERS))))[1], domain)
+        self.assertEqual((await self.changed(AddLinks("domains", 1, "users", range(1, USERS))))[1], domain)
+        name = frozenset({"example.com"})
+        gone = domain._replace(flags=name, domains=name)
+        self.assertEqual((await self.changed(Delete("domains", [1])))[1], gone)
+        self.assertEqual((await self.changed(Delete("quotas", [1])))[1], quota)
         with self.engine.connect() as connection:
             self.assertEqual(list(connection.execute(select(quota_user))), [])
 
-    async def test_as_many_as_can_be_listed_are(self: Any) -> None:
+    async def test_addresses_of_many_users_are_one_key_too(self: Any) -> None:
         with self.engine.begin() as connection:
             fill(connection)
-            connection.execute(text(f"DELETE FROM quota_user WHERE user_id > {MAX_LISTED}"))
-        _, changed = await self.changed(Update("quotas", 1, {"quota": 5}))
-        self.assertEqual((changed.unlisted, len(changed.limits)), (frozenset(), MAX_LISTED))
+            connection.execute(insert(emails), [{"id": 1, "name": "all@example.net"}])
+            links = [{"user_id": number, "email_id": 1} for number in range(1, USERS + 1)]
+            connection.execute(insert(email_user), links)
+        _, stale = await self.changed(Update("emails", 1, {"name": "all@example.org"}))
+        self.assertEqual(stale, StaleKeys(sender_domains=frozenset({"example.net", "example.org"})))
+
+    async def test_as_many_pairs_as_can_be_listed_are(self: Any) -> None:
+        with self.engine.begin() as connection:
+            fill(connection)
+        _, stale = await self.changed(RemoveLinks("domains", 1, "users", range(1, MAX_PAIRS + 1)))
+        self.assertEqual((len(stale.senders), stale.sender_domains), (MAX_PAIRS, frozenset()))
+        _, stale = await self.changed(RemoveLinks("domains", 1, "users", range(MAX_PAIRS + 1, 2 * MAX_PAIRS + 2)))
+        self.assertEqual((len(stale.senders), stale.sender_domains), (0, {"example.com"}))
+
+    async def test_more_deleted_users_than_can_be_listed_cost_no_rows(self: Any) -> None:
+        with self.engine.begin() as connection:
+            fill(connection)
+        _, stale = await self.changed(Delete("users", range(1, USERS + 1)))
+        self.assertEqual((stale.unlisted, stale.users), ({"users"}, frozenset()))
+        # Their domain is still listed.
+        self.assertEqual((stale.senders, stale.sender_domains), (frozenset(), {"example.com"}))
 
 
 class ManyOnSqliteTests(ManyTests, OnSqlite, BookCase):
@@ -88,7 +101,7 @@ class InForceTests(APITestCase):
         self.assertEqual(sent(1), "DUNNO")
         self.assertIn("outbound quota", sent(2))
         answer = self.expect(200, service, "PUT", "/quotas/", {"id": 1, "quota": 100})
-        self.assertIn(AWAITS_REFRESH, answer["remarks"])
+        self.assertEqual(answer["remarks"], [])
         self.assertEqual(sent(3), "DUNNO")
         answer = self.expect(200, service, "DELETE", "/domains/", [1])
         self.assertIn(

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import schema
 from chapps_tw.database.engine import STATEMENT_SECONDS
-from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, UserPlan
 from tests.support.book_case import BookCase, book_on, once_available, shared
 from tests.support.servers.sql import PgBouncer, PostgreSQL
 
@@ -50,8 +50,8 @@ class PgBouncerTests(BookCase):
         await gatherResults([Deferred.fromCoroutine(self.user(name, quotas=[quota])) for name in names])
         # Often enough for the driver to prepare the statement.
         for _ in range(4):
-            found = await gatherResults([Deferred.fromCoroutine(self.book.quota_of(name)) for name in names])
-            self.assertEqual(found, [QuotaGrant(True, 10)] * len(names))
+            found = await gatherResults([Deferred.fromCoroutine(self.book.user_plan(name)) for name in names])
+            self.assertEqual(found, [UserPlan(True, 10)] * len(names))
 
     async def test_what_a_transaction_may_take_is_limited_and_nobody_elses_is(self) -> None:
         limits: list[str] = []
@@ -70,10 +70,10 @@ class PgBouncerTests(BookCase):
         book = book_on(self.engine, self.threads, 0.5, size=self.adapter.pool_size)
         self.addCleanup(book.stop)
         with self.assertRaisesRegex(BookUnavailable, "did not answer"):
-            await book.quota_of("alice")
+            await book.user_plan("alice")
         process.signal(SIGCONT)
-        found = await once_available(partial(book.quota_of, "alice"))
-        self.assertEqual(found, QuotaGrant(False, None))
+        found = await once_available(partial(book.user_plan, "alice"))
+        self.assertEqual(found, UserPlan(False, None))
 
 
 def limit(cursor: psycopg.Cursor[tuple[str]]) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from chapps_tw.database import engine
 from chapps_tw.database.breaker import FAILURES
 from chapps_tw.database.transaction import lock
-from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, UserPlan
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, engine_for, shared
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
@@ -33,7 +33,7 @@ class RefusingTests(BookCase):
             with self.assertRaisesRegex(BookUnavailable, "^The database rejected the change: .*read-only"):
                 await self.book.remove_from_outbox(["x"])
         self.assertEqual(self.book.problem, "")
-        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
+        self.assertEqual(await self.book.user_plan("alice"), UserPlan(True, None))
         self.set_read_only(False)
         await self.user("bob")
 

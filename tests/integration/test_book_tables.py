@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 
 from chapps_tw.database import schema
 from chapps_tw.database.models import metadata
-from chapps_tw.interfaces.book import BookUnavailable, QuotaGrant
+from chapps_tw.interfaces.book import BookUnavailable, UserPlan
 from tests.support.book_case import CLOCK, BookCase, Log, OnMariaDB, OnPostgreSQL, OnSqlite, Statements, engine_for
 
 PROBES = 3
@@ -44,7 +44,7 @@ class TablesTests:
     async def ask(self: Any) -> bool:
         """Return whether a lookup was answered."""
         try:
-            await self.book.quota_of("alice")
+            await self.book.user_plan("alice")
         except BookUnavailable:
             return False
         return True
@@ -102,7 +102,7 @@ class SqliteTables(TablesTests, OnSqlite, BookCase):
     async def test_a_replaced_file_is_used_from_then_on(self) -> None:
         await self.user("alice")
         self.replace()
-        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(False, None))
+        self.assertEqual(await self.book.user_plan("alice"), UserPlan(False, None))
         await self.user("bob")
 
     def replace(self) -> None:
@@ -117,7 +117,7 @@ class SqliteTables(TablesTests, OnSqlite, BookCase):
     async def test_a_missing_file_is_not_an_empty_book(self) -> None:
         os.rename(self.adapter.db_name, f"{self.adapter.db_name}.away")
         with self.assertRaisesRegex(BookUnavailable, "book.sqlite3: No such file or directory"):
-            await self.book.quota_of("alice")
+            await self.book.user_plan("alice")
         self.assertFalse(Path(self.adapter.db_name).exists())
         os.rename(f"{self.adapter.db_name}.away", self.adapter.db_name)
         self.assertTrue(await self.ask())

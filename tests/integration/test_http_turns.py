@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.database import models
-from chapps_tw.interfaces.state import Fill, LiveState, Rules, Spend
+from chapps_tw.interfaces.state import Account, Charge, LiveState, Message, Unit
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import entry_of
@@ -24,7 +24,6 @@ from tests.support.rest_client import Node
 
 reactor: Any = installed_reactor
 MANY = 1000
-RULES = Rules(interval=86400, margin_count=0, margin_ratio=0.0, min_delta=0)
 # The promised limit in seconds of CPU time, and an allowance for other work in a turn.
 STRETCH = 0.005
 
@@ -40,6 +39,8 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/live/decisions/?after=0&recipient=nobody@example.net", None),
     *(("GET", f"/{kind}/?limit=10000", None) for kind in ("users", "domains", "emails", "quotas")),
     *(("GET", f"/users/{kind}/", IDS) for kind in ("quotas", "domains", "emails")),
+    *(("GET", f"/{kind}/?limit=1000", None) for kind in ("limits", "overrides", "exemptions")),
+    ("GET", "/audit/?limit=1000", None),
     ("GET", "/domains/1", None),
     ("GET", "/domains/1/users/", None),
     ("GET", "/live/quota/", IDS),
@@ -117,6 +118,8 @@ class TurnTests(TestCase):
 
     def _fill_the_book(self) -> None:
         ids = range(1, MANY + 1)
+        end = {"until_at": 4e9, "reason": "x" * 500, "author": "first", "created_at": 0.0}
+        after = json.dumps({"users": [f"user{number}@example.org" for number in range(20)]})
         rows: dict[Table, list[dict[str, Any]]] = {
             models.users: [{"id": id, "name": f"user{id - 1}"} for id in ids],
             models.domains: [{"id": id, "name": f"d{id}.example", "greylist": True, "check_spf": True} for id in ids],
@@ -125,6 +128,19 @@ class TurnTests(TestCase):
             models.domain_user: [{"domain_id": 1, "user_id": id} for id in ids],
             models.email_user: [{"email_id": 1, "user_id": id} for id in ids],
             models.quota_user: [{"quota_id": 1, "user_id": id} for id in ids],
+            models.limits: [
+                {"quota_id": id, "name": "day", "unit": "bytes", "amount": 1, "window_seconds": 60, "action": "hold"}
+                for id in ids
+            ],
+            models.overrides: [
+                {"user_id": id, "kind": "unlimited", "value": 0, "limit_name": "", "begin_at": 0.0, "action": "", **end}
+                for id in ids
+            ],
+            models.exemptions: [{"kind": "sender", "value": f"a{id}@example.net", "scope": "spf", **end} for id in ids],
+            models.audit: [
+                {"at": 1.0, "author": "a", "action": "update", "kind": "users", "name": "x", "after": after}
+                for _ in ids
+            ],
         }
         with self.node.engine.begin() as connection:
             for table, each in rows.items():
@@ -161,4 +177,5 @@ def _request(number: int) -> PolicyRequest:
 
 
 async def _spend(state: LiveState, user: str, number: int) -> None:
-    await state.spend(Spend(user, f"{user}.{number}", "r@example.com", 0), RULES, Fill("", 1000, 600))
+    charge = Charge(Account("oqp", user), Unit.RECIPIENTS, 1, 1000, 86400.0)
+    await state.spend(Message(f"{user}.{number}", "r@example.com", True), [charge])

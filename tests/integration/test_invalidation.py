@@ -14,30 +14,28 @@ from twisted.internet.task import Clock, deferLater
 from chapps_tw.database import stale_keys
 from chapps_tw.database.changes import apply
 from chapps_tw.database.invalidation import BATCH_DELAY, KEYS, POLL, RETRY, STOP_TIMEOUT
-from chapps_tw.database.models import quota_user, users
+from chapps_tw.database.models import users
 from chapps_tw.database.outbox import OutboxRow
 from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.database.writable_book import WritableSqlBook
+from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import (
     BookUnavailable,
-    Changed,
     ChangeUncertain,
     Create,
     Delete,
     Edit,
     StaleKeys,
-    Update,
 )
-from chapps_tw.interfaces.state import Fill, Rules, Spend
+from chapps_tw.interfaces.state import Fresh
+from chapps_tw.interfaces.writable_book import Changed
 from chapps_tw.state.invalidation import BookCache
 from tests.support.book_case import CLOCK, DEADLINES, BookCase, OnSqlite, Statements, book_on, working
 from tests.support.rest_client import Outage
 
-RULES = Rules(86400, 0, 0.0, 0.0)
-
 
 class InvalidationTests(OnSqlite, BookCase):
-    """One database, one state, and as many nodes as a test makes. The limit of a user stands for all that is cached.
+    """One database, one state, and as many nodes as a test makes. The plan of a user stands for all that is cached.
 
     ``self.book`` is a node that commits changes and dies before it invalidates anything.
     """
@@ -63,17 +61,18 @@ class InvalidationTests(OnSqlite, BookCase):
         self.compared += 1
 
     async def awaits_state(self, node: WritableSqlBook, name: str = "alice") -> bool:
-        """Make a change that makes the cached limit of a user stale; whether it waits for the state store."""
+        """Make a change that makes the cached plan of a user stale; whether it waits for the state store."""
         return (await node.change(Create("users", {"name": name}))).awaits_state
 
-    async def cache_limits(self, *names: str) -> None:
-        for name in names:
-            spend = Spend(name, "", "", 0)
-            spent = await self.state.inner.spend(spend, RULES)
-            await self.state.inner.spend(spend, RULES, Fill(spent.token, 5, 1000.0))
+    async def cache_plans(self, *names: str) -> None:
+        keys = [value_keys.user_plan(name) for name in names]
+        found = await self.state.inner.values(keys)
+        fresh = [Fresh(key, "5", each.token) for key, each in zip(keys, found, strict=True)]
+        await self.state.inner.keep_values(fresh, 1000.0)
 
-    async def cached(self, *names: str) -> list[int | None]:
-        return [usage.limit for usage in await self.state.inner.usage(names, 86400)]
+    async def cached(self, *names: str) -> list[str | None]:
+        found = await self.state.inner.values([value_keys.user_plan(name) for name in names])
+        return [each.value for each in found]
 
     async def until(self, true: Callable[[], Any], what: str) -> None:
         """Wait for the threads."""
@@ -103,10 +102,10 @@ class InvalidationTests(OnSqlite, BookCase):
 
     async def test_a_change_returns_when_it_is_in_effect(self) -> None:
         node = self.node()
-        await self.cache_limits("alice", "bob")
+        await self.cache_plans("alice", "bob")
         changed = await node.change(Create("users", {"name": "alice"}))
-        self.assertEqual(await self.cached("alice", "bob"), [None, 5])
-        self.assertEqual(changed, Changed(changed.entry, 1))
+        self.assertEqual(await self.cached("alice", "bob"), [None, "5"])
+        self.assertEqual(changed, Changed(changed.entry, 0))
 
     async def test_finished_rows_are_deleted_in_one_transaction_after_the_answers(self) -> None:
         node = self.node()
@@ -121,25 +120,41 @@ class InvalidationTests(OnSqlite, BookCase):
         await self.rest()
         self.clock.advance(POLL - BATCH_DELAY / 2)
         await self.awaits_state(node)
-        await self.cache_limits("alice")
+        await self.cache_plans("alice")
         await self.until_empty(after=[BATCH_DELAY / 2])
-        self.assertEqual(await self.cached("alice"), [5])
+        self.assertEqual(await self.cached("alice"), ["5"])
 
     async def test_a_change_without_stale_keys_calls_nothing(self) -> None:
         node = self.node()
         await self.rest()
-        await node.change(Create("quotas", {"name": "basic", "quota": 5}))
+        await node.change(Create("emails", {"name": "x@example.com"}))
         self.assertEqual(self.state.asked, [])
 
     async def test_every_kind_of_cached_value_is_invalidated(self) -> None:
         node = self.node()
         await self.rest()
-        domain = await self.domain("example.com")
-        await node.change(Create("users", {"name": "alice"}, {"domains": [domain]}))
-        self.assertEqual(self.state.asked, ["drop_limits", "drop_verdicts"])
+        keys = {
+            "users": value_keys.user_plan("alice"),
+            "senders": value_keys.sender("alice", "example.com"),
+            "flags": value_keys.check_spf("example.com"),
+            "quotas": value_keys.plan(7),
+            "quota_names": value_keys.plan_named("basic"),
+            "domains": value_keys.domain_plan("example.com"),
+            "sender_domains": value_keys.senders_of_domain("example.com"),
+            "exemptions": value_keys.EXEMPTIONS,
+        }
+        tokens = [each.token for each in await self.state.inner.values(list(keys.values()))]
+        fresh = [Fresh(key, "1", token) for key, token in zip(keys.values(), tokens, strict=True)]
+        await self.state.inner.keep_values(fresh, 1000.0)
+        domain, alice = frozenset({"example.com"}), frozenset({"alice"})
+        pairs, basic = frozenset({("alice", "example.com")}), frozenset({"basic"})
+        stale = StaleKeys(alice, pairs, domain, frozenset({7}), basic, domain, domain, True)
         self.state.asked.clear()
-        await node.change(Delete("domains", [domain]))
-        self.assertEqual(sorted(self.state.asked), ["drop_flags", "drop_verdicts", "drop_verdicts"])
+        self.assertTrue(await node._invalidation.run(stale, []))
+        self.assertEqual(
+            [each.value for each in await self.state.inner.values(list(keys.values()))], [None] * len(keys)
+        )
+        self.assertEqual(set(self.state.asked), {"drop_values", "drop_flags"})
         self.assertEqual(self.compared, 0)
 
     # --- the stop ---
@@ -177,16 +192,16 @@ class InvalidationTests(OnSqlite, BookCase):
     async def test_nothing_is_invalidated_after_the_stop(self) -> None:
         node = self.node()
         await node.stop()
-        await self.cache_limits("alice")
+        await self.cache_plans("alice")
         self.assertTrue(await self.awaits_state(node))
-        self.assertEqual(await self.cached("alice"), [5])
+        self.assertEqual(await self.cached("alice"), ["5"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     # --- the state store is unavailable ---
 
     async def test_a_failed_invalidation_is_retried_when_the_state_is_available_again(self) -> None:
         node = self.node()
-        await self.cache_limits("alice", "bob")
+        await self.cache_plans("alice", "bob")
         self.state.away = True
         for count, name in enumerate(("alice", "bob"), 1):
             self.assertTrue(await self.awaits_state(node, name))
@@ -211,7 +226,7 @@ class InvalidationTests(OnSqlite, BookCase):
         await self.until_empty(after=[RETRY * 0.2])
 
     async def test_another_node_does_the_invalidations_of_one_that_died(self) -> None:
-        await self.cache_limits("alice")
+        await self.cache_plans("alice")
         other = self.node()
         await self.until_empty()
         self.state.away = True
@@ -220,12 +235,12 @@ class InvalidationTests(OnSqlite, BookCase):
         self.state.away = False
         self.clock.advance(POLL / 2)
         await self.rest()
-        self.assertEqual(await self.cached("alice"), [5])
+        self.assertEqual(await self.cached("alice"), ["5"])
         await self.until_empty(after=[POLL / 2])
         self.assertEqual((await self.cached("alice"), other.pending_invalidations), ([None], 0))
 
     async def test_two_nodes_may_do_the_same(self) -> None:
-        await self.cache_limits("alice")
+        await self.cache_plans("alice")
         await self.user("alice")
         nodes = [self.node(), self.node()]
         await self.until_empty()
@@ -235,14 +250,16 @@ class InvalidationTests(OnSqlite, BookCase):
     # --- the start ---
 
     async def test_a_start_invalidates_committed_changes_that_were_not(self) -> None:
-        await self.cache_limits("alice")
-        transact(self.engine, partial(apply, edit=Create("users", {"name": "alice"})), Permit(), str)
+        await self.cache_plans("alice")
+        transact(
+            self.engine, partial(apply, edit=Create("users", {"name": "alice"}), author="", now=0.0), Permit(), "taken"
+        )
         node = self.node()
         await self.until_empty()
         self.assertEqual((await self.cached("alice"), node.pending_invalidations), ([None], 0))
 
     async def test_a_start_without_the_state_knows_what_is_pending(self) -> None:
-        await self.cache_limits("alice", "bob")
+        await self.cache_plans("alice", "bob")
         await self.user("alice")
         await self.user("bob")
         self.state.away = True
@@ -256,7 +273,7 @@ class InvalidationTests(OnSqlite, BookCase):
     # --- the database is unavailable ---
 
     async def test_reads_of_an_unavailable_database_are_retried_without_logging(self) -> None:
-        await self.cache_limits("alice")
+        await self.cache_plans("alice")
         await self.user("alice")
         asked: list[str] = []
         node = self.node(started=False)
@@ -291,22 +308,22 @@ class InvalidationTests(OnSqlite, BookCase):
         self.assertEqual(len(await self.book.read_outbox()), 1)
         self.patch(node, "remove_from_outbox", remove)
         await self.until_empty(after=[POLL])
-        self.assertEqual((self.state.asked, node.pending_invalidations), (["drop_limits"] * 2, 0))
+        self.assertEqual((self.state.asked, node.pending_invalidations), (["drop_values"] * 2, 0))
 
     async def test_an_uncertain_change_is_invalidated_at_once_and_again_when_it_is_stored(self) -> None:
         node = self.node()
         await self.until_empty()
-        await self.cache_limits("alice")
+        await self.cache_plans("alice")
 
-        async def lost(_edit: Edit) -> Any:
-            raise ChangeUncertain("connection lost", StaleKeys(limits=frozenset({"alice"})))
+        async def lost(_edit: Edit, _author: str) -> Any:
+            raise ChangeUncertain("connection lost", StaleKeys(users=frozenset({"alice"})))
 
         self.patch(node, "_store", lost)
         with self.assertRaises(ChangeUncertain):
             await self.awaits_state(node)
         self.assertEqual(await self.cached("alice"), [None])
         # It is committed late, after the book was read.
-        await self.cache_limits("alice")
+        await self.cache_plans("alice")
         await self.user("alice")
         await self.until_empty(after=[RETRY])
         self.assertEqual(await self.cached("alice"), [None])
@@ -320,19 +337,19 @@ class InvalidationTests(OnSqlite, BookCase):
         names = self.add_users(count := 6000)
         # Raised, to list more than usual.
         self.patch(stale_keys, "MAX_LISTED", count)
-        await self.cache_limits(names[0], names[-1])
-        drop = self.state.inner.drop_limits
+        await self.cache_plans(names[0], names[-1])
+        drop = self.state.inner.drop_values
 
-        def once(users: Any) -> Any:
+        def once(keys: Any) -> Any:
             self.state.away = True
-            return drop(users)
+            return drop(keys)
 
-        self.patch(self.state.inner, "drop_limits", once)
-        self.assertTrue((await node.change(Update("quotas", 1, {"quota": 200}))).awaits_state)
+        self.patch(self.state.inner, "drop_values", once)
+        self.assertTrue((await node.change(Delete("users", range(1, count + 1)))).awaits_state)
         self.assertGreater(node.pending_invalidations, 2)
         self.assertEqual(node.pending_invalidations, len(await self.book.read_outbox()))
         self.assertLess(len(self.state.asked), count // KEYS)
-        self.patch(self.state.inner, "drop_limits", drop)
+        self.patch(self.state.inner, "drop_values", drop)
         self.state.away = False
         await self.until_empty(after=[RETRY])
         self.assertEqual(await self.cached(names[0], names[-1]), [None, None])
@@ -343,22 +360,20 @@ class InvalidationTests(OnSqlite, BookCase):
         await self.until_empty()
         self.add_users(10)
         self.patch(stale_keys, "MAX_LISTED", 9)
-        changed = await node.change(Update("quotas", 1, {"quota": 200}))
-        self.assertEqual(changed, Changed(changed.entry, None, awaits_state=False, awaits_refresh=True))
+        changed = await node.change(Delete("users", range(1, 11)))
+        self.assertEqual(changed, Changed(None, 0, awaits_state=False, awaits_refresh=True))
         self.assertEqual((self.compared, self.state.asked, node.pending_invalidations), (1, [], 0))
 
     def add_users(self, count: int) -> list[str]:
         names = [f"user{number}@customer.example" for number in range(1, count + 1)]
         with self.engine.begin() as connection:
             connection.execute(insert(users), [{"id": id, "name": name} for id, name in enumerate(names, 1)])
-            apply(connection, Create("quotas", {"name": "basic", "quota": 100}))
-            connection.execute(insert(quota_user), [{"user_id": id, "quota_id": 1} for id in range(1, count + 1)])
         return names
 
     async def test_a_change_while_the_outbox_is_read_is_not_missed(self) -> None:
         node = self.node()
         await self.until_empty()
-        await self.cache_limits("alice", "bob")
+        await self.cache_plans("alice", "bob")
         self.state.away = True
         await self.awaits_state(node, "alice")
         self.state.away = False

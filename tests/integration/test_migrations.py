@@ -128,7 +128,7 @@ class SchemaTests:
         self.assertEqual(contents(self.engine), before)
 
     def test_a_database_at_an_older_revision_is_continued_with_its_data(self: Any) -> None:
-        for revision in (schema.TABLES_REVISION, schema.FLAGS_REVISION):
+        for revision in (schema.TABLES_REVISION, schema.FLAGS_REVISION, "d1f4b86a2c95"):
             with self.subTest(revision):
                 self.engine = engine_for(self.new_database())
                 self.addCleanup(self.engine.dispose)
@@ -212,6 +212,7 @@ class SchemaTests:
                 f" CONSTRAINT pk_pending_drops PRIMARY KEY (id)){self.options}",
             ),
             ("a93c5d1e7f02", "ALTER TABLE pending_drops RENAME TO invalidation_outbox"),
+            ("d1f4b86a2c95", "ALTER TABLE domains ADD COLUMN each_quota_id INTEGER"),
         ):
             with self.subTest(revision):
                 self.engine = engine_for(self.new_database())
@@ -238,8 +239,8 @@ class SchemaTests:
 
     def test_examples_are_added_once_and_to_an_empty_book_only(self: Any) -> None:
         schema.upgrade(self.engine)
-        self.assertTrue(add_examples(self.engine))
-        self.assertFalse(add_examples(self.engine))
+        self.assertTrue(add_examples(self.engine, 0.0))
+        self.assertFalse(add_examples(self.engine, 0.0))
         found = contents(self.engine)
         self.assertEqual([name for _, name in found["users"]], ["alice@example.com", "bob@example.org"])
         self.assertEqual([len(found[table]) for table in ("domain_user", "email_user", "quota_user")], [2, 1, 2])

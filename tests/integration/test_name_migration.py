@@ -6,14 +6,14 @@ import dataclasses
 import unittest
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from chapps_tw.application.admin import set_up
 from chapps_tw.config.settings import Chapps, PolicyConfigAdapter, Settings
 from chapps_tw.config.values import Secret
-from chapps_tw.database import lookups, outbox, schema
+from chapps_tw.database import lookups, outbox, plans, schema
 from chapps_tw.database.engine import make_engine
-from chapps_tw.interfaces.book import DomainFlags, QuotaGrant, SenderGrant
+from chapps_tw.interfaces.book import DomainFlags, SenderGrant
 from tests.integration.test_migrations import CHAPPS_TABLES, revise
 from tests.support.book_case import OnMariaDB, OnPostgreSQL, OnSqlite, Statements, engine_for
 
@@ -76,6 +76,17 @@ def names(engine: Engine) -> dict[str, list[str]]:
         return {table: list(connection.scalars(text(f"SELECT name FROM {table} ORDER BY id"))) for table in NORMAL}
 
 
+def number_of(connection: Connection, user: str) -> int | None:
+    """Return the number of the quota of a user."""
+    quota = plans.user_plan(connection, user, 0.0).quota
+    plan = plans.plan(connection, quota) if quota else None
+    return plan.quota if plan else None
+
+
+def known_as(connection: Connection, user: str) -> bool:
+    return plans.user_plan(connection, user, 0.0).known
+
+
 class NameMigrationTests:
     """Normalized names on one kind of database."""
 
@@ -106,7 +117,7 @@ class NameMigrationTests:
         self.assertEqual(self.set_up(), TOLD)
         self.assertEqual(names(self.engine), NORMAL)
         self.assertEqual(self.set_up(), [])
-        self.assertEqual(self.ask(lookups.quota_of, "alice@example.org"), QuotaGrant(True, 100))
+        self.assertEqual(self.ask(number_of, "alice@example.org"), 100)
         wanted = ("alice@example.org", "example.org", "friend@elsewhere.example")
         self.assertEqual(self.ask(lookups.senders_of, *wanted), SenderGrant(True, True, True))
 
@@ -146,11 +157,11 @@ class NameMigrationTests:
         write(self.engine, SPELLED)
         self.set_up()
         left = [row.stale for row in self.ask(outbox.read, "")]
-        self.assertIn("alice@example.org", frozenset().union(*(each.limits for each in left)))
+        self.assertIn("alice@example.org", frozenset().union(*(each.users for each in left)))
         senders = frozenset().union(*(each.senders for each in left))
         self.assertIn(("alice@example.org", "friend@elsewhere.example"), senders)
         self.assertIn(("carol", "x@y@elsewhere.example"), senders)
-        self.assertNotIn("bob", frozenset().union(*(each.limits for each in left)))
+        self.assertNotIn("bob", frozenset().union(*(each.users for each in left)))
 
     def test_rows_with_the_same_name_are_left_and_reported_each_time(self: Any) -> None:
         revise(self.engine, BEFORE)
@@ -164,8 +175,8 @@ class NameMigrationTests:
         revise(self.engine, BEFORE)
         write(self.engine, SEVERAL)
         self.set_up()
-        self.assertEqual(self.ask(lookups.quota_of, "alice"), QuotaGrant(True, 10))
-        self.assertEqual(self.ask(lookups.quota_of, "bob@example.org"), QuotaGrant(True, 20))
+        self.assertEqual(self.ask(number_of, "alice"), 10)
+        self.assertEqual(self.ask(number_of, "bob@example.org"), 20)
         self.assertEqual(self.ask(lookups.flags_of, "example.org"), DomainFlags(True, False, True))
         for user in ("alice", "bob@example.org"):
             grant = self.ask(lookups.senders_of, user, "example.org", "friend@example.net")
@@ -177,8 +188,8 @@ class NameMigrationTests:
         self.set_up()
         with self.engine.begin() as connection:
             connection.execute(text("DELETE FROM users WHERE id IN (1, 4)"))
-        self.assertEqual(self.ask(lookups.quota_of, "alice"), QuotaGrant(True, 20))
-        self.assertEqual(self.ask(lookups.quota_of, "bob@example.org"), QuotaGrant(True, 10))
+        self.assertEqual(self.ask(number_of, "alice"), 20)
+        self.assertEqual(self.ask(number_of, "bob@example.org"), 10)
         told = self.set_up()
         self.assertEqual(told[:1], ["Names of users normalized: 2."])
         self.assertEqual(names(self.engine)["users"], ["alice", "bob@example.org", "eve"])
@@ -197,9 +208,11 @@ class NameMigrationTests:
         engine = make_engine(self.adapter, "secret", "/nowhere", fold_case=False)
         self.addCleanup(engine.dispose)
         with engine.connect() as connection:
-            known = [lookups.quota_of(connection, name).known for name in ("Alice@example.org", "CAROL", "Bob", "bob")]
+            known = [
+                plans.user_plan(connection, name, 0.0).known for name in ("Alice@example.org", "CAROL", "Bob", "bob")
+            ]
             self.assertEqual(known, [True] * 4)
-            known = [lookups.quota_of(connection, name).known for name in ("alice@example.org", "carol", "BOB")]
+            known = [known_as(connection, name) for name in ("alice@example.org", "carol", "BOB")]
             self.assertEqual(known, [False] * 3)
         self.assertEqual(len([line for line in self.set_up() if "'bob' (id 2), 'Bob' (id 5)" in line]), 1)
         self.assertEqual(names(self.engine)["users"][:3], ["alice@example.org", "bob", "carol"])
@@ -242,4 +255,4 @@ class NameMigrationOnMariaDB(NameMigrationTests, OnMariaDB, unittest.TestCase):
         self.assertEqual(found, 1)
         self.assertEqual(self.set_up(), TOLD)
         self.assertEqual(names(self.engine), NORMAL)
-        self.assertEqual(self.ask(lookups.quota_of, "alice@example.org"), QuotaGrant(True, 100))
+        self.assertEqual(self.ask(number_of, "alice@example.org"), 100)

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from chapps_tw.database import stale_keys
 from chapps_tw.database.changes import apply
 from chapps_tw.database.examples import add_examples
-from chapps_tw.database.models import invalidation_outbox, quota_user, users
-from chapps_tw.database.outbox import PAGE, OutboxRow
+from chapps_tw.database.models import invalidation_outbox, users
+from chapps_tw.database.outbox import PAGE, OutboxRow, append
 from chapps_tw.database.stale_keys import union
 from chapps_tw.database.transaction import Permit, transact
 from chapps_tw.interfaces.book import (
@@ -29,7 +29,7 @@ from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite,
 # The size of TEXT on MariaDB.
 TEXT_BYTES = 65_535
 
-# Users of one quota: enough for several pages.
+# Users: enough for several pages.
 MANY = 20_000
 
 
@@ -69,7 +69,7 @@ class OutboxTests(BookCase):
             await self.user(name)
         rows = await self.all()
         self.assertEqual([row.id for row in rows], sorted(row.id for row in rows))
-        self.assertEqual({name for row in rows for name in row.stale.limits}, {"alice", "bob", "carol"})
+        self.assertEqual({name for row in rows for name in row.stale.users}, {"alice", "bob", "carol"})
         for _ in range(2):
             await self.book.remove_from_outbox([rows[0].id])
             self.assertEqual(await self.all(), rows[1:])
@@ -78,9 +78,26 @@ class OutboxTests(BookCase):
         self.assertEqual(self.rows(), 0)
 
     async def test_a_change_that_makes_nothing_stale_adds_nothing(self) -> None:
-        quota = await self.quota("basic", 100)
-        _, stale = await self.changed(Update("quotas", quota, {"name": "other", "quota": 200}))
+        email = await self.email("x@example.com")
+        _, stale = await self.changed(Update("emails", email, {"name": "y@example.com"}))
         self.assertEqual((stale, self.rows()), (StaleKeys(), 0))
+
+    async def test_every_kind_of_key_is_returned_unchanged(self) -> None:
+        stale = StaleKeys(
+            users=frozenset({"alice"}),
+            senders=frozenset({("alice", "example.com")}),
+            flags=frozenset({"a.example"}),
+            quotas=frozenset({1, 2**31 - 1}),
+            quota_names=frozenset({"basic", "7"}),
+            domains=frozenset({"b.example"}),
+            sender_domains=frozenset({"c.example"}),
+            exemptions=True,
+        )
+        with self.engine.begin() as connection:
+            append(connection, stale)
+            append(connection, StaleKeys(exemptions=True))
+        found = [row.stale for row in await self.all()]
+        self.assertCountEqual(found, [stale, StaleKeys(exemptions=True)])
 
     async def test_an_ordinary_change_costs_one_statement_more(self) -> None:
         seen = Statements(self.engine, "")
@@ -101,15 +118,15 @@ class OutboxTests(BookCase):
         permit = Permit()
         self.assertTrue(permit.give_up())
         seen = Statements(self.engine, "INSERT INTO invalidation_outbox")
-        work = partial(apply, edit=Create("users", {"name": "late"}))
+        work = partial(apply, edit=Create("users", {"name": "late"}), author="", now=0.0)
         with self.assertRaisesRegex(BookUnavailable, "was rolled back"):
-            transact(self.engine, work, permit, str)
+            transact(self.engine, work, permit, "taken")
         self.assertEqual(len(seen.seen), 1)
         self.assertEqual(self.rows(), 0)
 
     async def test_a_process_that_ends_after_the_commit_leaves_the_rows(self) -> None:
-        work = partial(apply, edit=Create("users", {"name": "alice"}))
-        stored = transact(self.engine, work, Permit(), str)
+        work = partial(apply, edit=Create("users", {"name": "alice"}), author="", now=0.0)
+        stored = transact(self.engine, work, Permit(), "taken")
         self.engine.dispose()
         self.assertEqual(await self.all(), [OutboxRow(id, stored.stale) for id in stored.rows])
 
@@ -117,17 +134,16 @@ class OutboxTests(BookCase):
         for name in ("a\x01\x1f\x7f", 'it\'s "quoted", [\\]', "\U0001f4e7" * 128, "名前 %s :name", "null"):
             await self.changed(Create("users", {"name": name}))
             [row] = await self.all()
-            self.assertEqual(row.stale.limits, {name})
+            self.assertEqual(row.stale.users, {name})
             await self.book.remove_from_outbox([row.id])
 
     async def test_a_change_that_makes_many_keys_stale_adds_rows_of_bounded_size(self) -> None:
         # Raised, to list more than usual.
         self.patch(stale_keys, "MAX_LISTED", MANY)
-        quota = await self.quota("basic", 100)
-        self.add_users(quota)
+        self.add_users()
         seen = Statements(self.engine, "INSERT INTO invalidation_outbox")
-        _, stale = await self.changed(Update("quotas", quota, {"quota": 200}))
-        self.assertEqual(len(stale.limits), MANY)
+        _, stale = await self.changed(Delete("users", range(1, MANY + 1)))
+        self.assertEqual(len(stale.users), MANY)
         self.assertLess(len(seen.seen), 10)
         with self.engine.connect() as connection:
             sizes = [len(row.encode()) for row in connection.scalars(select(invalidation_outbox.c.stale_keys))]
@@ -135,16 +151,15 @@ class OutboxTests(BookCase):
         self.assertLess(max(sizes), TEXT_BYTES)
         found = await self.all()
         self.assertEqual(len(found), len(sizes))
-        self.assertEqual(union(*(row.stale for row in found)).limits, stale.limits)
+        self.assertEqual(union(*(row.stale for row in found)).users, stale.users)
         await self.book.remove_from_outbox([row.id for row in found])
         self.assertEqual(self.rows(), 0)
 
-    def add_users(self, quota: int) -> None:
+    def add_users(self) -> None:
         domain = "\U0001f4e7" * 10
         names = [f"{number}@{domain}.example" for number in range(1, MANY + 1)]
         with self.engine.begin() as connection:
             connection.execute(insert(users), [{"id": id, "name": name} for id, name in enumerate(names, 1)])
-            connection.execute(insert(quota_user), [{"user_id": id, "quota_id": quota} for id in range(1, MANY + 1)])
 
     async def test_nodes_that_change_and_delete_rows_at_the_same_time_do_not_disturb_each_other(self) -> None:
         async def go(number: int) -> None:
@@ -157,9 +172,9 @@ class OutboxTests(BookCase):
         self.assertEqual(len(await self.book.entries("users")), 40)
 
     async def test_examples_reach_nodes_that_run_already(self) -> None:
-        add_examples(self.engine)
+        add_examples(self.engine, 0.0)
         stale = union(*(row.stale for row in await self.all()))
-        self.assertIn("alice@example.com", stale.limits)
+        self.assertIn("alice@example.com", stale.users)
         self.assertIn(("bob@example.org", "example.org"), stale.senders)
         self.assertEqual(stale.flags, {"example.com", "example.org"})
 
@@ -196,7 +211,7 @@ class SchemaBehindTests(OutboxTests):
             with self.assertRaisesRegex(BookUnavailable, "run 'chapps-cli admin db-setup'"):
                 await self.changed(Create("users", {"name": "alice"}))
         self.assertEqual(self.book.problem, "")
-        self.assertFalse((await self.book.quota_of("alice")).known)
+        self.assertFalse((await self.book.user_plan("alice")).known)
 
 
 class OutboxOnPostgreSQL(OnPostgreSQL, SchemaBehindTests):

@@ -13,10 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 import chapps_tw.state.redis
-from chapps_tw.interfaces.state import Fill, Outcome, Spend, StateUnavailable
+from chapps_tw.interfaces.state import Fresh, Outcome, StateUnavailable
 from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.store import RedisState
-from tests.support.redis_case import DEADLINE, RULES, Load, RedisTestCase, eventually, pause
+from tests.support.charges import usage_of
+from tests.support.redis_case import DEADLINE, VALUE, Load, RedisTestCase, count, eventually, pause
 
 LUA = Path(chapps_tw.state.redis.__path__[0]) / "lua"
 
@@ -34,7 +35,7 @@ def test_the_probe_uses_every_command_of_the_scripts() -> None:
 
 class ErrorTests(RedisTestCase):
     async def _spend(self, state: RedisState, name: str = "i") -> Outcome:
-        return (await state.spend(Spend("u", name, "", 1), RULES, Fill("", 50, 60))).outcome
+        return (await count(state, "u", name)).outcome
 
     async def _refused(self, state: RedisState, pool: RedisPool, code: str) -> None:
         """Check that each command fails with the error, which is logged once and shown."""
@@ -113,17 +114,17 @@ class ErrorTests(RedisTestCase):
     async def test_reads_succeed_while_the_server_is_full(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
-        await state.keep_verdicts("sda", "u", [("d", True, "")], 60)
+        await state.keep_values([Fresh(VALUE, "1", "")], 60)
         self.server.command("CONFIG", "SET", "maxmemory", "1")
         await self._refused(state, pool, "OOM")
-        self.assertTrue((await state.verdicts("sda", "u", ["d"]))[0].allowed)
+        self.assertEqual((await state.values([VALUE]))[0].value, "1")
 
     async def test_a_key_of_another_type_is_reported_and_affects_only_its_user(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
-        self.server.command("SET", "chapps:oqp:{u}", "spoilt")
+        self.server.command("SET", "chapps:oqp:{u}:msg", "spoilt")
         await self._refused(state, pool, "WRONGTYPE")
-        other = await state.spend(Spend("other", "i", "", 1), RULES, Fill("", 5, 60))
+        other = await count(state, "other", "i")
         self.assertEqual((other.outcome, pool.lost), (Outcome.ACCEPTED, 0))
         await eventually(lambda: not pool.problem)
 
@@ -136,10 +137,9 @@ class ClusterTests(RedisTestCase):
         await eventually(lambda: "CLUSTERDOWN" in pool.problem)
         self.server.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         state = await self.ready(pool)
-        spend = Spend("u", "i", "", 1), RULES, Fill("", 50, 60)
-        self.assertEqual((await state.spend(*spend)).outcome, Outcome.ACCEPTED)
+        self.assertEqual((await count(state, "u", "i")).outcome, Outcome.ACCEPTED)
         self.server.command("CLUSTER", "DELSLOTSRANGE", "0", "16383")
-        problem = await self.assertFailure(state.spend(*spend), StateUnavailable)
+        problem = await self.assertFailure(count(state, "u", "i"), StateUnavailable)
         self.assertIn("CLUSTERDOWN", str(problem))
         self.assertIn("CLUSTERDOWN", pool.problem)
 
@@ -155,7 +155,8 @@ class ReconnectTests(RedisTestCase):
 
     async def test_no_command_fails_during_a_reconnect(self) -> None:
         pool = self.pool()
-        load = Load(await self.ready(pool))
+        state = await self.ready(pool)
+        load = Load(state)
         await load.all_answered()
         for _ in range(3):
             lost = pool.lost
@@ -164,18 +165,16 @@ class ReconnectTests(RedisTestCase):
         await load.all_answered()
         await load.stop()
         self.assertEqual({outcome for _, _, outcome in load.outcomes}, {Outcome.ACCEPTED})
-        script = "return redis.call('HGET', KEYS[1], 'used')"
-        counted = int(self.server.command("EVAL", script, "1", "chapps:oqp:{u}"))
-        self.assertEqual(counted, load.accepted)
+        self.assertEqual((await usage_of(state, "u", 3600)).used, load.accepted)
         self.assert_quiet()
 
     async def test_no_command_fails_during_a_restart_of_the_server(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
-        await state.spend(Spend("u", "before", "", 1), RULES, Fill("", 50, 60))
+        await count(state, "u", "before")
         self.server.kill()
         await eventually(lambda: pool.problem)
-        asked = [state.spend(Spend("u", str(number), "", 1), RULES, Fill("", 50, 60)) for number in range(20)]
+        asked = [count(state, "u", str(number)) for number in range(20)]
         self.assertFalse(any(each.called for each in asked))
         await deferToThread(self.server.start)
         self.assertEqual([(await each).outcome for each in asked], [Outcome.ACCEPTED] * 20)
@@ -185,12 +184,12 @@ class ReconnectTests(RedisTestCase):
         state = await self.ready(pool)
         self.server.kill()
         await eventually(lambda: pool.problem)
-        asked = state.spend(Spend("u", "given up", "", 1), RULES, Fill("", 50, 60))
+        asked = count(state, "u", "given up")
         asked.cancel()
         asked.addErrback(lambda _: None)
         await deferToThread(self.server.start)
         await eventually(lambda: not pool.problem)
-        self.assertEqual((await state.usage(["u"], 3600))[0].used, 0)
+        self.assertEqual((await usage_of(state, "u")).used, 0)
 
     async def test_in_a_long_outage_only_the_first_commands_wait(self) -> None:
         pool = self.pool()
@@ -198,8 +197,8 @@ class ReconnectTests(RedisTestCase):
         self.server.kill()
         await eventually(lambda: pool.problem)
         begin = time.monotonic()
-        await self.assertFailure(state.spend(Spend("u", "first", "", 1), RULES), StateUnavailable)
+        await self.assertFailure(count(state, "u", "first"), StateUnavailable)
         self.assertLess(time.monotonic() - begin, self.deadline)
-        later = state.spend(Spend("u", "later", "", 1), RULES)
+        later = count(state, "u", "later")
         self.assertTrue(later.called)
         await self.assertFailure(later, StateUnavailable)

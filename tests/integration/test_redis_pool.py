@@ -14,11 +14,12 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import ConfigError, Redis
-from chapps_tw.interfaces.state import Fill, Outcome, Spend, StateUnavailable
+from chapps_tw.interfaces.state import Fresh, Outcome, StateUnavailable
 from chapps_tw.state.redis.connection import RedisUnavailable
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
-from tests.support.redis_case import AMPLE, DEADLINE, RULES, Load, RedisTestCase, eventually, pause, reactor
+from tests.support.charges import charge, rcpt, usage_of, window_of
+from tests.support.redis_case import AMPLE, DEADLINE, VALUE, Load, RedisTestCase, count, eventually, pause, reactor
 from tests.support.servers.common import HANGS
 from tests.support.servers.redis import Authority, RedisProcess
 
@@ -63,23 +64,23 @@ class OutageTests(RedisTestCase):
     async def test_commands_that_timed_out_do_not_run_when_the_server_resumes(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
-        await state.spend(Spend("u", "before", "", 1), RULES, Fill("", 10**6, 600))
+        await count(state, "u", "before")
         self.server.hang()
         pool.timeout = DEADLINE
-        for asked in [state.spend(Spend("u", f"i{number}", "", 1), RULES) for number in range(16)]:
+        for asked in [count(state, "u", f"i{number}") for number in range(16)]:
             await self.assertFailure(asked, StateUnavailable)
         pool.timeout = AMPLE
         self.server.go_on()
         await self.ready(pool)
-        self.assertEqual((await state.usage(["u"], 3600))[0].used, 1)
+        self.assertEqual((await usage_of(state, "u")).used, 1)
 
     async def test_an_answer_that_arrived_while_the_reactor_was_blocked_is_used(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
-        await state.spend(Spend("u", "before", "", 1), RULES)
+        await count(state, "u", "before")
         self.server.hang()
         pool.timeout = 1.0
-        asked = state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
+        asked = count(state, "u", "i")
         connection = pool._ready[0]
         # What the reactor would do in its next turn. It does not get there: no other delay of a busy machine counts.
         connection._flush()
@@ -94,9 +95,9 @@ class OutageTests(RedisTestCase):
         self.server.kill()
         await eventually(lambda: pool.problem)
         pool.timeout = DEADLINE
-        await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
+        await self.assertFailure(count(state, "u", "i"), StateUnavailable)
         for _ in range(100):
-            self.failureResultOf(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
+            self.failureResultOf(count(state, "u", "i"), StateUnavailable)
         self.assertIn(f"Redis at 127.0.0.1:{self.server.port} cannot be used: it ", pool.problem)
 
     async def test_a_server_that_stops_during_logins_is_used_after_its_restart(self) -> None:
@@ -112,10 +113,10 @@ class OutageTests(RedisTestCase):
         pool = self.pool()
         state = await self.ready(pool)
         self.server.hang()
-        asked = state.spend(Spend("u", "i", "", 1), RULES)
+        asked = count(state, "u", "i")
         await pool.stop()
         await self.assertFailure(asked, StateUnavailable)
-        await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES), StateUnavailable)
+        await self.assertFailure(count(state, "u", "i"), StateUnavailable)
 
 
 class LoginTests(RedisTestCase):
@@ -163,7 +164,7 @@ class LoginTests(RedisTestCase):
         pool = self.pool()
         state = await self.ready(pool)
         self.server.command("REPLICAOF", "127.0.0.1", "1")
-        await self.assertFailure(state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60)), StateUnavailable)
+        await self.assertFailure(count(state, "u", "i"), StateUnavailable)
         await eventually(lambda: "READONLY" in pool.problem or "MASTERDOWN" in pool.problem)
         self.server.command("REPLICAOF", "NO", "ONE")
         await self._use(await self.ready(pool))
@@ -193,11 +194,12 @@ class LoginTests(RedisTestCase):
         return int(port.getHost().port)
 
     async def _use(self, state: RedisState) -> None:
-        spent = await state.spend(Spend("u", "i", "r", 0), RULES, Fill("", 5, 60))
-        self.assertEqual((spent.outcome, spent.used), (Outcome.ACCEPTED, 1))
+        spent = await state.spend(rcpt("i", "r"), [charge("u")])
+        self.assertEqual((spent.outcome, spent.used), (Outcome.ACCEPTED, (1,)))
         self.assertTrue(await state.first_time("spf", "i", 60))
-        await state.keep_verdicts("sda", "u", [("d", True, "")], 60)
-        self.assertEqual([each.allowed for each in await state.verdicts("sda", "u", ["d", "e"])], [True, None])
+        await state.keep_values([Fresh(VALUE, "1", "")], 60)
+        found = await state.values([VALUE, VALUE._replace(name="e")])
+        self.assertEqual([each.value for each in found], ["1", None])
         await state.ping()
 
 
@@ -207,9 +209,10 @@ class CommandTests(RedisTestCase):
         state = await self.ready(pool)
         asked: list[Awaitable[Any]] = []
         for number in range(400):
-            asked.append(state.spend(Spend("u", str(number), "", 1), RULES, Fill("", 5, 60)))
-            asked.append(state.verdicts("sda", "u", ["d"]))
-            asked.append(Deferred.fromCoroutine(state.usage([f"u{number}", "u"], 3600)))
+            asked.append(count(state, "u", str(number)))
+            asked.append(state.values([VALUE]))
+            windows = [window_of(charge(name)) for name in (f"u{number}", "u")]
+            asked.append(Deferred.fromCoroutine(state.usage(windows)))
             asked.append(Deferred.fromCoroutine(state.tally("192.0.2.0/24")))
         for each in asked:
             await each
@@ -221,31 +224,29 @@ class CommandTests(RedisTestCase):
         state = await self.ready(self.pool())
         for number in range(3):
             self.server.command("SCRIPT", "FLUSH")
-            asked = [state.spend(Spend("u", f"{number}-{each}", "", 1), RULES, Fill("", 50, 60)) for each in range(5)]
+            asked = [count(state, "u", f"{number}-{each}") for each in range(5)]
             self.assertEqual({(await each).outcome for each in asked}, {Outcome.ACCEPTED})
-        self.assertEqual((await state.usage(["u"], 3600))[0].used, 15)
+        self.assertEqual((await usage_of(state, "u")).used, 15)
 
     async def test_a_script_is_rerun_after_the_servers_clock_was_set_forward(self) -> None:
         pool = self.pool(pool_size=1)
         state = await self.ready(pool)
         connection = pool._ready[0]
         connection.clock_offset -= 3600
-        spent = await state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60))
+        spent = await count(state, "u", "i")
         self.assertEqual(spent.outcome, Outcome.ACCEPTED)
         self.assertGreater(connection.clock_offset, -1e6)
-        self.assertEqual((await state.usage(["u"], 3600))[0].used, 1)
+        self.assertEqual((await usage_of(state, "u")).used, 1)
 
     async def test_a_full_server_is_unavailable_and_stays_connected(self) -> None:
         pool = self.pool()
         state = await self.ready(pool)
-        await state.keep_verdicts("sda", "u", [("d", True, "")], 60)
+        await state.keep_values([Fresh(VALUE, "1", "")], 60)
         self.server.command("CONFIG", "SET", "maxmemory", "1")
-        problem = await self.assertFailure(
-            state.spend(Spend("u", "i", "", 1), RULES, Fill("", 5, 60)), StateUnavailable
-        )
+        problem = await self.assertFailure(count(state, "u", "i"), StateUnavailable)
         self.assertIn("OOM", str(problem))
         await self.assertFailure(Deferred.fromCoroutine(state.ping()), StateUnavailable)
-        self.assertTrue((await state.verdicts("sda", "u", ["d"]))[0].allowed)
+        self.assertEqual((await state.values([VALUE]))[0].value, "1")
         self.server.command("CONFIG", "SET", "maxmemory", "0")
         await state.ping()
         self.assertEqual(pool.lost, 0)
@@ -257,9 +258,7 @@ class CommandTests(RedisTestCase):
 
         async def connection(state: RedisState) -> None:
             for number in offered:
-                spent = await state.spend(Spend("u", f"m{number}", "", 1), RULES)
-                if spent.outcome is Outcome.MISSING:
-                    spent = await state.spend(Spend("u", f"m{number}", "", 1), RULES, Fill(spent.token, 1000, 60))
+                spent = await count(state, "u", f"m{number}", limit=1000)
                 outcomes.append(spent.outcome)
 
         await DeferredList([Deferred.fromCoroutine(connection(states[each % 2])) for each in range(30)])

@@ -32,6 +32,7 @@ from chapps_tw.rest import auth
 from chapps_tw.rest.auth import CREDENTIALS, FORGET_AFTER, FREE_FAILURES, Gate
 from chapps_tw.security.tokens import FIRST, TokenError, TokenStore
 from tests.support.rest_client import Node
+from tests.support.scopes import scope_of
 
 
 class TokenTests(TestCase):
@@ -300,14 +301,14 @@ class TokenStoreTests(PlainTestCase):
         self.assertFalse(self.store.make_first())
         self.assertEqual(self.path.read_text(), token)
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
-        self.assertEqual(self.store.scope_of(token.strip()), "full")
+        self.assertEqual(scope_of(self.store, token.strip()), "full")
 
     def test_tokens_are_stored_hashed_with_mode_0600(self) -> None:
         token = self.store.create("billing", "read", 5.0)
         others = self.path.with_name("api-tokens.json")
         self.assertEqual(stat.S_IMODE(others.stat().st_mode), 0o600)
         self.assertNotIn(token, others.read_text())
-        self.assertEqual(self.store.scope_of(token), "read")
+        self.assertEqual(scope_of(self.store, token), "read")
         [kept] = self.store.list()
         self.assertEqual((kept.name, kept.scope, kept.created), ("billing", "read", 5.0))
 
@@ -323,16 +324,16 @@ class TokenStoreTests(PlainTestCase):
         token = self.store.create("billing", "read", 5.0)
         self.assertTrue(self.store.revoke("billing"))
         self.assertFalse(self.store.revoke("billing"))
-        self.assertIsNone(self.store.scope_of(token))
+        self.assertIsNone(self.store.find(token))
 
     def test_an_empty_first_token_admits_nobody(self) -> None:
         self.store.make_first()
         self.assertTrue(self.store.revoke(FIRST))
         self.assertFalse(self.store.make_first())
-        self.assertIsNone(self.store.scope_of(""))
+        self.assertIsNone(self.store.find(""))
 
     def test_a_damaged_file_is_reported(self) -> None:
         for text in ("{", "[1]", '[{"name": "x"}]', '{"a": 1}'):
             self.path.with_name("api-tokens.json").write_text(text)
             with self.assertRaisesRegex(TokenError, "api-tokens.json"):
-                TokenStore(str(self.path)).scope_of("x")
+                TokenStore(str(self.path)).find("x")

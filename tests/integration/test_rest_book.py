@@ -10,8 +10,9 @@ from sqlalchemy import insert
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.database.models import domains, users
+from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import Create
-from chapps_tw.interfaces.state import Fill, Outcome, Rules, Spend
+from chapps_tw.interfaces.state import Fresh, ValueKey
 from tests.support.rest_client import Answer, Node
 
 ODD_NAMES = [
@@ -52,10 +53,14 @@ class ObjectTests(BookTestCase):
     async def test_each_kind_is_created_shown_listed_changed_and_deleted(self) -> None:
         for kind, singular, fields, change in (
             ("users", "user", {"name": "alice"}, {"name": "bob"}),
-            ("domains", "domain", {"name": "example.com", "greylist": True, "check_spf": False}, {"check_spf": True}),
+            (
+                "domains", "domain",
+                {"name": "example.com", "greylist": True, "check_spf": False, "each_quota": None, "pool_quota": None},
+                {"check_spf": True},
+            ),
             ("emails", "email", {"name": "a@example.com"}, {"name": "b@example.com"}),
             ("quotas", "quota", {"name": "basic", "quota": 100}, {"quota": 7}),
-        ):
+        ):  # fmt: skip
             created = await self.expect(201, "POST", f"/{kind}/", fields)
             id = created.response["id"]
             self.assertEqual(created.response, {"id": id, **fields})
@@ -247,7 +252,7 @@ class ObjectTests(BookTestCase):
         bob = await self.create("users", name="bob", quota=quota, domains=[first])
         for path, ids, remarks in (
             ("/quotas/", [unused], []),
-            ("/quotas/", [quota], ["2 users have no quota now, and may not send."]),
+            ("/quotas/", [quota], ["2 users have no own quota now; without another, nothing may be sent."]),
             ("/domains/", [first, second], ["2 users may no longer send from there, unless another link allows it."]),
             ("/emails/", [email], ["1 user may no longer send from there, unless another link allows it."]),
             ("/users/", [alice, bob], []),
@@ -365,76 +370,106 @@ class LinkTests(BookTestCase):
 class InForceTests(BookTestCase):
     """Each change invalidates the cached values that it makes stale."""
 
-    rules = Rules(86400, 0, 0.0, 0.0)
+    async def cache(self, *keys: ValueKey) -> None:
+        found = await self.node.state.values(keys)
+        fresh = [Fresh(key, "text", each.token) for key, each in zip(keys, found, strict=True)]
+        await self.node.state.keep_values(fresh, 1000.0)
+        self.assertEqual(await self.cached(*keys), [True] * len(keys))
 
-    async def cache_limit(self, user: str, limit: int) -> None:
-        spend = Spend(user, "i1", "", 1)
-        missing = await self.node.state.spend(spend, self.rules)
-        self.assertIs(missing.outcome, Outcome.MISSING)
-        await self.node.state.spend(spend, self.rules, Fill(missing.token, limit, 1000.0))
-        self.assertEqual(await self.cached_limit(user), limit)
+    async def cached(self, *keys: ValueKey) -> list[bool]:
+        return [each.value is not None for each in await self.node.state.values(keys)]
 
-    async def cached_limit(self, user: str) -> int | None:
-        [usage] = await self.node.state.usage([user], 86400)
-        return usage.limit
-
-    async def cache_verdict(self, user: str, name: str) -> None:
-        [before] = await self.node.state.verdicts("sda", user, [name])
-        await self.node.state.keep_verdicts("sda", user, [(name, True, before.token)], 1000.0)
-
-    async def cached_verdict(self, user: str, name: str, space: str = "sda") -> bool | None:
-        [verdict] = await self.node.state.verdicts(space, user, [name])
-        return verdict.allowed
-
-    async def test_a_changed_quota_object_reaches_all_its_users_and_no_other(self) -> None:
+    async def test_a_changed_quota_is_in_effect_whoever_has_it(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         other = await self.create("quotas", name="other", quota=11)
         await self.create("users", name="alice", quota=quota)
-        await self.create("users", name="bob", quota=quota)
-        await self.create("users", name="carol", quota=other)
-        for user in ("alice", "bob", "carol"):
-            await self.cache_limit(user, 10)
+        keys = (value_keys.plan(quota), value_keys.plan_named("basic"), value_keys.plan(other))
+        await self.cache(*keys)
         await self.expect(200, "PUT", "/quotas/", {"quota": {"id": quota, "quota": 20}})
-        self.assertEqual([await self.cached_limit(user) for user in ("alice", "bob", "carol")], [None, None, 10])
+        self.assertEqual(await self.cached(*keys), [False, False, True])
+
+    async def test_a_changed_limit_of_a_quota_is_in_effect(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        key, path = value_keys.plan(quota), f"/quotas/{quota}/limits/"
+        await self.cache(key)
+        limit = (await self.expect(201, "POST", path, {"name": "hour", "amount": 5, "window": "1h"})).response["id"]
+        self.assertEqual(await self.cached(key), [False])
+        await self.cache(key)
+        await self.expect(200, "PUT", f"/limits/{limit}/", {"amount": 6})
+        self.assertEqual(await self.cached(key), [False])
+        await self.cache(key)
+        await self.expect(200, "DELETE", f"/limits/{limit}/")
+        self.assertEqual(await self.cached(key), [False])
+
+    async def test_the_quotas_of_a_domain_are_in_effect(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com")
+        keys = (value_keys.domain_plan("example.com"), value_keys.domain_plan("other.example"))
+        for change in ({"each_quota": quota}, {"pool_quota": quota}, {"each_quota": 0}):
+            await self.cache(*keys)
+            await self.expect(200, "PUT", "/domains/", {"id": domain, **change})
+            self.assertEqual(await self.cached(*keys), [False, True], change)
+
+    async def test_an_override_is_in_effect_and_ends_at_once(self) -> None:
+        await self.create("users", name="alice")
+        await self.create("domains", name="example.com")
+        for about, key in (
+            ({"user": "alice"}, value_keys.user_plan("alice")),
+            ({"domain": "example.com"}, value_keys.domain_plan("example.com")),
+        ):
+            await self.cache(key)
+            new = {**about, "kind": "unlimited", "until": "1d"}
+            id = (await self.expect(201, "POST", "/overrides/", new)).response["id"]
+            self.assertEqual(await self.cached(key), [False], about)
+            await self.cache(key)
+            await self.expect(200, "DELETE", f"/overrides/{id}/")
+            self.assertEqual(await self.cached(key), [False], about)
+
+    async def test_an_exemption_is_in_effect_and_ends_at_once(self) -> None:
+        await self.cache(value_keys.EXEMPTIONS)
+        new = {"kind": "client", "value": "192.0.2.0/24", "scope": "spf", "until": "1d"}
+        id = (await self.expect(201, "POST", "/exemptions/", new)).response["id"]
+        self.assertEqual(await self.cached(value_keys.EXEMPTIONS), [False])
+        await self.cache(value_keys.EXEMPTIONS)
+        await self.expect(200, "DELETE", f"/exemptions/?exemption_ids={id}")
+        self.assertEqual(await self.cached(value_keys.EXEMPTIONS), [False])
 
     async def test_a_replaced_quota_is_in_effect(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         user = await self.create("users", name="alice")
-        await self.cache_limit("alice", -1)
+        await self.cache(value_keys.user_plan("alice"))
         await self.expect(200, "PUT", f"/users/{user}/quota/{quota}")
-        self.assertIsNone(await self.cached_limit("alice"))
+        self.assertEqual(await self.cached(value_keys.user_plan("alice")), [False])
 
     async def test_a_removed_quota_is_in_effect(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         user = await self.create("users", name="alice", quota=quota)
         await self.create("users", name="bob", quota=quota)
-        for name in ("alice", "bob"):
-            await self.cache_limit(name, 10)
+        keys = (value_keys.user_plan("alice"), value_keys.user_plan("bob"))
+        await self.cache(*keys)
         await self.expect(200, "DELETE", f"/users/{user}/quota/")
-        self.assertEqual([await self.cached_limit(name) for name in ("alice", "bob")], [None, 10])
+        self.assertEqual(await self.cached(*keys), [False, True])
 
     async def test_a_removed_domain_is_in_effect_and_leaves_other_verdicts(self) -> None:
         domain = await self.create("domains", name="example.com")
         user = await self.create("users", name="alice", domains=[domain])
-        await self.cache_verdict("alice", "example.com")
-        await self.cache_verdict("alice", "other.example")
+        keys = (value_keys.sender("alice", "example.com"), value_keys.sender("alice", "other.example"))
+        await self.cache(*keys)
         await self.expect(200, "DELETE", f"/users/{user}/domains/", [domain])
-        self.assertIsNone(await self.cached_verdict("alice", "example.com"))
-        self.assertTrue(await self.cached_verdict("alice", "other.example"))
+        self.assertEqual(await self.cached(*keys), [False, True])
 
     async def test_a_deleted_user_is_in_effect(self) -> None:
         quota = await self.create("quotas", name="basic", quota=10)
         domain = await self.create("domains", name="example.com")
         user = await self.create("users", name="alice", quota=quota, domains=[domain])
-        await self.cache_limit("alice", 10)
-        await self.cache_verdict("alice", "example.com")
+        keys = (value_keys.user_plan("alice"), value_keys.sender("alice", "example.com"))
+        await self.cache(*keys)
         await self.expect(200, "DELETE", "/users/", [user])
-        self.assertIsNone(await self.cached_limit("alice"))
-        self.assertIsNone(await self.cached_verdict("alice", "example.com"))
+        self.assertEqual(await self.cached(*keys), [False, False])
 
     async def test_changed_flags_of_a_domain_are_in_effect(self) -> None:
         domain = await self.create("domains", name="example.com")
-        [before] = await self.node.state.verdicts("spf", "example.com", ["check_spf"])
-        await self.node.state.keep_verdicts("spf", "example.com", [("check_spf", False, before.token)], 1000.0)
+        key = value_keys.check_spf("example.com")
+        await self.cache(key)
         await self.expect(200, "PUT", "/domains/", {"domain": {"id": domain, "check_spf": True}})
-        self.assertIsNone(await self.cached_verdict("example.com", "check_spf", "spf"))
+        self.assertEqual(await self.cached(key), [False])

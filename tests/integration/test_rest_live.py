@@ -16,11 +16,23 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import GreylistingPolicy, Settings
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import Fill, GreylistAttempt, GreylistRules, Outcome, Rules, Spend
+from chapps_tw.interfaces.state import (
+    Account,
+    Charge,
+    Fill,
+    GreylistAttempt,
+    GreylistRules,
+    Message,
+    Outcome,
+    Unit,
+    Window,
+)
+from chapps_tw.interfaces.value_keys import check_spf
 from chapps_tw.rest.routers.changes import AWAITS_STATE
+from tests.support.cached_values import keep, keep_quota, keep_verdict, quota_number, verdict_of
 from tests.support.rest_client import PASSCODE, Answer, Node, Outage
 
-RULES = Rules(86400, 0, 0.0, 0.0)
+DAY = 86400.0
 GREYLIST_RULES = GreylistRules(0.0, 1000.0, 1000.0, 1000.0, 10)
 
 
@@ -41,11 +53,14 @@ class LiveTestCase(TestCase):
         return answer
 
     async def send(self, user: str, cost: int, limit: int, instance: str = "i1") -> None:
-        spend = Spend(user, instance, "", cost)
-        spent = await self.node.state.spend(spend, RULES)
-        if spent.outcome is Outcome.MISSING:
-            spent = await self.node.state.spend(spend, RULES, Fill(spent.token, limit, 1000.0))
+        """Count a message, and cache a limit."""
+        await keep_quota(self.node.state, user, limit)
+        charge = Charge(Account("oqp", user), Unit.RECIPIENTS, cost, limit, DAY)
+        spent = await self.node.state.spend(Message(instance, "", True), [charge])
         self.assertIs(spent.outcome, Outcome.ACCEPTED)
+
+    async def used(self, user: str) -> int:
+        return (await self.node.state.usage([Window(Account("oqp", user), Unit.RECIPIENTS, DAY)]))[0].used
 
 
 class QuotaTests(LiveTestCase):
@@ -98,8 +113,7 @@ class QuotaTests(LiveTestCase):
         alice, _ = await self.users()
         await self.send("alice", 4, 100)
         self.assertEqual((await self.expect(200, "POST", f"/live/quota/{alice}")).response, 6)
-        [usage] = await self.node.state.usage(["alice"], RULES.interval)
-        self.assertEqual((usage.limit, usage.used), (None, 4))
+        self.assertEqual((await quota_number(self.node.state, "alice"), await self.used("alice")), (10, 4))
 
     async def test_a_user_without_quota_has_nothing_left_and_cannot_be_refreshed(self) -> None:
         _, bob = await self.users()
@@ -120,8 +134,7 @@ class QuotaTests(LiveTestCase):
 
 class SenderTests(LiveTestCase):
     async def remember(self, user: str, name: str, allowed: bool) -> None:
-        [before] = await self.node.state.verdicts("sda", user, [name])
-        await self.node.state.keep_verdicts("sda", user, [(name, allowed, before.token)], 1000.0)
+        await keep_verdict(self.node.state, user, name, allowed)
 
     async def test_one_verdict_is_shown_and_cleared(self) -> None:
         path = "/live/sda/example.com/for/alice"
@@ -271,11 +284,10 @@ class InboundTests(LiveTestCase):
 
     async def test_the_cached_flags_of_a_domain_are_cleared(self) -> None:
         self.assertEqual((await self.expect(200, "DELETE", "/live/grl/option_cache/Example.com")).response, "deleted")
-        [before] = await self.node.state.verdicts("spf", "example.com", ["check_spf"])
-        await self.node.state.keep_verdicts("spf", "example.com", [("check_spf", True, before.token)], 1000.0)
+        await keep(self.node.state, {check_spf("example.com"): "1"})
         self.assertEqual((await self.expect(200, "DELETE", "/live/spf/option_cache/Example.com")).response, "deleted")
-        [after] = await self.node.state.verdicts("spf", "example.com", ["check_spf"])
-        self.assertIsNone(after.allowed)
+        [after] = await self.node.state.values([check_spf("example.com")])
+        self.assertIsNone(after.value)
         await self.expect(422, "DELETE", "/live/spf/option_cache/no%20domain")
 
 
@@ -330,8 +342,7 @@ class StateAwayTests(LiveTestCase):
     async def test_a_change_is_stored_and_takes_effect_when_the_state_is_available_again(self) -> None:
         domain = await self.create("domains", name="example.com")
         user = await self.create("users", name="alice", domains=[domain])
-        [before] = await self.state.verdicts("sda", "alice", ["example.com"])
-        await self.state.keep_verdicts("sda", "alice", [("example.com", True, before.token)], 1000.0)
+        await keep_verdict(self.state, "alice", "example.com", True)
         self.state.away = True
         answer = (await self.expect(200, "DELETE", f"/users/{user}/domains/", [domain])).json
         self.assertEqual(answer["remarks"], [AWAITS_STATE])
@@ -339,7 +350,7 @@ class StateAwayTests(LiveTestCase):
         self.state.away = False
         # The state is probed once a second.
         end = reactor.seconds() + 60
-        while (await self.state.verdicts("sda", "alice", ["example.com"]))[0].allowed is not None:
+        while await verdict_of(self.state, "alice", "example.com") is not None:
             self.assertLess(reactor.seconds(), end)
             await deferLater(reactor, 0.05)
 
@@ -348,18 +359,17 @@ class DisconnectTests(LiveTestCase):
     async def test_a_change_is_completed_after_its_client_has_disconnected(self) -> None:
         domain = await self.create("domains", name="example.com")
         user = await self.create("users", name="alice", domains=[domain])
-        [before] = await self.node.state.verdicts("sda", "alice", ["example.com"])
-        await self.node.state.keep_verdicts("sda", "alice", [("example.com", True, before.token)], 1000.0)
+        await keep_verdict(self.node.state, "alice", "example.com", True)
         committed: Deferred[None] = Deferred()
         go_on: Deferred[None] = Deferred()
-        drop = self.node.state.drop_verdicts
+        drop = self.node.state.drop_values
 
         async def slow(*arguments: Any) -> Any:
             committed.callback(None)
             await go_on
             return await drop(*arguments)
 
-        self.patch(self.node.state, "drop_verdicts", slow)
+        self.patch(self.node.state, "drop_values", slow)
         request = (
             f"DELETE /users/{user}/domains/?domain_ids={domain} HTTP/1.1\r\nHost: localhost\r\n"
             f"Authorization: Bearer {self.node.token}\r\n\r\n"
@@ -370,10 +380,8 @@ class DisconnectTests(LiveTestCase):
         while self.node.api.site.connections:
             await deferLater(reactor, 0.01)
         go_on.callback(None)
-        after = before._replace(allowed=True)
-        while after.allowed is not None:
+        while await verdict_of(self.node.state, "alice", "example.com") is not None:
             await deferLater(reactor, 0.01, lambda: None)
-            [after] = await self.node.state.verdicts("sda", "alice", ["example.com"])
 
     async def test_a_change_that_fails_after_its_client_has_disconnected_is_logged(self) -> None:
         began: Deferred[None] = Deferred()

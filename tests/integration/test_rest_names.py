@@ -10,10 +10,9 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Chapps, SenderDomainAuthPolicy, Settings
 from chapps_tw.database.models import users
-from chapps_tw.interfaces.state import Fill, Outcome, Rules, Spend
+from chapps_tw.interfaces.state import Account, Charge, Message, Outcome, Unit
+from tests.support.cached_values import keep_verdict
 from tests.support.rest_client import Answer, Node
-
-RULES = Rules(86400, 0, 0.0, 0.0)
 
 
 class NamesTestCase(TestCase):
@@ -60,7 +59,8 @@ class CaseCountsTests(NamesTestCase):
             created = await self.expect(201, "POST", "/users/", {"name": name, "quota": quota})
             stored = f"{name.partition('@')[0]}@example.org"
             self.assertEqual(created.response["name"], stored)
-            spent = await self.node.state.spend(Spend(stored, "i", "", number), RULES, Fill("", 10, 1000.0))
+            charge = Charge(Account("oqp", stored), Unit.RECIPIENTS, number, 10, 86400.0)
+            spent = await self.node.state.spend(Message("i", "", True), [charge])
             self.assertIs(spent.outcome, Outcome.ACCEPTED)
             left = await self.expect(200, "GET", f"/live/quota/0?name={name.replace('org', 'ORG')}")
             self.assertEqual(left.response, 10 - number)
@@ -68,8 +68,7 @@ class CaseCountsTests(NamesTestCase):
         await self.expect(404, "GET", "/live/quota/0?name=ALICE@example.org")
 
     async def test_verdicts_are_distinguished_by_case(self) -> None:
-        [before] = await self.node.state.verdicts("sda", "Bob", ["Sales@example.com"])
-        await self.node.state.keep_verdicts("sda", "Bob", [("Sales@example.com", True, before.token)], 1000.0)
+        await keep_verdict(self.node.state, "Bob", "Sales@example.com", True)
         for source, user, status in (
             *(("Sales@EXAMPLE.com", "Bob", "AUTHORIZED"), ("Sales-x@example.com", "Bob", "AUTHORIZED")),
             *(("sales@example.com", "Bob", "NOT CACHED"), ("Sales@example.com", "bob", "NOT CACHED")),

@@ -13,20 +13,29 @@ from chapps_tw.interfaces.book import (
     BookConflict,
     Create,
     Delete,
+    DomainPlan,
     Edit,
     Entry,
-    QuotaGrant,
     RemoveLinks,
     StaleKeys,
     Update,
+    UserPlan,
 )
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
 
 NOTHING = StaleKeys()
 
 
-def limits(*users: str) -> StaleKeys:
-    return StaleKeys(limits=frozenset(users))
+def plans(*users: str) -> StaleKeys:
+    return StaleKeys(users=frozenset(users))
+
+
+def quotas(id: int, *names: str) -> StaleKeys:
+    return StaleKeys(quotas=frozenset({id}), quota_names=frozenset(names))
+
+
+def flags_and_plan(*domains: str) -> StaleKeys:
+    return StaleKeys(flags=frozenset(domains), domains=frozenset(domains))
 
 
 def senders(*pairs: tuple[str, str]) -> StaleKeys:
@@ -125,7 +134,7 @@ class WritableBookTests(BookCase):
 
     # --- creating ---
 
-    async def test_a_new_user_invalidates_the_limit_and_each_sender(self) -> None:
+    async def test_a_new_user_invalidates_the_plan_and_each_sender(self) -> None:
         domain, email = await self.domain("Bücher.Example"), await self.email("Sales@Example.com")
         quota = await self.quota("basic", 100)
         links = {"domains": [domain, domain], "emails": [email], "quotas": [quota]}
@@ -137,10 +146,11 @@ class WritableBookTests(BookCase):
     async def test_new_domains_emails_and_quotas(self) -> None:
         alice = await self.user("alice")
         _, stale = await self.changed(Create("domains", {"name": "example.com", "greylist": True}, {"users": [alice]}))
-        self.assertEqual(stale, senders(("alice", "example.com"))._replace(flags=frozenset({"example.com"})))
+        self.assertEqual(stale, flags_and_plan("example.com")._replace(senders=frozenset({("alice", "example.com")})))
         _, stale = await self.changed(Create("emails", {"name": "a@example.com"}, {"users": [alice]}))
         self.assertEqual(stale, senders(("alice", "a@example.com")))
-        self.assertEqual((await self.changed(Create("quotas", {"name": "q", "quota": 0})))[1], NOTHING)
+        quota, stale = await self.changed(Create("quotas", {"name": "q", "quota": 0}))
+        self.assertEqual(stale, quotas(quota.id, "q"))
 
     async def test_a_taken_name_is_a_conflict_that_names_it(self) -> None:
         await self.user("alice")
@@ -150,15 +160,22 @@ class WritableBookTests(BookCase):
             ("users", {"name": "alice"}, "A user named alice exists already"),
             ("domains", {"name": "example.com"}, "A domain named example.com exists already"),
             ("quotas", {"name": "basic", "quota": 5}, "A quota named basic exists already"),
-            ("quotas", {"name": "other", "quota": 100}, "A quota of 100 exists already"),
         ]
         for kind, fields, sentence in taken:
             with self.assertRaisesRegex(BookConflict, sentence):
                 await self.changed(Create(kind, fields))
-        other = await self.quota("other", 200)
-        with self.assertRaisesRegex(BookConflict, "A quota of 100 exists already"):
-            await self.changed(Update("quotas", other, {"quota": 100}))
         self.assertEqual(await self.book.by_ids("quotas", [quota]), [Entry(quota, "basic", 100)])
+
+    async def test_quotas_may_have_the_same_number_or_none(self) -> None:
+        first, second = await self.quota("one", 100), await self.quota("two", 100)
+        entry, _ = await self.changed(Update("quotas", second, {"quota": None}))
+        self.assertEqual(entry, Entry(second, "two", None))
+        self.assertEqual((await self.book.by_ids("quotas", [first]))[0].quota, 100)
+
+    async def test_the_id_of_a_deleted_quota_is_not_used_again(self) -> None:
+        quota = await self.quota("one", 1)
+        await self.changed(Delete("quotas", [quota]))
+        self.assertGreater(await self.quota("two", 2), quota)
 
     async def test_values_that_do_not_fit_are_rejected(self) -> None:
         refused: list[tuple[str, dict[str, Any]]] = [
@@ -174,7 +191,10 @@ class WritableBookTests(BookCase):
             ("quotas", {"name": "x", "quota": 2**31}),
             ("quotas", {"name": "x", "quota": -1}),
             ("quotas", {"name": "x", "quota": True}),
+            ("quotas", {"name": "x", "quota": 1.5}),
             ("domains", {"name": "x", "greylist": 1}),
+            ("domains", {"name": "x", "each_quota": "1"}),
+            ("domains", {"name": "x", "pool_quota": True}),
             *(("quotas", {"name": name, "quota": 5}) for name in ("trail ", " lead", "tab\t")),
             *(
                 (kind, {"name": name})
@@ -247,7 +267,7 @@ class WritableBookTests(BookCase):
         await self.user("alice", domains=[domain])
         _, stale = await self.changed(Update("domains", domain, {"name": "New.example"}))
         pairs = frozenset({("alice", "old.example"), ("alice", "new.example")})
-        self.assertEqual(stale, StaleKeys(senders=pairs, flags=frozenset({"old.example", "new.example"})))
+        self.assertEqual(stale, flags_and_plan("old.example", "new.example")._replace(senders=pairs))
 
     async def test_a_renamed_email_invalidates_both_names(self) -> None:
         email = await self.email("old@example.com")
@@ -262,14 +282,26 @@ class WritableBookTests(BookCase):
         self.assertEqual((entry.greylist, entry.check_spf), (True, False))
         self.assertEqual(stale, StaleKeys(flags=frozenset({"example.com"})))
 
-    async def test_a_quotas_number_invalidates_all_its_users_and_its_name_none(self) -> None:
-        quota, other = await self.quota("basic", 100), await self.quota("other", 5)
-        for name in ("alice", "bob"):
-            await self.user(name, quotas=[quota])
-        await self.user("carol", quotas=[other])
-        self.assertEqual((await self.changed(Update("quotas", quota, {"quota": 200})))[1], limits("alice", "bob"))
-        self.assertEqual((await self.changed(Update("quotas", quota, {"name": "new"})))[1], NOTHING)
-        self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, 200))
+    async def test_a_changed_quota_invalidates_itself_and_not_its_users(self) -> None:
+        quota = await self.quota("basic", 100)
+        await self.user("alice", quotas=[quota])
+        self.assertEqual((await self.changed(Update("quotas", quota, {"quota": 200})))[1], quotas(quota, "basic"))
+        _, stale = await self.changed(Update("quotas", quota, {"name": "new"}))
+        self.assertEqual(stale, quotas(quota, "basic", "new"))
+
+    async def test_a_domain_gives_and_shares_quotas(self) -> None:
+        quota, domain = await self.quota("basic", 100), await self.domain("example.com")
+        for field in ("each_quota", "pool_quota"):
+            entry, stale = await self.changed(Update("domains", domain, {field: quota}))
+            self.assertEqual(getattr(entry, field), quota)
+            self.assertEqual(stale, StaleKeys(domains=frozenset({"example.com"})))
+            with self.assertRaises(KeyError) as caught:
+                await self.changed(Update("domains", domain, {field: 999}))
+            self.assertEqual(caught.exception.args, (("quotas", 999),))
+        await self.changed(Update("domains", domain, {"pool_quota": None}))
+        self.assertEqual(await self.book.domain_plan("example.com"), DomainPlan(quota, None))
+        await self.changed(Delete("quotas", [quota]))
+        self.assertEqual(await self.book.domain_plan("example.com"), DomainPlan(None, None))
 
     async def test_given_links_replace_existing_ones(self) -> None:
         a, b, c = [await self.domain(f"{letter}.example") for letter in "abc"]
@@ -284,14 +316,14 @@ class WritableBookTests(BookCase):
     async def test_a_quota_is_replaced_and_removed(self) -> None:
         small, big = await self.quota("small", 1), await self.quota("big", 2)
         alice = await self.user("alice", quotas=[small])
-        for given, limit in (([big], 2), ([], None), ([small], 1)):
+        for given, own in (([big], big), ([], None), ([small], small)):
             _, stale = await self.changed(Update("users", alice, {}, {"quotas": given}))
-            self.assertEqual(stale, limits("alice"))
-            self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, limit))
-        self.assertEqual((await self.changed(AddLinks("users", alice, "quotas", [big])))[1], limits("alice"))
-        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, 2))
-        self.assertEqual((await self.changed(RemoveLinks("users", alice, "quotas", [big])))[1], limits("alice"))
-        self.assertEqual(await self.book.quota_of("alice"), QuotaGrant(True, None))
+            self.assertEqual(stale, plans("alice"))
+            self.assertEqual(await self.book.user_plan("alice"), UserPlan(True, own))
+        self.assertEqual((await self.changed(AddLinks("users", alice, "quotas", [big])))[1], plans("alice"))
+        self.assertEqual(await self.book.user_plan("alice"), UserPlan(True, big))
+        self.assertEqual((await self.changed(RemoveLinks("users", alice, "quotas", [big])))[1], plans("alice"))
+        self.assertEqual(await self.book.user_plan("alice"), UserPlan(True, None))
 
     async def test_a_missing_entry_cannot_be_changed(self) -> None:
         for id in (999, 0, -1, 10**20):
@@ -339,14 +371,14 @@ class WritableBookTests(BookCase):
         _, stale = await self.changed(Delete("users", [alice, alice, 999, 10**20]))
         self.assertEqual(stale, StaleKeys(frozenset({"alice"}), self.pairs("alice")))
         _, stale = await self.changed(Delete("domains", [com]))
-        flags = frozenset({"example.com"})
-        self.assertEqual(stale, StaleKeys(senders=frozenset({("bob", "example.com")}), flags=flags))
+        self.assertEqual(stale, flags_and_plan("example.com")._replace(senders=frozenset({("bob", "example.com")})))
         _, stale = await self.changed(Delete("emails", [email]))
         self.assertEqual(stale, senders(("bob", "x@example.net")))
         _, stale = await self.changed(Delete("quotas", [quota]))
-        self.assertEqual(stale, limits("bob"))
+        # A policy that finds it gone goes on as if bob had none.
+        self.assertEqual(stale, quotas(quota, "basic"))
         self.assertEqual(await self.changed(Delete("quotas", [quota])), (None, NOTHING))
-        self.assertEqual(await self.book.quota_of("bob"), QuotaGrant(True, None))
+        self.assertEqual(await self.book.user_plan("bob"), UserPlan(True, None))
         self.assertEqual(await self.book.by_ids("users", [alice, bob]), [Entry(bob, "bob")])
         self.assertEqual(self.link_rows(), 0)
 
@@ -366,12 +398,12 @@ class WritableBookTests(BookCase):
         domain, quota = await self.domain("example.com"), await self.quota("basic", 100)
         everybody = list(range(1, count + 1))
         _, stale = await self.changed(AddLinks("domains", domain, "users", everybody))
-        self.assertEqual(len(stale.senders), count)
+        self.assertEqual(stale, StaleKeys(sender_domains=frozenset({"example.com"})))
         _, stale = await self.changed(Update("quotas", quota, {"quota": 5}, {"users": everybody}))
-        self.assertEqual(len(stale.limits), count)
+        self.assertEqual(len(stale.users), count)
         seen = Statements(self.engine, "DELETE")
         _, stale = await self.changed(Delete("users", everybody))
-        self.assertEqual((len(stale.limits), len(stale.senders)), (count, count))
+        self.assertEqual((len(stale.users), stale.sender_domains), (count, {"example.com"}))
         self.assertEqual(await self.book.entries("users"), [])
         self.assertEqual(len(seen.seen), 5)
         self.assertEqual(self.link_rows(), 0)
@@ -417,11 +449,11 @@ class WritableBookTests(BookCase):
             change = Deferred.fromCoroutine(self.changed(Update("users", alice, {"name": "carol"})))
             # Its other threads have answered many lookups meanwhile.
             for _ in range(5):
-                self.assertTrue((await self.book.quota_of("alice")).known)
+                self.assertTrue((await self.book.user_plan("alice")).known)
             self.assertFalse(change.called)
             connection.commit()
         _, stale = await change
-        self.assertIn("carol", stale.limits)
+        self.assertIn("carol", stale.users)
         self.assertEqual((await self.book.by_ids("users", [alice]))[0].name, "carol")
 
 

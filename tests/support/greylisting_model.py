@@ -14,7 +14,7 @@ from chapps_tw.config.settings import GreylistingPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import Decision
-from chapps_tw.mail.request import PolicyRequest
+from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from tests.support.examples import examples
 from tests.support.policy_case import DictBook
@@ -22,8 +22,8 @@ from tests.support.policy_case import DictBook
 DEFERRAL, LIFETIME, THRESHOLD = 60.0, 3600.1, 2
 
 
-def request(instance: str = "i1", **attributes: str) -> PolicyRequest:
-    return PolicyRequest(
+def request(instance: str = "i1", **attributes: str) -> OutboundPPR:
+    return OutboundPPR(
         {
             "protocol_state": "RCPT",
             "client_address": "192.0.2.1",

@@ -19,10 +19,10 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Redis
-from chapps_tw.interfaces.state import Assumption, LiveState, Outcome, StateUnavailable, ValueKey
+from chapps_tw.interfaces.state import Assumption, LiveState, Outcome, Spent, StateUnavailable, ValueKey
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
-from tests.support.charges import spend_one
+from tests.support.charges import charge, spend_one, whole
 from tests.support.servers.common import HANGS
 from tests.support.servers.redis import RedisProcess
 
@@ -31,6 +31,9 @@ reactor: Any = installed_reactor
 
 # Timeouts of commands in seconds: short, and generous for tests that do not test it.
 DEADLINE, AMPLE = 0.6, 10.0
+
+
+VALUE = ValueKey("sda", "u", "d")
 
 
 @cache
@@ -70,6 +73,11 @@ async def answers(state: RedisState) -> bool:
     except StateUnavailable:
         return False
     return True
+
+
+def count(state: RedisState, user: str, instance: str, limit: int = 10**6) -> Deferred[Spent]:
+    """Count a message of a user in a single charge."""
+    return state.spend(whole(instance), [charge(user, 1, limit)])
 
 
 class RedisTestCase(TestCase):

@@ -130,6 +130,7 @@ class Node:
     :ivar records: the results of explain and decisions.
     :ivar decisions: if set, searched for decisions instead of the records.
     :ivar sent: which record explain returns as the answer.
+    :ivar api_ahead: seconds by which the clock of the API is ahead.
     :param state: used instead of an embedded one.
     """
 
@@ -146,19 +147,23 @@ class Node:
         self.engine = engine = make_engine(adapter, "", self.directory.name, self.settings.chapps.fold_case)
         slices = Slices(reactor)
         cache = BookCache(self.state, lambda: None)
-        self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each)
+        self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each, now=time.time)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
         self.records: list[Record] = [record_of("outbound", "", PolicyRequest({"sender": "a"}), within, 1.5)]
         self.sent = -1
         self.searched: list[Mapping[str, str]] = []
         self.decisions: DecisionRing | None = None
+        self.api_ahead = 0.0
         self.api = API(
-            self.settings, self.state, self.book, scope_of=self.tokens.scope_of, explain=self._explain,
-            find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=time.time,
+            self.settings, self.state, self.book, find_token=self.tokens.find, explain=self._explain,
+            find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=self._now,
             reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None
+
+    def _now(self) -> float:
+        return time.time() + self.api_ahead
 
     @property
     def port(self) -> int:

@@ -18,16 +18,17 @@ import pytest
 
 import chapps_tw
 from chapps_tw.application import admin
-from chapps_tw.application.preflight import findings
+from chapps_tw.application.preflight import findings, without_default_quota
 from chapps_tw.cli import commands as cli
 from chapps_tw.cli.ask import AskError, ask, request
 from chapps_tw.config.load import load
 from chapps_tw.security.passcode import make_hash, verify
 from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.paths import ROOT
+from tests.support.scopes import scope_of
 from tests.support.servers.common import free_port
 
-WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings)
+WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota)
 
 
 class Ran(NamedTuple):
@@ -68,6 +69,19 @@ def test_usage_errors_exit_with_2(run: Run) -> None:
 
 
 # --- check-config ---
+
+
+def test_check_config_reports_a_default_quota_that_does_not_exist(run: Run, config: Path) -> None:
+    config.write_text(config.read_text() + "[OutboundQuotaPolicy]\ndefault_quota = basic\n")
+    # There is no database to look into yet.
+    assert run("check-config").err == ""
+    run("admin", "db-setup")
+    book = config.parent / "chapps.sqlite3"
+    told = f"[OutboundQuotaPolicy] default_quota = basic: there is no such quota in {book}; add it"
+    assert run("check-config").err == f"chapps-cli: {told}\n"
+    with sqlite3.connect(book) as connection:
+        connection.execute("INSERT INTO quotas (name, quota) VALUES ('basic', 5)")
+    assert run("check-config").err == ""
 
 
 def test_check_config_names_the_listeners(run: Run, config: Path) -> None:
@@ -224,10 +238,10 @@ def test_a_token_can_be_created_listed_and_revoked(run: Run, tmp_path: Path) -> 
     token = run("token", "create", "billing").out.strip()
     reader = run("token", "create", "help desk", "--read-only").out.strip()
     store = TokenStore(str(tmp_path / "api-token"))
-    assert (store.scope_of(token), store.scope_of(reader)) == ("full", "read")
+    assert (scope_of(store, token), scope_of(store, reader)) == ("full", "read")
     assert run("token", "list").out == "2001-09-09T01:46:40Z  full  billing\n2001-09-09T01:46:40Z  read  help desk\n"
     assert run("token", "revoke", "billing").code == 0
-    assert (store.scope_of(token), store.scope_of(reader)) == (None, "read")
+    assert (scope_of(store, token), scope_of(store, reader)) == (None, "read")
     assert run("token", "revoke", "billing").err == "chapps-cli: there is no token named 'billing'\n"
 
 
@@ -399,7 +413,7 @@ def test_a_damaged_list_of_tokens_is_reported(run: Run, tmp_path: Path, text: st
         assert (ran.code, ran.out) == (1, "")
         assert ran.err.startswith(f"chapps-cli: {path}: not a list of tokens (")
     with pytest.raises(TokenError):
-        TokenStore(str(tmp_path / "api-token")).scope_of("guess")
+        TokenStore(str(tmp_path / "api-token")).find("guess")
 
 
 def test_an_unreadable_first_token_is_reported(run: Run, tmp_path: Path) -> None:

@@ -356,8 +356,8 @@ class EmbeddedTests(APITestCase):
         service.kill()
         engine = make_engine(PolicyConfigAdapter(), "", str(service.directory))
         self.addCleanup(engine.dispose)
-        unlink = partial(apply, edit=RemoveLinks("users", ann, "domains", [domain]))
-        transact(engine, unlink, Permit(), str)
+        unlink = partial(apply, edit=RemoveLinks("users", ann, "domains", [domain]), author="", now=0.0)
+        transact(engine, unlink, Permit(), "taken")
         service.start()
         self.wait_for("the drop", lambda: not self.rows(engine))
         with service.client() as client:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw.config.checks import ATTRIBUTES, port_and_interface
+from chapps_tw.config.checks import port_and_interface
+from chapps_tw.mail.request import ATTRIBUTES
 from tests.support.config_case import problems, read
 from tests.support.paths import RECORDED
 

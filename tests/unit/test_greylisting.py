@@ -12,7 +12,7 @@ from chapps_tw.config.values import parse_recipients
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason, ReasonCode
-from chapps_tw.mail.request import PolicyRequest
+from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.greylisting_model import request
@@ -230,7 +230,7 @@ class WhatIsJudged(GreylistingCase):
 
     def test_other_stages_are_not_judged(self) -> None:
         for name in ("in-three-rcpt-04-DATA", "in-three-rcpt-05-END-OF-MESSAGE", "in-vrfy-01-VRFY", "in-etrn-01-ETRN"):
-            recorded = PolicyRequest((RECORDED / f"{name}.req").read_bytes())
+            recorded = OutboundPPR((RECORDED / f"{name}.req").read_bytes())
             self.assertEqual(self.run_now(self.policy.decide(recorded)).reason, Reason.STAGE_NOT_JUDGED, name)
 
     def test_an_unavailable_book_raises_unless_the_flag_is_cached(self) -> None:

@@ -22,7 +22,7 @@ MAY: dict[str, frozenset[str]] = {
         "security": "",
         "sockets": "",
         "mail": "",
-        "config": "mail security",
+        "config": "interfaces mail security",
         "interfaces": "mail",
         "observe": "mail security",
         "outbound": "config interfaces mail",
@@ -197,7 +197,7 @@ def test_the_rule_sees_a_clock(source: str) -> None:
 
 @pytest.mark.parametrize("path", [path for path in modules() if part_of(name_of(path)) == "rest"], ids=name_of)
 def test_only_the_routes_about_the_live_state_invalidate_what_is_cached(path: Path) -> None:
-    """A change of the book does it by itself (:meth:`chapps_tw.interfaces.book.WritableBook.change`)."""
+    """A change of the book does it by itself (:meth:`chapps_tw.interfaces.writable_book.WritableBook.change`)."""
     if name_of(path).startswith("chapps_tw.rest.routers.live"):
         return
     named = [node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)]

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
+
 from chapps_tw.application.policies import Policies
 from chapps_tw.config.settings import ConfigError, SenderDomainAuthPolicy, Settings, SPFEnforcementPolicy
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.received_spf import SpfResult
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.events import Events
 from chapps_tw.policies.registry import BUILT_IN, Registry
 from chapps_tw.policies.spec import Dependencies
 from tests.support.policy_case import PolicyCase
@@ -34,7 +37,11 @@ class Other:
 class MakingPolicies(PolicyCase):
     def make(self, settings: Settings | None = None, **changed: Any) -> Policies:
         """Of our own registry, or of one whose sender authorization is declared otherwise."""
-        use = Dependencies(settings or Settings(), self.state, self.book, self.check, "mx.example.com")
+        clock = self.clock.seconds
+        events = Events(self.state, clock, clock, Deferred.fromCoroutine, lambda event: None)
+        use = Dependencies(
+            settings or Settings(), self.state, self.book, self.check, "mx.example.com", clock, clock, events, self.fail
+        )
         specs = [replace(spec, **changed) if spec.name == Other.name else spec for spec in BUILT_IN.specs]
         return Policies(Registry(specs, {Other.name: "weight 1.2"} if changed else {}), use, self.clock.seconds)
 
@@ -52,10 +59,10 @@ class MakingPolicies(PolicyCase):
         self.assertEqual(
             found,
             {
-                "SenderDomainAuthPolicy": (True, False, False),
-                "OutboundQuotaPolicy": (False, False, False),
-                "SPFEnforcementPolicy": (False, False, True),
-                "GreylistingPolicy": (False, True, True),
+                "SenderDomainAuthPolicy": (True, False, False, False),
+                "OutboundQuotaPolicy": (False, False, False, False),
+                "SPFEnforcementPolicy": (False, False, True, False),
+                "GreylistingPolicy": (False, True, True, False),
             },
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -10,9 +11,22 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import Assumption, Outdated, StateUnavailable
+from chapps_tw.interfaces.state import (
+    Account,
+    Assumption,
+    Charge,
+    LiveState,
+    Message,
+    Outcome,
+    Outdated,
+    Spent,
+    StateUnavailable,
+    Unit,
+    ValueKey,
+)
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.pending import PendingDecision
 from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
 
 REQUEST = OutboundPPR("protocol_state=RCPT\nsender=a@b")
@@ -68,7 +82,34 @@ class Counts(Says):
         return await super().decide(request, earlier)
 
 
-FIRST = Assumption("sda", "user", "a.example", b"key", b"1 1000")
+class Charges(Says):
+    """A policy that charges an account, and refuses if that does not fit."""
+
+    def __init__(self, name: str, limit: int, refusal: str = "REJECT full", extra: int | None = None) -> None:
+        super().__init__(name, refusal)
+        self.charges = [_charge(name, limit)] + ([_charge(f"{name} 2", extra)] if extra is not None else [])
+
+    async def decide(  # type: ignore[override]
+        self, request: OutboundPPR, earlier: Sequence[Decision]
+    ) -> PendingDecision:
+        await super().decide(request, earlier)
+        return PendingDecision(self.charges, self.conclude)
+
+    explain = decide  # type: ignore[assignment]
+
+    def conclude(self, charges: Sequence[Charge], spent: Spent) -> Decision:
+        figures = dict(zip([charge.account.name for charge in charges], spent.used, strict=True))
+        if spent.decisive < 0:
+            return Decision("DUNNO", Reason.WITHIN_QUOTA, self.name, figures)
+        detail = charges[spent.decisive].account.name
+        return Decision(str(self.say), Reason.QUOTA_EXCEEDED, self.name, figures, detail)
+
+
+def _charge(name: str, limit: int) -> Charge:
+    return Charge(Account("test", name), Unit.MESSAGES, 1, limit, 100.0)
+
+
+FIRST = Assumption(ValueKey("sda", "user", "a.example"), "1", b"key", b"1 1000")
 
 
 class PipelineTests(SynchronousTestCase):
@@ -78,6 +119,8 @@ class PipelineTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.wrong, self.unavailable = [], False
         self.confirmed: list[Assumption] = []
+        self.used: defaultdict[Account, int] = defaultdict(int)
+        self.operations = 0
 
     async def settle(self, request: OutboundPPR, decision: Decision) -> Decision:
         """What runs on accepting answers."""
@@ -92,6 +135,24 @@ class PipelineTests(SynchronousTestCase):
             raise StateUnavailable("The store does not answer.")
         return not set(wrong) & set(assumptions)
 
+    async def peek(self, message: Message, charges: Sequence[Charge]) -> Spent:
+        """Charge one for each, all or nothing, and change nothing. The first that does not fit is decisive."""
+        self.operations += 1
+        if self.unavailable:
+            raise StateUnavailable("The store does not answer.")
+        full = [place for place, each in enumerate(charges) if self.used[each.account] >= each.limit]
+        used = tuple(self.used[each.account] + (not full) for each in charges)
+        return Spent(Outcome.EXCEEDED, full[0], used, 9.0) if full else Spent(Outcome.ACCEPTED, -1, used, 0.0)
+
+    async def spend(self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()) -> Spent:
+        """Charge one for each, all or nothing, if no assumption is wrong."""
+        if assumptions and not await self.confirm(assumptions):
+            return Spent(Outcome.OUTDATED, -1, (), 0.0)
+        spent = await self.peek(message, charges)
+        if spent.decisive < 0:
+            self.used.update({each.account: used for each, used in zip(charges, spent.used, strict=True)})
+        return spent
+
     def ask(
         self, *slots: PolicySlot | Says, exempted: Callable[[OutboundPPR], Decision | None] = lambda _: None
     ) -> Answer:
@@ -104,7 +165,7 @@ class PipelineTests(SynchronousTestCase):
             lambda name, error: self.failures.append((name, error)),
             CancelledError,
             self.settle,
-            self.confirm,
+            cast(LiveState, self),
         )
         self.pipeline = pipeline
         return self.successResultOf(Deferred.fromCoroutine(pipeline.decide(OutboundPPR(REQUEST.attributes))))
@@ -127,6 +188,19 @@ class PipelineTests(SynchronousTestCase):
         second = Says("B", "DUNNO")
         self.ask(Says("A", "PREPEND X: 1"), second)
         self.assertEqual(second.earlier, ["PREPEND X: 1"])
+
+    def test_a_policy_may_decide_without_a_coroutine(self) -> None:
+        class AtOnce(Says):
+            def decide(  # type: ignore[override]
+                self, request: OutboundPPR, earlier: Sequence[Decision]
+            ) -> Decision:
+                return Decision(str(self.say), Reason.WITHIN_QUOTA, self.name)
+
+            explain = decide  # type: ignore[assignment]
+
+        answer = self.ask(AtOnce("A", "PREPEND X: 1"), AtOnce("B", "REJECT b"), Says("C", "DUNNO"))
+        self.assertEqual([each.action for each in answer.decisions], ["PREPEND X: 1", "REJECT b"])
+        self.assertEqual(self.explained().decision, answer.decision)
 
     def test_shadow_mode_lets_mail_through(self) -> None:
         answer = self.ask(PolicySlot(Says("A", "REJECT a"), shadow=True), Says("B", "DUNNO"))
@@ -206,6 +280,37 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual(answer.decision, exempt)
         self.assertTrue(self.pipeline.inbound)
 
+    def test_a_policy_for_both_directions_is_not_skipped_for_an_exempt_client(self) -> None:
+        exempt = Decision("DUNNO", Reason.LOGGED_IN, "Exemption")
+        inbound, both = Says("A", "DEFER x"), Says("B", "REJECT b")
+        answer = self.ask(PolicySlot(inbound, inbound=True), PolicySlot(both, both=True), exempted=lambda _: exempt)
+        self.assertEqual(answer.decision.action, "REJECT b")
+        self.assertIsNone(inbound.earlier)
+
+    def test_a_listener_is_inbound_if_it_has_inbound_policies_and_no_outbound_ones(self) -> None:
+        inbound, outbound, both = (
+            PolicySlot(Says("A", "DUNNO"), inbound=True),
+            PolicySlot(Says("B", "DUNNO")),
+            PolicySlot(Says("C", "DUNNO"), both=True),
+        )
+        for slots, expected in (
+            ([inbound], True),
+            ([both, inbound], True),
+            ([both], False),
+            ([outbound, both], False),
+            ([inbound, outbound], False),
+        ):
+            self.ask(*slots)
+            self.assertIs(self.pipeline.inbound, expected)
+
+    def test_a_decision_that_is_partly_in_shadow_mode_keeps_that_in_shadow_mode(self) -> None:
+        class Shadows(Says):
+            async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
+                return Decision("DUNNO", Reason.RATE_LIMITED, self.name, shadow="REJECT no")
+
+        answer = self.ask(PolicySlot(Shadows("A", ""), shadow=True))
+        self.assertEqual(answer.decision.shadow, "REJECT no")
+
     def test_explain_runs_every_policy(self) -> None:
         self.ask(Says("A", "REJECT a"), Says("B", "DUNNO"))
         explained = self.successResultOf(Deferred.fromCoroutine(self.pipeline.explain(REQUEST)))
@@ -257,3 +362,76 @@ class PipelineTests(SynchronousTestCase):
         for accept, action in ((False, DEFER), (True, "DUNNO")):
             answer = self.ask(PolicySlot(Assumes("A", "DUNNO", [FIRST]), accept_on_failure=accept))
             self.assertEqual((answer.decision.action, answer.decision.reason), (action, Reason.STATE_UNAVAILABLE))
+
+    def explained(self) -> Answer:
+        return self.successResultOf(Deferred.fromCoroutine(self.pipeline.explain(REQUEST)))
+
+    def charged(self) -> dict[str, int]:
+        return {account.name: used for account, used in self.used.items() if used}
+
+    def test_all_policies_are_charged_in_one_operation(self) -> None:
+        answer = self.ask(Charges("A", 5, extra=5), Says("B", "OK"), Charges("C", 5))
+        self.assertEqual([(each.policy, each.figures) for each in answer.decisions if each.figures], [
+            ("A", {"A": 1, "A 2": 1}), ("C", {"C": 1})
+        ])  # fmt: skip
+        self.assertEqual([each.policy for each in answer.decisions], ["A", "B", "C"])
+        self.assertEqual((answer.decision.action, self.operations), ("OK", 1))
+
+    def test_nothing_is_charged_if_one_charge_does_not_fit(self) -> None:
+        answer = self.ask(Charges("A", 5), Charges("B", 5, extra=0), Charges("C", 5))
+        self.assertEqual((answer.decision.policy, answer.decision.detail), ("B", "B 2"))
+        self.assertEqual([each.policy for each in answer.decisions], ["B"])
+        self.assertEqual(self.charged(), {})
+
+    def test_nothing_is_charged_if_a_later_policy_stops_the_mail(self) -> None:
+        answer = self.ask(Charges("A", 5), Says("B", "REJECT b"))
+        self.assertEqual([each.policy for each in answer.decisions], ["B"])
+        self.assertEqual((self.charged(), self.operations), ({}, 0))
+
+    def test_a_charge_that_does_not_fit_and_does_not_stop_the_mail_is_left_out(self) -> None:
+        answer = self.ask(Charges("A", 0, "HOLD full", extra=5), Charges("B", 5))
+        self.assertEqual((answer.decision.action, self.charged()), ("HOLD full", {"A 2": 1, "B": 1}))
+        self.assertEqual([each.policy for each in answer.decisions], ["A", "B"])
+
+    def test_after_a_charge_that_is_left_out_another_may_stop_the_mail(self) -> None:
+        answer = self.ask(Charges("A", 0, "HOLD full"), Charges("B", 0))
+        self.assertEqual((answer.decision.policy, answer.decision.action), ("B", "REJECT full"))
+        self.assertEqual(self.charged(), {})
+
+    def test_a_policy_in_shadow_mode_cannot_keep_the_others_from_being_charged(self) -> None:
+        answer = self.ask(PolicySlot(Charges("A", 0), shadow=True), Charges("B", 5))
+        self.assertEqual(
+            [(each.action, each.shadow) for each in answer.decisions], [("DUNNO", "REJECT full"), ("DUNNO", "")]
+        )
+        self.assertEqual(self.charged(), {"B": 1})
+
+    def test_assumptions_are_confirmed_with_the_charges(self) -> None:
+        self.ask(Assumes("A", "DUNNO", [FIRST]), Charges("B", 5))
+        self.assertEqual((self.confirmed, self.operations), ([FIRST], 1))
+
+    def test_all_policies_decide_again_when_an_assumption_is_wrong_and_nothing_was_charged(self) -> None:
+        self.wrong = [FIRST]
+        assumes = Assumes("A", "DUNNO", [FIRST])
+        self.ask(assumes, Charges("B", 5))
+        self.assertEqual((assumes.asked, self.charged()), (2, {"B": 1}))
+
+    def test_if_nothing_can_be_charged_on_failure_of_the_policies_applies(self) -> None:
+        self.unavailable = True
+        for accept, action in ((False, DEFER), (True, "DUNNO")):
+            answer = self.ask(PolicySlot(Charges("A", 5), accept_on_failure=accept))
+            self.assertEqual((answer.decision.action, answer.decision.reason), (action, Reason.STATE_UNAVAILABLE))
+            self.assertEqual(self.explained().decision, answer.decision)
+
+    def test_explain_tells_the_decisions_of_all_policies_and_charges_nothing(self) -> None:
+        for policies in (
+            [Charges("A", 5), Charges("B", 0), Charges("C", 0)],
+            [Charges("A", 0, "HOLD full"), Charges("B", 5, extra=5)],
+            [Charges("A", 5), Says("B", "REJECT b")],
+            [Says("A", "OK"), Charges("B", 5)],
+        ):
+            answered = self.ask(*policies)
+            self.used.clear()
+            explained = self.explained()
+            self.assertEqual(explained.decision, answered.decision)
+            self.assertEqual([each.policy for each in explained.decisions], [each.name for each in policies])
+            self.assertEqual(self.charged(), {})

@@ -19,8 +19,9 @@ from chapps_tw.mail.request import MAX_REQUEST_BYTES
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
 from chapps_tw.postfix.protocol import PolicyFactory, PolicyProtocol
+from chapps_tw.state.sqlite.file import MEMORY
+from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.examples import examples
-from tests.support.pipelines import confirmed
 
 TURN = 1e-6
 
@@ -60,8 +61,9 @@ class ProtocolTests(SynchronousTestCase):
         self.clock = Clock()
         self.echo = Echo()
         self.reported: list[tuple[str, float]] = []
+        state = SqliteState(MEMORY, self.clock.seconds, self.clock)
         self.pipeline = Pipeline(
-            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged, confirmed
+            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged, state
         )
         self.factory = PolicyFactory(
             self.pipeline, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later, lambda _: None

@@ -13,7 +13,7 @@ from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.quota import OutboundQuotaPolicy
-from tests.support.policy_case import PolicyCase
+from tests.support.policy_case import PolicyCase, quota_policy
 
 
 class QuotaTests(PolicyCase):
@@ -26,7 +26,7 @@ class QuotaTests(PolicyCase):
         options.setdefault("margin", parse_margin("0"))
         section = dataclasses.replace(Section(), **options)  # type: ignore[arg-type]
         self.settings = Settings(chapps=Chapps(), oqp=section)
-        return OutboundQuotaPolicy(self.settings, self.state, self.book)
+        return quota_policy(self, self.settings)
 
     def request(self, instance: str = "i1", **attributes: str) -> OutboundPPR:
         return OutboundPPR(
@@ -43,7 +43,7 @@ class QuotaTests(PolicyCase):
         )
 
     def decide(self, instance: str = "i1", **attributes: str) -> Decision:
-        return self.run_now(self.policy.decide(self.request(instance, **attributes)))
+        return self.run_now(self.decision(self.policy, self.request(instance, **attributes)))
 
     def test_a_user_can_send_up_to_the_quota(self) -> None:
         reasons = [self.decide(f"i{number}").reason for number in range(4)]
@@ -103,7 +103,7 @@ class QuotaTests(PolicyCase):
             self.assertEqual(self.decide(sasl_username="free").reason, Reason.NO_QUOTA)
             self.assertEqual(self.decide(sasl_username="eve").reason, Reason.UNKNOWN_USER)
             self.assertTrue(self.decide(sasl_username="eve").stops)
-        self.assertEqual(self.book.asked, 2)
+        self.assertEqual(self.book.asked, 3)
         self.book.quotas["eve"] = 5
         self.clock.advance(61)
         self.assertEqual(self.decide(sasl_username="eve").reason, Reason.WITHIN_QUOTA)
@@ -130,14 +130,14 @@ class QuotaTests(PolicyCase):
         self.decide("i1")
         self.book.away = True
         self.assertEqual(self.decide("i2").reason, Reason.WITHIN_QUOTA)
-        unknown = Deferred.fromCoroutine(self.policy.decide(self.request(sasl_username="new")))
+        unknown = Deferred.fromCoroutine(self.decision(self.policy, self.request(sasl_username="new")))
         self.failureResultOf(unknown, BookUnavailable)
 
     def test_explain_returns_the_same_and_counts_nothing(self) -> None:
         for instance in ("i1", "i2", "i3", "i4"):
             request = self.request(instance)
-            explained = self.run_now(self.policy.explain(request))
-            self.assertEqual(self.run_now(self.policy.explain(request)), explained)
+            explained = self.run_now(self.explanation(self.policy, request))
+            self.assertEqual(self.run_now(self.explanation(self.policy, request)), explained)
             decided = self.decide(instance)
             self.assertEqual((explained.action, explained.reason), (decided.action, decided.reason))
 

@@ -44,6 +44,8 @@ def test_every_policy_section_has_a_policy() -> None:
 def test_inbound_and_outbound_policies_are_distinguished() -> None:
     assert BUILT_IN.is_inbound(["SPFEnforcementPolicy", "GreylistingPolicy"])
     assert not BUILT_IN.is_inbound(["SPFEnforcementPolicy", "OutboundQuotaPolicy"])
+    assert BUILT_IN.is_inbound(["RateLimitPolicy", "SPFEnforcementPolicy"])
+    assert not BUILT_IN.is_inbound(["RateLimitPolicy"])
 
 
 def test_a_package_registers_a_policy_with_section_and_reasons(here: Path) -> None:

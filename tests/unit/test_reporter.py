@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from chapps_tw.application.reporter import FAILURE_SECONDS, Reporter, beside
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.observe.decision_record import Entry, Record, as_record
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
+from chapps_tw.policies.events import LimitEvent
 from chapps_tw.policies.pipeline import Answer, Pipeline
-from tests.support.pipelines import confirmed
+from chapps_tw.state.sqlite.file import MEMORY
+from chapps_tw.state.sqlite.store import SqliteState
 
 
 def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> Decision:
@@ -24,6 +26,7 @@ def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> 
 
 HEADER = of("SPF", Reason.SPF_PASS, action="PREPEND Received-SPF: pass")
 PASSED = of("GRL", Reason.GREYLIST_PASSED)
+EXEMPTED = of("SPF", Reason.EXEMPTED)
 SHADOWED = of("GRL", Reason.GREYLIST_FIRST, shadow="DEFER")
 QUOTA = of("OQP", Reason.WITHIN_QUOTA)
 
@@ -37,6 +40,8 @@ QUOTA = of("OQP", Reason.WITHIN_QUOTA)
         (HEADER, [HEADER], ""),
         (HEADER._replace(action="DUNNO"), [HEADER, PASSED], "GRL:greylist_passed"),
         (HEADER, [HEADER, SHADOWED], ""),
+        (PASSED, [EXEMPTED, PASSED], "SPF:exempted"),
+        (EXEMPTED, [EXEMPTED], ""),
     ],
 )
 def test_the_decisions_of_other_policies_are_included(sent: Decision, decisions: Sequence[Decision], told: str) -> None:
@@ -53,7 +58,8 @@ def reported(answer: Answer) -> tuple[list[list[Record]], str]:
     sinks: list[list[Entry]] = [[], []]
     metrics = Metrics("1", clock.seconds)
     reporter = Reporter(metrics, [sink.append for sink in sinks], clock, lambda: 17.25)
-    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, confirmed)
+    state = SqliteState(MEMORY, clock.seconds, clock)
+    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, state)
     reporter.answered(board, OutboundPPR({"sender": "a@example.org"}), answer, 0.0)
     return [[as_record(entry) for entry in sink] for sink in sinks], metrics.text().decode()
 
@@ -88,3 +94,17 @@ def test_an_unexpected_exception_is_logged_at_a_limited_rate() -> None:
     finally:
         globalLogPublisher.removeObserver(observer)  # type: ignore[arg-type]
     assert [event["policy"] for event in events if "policy" in event] == ["P", "Q", "P", "Q"]
+
+
+def test_an_event_near_a_limit_is_logged_and_counted() -> None:
+    clock, logged = Clock(), list[LogEvent]()
+    observer = logged.append
+    metrics = Metrics("1", clock.seconds)
+    reporter = Reporter(metrics, [], clock, lambda: 1.5)
+    globalLogPublisher.addObserver(observer)  # type: ignore[arg-type]
+    try:
+        reporter.near_limit(LimitEvent("near_limit", "oqp", "ann\r", "hour", "user", 4, 5, 3600.0, 1.5))
+    finally:
+        globalLogPublisher.removeObserver(observer)  # type: ignore[arg-type]
+    assert [formatEvent(event) for event in logged] == ["user limit hour: 'ann\\r' has used 4 of 5 (near_limit)"]
+    assert b'chapps_limit_events_total{kind="near_limit"} 1.0' in metrics.text()

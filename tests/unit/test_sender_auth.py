@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred
 
 from chapps_tw.config.settings import Chapps, Settings
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
-from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces import value_keys
+from chapps_tw.interfaces.book import BookUnavailable, SenderGrant
+from chapps_tw.interfaces.state import Fresh
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.refresh import Refresh
@@ -45,7 +47,7 @@ class SenderAuthTests(PolicyCase):
         return OutboundPPR(attributes, cfg=self.settings)
 
     def decide(self, sender: str, user: str = "bob", stage: str = "RCPT") -> Decision:
-        return self.run_now(self.policy.decide(self.request(sender, user, stage)))
+        return self.run_now(self.decision(self.policy, self.request(sender, user, stage)))
 
     def test_a_linked_domain_is_authorized(self) -> None:
         for sender in ("x@example.org", "Other+tag@Example.ORG", "x@example.org."):
@@ -98,7 +100,7 @@ class SenderAuthTests(PolicyCase):
     def test_the_detail_names_an_unknown_user_if_the_book_was_read(self) -> None:
         self.assertEqual(self.decide("x@example.com", user="none").detail, "")
         for _ in range(2):
-            explained = self.run_now(self.policy.explain(self.request("x@example.org", "eve")))
+            explained = self.run_now(self.explanation(self.policy, self.request("x@example.org", "eve")))
             self.assertEqual((explained.detail, explained.source), ("there is no such user", "database"))
         self.assertEqual(self.decide("x@example.org", user="eve").detail, "there is no such user")
         cached = self.decide("x@example.org", user="eve")
@@ -145,14 +147,14 @@ class SenderAuthTests(PolicyCase):
             self.policy = self.make(subaddress_separators=separators)
             for each in "+-=":
                 wanted = Reason.AUTHORIZED_EMAIL if each in allowed else Reason.SENDER_NOT_AUTHORIZED
-                explained = self.policy.explain(self.request(f"sales{each}shop@example.com"))
+                explained = self.explanation(self.policy, self.request(f"sales{each}shop@example.com"))
                 self.assertEqual(self.run_now(explained).reason, wanted, (separators, each))
 
     def test_an_extension_is_refused_after_the_address_is_unlinked(self) -> None:
         self.assertFalse(self.decide("sales+shop@example.com").stops)
         self.book.senders["bob"].clear()
         # What a change of the link drops; nobody knows which sub-addresses were used.
-        self.wait_for(self.state.drop_verdicts("sda", "bob", ["sales@example.com"]))
+        self.wait_for(self.state.drop_values([value_keys.sender("bob", "sales@example.com")]))
         self.assertTrue(self.decide("sales+shop@example.com").stops)
 
     def test_the_null_sender_passes_only_with_null_sender_ok(self) -> None:
@@ -187,14 +189,73 @@ class SenderAuthTests(PolicyCase):
         self.book.away = True
         self.assertEqual(self.decide("other@example.org").reason, Reason.AUTHORIZED_DOMAIN)
         self.assertEqual(self.decide("sales@example.com").reason, Reason.AUTHORIZED_EMAIL)
-        self.failureResultOf(Deferred.fromCoroutine(self.policy.decide(self.request("x@new.example"))), BookUnavailable)
+        self.failureResultOf(
+            Deferred.fromCoroutine(self.decision(self.policy, self.request("x@new.example"))), BookUnavailable
+        )
 
     def test_an_invalidated_verdict_is_looked_up_again(self) -> None:
         self.decide("x@example.org")
         self.book.senders["bob"].clear()
         self.assertFalse(self.decide("x@example.org").stops)
-        self.wait_for(self.state.drop_verdicts("sda", "bob", ["example.org"]))
+        self.wait_for(self.state.drop_values([value_keys.sender("bob", "example.org")]))
         self.assertTrue(self.decide("x@example.org").stops)
+
+    def drop_domain(self, domain: str) -> None:
+        """Drop what a change drops that affects many users of a domain."""
+        self.wait_for(self.state.drop_values([value_keys.senders_of_domain(domain)]))
+
+    def unlink_after_the_next_answer(self) -> None:
+        answer = self.book.senders_of
+
+        async def senders_of(*names: str) -> SenderGrant:
+            grant = await answer(*names)
+            patched.restore()
+            self.book.senders["bob"] = set()
+            await self.state.drop_values([value_keys.senders_of_domain("example.org")])
+            return grant
+
+        patched = self.patch(self.book, "senders_of", senders_of)
+
+    def test_one_key_outdates_all_verdicts_about_a_domain_and_its_addresses(self) -> None:
+        users = [f"user{number}" for number in range(20)]
+        senders = ("x@example.org", "sales@example.com", "y@other.example")
+        self.book.senders |= {user: {"example.org", "sales@example.com", "other.example"} for user in users}
+        for user in users:
+            self.assertFalse(any(self.decide(sender, user).stops for sender in senders))
+        self.book.senders |= {user: set() for user in users}
+        for dropped, refused in (("example.org", 1), ("example.com", 2), ("other.example", 3)):
+            self.drop_domain(dropped)
+            for user in users:
+                stops = [self.decide(sender, user).stops for sender in senders]
+                self.assertEqual(stops, [True] * refused + [False] * (3 - refused))
+
+    def test_verdicts_of_a_domain_are_cached_again_after_they_were_outdated(self) -> None:
+        self.decide("x@example.org")
+        self.decide("x@example.org", "none")
+        self.drop_domain("example.org")
+        for _ in range(3):
+            self.assertFalse(self.decide("x@example.org").stops)
+            self.assertTrue(self.decide("x@example.org", "none").stops)
+        self.assertEqual(self.book.asked, 4)
+
+    def test_a_verdict_without_a_version_is_looked_up_again(self) -> None:
+        key, version_key = value_keys.sender("bob", "evil.example"), value_keys.senders_of_domain("evil.example")
+        for version in ("", "some"):
+            [verdict, about] = self.wait_for(self.state.values([key, version_key]))
+            fresh = [Fresh(key, "1", verdict.token), Fresh(version_key, version, about.token)]
+            self.wait_for(self.state.keep_values(fresh, 60))
+            self.assertTrue(self.decide("x@evil.example").stops)
+
+    def test_a_verdict_read_before_a_change_of_its_domain_is_not_used_after_it(self) -> None:
+        for cached in (False, True):
+            with self.subTest(version_is_cached=cached):
+                self.book.senders["bob"] = {"example.org"}
+                self.drop_domain("example.org")
+                if cached:
+                    self.decide("x@example.org", "none")
+                self.unlink_after_the_next_answer()
+                self.assertFalse(self.decide("x@example.org").stops)
+                self.assertTrue(self.decide("x@example.org").stops)
 
     def test_an_unknown_user_is_cached_briefly(self) -> None:
         self.assertTrue(self.decide("x@new.example", user="new").stops)
@@ -206,12 +267,16 @@ class SenderAuthTests(PolicyCase):
     def test_explain_returns_the_same_and_caches_nothing(self) -> None:
         for sender in ("x@example.org", "sales@example.com", "x@evil.example", "root"):
             request = self.request(sender)
-            explained = self.run_now(self.policy.explain(request))
-            kept = self.wait_for(self.state.verdicts("sda", "bob", ["example.org", "example.com", "evil.example"]))
-            self.assertEqual([verdict.allowed for verdict in kept], [None, None, None])
-            self.assertEqual(explained.reason, self.run_now(self.make().explain(request)).reason)
+            explained = self.run_now(self.explanation(self.policy, request))
+            names = ("example.org", "example.com", "evil.example")
+            keys = [
+                key for name in names for key in (value_keys.sender("bob", name), value_keys.senders_of_domain(name))
+            ]
+            kept = self.wait_for(self.state.values(keys))
+            self.assertEqual({cached.value for cached in kept}, {None})
+            self.assertEqual(explained.reason, self.run_now(self.explanation(self.make(), request)).reason)
         for sender in ("x@example.org", "x@evil.example"):
-            self.assertEqual(self.run_now(self.policy.explain(self.request(sender))), self.decide(sender))
+            self.assertEqual(self.run_now(self.explanation(self.policy, self.request(sender))), self.decide(sender))
 
     def test_messages_name_user_and_sender(self) -> None:
         self.policy = self.make(rejection_message="REJECT {user} may not send as {sender}")

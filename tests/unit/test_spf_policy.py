@@ -12,7 +12,6 @@ from chapps_tw.config.settings import SPFEnforcementPolicy as Section
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.received_spf import SpfResult
-from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import record_of
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
@@ -20,7 +19,6 @@ from chapps_tw.policies.one_header import one_header
 from chapps_tw.policies.pipeline import Answer, Pipeline, PolicySlot
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from tests.support.paths import RECORDED
-from tests.support.pipelines import confirmed
 from tests.support.policy_case import PolicyCase
 
 HEADER = "PREPEND Received-SPF: "
@@ -62,7 +60,7 @@ class SpfCase(PolicyCase):
         return succeed(self.found)
 
     def decide(self, instance: str = "i1", **others: str) -> Decision:
-        return self.run_now(self.policy.decide(PolicyRequest(attributes(instance, **others))))
+        return self.run_now(self.policy.decide(OutboundPPR(attributes(instance, **others))))
 
 
 class Actions(SpfCase):
@@ -139,7 +137,7 @@ class Actions(SpfCase):
 class Stages(SpfCase):
     def test_a_request_without_a_recipient_is_not_judged(self) -> None:
         for name in ("in-three-rcpt-04-DATA", "in-three-rcpt-05-END-OF-MESSAGE", "in-vrfy-01-VRFY", "in-etrn-01-ETRN"):
-            recorded = PolicyRequest((RECORDED / f"{name}.req").read_bytes())
+            recorded = OutboundPPR((RECORDED / f"{name}.req").read_bytes())
             self.assertEqual(self.run_now(self.policy.decide(recorded)).reason, Reason.STAGE_NOT_JUDGED, name)
         self.assertEqual(self.checked, [])
 
@@ -164,14 +162,14 @@ class Flags(SpfCase):
 
     def test_explain_caches_nothing_and_returns_the_same(self) -> None:
         self.found = SpfResult("fail", "mailfrom", "example.com")
-        request = PolicyRequest(attributes())
+        request = OutboundPPR(attributes())
         for _ in range(2):
             self.assertTrue(self.run_now(self.policy.explain(request)).stops)
         self.assertEqual(self.book.asked, 2)
 
     def test_an_unavailable_book_raises_before_the_check(self) -> None:
         self.book.away = True
-        failed = Deferred.fromCoroutine(self.policy.decide(PolicyRequest(attributes())))
+        failed = Deferred.fromCoroutine(self.policy.decide(OutboundPPR(attributes())))
         self.clock.advance(0)
         self.failureResultOf(failed, BookUnavailable)
         self.assertEqual(self.checked, [])
@@ -189,7 +187,7 @@ class OneHeader(SpfCase):
 
     def pipeline(self, *slots: PolicySlot) -> Pipeline:
         settle = partial(one_header, self.state)
-        return Pipeline("inbound", slots, lambda _: None, lambda *_: self.fail(), CancelledError, settle, confirmed)
+        return Pipeline("inbound", slots, lambda _: None, lambda *_: self.fail(), CancelledError, settle, self.state)
 
     def ask(self, instance: str = "i1", **others: str) -> Answer:
         return self.run_now(self.listener.decide(OutboundPPR(attributes(instance, **others))))
@@ -237,7 +235,7 @@ class OneHeader(SpfCase):
         self.found = SpfResult("none", "mailfrom", "none.net")
         explained = self.run_now(self.listener.explain(OutboundPPR(attributes())))
         self.assertIs(explained.decision, explained.decisions[1])
-        request = PolicyRequest(attributes())
+        request = OutboundPPR(attributes())
         shown = [record_of("inbound", "", request, each, 1.5).detail for each in explained.decisions]
         asked = "client 192.0.2.0/24; asked for by SPFEnforcementPolicy (spf_none: mailfrom none.net)"
         self.assertEqual(shown, ["mailfrom none.net; asks for greylisting", asked])
@@ -248,7 +246,7 @@ class OneHeader(SpfCase):
         greylisting = PolicySlot(GreylistingPolicy(Settings(), self.state, self.book))
         self.listener = self.pipeline(PolicySlot(self.policy, shadow=True), greylisting)
         spf, grl = self.ask(recipient="bob@both.example").decisions
-        shown = [record_of("inbound", "", PolicyRequest(attributes()), each, 1.5) for each in (spf, grl)]
+        shown = [record_of("inbound", "", OutboundPPR(attributes()), each, 1.5) for each in (spf, grl)]
         self.assertTrue(shown[0].shadow.startswith(HEADER))
         wanted = ["mailfrom none.net; would ask for greylisting", "client 192.0.2.0/24"]
         self.assertEqual([record.detail for record in shown], wanted)

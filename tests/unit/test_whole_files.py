@@ -17,6 +17,7 @@ from chapps_tw.config.write import write
 from chapps_tw.security.private_files import write_atomically
 from chapps_tw.security.tokens import TokenError, TokenStore
 from tests.support.other_user import needs_root
+from tests.support.scopes import scope_of
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def test_a_failed_write_of_the_first_token_leaves_no_file_and_is_retried_at_the_
         TokenStore(str(path)).make_first()
     assert list(tmp_path.iterdir()) == []
     assert TokenStore(str(path)).make_first()
-    assert TokenStore(str(path)).scope_of(path.read_text().strip()) == "full"
+    assert scope_of(TokenStore(str(path)), path.read_text().strip()) == "full"
 
 
 @needs_root
@@ -68,7 +69,7 @@ def test_a_failed_write_leaves_the_tokens_unchanged(tmp_path: Path) -> None:
     before = sorted(path.name for path in tmp_path.iterdir())
     with no_room(), pytest.raises(TokenError, match=f"^{tmp_path}/api-tokens.json: cannot be written"):
         store.create("more", "read", 2.0)
-    assert (store.scope_of(first), store.scope_of(other)) == ("full", "read")
+    assert (scope_of(store, first), scope_of(store, other)) == ("full", "read")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 

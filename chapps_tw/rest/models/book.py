@@ -15,6 +15,8 @@ from chapps_tw.rest.fields import (
     Id,
     IdOrNone,
     Ids,
+    PlanOfEach,
+    PlanOfPool,
     QuotaLimit,
     QuotaName,
     Text,
@@ -22,16 +24,22 @@ from chapps_tw.rest.fields import (
 from chapps_tw.rest.models.base import Input
 
 MAX_LIST = 10_000
+# Of limits, overrides and exemptions: each may have a long reason.
+MAX_PAGE = 1000
 
 
-class Listing(Input):
+class Page(Input):
+    skip: int = Field(0, ge=0, le=MAX_ID, description="The number of entries to skip; lists are ordered by id.")
+    limit: int = Field(MAX_PAGE, ge=1, le=MAX_PAGE, description="The maximum number of entries.")
+
+
+class Listing(Page):
+    limit: int = Field(1000, ge=1, le=MAX_LIST, description="The maximum number of entries.")
     q: Text = Field(
         "",
         description="Only entries whose name contains this text, case-insensitively. A label with non-ASCII letters "
         "must be complete.",
     )
-    skip: int = Field(0, ge=0, le=MAX_ID, description="The number of entries to skip; lists are ordered by id.")
-    limit: int = Field(1000, ge=1, le=MAX_LIST, description="The maximum number of entries.")
 
 
 class ById(Input):
@@ -87,6 +95,8 @@ class DomainFields(Input):
     name: DomainName
     greylist: Greylist = False
     check_spf: CheckSpf = False
+    each_quota: PlanOfEach | None = None
+    pool_quota: PlanOfPool | None = None
 
 
 class EmailFields(Input):
@@ -95,7 +105,7 @@ class EmailFields(Input):
 
 class QuotaFields(Input):
     name: QuotaName
-    quota: QuotaLimit
+    quota: QuotaLimit | None
 
 
 class UserLinks(Input):
@@ -160,6 +170,8 @@ class DomainChanges(Input):
     name: DomainName | None = None
     greylist: Greylist | None = None
     check_spf: CheckSpf | None = None
+    each_quota: PlanOfEach | None = None
+    pool_quota: PlanOfPool | None = None
 
 
 class EmailChanges(Input):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from chapps_tw.policies.events import MAX_EVENTS
 from chapps_tw.rest.fields import MAX_ID, Client, DomainName, Ids, Source, Text, UserName
 from chapps_tw.rest.models.base import Input
 
@@ -50,3 +51,24 @@ class TallyOf(Input):
 
 class DomainOnly(Input):
     domain: DomainName
+
+
+class UserOnly(Input):
+    user: UserName
+
+
+class LimitsOf(UserOnly):
+    domain: DomainName | None = Field(None, description="The domain to use if the user is no address.")
+    sender: Text = Field("", description="The sender address whose domain to use if the user is no address.")
+
+
+class EventsWanted(Input):
+    kind: Literal["", "near_limit", "at_limit"] = Field("", description="Only events of this kind.")
+    limit: int = Field(100, ge=1, le=MAX_EVENTS, description="The number of events to return.")
+
+
+class Counted(Input):
+    """What a limit of the configuration counts."""
+
+    name: str = Field(min_length=1, max_length=64, description="The name of the limit.", examples=["flood"])
+    what: Text = Field(min_length=1, description="What it counts.", examples=["192.0.2.7"])

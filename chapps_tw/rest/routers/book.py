@@ -7,15 +7,20 @@ from typing import Any
 
 from twisted.internet.defer import DeferredLock
 
-from chapps_tw.interfaces.book import Create, Delete, Entry, Update, WritableBook
+from chapps_tw.interfaces.book import Create, Delete, Entry, Update
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.models.base import Input
+from chapps_tw.rest.routers import limits
 from chapps_tw.rest.routers.changes import changed, lost_by_users, when_in_effect
-from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown, unknown_ids
+from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown, shown_beside, unknown_ids
 from chapps_tw.rest.routing import Link, Reply, Route
 
 MAX_SHOWN = 1000
+
+# Fields of a domain that are ids of quotas: 0 removes it.
+_PLANS = ("each_quota", "pool_quota")
 
 # Appended to the notes of the routes that change and delete.
 _ABOUT_CHANGE = {
@@ -25,7 +30,7 @@ _ABOUT_DELETE = {
     "user": " Usage is counted by name: a new user of the same name inherits it.",
     "domain": " `remarks` also says how many users were linked.",
     "email": " `remarks` also says how many users were linked.",
-    "quota": " `remarks` also says how many users now have no quota; without a quota, a user may not send.",
+    "quota": " `remarks` also says how many users now have no quota of their own.",
 }
 
 
@@ -46,6 +51,9 @@ def _next(kind: Kind) -> Iterator[Link]:
     yield Link(f"put_{p}", body="$response.body#/response")
     yield Link(f"delete_{p}", {f"{kind.singular}_ids": id})
     yield Link(f"delete_{p}_id", {"id": id})
+    if p == "quotas":
+        yield Link("get_quotas_id_limits", {"id": id})
+        yield Link("post_quotas_id_limits", {"id": id})
     for one, other in LINKS:
         if one == p:
             yield Link(f"get_{p}_id_{other}", {"id": id})
@@ -106,6 +114,8 @@ class _Collection:
             if len(linked) > MAX_SHOWN:
                 remarks.append(f"Only the first {MAX_SHOWN} {other} are shown; use skip to list the rest.")
             beside |= self._association(other, linked[:MAX_SHOWN])
+        if self._kind.plural == "quotas":
+            beside["limits"] = list(await limits.shown(await self._book.rules("limits", ("quotas", which.id))))
         return Reply(shown(self._kind.plural, found[0]), beside, remarks)
 
     async def create(self, new: Any) -> Reply:
@@ -115,7 +125,8 @@ class _Collection:
 
     async def change(self, given: Any) -> Reply:
         links, empty = self._links(given)
-        reply = await self._change("updating", Update(self._kind.plural, given.id, self._fields(given), links))
+        fields = {name: value for name, value in self._fields(given).items() if getattr(given, name) is not None}
+        reply = await self._change("updating", Update(self._kind.plural, given.id, fields, links))
         return reply._replace(remarks=[self._nothing_changed(given.id, other) for other in empty] + list(reply.remarks))
 
     async def delete(self, which: Any) -> Reply:
@@ -129,13 +140,13 @@ class _Collection:
     async def _delete(self, ids: list[int]) -> Reply:
         kind = self._kind.plural
         found = await self._book.by_ids(kind, ids)
-        deletion = await changed(kind, "deleting", self._book.change(Delete(kind, ids)))
+        deletion = await changed(self._book, "deleting", Delete(kind, ids))
         remarks = unknown_ids(kind, ids, found) + lost_by_users(kind, deletion)
         return Reply("deleted", remarks=remarks + when_in_effect(deletion))
 
     async def _change(self, doing: str, edit: Create | Update) -> Reply:
-        change = await changed(self._kind.plural, doing, self._book.change(edit))
-        assert change.entry is not None
+        change = await changed(self._book, doing, edit)
+        assert isinstance(change.entry, Entry)
         beside: dict[str, Any] = {}
         for other in self._kind.linked:
             linked = await self._book.by_ids(other, edit.links[other]) if other in edit.links else None
@@ -143,8 +154,8 @@ class _Collection:
         return Reply(shown(self._kind.plural, change.entry), beside, when_in_effect(change))
 
     def _fields(self, given: Input) -> dict[str, Any]:
-        names = ("name", *self._kind.fields)
-        return {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+        fields = {name: getattr(given, name) for name in ("name", *self._kind.fields)}
+        return {name: value or None if name in _PLANS else value for name, value in fields.items()}
 
     def _links(self, given: Any) -> tuple[dict[str, list[int]], list[str]]:
         """Return the ids to link, by kind, and the kinds for which quota 0 or an empty list was given."""
@@ -164,5 +175,5 @@ class _Collection:
 
     def _association(self, other: str, linked: Sequence[Entry] | None) -> dict[str, Any]:
         if other == "quotas":
-            return {"quota": shown(other, linked[0]) if linked else None}
-        return {other: None if linked is None else [shown(other, entry) for entry in linked]}
+            return {"quota": shown_beside(other, linked[0]) if linked else None}
+        return {other: None if linked is None else [shown_beside(other, entry) for entry in linked]}

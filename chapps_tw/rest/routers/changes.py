@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Final
 
-from chapps_tw.interfaces.book import BookConflict, Changed
-from chapps_tw.rest.routers.kinds import KINDS, missing
+from chapps_tw.interfaces.book import BookConflict, Edit
+from chapps_tw.interfaces.writable_book import Changed, WritableBook
+from chapps_tw.rest.author import AUTHOR
+from chapps_tw.rest.routers.kinds import missing, singular
 from chapps_tw.rest.routing import Refusal
 
 AWAITS_STATE: Final = (
@@ -18,18 +19,21 @@ AWAITS_REFRESH: Final = (
 )
 
 
-async def changed(kind: str, doing: str, change: Awaitable[Changed]) -> Changed:
-    """Await a change and return its outcome.
+async def changed(book: WritableBook, doing: str, edit: Edit) -> Changed:
+    """Change the book, with the name of the request's token as the author; return the outcome.
 
-    :param kind: the kind of entry that is changed.
     :param doing: ``creating`` or the like, for messages.
-    :raises Refusal: 404 if the entry does not exist, 409 if a name is taken or a linked entry does not exist.
+    :raises Refusal: 404 if the entry does not exist, 409 if a name is taken or a linked entry does not exist, 422 for
+        a value that only the book can judge.
     """
+    kind = edit.kind
     try:
-        return await change
+        return await book.change(edit, AUTHOR.get())
     except BookConflict as conflict:
-        sentence = f"Unique key conflict {doing} {KINDS[kind].singular}."
+        sentence = f"Unique key conflict {doing} {singular(kind)}."
         raise Refusal(409, sentence, beside={"remarks": [str(conflict)]}) from None
+    except ValueError as error:
+        raise Refusal(422, [{"loc": ["body"], "msg": str(error), "type": "value_error"}]) from None
     except KeyError as error:
         refusal = missing(*error.args[0])
         raise refusal if error.args[0][0] == kind else Refusal(409, str(refusal.detail)) from None
@@ -48,5 +52,5 @@ def lost_by_users(kind: str, deletion: Changed) -> list[str]:
     one = deletion.users == 1
     users = "1 user" if one else f"{deletion.users or 'Thousands of'} users"
     if kind == "quotas":
-        return [f"{users} {'has' if one else 'have'} no quota now, and may not send."]
+        return [f"{users} {'has' if one else 'have'} no own quota now; without another, nothing may be sent."]
     return [f"{users} may no longer send from there, unless another link allows it."]

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from chapps_tw.interfaces.book import Entry
+from chapps_tw.interfaces.writable_book import Rule
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.models.base import Input
 from chapps_tw.rest.routing import Refusal
+from chapps_tw.rest.rule_answers import OneQuota
 
 
 class Kind(NamedTuple):
@@ -45,18 +47,21 @@ KINDS = {
         m.ChangedUser, m.WrappedUserChanges, m.UserIds, m.UsersOf,
     ),
     "domains": Kind(
-        "domains", "domain", ("greylist", "check_spf"), ("users",), a.DomainList, a.OneDomain, m.NewDomain,
-        m.WrappedDomain, m.ChangedDomain, m.WrappedDomainChanges, m.DomainIds, m.DomainsOf,
+        "domains", "domain", ("greylist", "check_spf", "each_quota", "pool_quota"), ("users",), a.DomainList,
+        a.OneDomain, m.NewDomain, m.WrappedDomain, m.ChangedDomain, m.WrappedDomainChanges, m.DomainIds, m.DomainsOf,
     ),
     "emails": Kind(
         "emails", "email", (), ("users",), a.EmailList, a.OneEmail, m.NewEmail, m.WrappedEmail, m.ChangedEmail,
         m.WrappedEmailChanges, m.EmailIds, m.EmailsOf,
     ),
     "quotas": Kind(
-        "quotas", "quota", ("quota",), (), a.QuotaList, a.OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
+        "quotas", "quota", ("quota",), (), a.QuotaList, OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
         m.WrappedQuotaChanges, m.QuotaIds, m.QuotaIds,
     ),
 }  # fmt: skip
+
+# The fields that CHAPPS shows of what is linked to a user.
+_SHOWN_BESIDE = frozenset({"id", "name", "quota", "greylist", "check_spf"})
 
 LINKS = (("users", "domains"), ("users", "emails"), ("domains", "users"), ("emails", "users"))
 
@@ -69,15 +74,25 @@ def shown(kind: str, entry: Entry) -> dict[str, Any]:
     return found
 
 
+def shown_beside(kind: str, entry: Entry) -> dict[str, Any]:
+    """Return a linked entry as the object that the API shows beside another."""
+    return {name: value for name, value in shown(kind, entry).items() if name in _SHOWN_BESIDE}
+
+
+def singular(kind: str) -> str:
+    """Return what one entry of a kind is called. All plurals are regular."""
+    return kind.removesuffix("s")
+
+
 def missing(kind: str, id: int) -> Refusal:
     """Return the 404 for an id."""
-    return Refusal(404, f"There is no {KINDS[kind].singular} with id {id}.")
+    return Refusal(404, f"There is no {singular(kind)} with id {id}.")
 
 
-def unknown_ids(kind: str, ids: Sequence[int], found: Sequence[Entry]) -> list[str]:
+def unknown_ids(kind: str, ids: Sequence[int], found: Sequence[Entry | Rule]) -> list[str]:
     """Return a remark about ids that do not exist, if there are any."""
     left = sorted(set(ids).difference(entry.id for entry in found))
     if not left:
         return []
     some = ", ".join(str(id) for id in left[:10]) + (" and others" if len(left) > 10 else "")
-    return [f"There is no {KINDS[kind].singular} with id {some}."]
+    return [f"There is no {singular(kind)} with id {some}."]

@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import DeferredLock
 
-from chapps_tw.interfaces.book import AddLinks, RemoveLinks, WritableBook
+from chapps_tw.interfaces.book import AddLinks, RemoveLinks
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.routers.changes import changed, when_in_effect
@@ -66,5 +67,5 @@ class _Links:
 
     async def _change(self, edit: type[AddLinks] | type[RemoveLinks], which: Any) -> Reply:
         ids = list(dict.fromkeys(getattr(which, self._ids)))
-        change = self._book.change(edit(self._kind.plural, which.id, self._other.plural, ids))
-        return Reply("Updated.", remarks=when_in_effect(await changed(self._kind.plural, "updating", change)))
+        change = edit(self._kind.plural, which.id, self._other.plural, ids)
+        return Reply("Updated.", remarks=when_in_effect(await changed(self._book, "updating", change)))

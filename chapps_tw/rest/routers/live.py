@@ -1,22 +1,34 @@
-"""The live state: quota usage, and what is cached about senders, greylisting and recipient domains."""
+"""The live state: use of quotas and limits, and what is cached about senders, greylisting and recipient domains."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import WritableBook
 from chapps_tw.interfaces.state import LiveState
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest.routers.live_inbound import LiveInbound
+from chapps_tw.rest.routers.live_limits import LiveLimits
 from chapps_tw.rest.routers.live_quota import LiveQuotas
+from chapps_tw.rest.routers.live_rate_limits import LiveRateLimits
 from chapps_tw.rest.routers.live_senders import LiveSenders
+from chapps_tw.rest.routers.live_users import LiveUsers
 from chapps_tw.rest.routing import Route
 from chapps_tw.rest.slices import Slices
 
 
-def routes(settings: Settings, state: LiveState, book: WritableBook, slices: Slices) -> Iterator[Route[Any]]:
-    """Return all routes of this family. ``slices`` is for requests about many users or senders."""
-    yield from LiveQuotas(settings, state, book, slices).routes()
+def routes(
+    settings: Settings, state: LiveState, book: WritableBook, slices: Slices, now: Callable[[], float]
+) -> Iterator[Route[Any]]:
+    """Return all routes of this family.
+
+    :param slices: for requests about many users or senders.
+    :param now: epoch seconds.
+    """
+    users = LiveUsers(settings, state, book, now)
+    yield from LiveQuotas(users, state, book, slices).routes()
+    yield from LiveLimits(users, state, now, settings.chapps.fold_case).routes()
     yield from LiveSenders(settings, state, book, slices).routes()
     yield from LiveInbound(settings, state).routes()
+    yield from LiveRateLimits(settings, state).routes()

@@ -7,13 +7,12 @@ from typing import Any
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.state import LiveState
+from chapps_tw.interfaces.value_keys import check_spf
 from chapps_tw.mail.network import client_address
 from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.routing import Reply, Route
-
-SPF, SPF_FLAG = "spf", "check_spf"
 
 _TUPLE_NOTE = (
     "If SPF passed, the sender's domain also identifies the client, unless `spf_identity` is off. If `client_address` "
@@ -82,7 +81,7 @@ class LiveInbound:
         return Reply("deleted")
 
     async def drop_spf(self, which: m.DomainOnly) -> Reply:
-        await self._state.drop_verdicts(SPF, which.domain, [SPF_FLAG])
+        await self._state.drop_values([check_spf(which.domain)])
         return Reply("deleted")
 
     def _by_domain(self, text: str) -> bool:

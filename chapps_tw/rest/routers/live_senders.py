@@ -7,17 +7,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import WritableBook
-from chapps_tw.interfaces.state import LiveState
+from chapps_tw.interfaces.state import LiveState, ValueKey
+from chapps_tw.interfaces.value_keys import sender, senders_of_domain
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.addresses import normal_domain, normal_email, normal_name, without_extension
+from chapps_tw.policies.sender_auth import is_allowed
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.routers.kinds import unknown_ids
-from chapps_tw.rest.routers.live_quota import BATCH
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
-SDA = "sda"
+# Names per operation on the state.
+BATCH = 100
 # Users for whom the state is queried at the same time.
 WORKERS = 16
 
@@ -30,6 +32,11 @@ Verdicts = list[bool | None]
 def _status(allowed: Sequence[bool | None]) -> str:
     """Return the combined status of an address and, for a sub-address, of its base address."""
     return _STATUS[True if True in allowed else None if None in allowed else False]
+
+
+def _versions(names: Sequence[str]) -> list[ValueKey]:
+    """Return the keys of the versions that verdicts about some names have."""
+    return [senders_of_domain(name.rpartition("@")[2]) for name in names]
 
 
 class _Matrix(NamedTuple):
@@ -79,11 +86,18 @@ class LiveSenders:
         return Reply(_status(await self._cached(self._user(which.user), self._names(which.source))))
 
     async def clear(self, which: m.Authorization) -> Reply:
-        before = await self._state.drop_verdicts(SDA, self._user(which.user), self._names(which.source))
-        return Reply(_status(before))
+        return Reply(_status(await self._drop(self._user(which.user), self._names(which.source))))
 
     async def _cached(self, user: str, names: Sequence[str]) -> Verdicts:
-        return [verdict.allowed for verdict in await self._state.verdicts(SDA, user, names)]
+        keys = [sender(user, name) for name in names]
+        found = [cached.value for cached in await self._state.values([*keys, *_versions(names)])]
+        return [is_allowed(*each) for each in zip(found[: len(keys)], found[len(keys) :], strict=True)]
+
+    async def _drop(self, user: str, names: Sequence[str]) -> Verdicts:
+        """Delete verdicts; return what they were."""
+        before = await self._cached(user, names)
+        await self._state.drop_values([sender(user, name) for name in names])
+        return before
 
     def _user(self, name: str) -> str:
         return normal_name(name, self._fold_case)
@@ -106,7 +120,7 @@ class LiveSenders:
         return Reply(dict(await self._slices.collect(by_sender)), remarks=matrix.remarks)
 
     async def clear_all(self, which: m.Authorizations) -> Reply:
-        matrix = await self._each(which, partial(self._state.drop_verdicts, SDA))
+        matrix = await self._each(which, self._drop)
         cleared = sum(before is not None for row in matrix.verdicts for before in row)
         pairs = len(matrix.users) * len(matrix.senders)
         return Reply(f"cleared {cleared} of {pairs}", remarks=matrix.remarks)

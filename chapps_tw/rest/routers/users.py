@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.internet.defer import DeferredLock
 
-from chapps_tw.interfaces.book import AddLinks, Entry, Update, WritableBook
+from chapps_tw.interfaces.book import AddLinks, Entry, Update
+from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.routers.changes import changed, when_in_effect
@@ -35,17 +36,18 @@ class _UserQuota:
         )  # fmt: skip
         yield Route(
             "DELETE", path, "Remove the quota of a user", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
-            changes=True, tag="users", note="Without a quota, a user may not send.",
+            changes=True, tag="users",
+            note="That of the domain applies then, or `default_quota`; without any, a user may not send.",
         )  # fmt: skip
 
     async def put(self, which: m.UserQuota) -> Reply:
-        change = self._book.change(AddLinks("users", which.id, "quotas", [which.quota_id]))
-        return Reply("Updated.", remarks=when_in_effect(await changed("users", "updating", change)))
+        change = AddLinks("users", which.id, "quotas", [which.quota_id])
+        return Reply("Updated.", remarks=when_in_effect(await changed(self._book, "updating", change)))
 
     async def delete(self, which: m.ById) -> Reply:
         before = await self._book.links("users", [which.id], "quotas")
-        change = await changed("users", "updating", self._book.change(Update("users", which.id, {}, {"quotas": []})))
-        assert change.entry is not None
+        change = await changed(self._book, "updating", Update("users", which.id, {}, {"quotas": []}))
+        assert isinstance(change.entry, Entry)
         remarks = [] if before.get(which.id) else [f"User {change.entry.name} had no quota."]
         return Reply("Updated.", remarks=remarks + when_in_effect(change))
 

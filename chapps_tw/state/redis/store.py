@@ -1,7 +1,8 @@
 """Live state in Redis, with one Lua script for each operation that changes something.
 
-Keys are ``PREFIX:oqp:{user}``, ``PREFIX:sda:{owner}:name`` and ``PREFIX:grl:{grl}:...``. The part in braces is a hash
-tag (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/); each script uses keys of one tag.
+Keys are ``PREFIX:SPACE:{name}...`` of accounts (``oqp`` for users), ``PREFIX:SPACE:{owner}:name`` of cached values,
+``PREFIX:grl:{grl}:...``, ``PREFIX:SPACE:{name}`` of what happens once, and ``PREFIX:events``. A script may use keys of
+several hash tags (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/): there is one master.
 """
 
 from __future__ import annotations
@@ -18,24 +19,32 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from chapps_tw.interfaces.state import (
     Assumption,
+    CachedValue,
+    Charge,
     Fill,
+    Fresh,
     GreylistAttempt,
     GreylistResult,
     GreylistRules,
+    Message,
     Outcome,
-    Rules,
-    Spend,
     Spent,
     Usage,
-    Verdict,
+    ValueKey,
+    Window,
 )
+from chapps_tw.state.redis.charges import Charges
+from chapps_tw.state.redis.connection import Decode, unchanged
 from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, microseconds, milliseconds
 from chapps_tw.state.redis.pool import RedisPool
-from chapps_tw.state.redis.script import Script, strings
-from chapps_tw.state.redis.verdicts import Verdicts, with_assumptions
+from chapps_tw.state.redis.script import Script, Shape, strings
+from chapps_tw.state.redis.values import Values, encoded_assumptions
 
-MAX_UNITS = 2**53
-"""Limits and costs are clamped to this: above it, Lua's numbers cannot represent all integers."""
+EVENTS = 1000
+"""Maximum number of events."""
+
+EVENTS_TTL = 366 * 86400.0
+"""Seconds that events are kept after the last one."""
 
 _BATCH = 500
 _OUTCOMES = tuple(Outcome(number) for number in range(len(Outcome)))
@@ -52,144 +61,123 @@ class RedisState:
         self._pool = pool
         self._now = now
         self._prefix = hash_tag(prefix)
-        self._oqp = self._prefix + b":oqp:{%b}"
         self._grl = self._prefix + b":grl:{grl}:"
+        self._events = self._prefix + b":events"
         self._unique, self._number = b2a_hex(urandom(12)), count()
-        self._rules: tuple[Rules, bytes] | None = None
         self._greylist_rules: tuple[GreylistRules, bytes] | None = None
         self._load()
 
     def _load(self) -> None:
-        spend, check_greylist = Script("copy", "window", "spend"), Script("copy", "greylist")
-        self._spend_shape, self._filled_shape = spend.shape(3, 8), spend.shape(3, 11)
-        assuming = Script("assumptions", "copy", "window", "spend")
-        # The number of assumptions is one more argument.
-        self._assuming = lru_cache(16)(lambda filled, n: assuming.shape(3 + n, (11 if filled else 8) + n + 1))
-        self._check, self._check_filled = check_greylist.shape(3, 8), check_greylist.shape(3, 11)
-        self._check_domain, self._check_domain_filled = check_greylist.shape(5, 8), check_greylist.shape(5, 11)
-        self._usage = Script("copy", "window", "usage").shape(3, 1)
-        self._reset = Script("window", "reset_usage").shape(3, 1)
+        self._check = lru_cache(64)(Script("value", "assumptions", "copy", "greylist").shape)
         self._drop_copy = Script("drop_copy").shape(1, 1)
         self._tally = Script("tally").shape(1, 0)
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
-        self._verdicts = Verdicts(self._run, self._prefix, self._unique_token, self._pool.reactor.seconds)
+        self._note_event = Script("note_event").shape(2, 4)
+        self._values = Values(self._run, self._prefix, self._unique_token, self._pool.reactor.seconds)
+        forget = self._values.memory.remove
+        self._charges = Charges(self._run, self._aside, self._prefix, self._unique_token, forget)
 
-    # --- quota ---
+    # --- counting ---
 
     def spend(
-        self, spend: Spend, rules: Rules, fill: Fill | None = None, assumptions: Sequence[Assumption] = ()
+        self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()
     ) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        if self._rules is None or self._rules[0] is not rules:
-            self._rules = (rules, _rules(b"0", rules))
-        return self._spend(spend, self._rules[1], fill, assumptions)
+        return self._charges.spend(message, charges, assumptions, False)
 
-    def peek_spend(self, spend: Spend, rules: Rules, fill: Fill | None = None) -> Deferred[Spent]:
+    def peek(self, message: Message, charges: Sequence[Charge]) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._spend(spend, _rules(b"1", rules), fill)
+        return self._charges.spend(message, charges, (), True)
 
-    def _spend(
-        self, spend: Spend, rules: bytes, fill: Fill | None, assumptions: Sequence[Assumption] = ()
-    ) -> Deferred[Spent]:
-        user, instance, recipient, cost = spend
-        message = key_name(instance) if instance else self._unique_token()
-        who = blake2b(as_bytes(recipient), digest_size=8).hexdigest().encode() if recipient else b""
-        body = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
-            self._user_keys(user), rules, len(message), message, len(who), who, strings(b"%d" % min(cost, MAX_UNITS)),
-        )  # fmt: skip
-        if fill is not None:
-            body += _fill(fill)
-        if not assumptions:
-            shape = self._spend_shape if fill is None else self._filled_shape
-            return self._pool.run(shape, body, self._when(), decode=_spent)
-
-        def decode(reply: list[Any]) -> Spent:
-            spent = _spent(reply)
-            if spent.outcome is Outcome.OUTDATED:
-                self._verdicts.memory.remove(assumptions)
-            return spent
-
-        shape = self._assuming(fill is not None, len(assumptions))
-        return self._pool.run(shape, with_assumptions(body, assumptions), self._when(), decode=decode)
-
-    async def usage(self, users: Sequence[str], interval: float) -> list[Usage]:
+    async def usage(self, windows: Sequence[Window]) -> list[Usage]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        window = strings(microseconds(interval))
-        return [
-            Usage(limit, used, last / 1e6)
-            for limit, used, last in await self._for_each(
-                users, lambda user: self._aside(self._usage, self._user_keys(user) + window)
-            )
-        ]
+        return await self._charges.usage(windows)
 
-    async def reset_usage(self, user: str, interval: float) -> int:
+    async def reset(self, windows: Sequence[Window]) -> list[int]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        used: int = await self._aside(self._reset, self._user_keys(user) + strings(microseconds(interval)))
-        return used
+        return await self._charges.reset(windows)
 
-    async def drop_limits(self, users: Iterable[str]) -> None:
+    # --- cached values ---
+
+    def values(self, keys: Sequence[ValueKey]) -> Deferred[list[CachedValue]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        await self._drop([self._oqp % hash_tag(user) for user in users])
+        return self._values.find(keys)
 
-    def _user_keys(self, user: str) -> bytes:
-        key = self._oqp % hash_tag(user)
-        size = len(key)
-        return b"$%d\r\n%b\r\n$%d\r\n%b:log\r\n$%d\r\n%b:msg\r\n" % (size, key, size + 4, key, size + 4, key)
-
-    # --- verdicts ---
-
-    def verdicts(self, space: str, owner: str, names: Sequence[str]) -> Deferred[list[Verdict]]:
+    def assume(self, key: ValueKey) -> Assumption | None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._verdicts.find(space, owner, names)
-
-    def assume_allowed(self, space: str, owner: str, name: str) -> Assumption | None:
-        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._verdicts.memory.find(space, owner, name)
+        return self._values.memory.find(key)
 
     def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._verdicts.confirm(assumptions)
+        return self._values.confirm(assumptions)
 
-    async def keep_verdicts(
-        self, space: str, owner: str, verdicts: Sequence[tuple[str, bool, str]], ttl: float
-    ) -> None:
+    async def keep_values(self, values: Sequence[Fresh], ttl: float) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        await self._verdicts.keep(space, owner, verdicts, ttl)
+        await self._values.keep(values, ttl)
 
-    async def drop_verdicts(self, space: str, owner: str, names: Sequence[str]) -> list[bool | None]:
+    async def drop_values(self, keys: Sequence[ValueKey]) -> list[str | None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return await self._verdicts.drop(space, owner, names)
+        return await self._values.drop(keys)
+
+    # --- events ---
+
+    async def note_event(self, name: str, ttl: float, event: str) -> bool:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        key = self._events + b":" + hash_tag(name)
+        body = strings(key, self._events, milliseconds(ttl), as_bytes(event), b"%d" % EVENTS, milliseconds(EVENTS_TTL))
+        return bool(await self._run(self._note_event, body))
+
+    async def events(self, count: int) -> list[str]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        if count <= 0:
+            return []
+        found: list[bytes] = await self._pool.call(b"LRANGE", self._events, b"0", b"%d" % (min(count, EVENTS) - 1))
+        return [each.decode("utf-8", "surrogatepass") for each in found]
 
     # --- greylisting ---
 
     def check_greylist(
-        self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
+        self,
+        attempt: GreylistAttempt,
+        rules: GreylistRules,
+        fill: Fill | None = None,
+        assumptions: Sequence[Assumption] = (),
     ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if self._greylist_rules is None or self._greylist_rules[0] is not rules:
             self._greylist_rules = (rules, _greylist_rules(b"0", rules))
-        return self._greylist(attempt, self._greylist_rules[1], fill)
+        return self._greylist(attempt, self._greylist_rules[1], fill, assumptions)
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
     ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._greylist(attempt, _greylist_rules(b"1", rules), fill)
+        return self._greylist(attempt, _greylist_rules(b"1", rules), fill, ())
 
-    def _greylist(self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None) -> Deferred[GreylistResult]:
+    def _greylist(
+        self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None, assumptions: Sequence[Assumption]
+    ) -> Deferred[GreylistResult]:
         keys = [self._flag_key(attempt.domain)]
         for name in (attempt.spf_domain, attempt.client) if attempt.spf_domain else (attempt.client,):
             keys += self._tuple_key(name, attempt.sender, attempt.recipient), self._tally_key(name)
         instance = key_name(attempt.instance)
-        body = b"%b%b$1\r\n%d\r\n$%d\r\n%b\r\n" % (
-            strings(*keys), rules, attempt.forced, len(instance), instance
+        assumed, expected = encoded_assumptions(assumptions)
+        body = b"%b%b%b$1\r\n%d\r\n$%d\r\n%b\r\n%b%b" % (
+            strings(*keys), assumed, rules, attempt.forced, len(instance), instance,
+            b"" if fill is None else _fill(fill), expected,
         )  # fmt: skip
-        if fill is None:
-            shape = self._check_domain if attempt.spf_domain else self._check
-        else:
-            shape, body = self._check_domain_filled if attempt.spf_domain else self._check_filled, body + _fill(fill)
-        return self._pool.run(shape, body, self._when(), decode=_greylist_result)
+        arguments = 9 if fill is None else 12
+        shape = self._check(len(keys) + len(assumptions), arguments + len(assumptions))
+
+        def decode(reply: list[Any]) -> GreylistResult:
+            if len(reply) == 1:
+                # Of ``assumptions.lua``.
+                self._values.memory.remove(assumptions)
+                return GreylistResult(Outcome.OUTDATED, 0.0, 0, "")
+            return _greylist_result(reply)
+
+        return self._pool.run(shape, body, self._when(), decode=decode)
 
     async def last_attempt(self, client: str, sender: str, recipient: str) -> float:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -233,10 +221,10 @@ class RedisState:
     def _when(self) -> bytes:
         return b"" if self._now is None else b"@" + microseconds(self._now())
 
-    def _run(self, shape: Any, body: bytes) -> Deferred[Any]:
-        return self._pool.run(shape, body, self._when())
+    def _run(self, shape: Shape, body: bytes, decode: Decode = unchanged) -> Deferred[Any]:
+        return self._pool.run(shape, body, self._when(), decode=decode)
 
-    def _aside(self, shape: Any, body: bytes) -> Deferred[Any]:
+    def _aside(self, shape: Shape, body: bytes) -> Deferred[Any]:
         return self._pool.run(shape, body, self._when(), aside=True)
 
     def _unique_token(self) -> bytes:
@@ -244,18 +232,12 @@ class RedisState:
         return b"%b.%d" % (self._unique, next(self._number))
 
     async def _drop(self, keys: list[bytes]) -> None:
-        await self._for_each(keys, lambda key: self._aside(self._drop_copy, strings(key, self._unique_token())))
-
-    async def _for_each(self, items: Sequence[Any], ask: Callable[[Any], Deferred[Any]]) -> list[Any]:
-        """Run an operation for each item, in batches. If any fails, raises its error once its batch is done."""
-        answers = []
-        for start in range(0, len(items), _BATCH):
-            asked = [ask(item) for item in items[start : start + _BATCH]]
-            for success, answer in await DeferredList(asked, consumeErrors=True):
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            dropped = [self._aside(self._drop_copy, strings(key, self._unique_token())) for key in batch]
+            for success, answer in await DeferredList(dropped, consumeErrors=True):
                 if not success:
                     raise answer.value
-                answers.append(answer)
-        return answers
 
 
 def _tuple_digest(client: bytes, sender: bytes, recipient: bytes) -> bytes:
@@ -265,27 +247,9 @@ def _tuple_digest(client: bytes, sender: bytes, recipient: bytes) -> bytes:
     return b2a_hex(blake2b(names, digest_size=16).digest())
 
 
-def _spent(reply: list[Any]) -> Spent:
-    if len(reply) == 2:
-        # Of ``assumptions.lua``.
-        return Spent(_OUTCOMES[reply[0]], 0, 0, 0.0, "")
-    outcome, limit, used, wait = reply[:4]
-    return Spent(_OUTCOMES[outcome], limit, used, wait / 1e6, reply[4].decode() if outcome == 0 else "")
-
-
 def _greylist_result(reply: list[Any]) -> GreylistResult:
     outcome, wait, tally = reply[:3]
     return GreylistResult(_OUTCOMES[outcome], wait / 1e6, tally, reply[3].decode() if outcome == 0 else "")
-
-
-def _rules(dry: bytes, rules: Rules) -> bytes:
-    return strings(
-        dry,
-        microseconds(rules.interval),
-        b"%d" % rules.margin_count,
-        repr(float(rules.margin_ratio)).encode(),
-        microseconds(rules.min_delta),
-    )
 
 
 def _greylist_rules(dry: bytes, rules: GreylistRules) -> bytes:
@@ -294,4 +258,4 @@ def _greylist_rules(dry: bytes, rules: GreylistRules) -> bytes:
 
 
 def _fill(fill: Fill) -> bytes:
-    return strings(fill.token.encode(), b"%d" % min(fill.value, MAX_UNITS), microseconds(fill.ttl))
+    return strings(fill.token.encode(), b"%d" % fill.value, microseconds(fill.ttl))

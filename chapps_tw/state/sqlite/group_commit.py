@@ -206,6 +206,19 @@ class GroupCommit:
             self._cursor = self._db.cursor()
         return self._db
 
+    def is_current(self) -> bool:
+        """Return whether the caches are valid now; clear them if another process has written."""
+        if self._in_turn:
+            return True
+        if self._db is None or self.finished:
+            return False
+        try:
+            self._check_data_version(self._db)
+        except sqlite3.Error as error:
+            self._note_damage(error)
+            return False
+        return True
+
     def _check_data_version(self, db: sqlite3.Connection) -> None:
         """Invalidate the caches if another process has written, which is impossible during our transaction."""
         (version,) = db.execute("PRAGMA data_version").fetchone()

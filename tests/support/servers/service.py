@@ -36,6 +36,8 @@ PATIENT: Options = {"CHAPPS": {"request_timeout": 30}}
 
 # The default listeners, and the section that configures each.
 _LISTENERS = {"outbound": "OutboundQuotaPolicy", "greylisting": "GreylistingPolicy", "inbound": "SPFEnforcementPolicy"}
+# The one of RateLimitPolicy, which is there if there is a section [Limit NAME].
+_LIMITS = "limits"
 
 # Its exit codes after a normal stop: twistd ends by the signal.
 CLEAN = (0, -signal.SIGTERM)
@@ -58,7 +60,7 @@ class Service:
         if directory is None and not first_start:
             copy_empty_book(self.directory / "chapps.sqlite3")
         self.config = self.directory / "chapps.ini"
-        self.ports = {name: free_port() for name in (*_LISTENERS, "api")}
+        self.ports = {name: free_port() for name in (*_LISTENERS, _LIMITS, "api")}
         self._options = _merged(self._own_options(), options or {})
         self._process: Process | None = None
         self.write_config()
@@ -67,6 +69,7 @@ class Service:
         listeners = {section: {"listen_port": self.ports[name]} for name, section in _LISTENERS.items()}
         return {
             **listeners,
+            "RateLimitPolicy": {"listen_port": self.ports[_LIMITS]},
             "CHAPPS": {"data_dir": self.directory},
             "API": {"listen": f"tcp:{self.ports['api']}:interface=127.0.0.1"},
             "Log": {"file": self.directory / "decisions.log"},
@@ -121,7 +124,9 @@ class Service:
     def _listening_names(self) -> Sequence[str]:
         silent = {name for name, section in _LISTENERS.items() if "listen" in self._options.get(section, {})}
         if any(section.startswith("Listener ") for section in self._options):
-            silent = set(_LISTENERS)
+            silent = {*_LISTENERS, _LIMITS}
+        if not any(section.startswith("Limit ") for section in self._options):
+            silent.add(_LIMITS)
         if self._options["API"]["listen"] != f"tcp:{self.ports['api']}:interface=127.0.0.1":
             silent.add("api")
         return [name for name in self.ports if name not in silent]

@@ -16,7 +16,7 @@ end
 
 -- tostring() has only 14 digits.
 local function digits(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 -- Ensure that a key does not expire within some microseconds; sets a minute more.

@@ -1,2 +1,2 @@
--- The end of a script that only checks cached verdicts: see assumptions.lua.
-return {1, -1}
+-- The end of a script that only checks cached values: see assumptions.lua.
+return {1}

@@ -3,7 +3,7 @@
 -- known: these four fields; ARGV[given + 1] to [given + 3], if present: the token, value and TTL (microseconds) of a
 -- fill, which is cached unless this is a dry run.
 local function recall(key, known, given, dry)
-  if #ARGV > given + 1 then
+  if #ARGV > given then
     if not dry and ARGV[given + 1] == (known[3] or '') then
       local ttl = tonumber(ARGV[given + 3])
       redis.call('HSET', key, 'value', ARGV[given + 2], 'expires', digits(now + ttl), 'kept', digits(now))

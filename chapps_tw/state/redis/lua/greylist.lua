@@ -1,8 +1,7 @@
 -- Check a message against the greylist. KEYS: hash with the domain's flag; the tuple, "first last"; the client's tally,
 -- a sorted set of instances by time, in which the score of '' is the expiry. If the client has an SPF domain, tuple and
 -- tally are those of the domain, and are followed by those of the network.
--- ARGV: dry, deferral, retry_window, pass_ttl, tally_ttl, threshold, forced, instance [, fill's token, value, ttl],
--- when.
+-- ARGV: dry, deferral, retry_window, pass_ttl, tally_ttl, threshold, forced, instance [, fill's token, value, ttl].
 -- Times in microseconds. Returns outcome, wait, tally [, token].
 local dry, deferral, threshold = ARGV[1] == '1', tonumber(ARGV[2]), tonumber(ARGV[6])
 local forced, instance = ARGV[7] == '1', ARGV[8]
@@ -13,7 +12,7 @@ if not forced then
   if not flag then
     return {0, 0, 0, known[3] or ''}
   elseif flag == 0 then
-    return {7, 0, 0}
+    return {5, 0, 0}
   end
 end
 
@@ -58,7 +57,7 @@ local function count()
 end
 
 if threshold > 0 and tally >= threshold then
-  return {11, 0, count()}
+  return {9, 0, count()}
 end
 
 -- A time in the future was recorded before the clock was set back: the client does not wait for it.
@@ -76,11 +75,11 @@ for place = 2, #KEYS, 2 do
   end
 end
 local wait = math.max(first + deferral - now, 0)
-local outcome = wait == 0 and 10 or seen and 9 or 8
+local outcome = wait == 0 and 8 or seen and 7 or 6
 if not dry then
   local value, ttl = digits(first) .. ' ' .. digits(now), digits(ARGV[wait == 0 and 4 or 3] / 1000 + 60000)
   for place = 2, #KEYS, 2 do
     redis.call('SET', KEYS[place], value, 'PX', ttl)
   end
 end
-return {outcome, wait, outcome == 10 and count() or tally}
+return {outcome, wait, outcome == 8 and count() or tally}

@@ -1,5 +1,12 @@
--- Return the usage of a user: the cached limit or nothing, the transmissions in the window, and the time of the last
--- message. ARGV: interval (microseconds), when.
-local user = redis.call('HMGET', KEYS[1], 'value', 'expires', 'token', 'kept', 'used', 'last')
-local used = slide(tonumber(user[5]) or 0, now - tonumber(ARGV[1]), true)
-return {recall(KEYS[1], user, 1, true), used, math.min(tonumber(user[6]) or 0, now)}
+-- Return, for each window, its sum, the time of the last message, and that of the oldest that it contains (0 if none).
+-- ARGV: "1", charges, "", "", when.
+local found = {}
+for _, charge in ipairs(charges) do
+  local account, window = charge.account, charge.window
+  local oldest = 0
+  if window.sum > 0 then
+    oldest = math.min(account.distinct and distinct.oldest_of(account, window) or window.oldest, now)
+  end
+  found[#found + 1], found[#found + 2], found[#found + 3] = window.sum, math.min(account.last, now), oldest
+end
+return found

@@ -1,0 +1,202 @@
+"""The policy book as the HTTP API reads and changes it: also limits, overrides, exemptions and the audit trail."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+from chapps_tw.interfaces.book import Edit, Entry, Exemption, PolicyBook
+
+MAX_AMOUNT: Final = 2**53
+MAX_WINDOW: Final = 366 * 86400
+MAX_RULE_NAME: Final = 32
+MAX_REASON: Final = 500
+MAX_AUTHOR: Final = 64
+# The last second of the year 9999.
+MAX_TIME: Final = 253402300799
+
+# Of a quota; overrides of a user or of a domain that are not over; exemptions that are not over.
+MAX_LIMITS: Final = 16
+MAX_OVERRIDES: Final = 32
+MAX_EXEMPTIONS: Final = 10_000
+
+
+class LimitEntry(NamedTuple):
+    """A row of ``limits``. Required: ``quota``, ``name``, ``unit``, ``amount``, ``window``.
+
+    :ivar quota: id of its quota; cannot be updated.
+    :ivar name: unique within the quota.
+    :ivar unit: a :class:`~chapps_tw.interfaces.state.Unit`.
+    :ivar amount: 0 to ``MAX_AMOUNT``.
+    :ivar window: seconds, 1 to ``MAX_WINDOW``.
+    :ivar action: ``refuse`` (default), ``defer`` or ``hold``.
+    """
+
+    id: int
+    quota: int
+    name: str
+    unit: str
+    amount: int
+    window: int
+    action: str
+
+
+class OverrideEntry(NamedTuple):
+    """A row of ``overrides``, see :class:`~chapps_tw.interfaces.book.Override`.
+
+    Required: ``user`` or ``domain``, ``kind``, ``until``, and with ``extra`` ``value``.
+
+    :ivar user, domain: id of the user or of the domain that it is about, the other is ``None``; cannot be updated.
+    :ivar begin: epoch seconds, by default now.
+    :ivar until: epoch seconds, later than ``begin`` and than now.
+    :ivar action: of ``suspended``: ``refuse`` (default) or ``defer``; ``""`` otherwise.
+    :ivar author: who created it; set by the book.
+    :ivar created: epoch seconds; set by the book.
+    """
+
+    id: int
+    user: int | None
+    domain: int | None
+    kind: str
+    value: int
+    limit: str
+    begin: float
+    until: float
+    reason: str
+    action: str
+    author: str
+    created: float
+
+
+Rule: TypeAlias = LimitEntry | OverrideEntry | Exemption
+"""An entry of the kind ``limits``, ``overrides`` or ``exemptions``. Fields of a change have the same names.
+
+Required of an exemption: ``kind``, ``value``, ``scope`` and ``until``; ``author`` and ``created`` are set by the book.
+"""
+
+
+class AuditRecord(NamedTuple):
+    """A change of the book or of the live state.
+
+    :ivar at: epoch seconds.
+    :ivar author: name of the token, ``""`` if there was none.
+    :ivar action: ``create``, ``update``, ``delete``, ``link`` or ``unlink``; for the live state the caller's own word.
+    :ivar kind: kind of entry, or what of the live state was changed.
+    :ivar entry: id of the entry; ``None`` for several at once, and for the live state.
+    :ivar name: of the entry; of the user or the domain of an override; of the quota of a limit; the value of an
+        exemption. ``""`` for several at once.
+    :ivar before, after: the fields, and names of links that changed; ``None`` if there was or is nothing. Many names
+        are cut: then ``<kind>_total`` is their number.
+    """
+
+    id: int
+    at: float
+    author: str
+    action: str
+    kind: str
+    entry: int | None
+    name: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+
+class Changed(NamedTuple):
+    """The outcome of a change that is stored.
+
+    :ivar entry: the created or updated entry; of limits, overrides and exemptions a ``Rule``.
+    :ivar users: number of users that had the deleted quotas, domains or addresses; ``None`` for thousands.
+    :ivar awaits_state: the state store is unavailable. The change takes effect when it is available again.
+    :ivar awaits_refresh: the change affects thousands of users. It takes effect on this node immediately, and on
+        other nodes within ``[PolicyConfigAdapter] refresh``.
+    """
+
+    entry: Entry | Rule | None
+    users: int | None
+    awaits_state: bool = False
+    awaits_refresh: bool = False
+
+
+class WritableBook(PolicyBook, Protocol):
+    """Read and write access for the HTTP API.
+
+    Kinds are ``users``, ``domains``, ``emails`` and ``quotas``, which have :class:`Entry`; and ``limits``,
+    ``overrides`` and ``exemptions``, which have a :data:`Rule`, and no links.
+
+    Links are ``{kind: [ids]}``: a user has ``domains``, ``emails`` and ``quotas`` (at most one id); a domain or an
+    email has ``users``.
+    """
+
+    def entries(
+        self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
+    ) -> Awaitable[list[Entry]]:
+        """Return entries whose name contains ``q``, ignoring case, ordered by id.
+
+        :param linked: ``(kind, id)`` of an entry; returns only entries that are linked to it.
+        """
+
+    def by_ids(self, kind: str, ids: Sequence[int]) -> Awaitable[list[Entry]]:
+        """Return the entries with these ids, ordered by id. Unknown ids are ignored."""
+
+    def by_name(self, kind: str, name: str) -> Awaitable[Entry | None]:
+        """Return the entry with a name, in any spelling. If there are several, return the one that policies use."""
+
+    def links(self, kind: str, ids: Sequence[int], other: str) -> Awaitable[dict[int, list[Entry]]]:
+        """Return, for each id, the entries of kind ``other`` that are linked to it, ordered by id."""
+
+    def rules(
+        self, kind: str, of: tuple[str, int] | None = None, after: float = 0.0, skip: int = 0, limit: int = 1000
+    ) -> Awaitable[Sequence[Rule]]:
+        """Return limits, overrides or exemptions, ordered by id.
+
+        :param of: ``("quotas", id)`` of limits, ``("users", id)`` or ``("domains", id)`` of overrides: only its own.
+        :param after: epoch seconds: only those that are not over then. Limits are never over.
+        """
+
+    def rules_by_ids(self, kind: str, ids: Sequence[int]) -> Awaitable[Sequence[Rule]]:
+        """Return the limits, overrides or exemptions with these ids, ordered by id. Unknown ids are ignored."""
+
+    def audit(
+        self,
+        author: str | None = None,
+        kind: str = "",
+        name: str = "",
+        since: float = 0.0,
+        until: float = 0.0,
+        before: int = 0,
+        limit: int = 100,
+    ) -> Awaitable[list[AuditRecord]]:
+        """Return records of the audit trail, newest first; at most 1,000. Empty and zero parameters filter nothing.
+
+        :param author: ``""`` for changes without a token, ``None`` for all.
+        :param name: exactly as in the record.
+        :param since, until: epoch seconds: from ``since`` until before ``until``.
+        :param before: id of a record: only those with a smaller id, for the next page.
+        """
+
+    def add_to_audit(
+        self,
+        author: str,
+        action: str,
+        kind: str,
+        name: str,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+    ) -> Awaitable[None]:
+        """Add a record of a change of the live state. Texts are cut to the size of their columns.
+
+        :raises ValueError: if ``before`` or ``after`` is longer than 60,000 bytes as JSON.
+        """
+
+    def change(self, edit: Edit, author: str = "") -> Awaitable[Changed]:
+        """Store a change and its audit record in one transaction, and invalidate the cached values it makes stale.
+
+        Returns when the change is in effect for the next request on every node, or is certain to take effect
+        later: see :class:`Changed`.
+
+        :param author: name of the token, for the audit trail.
+        :raises BookUnavailable: nothing is stored.
+        :raises BookConflict: if a name is already in use.
+        :raises KeyError: with ``(kind, id)`` for an id that does not exist.
+        :raises ValueError: for an invalid value.
+        :raises ChangeUncertain: it is unknown whether the change is stored. If it is, it also takes effect.
+        """

@@ -1,0 +1,62 @@
+"""The limits of a user as they were last found, and what a request costs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from chapps_tw.interfaces.state import Charge, Unit, ValueKey
+from chapps_tw.mail.request import PolicyRequest
+from chapps_tw.policies.charging import amount_of
+from chapps_tw.policies.limits import ActiveLimit, UserLimits
+
+Charged: TypeAlias = tuple[Sequence[ActiveLimit], Sequence[Charge]]
+"""Limits that a request is judged by, and what it costs each."""
+
+
+class RecentLimits:
+    """Resolved limits with the cached values that they come from. Most requests of a user cost the same.
+
+    :ivar keys, texts: the cached values.
+    :ivar limits: without overrides.
+    """
+
+    __slots__ = ("_charged", "_key", "_sized", "_user", "keys", "limits", "texts")
+
+    def __init__(
+        self, keys: tuple[ValueKey, ...], texts: list[str], limits: UserLimits, user: str, domain: str
+    ) -> None:
+        self.keys = keys
+        self.texts = texts
+        self.limits = limits
+        self._user = (user, domain)
+        self._sized = any(limit.unit is Unit.BYTES for limit in limits.active)
+        self._key: tuple[str, str, bool] | None = None
+        self._charged: Charged = ((), ())
+
+    def charges(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
+        """Return what a request costs.
+
+        :param limits: with overrides.
+        :param stage: RCPT, DATA or END-OF-MESSAGE.
+        """
+        if limits is not self.limits or (self._sized and stage == "END-OF-MESSAGE"):
+            return self._make(limits, request, stage)
+        # All that an amount depends on, but the size.
+        key = (stage, request.get("recipient_count"), request.get("recipient") == "")
+        if key != self._key:
+            self._charged = self._make(limits, request, stage)
+            self._key = key
+        return self._charged
+
+    def _make(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
+        active, charges = [], []
+        for limit in limits.active:
+            amount = amount_of(limit.unit, request, stage)
+            if amount is not None:
+                active.append(limit)
+                account = limit.account(*self._user)
+                charges.append(
+                    Charge(account, limit.unit, amount, limit.amount, limit.window, limit.margin, limit.min_delta)
+                )
+        return active, charges

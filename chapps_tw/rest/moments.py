@@ -1,0 +1,120 @@
+"""Points in time and durations in requests."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Final, NamedTuple
+
+from pydantic import PlainValidator, WithJsonSchema
+from pydantic.config import JsonDict
+
+from chapps_tw.interfaces.writable_book import MAX_WINDOW
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_DURATION: Final = r"[1-9][0-9]{0,7}[smhdw]"
+# Up to the year 5138.
+_LATEST: Final = 10**11 - 1
+_EPOCH: Final = r"[0-9]{1,11}(\.[0-9]{1,9})?"
+
+_FORMS: Final = (
+    "must be epoch seconds, a time with its zone such as 2026-10-01T18:00:00+08:00, or a duration such as 90m or 3d "
+    "(s, m, h, d, w)"
+)
+
+
+class When(NamedTuple):
+    """A point in time, or its distance from now.
+
+    :ivar seconds: epoch seconds; the distance if ``relative``.
+    """
+
+    seconds: float
+    relative: bool
+
+    def ahead(self, now: float) -> float:
+        """Return the epoch seconds, if a distance leads into the future."""
+        return now + self.seconds if self.relative else self.seconds
+
+    def ago(self, now: float) -> float:
+        """Return the epoch seconds, if a distance leads into the past."""
+        return now - self.seconds if self.relative else self.seconds
+
+
+def parse_moment(value: Any) -> When:
+    """Parse a number or a text (ISO 8601 with a zone, epoch seconds, or a duration).
+
+    :raises ValueError: with the accepted forms.
+    """
+    if isinstance(value, str):
+        return _parse_text(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
+        raise ValueError(_FORMS)
+    return When(float(value), False)
+
+
+def _parse_text(text: str) -> When:
+    if re.fullmatch(_DURATION, text):
+        return When(float(_duration(text)), True)
+    if re.fullmatch(_EPOCH, text):
+        return When(float(text), False)
+    try:
+        moment = datetime.fromisoformat(text.upper())
+        zoned = moment.tzinfo is not None
+        seconds = moment.timestamp() if zoned else 0.0
+    except (ValueError, OverflowError):
+        raise ValueError(_FORMS) from None
+    if not zoned:
+        raise ValueError("must say its time zone, such as 2026-10-01T18:00:00+08:00, or end in Z for UTC")
+    if not 0 <= seconds <= _LATEST:
+        raise ValueError("must be between the years 1970 and 5138")
+    return When(seconds, False)
+
+
+def _duration(text: str) -> int:
+    return int(text[:-1]) * _SECONDS[text[-1]]
+
+
+def parse_window(value: Any) -> int:
+    """Parse seconds, or a duration such as ``10m``.
+
+    :raises ValueError: with the accepted forms.
+    """
+    is_text = isinstance(value, str) and re.fullmatch(_DURATION, value)
+    seconds = _duration(value) if is_text else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= MAX_WINDOW:
+        raise ValueError("must be 1 to 31622400 seconds, or a duration up to 366d such as 90s, 10m, 1h, 1d or 2w")
+    return seconds
+
+
+def _moment(description: str) -> WithJsonSchema:
+    forms: list[JsonDict] = [
+        {"type": "number", "minimum": 0, "maximum": _LATEST},
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": f"^({_DURATION}|{_EPOCH})$"},
+    ]
+    return WithJsonSchema({"description": description, "anyOf": list(forms), "examples": ["3d"]})
+
+
+_ABOUT: Final = "Epoch seconds, a time with its zone (ISO 8601), or a duration such as `90m` or `3d`"
+
+LATER: Final = f"{_ABOUT} from now."
+EARLIER: Final = f"{_ABOUT} before now."
+
+Later = Annotated[When, PlainValidator(parse_moment), _moment(LATER)]
+Earlier = Annotated[When, PlainValidator(parse_moment), _moment(EARLIER)]
+Window = Annotated[
+    int,
+    PlainValidator(parse_window),
+    WithJsonSchema(
+        {
+            "description": "Length of the rolling window: seconds, or a duration such as `10m`, `1h` or `1d`, "
+            "up to 366 days.",
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_WINDOW},
+                {"type": "string", "pattern": r"^[1-9][0-9]{0,2}[smhd]$"},
+            ],
+            "examples": ["1h"],
+        }
+    ),
+]
