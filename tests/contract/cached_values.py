@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from chapps_tw.interfaces.state import Fresh, ValueKey
+from chapps_tw.interfaces.state import Fresh, Outcome, Spent, ValueKey
 from tests.contract.state_case import StateCase
+from tests.support.charges import charge, whole
 from tests.support.odd_names import ODD_NAMES
 
 
@@ -172,10 +173,13 @@ class CachedValuesContract(StateCase):
         self.assertEqual((assumed.key, assumed.value), (key("a"), "7"))
         self.assertTrue(await self.state.confirm([assumed]))
         self.assertIsNone(self.state.assume(key("b")))
+        self.assertEqual((await self.state.spend(whole("i"), [charge()], [assumed])).outcome, Outcome.ACCEPTED)
         await self.state.drop_values([key("a")])
         if assumed.encoded_key:
             # The memory of this process is not the store: it learns this when it asks.
             self.assertFalse(await self.state.confirm([assumed]))
+            outdated = Spent(Outcome.OUTDATED, -1, (), 0.0)
+            self.assertEqual(await self.state.spend(whole("i"), [charge()], [assumed]), outdated)
         self.assertIsNone(self.state.assume(key("a")))
 
     async def test_the_store_answers(self) -> None:

@@ -211,7 +211,7 @@ class SqliteState:
         return self._commits.read(_VALUES, self._values.find, self._now(), keys)
 
     def assume(self, key: ValueKey) -> Assumption | None:
-        """See :class:`~chapps_tw.interfaces.state.LiveState`. It is certain: no other process has written."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`. At this moment it is certain."""
         return self._values.assume(self._now(), key) if self._commits.is_current() else None
 
     def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
