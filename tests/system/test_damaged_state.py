@@ -15,12 +15,15 @@ USERS = 600
 
 
 def spoil(path: Path) -> None:
-    """Write nonsense over one leaf of the messages."""
+    """Write nonsense over one leaf of the cached values: one of those with what the book says of users."""
     with closing(sqlite3.connect(path)) as db:
-        query = "SELECT pageno FROM dbstat WHERE name = 'message' AND pagetype = 'leaf' ORDER BY pageno"
+        query = "SELECT pageno FROM dbstat WHERE name = 'value' AND pagetype = 'leaf' ORDER BY pageno"
         pages = [row[0] for row in db.execute(query)]
+    content = path.read_bytes()
+    starts = [(page - 1) * PAGE for page in pages]
+    users = [start for start in starts if b"4:7:useruser" in content[start : start + PAGE]]
     with path.open("r+b") as file:
-        file.seek((pages[len(pages) // 2] - 1) * PAGE)
+        file.seek(users[len(users) // 2])
         file.write(b"\xa5" * PAGE)
 
 
