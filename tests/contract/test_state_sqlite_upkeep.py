@@ -21,7 +21,7 @@ from chapps_tw.state.sqlite import store as sqlite
 from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
 from chapps_tw.state.sqlite.file import PAGE
 from chapps_tw.state.sqlite.store import SqliteState
-from tests.support.charges import spend_one
+from tests.support.charges import charge, whole
 from tests.support.sqlite_case import START, HandReactor, temporary
 
 CLOCK: Any = reactor
@@ -58,7 +58,7 @@ class LogTests(TestCase):
         longest = 0
         for turn in range(300):
             await gatherResults(
-                [spend_one(state, f"user{turn * 7919 % USERS}-{number}", f"1.{turn}.{number}") for number in range(30)]
+                [_spend(state, f"user{turn * 7919 % USERS}-{number}", f"1.{turn}.{number}") for number in range(30)]
             )
             longest = max(longest, os.path.getsize(f"{path}-wal"))
             await deferLater(CLOCK, 0)
@@ -76,7 +76,7 @@ class LogTests(TestCase):
             state.start()
         self.addCleanup(state.stop)
         for turn in range(300):
-            spend_one(state, f"user{turn}", "i")
+            _spend(state, f"user{turn}", "i")
             clock.advance(0)
         self.assertGreater(os.path.getsize(f"{path}-wal"), 2**19)
         clock.pump([0.25] * 24)
@@ -94,7 +94,7 @@ class DamageTests(SynchronousTestCase):
         self.path = temporary(self)
         state = self.open()
         for number in range(USERS):
-            spend_one(state, f"user{number}", "i")
+            _spend(state, f"user{number}", "i")
         self.clock.advance(0)
         self.successResultOf(state.stop())
         self.spoil("message", 2)
@@ -119,7 +119,7 @@ class DamageTests(SynchronousTestCase):
         """Count one message of each user, eight per turn."""
         found: list[Failure | Spent] = []
         for first in range(0, USERS, 8):
-            asked = [spend_one(state, f"user{number}", f"{instance}-{number}") for number in range(first, first + 8)]
+            asked = [_spend(state, f"user{number}", f"{instance}-{number}") for number in range(first, first + 8)]
             self.clock.pump([0, 0, 0])
             found += [result for _, result in self.successResultOf(DeferredList(asked, consumeErrors=True))]
         return found
@@ -165,3 +165,7 @@ class DamageTests(SynchronousTestCase):
         state = self.open()
         self.addCleanup(state.stop)
         self.assertIsNone(self.successResultOf(self.ready(state)))
+
+
+def _spend(state: SqliteState, name: str, instance: str) -> Deferred[Spent]:
+    return state.spend(whole(instance), [charge(name, limit=10**6)])

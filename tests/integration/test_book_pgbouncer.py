@@ -51,7 +51,7 @@ class PgBouncerTests(BookCase):
         # Often enough for the driver to prepare the statement.
         for _ in range(4):
             found = await gatherResults([Deferred.fromCoroutine(self.book.user_plan(name)) for name in names])
-            self.assertEqual(found, [UserPlan(True, 10)] * len(names))
+            self.assertEqual(found, [UserPlan(True, quota)] * len(names))
 
     async def test_what_a_transaction_may_take_is_limited_and_nobody_elses_is(self) -> None:
         limits: list[str] = []
@@ -72,7 +72,7 @@ class PgBouncerTests(BookCase):
         with self.assertRaisesRegex(BookUnavailable, "did not answer"):
             await book.user_plan("alice")
         process.signal(SIGCONT)
-        found = await once_available(partial(book.quota_of, "alice"))
+        found = await once_available(partial(book.user_plan, "alice"))
         self.assertEqual(found, UserPlan(False, None))
 
 
