@@ -33,6 +33,9 @@ class ReasonCode(StrEnum):
 
     meaning: str
 
+    # As that of the code, which it is equal to; and three times as fast as that of Enum.
+    __hash__ = str.__hash__
+
     def __new__(cls, code: str, meaning: str) -> Self:
         """Create a member. The meaning is required."""
         member = str.__new__(cls, code)

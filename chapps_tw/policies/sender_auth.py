@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from functools import cache
 from secrets import token_hex
 
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
@@ -60,6 +61,9 @@ class SenderDomainAuthPolicy:
         self._exempt = exempt
         self._no_user = settings.chapps.no_user_key_response
         self._names_of = sender_names(settings)
+        self._accepted = cache(
+            lambda reason, source: Decision(settings.sda.acceptance_message, reason, self.name, source=source)
+        )
 
     @property
     def looks(self) -> int:
@@ -155,8 +159,9 @@ class SenderDomainAuthPolicy:
 
     def _accept(self, reason: Reason, request: OutboundPPR, source: str = "", detail: str = "") -> Decision:
         text = self._settings.acceptance_message
-        if "{" in text:
-            text = fill(text, {"user": _user_of(request), "sender": request.get("sender", "-")})
+        if "{" not in text and not detail:
+            return self._accepted(reason, source)
+        text = fill(text, {"user": _user_of(request), "sender": request.get("sender", "-")})
         return Decision(text, reason, self.name, detail=detail, source=source)
 
     def _refuse(self, reason: Reason, user: str, sender: str, source: str = "", detail: str = "") -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -57,6 +58,10 @@ class ModelTests(SpendingContract, ManyChargesContract, DistinctRecipientsContra
 
 def test_sqlite_counts_as_the_model() -> None:
     compare(Spending, sqlite_subject, tries=150, steps=50)
+
+
+def test_sqlite_counts_as_the_model_if_it_reads_each_account_again() -> None:
+    compare(Spending, partial(sqlite_subject, max_bytes=0), tries=100, steps=50)
 
 
 def test_sqlite_caches_and_greylists_as_the_model() -> None:

@@ -51,7 +51,7 @@ class PgBouncerTests(BookCase):
         # Often enough for the driver to prepare the statement.
         for _ in range(4):
             found = await gatherResults([Deferred.fromCoroutine(self.book.user_plan(name)) for name in names])
-            self.assertEqual(found, [UserPlan(True, 10)] * len(names))
+            self.assertEqual(found, [UserPlan(True, quota)] * len(names))
 
     async def test_what_a_transaction_may_take_is_limited_and_nobody_elses_is(self) -> None:
         limits: list[str] = []

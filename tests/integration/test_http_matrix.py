@@ -19,6 +19,7 @@ from chapps_tw.mail.addresses import normal_domain
 from tests.support.policy_client import encode, inbound, outbound
 from tests.support.rest_client import PASSCODE
 from tests.support.rows_case import DEFERRAL, OVER_QUOTA, RowsCase
+from tests.support.rule_rows import RuleRows
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
 NO_QUOTA = "REJECT Rejected - ann has no quota for outgoing mail; ask your provider"
@@ -69,7 +70,9 @@ class BookRows(RowsCase):
         self.assertEqual(self.get(path)["response"], [])
         first = self.send("POST", path, {singular: one}, 201)["response"]
         second = self.send("POST", path.rstrip("/"), two, 201)["response"]
-        self.assertEqual([first, second], [{"id": first["id"], **one}, {"id": second["id"], **two}])
+        added = dict.fromkeys(("each_quota", "pool_quota")) if singular == "domain" else {}
+        expected = [{"id": entry["id"], **fields, **added} for entry, fields in ((first, one), (second, two))]
+        self.assertEqual([first, second], expected)
         self.assertEqual(self.get(path)["response"], [first, second])
         for query, listed in (("q=tw", [second]), ("q=none", []), ("skip=1", [second]), ("limit=1", [first])):
             self.assertEqual(self.send("GET", path, query=query)["response"], listed)
@@ -96,20 +99,22 @@ class BookRows(RowsCase):
                 ("emails", {"name": "beside@elsewhere.example"}),
             )
         )
+        # As a client of CHAPPS knows it.
+        plain = {key: value for key, value in domain.items() if not key.endswith("_quota")}
         links = {"quota": quota["id"], "domains": [domain["id"]], "emails": [email["id"]]}
         created = self.send("POST", "/users/", {"user": {"name": "beside"}, **links}, 201)
         user = created["response"]
         for answer in (created, self.get("/users/{id}/", id=user["id"])):
-            self.assertEqual([answer[key] for key in links], [quota, [domain], [email]])
+            self.assertEqual([answer[key] for key in links], [quota, [plain], [email]])
         for kind, other in (("domains", domain), ("emails", email)):
             self.assertEqual(self.get(f"/{kind}/{{id}}/", id=other["id"])["users"], [user])
         changed = self.send("PUT", "/users/", {"user": {"id": user["id"]}, "domains": []})
         self.assertEqual([changed[key] for key in links], [None, None, None])
-        self.assertEqual(self.get("/users/{id}/", id=user["id"])["domains"], [domain])
+        self.assertEqual(self.get("/users/{id}/", id=user["id"])["domains"], [plain])
         for kind, singular, other in (("domains", "domain", domain), ("emails", "email", email)):
             changed = self.send("PUT", f"/{kind}/", {singular: {"id": other["id"]}, "users": [user["id"]]})
             self.assertEqual(changed["users"], [user])
-        self.assertEqual(self.get("/users/{id}/", id=user["id"])["domains"], [domain])
+        self.assertEqual(self.get("/users/{id}/", id=user["id"])["domains"], [plain])
 
     def link_rows(self) -> None:
         user = self.create("users", name="linked")
@@ -343,10 +348,11 @@ class InsightRows(RowsCase):
         self.assertIn("[PostfixSPFActions]", config.read_text())
 
 
-class EmbeddedAndSqliteTests(BookRows, LiveRows, InsightRows):
+class EmbeddedAndSqliteTests(BookRows, LiveRows, RuleRows, InsightRows):
     def test_every_route_answers_as_the_tables_say(self) -> None:
         self.book_rows()
         self.live_rows()
+        self.rule_rows()
         self.insight_rows()
         paths = self.document["paths"].items()
         self.assertEqual(self.asked, {(method.upper(), path) for path, methods in paths for method in methods})

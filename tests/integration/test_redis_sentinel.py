@@ -87,14 +87,14 @@ class SentinelTests(TestCase):
         new = {group.replica.port}
         await eventually(lambda: {each.transport.getPeer().port for each in pool._ready} == new, FAILOVER)
         switched = load.asked
-        before = int(group.replica.command("HGET", "chapps:oqp:{u}", "used"))
+        before = int(group.replica.command("HLEN", "chapps:oqp:{u}:msg"))
         # The Sentinels demote the old master, and agree on the new one.
         await eventually(lambda: self.is_replica(group.master), FAILOVER)
         await eventually(lambda: set(self.told(group)) == new, FAILOVER)
         enough = load.asked + 200
         await eventually(lambda: load.asked > enough)
         await load.stop()
-        counted = int(group.replica.command("HGET", "chapps:oqp:{u}", "used")) - before
+        counted = int(group.replica.command("HLEN", "chapps:oqp:{u}:msg")) - before
         since = [outcome for _, number, outcome in load.outcomes if number > switched]
         self.assertEqual(set(since), {Outcome.ACCEPTED})
         # Commands in flight at that time are counted, but not among these.

@@ -8,15 +8,19 @@ from typing import Any
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock
 
+from chapps_tw.state.sqlite.accounts import MAX_BYTES
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.state_machine import START, Subject
 
 
-def sqlite_subject() -> Subject:
-    """Return a state in memory whose time and reactor turns are advanced manually. Cleaning follows its time."""
+def sqlite_subject(max_bytes: int = MAX_BYTES) -> Subject:
+    """Return a state in memory whose time and reactor turns are advanced manually. Cleaning follows its time.
+
+    :param max_bytes: size of the accounts that it keeps in memory, beside its tables.
+    """
     clock = Clock()
     clock.advance(START)
-    state = SqliteState(":memory:", clock.seconds, clock)
+    state = SqliteState(":memory:", clock.seconds, clock, max_bytes=max_bytes)
     state.start()
 
     def run(awaitable: Awaitable[Any]) -> Any:

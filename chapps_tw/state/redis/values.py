@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from sys import getsizeof
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -21,8 +22,8 @@ TOMBSTONE = 60.0
 SECONDS = 10.0
 """Lifetime of a value in memory. Then it is read again, and compared with the book if that is due."""
 
-# Maximum size of the memory in bytes.
-_MAX_BYTES = 16 << 20
+# Maximum size of the memory in bytes. Its largest values are lists that administrators make: up to an eighth of it.
+_MAX_BYTES, _PART = 32 << 20, 8
 
 # A longer text, in bytes, is stored in a key of its own: see value.lua.
 _LONG = 512
@@ -133,7 +134,7 @@ class Memory:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._values: Memo[ValueKey, tuple[float, Assumption]] = Memo(_MAX_BYTES)
+        self._values: Memo[ValueKey, tuple[float, Assumption]] = Memo(_MAX_BYTES, _PART)
 
     def find(self, key: ValueKey) -> Assumption | None:
         """Return the assumption that a value is current; ``None`` if there is none in memory."""
@@ -150,7 +151,7 @@ class Memory:
         if known is not None and known.encoded_value == encoded:
             return
         assumption = Assumption(key, value, strings(name), encoded)
-        size = 4 * (sum(map(len, key)) + len(value)) + len(name) + len(stored)
+        size = 4 * sum(map(len, key)) + getsizeof(value) + len(name) + len(stored)
         self._values.keep(key, (self._monotonic() + SECONDS, assumption), size)
 
     def remove(self, assumptions: Iterable[Assumption]) -> None:

@@ -86,7 +86,8 @@ class CountedAccount(Messages):
         due = self._due
         for window in windows.values():
             window.used += cost
-            due = min(due, now + window.seconds)
+            if now + window.seconds < due:
+                due = now + window.seconds
         if len(windows) > 1:
             self._drop_unused()
         if request.reserve and not request.whole:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from chapps_tw.interfaces.state import Account
 from chapps_tw.state.sqlite.account import CountedAccount
@@ -13,8 +13,8 @@ from chapps_tw.state.sqlite.recipients import RecipientAccount
 
 AnyAccount: TypeAlias = CountedAccount | RecipientAccount
 
-# Bytes of the accounts in memory, by estimate. Those of one turn may exceed it.
-_MAX_BYTES = 96 * 2**20
+MAX_BYTES: Final = 96 * 2**20
+"""Size of the accounts in memory, by estimate. Those of one turn may exceed it."""
 
 _SELECT = {
     "message": """
@@ -36,7 +36,7 @@ class Accounts:
     :ivar changes: number of changes so far.
     """
 
-    def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self.changes = 0
         self._max_bytes = max_bytes
         self._size = 0

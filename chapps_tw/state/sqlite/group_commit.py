@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.observe.timer import Timer, no_timer
+from chapps_tw.state.sqlite.damage import describe, is_damage
 from chapps_tw.state.sqlite.file import open_file, unavailable
 
 Ts = TypeVarTuple("Ts")
@@ -19,10 +20,6 @@ T = TypeVar("T")
 # Seconds until the next attempt to begin a transaction after one has failed, because waiting for a lock blocks the
 # reactor.
 _RETRY_INTERVAL = 0.5
-
-# Errors that mean damage: a page is malformed, or cannot be read from the disk.
-_DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
-_UNREADABLE = frozenset((sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS))
 
 # Errors after which the connection can still be used.
 _TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
@@ -309,15 +306,10 @@ class GroupCommit:
 
     def _note_damage(self, error: sqlite3.Error) -> bool:
         """Return whether an error means that a part of the file is damaged. Logs the first one."""
-        number = error.sqlite_errorcode
-        if number & 0xFF not in _DAMAGE and number not in _UNREADABLE:
+        if not is_damage(error):
             return False
         if not self.damage:
-            self.damage = (
-                f"The live state in {self._path} is damaged ({error}): questions that need the damaged part fail, all "
-                "others are answered. Look at the disk; then stop the service and move the file away to begin anew, "
-                "or mend it with the .recover of the sqlite3 command."
-            )
+            self.damage = describe(self._path, error)
             self.log.error("{damage}", damage=self.damage)
         return True
 

@@ -32,7 +32,7 @@ from chapps_tw.state.sqlite import events as sqlite_events
 from chapps_tw.state.sqlite import greylist as sqlite_greylist
 from chapps_tw.state.sqlite import spending
 from chapps_tw.state.sqlite import values as sqlite_values
-from chapps_tw.state.sqlite.accounts import Accounts
+from chapps_tw.state.sqlite.accounts import MAX_BYTES, Accounts
 from chapps_tw.state.sqlite.file import MEMORY
 from chapps_tw.state.sqlite.group_commit import GroupCommit
 from chapps_tw.state.sqlite.upkeep import LONG_WAL, Cleaner, checkpoint, is_long
@@ -68,15 +68,23 @@ class SqliteState:
     :param now: returns epoch seconds.
     :param reactor: for turns and timers, and for threads if the store is started on a file.
     :param timer: measures each ``commit``.
+    :param max_bytes: size of the accounts that are kept in memory.
     """
 
     log = Logger()
 
-    def __init__(self, path: str, now: Callable[[], float], reactor: IReactorTime, timer: Timer = no_timer) -> None:
+    def __init__(
+        self,
+        path: str,
+        now: Callable[[], float],
+        reactor: IReactorTime,
+        timer: Timer = no_timer,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         self._path = path
         self._now = now
         self._reactor = reactor
-        self._accounts = Accounts()
+        self._accounts = Accounts(max_bytes)
         self._values = sqlite_values.CachedValues()
         self._greylist = sqlite_greylist.Greylist()
         self._commits = GroupCommit(path, reactor, self._accounts, self._clear_caches, timer)
@@ -203,7 +211,7 @@ class SqliteState:
         return self._commits.read(_VALUES, self._values.find, self._now(), keys)
 
     def assume(self, key: ValueKey) -> Assumption | None:
-        """See :class:`~chapps_tw.interfaces.state.LiveState`. It is certain: no other process has written."""
+        """See :class:`~chapps_tw.interfaces.state.LiveState`. At this moment it is certain."""
         return self._values.assume(self._now(), key) if self._commits.is_current() else None
 
     def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:

@@ -1,0 +1,129 @@
+"""What the accounts of the SQLite state keep in memory, and what they write to the file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from chapps_tw.interfaces.state import Account, Charge, Message, Outcome, Unit, Window
+from chapps_tw.state.sqlite import spending
+from chapps_tw.state.sqlite.accounts import Accounts
+from chapps_tw.state.sqlite.schema import SCHEMA, run
+
+START = 1_700_000_000.0
+HOUR, DAY = 3600.0, 86400.0
+BOB = Account("oqp", "bob")
+
+
+class Case:
+    """Accounts with their tables, and a clock."""
+
+    def __init__(self, db: sqlite3.Cursor) -> None:
+        self.db = db
+        self.now = START
+        self.accounts = Accounts(2**20)
+
+    def spend(self, instance: str, *windows: float, account: Account = BOB, unit: Unit = Unit.MESSAGES) -> int:
+        """Count a message in some windows, and write it; return what the first window contains."""
+        charges = [Charge(account, unit, 1, 10**6, window) for window in windows]
+        spent = spending.spend(self.db, self.now, self.accounts, Message(instance, "a", True), charges)
+        assert spent.outcome in (Outcome.ACCEPTED, Outcome.REPEATED)
+        self.accounts.write(self.db)
+        return spent.used[0]
+
+    def used(self, window: float, unit: Unit = Unit.MESSAGES) -> int:
+        """Return what a window contains, read from the file."""
+        self.accounts.clear()
+        return spending.usage(self.db, self.now, self.accounts, [Window(BOB, unit, window)])[0].used
+
+    def kept(self) -> set[float]:
+        return {row[0] for row in self.db.execute("SELECT keep FROM message")}
+
+
+@pytest.fixture
+def case() -> Iterator[Case]:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    run(db, SCHEMA)
+    yield Case(db.cursor())
+    db.close()
+
+
+def test_a_message_is_one_row_whatever_number_of_windows_contain_it(case: Case) -> None:
+    case.spend("i", HOUR, DAY, 60.0)
+    assert case.db.execute("SELECT COUNT(*), MAX(keep) FROM message").fetchone() == (1, DAY)
+
+
+def test_what_was_counted_is_kept_for_a_longer_window_that_begins_later(case: Case) -> None:
+    case.spend("i", HOUR)
+    assert case.kept() == {HOUR}
+    assert case.spend("j", DAY) == 2
+    assert case.kept() == {DAY}
+    case.now += 2 * HOUR
+    assert case.used(DAY) == 2
+    assert case.used(HOUR) == 0
+
+
+def test_messages_are_not_kept_for_a_window_that_is_not_used_for_its_length(case: Case) -> None:
+    case.spend("i", DAY)
+    for number in range(30):
+        case.now += HOUR
+        case.spend(str(number), HOUR)
+    assert case.db.execute("SELECT keep FROM message ORDER BY number DESC LIMIT 1").fetchone() == (HOUR,)
+
+
+def test_what_has_left_all_windows_is_not_kept_in_memory(case: Case) -> None:
+    for number in range(5000):
+        case.now += 1.0
+        assert case.spend(str(number), 100.0, 10.0) == min(number + 1, 100)
+    account = case.accounts.find(case.db, case.now, BOB, False)
+    assert account.size < 300_000
+    assert case.used(100.0) == 100
+
+
+def test_the_memory_is_bounded_and_accounts_used_last_stay_in_it(case: Case) -> None:
+    read: list[str] = []
+    case.db.connection.set_trace_callback(read.append)
+    for number in range(3000):
+        case.spend(str(number), DAY, account=Account("oqp", str(number)))
+        case.spend(str(number), DAY)
+    accounts = case.accounts
+    assert sum(account.size for account in accounts._accounts.values()) <= 2**20
+    assert sum("FROM message WHERE" in statement for statement in read) == 3001
+
+
+def test_an_account_that_is_read_again_goes_on_after_rows_that_were_removed_in_between(case: Case) -> None:
+    for instance in "abcd":
+        case.spend(instance, HOUR)
+    case.db.execute("DELETE FROM message WHERE number IN (1, 2)")
+    assert case.used(HOUR) == 2
+    assert case.spend("e", HOUR) == 3
+    assert case.spend("d", HOUR) == 3
+    assert case.used(HOUR) == 3
+
+
+def test_numbers_go_on_where_those_of_expired_messages_end(case: Case) -> None:
+    for instance in "abc":
+        case.spend(instance, HOUR)
+    case.now += 2 * HOUR
+    assert case.used(HOUR) == 0
+    case.spend("d", HOUR)
+    assert case.db.execute("SELECT MAX(number), COUNT(*) FROM message").fetchone() == (3, 4)
+
+
+def test_a_longer_window_keeps_distinct_recipients_too(case: Case) -> None:
+    case.spend("i", HOUR, unit=Unit.DISTINCT_RECIPIENTS)
+    case.spend("j", DAY, unit=Unit.DISTINCT_RECIPIENTS, account=BOB)
+    case.now += 2 * HOUR
+    assert case.used(DAY, Unit.DISTINCT_RECIPIENTS) == 1
+    assert case.used(HOUR, Unit.DISTINCT_RECIPIENTS) == 0
+
+
+def test_an_account_may_count_messages_and_distinct_recipients_apart(case: Case) -> None:
+    case.spend("i", HOUR)
+    assert case.used(HOUR, Unit.DISTINCT_RECIPIENTS) == 0
+    case.spend("i", HOUR, unit=Unit.DISTINCT_RECIPIENTS)
+    spending.reset(case.db, case.now, case.accounts, [Window(BOB, Unit.DISTINCT_RECIPIENTS, HOUR)])
+    assert case.used(HOUR, Unit.DISTINCT_RECIPIENTS) == 0
+    assert case.used(HOUR) == 1
