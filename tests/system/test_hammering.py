@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import time
 from collections.abc import Callable, Sequence
 
@@ -39,12 +41,13 @@ CHANGES: dict[str, Callable[[Customer], Sequence[Change]]] = {
 class HammeringTests(FourLimitsTestCase):
     """The users hammer one node; what makes room is asked of the other."""
 
+    redis: ClassVar[Options]
     here: Service
     there: Service
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.redis: Options = {"Redis": {"server": "127.0.0.1", "port": cls.run_redis().port}}
+        cls.redis = {"Redis": {"server": "127.0.0.1", "port": cls.run_redis().port}}
 
     def setUp(self) -> None:
         database = Database(PostgreSQL).options
