@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
     :ivar labels: the first cells of its row.
     :ivar mail: shared by the cases that ask the same: no message is asked twice.
-    :ivar count: number of requests, instead of the time.
+    :ivar requests: how many, instead of the time.
     """
 
     labels: Row
@@ -45,12 +45,12 @@ class Case(NamedTuple):
     pipeline: Pipeline
     mail: Iterator[bytes]
     connections: int = 64
-    count: int = 0
+    requests: int = 0
 
     def measure(self, seconds: float) -> Measured:
         """Measure it for a time, or its number of requests."""
         expected = self.target.only or self.pipeline.expected
-        length = {"count": self.count} if self.count else {"seconds": seconds}
+        length = {"count": self.requests} if self.requests else {"seconds": seconds}
         return self.target.measure(self.pipeline.listener, self.mail, expected, self.connections, **length)
 
     def warm_up(self, count: int) -> None:

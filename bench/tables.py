@@ -81,7 +81,7 @@ def by_count(targets: Sequence[Target], rounds: Rounds) -> Table:
     asked = {level: (outbound("counting", users), outbound_mail(users)) for level, users in LEVELS.items()}
     cases = [
         [
-            Case({"target": target.name, "counted": level}, target, *asked[level], count=LEVEL_REQUESTS)
+            Case({"target": target.name, "counted": level}, target, *asked[level], requests=LEVEL_REQUESTS)
             for level in LEVELS
         ]
         for target in services
