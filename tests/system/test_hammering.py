@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import time
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from tests.support.api_case import Database
 from tests.support.four_limits import LISTENER, Amounts, Customer, FourLimitsTestCase

@@ -405,6 +405,23 @@ class PipelineTests(SynchronousTestCase):
         )
         self.assertEqual(self.charged(), {"B": 1})
 
+    def test_what_cannot_stop_the_mail_is_left_out_before_anything_is_charged(self) -> None:
+        class Advises(Charges):
+            async def decide(  # type: ignore[override]
+                self, request: OutboundPPR, earlier: Sequence[Decision]
+            ) -> PendingDecision:
+                return PendingDecision(self.charges[:1], self.conclude, advisory=self.charges[1:])
+
+            explain = decide
+
+        for last, action, counted in ((0, "HOLD full", {"A": 1}), (5, "DUNNO", {"A": 1, "A 2": 1})):
+            self.used.clear()
+            self.operations = 0
+            answer = self.ask(Advises("A", 5, "HOLD full", extra=last))
+            self.assertEqual((answer.decision.action, self.charged(), self.operations), (action, counted, 2))
+            self.used.clear()
+            self.assertEqual(self.explained().decision, answer.decision)
+
     def test_assumptions_are_confirmed_with_the_charges(self) -> None:
         self.ask(Assumes("A", "DUNNO", [FIRST]), Charges("B", 5))
         self.assertEqual((self.confirmed, self.operations), ([FIRST], 1))

@@ -87,7 +87,8 @@ class Accounts:
 
     def trim(self) -> None:
         """Forget accounts that were not used for longest, until the others fit."""
-        while self._size > self._max_bytes and not self._changed:
+        # The one used last stays: it would be read again for each message.
+        while self._size > self._max_bytes and len(self._accounts) > 1 and not self._changed:
             _, account = self._accounts.popitem(last=False)
             self._size -= account.accounted
 
