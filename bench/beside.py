@@ -14,12 +14,11 @@ from typing import Any
 
 from bench.load import Sample, drive
 from bench.mail import CHECKED, outbound_mail
+from bench.rounds import Rounds, Row
 from bench.targets import start_service
 from tests.support.policy_client import encode, inbound
 from tests.support.servers.dns import NEVER
 from tests.support.servers.service import Service
-
-Rows = list[dict[str, float | str]]
 
 USERS = range(1000)
 LISTING = 16
@@ -84,22 +83,22 @@ BUSY: dict[str, Callable[[Service], AbstractContextManager[None]]] = {
 }
 
 
-def beside(rounds: int, seconds: float) -> Rows:
+def beside(rounds: Rounds) -> list[Row]:
     """Measure the latency of outbound mail under other load, relative to no other load in the same round."""
     seen: defaultdict[str, list[Sample]] = defaultdict(list)
     options = {"SPFEnforcementPolicy": {"spf_query_timeout": SPF_SECONDS}}
     with ExitStack() as stack:
         service = start_service(stack, options, USERS, {".silent.example": NEVER})
         mail = outbound_mail(USERS)
-        for _ in range(rounds):
+        for _ in range(rounds.number):
             for name, busy in BUSY.items():
                 with busy(service):
-                    answers = drive(service.ports["outbound"], mail, b"action=DUNNO\n", CONNECTIONS, seconds)
+                    answers = drive(service.ports["outbound"], mail, b"action=DUNNO\n", CONNECTIONS, rounds.seconds)
                 seen[name].append(answers)
     return [_row(name, samples, seen["nothing"]) for name, samples in seen.items()]
 
 
-def _row(name: str, samples: list[Sample], idle: list[Sample]) -> dict[str, float | str]:
+def _row(name: str, samples: list[Sample], idle: list[Sample]) -> Row:
     pairs = list(zip(samples, idle, strict=True))
     return {
         "beside": name,

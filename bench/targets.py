@@ -1,4 +1,4 @@
-"""The servers to measure. They run on one CPU; the load generator and Redis run on the other."""
+"""The servers to measure. They run on one CPU; the load generator, Redis and its proxy run on the other."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from bench.book import QUOTA, write_book
 from bench.load import Sample, drive
-from bench.mail import CHECKED, GREYLISTED, SENDERS, user_domain, user_name
+from bench.mail import SENDERS
+from bench.pipelines import ACCEPTED
 from tests.support.paths import ROOT
 from tests.support.servers.common import free_port, listening, wait_until
 from tests.support.servers.dns import DnsServer, txt
 from tests.support.servers.redis import RedisProcess
-from tests.support.servers.service import Book, Options, Service
+from tests.support.servers.service import PATIENT, Options, Service
 
-QUOTA = 1_000_000_000
-
-# A user who is over the quota after the first message.
-OVER_QUOTA = 10_000
+# The policies of each listener.
+LISTENERS = {
+    "outbound": "SenderDomainAuthPolicy OutboundQuotaPolicy",
+    "limits": "SenderDomainAuthPolicy OutboundQuotaPolicy RateLimitPolicy",
+    "greylisting": "GreylistingPolicy",
+    "inbound": "SPFEnforcementPolicy GreylistingPolicy",
+}
+_EVERYBODY = {"per": "everybody", "amount": QUOTA, "window": "1h"}
 
 _CPUS = sorted(os.sched_getaffinity(0))
 
@@ -33,11 +39,13 @@ class Measured(NamedTuple):
 
     :ivar cost: CPU time of the server per request, in microseconds.
     :ivar store: CPU utilization of the store's process, 0 to 1.
+    :ivar memory: resident memory of the server, in bytes.
     """
 
     sample: Sample
     cost: float
     store: float
+    memory: int
 
 
 class Target(NamedTuple):
@@ -46,12 +54,14 @@ class Target(NamedTuple):
     :ivar ports: by listener.
     :ivar pid: of its process.
     :ivar store: pid of its store; ``None`` if the store is embedded.
+    :ivar only: prefix of its only answer; empty if it decides.
     """
 
     name: str
     ports: Mapping[str, int]
     pid: int
     store: int | None = None
+    only: bytes = b""
 
     def measure(
         self,
@@ -66,7 +76,8 @@ class Target(NamedTuple):
         before, stored = cpu_seconds(self.pid), cpu_seconds(self.store)
         sample = drive(self.ports[listener], mail, expected, connections, seconds, count)
         cost = (cpu_seconds(self.pid) - before) / sample.answers * 1e6
-        return Measured(sample, cost, (cpu_seconds(self.store) - stored) / sample.elapsed)
+        busy = (cpu_seconds(self.store) - stored) / sample.elapsed
+        return Measured(sample, cost, busy, resident_bytes(self.pid))
 
 
 def cpu_seconds(pid: int | None) -> float:
@@ -75,6 +86,12 @@ def cpu_seconds(pid: int | None) -> float:
         return 0.0
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGESIZE")
 
 
 def take_load_cpu() -> None:
@@ -87,55 +104,90 @@ def _take_server_cpu() -> None:
     os.sched_setaffinity(0, _CPUS[:1])
 
 
-def start_bare(stack: ExitStack, _: range) -> Target:
+def start_bare(stack: ExitStack) -> Target:
     """Start the bare Twisted server."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.bare", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=_take_server_cpu)
-    stack.callback(process.wait)
-    stack.callback(process.kill)
-    wait_until(lambda: listening(port), "the bare server listening")
-    return Target("bare", dict.fromkeys(("outbound", "greylisting", "inbound"), port), process.pid)
+    pid = _start_module(stack, port, "bench.bare", str(port), prepare=_take_server_cpu)
+    return Target("bare", dict.fromkeys(LISTENERS, port), pid, only=ACCEPTED)
 
 
-def start_embedded(stack: ExitStack, users: range) -> Target:
+def start_embedded(stack: ExitStack, users: Sequence[int]) -> Target:
     """Start the service with embedded state."""
     service = start_service(stack, {}, users)
     return Target("embedded", service.ports, service.pid)
 
 
-def start_on_redis(stack: ExitStack, users: range) -> Target:
+def start_on_redis(stack: ExitStack, users: Sequence[int]) -> Target:
     """Start the service with its own Redis."""
+    redis, store = _start_redis(stack)
+    return _start_on(stack, "redis", redis, store, users)
+
+
+def start_on_far_redis(stack: ExitStack, users: Sequence[int], milliseconds: float) -> Target:
+    """Start the service with its own Redis behind a proxy.
+
+    :param milliseconds: that the proxy adds to a round trip.
+    """
+    redis, store = _start_redis(stack)
+    port = free_port()
+    _start_module(stack, port, "bench.delay", str(port), str(redis), str(milliseconds))
+    return _start_on(stack, f"redis + {milliseconds:g} ms", port, store, users)
+
+
+def _start_on(stack: ExitStack, name: str, port: int, store: int, users: Sequence[int]) -> Target:
+    service = start_service(stack, {"Redis": {"server": "127.0.0.1", "port": port}}, users)
+    return Target(name, service.ports, service.pid, store)
+
+
+def _start_redis(stack: ExitStack) -> tuple[int, int]:
+    """Start a Redis; return its port and its pid."""
     redis = RedisProcess(Path(stack.enter_context(TemporaryDirectory(prefix="redis-")))).start()
     stack.callback(redis.stop)
     assert redis.process
-    service = start_service(stack, {"Redis": {"server": "127.0.0.1", "port": redis.port}}, users)
-    return Target("redis", service.ports, service.pid, redis.process.popen.pid)
+    return redis.port, redis.process.popen.pid
+
+
+def _start_module(
+    stack: ExitStack, port: int, module: str, *arguments: str, prepare: Callable[[], None] | None = None
+) -> int:
+    """Run a module of the benchmark until the end; return its pid when it listens.
+
+    :param prepare: called in the new process.
+    """
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, preexec_fn=prepare)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    wait_until(lambda: listening(port), f"{module} listening")
+    return process.pid
 
 
 def start_service(
-    stack: ExitStack, options: Options, users: range, moods: Mapping[str, str | float] | None = None
+    stack: ExitStack, options: Options, users: Sequence[int], moods: Mapping[str, str | float] | None = None
 ) -> Service:
-    """Start the service with its users, two domains, and a DNS server.
+    """Start the service with its listeners, its book, and a DNS server.
 
+    :param users: numbers of users of the book, see :func:`bench.book.write_book`.
     :param moods: of the DNS server, see :class:`tests.support.servers.dns.DnsServer`.
     """
     dns = DnsServer({domain: [txt("v=spf1 ip4:10.0.0.0/8 -all")] for domain in SENDERS}, moods, ttl=3600)
     stack.callback(dns.stop)
-    service = Service(options)
+    service = Service(PATIENT)
     stack.callback(service.remove)
+    service.write_config(options)
     service.write_config({"SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"}})
+    for name, policies in LISTENERS.items():
+        listen = f"tcp:{service.ports[name]}:interface=127.0.0.1"
+        service.write_config({f"Listener {name}": {"listen": listen, "policies": policies}})
+    service.write_config({"Limit everybody": _EVERYBODY})
     service.start(preexec_fn=_take_server_cpu).wait_ready()
-    with Book(service.database) as book:
-        for user in users:
-            book.user(user_name(user), QUOTA, [user_domain(user)])
-        book.user(user_name(OVER_QUOTA), 1, [user_domain(OVER_QUOTA)])
-        book.domain(GREYLISTED, greylist=True)
-        book.domain(CHECKED, check_spf=True)
+    write_book(service.database, users)
     return service
 
 
-STORES: dict[str, Callable[[ExitStack, range], Target]] = {"embedded": start_embedded, "redis": start_on_redis}
+STORES: dict[str, Callable[[ExitStack, Sequence[int]], Target]] = {
+    "embedded": start_embedded,
+    "redis": start_on_redis,
+}
 
 
 def installed_stores() -> list[str]:

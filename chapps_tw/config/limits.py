@@ -13,7 +13,9 @@ from chapps_tw.config.policy_sections import MODE
 from chapps_tw.config.sections import option
 from chapps_tw.config.values import choice, nearest, whole
 from chapps_tw.interfaces.state import Unit
+from chapps_tw.interfaces.writable_book import MAX_WINDOW
 from chapps_tw.mail.addresses import normal_domain, normal_name
+from chapps_tw.mail.durations import Duration, parse_duration
 from chapps_tw.mail.network import Network
 from chapps_tw.mail.request import ATTRIBUTES
 
@@ -39,40 +41,16 @@ Only at these a message has an instance, by which it is counted (SMTPD_POLICY_RE
 
 FIGURES = ("limit_name", "limit", "used", "window", "retry_after", "retry_in")
 
-# The longest is 366 days, so that a year fits in any way of counting it.
-_MAX_SECONDS = 366 * 86400
-_UNITS = {"s": (1, "second"), "m": (60, "minute"), "h": (3600, "hour"), "d": (86400, "day"), "w": (604800, "week")}
 
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """A length of time as the file writes it, such as ``10m``.
-
-    :ivar seconds: its length, at least 1.
-    :ivar words: for people, such as ``10 minutes``.
-    """
-
-    text: str
-    seconds: int
-    words: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def parse_duration(text: str) -> Duration:
-    """Parse a whole number with a unit: ``90s``, ``10m``, ``1h``, ``1d`` or ``2w``.
+def parse_window(text: str) -> Duration:
+    """Parse the length of a window, at most 366 days. Letter case, and space before the unit, do not matter.
 
     :raises ValueError: with the expected form, worded to follow "must be".
     """
-    match = re.fullmatch(r"([1-9]\d{0,8})\s*([smhdw])", text.lower(), re.ASCII)
-    if match:
-        length, name = _UNITS[match[2]]
-        seconds = int(match[1]) * length
-        if seconds <= _MAX_SECONDS:
-            words = f"{match[1]} {name}" + ("s" if match[1] != "1" else "")
-            return Duration(match[1] + match[2], seconds, words)
-    raise ValueError("a whole number with a unit, such as 90s, 10m, 1h, 1d or 2w, of at most 366 days")
+    found = parse_duration(re.sub(r"\s+(?=[smhdw]$)", "", text.lower()))
+    if found is None or found.seconds > MAX_WINDOW:
+        raise ValueError("a whole number with a unit, such as 90s, 10m, 1h, 1d or 2w, of at most 366 days")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +167,7 @@ class RateLimit:
         lambda value: Unit(choice(*Unit)(value)),
     )
     amount: int = option("", "How many of them, at most, in the window.", whole(0, 999_999_999_999))
-    window: Duration = option("", "Length of the rolling window: 90s, 10m, 1h, 1d, 2w.", parse_duration)
+    window: Duration = option("", "Length of the rolling window: 90s, 10m, 1h, 1d, 2w.", parse_window)
     match: tuple[Condition, ...] = option(
         "",
         "Which requests: attribute:pattern, attribute:!pattern, ...; a pattern is a value, empty, a network, "

@@ -18,9 +18,9 @@ from chapps_tw.interfaces.state import StateUnavailable
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Concurrent batches, and keys per batch.
+# Concurrent batches, and keys per batch, which SQLite invalidates in one turn of the reactor.
 WORKERS: Final = 16
-KEYS: Final = 100
+KEYS: Final = 25
 # Those that many users depend on first.
 _KINDS: Final = ("quotas", "quota_names", "domains", "sender_domains", "users", "flags", "senders")
 

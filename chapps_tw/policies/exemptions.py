@@ -113,8 +113,10 @@ class Exemptions:
             return
         read = partial(self._text_in_book, digest)
         text = (await self._texts.read((_list_key(digest),), read, keep, partial(_texts, digest))).texts[0]
-        # Only a text that is no longer cached has another digest: it is the current one of the book.
-        self._digest, self._list = digest_of(text), ExemptionList(decode(text), self._fold_case)
+        # Only a text that is no longer cached has another digest: it is the current one of the book. Another request
+        # may have parsed it meanwhile; a long list takes a while.
+        if (current := digest_of(text)) != self._digest:
+            self._digest, self._list = current, ExemptionList(decode(text), self._fold_case)
         if keep and self._digest != digest:
             await self._state.drop_values((EXEMPTIONS, _list_key(digest)))
 

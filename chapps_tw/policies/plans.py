@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from chapps_tw.config.settings import Settings
@@ -31,14 +32,14 @@ _NO_DOMAIN = DomainPlan(None, None)
 
 
 class Choice(NamedTuple):
-    """The plans that apply to a user.
+    """The plans that may apply to a user.
 
-    :ivar keys: of the user's plan, if there is one, and of the pool, if there is one.
-    :ivar level: where the user's plan comes from; ``None`` if there is none.
+    :ivar own: keys of the user's plan by level. The first that exists applies: a quota may have been deleted.
+    :ivar pool: key of the pool's plan, ``None`` if there is no pool.
     """
 
-    keys: tuple[ValueKey, ...]
-    level: Level | None
+    own: Mapping[Level, ValueKey]
+    pool: ValueKey | None
 
 
 class Found(NamedTuple):
@@ -139,17 +140,21 @@ class Plans:
         """Return the limits of a user, and the source of the values."""
         keys: tuple[ValueKey, ...] = (value_keys.user_plan(user), value_keys.domain_plan(domain))[: 2 if domain else 1]
         first = await self._cached.read(keys, self._query, keep, self._usable)
-        texts, source = list(first.texts), first.source
-        choice = self._choose(texts)
-        if choice.keys:
-            second = await self._cached.read(choice.keys, self._query, keep, self._usable)
-            keys += choice.keys
-            texts += second.texts
-            source = DATABASE if second.source is DATABASE else source
-        limits = self._resolve(choice, tuple(texts), len(first.texts))
+        texts, sources = list(first.texts), {first.source}
+        choice = self._choose(*self._decoded(texts))
+        own = iter(choice.own.values())
+        wanted = tuple(filter(None, (choice.pool, next(own, None))))
+        while wanted:
+            found = await self._cached.read(wanted, self._query, keep, self._usable)
+            keys += wanted
+            texts += found.texts
+            sources.add(found.source)
+            is_missing = choice.own and self._plans[texts[-1]] is None
+            wanted = tuple(islice(own, 1)) if is_missing else ()
+        limits = self._resolve(tuple(texts), len(first.texts))
         recent = RecentLimits(keys, texts, limits, user, domain)
         self._recent.keep((user, domain), recent, _RECENT + size_of(user))
-        return recent, source
+        return recent, DATABASE if DATABASE in sources else CACHE
 
     async def read_pool(self, domain: str) -> UserLimits:
         """Return the limits of a domain's pool, as those of a user without own ones.
@@ -168,31 +173,30 @@ class Plans:
     def _decoded(self, texts: Sequence[str]) -> tuple[UserPlan, DomainPlan]:
         return self._users[texts[0]], self._domains[texts[1]] if len(texts) > 1 else _NO_DOMAIN
 
-    def _choose(self, texts: Sequence[str]) -> Choice:
-        """Return which plans apply."""
-        user, domain = self._decoded(texts)
-        level, key = None, None
+    def _choose(self, user: UserPlan, domain: DomainPlan) -> Choice:
+        """Return which plans may apply."""
+        own = {}
         if user.quota is not None:
-            level, key = Level.USER, value_keys.plan(user.quota)
-        elif domain.each is not None:
-            level, key = Level.DOMAIN, value_keys.plan(domain.each)
-        elif self._default:
-            level, key = Level.DEFAULT, value_keys.plan_named(self._default)
-        pool = None if domain.pool is None else value_keys.plan(domain.pool)
-        return Choice(tuple(each for each in (key, pool) if each is not None), level)
+            own[Level.USER] = value_keys.plan(user.quota)
+        if domain.each is not None:
+            own[Level.DOMAIN] = value_keys.plan(domain.each)
+        if self._default:
+            own[Level.DEFAULT] = value_keys.plan_named(self._default)
+        return Choice(own, None if domain.pool is None else value_keys.plan(domain.pool))
 
-    def _resolve(self, choice: Choice, texts: tuple[str, ...], before: int) -> UserLimits:
+    def _resolve(self, texts: tuple[str, ...], before: int) -> UserLimits:
         """Resolve limits, once for all users with the same texts.
 
-        :param before: how many texts precede those of plans.
+        :param before: how many texts precede those of plans: of the pool, if there is one, and of the levels tried.
         """
         limits = self._resolved.get(texts)
         if limits is None:
             user, domain = self._decoded(texts[:before])
+            choice = self._choose(user, domain)
             found = [self._plans[text] for text in texts[before:]]
-            own = found.pop(0) if choice.level else None
-            pool = found.pop(0) if found else None
-            limits = self.resolver.resolve(user, domain, choice.level or Level.USER, own, pool)
+            pool = found.pop(0) if choice.pool else None
+            tried = [*zip(choice.own, found, strict=False)] or [(Level.USER, None)]
+            limits = self.resolver.resolve(user, domain, *tried[-1], pool)
             self._resolved.keep(texts, limits, size_of(texts) + _LIMIT * len(limits.active))
         return limits
 

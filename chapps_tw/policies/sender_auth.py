@@ -226,14 +226,11 @@ class _Question:
         version_key = self.keys[0]
         version = cached.get(version_key) or token_hex(8)
         verdicts = await self._read() if any(key != version_key for key in keys) else {}
-        # A refusal is cached briefly, because links may also be created directly in the database.
+        # A refusal is cached briefly, because links may also be created directly in the database; so is the version
+        # then, because a user may try any number of domains.
         known = True in verdicts.values()
-        return [
-            Stored(version)
-            if key == version_key
-            else Stored((_ALLOWED if verdicts[key.name] else _FORBIDDEN) + version, known)
-            for key in keys
-        ]
+        texts = {name: (_ALLOWED if linked else _FORBIDDEN) + version for name, linked in verdicts.items()}
+        return [Stored(version if key == version_key else texts[key.name], known) for key in keys]
 
     async def _read(self) -> Mapping[str, bool]:
         """Return whether each name is linked to the user."""

@@ -83,13 +83,13 @@ class API:
         list_lock = DeferredLock()
         routes: list[Route[Any]] = [
             *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
-            *crud.routes(book, list_lock),
-            *links.routes(book, list_lock),
-            *users.routes(book, list_lock),
+            *crud.routes(book, list_lock, slices),
+            *links.routes(book, list_lock, slices),
+            *users.routes(book, list_lock, slices),
             *limits.routes(book, list_lock, slices),
             *overrides.routes(book, list_lock, slices, now),
             *exemptions.routes(book, list_lock, slices, now),
-            *audit.routes(book, now),
+            *audit.routes(book, slices, now),
             *live.routes(settings, state, book, self._slices, now),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),

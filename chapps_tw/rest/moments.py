@@ -10,9 +10,8 @@ from pydantic import PlainValidator, WithJsonSchema
 from pydantic.config import JsonDict
 
 from chapps_tw.interfaces.writable_book import MAX_WINDOW
+from chapps_tw.mail.durations import PATTERN, parse_duration
 
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_DURATION: Final = r"[1-9][0-9]{0,7}[smhdw]"
 # Up to the year 5138.
 _LATEST: Final = 10**11 - 1
 _EPOCH: Final = r"[0-9]{1,11}(\.[0-9]{1,9})?"
@@ -54,8 +53,9 @@ def parse_moment(value: Any) -> When:
 
 
 def _parse_text(text: str) -> When:
-    if re.fullmatch(_DURATION, text):
-        return When(float(_duration(text)), True)
+    duration = parse_duration(text)
+    if duration is not None:
+        return When(float(duration.seconds), True)
     if re.fullmatch(_EPOCH, text):
         return When(float(text), False)
     try:
@@ -71,17 +71,13 @@ def _parse_text(text: str) -> When:
     return When(seconds, False)
 
 
-def _duration(text: str) -> int:
-    return int(text[:-1]) * _SECONDS[text[-1]]
-
-
 def parse_window(value: Any) -> int:
     """Parse seconds, or a duration such as ``10m``.
 
     :raises ValueError: with the accepted forms.
     """
-    is_text = isinstance(value, str) and re.fullmatch(_DURATION, value)
-    seconds = _duration(value) if is_text else value
+    duration = parse_duration(value) if isinstance(value, str) else None
+    seconds = duration.seconds if duration is not None else value
     if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= MAX_WINDOW:
         raise ValueError("must be 1 to 31622400 seconds, or a duration up to 366d such as 90s, 10m, 1h, 1d or 2w")
     return seconds
@@ -91,7 +87,7 @@ def _moment(description: str) -> WithJsonSchema:
     forms: list[JsonDict] = [
         {"type": "number", "minimum": 0, "maximum": _LATEST},
         {"type": "string", "format": "date-time"},
-        {"type": "string", "pattern": f"^({_DURATION}|{_EPOCH})$"},
+        {"type": "string", "pattern": f"^({PATTERN}|{_EPOCH})$"},
     ]
     return WithJsonSchema({"description": description, "anyOf": list(forms), "examples": ["3d"]})
 

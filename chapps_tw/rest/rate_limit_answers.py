@@ -32,7 +32,9 @@ class RateLimitUse(Output):
     amount: int = Field(description="How many in the window.", examples=[100])
     used: int = Field(description="How many the window contains now.", examples=[97])
     left: int = Field(description="How many more fit now.", examples=[3])
-    wait: float = Field(description="Seconds until another one fits; 0 if it fits now, or never.", examples=[0])
+    room_at: float | None = Field(
+        description="UNIX epoch at which there is room again; null if there is room, or never will be.", examples=[None]
+    )
     last: float = Field(description="UNIX epoch of the last message counted, 0 if there is none.")
 
 

@@ -126,10 +126,17 @@ def _read_query(route: Route[Any], query: bytes) -> dict[str, Any]:
     return {name: _typed(route.input, name, found) for name, found in texts.items()}
 
 
+@lru_cache(128)
+def _properties(model: type[BaseModel]) -> Mapping[str, Any]:
+    # Takes milliseconds: once for a model, not for each of its fields.
+    properties: Mapping[str, Any] = model.model_json_schema()["properties"]
+    return properties
+
+
 @lru_cache(1024)
 def _shape(model: type[BaseModel], name: str) -> tuple[bool, bool]:
     """Return whether a field is a list, and whether it, or its items, are integers."""
-    schema = model.model_json_schema()["properties"][name]
+    schema = _properties(model)[name]
     for each in schema.get("anyOf", [schema]):
         if each.get("type") == "array":
             return True, each["items"].get("type") == "integer"

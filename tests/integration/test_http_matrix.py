@@ -19,6 +19,7 @@ from chapps_tw.mail.addresses import normal_domain
 from tests.support.policy_client import encode, inbound, outbound
 from tests.support.rest_client import PASSCODE
 from tests.support.rows_case import DEFERRAL, OVER_QUOTA, RowsCase
+from tests.support.rule_rows import RuleRows
 from tests.support.servers.sql import MariaDB, PostgreSQL
 
 NO_QUOTA = "REJECT Rejected - ann has no quota for outgoing mail; ask your provider"
@@ -347,10 +348,11 @@ class InsightRows(RowsCase):
         self.assertIn("[PostfixSPFActions]", config.read_text())
 
 
-class EmbeddedAndSqliteTests(BookRows, LiveRows, InsightRows):
+class EmbeddedAndSqliteTests(BookRows, LiveRows, RuleRows, InsightRows):
     def test_every_route_answers_as_the_tables_say(self) -> None:
         self.book_rows()
         self.live_rows()
+        self.rule_rows()
         self.insight_rows()
         paths = self.document["paths"].items()
         self.assertEqual(self.asked, {(method.upper(), path) for path, methods in paths for method in methods})

@@ -46,6 +46,7 @@ class RowsCase(APITestCase):
             "CHAPPS": {**PATIENT["CHAPPS"], "password": make_hash(PASSCODE)},
             "OutboundQuotaPolicy": {"margin": 0, "rejection_message": OVER_QUOTA},
             "GreylistingPolicy": {"minimum_deferral": DEFERRAL},
+            "Limit flood": {"per": "client", "amount": 2, "window": "1h"},
             "SPFEnforcementPolicy": {"nameservers": f"127.0.0.1:{dns.port}"},
         }
         database = Database(cls.kind) if cls.kind else None
@@ -59,7 +60,7 @@ class RowsCase(APITestCase):
         self.asked: set[tuple[str, str]] = set()
         self.document = ask(self.service.ports["api"], "GET", "/openapi.json", token=self.service.token).json
         self.validators: dict[str, jsonschema_rs.Validator] = {}
-        self.clients = {name: self.service.client(name) for name in ("outbound", "greylisting", "inbound")}
+        self.clients = {name: self.service.client(name) for name in ("outbound", "greylisting", "inbound", "limits")}
         for client in self.clients.values():
             self.addCleanup(client.close)
 

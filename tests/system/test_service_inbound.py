@@ -320,13 +320,15 @@ class RetryTests(ServiceTestCase):
 class CostTests(ServiceTestCase):
     """What a request costs the store, once flags and SPF results are known."""
 
-    def test_one_look_and_one_meeting_and_one_more_step_only_for_a_header(self) -> None:
+    def test_one_operation_and_one_more_only_for_a_header(self) -> None:
         self.redis = self.start_redis()
         service = self.start_service(self.start_dns(), {"Redis": {"server": "127.0.0.1", "port": self.redis.port}})
         with service.client("inbound") as client:
-            for recipient, answer, scripts in ((CHECKED, HEADER, 3), (GREY, GREYLISTED, 2)):
+            for recipient, answer, scripts in ((CHECKED, HEADER, 2), (GREY, GREYLISTED, 1)):
                 question = {"sender": f"carl@{ANSWERING[0]}", "recipient": recipient}
-                client.ask(inbound(**question))
+                # The first caches what was looked up, the second reads it.
+                for _ in range(2):
+                    client.ask(inbound(**question))
                 self.redis.command("CONFIG", "RESETSTAT")
                 for _ in range(10):
                     self.assertTrue(client.ask(inbound(**question)).startswith(answer))

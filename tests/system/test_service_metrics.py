@@ -195,9 +195,10 @@ class CacheTests(ServiceTestCase):
         self.assertGreater(found.value("chapps_cache_lookups_total", cache="dns", result="miss"), 0)
         asked = [
             found.value("chapps_call_seconds_count", part="database", operation=operation)
-            for operation in ("quota", "senders", "flags")
+            for operation in ("plan", "senders", "flags")
         ]
-        self.assertEqual(asked, [1, 1, 2])
+        # The plans of the user, of the domain and of the quota.
+        self.assertEqual(asked, [3, 1, 2])
 
     def test_hits_and_misses_with_the_state_in_sqlite(self) -> None:
         self.check(on_dns(self.start_dns()))

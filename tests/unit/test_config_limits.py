@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chapps_tw.config.limits import MAX_LIMITS, Condition, parse_duration, parse_match
+from chapps_tw.config.limits import MAX_LIMITS, Condition, parse_match, parse_window
 from chapps_tw.config.render import render
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.state import Unit
@@ -72,7 +72,7 @@ def test_rendered_limits_load_unchanged(tmp_path: Path) -> None:
     ],
 )
 def test_windows(text: str, seconds: int, words: str) -> None:
-    found = parse_duration(text)
+    found = parse_window(text)
     assert (found.seconds, found.words) == (seconds, words)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.task import deferLater
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, Exemption
@@ -194,3 +195,16 @@ class CacheTests(ExemptionsCase):
         self.found()
         self.clock.advance(TTL - 1)
         self.assertIsNotNone(self.wait_for(self.state.values([EXEMPTIONS]))[0].value)
+
+
+class ManyRequestsTests(ExemptionsCase):
+    def test_requests_that_find_a_new_list_at_the_same_time_parse_it_once(self) -> None:
+        self.found()
+        self.exempt(SPF)
+        self.drop()
+        # As from a database, in a later turn.
+        self.book.exemptions = lambda: deferLater(self.clock, 0, tuple, self.book.exempt)  # type: ignore[method-assign]
+        requests = [awaited(self.exemptions.of(self.request(), SPF)) for _ in range(5)]
+        first, *others = self.wait_for(gatherResults([Deferred.fromCoroutine(each) for each in requests]))
+        assert first is not None
+        self.assertEqual([each is first for each in others], [True] * 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 from dataclasses import replace
 
-from chapps_tw.config.limits import RateLimit, parse_duration, parse_match
+from chapps_tw.config.limits import RateLimit, parse_match, parse_window
 from chapps_tw.config.settings import Chapps, GreylistingPolicy, RateLimitPolicy, Settings
 from chapps_tw.interfaces.state import Account, Charge, Unit
 from chapps_tw.mail.addresses import MAX_EMAIL
@@ -16,7 +16,7 @@ DEFAULTS = Settings()
 
 
 def limit(per: str = "client", **options: object) -> RateLimit:
-    made = RateLimit(name="flood", per=per, unit=Unit.MESSAGES, amount=3, window=parse_duration("10m"))
+    made = RateLimit(name="flood", per=per, unit=Unit.MESSAGES, amount=3, window=parse_window("10m"))
     return replace(made, **options)  # type: ignore[arg-type]
 
 

@@ -249,6 +249,20 @@ class LevelTests(PlanCase):
         self.book.users[ANN] = UserPlan(True, 99)
         self.assertEqual(self.send().reason, Reason.NO_QUOTA)
 
+    def test_in_place_of_a_quota_that_was_deleted_that_of_the_next_level_applies(self) -> None:
+        self.make(default_quota="everybody")
+        self.book.plans[7] = Plan(7, "everybody", 9, ())
+        self.give_domain(Plan(2, "staff", 9, ()), Plan(3, "shared", 9, ()))
+        self.give(ANN, 9)
+        told = [self.send().detail]
+        for quota in (1, 2):
+            # What is cached of the user and of the domain still names it.
+            del self.book.plans[quota]
+            self.run_now(self.state.drop_values([value_keys.plan(quota)]))
+            told.append(self.send().detail)
+        self.assertEqual(told, ["user:basic", "domain:staff", "default:everybody"])
+        self.assertEqual(self.used("pool", "example.org"), 3)
+
 
 class OverrideTests(PlanCase):
     def test_extra_adds_until_it_is_over(self) -> None:

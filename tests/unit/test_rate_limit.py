@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from chapps_tw.config.limits import RateLimit, parse_duration, parse_match
+from chapps_tw.config.limits import RateLimit, parse_match, parse_window
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import Exemption
 from chapps_tw.interfaces.state import Unit
@@ -23,7 +23,7 @@ from tests.support.policy_case import PolicyCase
 
 
 def limit(name: str, per: str = "client", amount: int = 2, match: str = "", **options: object) -> RateLimit:
-    window = parse_duration("10m")
+    window = parse_window("10m")
     made = RateLimit(name=name, per=per, unit=Unit.MESSAGES, amount=amount, window=window, match=parse_match(match))
     return replace(made, **options)  # type: ignore[arg-type]
 
@@ -135,7 +135,7 @@ class DecisionTests(RateLimitCase):
         self.assertEqual(self.decide().detail, "limit narrow, client 192.0.2.7")
 
     def test_limits_of_several_windows_hold_together(self) -> None:
-        self.use(limit("short", amount=1), limit("long", amount=2, window=parse_duration("1h")))
+        self.use(limit("short", amount=1), limit("long", amount=2, window=parse_window("1h")))
         reasons = []
         for number in range(4):
             reasons.append(self.decide(f"i{number}").detail)
@@ -242,7 +242,7 @@ class ExplainTests(RateLimitCase):
         self.assertEqual(self.used(flood, "192.0.2.7"), 1)
 
     def test_an_explanation_at_data_does_not_make_later_costs_reservations(self) -> None:
-        flood = limit("flood", amount=9, window=parse_duration("1d"))
+        flood = limit("flood", amount=9, window=parse_window("1d"))
         self.use(flood)
         self.explain("i1", "DATA")
         self.decide("i2")
@@ -252,7 +252,7 @@ class ExplainTests(RateLimitCase):
 
 class ReservationTests(RateLimitCase):
     def test_where_whole_messages_are_asked_about_a_message_that_is_given_up_costs_nothing_in_the_end(self) -> None:
-        flood = limit("flood", amount=9, window=parse_duration("1d"))
+        flood = limit("flood", amount=9, window=parse_window("1d"))
         self.use(flood)
         self.decide("i1", "DATA")
         self.decide("given up")
@@ -261,7 +261,7 @@ class ReservationTests(RateLimitCase):
         self.assertEqual(self.used(flood, "192.0.2.7"), 1)
 
     def test_what_no_later_request_settles_is_not_given_back(self) -> None:
-        inbox = limit("inbox", "recipient", 9, window=parse_duration("1d"))
+        inbox = limit("inbox", "recipient", 9, window=parse_window("1d"))
         self.use(inbox)
         self.decide("i1", "DATA", recipient="x@example.net")
         self.decide("two recipients")

@@ -264,6 +264,14 @@ class SenderAuthTests(PolicyCase):
         self.clock.advance(61)
         self.assertFalse(self.decide("x@new.example", user="new").stops)
 
+    def test_of_a_refused_sender_nothing_is_cached_for_long(self) -> None:
+        # Whoever has a login may try any number of domains.
+        self.assertTrue(self.decide("x@other.example").stops)
+        self.clock.advance(61)
+        keys = [value_keys.senders_of_domain("other.example"), value_keys.sender("bob", "other.example")]
+        kept = self.wait_for(self.state.values(keys))
+        self.assertEqual([cached.value for cached in kept], [None, None])
+
     def test_explain_returns_the_same_and_caches_nothing(self) -> None:
         for sender in ("x@example.org", "sales@example.com", "x@evil.example", "root"):
             request = self.request(sender)

@@ -6,7 +6,7 @@ import unittest
 
 from twisted.internet.task import Clock
 
-from chapps_tw.config.limits import RateLimit, parse_duration
+from chapps_tw.config.limits import RateLimit, parse_window
 from chapps_tw.interfaces.state import Unit
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.unasked import PATIENCE, Unasked
@@ -21,7 +21,7 @@ class UnaskedTests(unittest.TestCase):
         self.said: list[str] = []
 
     def watch(self, *units: Unit) -> Unasked:
-        window = parse_duration("1d")
+        window = parse_window("1d")
         limits = [
             RateLimit(name=f"n{place}", per="client", unit=unit, amount=1, window=window)
             for place, unit in enumerate(units)

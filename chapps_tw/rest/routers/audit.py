@@ -15,6 +15,7 @@ from chapps_tw.rest.author import AUTHOR
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.base import Input
 from chapps_tw.rest.routing import Raw, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 _LIVE = "/live/"
 # What may never be recorded.
@@ -30,9 +31,10 @@ _UNRECORDED = "This is done, but not in the audit trail: the database is unavail
 _log = Logger()
 
 
-def routes(book: WritableBook, now: Callable[[], float]) -> Iterator[Route[Any]]:
+def routes(book: WritableBook, slices: Slices, now: Callable[[], float]) -> Iterator[Route[Any]]:
     """Return all routes of this family.
 
+    :param slices: for long lists.
     :param now: epoch seconds.
     """
 
@@ -41,7 +43,7 @@ def routes(book: WritableBook, now: Callable[[], float]) -> Iterator[Route[Any]]
         # To the book, 0 means no filter.
         until = max(1.0, wanted.until.ago(now())) if wanted.until else 0.0
         records = await book.audit(wanted.author, wanted.kind, wanted.name, since, until, wanted.before, wanted.limit)
-        return Reply([record._asdict() for record in records])
+        return Reply(await slices.collect(record._asdict() for record in records))
 
     yield Route(
         "GET", "/audit/", "List changes, newest first", listed, m.AuditFilter, r.AuditTrail, tag="audit", note=_NOTE

@@ -16,6 +16,7 @@ from chapps_tw.rest.routers import limits
 from chapps_tw.rest.routers.changes import changed, lost_by_users, when_in_effect
 from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown, shown_beside, unknown_ids
 from chapps_tw.rest.routing import Link, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 MAX_SHOWN = 1000
 
@@ -34,14 +35,15 @@ _ABOUT_DELETE = {
 }
 
 
-def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
+def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
     """Return all routes of this family.
 
     :param list_lock: allows one long list to be read at a time: reading occupies the interpreter from any thread, and
         delays policies.
+    :param slices: for long answers.
     """
     for kind in KINDS.values():
-        yield from _Collection(kind, book, list_lock).routes()
+        yield from _Collection(kind, book, list_lock, slices).routes()
 
 
 def _next(kind: Kind) -> Iterator[Link]:
@@ -62,7 +64,8 @@ def _next(kind: Kind) -> Iterator[Link]:
 class _Collection:
     """One kind of object."""
 
-    def __init__(self, kind: Kind, book: WritableBook, list_lock: DeferredLock) -> None:
+    def __init__(self, kind: Kind, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> None:
+        self._slices = slices
         self._list_lock = list_lock
         self._kind = kind
         self._book = book
@@ -101,7 +104,7 @@ class _Collection:
     async def listed(self, page: m.Listing) -> Reply:
         async with self._list_lock:
             found = await self._book.entries(self._kind.plural, page.q, page.skip, page.limit)
-        return Reply([shown(self._kind.plural, entry) for entry in found])
+        return Reply(await self._slices.collect(shown(self._kind.plural, entry) for entry in found))
 
     async def show(self, which: m.ById) -> Reply:
         found = await self._book.by_ids(self._kind.plural, [which.id])
@@ -113,7 +116,7 @@ class _Collection:
             linked = await self._book.entries(other, limit=MAX_SHOWN + 1, linked=(self._kind.plural, which.id))
             if len(linked) > MAX_SHOWN:
                 remarks.append(f"Only the first {MAX_SHOWN} {other} are shown; use skip to list the rest.")
-            beside |= self._association(other, linked[:MAX_SHOWN])
+            beside |= await self._association(other, linked[:MAX_SHOWN])
         if self._kind.plural == "quotas":
             beside["limits"] = list(await limits.shown(await self._book.rules("limits", ("quotas", which.id))))
         return Reply(shown(self._kind.plural, found[0]), beside, remarks)
@@ -150,7 +153,7 @@ class _Collection:
         beside: dict[str, Any] = {}
         for other in self._kind.linked:
             linked = await self._book.by_ids(other, edit.links[other]) if other in edit.links else None
-            beside |= self._association(other, linked)
+            beside |= await self._association(other, linked)
         return Reply(shown(self._kind.plural, change.entry), beside, when_in_effect(change))
 
     def _fields(self, given: Input) -> dict[str, Any]:
@@ -173,7 +176,9 @@ class _Collection:
         what, path = ("quota 0", "quota") if other == "quotas" else (f"an empty list of {other}", other)
         return f"{what.capitalize()} changes nothing: use DELETE /{self._kind.plural}/{id}/{path}/ to remove links."
 
-    def _association(self, other: str, linked: Sequence[Entry] | None) -> dict[str, Any]:
+    async def _association(self, other: str, linked: Sequence[Entry] | None) -> dict[str, Any]:
         if other == "quotas":
             return {"quota": shown_beside(other, linked[0]) if linked else None}
-        return {other: None if linked is None else [shown_beside(other, entry) for entry in linked]}
+        if linked is None:
+            return {other: None}
+        return {other: await self._slices.collect(shown_beside(other, entry) for entry in linked)}

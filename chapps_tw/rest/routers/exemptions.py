@@ -34,7 +34,6 @@ def routes(
 
 class _Exemptions:
     def __init__(self, book: WritableBook, list_lock: DeferredLock, slices: Slices, now: Callable[[], float]) -> None:
-        self._book = book
         self._now = now
         self._rules = Rules(book, "exemptions", self._shown, list_lock, slices)
 

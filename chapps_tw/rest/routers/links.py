@@ -14,21 +14,23 @@ from chapps_tw.rest.models import book as m
 from chapps_tw.rest.routers.changes import changed, when_in_effect
 from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown
 from chapps_tw.rest.routing import Reply, Route
+from chapps_tw.rest.slices import Slices
 
 
-def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
+def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
     """Return all routes of this family.
 
-    :param list_lock: as for :func:`chapps_tw.rest.routers.book.routes`.
+    :param list_lock, slices: as for :func:`chapps_tw.rest.routers.book.routes`.
     """
     for one, other in LINKS:
-        yield from _Links(KINDS[one], KINDS[other], book, list_lock).routes()
+        yield from _Links(KINDS[one], KINDS[other], book, list_lock, slices).routes()
 
 
 class _Links:
     """The links of one entry."""
 
-    def __init__(self, kind: Kind, other: Kind, book: WritableBook, list_lock: DeferredLock) -> None:
+    def __init__(self, kind: Kind, other: Kind, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> None:
+        self._slices = slices
         self._list_lock = list_lock
         self._kind = kind
         self._other = other
@@ -57,7 +59,7 @@ class _Links:
         linked = (self._kind.plural, page.id)
         async with self._list_lock:
             found = await self._book.entries(self._other.plural, page.q, page.skip, page.limit, linked)
-        return Reply([shown(self._other.plural, entry) for entry in found])
+        return Reply(await self._slices.collect(shown(self._other.plural, entry) for entry in found))
 
     async def add(self, which: Any) -> Reply:
         return await self._change(AddLinks, which)

@@ -51,12 +51,15 @@ class LiveQuotas:
         users = await self._book.by_ids("users", which.user_ids)
         measured = await self._slices.each(users, partial(self._users.of, compare=True), WORKERS)
         remarks = unknown_ids("users", which.user_ids, users)
-        rows = []
-        for user, each in zip(users, measured, strict=True):
-            if quota_of(each.limits) is None:
-                remarks.append(f"User {user.name} has no quota.")
-            rows.append({"user_name": user.name, "quota_avail": left_of(each)})
-        return Reply(rows, remarks=remarks)
+        without = (
+            None if quota_of(each.limits) else f"User {user.name} has no quota."
+            for user, each in zip(users, measured, strict=True)
+        )
+        rows = (
+            {"user_name": user.name, "quota_avail": left_of(each)} for user, each in zip(users, measured, strict=True)
+        )
+        remarks += await self._slices.collect(without)
+        return Reply(await self._slices.collect(rows), remarks=remarks)
 
     async def left(self, who: m.Who) -> Reply:
         user, remarks = await self._users.find(who)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.state import LiveState, Message
+from chapps_tw.interfaces.state import LiveState
 from chapps_tw.policies.limit_rules import Rule, rules_of
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import rate_limit_answers as r
@@ -17,9 +17,6 @@ _NOTE = (
     "`what` is what the limit counts, in any spelling: a user, an address, a domain, a HELO name; any address of a "
     "client network; `everybody` if that is what it counts."
 )
-
-# A message to a recipient that nobody has written to.
-_NEXT = Message("", "next@recipient.invalid", True)
 
 
 class LiveRateLimits:
@@ -68,11 +65,11 @@ class LiveRateLimits:
         rule, what = self._find(which)
         limit = rule.limit
         [usage] = await self._state.usage([rule.window(what)])
-        next_one = await self._state.peek(_NEXT, [rule.charge_of(what, 1)])
         left = max(0, limit.amount - usage.used)
         found = {"name": limit.name, "what": what, "amount": limit.amount, "used": usage.used, "left": left}
         remarks = [] if usage.used else [f"Nothing was counted for {what} in the last {limit.window.words}."]
-        return Reply({**found, "wait": next_one.wait, "last": usage.last}, remarks=remarks)
+        room_at = usage.oldest + limit.window.seconds if usage.oldest and not left else None
+        return Reply({**found, "room_at": room_at, "last": usage.last}, remarks=remarks)
 
     async def reset(self, which: m.Counted) -> Reply:
         rule, what = self._find(which)

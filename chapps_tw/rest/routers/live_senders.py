@@ -18,8 +18,8 @@ from chapps_tw.rest.routers.kinds import unknown_ids
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 
-# Names per operation on the state.
-BATCH = 100
+# Names per operation on the state, which takes longest for those that are not cached.
+BATCH = 25
 # Users for whom the state is queried at the same time.
 WORKERS = 16
 
@@ -96,6 +96,7 @@ class LiveSenders:
     async def _drop(self, user: str, names: Sequence[str]) -> Verdicts:
         """Delete verdicts; return what they were."""
         before = await self._cached(user, names)
+        await self._slices.pause()
         await self._state.drop_values([sender(user, name) for name in names])
         return before
 
@@ -139,8 +140,8 @@ class LiveSenders:
             + unknown_ids("domains", which.domain_ids, domains)
             + unknown_ids("emails", which.email_ids, emails)
         )
-        keys = [normal_domain(entry.name) or entry.name for entry in domains]
-        keys += [self._email(entry.name) for entry in emails]
+        keys = await self._slices.collect(normal_domain(entry.name) or entry.name for entry in domains)
+        keys += await self._slices.collect(self._email(entry.name) for entry in emails)
         names = [user.name for user in users]
 
         async def of_user(name: str) -> Verdicts:

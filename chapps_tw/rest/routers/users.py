@@ -14,11 +14,12 @@ from chapps_tw.rest.models import book as m
 from chapps_tw.rest.routers.changes import changed, when_in_effect
 from chapps_tw.rest.routers.kinds import unknown_ids
 from chapps_tw.rest.routing import Refusal, Reply, Route
+from chapps_tw.rest.slices import Slices
 
 
-def routes(book: WritableBook, list_lock: DeferredLock) -> Iterator[Route[Any]]:
+def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
     """Return all routes of this family. Parameters as for :func:`chapps_tw.rest.routers.book.routes`."""
-    yield from _UserMaps(book, list_lock).routes()
+    yield from _UserMaps(book, list_lock, slices).routes()
     yield from _UserQuota(book).routes()
 
 
@@ -55,7 +56,8 @@ class _UserQuota:
 class _UserMaps:
     """Ids of what is linked to each of several users."""
 
-    def __init__(self, book: WritableBook, list_lock: DeferredLock) -> None:
+    def __init__(self, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> None:
+        self._slices = slices
         self._book = book
         self._list_lock = list_lock
 
@@ -74,8 +76,10 @@ class _UserMaps:
     async def quotas(self, which: m.QuotasOf) -> Reply:
         users, linked, remarks = await self._of(which, "quotas")
         ids = {user.id: quotas[0].id for user in users if (quotas := linked.get(user.id))}
-        rows = [{"user_name": user.name, "quota_id": ids.get(user.id)} for user in users]
-        return Reply([row for row in rows if which.nulls or row["quota_id"] is not None], remarks=remarks)
+        rows = (
+            {"user_name": user.name, "quota_id": ids.get(user.id)} for user in users if which.nulls or user.id in ids
+        )
+        return Reply(await self._slices.collect(rows), remarks=remarks)
 
     async def domains(self, which: m.UserIds) -> Reply:
         return await self._lists(which, "domains", "domain_ids")
@@ -85,8 +89,8 @@ class _UserMaps:
 
     async def _lists(self, which: m.UserIds, other: str, key: str) -> Reply:
         users, linked, remarks = await self._of(which, other)
-        rows = [{"user_name": user.name, key: [each.id for each in linked.get(user.id, [])]} for user in users]
-        return Reply(rows, remarks=remarks)
+        rows = ({"user_name": user.name, key: [each.id for each in linked.get(user.id, [])]} for user in users)
+        return Reply(await self._slices.collect(rows), remarks=remarks)
 
     async def _of(self, which: m.UserIds, other: str) -> tuple[list[Entry], dict[int, list[Entry]], list[str]]:
         users = await self._book.by_ids("users", which.user_ids)

@@ -75,7 +75,7 @@ class RedisState:
         self._first_time = Script("first_time").shape(1, 1)
         self._note_event = Script("note_event").shape(2, 4)
         self._values = Values(self._run, self._prefix, self._unique_token, self._pool.reactor.seconds)
-        forget = self._values.memory.remove
+        forget = self._values.memory.forget
         self._charges = Charges(self._run, self._aside, self._prefix, self._unique_token, forget)
 
     # --- counting ---
@@ -173,7 +173,7 @@ class RedisState:
         def decode(reply: list[Any]) -> GreylistResult:
             if len(reply) == 1:
                 # Of ``assumptions.lua``.
-                self._values.memory.remove(assumptions)
+                self._values.memory.forget(assumptions)
                 return GreylistResult(Outcome.OUTDATED, 0.0, 0, "")
             return _greylist_result(reply)
 

@@ -64,7 +64,7 @@ class Values:
         self._keep, self._drop = Script("keep_values"), Script("value", "drop_values")
 
     def find(self, keys: Sequence[ValueKey]) -> Deferred[list[CachedValue]]:
-        """Return values; remember them."""
+        """Return values; remember them, and forget what is not there."""
         if len(keys) > _BATCH:
             return Deferred.fromCoroutine(self._find_many(keys))
         if not keys:
@@ -74,7 +74,9 @@ class Values:
         def decode(found: list[Stored]) -> list[CachedValue]:
             values = [_cached(stored) for stored in found]
             for key, name, value in zip(keys, encoded, values, strict=True):
-                if value.value is not None:
+                if value.value is None:
+                    self.memory.remove(key)
+                else:
                     self.memory.add(key, value.value, name, as_bytes(value.token))
             return values
 
@@ -115,7 +117,7 @@ class Values:
 
         def decode(reply: list[int]) -> bool:
             if reply[0] == Outcome.OUTDATED:
-                self.memory.remove(assumptions)
+                self.memory.forget(assumptions)
                 return False
             return True
 
@@ -154,10 +156,14 @@ class Memory:
         size = 4 * sum(map(len, key)) + getsizeof(value) + len(name) + len(stored)
         self._values.keep(key, (self._monotonic() + SECONDS, assumption), size)
 
-    def remove(self, assumptions: Iterable[Assumption]) -> None:
-        """Forget values."""
+    def remove(self, key: ValueKey) -> None:
+        """Forget a value."""
+        self._values.pop(key, None)
+
+    def forget(self, assumptions: Iterable[Assumption]) -> None:
+        """Forget the values of assumptions."""
         for each in assumptions:
-            self._values.pop(each.key, None)
+            self.remove(each.key)
 
 
 _NONE: Final = (b"", b"$1\r\n0\r\n")

@@ -21,7 +21,6 @@ from chapps_tw.interfaces.state import (
     GreylistResult,
     GreylistRules,
     Message,
-    Outcome,
     Spent,
     StateUnavailable,
     Usage,
@@ -191,8 +190,6 @@ class SqliteState:
         self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()
     ) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        if assumptions and not self._are_right(assumptions):
-            return succeed(Spent(Outcome.OUTDATED, -1, (), 0.0))
         return self._commits.write(_COUNTS, spending.spend, self._now(), self._accounts, message, charges)
 
     def peek(self, message: Message, charges: Sequence[Charge]) -> Deferred[Spent]:
@@ -219,10 +216,7 @@ class SqliteState:
 
     def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return succeed(not assumptions or self._are_right(assumptions))
-
-    def _are_right(self, assumptions: Sequence[Assumption]) -> bool:
-        return self._commits.is_current() and self._values.hold(assumptions)
+        return succeed(True)
 
     def keep_values(self, values: Sequence[Fresh], ttl: float) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -242,8 +236,6 @@ class SqliteState:
         assumptions: Sequence[Assumption] = (),
     ) -> Deferred[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        if assumptions and not self._are_right(assumptions):
-            return succeed(GreylistResult(Outcome.OUTDATED, 0.0, 0, ""))
         return self._commits.write(
             _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, False
         )

@@ -59,11 +59,6 @@ class CachedValues:
         found = self._assumed.get(wanted)
         return found[2] if found is not None and found[0] <= now < found[1] else None
 
-    def hold(self, assumptions: Sequence[Assumption]) -> bool:
-        """Return whether none of these values was kept anew or dropped since it was found."""
-        assumed = self._assumed
-        return all(each.key in assumed and assumed[each.key][2].value == each.value for each in assumptions)
-
     def find(self, db: sqlite3.Cursor, now: float, keys: Sequence[ValueKey]) -> list[CachedValue]:
         """Return cached values, in order."""
         answer, memo = [], self._memo

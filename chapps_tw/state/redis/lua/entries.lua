@@ -16,14 +16,16 @@ local function entries_of()
   local function read(account, first, last)
     local entries, instances, costs = redis.call('LRANGE', account.log, first, last), {}, {}
     if #entries > 0 then
-      for i, entry in ipairs(entries) do
-        instances[i] = string.sub(entry, string.find(entry, ' ', 1, true) + 1)
+      local find, sub, match = string.find, string.sub, string.match
+      for i = 1, #entries do
+        instances[i] = sub(entries[i], find(entries[i], ' ', 1, true) + 1)
       end
       local found = redis.call('HMGET', account.messages, unpack(instances))
-      for i, entry in ipairs(entries) do
-        local began, cost = string.match(found[i] or '', '^(%d+) (%d+)')
-        local void = not began or entry ~= began .. ' ' .. instances[i] or account.gone[instances[i]]
-        costs[i] = not void and tonumber(cost)
+      for i = 1, #entries do
+        local time = sub(entries[i], 1, -#instances[i] - 1)
+        local message = found[i]
+        local void = not message or sub(message, 1, #time) ~= time or account.gone[instances[i]]
+        costs[i] = not void and tonumber(match(message, '^%d+', #time + 1))
       end
     end
     return entries, instances, costs
@@ -52,10 +54,50 @@ local function entries_of()
     return index, NEVER, sum
   end
 
-  -- Make the sum of a window from its messages.
-  local function measure(account, window, index)
-    window.first, window.oldest = walk(account, index, now - window.length)
-    window.sum = select(3, walk(account, window.first, NEVER))
+  -- Return the index of the first entry later than "from".
+  local function seek(account, from)
+    local low, high = 0, account.size
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      local entry = redis.call('LINDEX', account.log, middle)
+      if not entry or tonumber(string.match(entry, '^%d+')) > from then
+        high = middle
+      else
+        low = middle + 1
+      end
+    end
+    return low
+  end
+
+  -- Return the cost of the entries from an index to before another.
+  local function cost_of(account, first, last)
+    local sum, seen = 0, {}
+    for index = first, last - 1, SLICE do
+      local entries, _, costs = read(account, index, math.min(index + SLICE, last) - 1)
+      for i = 1, #entries do
+        if costs[i] and not seen[entries[i]] then
+          sum = sum + costs[i]
+          seen[entries[i]] = account.void > 0 or nil
+        end
+      end
+    end
+    return sum
+  end
+
+  -- Make the sum of a window that has none, from that of the window whose first entry is nearest, or from nothing at the
+  -- end of the list.
+  local function measure(account, window, least)
+    local from = now - window.length
+    local first = math.max(seek(account, from), least)
+    local nearest, sum = account.size, 0
+    for _, each in ipairs(account.windows) do
+      if each.first and account.void == 0 and math.abs(each.first - first) < math.abs(nearest - first) then
+        nearest, sum = each.first, each.sum
+      end
+    end
+    local between = cost_of(account, math.min(first, nearest), math.max(first, nearest))
+    window.sum = first < nearest and sum + between or sum - between
+    window.first, window.oldest = walk(account, first, from)
     account.changed = true
   end
 

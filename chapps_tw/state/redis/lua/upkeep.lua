@@ -48,6 +48,15 @@ local function upkeep_of(read, measure)
     account.is_reread = true
   end
 
+  local function measure_all(account, least)
+    for _, window in ipairs(account.windows) do
+      window.first = nil
+    end
+    for _, window in ipairs(account.windows) do
+      measure(account, window, least)
+    end
+  end
+
   -- Delete the void entries.
   local function compact(account)
     local seen, size = {}, 0
@@ -66,9 +75,7 @@ local function upkeep_of(read, measure)
     end
     redis.call('LTRIM', account.log, account.size, -1)
     account.size, account.void = size, 0
-    for _, window in ipairs(account.windows) do
-      measure(account, window, 0)
-    end
+    measure_all(account, 0)
   end
 
   -- Count a message from now whose time is in the future. Its entry was removed from the list; returns whether it was void.
@@ -115,9 +122,7 @@ local function upkeep_of(read, measure)
     end
     account.is_reread = true
     account.last = math.min(account.last, now)
-    for _, window in ipairs(account.windows) do
-      measure(account, window, first)
-    end
+    measure_all(account, first)
   end
 
   return {tidy = tidy, compact = compact, set_back = set_back}
