@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from math import inf
 from typing import TypeAlias
 
@@ -95,34 +95,27 @@ class Messages:
         self._settle: dict[int, float] = {}
         self._reservations: list[tuple[float, int]] = []
         self._windows: dict[float, Window] = {}
-        self._load(rows, now)
+        self._load(list(rows), now)
 
-    def _load(self, rows: Iterable[Row], now: float) -> None:
-        for _, number, instance, at, keep, cost, seen, settle in rows:
-            expired = at + keep <= now
-            if not self._times:
-                # New numbers follow those in the file.
-                self._base = self._start = number + expired
-            if expired:
-                continue
-            while self._base + len(self._times) < number:
-                self._append(at, 0, b"", b"")
-            if cost and not 0.0 < settle <= now:
-                self._append(at, cost, instance, seen)
-                if settle:
-                    self._settle[number] = settle
-            else:
-                self._append(at, 0, b"", b"")
-            self.keep = max(self.keep, keep)
-            self._last = at
-        self._reservations = [(settle, number) for number, settle in self._settle.items()]
-        heapify(self._reservations)
-        if self._times:
-            # Keeps the messages until a charge says for how long.
-            self._windows[self.keep] = self._sum(self.keep, now)
-            self._due = now
-        if self._last > now:
-            self._count_from_now(now)
+    def _load(self, rows: list[Row], now: float) -> None:
+        # New numbers follow those in the file.
+        self._base = self._start = rows[-1][1] + 1 if rows else 0
+        self.keep = max((row[4] for row in rows if row[3] + row[4] > now), default=0.0)
+        if not self.keep:
+            return
+        _, numbers, instances, times, _, costs, seen, settle = map(list, zip(*_without_gaps(rows), strict=True))
+        self._base = self._start = numbers[0]
+        self._instances, self._times, self._costs, self._seen = instances, times, costs, seen
+        self._mark_bytes = sum(map(len, seen))
+        self._numbers = dict(zip(instances, numbers, strict=True))
+        self._numbers.pop(b"", None)
+        self._settle = {number: at for number, at in zip(numbers, settle, strict=True) if at}
+        self._reservations = sorted((at, number) for number, at in self._settle.items())
+        self._last = times[-1]
+        # Keeps the messages until a charge says for how long.
+        self._windows[self.keep] = self._sum(self.keep, now)
+        self._due = -inf
+        self.advance(now)
 
     @property
     def size(self) -> int:
@@ -285,5 +278,18 @@ class Messages:
         self._change(number, 0)
         self._settle.pop(number, None)
         index = number - self._base
-        del self._numbers[self._instances[index]]
+        if self._numbers.get(self._instances[index]) == number:
+            del self._numbers[self._instances[index]]
         self._instances[index] = b""
+
+
+def _without_gaps(rows: list[Row]) -> list[Row]:
+    """Return rows with one of no cost for each number that is missing between two others."""
+    if rows[-1][1] - rows[0][1] + 1 == len(rows):
+        return rows
+    filled = rows[:1]
+    for row in rows[1:]:
+        key, _, _, at, keep, _, _, _ = row
+        filled += [(key, number, b"", at, keep, 0, b"", 0.0) for number in range(filled[-1][1] + 1, row[1])]
+        filled.append(row)
+    return filled
