@@ -28,6 +28,7 @@ _LIMIT = 600
 _RECENT = 2000
 
 _NO_DOMAIN = DomainPlan(None, None)
+_NO_PLAN = plan_text(None)
 
 
 class Choice(NamedTuple):
@@ -139,17 +140,20 @@ class Plans:
         """Return the limits of a user, and the source of the values."""
         keys: tuple[ValueKey, ...] = (value_keys.user_plan(user), value_keys.domain_plan(domain))[: 2 if domain else 1]
         first = await self._cached.read(keys, self._query, keep, self._usable)
-        texts, source = list(first.texts), first.source
-        choice = self._choose(texts)
-        if choice.keys:
+        sources, deleted = [first.source], list[ValueKey]()
+        # The values that name a deleted quota are not invalidated: thousands of users may have had it.
+        while (choice := self._choose(first.texts, deleted)).keys:
             second = await self._cached.read(choice.keys, self._query, keep, self._usable)
-            keys += choice.keys
-            texts += second.texts
-            source = DATABASE if second.source is DATABASE else source
+            sources.append(second.source)
+            if choice.level is None or second.texts[0] != _NO_PLAN:
+                break
+            deleted.append(choice.keys[0])
+        plans = second.texts if choice.keys else ()
+        texts = [*first.texts, *plans, *[_NO_PLAN] * len(deleted)]
         limits = self._resolve(choice, tuple(texts), len(first.texts))
-        recent = RecentLimits(keys, texts, limits, user, domain)
+        recent = RecentLimits((*keys, *choice.keys, *deleted), texts, limits, user, domain)
         self._recent.keep((user, domain), recent, _RECENT + size_of(user))
-        return recent, source
+        return recent, DATABASE if DATABASE in sources else CACHE
 
     async def read_pool(self, domain: str) -> UserLimits:
         """Return the limits of a domain's pool, as those of a user without own ones.
@@ -168,28 +172,29 @@ class Plans:
     def _decoded(self, texts: Sequence[str]) -> tuple[UserPlan, DomainPlan]:
         return self._users[texts[0]], self._domains[texts[1]] if len(texts) > 1 else _NO_DOMAIN
 
-    def _choose(self, texts: Sequence[str]) -> Choice:
-        """Return which plans apply."""
+    def _choose(self, texts: Sequence[str], deleted: Sequence[ValueKey]) -> Choice:
+        """Return which plans apply, except those that were deleted."""
         user, domain = self._decoded(texts)
-        level, key = None, None
-        if user.quota is not None:
-            level, key = Level.USER, value_keys.plan(user.quota)
-        elif domain.each is not None:
-            level, key = Level.DOMAIN, value_keys.plan(domain.each)
-        elif self._default:
-            level, key = Level.DEFAULT, value_keys.plan_named(self._default)
-        pool = None if domain.pool is None else value_keys.plan(domain.pool)
-        return Choice(tuple(each for each in (key, pool) if each is not None), level)
+        plans = (
+            (Level.USER, None if user.quota is None else value_keys.plan(user.quota)),
+            (Level.DOMAIN, None if domain.each is None else value_keys.plan(domain.each)),
+            (Level.DEFAULT, value_keys.plan_named(self._default) if self._default else None),
+        )
+        pool = () if domain.pool is None else (value_keys.plan(domain.pool),)
+        for level, key in plans:
+            if key is not None and key not in deleted:
+                return Choice((key, *pool), level)
+        return Choice(pool, None)
 
     def _resolve(self, choice: Choice, texts: tuple[str, ...], before: int) -> UserLimits:
         """Resolve limits, once for all users with the same texts.
 
-        :param before: how many texts precede those of plans.
+        :param before: how many texts precede those of the chosen plans; those of deleted ones follow.
         """
         limits = self._resolved.get(texts)
         if limits is None:
             user, domain = self._decoded(texts[:before])
-            found = [self._plans[text] for text in texts[before:]]
+            found = [self._plans[text] for text in texts[before : before + len(choice.keys)]]
             own = found.pop(0) if choice.level else None
             pool = found.pop(0) if found else None
             limits = self.resolver.resolve(user, domain, choice.level or Level.USER, own, pool)
