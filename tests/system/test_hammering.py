@@ -42,14 +42,11 @@ class HammeringTests(FourLimitsTestCase):
     here: Service
     there: Service
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.redis: Options = {"Redis": {"server": "127.0.0.1", "port": cls.run_redis().port}}
-
     def setUp(self) -> None:
+        redis: Options = {"Redis": {"server": "127.0.0.1", "port": self.run_redis().port}}
         database = Database(PostgreSQL).options
-        self.here = self.run_listening(CASES, self.redis, database, set_up=True)
-        self.there = self.run_listening(CASES, self.redis, database)
+        self.here = self.run_listening(CASES, redis, database, set_up=True)
+        self.there = self.run_listening(CASES, redis, database)
 
     def test_a_reset_or_an_edit_lets_the_next_question_pass_on_another_node(self) -> None:
         for name, changes_of in CHANGES.items():
