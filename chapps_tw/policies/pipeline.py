@@ -186,10 +186,20 @@ class Pipeline:
             if answer.action != PASS and not answer.stops:
                 answer = await self._settle(request, answer)
         except Exception as error:
-            names = [slot.policy.name for slot in self._slots]
-            answering = names.index(answer.policy) if answer.policy in names else -1
-            answer = self._failure(self._slots[answering], error)
+            answer = self._failure(self._failing(request, answer), error)
         return Answer(answer, decisions)
+
+    def _failing(self, request: OutboundPPR, answer: Decision) -> PolicySlot:
+        """Return the policy whose ``on_failure`` applies: the one that answers.
+
+        If assumptions could not be confirmed, any policy may have made them: the first one that defers.
+        """
+        if request.assumptions:
+            for slot in self._slots:
+                if not slot.accept_on_failure and not slot.shadow:
+                    return slot
+        names = [slot.policy.name for slot in self._slots]
+        return self._slots[names.index(answer.policy) if answer.policy in names else -1]
 
     async def explain(self, request: OutboundPPR) -> Answer:
         """Return what :meth:`decide` would answer, with the decisions of all policies, even after one stops the mail.

@@ -369,6 +369,11 @@ class PipelineTests(SynchronousTestCase):
     def charged(self) -> dict[str, int]:
         return {account.name: used for account, used in self.used.items() if used}
 
+    def test_mail_is_deferred_if_any_policy_that_defers_may_have_assumed_what_cannot_be_confirmed(self) -> None:
+        self.unavailable = True
+        answer = self.ask(Assumes("A", "DUNNO", [FIRST]), PolicySlot(Says("B", "DUNNO"), accept_on_failure=True))
+        self.assertEqual((answer.decision.action, answer.decision.policy), (DEFER, "A"))
+
     def test_all_policies_are_charged_in_one_operation(self) -> None:
         answer = self.ask(Charges("A", 5, extra=5), Says("B", "OK"), Charges("C", 5))
         self.assertEqual([(each.policy, each.figures) for each in answer.decisions if each.figures], [
