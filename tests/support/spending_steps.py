@@ -100,7 +100,7 @@ class Spending(Comparison):
     def set_back(self, message: Message, charges: list[Charge], seconds: float) -> None:
         """Set the clock back, and have each account counted at once: what is ahead counts from that moment."""
         # Whether what has left a window comes back with the clock is nobody's promise.
-        if any(self.now - seconds < end <= self.now for end in self.ends()):
+        if any(self.now - seconds <= end <= self.now for end in self.ends()):
             return
         self.go_on(-seconds)
         for kind in KINDS:
