@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -122,6 +121,8 @@ class Book(Part):
     :param audit_days: days for which the audit trail is kept.
     """
 
+    log = Logger()
+
     def __init__(self, book: WritableSqlBook, reactor: Any, audit_days: int) -> None:
         self._book = book
         self._age = 86400.0 * audit_days
@@ -134,9 +135,14 @@ class Book(Part):
         self._pruning.start(PRUNE_SECONDS, now=False)
 
     async def _prune(self) -> None:
-        # Another node, or the next time.
-        with suppress(BookUnavailable):
+        try:
             await self._book.prune_audit(self._age)
+        except BookUnavailable:
+            # Another node, or the next time.
+            return
+        except Exception:
+            # An exception would end the loop.
+            self.log.failure("The audit trail was not pruned")
 
     def stop(self) -> Awaitable[None]:
         """Begin no more, and close the connections."""

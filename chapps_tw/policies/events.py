@@ -17,7 +17,7 @@ MAX_EVENTS: Final = 1000
 _CACHE_BYTES = 4 << 20
 
 # An event has at most 2,000 characters in the state, and a character of a name up to 12 in JSON.
-_MAX_ACCOUNT, _MAX_LIMIT = 100, 32
+_MAX_ACCOUNT, _MAX_LIMIT = 80, 64
 
 
 class EventKind(StrEnum):

@@ -7,10 +7,11 @@ from functools import partial
 from math import ceil
 from typing import TypeAlias
 
-from chapps_tw.config.limits import Condition, RateLimit
+from chapps_tw.config.limits import ACTIONS, Condition, RateLimit
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.state import Account, Charge, Window
 from chapps_tw.mail.addresses import MAX_EMAIL, normal_domain, normal_name
+from chapps_tw.mail.decision import stops
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.network import client_address
 from chapps_tw.mail.request import PolicyRequest
@@ -33,6 +34,7 @@ class Rule:
     """A limit, ready to be applied.
 
     :ivar settles: whether it applies to all requests about a message or to none, so that a later one settles the cost.
+    :ivar advisory: whether it cannot stop the mail.
     :ivar warn_from: use from which on the limit is near.
     """
 
@@ -42,6 +44,7 @@ class Rule:
         self.settles = not limit.per.startswith("recipient") and _VARYING.isdisjoint(
             condition.attribute for condition in limit.match
         )
+        self.advisory = limit.mode == "shadow" or not stops(ACTIONS.get(limit.action, limit.action))
         self.warn_from = max(1, ceil(limit.amount * limit.warn_at / 100))
         self._space, self._prefix = f"limit.{limit.unit}", f"{limit.name}:"
         self._unit, self._amount, self._window = limit.unit, limit.amount, float(limit.window.seconds)

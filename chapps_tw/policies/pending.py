@@ -18,55 +18,82 @@ class PendingDecision(NamedTuple):
     A policy returns it instead of a decision. Nothing is charged if a later policy stops the mail, or if the charges
     of another policy do not fit.
 
-    :ivar charges: at least one.
-    :ivar conclude: takes charges and their result, and returns the decision. Usually all charges. If a charge did not
-        fit and the decision lets the mail pass nevertheless, the others are charged without it, and may not fit either.
+    :ivar charges: what may stop the mail.
+    :ivar conclude: takes charges and their result, and returns the decision: usually all charges, without those that do
+        not fit and let the mail pass.
     :ivar reserve: as in :class:`~chapps_tw.interfaces.state.Message`. Charges of several policies are reserved if those
         of each may be.
+    :ivar advisory: what cannot stop the mail. It is left out if it does not fit.
     """
 
     charges: Sequence[Charge]
     conclude: Callable[[Sequence[Charge], Spent], Decision]
     reserve: float = 0.0
+    advisory: Sequence[Charge] = ()
 
 
 Decided: TypeAlias = Decision | PendingDecision
 """What a policy decides."""
 
 
-async def settle(
-    spend: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool], spent: Spent
-) -> Sequence[Decision | None]:
-    """Return the decisions of all policies. Each charge that does not fit but does not stop the mail is left out.
+_Owned: TypeAlias = tuple[int, Charge]
+"""The number of a policy, and one of its charges."""
 
-    :param spend: charges what is left then.
+
+async def charge(
+    spend: Spend, peek: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool]
+) -> Sequence[Decision | None]:
+    """Charge a request for all policies, all or nothing, and return their decisions.
+
+    What does not fit and cannot stop the mail is found out beforehand: a refused message would lose what it has cost
+    before, and its place in the windows.
+
     :param enforced: whether each policy may stop the mail; otherwise it is in shadow mode.
-    :param spent: the result of all charges together.
     :returns: ``None`` for a policy that is not charged because another one stops the mail.
     """
     decisions: list[Decision | None] = [None] * len(pending)
-    left = [(number, charge) for number, each in enumerate(pending) for charge in each.charges]
-    while spent.decisive >= 0:
-        number = left[spent.decisive][0]
-        decision = _conclude(pending, number, left, spent)
-        stopping = decision.stops and enforced[number]
-        earlier = decisions[number]
-        # One that only lets the mail pass, for a limit in shadow mode, must not hide that the mail is to be held.
-        if stopping or earlier is None or earlier.action == "DUNNO":
-            decisions[number] = decision
-        del left[spent.decisive]
-        if stopping or not left:
-            return decisions
-        spent = await spend([charge for _, charge in left])
-    for number in {number for number, _ in left}:
-        if decisions[number] is None:
-            decisions[number] = _conclude(pending, number, left, spent)
+    left: list[_Owned] = []
+    advisory: list[_Owned] = []
+    for number, each in enumerate(pending):
+        (left if enforced[number] else advisory).extend([(number, charge) for charge in each.charges])
+        advisory.extend([(number, charge) for charge in each.advisory])
+    await _until_it_fits(peek, pending, enforced, advisory, decisions)
+    left += advisory
+    spent = await _until_it_fits(spend, pending, enforced, left, decisions)
+    if spent is not None:
+        for number in {number for number, _ in left}:
+            decisions[number] = decisions[number] or _conclude(pending, number, left, spent)
     return decisions
 
 
-def _conclude(
-    pending: Sequence[PendingDecision], number: int, left: Sequence[tuple[int, Charge]], spent: Spent
-) -> Decision:
+async def _until_it_fits(
+    ask: Spend,
+    pending: Sequence[PendingDecision],
+    enforced: Sequence[bool],
+    left: list[_Owned],
+    decisions: list[Decision | None],
+) -> Spent | None:
+    """Ask, and leave out what does not fit and lets the mail pass; return the result of the rest.
+
+    :returns: ``None`` if a decision stops the mail, or if nothing is left.
+    """
+    while left:
+        spent = await ask([charge for _, charge in left])
+        if spent.decisive < 0:
+            return spent
+        number = left[spent.decisive][0]
+        decision, before = _conclude(pending, number, left, spent), decisions[number]
+        stopping = decision.stops and enforced[number]
+        # One that only lets the mail pass, for a limit in shadow mode, must not hide that the mail is to be held.
+        if stopping or before is None or before.action == "DUNNO":
+            decisions[number] = decision
+        if stopping:
+            return None
+        del left[spent.decisive]
+    return None
+
+
+def _conclude(pending: Sequence[PendingDecision], number: int, left: Sequence[_Owned], spent: Spent) -> Decision:
     """Return the decision of a policy, given the result of all charges that are left."""
     places = [place for place, (owner, _) in enumerate(left) if owner == number]
     decisive = places.index(spent.decisive) if spent.decisive in places else -1

@@ -7,11 +7,11 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import LiveState, Outcome, Outdated, Spent, StateUnavailable
+from chapps_tw.interfaces.state import Charge, LiveState, Outcome, Outdated, Spent, StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import message_of
-from chapps_tw.policies.pending import Decided, PendingDecision, Spend, settle
+from chapps_tw.policies.pending import Decided, PendingDecision, Spend, charge
 
 DEFER = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 PASS = "DUNNO"
@@ -158,32 +158,25 @@ class Pipeline:
 
     async def _charge(self, request: OutboundPPR, pending: Sequence[_Pending], decisions: list[Decision]) -> bool:
         """Charge the request, and insert the pending decisions; return False if an assumption is wrong."""
-        try:
-            charges, conclude, reserve = pending[0].decision
-            if len(pending) > 1:
-                charges = [charge for each in pending for charge in each.decision.charges]
-                reserve = min([each.decision.reserve for each in pending])
-            message = message_of(request, request.get("protocol_state"), reserve)
+        reserve = min([each.decision.reserve for each in pending]) if len(pending) > 1 else pending[0].decision.reserve
+        message = message_of(request, request.get("protocol_state"), reserve)
+
+        async def spend(charges: Sequence[Charge]) -> Spent:
             spent = await self._state.spend(message, charges, request.assumptions)
             if spent.outcome is Outcome.OUTDATED:
-                return False
+                raise Outdated
             if request.assumptions:
                 request.clear_assumptions()
-            if len(pending) == 1 and spent.decisive < 0:
-                # Fast path.
-                found: Sequence[Decision | None] = (conclude(charges, spent),)
-            else:
-                found = await self._settle_charges(pending, partial(self._state.spend, message), spent)
+            return spent
+
+        try:
+            found = await _concluded(spend, partial(self._state.peek, message), pending)
+        except Outdated:
+            return False
         except Exception as error:
             found = [self._failure(each.slot, error) for each in pending]
         _insert(found, pending, decisions)
         return True
-
-    async def _settle_charges(
-        self, pending: Sequence[_Pending], spend: Spend, spent: Spent
-    ) -> Sequence[Decision | None]:
-        enforced = [not each.slot.shadow for each in pending]
-        return await settle(spend, [each.decision for each in pending], enforced, spent)
 
     async def _complete(self, request: OutboundPPR, answer: Decision, decisions: list[Decision]) -> Answer:
         """Confirm the assumptions and settle the answer."""
@@ -193,10 +186,20 @@ class Pipeline:
             if answer.action != PASS and not answer.stops:
                 answer = await self._settle(request, answer)
         except Exception as error:
-            names = [slot.policy.name for slot in self._slots]
-            answering = names.index(answer.policy) if answer.policy in names else -1
-            answer = self._failure(self._slots[answering], error)
+            answer = self._failure(self._failing(request, answer), error)
         return Answer(answer, decisions)
+
+    def _failing(self, request: OutboundPPR, answer: Decision) -> PolicySlot:
+        """Return the policy whose ``on_failure`` applies: the one that answers.
+
+        If assumptions could not be confirmed, any policy may have made them: the first one that defers.
+        """
+        if request.assumptions:
+            for slot in self._slots:
+                if not slot.accept_on_failure and not slot.shadow:
+                    return slot
+        names = [slot.policy.name for slot in self._slots]
+        return self._slots[names.index(answer.policy) if answer.policy in names else -1]
 
     async def explain(self, request: OutboundPPR) -> Answer:
         """Return what :meth:`decide` would answer, with the decisions of all policies, even after one stops the mail.
@@ -231,8 +234,8 @@ class Pipeline:
         """Return what the pending decisions would be if all policies were charged together."""
         message = message_of(request, request.get("protocol_state"))
         try:
-            spent = await self._state.peek(message, [charge for each in pending for charge in each.decision.charges])
-            return await self._settle_charges(pending, partial(self._state.peek, message), spent)
+            peek = partial(self._state.peek, message)
+            return await _concluded(peek, peek, pending)
         except Exception as error:
             return [self._failure(each.slot, error) for each in pending]
 
@@ -261,6 +264,18 @@ class Pipeline:
             self._failed(slot.policy.name, error)
         action = PASS if slot.accept_on_failure else DEFER
         return Decision(action, reason, slot.policy.name, detail=str(error))
+
+
+async def _concluded(spend: Spend, peek: Spend, pending: Sequence[_Pending]) -> Sequence[Decision | None]:
+    """Charge a request, and return the decisions that were pending: see :func:`~chapps_tw.policies.pending.charge`."""
+    slot, (charges, conclude, _, advisory), _ = pending[0]
+    if len(pending) == 1 and not advisory and not slot.shadow:
+        # Fast path.
+        spent = await spend(charges)
+        decision = conclude(charges, spent)
+        if spent.decisive < 0 or decision.stops or len(charges) == 1:
+            return (decision,)
+    return await charge(spend, peek, [each.decision for each in pending], [not each.slot.shadow for each in pending])
 
 
 def _insert(found: Sequence[Decision | None], pending: Sequence[_Pending], decisions: list[Decision]) -> None:

@@ -81,11 +81,13 @@ class OutboundQuotaPolicy:
         if found.assumptions:
             request.assume(*found.assumptions)
         limits, stage = found.limits, request.get("protocol_state")
-        active, charges = found.recent.charges(limits, request, stage)
-        if not charges or limits.suspended or not limits.limited:
+        active, charges, advisory = found.recent.charges(limits, request, stage)
+        if not active or limits.suspended or not limits.limited:
             return self._without_charge(request, found, user)
         reserve = self._reservations.of(request, stage) if keep else 0.0
-        return PendingDecision(charges, self._conclusion(request, user, found, active, charges, keep), reserve)
+        every = [*charges, *advisory] if advisory else charges
+        conclude = self._conclusion(request, user, found, active, every, keep)
+        return PendingDecision(charges, conclude, reserve, advisory)
 
     def _conclusion(
         self,
@@ -97,7 +99,7 @@ class OutboundQuotaPolicy:
         keep: bool,
     ) -> Callable[[Sequence[Charge], Spent], Decision]:
         def conclude(left: Sequence[Charge], spent: Spent) -> Decision:
-            limits = active if len(left) == len(charges) else _limits_of(left, active, charges)
+            limits = active if left is charges else _limits_of(left, active, charges)
             if keep:
                 self._warn(spent, limits, left)
             make = self._answers.counted if spent.decisive < 0 else self._answers.refused

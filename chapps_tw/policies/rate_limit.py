@@ -109,7 +109,10 @@ class RateLimitPolicy:
     def _charge(self, request: OutboundPPR, applied: Sequence[Applied], keep: bool) -> PendingDecision:
         settled = keep and all(each.rule.settles for each in applied)
         reserve = self._reservations.of(request, request.get("protocol_state")) if settled else 0.0
-        return PendingDecision([each.charge for each in applied], self._conclusion(applied, keep), reserve)
+        binding = [each for each in applied if not each.rule.advisory]
+        advisory = [each for each in applied if each.rule.advisory]
+        conclude = self._conclusion([*binding, *advisory], keep)
+        return PendingDecision([each.charge for each in binding], conclude, reserve, [each.charge for each in advisory])
 
     def _conclusion(self, applied: Sequence[Applied], keep: bool) -> Callable[[Sequence[Charge], Spent], Decision]:
         def conclude(charges: Sequence[Charge], spent: Spent) -> Decision:

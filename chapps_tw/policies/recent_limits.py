@@ -10,8 +10,8 @@ from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.charging import amount_of
 from chapps_tw.policies.limits import ActiveLimit, UserLimits
 
-Charged: TypeAlias = tuple[Sequence[ActiveLimit], Sequence[Charge]]
-"""Limits that a request is judged by, and what it costs each."""
+Charged: TypeAlias = tuple[Sequence[ActiveLimit], Sequence[Charge], Sequence[Charge]]
+"""Limits that apply to a request, what it costs those that stop mail, and what it costs the others, which hold it."""
 
 
 class RecentLimits:
@@ -32,7 +32,7 @@ class RecentLimits:
         self._user = (user, domain)
         self._sized = any(limit.unit is Unit.BYTES for limit in limits.active)
         self._key: tuple[str, str, bool] | None = None
-        self._charged: Charged = ((), ())
+        self._charged: Charged = ((), (), ())
 
     def charges(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
         """Return what a request costs.
@@ -50,8 +50,10 @@ class RecentLimits:
         return self._charged
 
     def _make(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
-        active, charges = [], []
-        for limit in limits.active:
+        active: list[ActiveLimit] = []
+        charges: list[Charge] = []
+        # Those that only hold the mail are last.
+        for limit in sorted(limits.active, key=_holds):
             amount = amount_of(limit.unit, request, stage)
             if amount is not None:
                 active.append(limit)
@@ -59,4 +61,9 @@ class RecentLimits:
                 charges.append(
                     Charge(account, limit.unit, amount, limit.amount, limit.window, limit.margin, limit.min_delta)
                 )
-        return active, charges
+        stopping = len(charges) - sum(map(_holds, active))
+        return active, charges[:stopping], charges[stopping:]
+
+
+def _holds(limit: ActiveLimit) -> bool:
+    return limit.action == "hold"

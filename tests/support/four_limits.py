@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from tests.support.api_case import APITestCase
@@ -52,16 +53,23 @@ class Customer(NamedTuple):
 class FourLimitsTestCase(APITestCase):
     """All services are asked at one listener, which has the sender's rights, the quota, and the limits of everybody."""
 
-    def run_listening(self, amounts: Mapping[str, Amounts], *options: Options, set_up: bool = False) -> Service:
+    def run_listening(
+        self,
+        amounts: Mapping[str, Amounts],
+        *options: Options,
+        quota: Mapping[str, object] = MappingProxyType({}),
+        set_up: bool = False,
+    ) -> Service:
         """Return a service that is ready.
 
         :param amounts: of everybody with a login in ``NAME.example``, by name.
+        :param quota: more options of the quota.
         :param set_up: create the tables on a database server first.
         """
         port = free_port()
         policies = "SenderDomainAuthPolicy OutboundQuotaPolicy RateLimitPolicy"
         own: Options = {
-            "OutboundQuotaPolicy": {"margin": 0},
+            "OutboundQuotaPolicy": {"margin": 0, **quota},
             "Listener mail": {"listen": f"tcp:{port}:interface=127.0.0.1", "policies": policies},
         }
         limits: Options = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -19,11 +20,12 @@ from chapps_tw.interfaces.book import (
     SenderGrant,
     UserPlan,
 )
+from chapps_tw.interfaces.state import Message, Spent
 from chapps_tw.mail.decision import Decision
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import message_of
 from chapps_tw.policies.events import Events, LimitEvent
-from chapps_tw.policies.pending import Decided, PendingDecision
+from chapps_tw.policies.pending import Decided, PendingDecision, charge
 from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota import OutboundQuotaPolicy
@@ -117,7 +119,7 @@ class PolicyCase(SynchronousTestCase):
         if isinstance(decided, Decision):
             return decided
         message = message_of(request, request.get("protocol_state"), decided.reserve)
-        return decided.conclude(decided.charges, await self.state.spend(message, decided.charges))
+        return await self._charged(decided, message, self.state.spend)
 
     async def explanation(self, policy: Policy, request: OutboundPPR) -> Decision:
         """Return what :meth:`decision` would return; change nothing. Raises what the policy raises."""
@@ -125,7 +127,15 @@ class PolicyCase(SynchronousTestCase):
         if isinstance(decided, Decision):
             return decided
         message = message_of(request, request.get("protocol_state"))
-        return decided.conclude(decided.charges, await self.state.peek(message, decided.charges))
+        return await self._charged(decided, message, self.state.peek)
+
+    async def _charged(
+        self, decided: PendingDecision, message: Message, spend: Callable[..., Awaitable[Spent]]
+    ) -> Decision:
+        peek = partial(self.state.peek, message)
+        (decision,) = await charge(partial(spend, message), peek, [decided], [True])
+        assert decision is not None
+        return decision
 
 
 async def awaited(awaitable: Awaitable[T]) -> T:

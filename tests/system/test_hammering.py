@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import time
 from collections.abc import Callable, Sequence
 
@@ -41,18 +39,14 @@ CHANGES: dict[str, Callable[[Customer], Sequence[Change]]] = {
 class HammeringTests(FourLimitsTestCase):
     """The users hammer one node; what makes room is asked of the other."""
 
-    redis: ClassVar[Options]
     here: Service
     there: Service
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.redis = {"Redis": {"server": "127.0.0.1", "port": cls.run_redis().port}}
-
     def setUp(self) -> None:
+        redis: Options = {"Redis": {"server": "127.0.0.1", "port": self.run_redis().port}}
         database = Database(PostgreSQL).options
-        self.here = self.run_listening(CASES, self.redis, database, set_up=True)
-        self.there = self.run_listening(CASES, self.redis, database)
+        self.here = self.run_listening(CASES, redis, database, set_up=True)
+        self.there = self.run_listening(CASES, redis, database)
 
     def test_a_reset_or_an_edit_lets_the_next_question_pass_on_another_node(self) -> None:
         for name, changes_of in CHANGES.items():

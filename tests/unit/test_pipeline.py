@@ -369,6 +369,11 @@ class PipelineTests(SynchronousTestCase):
     def charged(self) -> dict[str, int]:
         return {account.name: used for account, used in self.used.items() if used}
 
+    def test_mail_is_deferred_if_any_policy_that_defers_may_have_assumed_what_cannot_be_confirmed(self) -> None:
+        self.unavailable = True
+        answer = self.ask(Assumes("A", "DUNNO", [FIRST]), PolicySlot(Says("B", "DUNNO"), accept_on_failure=True))
+        self.assertEqual((answer.decision.action, answer.decision.policy), (DEFER, "A"))
+
     def test_all_policies_are_charged_in_one_operation(self) -> None:
         answer = self.ask(Charges("A", 5, extra=5), Says("B", "OK"), Charges("C", 5))
         self.assertEqual([(each.policy, each.figures) for each in answer.decisions if each.figures], [
@@ -404,6 +409,23 @@ class PipelineTests(SynchronousTestCase):
             [(each.action, each.shadow) for each in answer.decisions], [("DUNNO", "REJECT full"), ("DUNNO", "")]
         )
         self.assertEqual(self.charged(), {"B": 1})
+
+    def test_what_cannot_stop_the_mail_is_left_out_before_anything_is_charged(self) -> None:
+        class Advises(Charges):
+            async def decide(  # type: ignore[override]
+                self, request: OutboundPPR, earlier: Sequence[Decision]
+            ) -> PendingDecision:
+                return PendingDecision(self.charges[:1], self.conclude, advisory=self.charges[1:])
+
+            explain = decide
+
+        for last, action, counted in ((0, "HOLD full", {"A": 1}), (5, "DUNNO", {"A": 1, "A 2": 1})):
+            self.used.clear()
+            self.operations = 0
+            answer = self.ask(Advises("A", 5, "HOLD full", extra=last))
+            self.assertEqual((answer.decision.action, self.charged(), self.operations), (action, counted, 2))
+            self.used.clear()
+            self.assertEqual(self.explained().decision, answer.decision)
 
     def test_assumptions_are_confirmed_with_the_charges(self) -> None:
         self.ask(Assumes("A", "DUNNO", [FIRST]), Charges("B", 5))

@@ -179,9 +179,10 @@ class LimitTests(PlanCase):
         self.send()
         told = "DEFER_IF_PERMIT Rejected - outbound quota fulfilled: 1 of 1 used, try again in 60 minutes"
         self.assertEqual(self.send().action, told)
-        self.clock.advance(HOUR)
-        self.send()
-        self.assertEqual(self.send().action[:44], "HOLD Rejected - outbound quota fulfilled: 2 ")
+        for _ in range(2):
+            self.clock.advance(HOUR)
+            held = self.send()
+        self.assertEqual(held.action[:44], "HOLD Rejected - outbound quota fulfilled: 2 ")
 
     def test_actions_keep_the_text(self) -> None:
         for text, action, wanted in (
@@ -247,6 +248,21 @@ class LevelTests(PlanCase):
 
     def test_a_quota_that_was_deleted_counts_as_none(self) -> None:
         self.book.users[ANN] = UserPlan(True, 99)
+        self.assertEqual(self.send().reason, Reason.NO_QUOTA)
+        self.make(default_quota="everybody")
+        self.assertEqual(self.send().detail, "default:everybody")
+
+    def test_after_a_quota_is_deleted_the_next_level_applies_though_who_had_it_is_cached(self) -> None:
+        self.make(default_quota="everybody")
+        self.give(ANN, 9)
+        self.give_domain(Plan(2, "staff", 9, ()), Plan(3, "shared", 9, ()))
+        told = [self.send().detail]
+        for quota in (1, 2, 7):
+            name = self.book.plans.pop(quota).name
+            keys = [value_keys.plan(quota), value_keys.plan_named(name)]
+            self.run_now(self._await(self.state.drop_values(keys)))
+            told += [self.send().detail for _ in range(2)]
+        self.assertEqual(told[:5], ["user:basic", *["domain:staff"] * 2, *["default:everybody"] * 2])
         self.assertEqual(self.send().reason, Reason.NO_QUOTA)
 
     def test_in_place_of_a_quota_that_was_deleted_that_of_the_next_level_applies(self) -> None:

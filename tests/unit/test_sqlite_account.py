@@ -127,3 +127,14 @@ def test_an_account_may_count_messages_and_distinct_recipients_apart(case: Case)
     spending.reset(case.db, case.now, case.accounts, [Window(BOB, Unit.DISTINCT_RECIPIENTS, HOUR)])
     assert case.used(HOUR, Unit.DISTINCT_RECIPIENTS) == 0
     assert case.used(HOUR) == 1
+
+
+def test_an_account_larger_than_the_memory_is_not_read_again_for_each_message(case: Case) -> None:
+    case.accounts = Accounts(20_000)
+    read: list[str] = []
+    case.db.connection.set_trace_callback(lambda sql: read.append(sql) if "FROM message" in sql else None)
+    for number in range(300):
+        case.spend(f"i{number}", DAY)
+        case.spend(f"j{number}", DAY)
+    assert len(read) < 3
+    assert case.used(DAY) == 600

@@ -43,16 +43,20 @@ class Accounts:
         # By name, and whether distinct recipients are counted; in order of use.
         self._accounts: OrderedDict[tuple[Account, bool], AnyAccount] = OrderedDict()
         self._changed: set[AnyAccount] = set()
+        # Used since the memory was last trimmed.
+        self._recent: set[tuple[Account, bool]] = set()
 
     def clear(self) -> None:
         """Forget all accounts, and all changes that are not written."""
         self._accounts.clear()
         self._changed.clear()
+        self._recent.clear()
         self._size = 0
 
     def find(self, db: sqlite3.Cursor, now: float, name: Account, is_distinct: bool) -> AnyAccount:
         """Return an account as it is now."""
         wanted = (name, is_distinct)
+        self._recent.add(wanted)
         account = self._accounts.get(wanted)
         if account is None:
             account = self._accounts[wanted] = _read(db, now, name, is_distinct)
@@ -86,14 +90,20 @@ class Accounts:
         self.trim()
 
     def trim(self) -> None:
-        """Forget accounts that were not used for longest, until the others fit."""
-        while self._size > self._max_bytes and not self._changed:
-            _, account = self._accounts.popitem(last=False)
-            self._size -= account.accounted
+        """Forget accounts that were not used for longest, until the others fit.
+
+        Those used since the last time stay: a large one that all mail counts in would be read again for each message.
+        """
+        if self._size > self._max_bytes and not self._changed:
+            while self._size > self._max_bytes and len(self._accounts) > len(self._recent):
+                _, account = self._accounts.popitem(last=False)
+                self._size -= account.accounted
+        self._recent.clear()
 
     def delete(self, db: sqlite3.Cursor, name: Account, is_distinct: bool) -> None:
         """Delete all counts of an account that was just found."""
         account = self._accounts.pop((name, is_distinct))
+        self._recent.discard((name, is_distinct))
         self._size -= account.accounted
         self._changed.discard(account)
         db.execute(f"DELETE FROM {account.table} WHERE account = ?", (account.key,))
