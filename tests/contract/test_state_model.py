@@ -61,7 +61,7 @@ def test_sqlite_counts_as_the_model() -> None:
 
 
 def test_sqlite_counts_as_the_model_if_it_reads_each_account_again() -> None:
-    compare(Spending, partial(sqlite_subject, max_bytes=0), tries=100, steps=50)
+    compare(Spending, partial(sqlite_subject, max_bytes=0), tries=40, steps=50)
 
 
 def test_sqlite_caches_and_greylists_as_the_model() -> None:
