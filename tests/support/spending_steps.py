@@ -77,8 +77,11 @@ class Spending(Comparison):
     def __init__(self) -> None:
         super().__init__()
         self.model = SpendingModel(START)
+        # A store may still have what the model has removed.
+        self.ends: set[float] = set()
 
     def go_on(self, seconds: float) -> None:
+        self.ends.update(self.ends_now())
         super().go_on(seconds)
         self.model.now = self.now
 
@@ -100,7 +103,7 @@ class Spending(Comparison):
     def set_back(self, message: Message, charges: list[Charge], seconds: float) -> None:
         """Set the clock back, and have each account counted at once: what is ahead counts from that moment."""
         # Whether what has left a window comes back with the clock is nobody's promise.
-        if any(self.now - seconds <= end <= self.now for end in self.ends()):
+        if any(self.now - seconds <= end <= self.now for end in self.ends.union(self.ends_now())):
             return
         self.go_on(-seconds)
         for kind in KINDS:
@@ -112,8 +115,8 @@ class Spending(Comparison):
         charges = [Charge(kind.account, kind.unit, 1, 10**6, window) for window in kind.windows]
         self.same(self.model.spend(message, charges), lambda state: state.spend(message, charges))
 
-    def ends(self) -> Iterator[float]:
-        """Yield when something left a window or was given back, or when an account could be forgotten."""
+    def ends_now(self) -> Iterator[float]:
+        """Yield when something leaves a window or is given back, or when an account may be forgotten."""
         for account, _, seconds in WINDOWS:
             yield self.model.last.get(account, 0.0) + seconds
             for entry in self.model.accounts.get(account, {}).values():
