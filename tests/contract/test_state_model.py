@@ -57,12 +57,12 @@ class ModelTests(SpendingContract, ManyChargesContract, DistinctRecipientsContra
 
 
 def test_sqlite_counts_as_the_model() -> None:
-    compare(Spending, sqlite_subject, tries=150, steps=50)
+    compare(Spending, sqlite_subject, tries=60, steps=50)
 
 
 def test_sqlite_counts_as_the_model_if_it_reads_each_account_again() -> None:
-    compare(Spending, partial(sqlite_subject, max_bytes=0), tries=40, steps=50)
+    compare(Spending, partial(sqlite_subject, max_bytes=0), tries=20, steps=50)
 
 
 def test_sqlite_caches_and_greylists_as_the_model() -> None:
-    compare(Caching, sqlite_subject, tries=100, steps=50)
+    compare(Caching, sqlite_subject, tries=50, steps=50)

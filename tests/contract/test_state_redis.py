@@ -60,10 +60,10 @@ class ModelTests(RedisStateTestCase):
         return Subject("redis", state, run, self.advance, lambda: None)
 
     async def test_it_counts_as_the_model_and_as_the_embedded_state(self) -> None:
-        await deferToThread(compare, Spending, sqlite_subject, self.subject, tries=80, steps=40)
+        await deferToThread(compare, Spending, sqlite_subject, self.subject, tries=30, steps=40)
 
     async def test_it_caches_and_greylists_as_the_model_and_as_the_embedded_state(self) -> None:
-        await deferToThread(compare, Caching, sqlite_subject, self.subject, tries=50, steps=40)
+        await deferToThread(compare, Caching, sqlite_subject, self.subject, tries=25, steps=40)
 
 
 class KeyTests(RedisStateTestCase):
