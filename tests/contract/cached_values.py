@@ -175,9 +175,11 @@ class CachedValuesContract(StateCase):
         self.assertIsNone(self.state.assume(key("b")))
         self.assertEqual((await self.state.spend(whole("i"), [charge()], [assumed])).outcome, Outcome.ACCEPTED)
         await self.state.drop_values([key("a")])
-        self.assertFalse(await self.state.confirm([assumed]))
-        outdated = Spent(Outcome.OUTDATED, -1, (), 0.0)
-        self.assertEqual(await self.state.spend(whole("i"), [charge()], [assumed]), outdated)
+        if assumed.encoded_key:
+            # The memory of this process is not the store: it learns this when it asks.
+            self.assertFalse(await self.state.confirm([assumed]))
+            outdated = Spent(Outcome.OUTDATED, -1, (), 0.0)
+            self.assertEqual(await self.state.spend(whole("i"), [charge()], [assumed]), outdated)
         self.assertIsNone(self.state.assume(key("a")))
 
     async def test_the_store_answers(self) -> None:
