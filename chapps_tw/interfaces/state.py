@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import NamedTuple, Protocol
+
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
 
 
 class StateUnavailable(Exception):
@@ -13,38 +16,6 @@ class StateUnavailable(Exception):
 
 class Outdated(Exception):
     """A decision was based on a value in memory that is outdated: the policies have to decide again."""
-
-
-class Outcome(IntEnum):
-    """The outcome of an operation. The Lua scripts return these numbers."""
-
-    # Faster than that of Enum: outcomes are looked up for each request.
-    __hash__ = int.__hash__
-
-    MISSING = 0
-    ACCEPTED = 1
-    REPEATED = 2
-    EXCEEDED = 3
-    TOO_SOON = 4
-    NOT_GREYLISTED = 5
-    FIRST = 6
-    EARLY = 7
-    PASSED = 8
-    KNOWN_CLIENT = 9
-    OUTDATED = 10
-
-
-class Fill(NamedTuple):
-    """A domain's greylisting flag from the book, passed to the state after ``MISSING``.
-
-    :ivar token: the token of the ``MISSING`` result.
-    :ivar value: 1 or 0.
-    :ivar ttl: seconds that the state may cache it.
-    """
-
-    token: str
-    value: int
-    ttl: float
 
 
 class Unit(StrEnum):
@@ -197,59 +168,6 @@ class Assumption(NamedTuple):
     value: str
     encoded_key: bytes
     encoded_value: bytes
-
-
-class GreylistAttempt(NamedTuple):
-    """A delivery attempt.
-
-    :ivar client: the network of the client.
-    :ivar domain: the recipient's domain, whose flag applies.
-    :ivar instance: of the request; counts once in the client's tally. May be ``""``.
-    :ivar forced: ignore the flag, and greylist.
-    :ivar spf_domain: another name of the client: the domain whose MAIL FROM passed SPF, or ``""``.
-    """
-
-    client: str
-    sender: str
-    recipient: str
-    domain: str
-    instance: str
-    forced: bool
-    spf_domain: str = ""
-
-
-class GreylistRules(NamedTuple):
-    """Greylisting rules, the same for all clients.
-
-    :ivar deferral: seconds that a new tuple must wait.
-    :ivar retry_window: lifetime of a deferred tuple in seconds, from its last attempt.
-    :ivar pass_ttl: lifetime of a passed tuple in seconds, from its last attempt.
-    :ivar tally_ttl: lifetime of a client's tally in seconds, from its last message.
-    :ivar threshold: messages after which a client passes at once; 0 disables this.
-    """
-
-    deferral: float
-    retry_window: float
-    pass_ttl: float
-    tally_ttl: float
-    threshold: int
-
-
-class GreylistResult(NamedTuple):
-    """The result of a :class:`GreylistAttempt`.
-
-    Outcomes: ``NOT_GREYLISTED``, ``FIRST`` and ``EARLY`` (defer), ``PASSED``, ``KNOWN_CLIENT``, ``MISSING``,
-    ``OUTDATED``.
-
-    :ivar wait: remaining seconds until a retry passes.
-    :ivar tally: messages in the client's tally.
-    :ivar token: with ``MISSING``, for the :class:`Fill`.
-    """
-
-    outcome: Outcome
-    wait: float
-    tally: int
-    token: str
 
 
 class LiveState(Protocol):

@@ -15,6 +15,9 @@ _ENTRY = 400
 # Bytes per character of a key, including its share of the value.
 _CHARACTER = 12
 
+# Entries that are freed with each new one after the cache was cleared: freeing all of them takes 10 ms.
+_FREED = 16
+
 # An entry larger than 1/256 of the cache is not stored: a few of them would evict all others.
 _PART = 256
 
@@ -37,13 +40,15 @@ class Memo(dict[K, V]):
     :ivar size: bytes added since it was last cleared.
     """
 
-    __slots__ = ("_max_bytes", "_max_entry", "size")
+    __slots__ = ("_cleared", "_max_bytes", "_max_entry", "size")
 
     def __init__(self, max_bytes: int, part: int = _PART) -> None:
         super().__init__()
         self._max_bytes = max_bytes
         self._max_entry = max_bytes // part
         self.size = 0
+        # Entries that are not freed yet.
+        self._cleared: dict[K, V] = {}
 
     def keep(self, key: K, value: V, size: int = 0) -> None:
         """Store a value, replacing the previous one.
@@ -60,11 +65,18 @@ class Memo(dict[K, V]):
             self.clear()
         self.size += size
         self[key] = value
+        if self._cleared:
+            self._free()
 
     def clear(self) -> None:
-        """Remove all entries."""
+        """Remove all entries. Their memory is freed little by little, as entries are added."""
+        self._cleared = self.copy()
         super().clear()
         self.size = 0
+
+    def _free(self) -> None:
+        for _ in range(min(_FREED, len(self._cleared))):
+            self._cleared.popitem()
 
 
 class Memoized(Memo[str, V]):

@@ -11,15 +11,9 @@ from typing import Any, NamedTuple
 from chapps_tw.config.settings import GreylistingPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
-from chapps_tw.interfaces.state import (
-    Fill,
-    GreylistAttempt,
-    GreylistResult,
-    GreylistRules,
-    LiveState,
-    Outcome,
-    Outdated,
-)
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import LiveState, Outdated
 from chapps_tw.mail.decision import CACHE, DATABASE, Decision, Reason, fill, in_words
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.outbound import OutboundPPR

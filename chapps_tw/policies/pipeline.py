@@ -7,7 +7,8 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import Charge, LiveState, Outcome, Outdated, Spent, StateUnavailable
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Charge, LiveState, Outdated, Spent, StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import message_of

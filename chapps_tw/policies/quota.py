@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.state import Charge, Outcome, Spent
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Charge, Spent
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies.charging import STAGES

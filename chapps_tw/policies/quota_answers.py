@@ -9,7 +9,8 @@ from math import ceil
 
 from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.interfaces.book import Override
-from chapps_tw.interfaces.state import Outcome, Spent
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Spent
 from chapps_tw.mail.decision import Decision, Reason, fill, in_words, stops
 from chapps_tw.policies.limits import UNLIMITED, ActiveLimit
 

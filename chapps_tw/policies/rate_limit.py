@@ -10,7 +10,8 @@ from chapps_tw.config.limits import ACTIONS
 from chapps_tw.config.settings import RateLimitPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import Exemption
-from chapps_tw.interfaces.state import Charge, Outcome, Spent
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Charge, Spent
 from chapps_tw.mail.decision import Decision, Reason, fill, in_words
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import STAGES

@@ -10,7 +10,7 @@ from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.charging import STAGES, amount_of
 
 # Seconds of traffic after which a limit should have been judged.
-PATIENCE = 300.0
+OBSERVATION_SECONDS = 300.0
 
 _RESTRICTIONS = {
     "RCPT": "smtpd_recipient_restrictions",
@@ -20,7 +20,7 @@ _RESTRICTIONS = {
 
 
 class Unasked:
-    """Warns once about limits whose unit no request to a listener has told within :data:`PATIENCE`.
+    """Warns once about limits whose unit no request to a listener has told within :data:`OBSERVATION_SECONDS`.
 
     :param monotonic: monotonic clock.
     :param warn: logs a sentence.
@@ -47,7 +47,7 @@ class Unasked:
             self._since = moment
         if stage in STAGES:
             self._missing = {unit for unit in self._missing if amount_of(unit, request, stage) is None}
-        if moment - self._since > PATIENCE:
+        if moment - self._since > OBSERVATION_SECONDS:
             for unit in sorted(self._missing):
                 self._warn(self._sentence(unit))
             self._missing = set()
@@ -58,5 +58,5 @@ class Unasked:
         places = " or ".join(_RESTRICTIONS[stage] for stage in sorted(known))
         return (
             f"{names} was not applied: {unit} are known only at {' and '.join(sorted(known))}, where Postfix has not "
-            f"asked this listener in the last {PATIENCE / 60:.0f} minutes; name it in {places} too"
+            f"asked this listener in the last {OBSERVATION_SECONDS / 60:.0f} minutes; name it in {places} too"
         )

@@ -80,18 +80,12 @@ class API:
         self._slices = slices
         tokens = find_token if settings.api.auth == "token" else None
         self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep)
-        list_lock = DeferredLock()
-        routes: list[Route[Any]] = [
-            *Health({"state": state.ping, "database": book.ping, **(checks or {})}, reactor).routes(),
-            *crud.routes(book, list_lock, slices),
-            *links.routes(book, list_lock, slices),
-            *users.routes(book, list_lock, slices),
-            *limits.routes(book, list_lock, slices),
-            *overrides.routes(book, list_lock, slices, now),
-            *exemptions.routes(book, list_lock, slices, now),
-            *audit.routes(book, slices, now),
-            *live.routes(settings, state, book, self._slices, now),
-            *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, self._slices).routes(),
+        checks = {"state": state.ping, "database": book.ping, **(checks or {})}
+        routes = [
+            *Health(checks, reactor).routes(),
+            *_book_routes(book, slices, now),
+            *live.routes(settings, state, book, slices, now),
+            *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
         ]
@@ -194,6 +188,18 @@ class API:
         return refuse(request, refusal)
 
 
+def _book_routes(book: WritableBook, slices: Slices, now: Callable[[], float]) -> Iterator[Route[Any]]:
+    """Yield the routes of the book. Long lists are made one after the other."""
+    list_lock = DeferredLock()
+    yield from crud.routes(book, list_lock, slices)
+    yield from links.routes(book, list_lock, slices)
+    yield from users.routes(book, list_lock, slices)
+    yield from limits.routes(book, list_lock, slices)
+    yield from overrides.routes(book, list_lock, slices, now)
+    yield from exemptions.routes(book, list_lock, slices, now)
+    yield from audit.routes(book, slices, now)
+
+
 class _Id(BaseConverter):
     """An id in a path: any text but the names of the routes for all users."""
 
@@ -272,17 +278,36 @@ def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
     for name, value in envelope.items():
         yield before + _json(name) + b": "
         before = b", "
-        if isinstance(value, dict | list) and len(value) > BATCH:
-            yield from _long(value)
-        else:
-            yield _json(value)
+        yield from _parts(value)
     yield b"}\n"
 
 
-def _long(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
+def _parts(value: Any) -> Iterator[bytes]:
+    """Yield a value as JSON. Containers that are long, or contain long ones, are split."""
+    if not isinstance(value, dict | list):
+        yield _json(value)
+        return
+    empty = _json(type(value)())
+    yield empty[:1]
+    if any(map(_is_long, value.values() if isinstance(value, dict) else value)):
+        for place, entry in enumerate(value.items() if isinstance(value, dict) else value):
+            yield b", " if place else b""
+            if isinstance(value, dict):
+                name, entry = entry
+                yield _json(name) + b": "
+            yield from _parts(entry)
+    else:
+        yield from _batches(value)
+    yield empty[1:]
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, dict | list) and len(value) > BATCH
+
+
+def _batches(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
+    """Yield the entries of a container, without its brackets."""
     entries = list(value.items()) if isinstance(value, dict) else value
-    yield _json(type(value)())[:1]
     for start in range(0, len(entries), BATCH):
         part = entries[start : start + BATCH]
         yield (b", " if start else b"") + _json(dict(part) if isinstance(value, dict) else part)[1:-1]
-    yield _json(type(value)())[1:]

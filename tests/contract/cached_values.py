@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chapps_tw.interfaces.state import Fresh, Outcome, Spent, ValueKey
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Fresh, Spent, ValueKey
 from tests.contract.state_case import StateCase
 from tests.support.charges import charge, whole
 from tests.support.odd_names import ODD_NAMES

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from chapps_tw.interfaces.state import (
-    Fill,
-    GreylistAttempt,
-    GreylistResult,
-    GreylistRules,
-    Outcome,
-    ValueKey,
-)
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import ValueKey
 from tests.contract.state_case import StateCase
 from tests.support.odd_names import ODD_NAMES
 

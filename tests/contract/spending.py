@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chapps_tw.interfaces.state import Charge, Message, Outcome, Spent, Usage
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Charge, Message, Spent, Usage
 from tests.contract.spending_case import ACCEPTED, EXCEEDED, REPEATED, TOO_SOON, SpendingCase
 from tests.support.charges import LIMIT, WINDOW, charge, rcpt, whole, window_of
 from tests.support.odd_names import ODD_NAMES

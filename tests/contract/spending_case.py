@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chapps_tw.interfaces.state import Outcome, Usage
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Usage
 from tests.contract.state_case import StateCase
 from tests.support.charges import charge, usage_of, window_of
 

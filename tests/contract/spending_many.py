@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chapps_tw.interfaces.state import Account, Charge, Outcome, Spent, Unit
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Account, Charge, Spent, Unit
 from tests.contract.spending_case import ACCEPTED, EXCEEDED, REPEATED, TOO_SOON, SpendingCase
 from tests.support.charges import charge, rcpt, usage_of, whole, window_of
 from tests.support.odd_names import ODD_NAMES

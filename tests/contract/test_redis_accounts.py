@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chapps_tw.interfaces.state import Fresh, Outcome, ValueKey
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Fresh, ValueKey
 from tests.support.charges import charge, rcpt, usage_of, whole
 from tests.support.redis_case import RedisStateTestCase
 

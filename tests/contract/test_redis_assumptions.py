@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.interfaces.state import Assumption, Fresh, GreylistAttempt, GreylistRules, Outcome, Spent, ValueKey
+from chapps_tw.interfaces.greylist import GreylistAttempt, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Assumption, Fresh, Spent, ValueKey
 from chapps_tw.interfaces.value_keys import check_spf, domain_plan, plan, sender, user_plan
 from chapps_tw.state.redis.store import RedisState
 from chapps_tw.state.redis.values import SECONDS, Memory

@@ -10,14 +10,9 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
-from chapps_tw.interfaces.state import (
-    Fresh,
-    GreylistAttempt,
-    GreylistRules,
-    Outcome,
-    Unit,
-    ValueKey,
-)
+from chapps_tw.interfaces.greylist import GreylistAttempt, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Fresh, Unit, ValueKey
 from chapps_tw.state.redis.store import RedisState
 from tests.contract.state_contract import LiveStateContract
 from tests.support.caching_steps import Caching

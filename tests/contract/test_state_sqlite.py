@@ -13,18 +13,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from chapps_tw.interfaces.state import (
-    Charge,
-    Fill,
-    Fresh,
-    GreylistAttempt,
-    GreylistResult,
-    GreylistRules,
-    Outcome,
-    Spent,
-    StateUnavailable,
-    ValueKey,
-)
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Charge, Fresh, Spent, StateUnavailable, ValueKey
 from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.contract.state_contract import LiveStateContract

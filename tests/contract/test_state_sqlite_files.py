@@ -10,7 +10,9 @@ from pathlib import Path
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from chapps_tw.interfaces.state import Fresh, GreylistAttempt, GreylistRules, Outcome, StateUnavailable
+from chapps_tw.interfaces.greylist import GreylistAttempt, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Fresh, StateUnavailable
 from chapps_tw.interfaces.value_keys import check_spf, sender
 from chapps_tw.state.sqlite.file import StateTooNew
 from chapps_tw.state.sqlite.store import SqliteState

@@ -8,7 +8,7 @@ import time
 
 from twisted.internet import reactor
 
-from chapps_tw.interfaces.state import Outcome
+from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.charges import whole
 from tests.support.servers.common import wait_until

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 import chapps_tw.state.redis
-from chapps_tw.interfaces.state import Fresh, Outcome, StateUnavailable
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Fresh, StateUnavailable
 from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.store import RedisState
 from tests.support.charges import usage_of

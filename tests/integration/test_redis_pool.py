@@ -14,7 +14,8 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import ConfigError, Redis
-from chapps_tw.interfaces.state import Fresh, Outcome, StateUnavailable
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Fresh, StateUnavailable
 from chapps_tw.state.redis.connection import RedisUnavailable
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState

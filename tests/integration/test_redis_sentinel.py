@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Redis
-from chapps_tw.interfaces.state import Outcome
+from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.policy_client import outbound

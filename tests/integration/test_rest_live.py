@@ -16,17 +16,9 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import GreylistingPolicy, Settings
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import (
-    Account,
-    Charge,
-    Fill,
-    GreylistAttempt,
-    GreylistRules,
-    Message,
-    Outcome,
-    Unit,
-    Window,
-)
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Account, Charge, Message, Unit, Window
 from chapps_tw.interfaces.value_keys import check_spf
 from chapps_tw.rest.routers.changes import AWAITS_STATE
 from tests.support.cached_values import keep, keep_quota, keep_verdict, quota_number, verdict_of

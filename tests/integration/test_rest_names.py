@@ -10,7 +10,8 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Chapps, SenderDomainAuthPolicy, Settings
 from chapps_tw.database.models import users
-from chapps_tw.interfaces.state import Account, Charge, Message, Outcome, Unit
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Account, Charge, Message, Unit
 from tests.support.cached_values import keep_verdict
 from tests.support.rest_client import Answer, Node
 

@@ -10,16 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from chapps_tw.interfaces.state import (
-    Fill,
-    Fresh,
-    GreylistAttempt,
-    GreylistResult,
-    GreylistRules,
-    LiveState,
-    Outcome,
-    ValueKey,
-)
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Fresh, LiveState, ValueKey
 from tests.support.state_machine import START, Comparison, comparable
 
 # Ends that no sum of steps meets: what happens at that very moment is nobody's promise. Some of Redis' keys expire in

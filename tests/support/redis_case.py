@@ -19,7 +19,8 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Redis
-from chapps_tw.interfaces.state import Assumption, LiveState, Outcome, Spent, StateUnavailable, ValueKey
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Assumption, LiveState, Spent, StateUnavailable, ValueKey
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.charges import charge, spend_one, whole

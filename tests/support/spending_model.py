@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
-from chapps_tw.interfaces.state import Account, Charge, Message, Outcome, Spent, Unit, Usage, Window
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Account, Charge, Message, Spent, Unit, Usage, Window
 
 DISTINCT = Unit.DISTINCT_RECIPIENTS
 

@@ -11,13 +11,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import (
     Account,
     Assumption,
     Charge,
     LiveState,
     Message,
-    Outcome,
     Outdated,
     Spent,
     StateUnavailable,

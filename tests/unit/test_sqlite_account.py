@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from chapps_tw.interfaces.state import Account, Charge, Message, Outcome, Unit, Window
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Account, Charge, Message, Unit, Window
 from chapps_tw.state.sqlite import spending
 from chapps_tw.state.sqlite.accounts import Accounts
 from chapps_tw.state.sqlite.schema import SCHEMA, run

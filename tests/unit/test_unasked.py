@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from chapps_tw.config.limits import RateLimit, parse_window
 from chapps_tw.interfaces.state import Unit
 from chapps_tw.mail.request import PolicyRequest
-from chapps_tw.policies.unasked import PATIENCE, Unasked
+from chapps_tw.policies.unasked import OBSERVATION_SECONDS, Unasked
 
 RCPT = {"recipient": "bob@example.org", "recipient_count": "0", "size": "1000"}
 DATA = {"recipient_count": "2", "size": "1000"}
@@ -34,7 +34,7 @@ class UnaskedTests(unittest.TestCase):
     def test_a_limit_of_bytes_that_is_asked_about_at_rcpt_alone_is_told_once(self) -> None:
         watch = self.watch(Unit.BYTES, Unit.MESSAGES, Unit.BYTES)
         self.ask(watch, "RCPT", RCPT)
-        self.clock.advance(PATIENCE)
+        self.clock.advance(OBSERVATION_SECONDS)
         self.ask(watch, "RCPT", RCPT)
         self.assertEqual(self.said, [])
         self.clock.advance(1)
@@ -49,14 +49,14 @@ class UnaskedTests(unittest.TestCase):
         watch = self.watch(Unit.BYTES)
         self.ask(watch, "END-OF-MESSAGE", DATA)
         self.assertTrue(watch.is_over)
-        self.clock.advance(2 * PATIENCE)
+        self.clock.advance(2 * OBSERVATION_SECONDS)
         self.ask(watch, "RCPT", RCPT)
         self.assertEqual(self.said, [])
 
     def test_distinct_recipients_need_requests_that_name_a_recipient(self) -> None:
         watch = self.watch(Unit.DISTINCT_RECIPIENTS)
         self.ask(watch, "DATA", DATA)
-        self.clock.advance(PATIENCE + 1)
+        self.clock.advance(OBSERVATION_SECONDS + 1)
         self.ask(watch, "DATA", DATA)
         (sentence,) = self.said
         self.assertIn("distinct_recipients are known only at RCPT", sentence)
@@ -65,7 +65,7 @@ class UnaskedTests(unittest.TestCase):
     def test_a_listener_that_is_asked_only_before_there_is_a_message_applies_no_limit(self) -> None:
         watch = self.watch(Unit.MESSAGES)
         self.ask(watch, "MAIL", {})
-        self.clock.advance(PATIENCE + 1)
+        self.clock.advance(OBSERVATION_SECONDS + 1)
         self.ask(watch, "MAIL", {})
         self.assertEqual(len(self.said), 1)
 

@@ -13,12 +13,9 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
-from chapps_tw.rest.routers.rules import Rules
-from chapps_tw.rest.routing import Link, Reply, Route
+from chapps_tw.rest.routers.rules import Rules, links_of
+from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
-
-_ID = "$response.body#/response/id"
-_FOLLOW = tuple(Link(f"{method}_exemptions_id", {"id": _ID}) for method in ("get", "put", "delete"))
 
 
 def routes(
@@ -42,7 +39,7 @@ class _Exemptions:
         yield Route("GET", path, "List exemptions", self.listed, m.ExemptionListing, r.ExemptionList, tag=tag)
         yield Route(
             "POST", path, "Create an exemption", self.create, m.NewExemption, r.OneExemption, body="*", query=False,
-            status=201, errors=(409,), changes=True, tag=tag, follow=_FOLLOW,
+            status=201, errors=(409,), changes=True, tag=tag, follow=links_of("exemptions"),
             note="It is in force on every node from the next request, and ends by itself.",
         )  # fmt: skip
         yield Route(

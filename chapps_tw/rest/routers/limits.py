@@ -13,12 +13,9 @@ from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById, Page
 from chapps_tw.rest.routers.kinds import missing
-from chapps_tw.rest.routers.rules import Rules
-from chapps_tw.rest.routing import Link, Reply, Route
+from chapps_tw.rest.routers.rules import Rules, links_of
+from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
-
-_ID = "$response.body#/response/id"
-_FOLLOW = tuple(Link(f"{method}_limits_id", {"id": _ID}) for method in ("get", "put", "delete"))
 
 
 def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
@@ -44,7 +41,7 @@ class _Limits:
         )  # fmt: skip
         yield Route(
             "POST", of_quota, "Add a limit to a quota", self.create, m.NewLimit, r.OneLimit, body="*", query=False,
-            status=201, errors=(404, 409), changes=True, tag="limits", follow=_FOLLOW,
+            status=201, errors=(404, 409), changes=True, tag="limits", follow=links_of("limits"),
             note="It applies to all users of the quota, from their next message.",
         )  # fmt: skip
         yield Route("GET", "/limits/", "List limits", self.listed, Page, r.LimitList, tag="limits")

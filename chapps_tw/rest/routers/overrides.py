@@ -13,12 +13,9 @@ from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
 from chapps_tw.rest.routers.kinds import KINDS, missing
-from chapps_tw.rest.routers.rules import Rules
-from chapps_tw.rest.routing import Link, Refusal, Reply, Route
+from chapps_tw.rest.routers.rules import Rules, links_of
+from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
-
-_ID = "$response.body#/response/id"
-_FOLLOW = tuple(Link(f"{method}_overrides_id", {"id": _ID}) for method in ("get", "put", "delete"))
 
 _NOTE = (
     "For a user or a domain, by id or by name. It is in force on every node from the next message, and ends by "
@@ -51,7 +48,7 @@ class _Overrides:
         )  # fmt: skip
         yield Route(
             "POST", path, "Create an override", self.create, m.NewOverride, r.OneOverride, body="*", query=False,
-            status=201, errors=(404, 409), changes=True, tag=tag, follow=_FOLLOW, note=_NOTE,
+            status=201, errors=(404, 409), changes=True, tag=tag, follow=links_of("overrides"), note=_NOTE,
         )  # fmt: skip
         yield Route(
             "DELETE", path, "End overrides", self.delete, m.OverrideIds, a.Said, body="override_ids", errors=(409,),

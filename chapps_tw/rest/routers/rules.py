@@ -12,10 +12,16 @@ from chapps_tw.interfaces.writable_book import Changed, Rule, WritableBook
 from chapps_tw.rest.models.book import ById, Page
 from chapps_tw.rest.routers.changes import changed, when_in_effect
 from chapps_tw.rest.routers.kinds import missing, unknown_ids
-from chapps_tw.rest.routing import Reply
+from chapps_tw.rest.routing import Link, Reply
 from chapps_tw.rest.slices import Slices
 
 Shown = Callable[[Sequence[Any]], Awaitable[Iterator[dict[str, Any]]]]
+
+
+def links_of(kind: str) -> tuple[Link, ...]:
+    """Return the links from a rule that was created to the routes that show, change and delete it."""
+    id = {"id": "$response.body#/response/id"}
+    return tuple(Link(f"{method}_{kind}_id", id) for method in ("get", "put", "delete"))
 
 
 class Rules:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 
-from chapps_tw.interfaces.state import Account, Assumption, Charge, Message, Outcome, Spent, Unit, Usage, Window
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Account, Assumption, Charge, Message, Spent, Unit, Usage, Window
 from chapps_tw.mail.memo import Memo
 from chapps_tw.state.redis.connection import Decode
 from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, microseconds

@@ -17,22 +17,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from chapps_tw.interfaces.state import (
-    Assumption,
-    CachedValue,
-    Charge,
-    Fill,
-    Fresh,
-    GreylistAttempt,
-    GreylistResult,
-    GreylistRules,
-    Message,
-    Outcome,
-    Spent,
-    Usage,
-    ValueKey,
-    Window,
-)
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Assumption, CachedValue, Charge, Fresh, Message, Spent, Usage, ValueKey, Window
 from chapps_tw.state.redis.charges import Charges
 from chapps_tw.state.redis.connection import Decode, unchanged
 from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, microseconds, milliseconds

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
 
-from chapps_tw.interfaces.state import Assumption, CachedValue, Fresh, Outcome, ValueKey
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Assumption, CachedValue, Fresh, ValueKey
 from chapps_tw.mail.memo import Memo
 from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, milliseconds
 from chapps_tw.state.redis.script import Script, Shape, strings

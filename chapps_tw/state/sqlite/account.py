@@ -5,7 +5,8 @@ from __future__ import annotations
 from heapq import heappush
 from typing import ClassVar
 
-from chapps_tw.interfaces.state import Charge, Outcome, Unit
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Charge, Unit
 from chapps_tw.state.sqlite.claims import MAX_UNITS, Claim, Request
 from chapps_tw.state.sqlite.messages import Messages
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, TypeAlias
 
-from chapps_tw.interfaces.state import Outcome
+from chapps_tw.interfaces.outcome import Outcome
 
 MAX_UNITS: Final = 2**53
 """Higher amounts and limits count as this, so that sums are exact in both stores."""

@@ -7,16 +7,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from zlib import crc32
 
-from chapps_tw.interfaces.state import (
-    CachedValue,
-    Fill,
-    Fresh,
-    GreylistAttempt,
-    GreylistResult,
-    GreylistRules,
-    Outcome,
-    ValueKey,
-)
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import CachedValue, Fresh, ValueKey
 from chapps_tw.mail.memo import Memo
 from chapps_tw.state.sqlite.keys import key, readable
 from chapps_tw.state.sqlite.values import CachedValues

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import ClassVar, TypeAlias
 
-from chapps_tw.interfaces.state import Charge, Outcome, Usage
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Charge, Usage
 from chapps_tw.state.sqlite.claims import MAX_UNITS, Claim, Request
 
 Row: TypeAlias = tuple[bytes, bytes, float, float]

@@ -8,7 +8,8 @@ from hashlib import blake2b
 from os import urandom
 from typing import TypeAlias
 
-from chapps_tw.interfaces.state import Charge, Message, Outcome, Spent, Unit, Usage, Window
+from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.state import Charge, Message, Spent, Unit, Usage, Window
 from chapps_tw.state.sqlite.accounts import Accounts, AnyAccount
 from chapps_tw.state.sqlite.claims import Claim, Request
 from chapps_tw.state.sqlite.keys import key

@@ -11,15 +11,12 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
 from chapps_tw.interfaces.state import (
     Assumption,
     CachedValue,
     Charge,
-    Fill,
     Fresh,
-    GreylistAttempt,
-    GreylistResult,
-    GreylistRules,
     Message,
     Spent,
     StateUnavailable,
