@@ -38,6 +38,8 @@ from chapps_tw.security.tokens import Token
 
 # Entries of a list or an object that are encoded in one step.
 BATCH = 50
+# Bytes of a body that is read in a turn of its own.
+LARGE = 65536
 
 T = TypeVar("T")
 
@@ -118,7 +120,11 @@ class API:
         AUTHOR.set(await self._gate.check_token(request, route))
         content_type = next(iter(header_values(request, "content-type")), None)
         query = request.uri.partition(b"?")[2]
-        values = read_input(route, path, query, request.content.read(), content_type)
+        body = request.content.read()
+        if len(body) > LARGE:
+            # Receiving it has used up this turn.
+            await self._slices.pause()
+        values = read_input(route, path, query, body, content_type)
         handled = route.handler(values)
         try:
             reply = await (self._shielded(handled, request) if route.changes else handled)
