@@ -103,8 +103,8 @@ class Gate:
         if token is None:
             await self.punish(request, "token")
             raise _unauthorized("The token is invalid.", route.browser, ', error="invalid_token"')
-        if route.changes and token.scope != "full":
-            raise Refusal(403, "The token is read-only.")
+        if not token.scope.includes(route.scope):
+            raise Refusal(403, f"This needs a token with scope {route.scope}; the scope of this one is {token.scope}.")
         return token.name
 
     def _note_problem(self, problem: str) -> None:

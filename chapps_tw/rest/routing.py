@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from chapps_tw.rest.models.base import Input, Nothing
+from chapps_tw.security.tokens import Scope
 
 JSON = "application/json"
 
@@ -106,7 +107,7 @@ class Route(Generic[M]):
     :ivar text: parses a ``text/plain`` body into the value of the ``body`` field; raises ``ValueError``.
     :ivar answer: the model of the answer, ``None`` if it is not JSON.
     :ivar errors: statuses other than those common to all routes.
-    :ivar changes: whether a token of full scope is required.
+    :ivar scope: the scope that a token needs. What only reads needs ``READ``, and nothing else does.
     :ivar open: whether no token is required.
     :ivar hidden: whether it is omitted from the OpenAPI document.
     :ivar follow: links to follow-up requests.
@@ -127,13 +128,18 @@ class Route(Generic[M]):
     errors: tuple[int, ...] = ()
     other_answers: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     content_type: str = JSON
-    changes: bool = False
+    scope: Scope = Scope.READ
     open: bool = False
     browser: bool = False
     tag: str = ""
     note: str = ""
     hidden: bool = False
     follow: tuple[Link, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return self.scope is not Scope.READ
 
     @property
     def rule(self) -> str:

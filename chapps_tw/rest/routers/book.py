@@ -17,6 +17,7 @@ from chapps_tw.rest.routers.changes import changed, lost_by_users, when_in_effec
 from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown, shown_beside, unknown_ids
 from chapps_tw.rest.routing import Link, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 MAX_SHOWN = 1000
 
@@ -78,22 +79,22 @@ class _Collection:
         yield Route("GET", path, f"List {kind.plural}", self.listed, m.Listing, kind.many, tag=kind.plural)
         yield Route(
             "POST", path, f"Create {kind.with_article}", self.create, kind.new, kind.one, body="*", query=False,
-            wrapped=(p, kind.new_wrapped), status=201, errors=(409,), changes=True, tag=kind.plural,
+            wrapped=(p, kind.new_wrapped), status=201, errors=(409,), scope=Scope.FULL, tag=kind.plural,
             note=f"The answer includes its id.{given}", follow=tuple(_next(kind)),
         )  # fmt: skip
         yield Route(
             "PUT", path, f"Change {kind.with_article}", self.change, kind.changed, kind.one, body="*", query=False,
-            wrapped=(p, kind.changed_wrapped), errors=(404, 409), changes=True, tag=kind.plural,
+            wrapped=(p, kind.changed_wrapped), errors=(404, 409), scope=Scope.FULL, tag=kind.plural,
             note=f"Fields that are omitted, null or an empty list are left unchanged.{_ABOUT_CHANGE.get(p, '')}{given}",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Delete {kind.plural}", self.delete, kind.ids, a.Said, body=f"{p}_ids",
-            errors=(409,), changes=True, tag=kind.plural,
+            errors=(409,), scope=Scope.FULL, tag=kind.plural,
             note=f"Their links are deleted too. `remarks` lists ids that do not exist.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
             "DELETE", path + "{id}/", f"Delete {kind.with_article}", self.delete_one, m.ById, a.Said,
-            errors=(404, 409), changes=True, tag=kind.plural,
+            errors=(404, 409), scope=Scope.FULL, tag=kind.plural,
             note=f"Its links are deleted too.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(

@@ -17,6 +17,7 @@ from chapps_tw.rest.models import insight as m
 from chapps_tw.rest.models.base import Nothing
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 CHECK_TIMEOUT = 3.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -195,7 +196,7 @@ class Insight:
         )  # fmt: skip
         yield Route(
             "POST", "/live/config/write/", "Write the effective configuration to its file", self.write, m.Passcode,
-            answers.Said, body="passcode", query=False, changes=True, tag="insight",
+            answers.Said, body="passcode", query=False, scope=Scope.FULL, tag="insight",
         )  # fmt: skip
         yield Route(
             "GET", "/metrics", "Metrics for Prometheus", self.metrics, content_type=METRICS_TYPE, tag="insight"

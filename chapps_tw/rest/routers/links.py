@@ -15,6 +15,7 @@ from chapps_tw.rest.routers.changes import changed, when_in_effect
 from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown
 from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 
 def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
@@ -46,11 +47,11 @@ class _Links:
         )  # fmt: skip
         yield Route(
             "PUT", path, f"Add {others} to {one}", self.add, model, a.Said, body=self._ids, query=False,
-            errors=(404, 409), changes=True, tag=tag, note="Existing links are kept.",
+            errors=(404, 409), scope=Scope.FULL, tag=tag, note="Existing links are kept.",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Remove {others} from {one}", self.remove, model, a.Said, body=self._ids,
-            errors=(404, 409), changes=True, tag=tag, note="Ids that are not linked are ignored.",
+            errors=(404, 409), scope=Scope.FULL, tag=tag, note="Ids that are not linked are ignored.",
         )  # fmt: skip
 
     async def listed(self, page: m.LinkedListing) -> Reply:

@@ -13,6 +13,7 @@ from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.routing import Reply, Route
+from chapps_tw.security.tokens import Scope
 
 _TUPLE_NOTE = (
     "If SPF passed, the sender's domain also identifies the client, unless `spf_identity` is off. If `client_address` "
@@ -43,15 +44,15 @@ class LiveInbound:
         )  # fmt: skip
         yield Route(
             "DELETE", tally, "Clear the tally of a client", self.clear_tally, m.TallyOf, a.Said, query=False,
-            changes=True, tag="live", note=_TALLY_NOTE,
+            scope=Scope.OPERATOR, tag="live", note=_TALLY_NOTE,
         )  # fmt: skip
         yield Route(
             "DELETE", "/live/grl/option_cache/{domain}", "Clear a domain's cached greylisting flag",
-            self.drop_greylist, m.DomainOnly, a.Said, query=False, changes=True, tag="live",
+            self.drop_greylist, m.DomainOnly, a.Said, query=False, scope=Scope.OPERATOR, tag="live",
         )  # fmt: skip
         yield Route(
             "DELETE", "/live/spf/option_cache/{domain}", "Clear a domain's cached SPF flag", self.drop_spf,
-            m.DomainOnly, a.Said, query=False, changes=True, tag="live",
+            m.DomainOnly, a.Said, query=False, scope=Scope.OPERATOR, tag="live",
         )  # fmt: skip
 
     async def tuple(self, which: m.Tuple) -> Reply:

@@ -16,6 +16,7 @@ from chapps_tw.rest import live_answers as answers
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.routers.live_users import LiveUsers, Measured
 from chapps_tw.rest.routing import Reply, Route
+from chapps_tw.security.tokens import Scope
 
 
 class LiveLimits:
@@ -40,7 +41,7 @@ class LiveLimits:
         )  # fmt: skip
         yield Route(
             "DELETE", user, "Reset the usage of a user in all units", self.reset_user, m.UserOnly, a.Count,
-            changes=True, query=False, tag="live", note="The usage of the domain's pool stays.",
+            scope=Scope.OPERATOR, query=False, tag="live", note="The usage of the domain's pool stays.",
         )  # fmt: skip
         yield Route(
             "GET", pool, "Show the limits that the users of a domain share, and what is used", self.of_pool,
@@ -48,7 +49,7 @@ class LiveLimits:
         )  # fmt: skip
         yield Route(
             "DELETE", pool, "Reset the usage of a domain's pool in all units", self.reset_pool, m.DomainOnly, a.Count,
-            changes=True, query=False, tag="live",
+            scope=Scope.OPERATOR, query=False, tag="live",
         )  # fmt: skip
         yield Route(
             "GET", "/live/events/", "Show when limits were almost reached, or reached; newest first", self.events,

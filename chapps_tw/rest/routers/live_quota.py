@@ -20,6 +20,7 @@ from chapps_tw.rest.routers.live_senders import WORKERS
 from chapps_tw.rest.routers.live_users import LiveUsers, Measured, left_of, quota_of
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 
 class LiveQuotas:
@@ -37,13 +38,13 @@ class LiveQuotas:
             "GET", "/live/quota/", "Show what several users may send now", self.several, UserIds, a.AvailableList,
             body="user_ids", tag="live",
         )  # fmt: skip
-        for method, summary, handler, changes in (
-            ("GET", "Show what a user may send now", self.left, False),
-            ("DELETE", "Reset the usage of a user", self.reset, True),
-            ("POST", "Reload the limit of a user", self.refresh, True),
+        for method, summary, handler, scope in (
+            ("GET", "Show what a user may send now", self.left, Scope.READ),
+            ("DELETE", "Reset the usage of a user", self.reset, Scope.OPERATOR),
+            ("POST", "Reload the limit of a user", self.refresh, Scope.OPERATOR),
         ):
             yield Route(
-                method, path, summary, handler, m.Who, a.Count, body="name", errors=(400, 404), changes=changes,
+                method, path, summary, handler, m.Who, a.Count, body="name", errors=(400, 404), scope=scope,
                 tag="live",
             )  # fmt: skip
 

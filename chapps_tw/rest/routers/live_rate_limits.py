@@ -12,6 +12,7 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest import rate_limit_answers as r
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.routing import Refusal, Reply, Route, invalid
+from chapps_tw.security.tokens import Scope
 
 _NOTE = (
     "`what` is what the limit counts, in any spelling: a user, an address, a domain, a HELO name; any address of a "
@@ -39,7 +40,7 @@ class LiveRateLimits:
         )  # fmt: skip
         yield Route(
             "DELETE", path, "Reset the use of a limit", self.reset, m.Counted, a.Count, query=False, errors=(404,),
-            changes=True, tag="live", note=f"Returns what was counted. {_NOTE}",
+            scope=Scope.OPERATOR, tag="live", note=f"Returns what was counted. {_NOTE}",
         )  # fmt: skip
 
     async def all(self, _: Any) -> Reply:

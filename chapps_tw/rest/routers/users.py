@@ -15,6 +15,7 @@ from chapps_tw.rest.routers.changes import changed, when_in_effect
 from chapps_tw.rest.routers.kinds import unknown_ids
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 
 def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
@@ -33,11 +34,11 @@ class _UserQuota:
         path = "/users/{id}/quota/"
         yield Route(
             "PUT", path + "{quota_id}/", "Set the quota of a user", self.put, m.UserQuota, a.Said, query=False,
-            errors=(404, 409), changes=True, tag="users", note="It replaces the previous one.",
+            errors=(404, 409), scope=Scope.FULL, tag="users", note="It replaces the previous one.",
         )  # fmt: skip
         yield Route(
             "DELETE", path, "Remove the quota of a user", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
-            changes=True, tag="users",
+            scope=Scope.FULL, tag="users",
             note="That of the domain applies then, or `default_quota`; without any, a user may not send.",
         )  # fmt: skip
 
