@@ -207,9 +207,9 @@ def _book_routes(book: WritableBook, slices: Slices, now: Callable[[], float]) -
 
 
 class _Id(BaseConverter):
-    """An id in a path: any text but the names of the routes for all users."""
+    """An id in a path: any text but the names of other routes."""
 
-    regex = "(?!(?:quotas|domains|emails)(?:/|$))[^/]+"
+    regex = "(?!(?:quotas|domains|emails|by-name)(?:/|$))[^/]+"
 
 
 class _Checked(KleinResource):

@@ -283,6 +283,19 @@ class LinkTests(BookTestCase):
             await self.expect(200, "PUT", f"/{other}/{second}/users/", [user])
             self.assertEqual((await self.expect(200, "GET", path)).response[0]["id"], second)
 
+    async def test_the_users_of_a_quota_are_listed_searched_and_paged(self) -> None:
+        quota, other = [await self.create("quotas", name=name, quota=10) for name in ("basic", "other")]
+        wanted = [
+            {"id": await self.create("users", name=f"user{n}", quota=quota), "name": f"user{n}"} for n in range(4)
+        ]
+        await self.create("users", name="user9", quota=other)
+        path = f"/quotas/{quota}/users/"
+        self.assertEqual((await self.expect(200, "GET", path)).response, wanted)
+        self.assertEqual((await self.expect(200, "GET", path + "?skip=1&limit=2")).response, wanted[1:3])
+        self.assertEqual((await self.expect(200, "GET", path + "?q=R3")).response, wanted[3:])
+        self.assertEqual((await self.expect(404, "GET", "/quotas/77/users/")).detail, "There is no quota with id 77.")
+        await self.expect(405, "PUT", path, [1])
+
     async def test_the_quota_of_a_user_is_replaced(self) -> None:
         small = await self.create("quotas", name="small", quota=1)
         big = await self.create("quotas", name="big", quota=1000)

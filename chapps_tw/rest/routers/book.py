@@ -14,7 +14,7 @@ from chapps_tw.rest.models import book as m
 from chapps_tw.rest.models.base import Input
 from chapps_tw.rest.routers import limits
 from chapps_tw.rest.routers.changes import changed, lost_by_users, when_in_effect
-from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown, shown_beside, unknown_ids
+from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, missing_name, shown, shown_beside, unknown_ids
 from chapps_tw.rest.routing import Link, Reply, Route
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Scope
@@ -27,6 +27,12 @@ _PLANS = ("each_quota", "pool_quota")
 # Appended to the notes of the routes that change and delete.
 _ABOUT_CHANGE = {
     "user": " Usage is counted by name: a renamed user starts at zero.",
+}
+_ABOUT_NAME = {
+    "user": "In any spelling. Of several, the one that policies use.",
+    "domain": "In any spelling. Of several, the one that policies use.",
+    "email": "In any spelling. Of several, the one that policies use.",
+    "quota": "Spelled exactly.",
 }
 _ABOUT_DELETE = {
     "user": " Usage is counted by name: a new user of the same name inherits it.",
@@ -54,6 +60,7 @@ def _next(kind: Kind) -> Iterator[Link]:
     yield Link(f"put_{p}", body="$response.body#/response")
     yield Link(f"delete_{p}", {f"{kind.singular}_ids": id})
     yield Link(f"delete_{p}_id", {"id": id})
+    yield Link(f"get_{p}_by-name_name", {"name": "$response.body#/response/name"})
     if p == "quotas":
         yield Link("get_quotas_id_limits", {"id": id})
         yield Link("post_quotas_id_limits", {"id": id})
@@ -101,6 +108,10 @@ class _Collection:
             "GET", path + "{id}/", f"Show {kind.with_article}", self.show, m.ById, kind.one, errors=(404,),
             tag=kind.plural, note=f"{beside}: at most {MAX_SHOWN} of each kind." if beside else "",
         )  # fmt: skip
+        yield Route(
+            "GET", path + "by-name/{name}/", f"Show {kind.with_article} by its name", self.show_by_name, kind.by_name,
+            kind.one, errors=(404,), tag=kind.plural, query=False, note=_ABOUT_NAME[p],
+        )  # fmt: skip
 
     async def listed(self, page: m.Listing) -> Reply:
         async with self._list_lock:
@@ -111,16 +122,25 @@ class _Collection:
         found = await self._book.by_ids(self._kind.plural, [which.id])
         if not found:
             raise missing(self._kind.plural, which.id)
+        return await self._shown(found[0])
+
+    async def show_by_name(self, which: Any) -> Reply:
+        found = await self._book.by_name(self._kind.plural, which.name)
+        if found is None:
+            raise missing_name(self._kind.plural, which.name)
+        return await self._shown(found)
+
+    async def _shown(self, entry: Entry) -> Reply:
         beside: dict[str, Any] = {}
         remarks = []
         for other in self._kind.linked:
-            linked = await self._book.entries(other, limit=MAX_SHOWN + 1, linked=(self._kind.plural, which.id))
+            linked = await self._book.entries(other, limit=MAX_SHOWN + 1, linked=(self._kind.plural, entry.id))
             if len(linked) > MAX_SHOWN:
                 remarks.append(f"Only the first {MAX_SHOWN} {other} are shown; use skip to list the rest.")
             beside |= await self._association(other, linked[:MAX_SHOWN])
         if self._kind.plural == "quotas":
-            beside["limits"] = list(await limits.shown(await self._book.rules("limits", ("quotas", which.id))))
-        return Reply(shown(self._kind.plural, found[0]), beside, remarks)
+            beside["limits"] = list(await limits.shown(await self._book.rules("limits", ("quotas", entry.id))))
+        return Reply(shown(self._kind.plural, entry), beside, remarks)
 
     async def create(self, new: Any) -> Reply:
         links, _ = self._links(new)

@@ -35,6 +35,7 @@ class Kind(NamedTuple):
     changed_wrapped: type[Input]
     ids: type[Input]
     ids_of: type[Input]
+    by_name: type[Input]
 
     @property
     def with_article(self) -> str:
@@ -44,26 +45,27 @@ class Kind(NamedTuple):
 KINDS = {
     "users": Kind(
         "users", "user", (), ("quotas", "domains", "emails"), a.UserList, a.OneUser, m.NewUser, m.WrappedUser,
-        m.ChangedUser, m.WrappedUserChanges, m.UserIds, m.UsersOf,
+        m.ChangedUser, m.WrappedUserChanges, m.UserIds, m.UsersOf, m.UserByName,
     ),
     "domains": Kind(
         "domains", "domain", ("greylist", "check_spf", "each_quota", "pool_quota"), ("users",), a.DomainList,
         a.OneDomain, m.NewDomain, m.WrappedDomain, m.ChangedDomain, m.WrappedDomainChanges, m.DomainIds, m.DomainsOf,
+        m.DomainByName,
     ),
     "emails": Kind(
         "emails", "email", (), ("users",), a.EmailList, a.OneEmail, m.NewEmail, m.WrappedEmail, m.ChangedEmail,
-        m.WrappedEmailChanges, m.EmailIds, m.EmailsOf,
+        m.WrappedEmailChanges, m.EmailIds, m.EmailsOf, m.EmailByName,
     ),
     "quotas": Kind(
         "quotas", "quota", ("quota",), (), a.QuotaList, OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
-        m.WrappedQuotaChanges, m.QuotaIds, m.QuotaIds,
+        m.WrappedQuotaChanges, m.QuotaIds, m.QuotaIds, m.QuotaByName,
     ),
 }  # fmt: skip
 
 # The fields that CHAPPS shows of what is linked to a user.
 _SHOWN_BESIDE = frozenset({"id", "name", "quota", "greylist", "check_spf"})
 
-LINKS = (("users", "domains"), ("users", "emails"), ("domains", "users"), ("emails", "users"))
+LINKS = (("users", "domains"), ("users", "emails"), ("domains", "users"), ("emails", "users"), ("quotas", "users"))
 
 
 def shown(kind: str, entry: Entry) -> dict[str, Any]:
@@ -87,6 +89,11 @@ def singular(kind: str) -> str:
 def missing(kind: str, id: int) -> Refusal:
     """Return the 404 for an id."""
     return Refusal(404, f"There is no {singular(kind)} with id {id}.")
+
+
+def missing_name(kind: str, name: str) -> Refusal:
+    """Return the 404 for a name."""
+    return Refusal(404, f"There is no {singular(kind)} named {name}.")
 
 
 def unknown_ids(kind: str, ids: Sequence[int], found: Sequence[Entry | Rule]) -> list[str]:

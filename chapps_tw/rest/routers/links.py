@@ -45,6 +45,9 @@ class _Links:
             "GET", path, f"List the {others} of {one}", self.listed, m.LinkedListing, self._other.many, errors=(404,),
             tag=tag,
         )  # fmt: skip
+        if self._kind.plural == "quotas":
+            # Set from the side of the user, who has one.
+            return
         yield Route(
             "PUT", path, f"Add {others} to {one}", self.add, model, a.Said, body=self._ids, query=False,
             errors=(404, 409), scope=Scope.FULL, tag=tag, note="Existing links are kept.",

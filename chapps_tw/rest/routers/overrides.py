@@ -12,9 +12,9 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
-from chapps_tw.rest.routers.kinds import KINDS, missing
+from chapps_tw.rest.routers.kinds import KINDS, missing, missing_name
 from chapps_tw.rest.routers.rules import Rules, links_of
-from chapps_tw.rest.routing import Refusal, Reply, Route
+from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Scope
 
@@ -103,7 +103,7 @@ class _Overrides:
             return kind, value
         entry = await self._book.by_name(kind, value)
         if entry is None:
-            raise Refusal(404, f"There is no {KINDS[kind].singular} named {value}.")
+            raise missing_name(kind, value)
         return kind, entry.id
 
     async def _shown(self, overrides: Sequence[OverrideEntry]) -> Iterator[dict[str, Any]]:
