@@ -57,14 +57,21 @@ def by_name(connection: Connection, kind: str, name: str) -> Entry | None:
     return found[0] if found else None
 
 
-def links(connection: Connection, kind: str, ids: Sequence[int], other: str) -> dict[int, list[Entry]]:
-    """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id."""
+def links(
+    connection: Connection, kind: str, ids: Sequence[int], other: str, limit: int | None = None
+) -> dict[int, list[Entry]]:
+    """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id.
+
+    :param limit: the most entries, of all ids together.
+    """
     link, own, _ = sides(kind, other)
-    table = TABLES[other]
+    query = select(own.label("own"), *FIELDS[other]).join(link).order_by(own, TABLES[other].c.id)
     found: dict[int, list[Entry]] = {id: [] for id in ids}
+    left = MAX_INTEGER if limit is None else limit
     for chunk in chunks(valid_ids(ids)):
-        query = select(own.label("own"), *FIELDS[other]).join(link).where(own.in_(chunk)).order_by(own, table.c.id)
-        for row in connection.execute(query).mappings():
+        rows = connection.execute(query.where(own.in_(chunk)).limit(left)).mappings().all()
+        left -= len(rows)
+        for row in rows:
             fields = dict(row)
             found[fields.pop("own")].append(Entry(**fields))
     return found

@@ -48,6 +48,8 @@ class Quota(Output):
     )
 
 
+IF_ASKED = "Only if `with` names it."
+
 _USER: JsonDict = {"id": 1, "name": "alice@example.com"}
 _DOMAIN: JsonDict = {"id": 1, "name": "example.com", "greylist": True, "check_spf": True}
 _EMAIL: JsonDict = {"id": 3, "name": "sales@example.org"}
@@ -75,19 +77,29 @@ class Moment(Answer[float]):
     """UNIX epoch, 0.0 for never."""
 
 
-class UserList(Answer[list[User]]):
+class ListedUser(User):
+    quota: Quota | None = Field(None, description=IF_ASKED, examples=[_QUOTA])
+    domains: list[LinkedDomain] = Field([], description=IF_ASKED, examples=[[_DOMAIN]])
+    emails: list[Email] = Field([], description=IF_ASKED, examples=[[_EMAIL]])
+
+
+class ListedDomain(Domain):
+    users: list[User] = Field([], description=IF_ASKED, examples=[[_USER]])
+
+
+class ListedEmail(Email):
+    users: list[User] = Field([], description=IF_ASKED, examples=[[_USER]])
+
+
+class UserList(Answer[list[ListedUser]]):
     pass
 
 
-class DomainList(Answer[list[Domain]]):
+class DomainList(Answer[list[ListedDomain]]):
     pass
 
 
-class EmailList(Answer[list[Email]]):
-    pass
-
-
-class QuotaList(Answer[list[Quota]]):
+class EmailList(Answer[list[ListedEmail]]):
     pass
 
 

@@ -36,8 +36,8 @@ from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Token
 
-# Entries of a list or an object that are encoded in one step.
-BATCH = 50
+# Values that are encoded in one step, those in lists and objects included.
+BATCH = 500
 # Bytes of a body that is read in a turn of its own.
 LARGE = 65536
 
@@ -289,31 +289,47 @@ def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """Yield a value as JSON. Containers that are long, or contain long ones, are split."""
+    """Yield a value as JSON. Lists and objects of many values are split."""
     if not isinstance(value, dict | list):
         yield _json(value)
         return
+    is_object = isinstance(value, dict)
     empty = _json(type(value)())
-    yield empty[:1]
-    if any(map(_is_long, value.values() if isinstance(value, dict) else value)):
-        for place, entry in enumerate(value.items() if isinstance(value, dict) else value):
-            yield b", " if place else b""
-            if isinstance(value, dict):
-                name, entry = entry
-                yield _json(name) + b": "
-            yield from _parts(entry)
-    else:
-        yield from _batches(value)
-    yield empty[1:]
+    before = empty[:1]
+    for batch in _batches(value.items() if isinstance(value, dict) else enumerate(value)):
+        name, first = batch[0]
+        if _size(first) > BATCH:
+            yield before + (_json(name) + b": " if is_object else b"")
+            yield from _parts(first)
+        else:
+            yield before + _json(dict(batch) if is_object else [entry for _, entry in batch])[1:-1]
+        before = b", "
+    yield empty[1:] if value else empty
 
 
-def _is_long(value: object) -> bool:
-    return isinstance(value, dict | list) and len(value) > BATCH
+def _batches(entries: Iterable[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:
+    """Yield entries in batches of at most ``BATCH`` values, one of more values by itself."""
+    batch: list[tuple[Any, Any]] = []
+    room = BATCH
+    for entry in entries:
+        size = _size(entry[1])
+        if batch and size > room:
+            yield batch
+            batch, room = [], BATCH
+        batch.append(entry)
+        room -= size
+    if batch:
+        yield batch
 
 
-def _batches(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
-    """Yield the entries of a container, without its brackets."""
-    entries = list(value.items()) if isinstance(value, dict) else value
-    for start in range(0, len(entries), BATCH):
-        part = entries[start : start + BATCH]
-        yield (b", " if start else b"") + _json(dict(part) if isinstance(value, dict) else part)[1:-1]
+def _size(value: Any) -> int:
+    """Return the number of values in a value, itself included; if there are more than ``BATCH``, a number above it."""
+    size, left = 0, [value]
+    while left and size <= BATCH:
+        each = left.pop()
+        size += 1
+        if isinstance(each, dict | list):
+            if len(each) > BATCH:
+                return BATCH + 1
+            left.extend(each.values() if isinstance(each, dict) else each)
+    return size

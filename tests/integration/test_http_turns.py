@@ -38,6 +38,8 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/live/decisions/?after=0&limit=1000", None),
     ("GET", "/live/decisions/?after=0&recipient=nobody@example.net", None),
     *(("GET", f"/{kind}/?limit=10000", None) for kind in ("users", "domains", "emails", "quotas")),
+    ("GET", "/users/?limit=10000&with=quota,domains,emails", None),
+    *(("GET", f"/{kind}/?limit=10000&with=users", None) for kind in ("domains", "emails", "quotas")),
     *(("GET", f"/users/{kind}/", IDS) for kind in ("quotas", "domains", "emails")),
     *(("GET", f"/{kind}/?limit=1000", None) for kind in ("limits", "overrides", "exemptions")),
     ("GET", "/audit/?limit=1000", None),

@@ -6,13 +6,14 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.database.models import domains, users
 from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import Create
 from chapps_tw.interfaces.state import Fresh, ValueKey
+from chapps_tw.rest.routers import associations
 from tests.support.rest_client import Answer, Node
 
 ODD_NAMES = [
@@ -378,6 +379,90 @@ class LinkTests(BookTestCase):
         answer = await self.expect(200, "GET", "/users/")
         self.assertEqual([each["name"] for each in answer.response], [f"user{n}" for n in range(450)])
         self.assertIn("timestamp", answer.json)
+
+
+class AssociationTests(BookTestCase):
+    """What is nested in the entries of a list, if ``with`` names it."""
+
+    async def fill(self) -> None:
+        self.quota = await self.create("quotas", name="basic", quota=10)
+        limit = {"name": "hour", "amount": 5, "window": "1h"}
+        self.limit = (await self.expect(201, "POST", f"/quotas/{self.quota}/limits/", limit)).response
+        self.domain = await self.create("domains", name="example.com", greylist=True)
+        self.email = await self.create("emails", name="a@example.org")
+        self.alice = await self.create(
+            "users", name="alice", quota=self.quota, domains=[self.domain], emails=[self.email]
+        )
+        self.bob = await self.create("users", name="bob")
+
+    async def listed(self, path: str) -> Any:
+        return (await self.expect(200, "GET", path)).response
+
+    async def test_what_is_named_is_nested_in_each_entry(self) -> None:
+        await self.fill()
+        quota = {"id": self.quota, "name": "basic", "quota": 10}
+        domain = {"id": self.domain, "name": "example.com", "greylist": True, "check_spf": False}
+        email = {"id": self.email, "name": "a@example.org"}
+        alice, bob = {"id": self.alice, "name": "alice"}, {"id": self.bob, "name": "bob"}
+        of_domain = {"each_quota": None, "pool_quota": None}
+        everything = {"quota": quota, "domains": [domain], "emails": [email]}
+        for path, wanted in (
+            (
+                "/users/?with=quota,domains,emails",
+                [{**alice, **everything}, {**bob, "quota": None, "domains": [], "emails": []}],
+            ),
+            ("/users/?with=domains&q=b", [{**bob, "domains": []}]),
+            ("/domains/?with=users", [{**domain, **of_domain, "users": [alice]}]),
+            ("/emails/?with=users,users", [{**email, "users": [alice]}]),
+            ("/quotas/?with=limits,users", [{**quota, "limits": [self.limit], "users": [alice]}]),
+            (f"/users/{self.alice}/domains/?with=users", [{**domain, **of_domain, "users": [alice]}]),
+            (f"/users/{self.alice}/emails/?with=users", [{**email, "users": [alice]}]),
+            (f"/domains/{self.domain}/users/?with=quota", [{**alice, "quota": quota}]),
+            (f"/emails/{self.email}/users/?with=emails", [{**alice, "emails": [email]}]),
+            (f"/quotas/{self.quota}/users/?with=quota%2Cdomains", [{**alice, "quota": quota, "domains": [domain]}]),
+            ("/users/", [alice, bob]),
+        ):
+            self.assertEqual(await self.listed(path), wanted, path)
+
+    async def test_a_name_of_no_association_is_a_422(self) -> None:
+        for path, sentence in (
+            ("/users/?with=quotas", "must be names of quota, domains, emails, separated by commas"),
+            ("/users/?with=quota,", "must be names of quota, domains, emails, separated by commas"),
+            ("/users/?with=", "must be names of quota, domains, emails, separated by commas"),
+            ("/domains/?with=quota", "must be names of users, separated by commas"),
+            ("/limits/?with=quota", "is not a known parameter"),
+        ):
+            [fault] = (await self.expect(422, "GET", path)).detail
+            self.assertEqual((fault["loc"], fault["msg"]), (["query", "with"], sentence))
+
+    async def test_a_page_takes_one_query_for_each_association(self) -> None:
+        await self.fill()
+        for number in range(30):
+            await self.create("users", name=f"user{number}", quota=self.quota, domains=[self.domain])
+        queries: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            queries.extend([statement] if statement.startswith("SELECT") else [])
+
+        event.listen(self.node.engine, "before_cursor_execute", note)
+        await self.listed("/users/")
+        alone = len(queries)
+        await self.listed("/users/?with=quota,domains,emails")
+        self.assertEqual(len(queries) - alone, alone + 3)
+
+    async def test_what_would_nest_too_much_is_refused_with_the_remedy(self) -> None:
+        self.patch(associations, "MAX_NESTED", 3)
+        quota = await self.create("quotas", name="basic", quota=10)
+        for number in range(4):
+            await self.create("users", name=f"user{number}", quota=quota)
+            limit = {"name": f"limit{number}", "amount": 5, "window": "1h"}
+            await self.expect(201, "POST", f"/quotas/{quota}/limits/", limit)
+        for name in ("users", "limits"):
+            [fault] = (await self.expect(422, "GET", f"/quotas/?with={name}")).detail
+            wanted = f"would nest more than 3 {name}: use a smaller limit, or GET /quotas/ID/{name}/"
+            self.assertEqual(fault["msg"], wanted)
+        self.assertEqual(len(await self.listed("/users/?with=quota&limit=3")), 3)
+        await self.expect(422, "GET", "/users/?with=quota")
 
 
 class InForceTests(BookTestCase):

@@ -127,6 +127,11 @@ class WritableBookTests(BookCase):
             await self.book.links("domains", [com], "users"), {com: [Entry(alice, "alice"), Entry(bob, "bob")]}
         )
         self.assertEqual((await self.book.links("users", [alice], "quotas"))[alice], [Entry(quota, "basic", 100)])
+        by_quota = await self.book.links("quotas", [quota], "users")
+        self.assertEqual(by_quota, {quota: [Entry(alice, "alice")]})
+        for limit, counts in ((0, [0, 0]), (1, [1, 0]), (2, [2, 0]), (3, [2, 1]), (9, [2, 1])):
+            found = await self.book.links("users", [alice, bob], "domains", limit)
+            self.assertEqual([len(found[id]) for id in (alice, bob)], counts)
         linked = await self.book.entries("users", q="o", linked=("domains", com))
         self.assertEqual(linked, [Entry(bob, "bob")])
         self.assertEqual([entry.id for entry in await self.book.entries("domains", linked=("users", bob))], [com])

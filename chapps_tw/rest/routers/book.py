@@ -12,7 +12,9 @@ from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.models.base import Input
+from chapps_tw.rest.models.listings import LISTINGS, wanted
 from chapps_tw.rest.routers import limits
+from chapps_tw.rest.routers.associations import Associations
 from chapps_tw.rest.routers.changes import changed, lost_by_users, when_in_effect
 from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, missing_name, shown, shown_beside, unknown_ids
 from chapps_tw.rest.routing import Link, Reply, Route
@@ -74,6 +76,7 @@ class _Collection:
 
     def __init__(self, kind: Kind, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> None:
         self._slices = slices
+        self._associations = Associations(book, slices)
         self._list_lock = list_lock
         self._kind = kind
         self._book = book
@@ -83,7 +86,7 @@ class _Collection:
         p = kind.singular
         beside = f"The answer includes what is linked to the {p}" if kind.linked else ""
         given = f" {beside}, if the request set it." if beside else ""
-        yield Route("GET", path, f"List {kind.plural}", self.listed, m.Listing, kind.many, tag=kind.plural)
+        yield Route("GET", path, f"List {kind.plural}", self.listed, LISTINGS[kind.plural], kind.many, tag=kind.plural)
         yield Route(
             "POST", path, f"Create {kind.with_article}", self.create, kind.new, kind.one, body="*", query=False,
             wrapped=(p, kind.new_wrapped), status=201, errors=(409,), scope=Scope.FULL, tag=kind.plural,
@@ -114,9 +117,11 @@ class _Collection:
         )  # fmt: skip
 
     async def listed(self, page: m.Listing) -> Reply:
+        kind = self._kind.plural
         async with self._list_lock:
-            found = await self._book.entries(self._kind.plural, page.q, page.skip, page.limit)
-        return Reply(await self._slices.collect(shown(self._kind.plural, entry) for entry in found))
+            found = await self._book.entries(kind, page.q, page.skip, page.limit)
+            nested = await self._associations.read(kind, found, wanted(page))
+        return Reply(await self._associations.nested(kind, found, nested))
 
     async def show(self, which: m.ById) -> Reply:
         found = await self._book.by_ids(self._kind.plural, [which.id])

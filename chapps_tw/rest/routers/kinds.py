@@ -13,7 +13,7 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.models.base import Input
 from chapps_tw.rest.routing import Refusal
-from chapps_tw.rest.rule_answers import OneQuota
+from chapps_tw.rest.rule_answers import OneQuota, QuotaList
 
 
 class Kind(NamedTuple):
@@ -57,7 +57,7 @@ KINDS = {
         m.WrappedEmailChanges, m.EmailIds, m.EmailsOf, m.EmailByName,
     ),
     "quotas": Kind(
-        "quotas", "quota", ("quota",), (), a.QuotaList, OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
+        "quotas", "quota", ("quota",), (), QuotaList, OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
         m.WrappedQuotaChanges, m.QuotaIds, m.QuotaIds, m.QuotaByName,
     ),
 }  # fmt: skip
