@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
-from chapps_tw.database.lookups import id_of
+from chapps_tw.database.lookups import id_of, ids_of
 from chapps_tw.database.models import FIELDS, MAX_INTEGER, TABLES
 from chapps_tw.database.stale_keys import chunks, sides
 from chapps_tw.database.text import part_spellings, storable
@@ -55,6 +55,16 @@ def by_name(connection: Connection, kind: str, name: str) -> Entry | None:
     id = id_of(connection, kind, name)
     found = by_ids(connection, kind, [] if id is None else [id])
     return found[0] if found else None
+
+
+def by_names(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, Entry]:
+    """Return the entries with these names, in any spelling; of several, the one that policies use. Not for quotas.
+
+    :param names: in normal form.
+    """
+    ids = ids_of(connection, kind, names)
+    by_id = {entry.id: entry for entry in by_ids(connection, kind, ids.values())}
+    return {name: by_id[id] for name, id in ids.items() if id in by_id}
 
 
 def links(

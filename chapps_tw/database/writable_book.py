@@ -92,6 +92,13 @@ class WritableSqlBook(Book):
         """Return the entry with this name, in any spelling; of several, the one that policies use."""
         return await self._fetch(partial(queries.by_name, kind=kind, name=name), deadline=self._deadline)
 
+    async def by_names(self, kind: str, names: Sequence[str]) -> dict[str, Entry]:
+        """Return the entry of each name that exists, as :meth:`by_name` does. Not for quotas.
+
+        :param names: in normal form.
+        """
+        return await self._fetch(partial(queries.by_names, kind=kind, names=names)) if names else {}
+
     async def links(
         self, kind: str, ids: Sequence[int], other: str, limit: int | None = None
     ) -> dict[int, list[Entry]]:

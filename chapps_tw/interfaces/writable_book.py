@@ -140,6 +140,12 @@ class WritableBook(PolicyBook, Protocol):
     def by_name(self, kind: str, name: str) -> Awaitable[Entry | None]:
         """Return the entry with a name, in any spelling. If there are several, return the one that policies use."""
 
+    def by_names(self, kind: str, names: Sequence[str]) -> Awaitable[dict[str, Entry]]:
+        """Return the entry of each name that exists, as :meth:`by_name` does. Not for quotas.
+
+        :param names: in normal form.
+        """
+
     def links(
         self, kind: str, ids: Sequence[int], other: str, limit: int | None = None
     ) -> Awaitable[dict[int, list[Entry]]]:

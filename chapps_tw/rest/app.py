@@ -85,7 +85,7 @@ class API:
         checks = {"state": state.ping, "database": book.ping, **(checks or {})}
         routes = [
             *Health(checks, reactor).routes(),
-            *_book_routes(book, slices, now),
+            *_book_routes(settings, book, slices, now),
             *live.routes(settings, state, book, slices, now),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
@@ -194,10 +194,12 @@ class API:
         return refuse(request, refusal)
 
 
-def _book_routes(book: WritableBook, slices: Slices, now: Callable[[], float]) -> Iterator[Route[Any]]:
+def _book_routes(
+    settings: Settings, book: WritableBook, slices: Slices, now: Callable[[], float]
+) -> Iterator[Route[Any]]:
     """Yield the routes of the book. Long lists are made one after the other."""
     list_lock = DeferredLock()
-    yield from crud.routes(book, list_lock, slices)
+    yield from crud.routes(settings, book, list_lock, slices)
     yield from links.routes(book, list_lock, slices)
     yield from users.routes(book, list_lock, slices)
     yield from limits.routes(book, list_lock, slices)

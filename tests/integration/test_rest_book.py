@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import event, insert
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.config.settings import Settings
 from chapps_tw.database.models import domains, users
 from chapps_tw.interfaces import value_keys
-from chapps_tw.interfaces.book import Create
+from chapps_tw.interfaces.book import BookUnavailable, Create
 from chapps_tw.interfaces.state import Fresh, ValueKey
 from chapps_tw.rest.routers import associations
 from tests.support.rest_client import Answer, Node
@@ -463,6 +465,80 @@ class AssociationTests(BookTestCase):
             self.assertEqual(fault["msg"], wanted)
         self.assertEqual(len(await self.listed("/users/?with=quota&limit=3")), 3)
         await self.expect(422, "GET", "/users/?with=quota")
+
+
+class NewUserTests(BookTestCase):
+    """A new user who may send nothing: the answer says what is missing."""
+
+    async def missing(self, name: str, **links: Any) -> list[str]:
+        """Return what the remarks name of what is missing."""
+        answer = await self.expect(201, "POST", "/users/", {"name": name, **links})
+        remarks = answer.json["remarks"]
+        self.assertTrue(all(each.startswith(f"User {name} may send nothing yet, with no ") for each in remarks))
+        return [each.partition(" with no ")[2].partition(" ")[0].strip(":") for each in remarks]
+
+    def use_other(self, **options: Any) -> None:
+        """Continue with a service that has other settings."""
+        settings = Settings()
+        oqp = replace(settings.oqp, default_quota=options.get("default_quota", ""))
+        sda = replace(settings.sda, own_address=options.get("own_address", False))
+        self.node = Node(replace(settings, oqp=oqp, sda=sda))
+        self.node.start()
+        self.addCleanup(self.node.stop)
+
+    async def test_what_a_user_lacks_is_named(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com")
+        email = await self.create("emails", name="a@example.org")
+        for name, links, missing in (
+            ("a", {}, ["quota", "domain"]),
+            ("b", {"quota": quota}, ["domain"]),
+            ("c", {"domains": [domain]}, ["quota"]),
+            ("d", {"quota": quota, "domains": [domain]}, []),
+            ("e", {"quota": quota, "emails": [email]}, []),
+            ("f@example.com", {"quota": 0, "domains": []}, ["quota", "domain"]),
+        ):
+            self.assertEqual(await self.missing(name, **links), missing, name)
+
+    async def test_the_sentences_have_the_remedy(self) -> None:
+        answer = await self.expect(201, "POST", "/users/", {"name": "alice"})
+        self.assertEqual(
+            answer.json["remarks"],
+            [
+                "User alice may send nothing yet, with no quota: PUT /users/1/quota/ID sets one.",
+                "User alice may send nothing yet, with no domain and no address to send from: PUT /users/1/domains/ or "
+                "/users/1/emails/ adds some.",
+            ],
+        )
+
+    async def test_the_quota_of_a_domain_is_enough(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com", each_quota=quota)
+        email = await self.create("emails", name="a@example.com")
+        other = await self.create("domains", name="example.org")
+        for name, links, missing in (
+            ("a@example.com", {}, ["domain"]),
+            ("a", {"domains": [domain]}, []),
+            ("b", {"emails": [email]}, []),
+            ("c", {"domains": [other]}, ["quota"]),
+            ("c@example.org", {"domains": [domain]}, ["quota"]),
+        ):
+            self.assertEqual(await self.missing(name, **links), missing, name)
+
+    async def test_settings_that_let_everybody_send_are_heeded(self) -> None:
+        self.use_other(default_quota="basic", own_address=True)
+        self.assertEqual(await self.missing("a@example.com"), ["quota"])
+        await self.create("quotas", name="basic", quota=10)
+        self.assertEqual(await self.missing("b@example.com"), [])
+        self.assertEqual(await self.missing("b"), ["domain"])
+
+    async def test_a_user_is_created_even_if_that_cannot_be_found_out(self) -> None:
+        def fail(*_: Any) -> Any:
+            raise BookUnavailable("The database is unavailable.")
+
+        self.patch(self.node.book, "by_names", fail)
+        answer = await self.expect(201, "POST", "/users/", {"name": "alice@example.com"})
+        self.assertEqual(answer.json["remarks"], [])
 
 
 class InForceTests(BookTestCase):

@@ -115,6 +115,20 @@ class WritableBookTests(BookCase):
         for other in ("älice", "alice ", "bob", "", "\udcff", "a\0", "x" * 1000):
             self.assertIsNone(await self.book.by_name("users", other), other)
 
+    async def test_entries_by_many_names_are_those_that_policies_use(self) -> None:
+        rows = [(1, "ALICE"), (2, "alice"), (3, "Bob"), (4, "BOB"), (5, "Me@bücher.example"), (6, "Carol")]
+        with self.engine.begin() as connection:
+            connection.execute(insert(users), [{"id": id, "name": name} for id, name in rows])
+            connection.execute(insert(users), [{"id": id, "name": f"user{id}"} for id in range(100, 200)])
+        many = [f"user{id}" for id in range(100, 210)]
+        wanted = {"alice": 2, "bob": 3, "me@xn--bcher-kva.example": 5, "carol": 6}
+        found = await self.book.by_names("users", [*wanted, *many, "nobody", "", "\udcff", "a\0", "x" * 1000])
+        ids = {name: entry.id for name, entry in found.items()}
+        self.assertEqual(ids, wanted | {f"user{id}": id for id in range(100, 200)})
+        for name in wanted:
+            self.assertEqual(await self.book.by_name("users", name), found[name])
+        self.assertEqual(await self.book.by_names("domains", []), {})
+
     async def test_links_are_seen_from_both_ends(self) -> None:
         com, org = await self.domain("example.com"), await self.domain("example.org")
         quota = await self.quota("basic", 100)
