@@ -81,7 +81,7 @@ class API:
         self._log = Logger()
         self._slices = slices
         tokens = find_token if settings.api.auth == "token" else None
-        self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep)
+        self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep, settings.api.open_ready)
         checks = {"state": state.ping, "database": book.ping, **(checks or {})}
         routes = [
             *Health(checks, reactor).routes(),

@@ -109,6 +109,7 @@ class Route(Generic[M]):
     :ivar errors: statuses other than those common to all routes.
     :ivar scope: the scope that a token needs. What only reads needs ``READ``, and nothing else does.
     :ivar open: whether no token is required.
+    :ivar open_ready: whether ``[API] open_ready`` applies.
     :ivar hidden: whether it is omitted from the OpenAPI document.
     :ivar follow: links to follow-up requests.
     :ivar browser: whether the token may be the password of Basic authentication (RFC 7617).
@@ -130,6 +131,7 @@ class Route(Generic[M]):
     content_type: str = JSON
     scope: Scope = Scope.READ
     open: bool = False
+    open_ready: bool = False
     browser: bool = False
     tag: str = ""
     note: str = ""

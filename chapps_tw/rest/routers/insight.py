@@ -122,7 +122,8 @@ class Health:
         )
         yield Route(
             "GET", "/ready", "Check that everything the service needs is available", self.ready, answer=answers.Ready,
-            other_answers={503: answers.NotReady}, tag="health",
+            other_answers={503: answers.NotReady}, open_ready=True, tag="health",
+            note="With `[API] open_ready`, loopback addresses need no token.",
         )  # fmt: skip
 
     async def health(self, _: Nothing) -> Reply:
