@@ -26,6 +26,7 @@ from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.author import AUTHOR
+from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.routers import audit, exemptions, limits, links, live, overrides, users
 from chapps_tw.rest.routers import book as crud
@@ -165,9 +166,11 @@ class API:
 
     async def _encode(self, reply: Reply) -> bytes:
         """Encode the envelope as JSON."""
+        now = self._now()
         about = {
             "version": f"CHAPPS-TW v{self._version}",
-            "timestamp": self._now(),
+            "timestamp": now,
+            "timestamp_iso": iso(now),
             **reply.beside,
             "remarks": list(reply.remarks),
         }

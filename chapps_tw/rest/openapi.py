@@ -39,6 +39,9 @@ Unknown fields and parameters are refused, as are values of another type. To pas
 parameter: `?user_ids=1&user_ids=2`. The trailing slash of a path is optional. Names in a path must be
 percent-encoded, including slashes.
 
+Times are epoch seconds (UTC). Beside each, a field whose name ends in `_iso` has the same as text (ISO 8601), null
+for none.
+
 A change is atomic, and takes effect on every node with the next policy request.
 
 To try requests on the page `/docs`, click *Authorize* and enter the token there too: the password that the browser

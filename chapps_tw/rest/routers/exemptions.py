@@ -13,6 +13,7 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routers.rules import Rules, links_of
 from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
@@ -74,4 +75,4 @@ class _Exemptions:
 
     async def _shown(self, exemptions: Sequence[Exemption]) -> Iterator[dict[str, Any]]:
         now = self._now()
-        return ({**each._asdict(), "active": now < each.until} for each in exemptions)
+        return ({**with_iso(each._asdict(), "until", "created"), "active": now < each.until} for each in exemptions)

@@ -12,6 +12,7 @@ from chapps_tw.mail.network import client_address
 from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
+from chapps_tw.rest.moments import iso
 from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.security.tokens import Scope
 
@@ -63,13 +64,14 @@ class LiveInbound:
         sender, recipient = mail_address(which.sender), mail_address(which.recipient)
         last = {client: await self._state.last_attempt(client, sender, recipient) for client in clients}
         newest = max(clients, key=lambda client: last[client])
-        if last[newest]:
-            return Reply(last[newest], remarks=[f"The greylist entry is for {newest}."])
-        return Reply(0.0, remarks=[f"No greylist entry for {' or '.join(clients)}."])
+        found = f"The greylist entry is for {newest}."
+        remark = found if last[newest] else f"No greylist entry for {' or '.join(clients)}."
+        return Reply(last[newest], {"response_iso": iso(last[newest])}, [remark])
 
     async def tally(self, which: m.TallyOf) -> Reply:
         counted = await self._state.tally(self._client(which.client_address))
-        return Reply(counted, remarks=[] if counted else [self._no_tally(which.client_address)])
+        beside = {"response_iso": [(instance, iso(time)) for instance, time in counted]}
+        return Reply(counted, beside, [] if counted else [self._no_tally(which.client_address)])
 
     async def clear_tally(self, which: m.TallyOf) -> Reply:
         client = self._client(which.client_address)

@@ -14,6 +14,7 @@ from chapps_tw.policies.limits import UNLIMITED, ActiveLimit, in_force
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import live_answers as answers
 from chapps_tw.rest.models import live as m
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routers.live_users import LiveUsers, Measured
 from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.security.tokens import Scope
@@ -92,7 +93,7 @@ class LiveLimits:
     async def events(self, wanted: m.EventsWanted) -> Reply:
         found = [json.loads(text) for text in await self._state.events(MAX_EVENTS)]
         fitting = [event for event in found if not wanted.kind or event["kind"] == wanted.kind]
-        return Reply(fitting[: wanted.limit])
+        return Reply([with_iso(event, "at") for event in fitting[: wanted.limit]])
 
 
 def _rows(measured: Measured) -> Sequence[Mapping[str, Any]]:
@@ -102,7 +103,7 @@ def _rows(measured: Measured) -> Sequence[Mapping[str, Any]]:
 def _row(limit: ActiveLimit, usage: Usage) -> Mapping[str, Any]:
     unlimited = limit.amount >= UNLIMITED
     full = not unlimited and usage.used >= limit.amount
-    return {
+    row = {
         "level": limit.level,
         "quota": limit.quota,
         "name": limit.name,
@@ -114,7 +115,8 @@ def _row(limit: ActiveLimit, usage: Usage) -> Mapping[str, Any]:
         "left": None if unlimited else max(0, limit.amount - usage.used),
         "room_at": usage.oldest + limit.window if full and usage.oldest else None,
     }
+    return with_iso(row, "room_at")
 
 
 def _override(override: Override, about: str) -> Mapping[str, Any]:
-    return {"about": about, **override._asdict()}
+    return {"about": about, **with_iso(override._asdict(), "begin", "until")}

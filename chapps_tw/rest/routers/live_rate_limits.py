@@ -11,6 +11,7 @@ from chapps_tw.policies.limit_rules import Rule, rules_of
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import rate_limit_answers as r
 from chapps_tw.rest.models import live as m
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routing import Refusal, Reply, Route, invalid
 from chapps_tw.security.tokens import Scope
 
@@ -70,7 +71,8 @@ class LiveRateLimits:
         found = {"name": limit.name, "what": what, "amount": limit.amount, "used": usage.used, "left": left}
         remarks = [] if usage.used else [f"Nothing was counted for {what} in the last {limit.window.words}."]
         room_at = usage.oldest + limit.window.seconds if usage.oldest and not left else None
-        return Reply({**found, "room_at": room_at, "last": usage.last}, remarks=remarks)
+        times = with_iso({"room_at": room_at, "last": usage.last}, "room_at", "last")
+        return Reply({**found, **times}, remarks=remarks)
 
     async def reset(self, which: m.Counted) -> Reply:
         rule, what = self._find(which)

@@ -12,6 +12,7 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routers.kinds import KINDS, missing, missing_name
 from chapps_tw.rest.routers.rules import Rules, links_of
 from chapps_tw.rest.routing import Reply, Route
@@ -112,7 +113,7 @@ class _Overrides:
         now = self._now()
         return (
             {
-                **each._asdict(),
+                **with_iso(each._asdict(), "begin", "until", "created"),
                 "user_id": each.user,
                 "user": users.get(each.user),
                 "domain_id": each.domain,
