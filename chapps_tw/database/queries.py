@@ -58,13 +58,15 @@ def by_name(connection: Connection, kind: str, name: str) -> Entry | None:
 
 
 def by_names(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, Entry]:
-    """Return the entries with these names, in any spelling; of several, the one that policies use. Not for quotas.
+    """Return the entries with these names, in their order. Not for quotas.
+
+    They may be stored in any spelling; of several, the one that policies use is returned.
 
     :param names: in normal form.
     """
     ids = ids_of(connection, kind, names)
     by_id = {entry.id: entry for entry in by_ids(connection, kind, ids.values())}
-    return {name: by_id[id] for name, id in ids.items() if id in by_id}
+    return {name: by_id[ids[name]] for name in names if ids.get(name) in by_id}
 
 
 def links(

@@ -93,7 +93,7 @@ class WritableSqlBook(Book):
         return await self._fetch(partial(queries.by_name, kind=kind, name=name), deadline=self._deadline)
 
     async def by_names(self, kind: str, names: Sequence[str]) -> dict[str, Entry]:
-        """Return the entry of each name that exists, as :meth:`by_name` does. Not for quotas.
+        """Return the entry of each name that exists, as :meth:`by_name` does, in order. Not for quotas.
 
         :param names: in normal form.
         """

@@ -141,7 +141,7 @@ class WritableBook(PolicyBook, Protocol):
         """Return the entry with a name, in any spelling. If there are several, return the one that policies use."""
 
     def by_names(self, kind: str, names: Sequence[str]) -> Awaitable[dict[str, Entry]]:
-        """Return the entry of each name that exists, as :meth:`by_name` does. Not for quotas.
+        """Return the entry of each name that exists, as :meth:`by_name` does, in order. Not for quotas.
 
         :param names: in normal form.
         """

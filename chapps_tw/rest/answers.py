@@ -53,8 +53,6 @@ class Quota(Output):
     )
 
 
-IF_ASKED = "Only if `with` names it."
-
 _USER: JsonDict = {"id": 1, "name": "alice@example.com"}
 _DOMAIN: JsonDict = {"id": 1, "name": "example.com", "greylist": True, "check_spf": True}
 _EMAIL: JsonDict = {"id": 3, "name": "sales@example.org"}
@@ -83,32 +81,6 @@ class Moment(Answer[float]):
     """UNIX epoch, 0.0 for never."""
 
     response_iso: str | None = iso_of("response")
-
-
-class ListedUser(User):
-    quota: Quota | None = Field(None, description=IF_ASKED, examples=[_QUOTA])
-    domains: list[LinkedDomain] = Field([], description=IF_ASKED, examples=[[_DOMAIN]])
-    emails: list[Email] = Field([], description=IF_ASKED, examples=[[_EMAIL]])
-
-
-class ListedDomain(Domain):
-    users: list[User] = Field([], description=IF_ASKED, examples=[[_USER]])
-
-
-class ListedEmail(Email):
-    users: list[User] = Field([], description=IF_ASKED, examples=[[_USER]])
-
-
-class UserList(Answer[list[ListedUser]]):
-    pass
-
-
-class DomainList(Answer[list[ListedDomain]]):
-    pass
-
-
-class EmailList(Answer[list[ListedEmail]]):
-    pass
 
 
 class OneUser(Answer[User]):

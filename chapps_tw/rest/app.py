@@ -32,6 +32,8 @@ from chapps_tw.rest.routers import audit, exemptions, limits, links, live, overr
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
+from chapps_tw.rest.routers.live_users import LiveUsers
+from chapps_tw.rest.routers.near import NearLimits
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
@@ -84,10 +86,12 @@ class API:
         tokens = find_token if settings.api.auth == "token" else None
         self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep, settings.api.open_ready)
         checks = {"state": state.ping, "database": book.ping, **(checks or {})}
+        live_users = LiveUsers(settings, state, book, now)
+        near = NearLimits(settings, live_users, state, slices, now)
         routes = [
             *Health(checks, reactor).routes(),
-            *_book_routes(settings, book, slices, now),
-            *live.routes(settings, state, book, slices, now),
+            *_book_routes(settings, book, near, slices, now),
+            *live.routes(settings, live_users, state, book, slices, now),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
@@ -198,13 +202,13 @@ class API:
 
 
 def _book_routes(
-    settings: Settings, book: WritableBook, slices: Slices, now: Callable[[], float]
+    settings: Settings, book: WritableBook, near: NearLimits, slices: Slices, now: Callable[[], float]
 ) -> Iterator[Route[Any]]:
     """Yield the routes of the book. Long lists are made one after the other."""
     list_lock = DeferredLock()
-    yield from crud.routes(settings, book, list_lock, slices)
+    yield from users.routes(settings, book, near, list_lock, slices)
+    yield from crud.routes(book, list_lock, slices)
     yield from links.routes(book, list_lock, slices)
-    yield from users.routes(book, list_lock, slices)
     yield from limits.routes(book, list_lock, slices)
     yield from overrides.routes(book, list_lock, slices, now)
     yield from exemptions.routes(book, list_lock, slices, now)

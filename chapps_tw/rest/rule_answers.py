@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from chapps_tw.rest.answers import IF_ASKED, Answer, Output, Quota, User, iso_of
+from chapps_tw.rest.answers import Answer, Output, Quota, iso_of
 from chapps_tw.rest.fields import Id
 
 
@@ -25,15 +25,6 @@ class LimitList(Answer[list[LimitOfQuota]]):
 
 
 class OneLimit(Answer[LimitOfQuota]):
-    pass
-
-
-class ListedQuota(Quota):
-    limits: list[LimitOfQuota] = Field([], description=IF_ASKED)
-    users: list[User] = Field([], description=IF_ASKED)
-
-
-class QuotaList(Answer[list[ListedQuota]]):
     pass
 
 

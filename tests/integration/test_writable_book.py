@@ -125,6 +125,7 @@ class WritableBookTests(BookCase):
         found = await self.book.by_names("users", [*wanted, *many, "nobody", "", "\udcff", "a\0", "x" * 1000])
         ids = {name: entry.id for name, entry in found.items()}
         self.assertEqual(ids, wanted | {f"user{id}": id for id in range(100, 200)})
+        self.assertEqual(list(ids), [*wanted, *many[:100]])
         for name in wanted:
             self.assertEqual(await self.book.by_name("users", name), found[name])
         self.assertEqual(await self.book.by_names("domains", []), {})

@@ -46,7 +46,18 @@ def _listing(base: type[Listing], kind: str) -> type[Listing]:
     return create_model(f"{base.__name__}Of{kind.title()}", __base__=base, **fields)
 
 
-LISTINGS: Final = {kind: _listing(Listing, kind) for kind in ASSOCIATIONS}
+class UserListing(Listing):
+    near: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Only users who have used at least so many percent of a limit, those with the largest share first. "
+        "Each has these `limits`, and its `domains`. Users are noticed when a message brings them to `warn_at` percent "
+        "of a limit; `remarks` says who was looked at.",
+    )
+
+
+LISTINGS: Final = {kind: _listing(UserListing if kind == "users" else Listing, kind) for kind in ASSOCIATIONS}
 """Of all entries of a kind."""
 
 LINKED_LISTINGS: Final = {kind: _listing(LinkedListing, kind) for kind in ASSOCIATIONS}

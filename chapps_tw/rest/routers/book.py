@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import DeferredLock
 
-from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookUnavailable, Create, Delete, Entry, Update
+from chapps_tw.interfaces.book import Create, Delete, Entry, Update
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
@@ -19,7 +17,6 @@ from chapps_tw.rest.routers import limits
 from chapps_tw.rest.routers.associations import Associations
 from chapps_tw.rest.routers.changes import changed, lost_by_users, when_in_effect
 from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, missing_name, shown, shown_beside, unknown_ids
-from chapps_tw.rest.routers.new_users import NewUsers
 from chapps_tw.rest.routing import Link, Reply, Route
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Scope
@@ -47,16 +44,15 @@ _ABOUT_DELETE = {
 }
 
 
-def routes(settings: Settings, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
-    """Return all routes of this family.
+def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
+    """Return all routes of this family but those of users.
 
     :param list_lock: allows one long list to be read at a time: reading occupies the interpreter from any thread, and
         delays policies.
     :param slices: for long answers.
     """
-    yield from _Users(NewUsers(settings, book), KINDS["users"], book, list_lock, slices).routes()
     for kind in ("domains", "emails", "quotas"):
-        yield from _Collection(KINDS[kind], book, list_lock, slices).routes()
+        yield from Collection(KINDS[kind], book, list_lock, slices).routes()
 
 
 def _next(kind: Kind) -> Iterator[Link]:
@@ -75,8 +71,8 @@ def _next(kind: Kind) -> Iterator[Link]:
             yield Link(f"get_{p}_id_{other}", {"id": id})
 
 
-class _Collection:
-    """One kind of object."""
+class Collection:
+    """The routes of one kind of entry. Parameters as for :func:`routes`."""
 
     def __init__(self, kind: Kind, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> None:
         self._slices = slices
@@ -212,23 +208,3 @@ class _Collection:
         if linked is None:
             return {other: None}
         return {other: await self._slices.collect(shown_beside(other, entry) for entry in linked)}
-
-
-class _Users(_Collection):
-    """The users.
-
-    :param new_users: knows what a new one still needs.
-    """
-
-    def __init__(self, new_users: NewUsers, *common: Any) -> None:
-        super().__init__(*common)
-        self._new_users = new_users
-
-    async def create(self, new: Any) -> Reply:
-        reply = await super().create(new)
-        user = Entry(reply.response["id"], reply.response["name"])
-        remarks = list(reply.remarks)
-        # The user is created, whatever cannot be found out.
-        with suppress(BookUnavailable):
-            remarks += await self._new_users.remarks(user, self._links(new)[0])
-        return reply._replace(remarks=remarks)

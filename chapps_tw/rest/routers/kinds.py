@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from chapps_tw.interfaces.book import Entry
 from chapps_tw.interfaces.writable_book import Rule
 from chapps_tw.rest import answers as a
+from chapps_tw.rest import list_answers as lists
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.models.base import Input
 from chapps_tw.rest.routing import Refusal
-from chapps_tw.rest.rule_answers import OneQuota, QuotaList
+from chapps_tw.rest.rule_answers import OneQuota
 
 
 class Kind(NamedTuple):
@@ -44,20 +45,20 @@ class Kind(NamedTuple):
 
 KINDS = {
     "users": Kind(
-        "users", "user", (), ("quotas", "domains", "emails"), a.UserList, a.OneUser, m.NewUser, m.WrappedUser,
+        "users", "user", (), ("quotas", "domains", "emails"), lists.UserList, a.OneUser, m.NewUser, m.WrappedUser,
         m.ChangedUser, m.WrappedUserChanges, m.UserIds, m.UsersOf, m.UserByName,
     ),
     "domains": Kind(
-        "domains", "domain", ("greylist", "check_spf", "each_quota", "pool_quota"), ("users",), a.DomainList,
+        "domains", "domain", ("greylist", "check_spf", "each_quota", "pool_quota"), ("users",), lists.DomainList,
         a.OneDomain, m.NewDomain, m.WrappedDomain, m.ChangedDomain, m.WrappedDomainChanges, m.DomainIds, m.DomainsOf,
         m.DomainByName,
     ),
     "emails": Kind(
-        "emails", "email", (), ("users",), a.EmailList, a.OneEmail, m.NewEmail, m.WrappedEmail, m.ChangedEmail,
+        "emails", "email", (), ("users",), lists.EmailList, a.OneEmail, m.NewEmail, m.WrappedEmail, m.ChangedEmail,
         m.WrappedEmailChanges, m.EmailIds, m.EmailsOf, m.EmailByName,
     ),
     "quotas": Kind(
-        "quotas", "quota", ("quota",), (), QuotaList, OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
+        "quotas", "quota", ("quota",), (), lists.QuotaList, OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
         m.WrappedQuotaChanges, m.QuotaIds, m.QuotaIds, m.QuotaByName,
     ),
 }  # fmt: skip

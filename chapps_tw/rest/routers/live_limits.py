@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from chapps_tw.interfaces.book import Override
-from chapps_tw.interfaces.state import LiveState, Usage
+from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.policies.events import MAX_EVENTS
-from chapps_tw.policies.limits import UNLIMITED, ActiveLimit, in_force
+from chapps_tw.policies.limits import in_force
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import live_answers as answers
 from chapps_tw.rest.models import live as m
 from chapps_tw.rest.moments import with_iso
-from chapps_tw.rest.routers.live_users import LiveUsers, Measured
+from chapps_tw.rest.routers.live_users import LiveUsers, Measured, limit_row
 from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.security.tokens import Scope
 
@@ -97,25 +97,7 @@ class LiveLimits:
 
 
 def _rows(measured: Measured) -> Sequence[Mapping[str, Any]]:
-    return [_row(limit, usage) for limit, usage in measured.usages]
-
-
-def _row(limit: ActiveLimit, usage: Usage) -> Mapping[str, Any]:
-    unlimited = limit.amount >= UNLIMITED
-    full = not unlimited and usage.used >= limit.amount
-    row = {
-        "level": limit.level,
-        "quota": limit.quota,
-        "name": limit.name,
-        "unit": limit.unit,
-        "window": limit.window,
-        "action": limit.action,
-        "amount": None if unlimited else limit.amount,
-        "used": usage.used,
-        "left": None if unlimited else max(0, limit.amount - usage.used),
-        "room_at": usage.oldest + limit.window if full and usage.oldest else None,
-    }
-    return with_iso(row, "room_at")
+    return [limit_row(limit, usage) for limit, usage in measured.usages]
 
 
 def _override(override: Override, about: str) -> Mapping[str, Any]:
