@@ -178,6 +178,8 @@ class LiveRows(RowsCase):
 
     def quota_rows(self) -> None:
         several = self.get("/live/quota/", {"user_ids": [self.ann, self.bob]}, "user_ids")
+        named = self.get("/live/quota/by-name/", {"names": ["ann", "bob"]}, "names")
+        self.assertEqual(named["response"], several["response"])
         self.assertEqual([each["user_name"] for each in several["response"]], ["ann", "bob"])
         self.assertEqual([each["quota_avail"] for each in several["response"]], [7, 0])
         one = "/live/quota/{user_id}"

@@ -134,6 +134,14 @@ class LiveUsers:
         remark = f"There is no user with id {who.user_id}: found by name {who.name}."
         return user, [remark] if who.user_id else []
 
+    async def find_all(self, names: Sequence[str]) -> tuple[list[Entry], list[str]]:
+        """Return users by their names, each once, and a remark about names that do not exist."""
+        wanted = [normal_name(name, self._fold_case) for name in names]
+        found = await self._book.by_names("users", list(dict.fromkeys(wanted)))
+        left = [name for name, normal in zip(names, wanted, strict=True) if normal not in found]
+        some = ", ".join(left[:10]) + (" and others" if len(left) > 10 else "")
+        return list(found.values()), [f"There is no user named {some}."] if left else []
+
     async def _not_used(self, user: Entry) -> list[str]:
         """Return a remark if policies use another user instead, whose name differs only in spelling."""
         if user.name == self.key(user):
