@@ -146,7 +146,7 @@ class Route(Generic[M]):
     @property
     def rule(self) -> str:
         """The path as a Klein rule, without a trailing slash."""
-        path = self.path.replace("{id}", "<id:id>")
+        path = self.path.replace("{id}", "<id:id>").replace("{user_id}", "<id:user_id>")
         return path.replace("{", "<").replace("}", ">").rstrip("/") or "/"
 
     @property

@@ -139,6 +139,7 @@ class QuotaTests(LiveTestCase):
         await self.expect(422, "GET", path, [])
         await self.expect(422, "GET", path)
         await self.expect(422, "GET", path, ["x"] * 1001)
+        await self.expect(405, "POST", path)
 
 
 class SenderTests(LiveTestCase):
