@@ -154,7 +154,7 @@ class PolicyRequest:
         return _all(self._values)
 
     @property
-    def size(self) -> int:
+    def text_bytes(self) -> int:
         """Size of the texts in bytes, by estimate."""
         values = self._values
         if type(values) is re.Match:

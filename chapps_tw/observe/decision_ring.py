@@ -167,4 +167,4 @@ def _size_of(entry: Entry) -> int:
     """Estimate the size of an entry in bytes."""
     _, _, user, request, decision, also = entry
     # sys.getsizeof returns the same and takes six times as long.
-    return _ENTRY + request.size + f"{user}{decision.action}{decision.shadow}{decision.detail}{also}".__sizeof__()
+    return _ENTRY + request.text_bytes + f"{user}{decision.action}{decision.shadow}{decision.detail}{also}".__sizeof__()

@@ -89,7 +89,7 @@ class GreylistingPolicy:
         :param earlier: decisions of earlier policies. If one requests greylisting, the domain's flag is ignored.
             A ``client`` of one is another name of the client.
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
-        :raises Outdated: if an assumption of the request is wrong.
+        :raises Outdated: if the request relies on values that are outdated.
         """
         return self._judge(request, earlier, keep=True)
 
@@ -99,7 +99,7 @@ class GreylistingPolicy:
 
     def _ask(self, request: OutboundPPR, attempt: GreylistAttempt, keep: bool, fill: Fill | None = None) -> _Asking:
         if keep:
-            return self._state.check_greylist(attempt, self._greylist_rules, fill, request.assumptions)
+            return self._state.check_greylist(attempt, self._greylist_rules, fill, request.version)
         return self._state.peek_greylist(attempt, self._greylist_rules, fill)
 
     async def _judge(self, request: OutboundPPR, earlier: Sequence[Decision], keep: bool) -> Decision:
@@ -127,8 +127,7 @@ class GreylistingPolicy:
             result = await self._ask(request, attempt, keep, await self._look_up(attempt.domain, result.token))
         if result.outcome is Outcome.OUTDATED:
             raise Outdated
-        if request.assumptions:
-            request.clear_assumptions()
+        request.rely_on_nothing()
         return self._decision(result, detail, request, "" if attempt.forced else source)
 
     def _read_recipient(self, text: str) -> Recipient:
