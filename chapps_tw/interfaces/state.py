@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.reply import Reply
 
 
 class StateUnavailable(Exception):
@@ -177,9 +178,7 @@ class LiveState(Protocol):
     something are idempotent, so that a repeated request costs nothing.
     """
 
-    def spend(
-        self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None
-    ) -> Awaitable[Spent]:
+    def spend(self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None) -> Reply[Spent]:
         """Count a message, or another recipient of it, if all charges fit: all or nothing.
 
         * One more recipient adds 1 to what its message has cost in ``RECIPIENTS``, once. Otherwise ``amount`` replaces
@@ -247,7 +246,7 @@ class LiveState(Protocol):
         rules: GreylistRules,
         fill: Fill | None = None,
         version: CacheVersion | None = None,
-    ) -> Awaitable[GreylistResult]:
+    ) -> Reply[GreylistResult]:
         """Apply greylisting to a delivery attempt.
 
         * The flag of the domain is off and greylisting is not forced: ``NOT_GREYLISTED``; nothing is stored.
@@ -263,7 +262,7 @@ class LiveState(Protocol):
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
-    ) -> Awaitable[GreylistResult]:
+    ) -> Reply[GreylistResult]:
         """Return what :meth:`check_greylist` would return now; change and cache nothing."""
 
     def last_attempt(self, client: str, sender: str, recipient: str) -> Awaitable[float]:

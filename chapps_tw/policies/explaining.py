@@ -9,7 +9,7 @@ from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.decision import Decision
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import message_of
-from chapps_tw.policies.pending import PendingDecision, charge
+from chapps_tw.policies.pending import PendingDecision, charge, decided
 from chapps_tw.policies.slots import Answer, Pending, PolicySlot, insert, sent, shadowed
 
 Failure = Callable[[PolicySlot, Exception], Decision]
@@ -28,17 +28,15 @@ async def explain(
     decisions, pending = list(before), []
     for slot in slots:
         try:
-            decided = slot.policy.explain(request, decisions)
-            if not isinstance(decided, (Decision, PendingDecision)):
-                decided = await decided
-            if isinstance(decided, PendingDecision):
-                pending.append(Pending(slot, decided, len(decisions)))
+            found = await decided(slot.policy.explain(request, decisions))
+            if isinstance(found, PendingDecision):
+                pending.append(Pending(slot, found, len(decisions)))
                 continue
-            if not isinstance(decided, Decision):
-                raise TypeError(f"explain() returned {decided!r:.80}, which is not a Decision")
+            if not isinstance(found, Decision):
+                raise TypeError(f"explain() returned {found!r:.80}, which is not a Decision")
         except Exception as error:
-            decided = failure(slot, error)
-        decisions.append(shadowed(decided) if slot.shadow else decided)
+            found = failure(slot, error)
+        decisions.append(shadowed(found) if slot.shadow else found)
     stopped = next((decision for decision in decisions if decision.stops), None)
     if not pending:
         return Answer(sent(decisions), decisions)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+from chapps_tw.interfaces.reply import Reply
 from chapps_tw.interfaces.state import Charge, Spent
 from chapps_tw.mail.decision import Decision
 from chapps_tw.outbound import OutboundPPR
@@ -35,6 +36,23 @@ class PendingDecision(NamedTuple):
 
 Decided: TypeAlias = Decision | PendingDecision
 """What a policy decides."""
+
+
+class Asked(NamedTuple):
+    """A decision that depends on a reply of the live state. A policy may return it instead of an awaitable.
+
+    :ivar conclude: takes the reply, and returns the decision, or an awaitable of it.
+    """
+
+    reply: Reply[Any]
+    conclude: Callable[[Any], Decided | Awaitable[Decided]]
+
+
+async def decided(found: Decided | Asked | Awaitable[Decided]) -> Decided:
+    """Return what a policy decides, whatever it has to wait for."""
+    if isinstance(found, Asked):
+        found = found.conclude(await found.reply)
+    return found if isinstance(found, (Decision, PendingDecision)) else await found
 
 
 _Owned: TypeAlias = tuple[int, Charge]

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 from chapps_tw.mail.decision import Decision
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.pending import Decided, PendingDecision
+from chapps_tw.policies.pending import Asked, Decided, PendingDecision
 
 PASS: Final = "DUNNO"
 
@@ -17,14 +17,13 @@ class Policy(Protocol):
 
     name: str
 
-    def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decided | Awaitable[Decided]:
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decided | Asked | Awaitable[Decided]:
         """Decide about a request, given the decisions of the earlier policies, except those that are pending.
 
-        What is returned is awaited if it is no decision yet: a policy that has not to wait is faster without. A
-        ``Deferred`` is faster than a coroutine.
+        What is returned is awaited if it is no decision yet: a policy that has not to wait is faster without.
         """
 
-    def explain(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decided | Awaitable[Decided]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decided | Asked | Awaitable[Decided]:
         """Return the same decision, and change nothing."""
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.outcome import Outcome
-from chapps_tw.interfaces.state import Charge, LiveState, Message, Outdated, Spent, StateUnavailable
+from chapps_tw.interfaces.reply import Reply
+from chapps_tw.interfaces.state import Charge, LiveState, Outdated, Spent, StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import message_of
 from chapps_tw.policies.explaining import explain
-from chapps_tw.policies.pending import Decided, PendingDecision, charge
+from chapps_tw.policies.pending import Asked, Decided, PendingDecision, charge
 from chapps_tw.policies.slots import PASS, Answer, Pending, PolicySlot, insert, sent, shadowed
 
 DEFER: Final = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
@@ -71,25 +71,30 @@ class Pipeline:
         """Whether there are inbound policies and no outbound ones."""
         return self._guarded and all(slot.both for slot in self._outbound)
 
-    def decide(self, request: OutboundPPR, attempt: int = 1) -> Answer | Deferred[Answer]:
-        """Answer a request. If a policy fails, its ``on_failure`` applies.
+    def run(self, request: OutboundPPR, answered: Callable[[Answer], None]) -> Run:
+        """Return what answers a request. If a policy fails, its ``on_failure`` applies.
 
         The answer is the first decision that stops the mail; otherwise the last one other than DUNNO.
 
-        :param attempt: how often the policies have decided, with this time.
-        :returns: the answer at once if nothing has to be waited for.
+        :param answered: called with the answer, once.
         """
-        decisions: list[Decision] = []
-        slots = self._asked(request, decisions) if self._guarded else self._slots
-        return _Run(self, request, slots, decisions, attempt).ask()
+        return Run(self, request, answered)
+
+    def asked(self, request: OutboundPPR, decisions: list[Decision]) -> Sequence[PolicySlot]:
+        """Return the policies that decide about a request; add the decision that replaces the others."""
+        exempt = self._exempted(request) if self._guarded else None
+        if exempt is None:
+            return self._slots
+        decisions.append(exempt)
+        return self._outbound
 
     async def explain(self, request: OutboundPPR) -> Answer:
-        """Return what :meth:`decide` would answer, with the decisions of all policies, even after one stops the mail.
+        """Return what :meth:`run` would answer, with the decisions of all policies, even after one stops the mail.
 
         Changes nothing. Does not run ``settle``, which may change the live state.
         """
         decisions: list[Decision] = []
-        slots = self._asked(request, decisions) if self._guarded else self._slots
+        slots = self.asked(request, decisions)
         return await explain(request, slots, decisions, self.state, self.failure)
 
     def unreadable(self, why: str) -> Decision:
@@ -124,64 +129,91 @@ class Pipeline:
         names = [slot.policy.name for slot in self._slots]
         return self._slots[names.index(answer.policy) if answer.policy in names else -1]
 
-    def _asked(self, request: OutboundPPR, decisions: list[Decision]) -> Sequence[PolicySlot]:
-        exempt = self._exempted(request)
-        if exempt is None:
-            return self._slots
-        decisions.append(exempt)
-        return self._outbound
 
+class Run:
+    """One request on its way through the policies. :meth:`ask` starts it.
 
-class _Run:
-    """One request on its way through the policies.
-
-    Its methods return the answer, or a Deferred that fires with it. Callbacks, since coroutines take twice the time.
+    It uses callbacks, since coroutines take several times as long.
     """
 
-    __slots__ = ("_attempt", "_decisions", "_pending", "_pipeline", "_request", "_slot", "_slots")
+    __slots__ = (
+        "_answered",
+        "_attempt",
+        "_conclude",
+        "_decisions",
+        "_pending",
+        "_pipeline",
+        "_request",
+        "_slot",
+        "_slots",
+        "_waiting",
+    )
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        request: OutboundPPR,
-        slots: Iterable[PolicySlot],
-        decisions: list[Decision],
-        attempt: int,
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, request: OutboundPPR, answered: Callable[[Answer], None]) -> None:
         self._pipeline = pipeline
         self._request = request
-        self._slots = iter(slots)
-        self._slot: PolicySlot
-        self._decisions = decisions
-        self._pending: list[Pending] = []
-        self._attempt = attempt
+        self._answered = answered
+        self._attempt = 1
+        self._waiting: Reply[Any] | Deferred[Any]
+        self._begin()
 
-    def ask(self) -> Answer | Deferred[Answer]:
+    def _begin(self) -> None:
+        self._decisions: list[Decision] = []
+        self._pending: list[Pending] = []
+        self._slots = iter(self._pipeline.asked(self._request, self._decisions))
+        self._slot: PolicySlot
+        self._conclude: Callable[[Any], Decided | Awaitable[Decided]]
+
+    def cancel(self) -> None:
+        """Have what the request waits for fail."""
+        self._waiting.cancel()
+
+    def abandon(self) -> None:
+        """Do nothing more, and do not answer."""
+        if isinstance(self._waiting, Deferred):
+            self._waiting.pause()
+        else:
+            self._waiting.then(_ignore, _ignore)
+
+    def ask(self) -> None:
         """Ask the policies that are left, until one stops the mail or has to wait."""
         for slot in self._slots:
             self._slot = slot
             try:
                 decided = slot.policy.decide(self._request, self._decisions)
-            except Outdated:
-                return self._again()
             except Exception as error:
-                decided = self._pipeline.failure(slot, error)
+                return self._failed(error)
+            if isinstance(decided, Asked):
+                self._waiting, self._conclude = decided
+                return self._waiting.then(self._replied, self._failed)
             if not isinstance(decided, _DECIDED):
-                return _deferred(decided).addCallbacks(self._decided, self._failed)
+                return self._wait(decided)
             if self._stops(decided):
                 return self._finish()
         return self._charge() if self._pending else self._finish()
 
-    def _decided(self, decided: Decided) -> Answer | Deferred[Answer]:
-        return self._finish() if self._stops(decided) else self.ask()
+    def _wait(self, awaitable: Awaitable[Decided]) -> None:
+        self._waiting = waiting = _deferred(awaitable)
+        waiting.addCallbacks(self._decided, lambda failure: self._failed(failure.value))
 
-    def _failed(self, failure: Failure) -> Answer | Deferred[Answer]:
-        error = failure.value
+    def _replied(self, reply: Any) -> None:
+        try:
+            decided = self._conclude(reply)
+        except Exception as error:
+            return self._failed(error)
+        return self._decided(decided) if isinstance(decided, _DECIDED) else self._wait(decided)
+
+    def _decided(self, decided: Decided) -> None:
+        if self._stops(decided):
+            self._finish()
+        else:
+            self.ask()
+
+    def _failed(self, error: Exception) -> None:
         if isinstance(error, Outdated):
-            return self._again()
-        if not isinstance(error, Exception):
-            failure.raiseException()
-        return self._decided(self._pipeline.failure(self._slot, error))
+            self._again()
+        else:
+            self._decided(self._pipeline.failure(self._slot, error))
 
     def _stops(self, decided: Decided) -> bool:
         """Add a decision; return whether it stops the mail."""
@@ -200,29 +232,34 @@ class _Run:
         self._decisions.append(decided)
         return stopping
 
-    def _again(self) -> Answer | Deferred[Answer]:
+    def _again(self) -> None:
         """Let all policies decide again: they relied on values that are outdated."""
         if self._attempt >= _MOST_ATTEMPTS:
             error = StateUnavailable("cached values change too often to decide")
             answer = self._pipeline.failure(self._pipeline.failing(self._request, _NOTHING), error)
-            return Answer(answer, [answer])
+            return self._answered(Answer(answer, [answer]))
+        self._attempt += 1
         self._request.rely_on_nothing()
-        return self._pipeline.decide(self._request, self._attempt + 1)
+        self._begin()
+        return self.ask()
 
     # --- charging ---
 
-    def _charge(self) -> Answer | Deferred[Answer]:
+    def _charge(self) -> None:
         """Charge the request, with the pending decisions."""
         slot, (charges, _, reserve, advisory), _ = self._pending[0]
         if len(self._pending) > 1 or advisory or slot.shadow:
-            return Deferred.fromCoroutine(self._charge_all())
+            return self._finally(self._charge_all())
         # Fast path.
         request = self._request
         message = message_of(request, request.get("protocol_state"), reserve)
-        spending = _deferred(self._pipeline.state.spend(message, charges, request.version))
-        return spending.addCallbacks(self._charged, self._not_charged)
+        try:
+            self._waiting = self._pipeline.state.spend(message, charges, request.version)
+        except Exception as error:
+            return self._not_charged(error)
+        return self._waiting.then(self._charged, self._not_charged)
 
-    def _charged(self, spent: Spent) -> Answer | Deferred[Answer]:
+    def _charged(self, spent: Spent) -> None:
         if spent.outcome is _OUTDATED:
             return self._again()
         request, (slot, (charges, conclude, _, _), place) = self._request, self._pending[0]
@@ -233,20 +270,19 @@ class _Run:
             decision = self._pipeline.failure(slot, error)
         if spent.decisive >= 0 and len(charges) > 1 and not decision.stops:
             # Without this charge, the others may fit.
-            return Deferred.fromCoroutine(self._charge_all())
+            return self._finally(self._charge_all())
         self._decisions.insert(place, decision)
         return self._finish()
 
-    def _not_charged(self, failure: Failure) -> Answer | Deferred[Answer]:
-        error = failure.value
-        if not isinstance(error, Exception):
-            failure.raiseException()
+    def _not_charged(self, error: Exception) -> None:
         self._insert([self._pipeline.failure(each.slot, error) for each in self._pending])
-        return self._finish()
+        self._finish()
 
-    async def _charge_all(self) -> Answer:
+    async def _charge_all(self) -> Callable[[], None]:
+        """Charge the request for several policies; return what to do next."""
         request, pending, state = self._request, self._pending, self._pipeline.state
-        message = self._message()
+        reserve = min([each.decision.reserve for each in pending])
+        message = message_of(request, request.get("protocol_state"), reserve)
 
         async def spend(charges: Sequence[Charge]) -> Spent:
             spent = await state.spend(message, charges, request.version)
@@ -259,51 +295,53 @@ class _Run:
         try:
             self._insert(await charge(request, spend, partial(state.peek, message), decisions, enforced))
         except Outdated:
-            return await _awaited(self._again())
+            return self._again
         except Exception as error:
             self._insert([self._pipeline.failure(each.slot, error) for each in pending])
-        return await _awaited(self._finish())
-
-    def _message(self) -> Message:
-        """Return the message to charge. It is reserved if all policies have it so."""
-        reserve = min([each.decision.reserve for each in self._pending])
-        return message_of(self._request, self._request.get("protocol_state"), reserve)
+        return self._finish
 
     def _insert(self, found: Sequence[Decision | None]) -> None:
         insert(found, self._pending, self._decisions)
 
     # --- answering ---
 
-    def _finish(self) -> Answer | Deferred[Answer]:
+    def _finish(self) -> None:
         decisions = self._decisions
         answer = decisions[0] if len(decisions) == 1 else sent(decisions)
         if self._request.version is not None or (answer.action != PASS and not answer.stops):
-            return Deferred.fromCoroutine(self._confirm_and_settle(answer))
-        return Answer(answer, decisions)
+            self._finally(self._confirm_and_settle(answer))
+        else:
+            self._answered(Answer(answer, decisions))
 
-    async def _confirm_and_settle(self, answer: Decision) -> Answer:
+    async def _confirm_and_settle(self, answer: Decision) -> Callable[[], None]:
+        """Confirm what the answer relies on, and settle it; return what to do next."""
         request, pipeline = self._request, self._pipeline
         try:
             version = request.version
             if version is not None and not await pipeline.state.confirm(version):
-                return await _awaited(self._again())
+                return self._again
             if answer.action != PASS and not answer.stops:
                 answer = await pipeline.settle(request, answer)
         except Exception as error:
             answer = pipeline.failure(pipeline.failing(request, answer), error)
-        return Answer(answer, self._decisions)
+        return partial(self._answered, Answer(answer, self._decisions))
+
+    def _finally(self, work: Coroutine[Any, Any, Callable[[], None]]) -> None:
+        """Do the work, then what it returns."""
+        self._waiting = waiting = Deferred.fromCoroutine(work)
+        waiting.addCallback(lambda what: what())
 
 
 _NOTHING = Decision(PASS, Reason.STATE_UNAVAILABLE, "")
 
 
 def _deferred(awaitable: Awaitable[Any]) -> Deferred[Any]:
-    return awaitable if isinstance(awaitable, Deferred) else Deferred.fromCoroutine(_waited(awaitable))
+    return Deferred.fromCoroutine(_waited(awaitable))
 
 
 async def _waited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-async def _awaited(answer: Answer | Deferred[Answer]) -> Answer:
-    return answer if isinstance(answer, Answer) else await answer
+def _ignore(_outcome: object) -> None:
+    """Do nothing with an outcome that nobody waits for."""

@@ -26,8 +26,9 @@ from chapps_tw.policies.slots import Policy, PolicySlot
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from chapps_tw.postfix.pipeline import Pipeline
 from chapps_tw.state.redis.store import RedisState
-from tests.support.policy_case import DictBook, answer_of
+from tests.support.policy_case import DictBook
 from tests.support.redis_case import RedisStateTestCase
+from tests.support.replies import answer_of
 
 ROUND_TRIPS = ("spend", "check_greylist", "confirm", "values", "keep_values", "drop_values", "first_time")
 

@@ -24,6 +24,7 @@ from chapps_tw.interfaces.state import CacheVersion, LiveState, Spent, StateUnav
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.charges import charge, spend_one, whole
+from tests.support.replies import deferred
 from tests.support.servers.common import HANGS
 from tests.support.servers.redis import RedisProcess
 
@@ -78,7 +79,7 @@ async def answers(state: RedisState) -> bool:
 
 def count(state: RedisState, user: str, instance: str, limit: int = 10**6) -> Deferred[Spent]:
     """Count a message of a user in a single charge."""
-    return state.spend(whole(instance), [charge(user, 1, limit)])
+    return deferred(state.spend(whole(instance), [charge(user, 1, limit)]))
 
 
 class RedisTestCase(TestCase):

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.reply import Reply
 from chapps_tw.interfaces.state import (
     Account,
     CacheVersion,
@@ -28,6 +29,7 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pending import PendingDecision
 from chapps_tw.policies.slots import Answer, PolicySlot
 from chapps_tw.postfix.pipeline import DEFER, Pipeline
+from tests.support.replies import answer_of, replied
 
 REQUEST = OutboundPPR("protocol_state=RCPT\nsender=a@b")
 
@@ -144,7 +146,10 @@ class PipelineTests(SynchronousTestCase):
         used = tuple(self.used[each.account] + (not full) for each in charges)
         return Spent(Outcome.EXCEEDED, full[0], used, 9.0) if full else Spent(Outcome.ACCEPTED, -1, used, 0.0)
 
-    async def spend(self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None) -> Spent:
+    def spend(self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None) -> Reply[Spent]:
+        return replied(self._spend(message, charges, version))
+
+    async def _spend(self, message: Message, charges: Sequence[Charge], version: CacheVersion | None) -> Spent:
         """Charge one for each, all or nothing, if the version is not outdated."""
         if version and not await self.confirm(version):
             return Spent(Outcome.OUTDATED, -1, (), 0.0)
@@ -168,8 +173,7 @@ class PipelineTests(SynchronousTestCase):
             cast(LiveState, self),
         )
         self.pipeline = pipeline
-        answer = pipeline.decide(OutboundPPR(REQUEST.attributes))
-        return answer if isinstance(answer, Answer) else self.successResultOf(answer)
+        return self.successResultOf(answer_of(pipeline, OutboundPPR(REQUEST.attributes)))
 
     def test_the_first_stopping_decision_is_the_answer_and_ends_the_pipeline(self) -> None:
         never = Says("C", "REJECT c")

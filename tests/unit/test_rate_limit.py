@@ -20,7 +20,8 @@ from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.slots import PolicySlot
 from chapps_tw.policies.unasked import Unasked
 from chapps_tw.postfix.pipeline import Pipeline
-from tests.support.policy_case import PolicyCase, answer_of
+from tests.support.policy_case import PolicyCase
+from tests.support.replies import answer_of
 
 
 def limit(name: str, per: str = "client", amount: int = 2, match: str = "", **options: object) -> RateLimit:

@@ -20,7 +20,8 @@ from chapps_tw.policies.slots import Answer, PolicySlot
 from chapps_tw.policies.spf import SPFEnforcementPolicy
 from chapps_tw.postfix.pipeline import Pipeline
 from tests.support.paths import RECORDED
-from tests.support.policy_case import PolicyCase, answer_of
+from tests.support.policy_case import PolicyCase
+from tests.support.replies import answer_of
 
 HEADER = "PREPEND Received-SPF: "
 

@@ -17,6 +17,7 @@ from chapps_tw.mail.memo import Memo
 from chapps_tw.state.redis.connection import Decode
 from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, microseconds
 from chapps_tw.state.redis.script import Script, Shape, strings
+from chapps_tw.state.reply import StoreReply
 
 MAX_UNITS = 2**53
 """Limits and amounts are clamped to this: above it, Lua's numbers cannot represent all integers."""
@@ -53,7 +54,7 @@ class Charges:
 
     def __init__(
         self,
-        run: Callable[[Shape, bytes, Decode], Deferred[Any]],
+        run: Callable[[Shape, bytes, Decode], StoreReply[Any]],
         run_aside: Callable[[Shape, bytes], Deferred[Any]],
         prefix: bytes,
         unique_token: Callable[[], bytes],
@@ -74,7 +75,7 @@ class Charges:
 
     def spend(
         self, message: Message, charges: Sequence[Charge], version: CacheVersion | None, dry: bool
-    ) -> Deferred[Spent]:
+    ) -> StoreReply[Spent]:
         """Count a message; change nothing if ``dry``."""
         instance, name, whole, reserve = message
         number, keys, figures = self._encode(charges, whole)

@@ -26,6 +26,7 @@ from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, microsecon
 from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.script import Script, Shape, strings
 from chapps_tw.state.redis.values import Values
+from chapps_tw.state.reply import StoreReply
 
 EVENTS = 1000
 """Maximum number of events."""
@@ -63,7 +64,7 @@ class RedisState:
         self._note_event = Script("note_event").shape(2, 4)
         self._values = Values(self._run, self._prefix, self._unique_token, self._pool.reactor.seconds)
         self._charges = Charges(
-            self._run, self._aside, self._prefix, self._unique_token, self._values.version_key, self._outdated
+            self._run_fast, self._aside, self._prefix, self._unique_token, self._values.version_key, self._outdated
         )
 
     def _outdated(self) -> None:
@@ -73,11 +74,11 @@ class RedisState:
 
     def spend(
         self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None
-    ) -> Deferred[Spent]:
+    ) -> StoreReply[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._charges.spend(message, charges, version, False)
 
-    def peek(self, message: Message, charges: Sequence[Charge]) -> Deferred[Spent]:
+    def peek(self, message: Message, charges: Sequence[Charge]) -> StoreReply[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._charges.spend(message, charges, None, True)
 
@@ -138,7 +139,7 @@ class RedisState:
         rules: GreylistRules,
         fill: Fill | None = None,
         version: CacheVersion | None = None,
-    ) -> Deferred[GreylistResult]:
+    ) -> StoreReply[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if self._greylist_rules is None or self._greylist_rules[0] is not rules:
             self._greylist_rules = (rules, _greylist_rules(b"0", rules))
@@ -146,13 +147,13 @@ class RedisState:
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
-    ) -> Deferred[GreylistResult]:
+    ) -> StoreReply[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._greylist(attempt, _greylist_rules(b"1", rules), fill, None)
 
     def _greylist(
         self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None, version: CacheVersion | None
-    ) -> Deferred[GreylistResult]:
+    ) -> StoreReply[GreylistResult]:
         keys = [self._flag_key(attempt.domain)]
         for name in (attempt.spf_domain, attempt.client) if attempt.spf_domain else (attempt.client,):
             keys += self._tuple_key(name, attempt.sender, attempt.recipient), self._tally_key(name)
@@ -162,7 +163,7 @@ class RedisState:
             b"" if fill is None else _fill(fill), len(stamp), stamp,
         )  # fmt: skip
         arguments = 9 if fill is None else 12
-        return self._pool.run(self._check(len(keys) + 1, arguments), body, self._when(), decode=self._checked)
+        return self._run_fast(self._check(len(keys) + 1, arguments), body, self._checked)
 
     def _checked(self, reply: list[Any]) -> GreylistResult:
         if len(reply) == 1:
@@ -212,6 +213,9 @@ class RedisState:
 
     def _when(self) -> bytes:
         return b"" if self._now is None else b"@" + microseconds(self._now())
+
+    def _run_fast(self, shape: Shape, body: bytes, decode: Decode) -> StoreReply[Any]:
+        return self._pool.run_fast(shape, body, self._when(), decode)
 
     def _run(self, shape: Shape, body: bytes, decode: Decode = unchanged) -> Deferred[Any]:
         return self._pool.run(shape, body, self._when(), decode=decode)

@@ -29,6 +29,7 @@ from chapps_tw.interfaces.state import (
 )
 from chapps_tw.observe.timer import Timer, no_timer
 from chapps_tw.state.memory import ValueMemory
+from chapps_tw.state.reply import StoreReply
 from chapps_tw.state.sqlite import events as sqlite_events
 from chapps_tw.state.sqlite import greylist as sqlite_greylist
 from chapps_tw.state.sqlite import spending
@@ -198,9 +199,9 @@ class SqliteState:
 
     def spend(
         self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None
-    ) -> Deferred[Spent]:
+    ) -> StoreReply[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_COUNTS, self._spend, self._now(), message, charges, version)
+        return self._commits.write_fast(_COUNTS, self._spend, self._now(), message, charges, version)
 
     def _spend(
         self, db: sqlite3.Cursor, now: float, message: Message, charges: Sequence[Charge], version: CacheVersion | None
@@ -271,9 +272,11 @@ class SqliteState:
         rules: GreylistRules,
         fill: Fill | None = None,
         version: CacheVersion | None = None,
-    ) -> Deferred[GreylistResult]:
+    ) -> StoreReply[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_GREYLIST_TABLES, self._check_greylist, self._now(), attempt, rules, fill, version)
+        return self._commits.write_fast(
+            _GREYLIST_TABLES, self._check_greylist, self._now(), attempt, rules, fill, version
+        )
 
     def _check_greylist(
         self,
@@ -290,9 +293,9 @@ class SqliteState:
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
-    ) -> Deferred[GreylistResult]:
+    ) -> StoreReply[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.read(
+        return self._commits.read_fast(
             _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, True
         )
 
