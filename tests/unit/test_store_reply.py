@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from chapps_tw.state.reply import StoreReply
 from tests.support.replies import deferred
@@ -72,8 +74,8 @@ def test_an_error_of_a_callback_is_logged_and_does_not_reach_the_store(fails: bo
     def broken(_outcome: object) -> None:
         raise ZeroDivisionError
 
-    logged: list[object] = []
-    observer = logged.append
+    logged: list[LogEvent] = []
+    observer = cast(ILogObserver, logged.append)
     globalLogPublisher.addObserver(observer)
     try:
         reply.then(broken, broken)
@@ -83,4 +85,4 @@ def test_an_error_of_a_callback_is_logged_and_does_not_reach_the_store(fails: bo
             reply.callback(1)
     finally:
         globalLogPublisher.removeObserver(observer)
-    assert ["log_failure" in event for event in logged] == [True]  # type: ignore[operator]
+    assert ["log_failure" in event for event in logged] == [True]
