@@ -154,6 +154,14 @@ class PolicyRequest:
         return _all(self._values)
 
     @property
+    def text_bytes(self) -> int:
+        """Size of the texts in bytes, by estimate."""
+        values = self._values
+        if type(values) is re.Match:
+            return values.string.__sizeof__()
+        return sum([len(name) + value.__sizeof__() for name, value in self.attributes.items()])
+
+    @property
     def recipients(self) -> int:
         """``recipient_count``, 0 if it is not available."""
         count = self.get("recipient_count")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import DomainPlan, PolicyBook, UserPlan
-from chapps_tw.interfaces.state import Assumption, LiveState, ValueKey
+from chapps_tw.interfaces.state import CacheVersion, LiveState, ValueKey
 from chapps_tw.mail.addresses import split_address
 from chapps_tw.mail.decision import CACHE, DATABASE
 from chapps_tw.mail.memo import Memo, Memoized, size_of
@@ -46,13 +46,13 @@ class Found(NamedTuple):
     """Limits of a user.
 
     :ivar limits: with the overrides in force.
-    :ivar assumptions: that the cached values behind them are current; empty if they were just read.
+    :ivar version: that the cached values behind them are of; ``None`` if they were just read.
     :ivar source: of the values.
     :ivar recent: knows what a request costs.
     """
 
     limits: UserLimits
-    assumptions: Sequence[Assumption]
+    version: CacheVersion | None
     source: str
     recent: RecentLimits
 
@@ -80,6 +80,7 @@ class Plans:
         self._fold_case = settings.chapps.fold_case
         self._book = book
         self.now = now
+        self._version = state.version
         self._cached = CachedBook(state, settings.oqp.cache_ttl, due)
         self.resolver = LimitResolver(settings.oqp)
         self.looks = self.misses = 0
@@ -111,11 +112,13 @@ class Plans:
         recent = self._recent.get((user, domain))
         if recent is None:
             return None
-        assumptions = self._cached.assume(recent.keys)
-        if assumptions is None or [each.value for each in assumptions] != recent.texts:
-            return None
+        version = self._version()
+        if recent.version is not version:
+            if self._cached.recall(recent.keys) != recent.texts:
+                return None
+            recent.version = version
         self.looks += 1
-        return Found(self._at(recent.limits), assumptions, CACHE, recent)
+        return Found(self._at(recent.limits), version, CACHE, recent)
 
     async def read(self, user: str, domain: str, keep: bool = True) -> Found:
         """Return the limits of a user. Values that are not cached are read from the book.
@@ -129,7 +132,7 @@ class Plans:
         if not keep or recent is None or not await self._cached.is_unchanged(recent.keys, recent.texts, self._query):
             recent, source = await self._find(user, domain, keep)
             self.misses += source is DATABASE
-        return Found(self._at(recent.limits), (), source, recent)
+        return Found(self._at(recent.limits), None, source, recent)
 
     def _at(self, limits: UserLimits) -> UserLimits:
         if not limits.overrides and not limits.domain_overrides:

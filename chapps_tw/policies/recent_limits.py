@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from chapps_tw.interfaces.state import Charge, Unit, ValueKey
+from chapps_tw.interfaces.state import CacheVersion, Charge, Unit, ValueKey
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.charging import amount_of
 from chapps_tw.policies.limits import ActiveLimit, UserLimits
+from chapps_tw.policies.pending import PendingDecision
 
 Charged: TypeAlias = tuple[Sequence[ActiveLimit], Sequence[Charge], Sequence[Charge]]
 """Limits that apply to a request, what it costs those that stop mail, and what it costs the others, which hold it."""
@@ -19,9 +20,12 @@ class RecentLimits:
 
     :ivar keys, texts: the cached values.
     :ivar limits: without overrides.
+    :ivar charged: what the last request with these limits cost.
+    :ivar version: a version of the values in memory that these are of.
+    :ivar pending: the pending decision that was last made of what :meth:`charges` returned.
     """
 
-    __slots__ = ("_charged", "_key", "_sized", "_user", "keys", "limits", "texts")
+    __slots__ = ("_key", "_sized", "_user", "charged", "keys", "limits", "pending", "texts", "version")
 
     def __init__(
         self, keys: tuple[ValueKey, ...], texts: list[str], limits: UserLimits, user: str, domain: str
@@ -32,7 +36,9 @@ class RecentLimits:
         self._user = (user, domain)
         self._sized = any(limit.unit is Unit.BYTES for limit in limits.active)
         self._key: tuple[str, str, bool] | None = None
-        self._charged: Charged = ((), (), ())
+        self.charged: Charged = ((), (), ())
+        self.version: CacheVersion | None = None
+        self.pending: PendingDecision | None = None
 
     def charges(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
         """Return what a request costs.
@@ -45,9 +51,10 @@ class RecentLimits:
         # All that an amount depends on, but the size.
         key = (stage, request.get("recipient_count"), request.get("recipient") == "")
         if key != self._key:
-            self._charged = self._make(limits, request, stage)
+            self.charged = self._make(limits, request, stage)
             self._key = key
-        return self._charged
+            self.pending = None
+        return self.charged
 
     def _make(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
         active: list[ActiveLimit] = []

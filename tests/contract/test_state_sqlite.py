@@ -20,6 +20,7 @@ from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.contract.state_contract import LiveStateContract
 from tests.support.charges import charge, spend_one, whole, window_of
+from tests.support.replies import deferred
 from tests.support.sqlite_case import START, HandReactor, temporary
 
 CHARGES = [charge(limit=1000)]
@@ -79,7 +80,7 @@ class Turns(SynchronousTestCase):
         return int(self.other.execute("SELECT COUNT(*) FROM message").fetchone()[0])
 
     def spend(self, instance: str) -> Deferred[Spent]:
-        return self.state.spend(whole(instance), CHARGES)
+        return deferred(self.state.spend(whole(instance), CHARGES))
 
     def value(self, state: SqliteState | None = None) -> str | None:
         return self.successResultOf((state or self.state).values([KEY]))[0].value
@@ -185,7 +186,7 @@ class Turns(SynchronousTestCase):
         self.addCleanup(other.stop)
         for number in range(1, 8, 2):
             for state, used in ((self.state, number), (other, number + 1)):
-                spent = state.spend(whole(f"i{used}"), CHARGES)
+                spent = deferred(state.spend(whole(f"i{used}"), CHARGES))
                 self.clock.advance(0)
                 self.assertEqual(self.successResultOf(spent).used, (used,))
         gone = other.reset([window_of(charge())])
@@ -199,7 +200,7 @@ class Turns(SynchronousTestCase):
     def met(self, state: SqliteState, fill: Fill | None = None, instance: str = "i") -> GreylistResult:
         """What becomes of a message that greylisting meets."""
         attempt = GreylistAttempt("c", "s", "r", "our.example", instance, False)
-        waiting = state.check_greylist(attempt, GreylistRules(60.0, 1e6, 1e6, 1e6, threshold=3), fill)
+        waiting = deferred(state.check_greylist(attempt, GreylistRules(60.0, 1e6, 1e6, 1e6, threshold=3), fill))
         self.clock.advance(0)
         met: GreylistResult = self.successResultOf(waiting)
         return met
@@ -212,13 +213,15 @@ class Turns(SynchronousTestCase):
         again: list[Any] = [
             self.state.keep_values([Fresh(KEY, "1", "0")], 1e6),
             self.state.values([KEY]),
-            self.state.check_greylist(attempt._replace(instance="i"), rules),
-            self.state.check_greylist(attempt, rules),
+            deferred(self.state.check_greylist(attempt._replace(instance="i"), rules)),
+            deferred(self.state.check_greylist(attempt, rules)),
         ]
         self.failureResultOf(self.state.drop_values([KEY, NO_KEY]), AttributeError)
         # What was remembered of the drop and of the others went with the turn.
         self.assertIsNone(self.value())
-        self.assertEqual(self.successResultOf(self.state.peek_greylist(attempt, rules)).outcome, Outcome.PASSED)
+        self.assertEqual(
+            self.successResultOf(deferred(self.state.peek_greylist(attempt, rules))).outcome, Outcome.PASSED
+        )
         self.clock.pump([0, 0])
         _, values, *met = (self.successResultOf(each) for each in again)
         self.assertEqual(values[0].value, "1")

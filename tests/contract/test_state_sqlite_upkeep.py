@@ -22,6 +22,7 @@ from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
 from chapps_tw.state.sqlite.file import PAGE
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.charges import charge, whole
+from tests.support.replies import deferred
 from tests.support.sqlite_case import START, HandReactor, temporary
 
 CLOCK: Any = reactor
@@ -168,4 +169,4 @@ class DamageTests(SynchronousTestCase):
 
 
 def _spend(state: SqliteState, name: str, instance: str) -> Deferred[Spent]:
-    return state.spend(whole(instance), [charge(name, limit=10**6)])
+    return deferred(state.spend(whole(instance), [charge(name, limit=10**6)]))

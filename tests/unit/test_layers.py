@@ -32,7 +32,7 @@ MAY: dict[str, frozenset[str]] = {
         "state": "config interfaces mail observe security sockets",
         "database": "config interfaces mail migrations observe security",
         "migrations": "database",
-        "postfix": "mail observe outbound policies sockets",
+        "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
         "cli": "config interfaces mail policies security",
         "application": (
@@ -174,7 +174,7 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
     "part, imported",
     [
         ("mail", "twisted.internet.defer.Deferred"),
-        ("config", "chapps_tw.policies.pipeline.Pipeline"),
+        ("config", "chapps_tw.postfix.pipeline.Pipeline"),
         ("policies", "chapps_tw.state.sqlite.store.SqliteState"),
         ("state", "chapps_tw.policies.quota"),
         ("state", "chapps_tw.database.book"),

@@ -86,7 +86,7 @@ _EXPLAIN_NOTE = (
     "recipient, although Postfix gets it only once per message."
 )
 _DECISIONS_NOTE = (
-    "Each node keeps its last 5000 decisions since its start, fewer if they take more than 8 MiB; `remarks` says how "
+    "Each node keeps its last 5000 decisions since its start, fewer if they take more than 16 MiB; `remarks` says how "
     "far back they go. The log has all decisions. Sender and recipient addresses are case-insensitive, and their "
     "internationalized domains match as U-labels and A-labels; a domain, such as `example.com`, matches all addresses "
     "in it.\n\n"
