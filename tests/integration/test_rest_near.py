@@ -171,6 +171,14 @@ class NearTests(NearTestCase):
         self.assertEqual(len(first), 2 * near.BATCH)
         self.assertEqual(sorted(asked), ["confirm", "confirm", "events", "usage", "usage"])
 
+        async def outdated(_: Any) -> bool:
+            return False
+
+        self.patch(self.node.state, "confirm", outdated)
+        asked.clear()
+        self.assertEqual(await self.names("80"), first)
+        self.assertIn("values", asked)
+
     async def test_a_change_of_a_quota_counts_at_once(self) -> None:
         await self.fill()
         self.assertEqual(await self.names("95"), ["carol"])

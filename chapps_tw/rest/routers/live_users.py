@@ -88,8 +88,9 @@ class LiveUsers:
     async def _limits_of(self, logins: Sequence[tuple[str, str]]) -> list[UserLimits]:
         """Return the limits of logins with their domains."""
         recalled = [self._plans.recall(*login) for login in logins]
-        assumptions = [each for found in recalled if found for each in found.assumptions]
-        if assumptions and not await self._state.confirm(assumptions):
+        # All of one turn have the same.
+        version = next((found.version for found in recalled if found), None)
+        if version is not None and not await self._state.confirm(version):
             recalled = [None] * len(logins)
         return [(found or await self._plans.read(*login)).limits for login, found in zip(logins, recalled, strict=True)]
 
