@@ -57,9 +57,9 @@ class _Users(Collection):
         of_page = found[page.skip : page.skip + page.limit]
         limits = {each.login: each.limits for each in of_page}
         async with self._list_lock:
+            # Some may have been deleted since they were measured.
             by_login = await self._book.by_names("users", list(limits))
             entries = list(by_login.values())
-            # Others may have been deleted since.
             nested = await self._associations.read("users", entries, list(dict.fromkeys(("domains", *wanted(page)))))
         rows = await self._associations.nested("users", entries, nested)
         shown_limits = ([limit_row(*pair) for pair in limits[login]] for login in by_login)
