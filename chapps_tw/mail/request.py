@@ -96,6 +96,9 @@ def _matcher(names: Iterable[str]) -> Match:
 
 Payload = bytes | str | Iterable[str] | Mapping[str, str] | re.Match[str]
 
+# Bytes of a name and its place in a dictionary.
+_PAIR = 150
+
 _set = object.__setattr__
 
 
@@ -159,7 +162,7 @@ class PolicyRequest:
         values = self._values
         if type(values) is re.Match:
             return values.string.__sizeof__()
-        return sum([len(name) + value.__sizeof__() for name, value in self.attributes.items()])
+        return sum([_PAIR + len(name) + value.__sizeof__() for name, value in self.attributes.items()])
 
     @property
     def recipients(self) -> int:

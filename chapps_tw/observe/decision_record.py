@@ -20,6 +20,9 @@ Entry: TypeAlias = tuple[float, str, str, PolicyRequest, Decision, str]
 """A decision about a request: epoch seconds, listener, user (``""`` if unknown), request, decision, and decisions of
 policies that have no entry of their own (``policy:reason`` separated by commas). A record is made when it is needed."""
 
+# Bytes of a long request.
+_LONG = 8192
+
 _ATTRIBUTES = ("sender", "recipient", "client_address", "instance", "queue_id", "protocol_state")
 
 _Said: TypeAlias = tuple[str, str, str, str, str, str, str]
@@ -66,12 +69,15 @@ class Record(NamedTuple):
 
 
 def entry_of(listener: str, user: str, request: PolicyRequest, decision: Decision, now: float, also: str = "") -> Entry:
-    """Return the entry of a decision.
+    """Return the entry of a decision. Of a long request, it has only what a record needs.
 
     :param user: the user who sends, ``""`` if unknown.
     :param now: epoch seconds.
     :param also: decisions of policies that have no entry of their own, as ``policy:reason`` separated by commas.
     """
+    if request.text_bytes > _LONG:
+        values = [value[:MAX_VALUE] for value in request.select(_ATTRIBUTES)]
+        user, request = user[:MAX_VALUE], PolicyRequest(dict(zip(_ATTRIBUTES, values, strict=True)))
     return now, listener, user, request, decision, also
 
 

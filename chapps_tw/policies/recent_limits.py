@@ -69,7 +69,8 @@ class RecentLimits:
                     Charge(account, limit.unit, amount, limit.amount, limit.window, limit.margin, limit.min_delta)
                 )
         stopping = len(charges) - sum(map(_holds, active))
-        return active, charges[:stopping], charges[stopping:]
+        # The state may remember tuples.
+        return active, tuple(charges[:stopping]), tuple(charges[stopping:])
 
 
 def _holds(limit: ActiveLimit) -> bool:

@@ -13,8 +13,8 @@ SECONDS = 10.0
 RENEWAL = 5.0
 """Seconds after which there is a new version, so that what depends on the values is found anew."""
 
-# Maximum size in bytes. The largest values are lists that administrators make: up to an eighth of it.
-_MAX_BYTES, _PART = 32 << 20, 8
+# Maximum size in bytes, and its part that a single value may take: all exemptions are one value.
+_MAX_BYTES, _PART = 16 << 20, 4
 
 
 class ValueMemory:
@@ -54,8 +54,9 @@ class ValueMemory:
             self._version = CacheVersion(stamp)
 
     def remember(self, key: ValueKey, value: str) -> None:
-        """Add a value that was read together with the current stamp."""
-        self._values.keep(key, (self._monotonic() + SECONDS, value))
+        """Add a value that was read together with the current stamp. Without one, it could not be confirmed."""
+        if self._version.stamp:
+            self._values.keep(key, (self._monotonic() + SECONDS, value))
 
     def forget(self, key: ValueKey) -> None:
         """Remove a value."""

@@ -31,17 +31,20 @@ class StoreReply(Generic[T]):
     def __init__(self) -> None:
         self.called = False
         self._done: Callable[[T], object] | None = None
-        self._failed: Callable[[Exception], object]
+        self._failed: Callable[[Exception], object] | None = None
         self._outcome: Any = _NOTHING
 
     def callback(self, result: T) -> None:
         """Deliver the result."""
         self.called = True
-        if self._done is None:
+        done = self._done
+        if done is None:
             self._outcome = result
             return
+        # No cycle of references is left to the garbage collector.
+        self._done = self._failed = None
         try:
-            self._done(result)
+            done(result)
         except Exception:
             # Not for the store, which delivers other results next.
             self._log.failure("a reply was not processed")
@@ -50,21 +53,22 @@ class StoreReply(Generic[T]):
         """Deliver an error instead."""
         self.called = True
         exception = cast(Exception, error.value) if isinstance(error, Failure) else error
-        if self._done is None:
+        failed = self._failed
+        if failed is None:
             self._outcome = Failure(exception)
             return
+        self._done = self._failed = None
         try:
-            self._failed(exception)
+            failed(exception)
         except Exception:
             self._log.failure("a failure was not processed")
 
     def then(self, done: Callable[[T], object], failed: Callable[[Exception], object]) -> None:
         """See :class:`~chapps_tw.interfaces.reply.Reply`."""
-        self._done, self._failed = done, failed
         outcome = self._outcome
         if outcome is _NOTHING:
-            return
-        if isinstance(outcome, Failure):
+            self._done, self._failed = done, failed
+        elif isinstance(outcome, Failure):
             failed(cast(Exception, outcome.value))
         else:
             done(outcome)
@@ -76,7 +80,7 @@ class StoreReply(Generic[T]):
             self.then(_ignore, _ignore)
 
     def __await__(self) -> Generator[Any, None, T]:
-        """Wait for it in a coroutine. The coroutine may be cancelled: the result is dropped then."""
-        deferred: Deferred[T] = Deferred()
+        """Wait for it in a coroutine. If that is cancelled, so is this."""
+        deferred: Deferred[T] = Deferred(lambda _: self.cancel())
         self.then(deferred.callback, deferred.errback)
         return (yield from deferred.__await__())

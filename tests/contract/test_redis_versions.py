@@ -148,6 +148,7 @@ class MemoryTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.memory = ValueMemory(self.clock.seconds)
+        self.memory.set_stamp(b"first")
 
     def test_a_value_is_forgotten_after_some_seconds(self) -> None:
         self.memory.remember(SENDER, "1")

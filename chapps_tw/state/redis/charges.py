@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -25,6 +25,9 @@ MAX_UNITS = 2**53
 # Maximum size of the memory of encoded keys in bytes.
 _MAX_BYTES = 8 << 20
 
+# Bytes of encoded charges, without their head.
+_ENCODED_BYTES = 1000
+
 # Windows that are read by one script.
 _BATCH = 100
 
@@ -41,8 +44,21 @@ _NONE: Final = b"$0\r\n\r\n"
 _DRY, _REAL = b"$1\r\n1\r\n", b"$1\r\n0\r\n"
 
 
+class _Encoded(NamedTuple):
+    """Charges as they are encoded for the script.
+
+    :ivar head: keys and first arguments.
+    :ivar names_recipient: whether the recipient matters.
+    """
+
+    charges: Sequence[Charge]
+    shape: Shape
+    head: bytes
+    names_recipient: bool
+
+
 class Charges:
-    """Counts in accounts.
+    """Counts in accounts. A tuple of charges is encoded once: callers keep it for the next message.
 
     :param run: runs a script, given its shape, its encoded keys and arguments, and what decodes the reply.
     :param run_aside: likewise, where it does not delay requests.
@@ -69,6 +85,8 @@ class Charges:
         self._outdated = outdated
         self._keys: Memo[Account, bytes] = Memo(_MAX_BYTES)
         self._distinct_keys: Memo[Account, bytes] = Memo(_MAX_BYTES)
+        # By identity.
+        self._encoded: Memo[tuple[int, bool, bool], _Encoded] = Memo(2 * _MAX_BYTES)
         accounts = ("entries", "upkeep", "distinct", "charges")
         self._spend = lru_cache(64)(Script("version", *accounts, "spend").shape)
         self._usage, self._reset = Script(*accounts, "usage"), Script(*accounts, "reset")
@@ -78,14 +96,26 @@ class Charges:
     ) -> StoreReply[Spent]:
         """Count a message; change nothing if ``dry``."""
         instance, name, whole, reserve = message
-        number, keys, figures = self._encode(charges, whole)
+        encoded = self._encoded.get((id(charges), whole, dry))
+        if encoded is None or encoded.charges is not charges:
+            encoded = self._encode_all(charges, whole, dry)
         message_name = key_name(instance) if instance else self._unique_token()
         stamp = b"" if version is None else version.stamp
-        body = b"%b%b%b%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (
-            keys, self._version_key, _DRY if dry else _REAL, figures, _digest(name) if name else _NONE,
-            len(message_name), message_name, _ending(whole, reserve), len(stamp), stamp,
+        body = b"%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (
+            encoded.head, _digest(name) if name and encoded.names_recipient else _NONE, len(message_name),
+            message_name, _ending(whole, reserve), len(stamp), stamp,
         )  # fmt: skip
-        return self._run(self._spend(number + 1, 7), body, self._spent)
+        return self._run(encoded.shape, body, self._spent)
+
+    def _encode_all(self, charges: Sequence[Charge], whole: bool, dry: bool) -> _Encoded:
+        number, keys, figures = self._encode(charges, whole)
+        head = b"%b%b%b%b" % (keys, self._version_key, _DRY if dry else _REAL, figures)
+        units = {charge.unit for charge in charges}
+        names_recipient = Unit.DISTINCT_RECIPIENTS in units or (Unit.RECIPIENTS in units and not whole)
+        encoded = _Encoded(charges, self._spend(number + 1, 7), head, names_recipient)
+        if isinstance(charges, tuple):
+            self._encoded.keep((id(charges), whole, dry), encoded, _ENCODED_BYTES + len(head))
+        return encoded
 
     def _spent(self, reply: list[int]) -> Spent:
         outcome = _OUTCOMES[reply[0]]

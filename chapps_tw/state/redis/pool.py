@@ -163,7 +163,9 @@ class RedisPool:
             self._ready[place].run(reply, deadline, shape, body, when, decode)
             return
         waiting = self._waiters.wait()
-        waiting.addCallback(lambda connection: connection.run(reply, deadline, shape, body, when, decode))
+        waiting.addCallback(
+            lambda connection: None if reply.called else connection.run(reply, deadline, shape, body, when, decode)
+        )
         waiting.addErrback(lambda failure: None if reply.called else reply.errback(failure))
 
     def ping(self) -> Deferred[None]:

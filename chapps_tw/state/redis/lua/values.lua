@@ -1,11 +1,11 @@
 -- Return cached values as they are stored; a digest with its text; one from the future with none. Then the stamp of all
--- values, which is in the last of KEYS: see version.lua. ARGV: when.
+-- values, which is in the last of KEYS, or "": see version.lua. ARGV: when.
 local last = #KEYS
 local stamp = redis.call('GET', KEYS[last])
 if not stamp then
-  -- A server without data, or one that has evicted it.
+  -- A server without data, or one that has evicted it. If it is full, there is none.
   stamp = digits(now)
-  redis.call('SET', KEYS[last], stamp, 'PX', '86400000')
+  stamp = redis.pcall('SET', KEYS[last], stamp, 'PX', '86400000').ok and stamp or ''
 end
 KEYS[last] = nil
 local found = redis.call('MGET', unpack(KEYS))
