@@ -139,5 +139,7 @@ class History:
     record: str = option("all", "Decisions to keep: all, refused or none.", choice("all", "refused", "none"))
     keep: Duration = option("30d", "How long they are kept, such as 12h, 30d or 26w.", kept_time)
     max_size: int = option(
-        "4096", "Size in MiB beyond which the oldest are removed; an estimate on a database server.", whole(128, 1 << 24)
+        "4096",
+        "Size in MiB beyond which the oldest are removed; on a database server, by estimate.",
+        whole(128, 10_000_000),
     )
