@@ -116,6 +116,7 @@ class FileStore:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         if not os.path.exists(self._path):
+            self._current = None
             sqlite_files.create(self._path)
         try:
             with self._engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():

@@ -6,7 +6,7 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import delete
 
@@ -32,18 +32,18 @@ class HistoryCase(unittest.TestCase):
     def keep(self, *records: Record, node: str = "mx1", process: int = 1) -> None:
         keep(self.store, records, node, process)
 
-    def search(self, before: int | None = None, limit: int = 100, **wanted: object) -> Page:
-        return search(self.store, Wanted(**wanted), before, limit, lambda: False)  # type: ignore[arg-type]
+    def search(self, before: int | None = None, limit: int = 100, **wanted: Any) -> Page:
+        return search(self.store, Wanted(**wanted), before, limit, lambda: False)
 
-    def found(self, limit: int = 100, **wanted: object) -> list[str]:
+    def found(self, limit: int = 100, **wanted: Any) -> list[str]:
         """Return the queue ids of what is found."""
         return [each.queue_id for each in self.search(limit=limit, **wanted).decisions]
 
     def everything(self) -> list[KeptDecision]:
         return list(self.search(limit=1000).decisions)
 
-    def counts(self, by: GroupBy, limit: int = 100, **wanted: object) -> Counts:
-        return counts(self.store, Wanted(**wanted), by, limit, lambda: False)  # type: ignore[arg-type]
+    def counts(self, by: GroupBy, limit: int = 100, **wanted: Any) -> Counts:
+        return counts(self.store, Wanted(**wanted), by, limit, lambda: False)
 
 
 class InFile(HistoryCase):
