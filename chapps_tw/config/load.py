@@ -33,6 +33,8 @@ from chapps_tw.security.private_files import explain
 
 DEFAULT_PATH = "/etc/chapps/chapps.ini"
 ENVIRONMENT_VARIABLE = "CHAPPS_CONFIG"
+# Variables of chapps-cli.
+CLIENT_VARIABLES = frozenset({"CHAPPS_URL", "CHAPPS_TOKEN_FILE"})
 # Variables that Kubernetes sets for a service named chapps or chapps-NAME.
 _LINK = re.compile(r"CHAPPS(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 
@@ -220,7 +222,7 @@ class _Reader:
             self.overridden[section, name] = values.get(name, "").partition("\n")[0].strip()
             self.variables[section, name] = variable
             values[name] = environ[variable]
-        for variable in sorted(environ.keys() - known.keys() - {ENVIRONMENT_VARIABLE}):
+        for variable in sorted(environ.keys() - known.keys() - {ENVIRONMENT_VARIABLE} - CLIENT_VARIABLES):
             if variable.startswith("CHAPPS_") and not _is_link(variable, environ[variable]):
                 self._unknown_variable(variable, known)
 

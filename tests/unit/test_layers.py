@@ -60,6 +60,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "observe": TWISTED | {"prometheus_client"},
     "postfix": TWISTED,
     "rest": TWISTED | {"klein", "pydantic", "pydantic_core", "werkzeug"},
+    "cli": frozenset({"click", "rich"}),
     "application": TWISTED | {"sqlalchemy"},
     "service": TWISTED,
 }
