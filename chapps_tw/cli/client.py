@@ -20,6 +20,10 @@ class NotFound(CommandError):
     """What the request names does not exist."""
 
 
+class Invalid(CommandError):
+    """A value of the request is invalid."""
+
+
 class Target(NamedTuple):
     """Where the API listens.
 
@@ -62,7 +66,7 @@ class Client:
     """The HTTP API.
 
     Every method raises :exc:`Unreachable` if the service does not answer, or cannot answer now, :exc:`NotFound` for
-    404, and :exc:`CommandError` if it refuses.
+    404, :exc:`Invalid` for 422, and another :exc:`CommandError` if it refuses.
 
     :param token: empty if none is needed.
     """
@@ -156,5 +160,5 @@ def _refused(status: int, answer: Mapping[str, Any]) -> CommandError:
         lines = [f"{'.'.join(map(str, each['loc'][1:]))} {each['msg']}".strip() for each in detail]
     else:
         lines = [*answer.get("remarks", []), str(detail)] if status == 409 else [str(detail)]
-    kind = {404: NotFound, 503: Unreachable}.get(status, CommandError)
+    kind = {404: NotFound, 422: Invalid, 503: Unreachable}.get(status, CommandError)
     return kind("\n".join(lines))

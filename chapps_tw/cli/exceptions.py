@@ -11,10 +11,9 @@ from chapps_tw.cli.client import path
 from chapps_tw.cli.command import Acting, Group, pass_session
 from chapps_tw.cli.names import pages
 from chapps_tw.cli.output import local, plain
+from chapps_tw.cli.sentences import NEVER
 from chapps_tw.cli.session import CommandError, Session
 
-# What never ends by itself, ends then.
-_NEVER: Final = "9999-12-31T23:59:59Z"
 _WHEN = "A duration such as 90m or 3d, or a time with its zone, such as 2030-10-01T18:00:00+08:00."
 
 _UNTIL = click.option("--until", required=True, help=f"When it ends. {_WHEN}")
@@ -35,16 +34,16 @@ def add_to(main: click.Group) -> None:
 
 @click.command(cls=Acting)
 @click.argument("name", metavar="USER")
-@click.option("--until", default=_NEVER, help=f"When it ends; default: when released. {_WHEN}")
+@click.option("--until", help=f"When it ends; default: when released. {_WHEN}")
 @click.option("--reason", default="", help="For administrators, and for the user.")
 @click.option("--defer", is_flag=True, help="Defer mail instead of refusing it.")
 @_DOMAIN
 @pass_session
-def suspend(session: Session, name: str, until: str, reason: str, defer: bool, domain: bool) -> None:
+def suspend(session: Session, name: str, until: str | None, reason: str, defer: bool, domain: bool) -> None:
     """Stop a user from sending mail."""
-    given = {"kind": "suspended", "until": until, "reason": reason, "action": "defer" if defer else "refuse"}
+    given = {"kind": "suspended", "until": until or NEVER, "reason": reason, "action": "defer" if defer else "refuse"}
     made = _override(session, name, domain, given)
-    end = "is released" if until == _NEVER else local(made["until"])
+    end = local(made["until"]) if until else "it is released"
     session.say(f"{plain(name)} may not send mail until {end}.")
 
 

@@ -8,7 +8,21 @@ from signal import SIGINT
 
 import click
 
-from chapps_tw.cli import admin, ask, domains, entries, exceptions, inbound, limits, tokens, users
+from chapps_tw.cli import (
+    admin,
+    ask,
+    decisions,
+    domains,
+    entries,
+    exceptions,
+    explain,
+    inbound,
+    limits,
+    tokens,
+    trail,
+    users,
+    why,
+)
 from chapps_tw.cli.command import Group
 from chapps_tw.cli.output import plain
 from chapps_tw.cli.session import FAILED, CommandError, Dependencies, Session
@@ -24,7 +38,22 @@ def main() -> None:
     """Manage a CHAPPS-TW policy service."""
 
 
-for family in (users, domains, inbound, entries, limits, exceptions, tokens, admin, ask):
+_FAMILIES = (
+    why,
+    decisions,
+    explain,
+    trail,
+    users,
+    domains,
+    inbound,
+    entries,
+    limits,
+    exceptions,
+    tokens,
+    admin,
+    ask,
+)
+for family in _FAMILIES:
     family.add_to(main)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import click
+
 from chapps_tw.cli import output
 
 if TYPE_CHECKING:
@@ -103,14 +105,14 @@ class Session:
         return Client(*target_of(self))
 
     def say(self, text: str) -> None:
-        """Print a part of the output.
+        """Print a part of the output, without colors if it is no terminal.
 
         :raises CommandError: if it cannot be written.
         """
         if sys.stdout is None:
             raise CommandError("there is no standard output to write to")
         try:
-            print(text, flush=True)
+            click.echo(text, color=False if "NO_COLOR" in os.environ else None)
         except OSError as error:
             # Otherwise the interpreter would flush the buffer again at exit, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
