@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
 from chapps_tw.cli.session import CommandError, Unreachable
@@ -21,7 +22,14 @@ class NotFound(CommandError):
 
 
 class Invalid(CommandError):
-    """A value of the request is invalid."""
+    """A value of the request is invalid.
+
+    :ivar faults: each with ``loc`` and ``msg``.
+    """
+
+    def __init__(self, text: str, faults: list[dict[str, Any]]) -> None:
+        super().__init__(text)
+        self.faults = faults
 
 
 class Target(NamedTuple):
@@ -89,30 +97,50 @@ class Client:
     def send(self, method: str, where: str, body: Any = None, timeout: float = TIMEOUT, **query: Any) -> Answer:
         """Send a request.
 
-        :param body: JSON; text and bytes are sent as they are.
+        :param body: JSON.
         :param timeout: seconds, for connecting and for each read.
         """
+        data = None if body is None else json.dumps(body).encode()
+        return self._answer(method, where, data, {"Content-Type": "application/json"} if data else {}, timeout, query)
+
+    def upload(self, where: str, body: IO[bytes], size: int, timeout: float, **query: Any) -> Answer:
+        """Post a text file.
+
+        :param size: of the file in bytes.
+        :param timeout: seconds, for connecting and for each read.
+        """
+        headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(size)}
+        return self._answer("POST", where, body, headers, timeout, query)
+
+    def _answer(
+        self,
+        method: str,
+        where: str,
+        data: bytes | IO[bytes] | None,
+        headers: Mapping[str, str],
+        timeout: float,
+        query: Mapping[str, Any],
+    ) -> Answer:
         given = {name: value for name, value in query.items() if value not in (None, "", False)}
         asked = {name: "1" if value is True else value for name, value in given.items()}
         url = self._target.prefix + where + ("?" + urlencode(asked, doseq=True) if asked else "")
-        status, content = self._exchange(method, url, body, timeout)
+        status, content = self._exchange(method, url, data, headers, timeout)
         answer = _decoded(status, content)
         if status >= 400:
             raise _refused(status, answer)
         return Answer(answer.pop("response"), answer, answer.pop("remarks", []))
 
-    def _exchange(self, method: str, url: str, body: Any, timeout: float) -> tuple[int, bytes]:
-        headers = {"Host": self._target.name} if self._target.name else {}
+    def _exchange(
+        self, method: str, url: str, data: bytes | IO[bytes] | None, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        own = {"Host": self._target.name} if self._target.name else {}
         if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        data = None
-        if body is not None:
-            is_text = isinstance(body, str | bytes)
-            headers["Content-Type"] = "text/plain; charset=utf-8" if is_text else "application/json"
-            data = body if isinstance(body, bytes) else (body if is_text else json.dumps(body)).encode()
+            own["Authorization"] = f"Bearer {self._token}"
         connection = _connection(self._target, timeout)
         try:
-            connection.request(method, url, data, headers)
+            # A refusal may come, and the connection be closed, before all is sent.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, url, data, {**own, **headers})
             reply = connection.getresponse()
             return reply.status, reply.read(MAX_BYTES)
         except TimeoutError:
@@ -158,7 +186,7 @@ def _refused(status: int, answer: Mapping[str, Any]) -> CommandError:
     if isinstance(detail, list):
         # The first part of a location is path, query or body.
         lines = [f"{'.'.join(map(str, each['loc'][1:]))} {each['msg']}".strip() for each in detail]
-    else:
-        lines = [*answer.get("remarks", []), str(detail)] if status == 409 else [str(detail)]
-    kind = {404: NotFound, 422: Invalid, 503: Unreachable}.get(status, CommandError)
+        return Invalid("\n".join(lines), detail)
+    lines = [*answer.get("remarks", []), str(detail)] if status == 409 else [str(detail)]
+    kind = {404: NotFound, 503: Unreachable}.get(status, CommandError)
     return kind("\n".join(lines))

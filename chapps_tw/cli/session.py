@@ -112,7 +112,7 @@ class Session:
         if sys.stdout is None:
             raise CommandError("there is no standard output to write to")
         try:
-            click.echo(text, color=False if "NO_COLOR" in os.environ else None)
+            print(text if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else click.unstyle(text), flush=True)
         except OSError as error:
             # Otherwise the interpreter would flush the buffer again at exit, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -29,14 +29,14 @@ from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.author import AUTHOR
 from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
-from chapps_tw.rest.routers import audit, exemptions, limits, links, live, overrides, users
+from chapps_tw.rest.routers import audit, exemptions, importing, limits, links, live, overrides, users
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers import history as kept
 from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.routers.live_users import LiveUsers
 from chapps_tw.rest.routers.near import NearLimits
-from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
+from chapps_tw.rest.routing import JSON, MAX_BODY, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Token
@@ -103,7 +103,8 @@ class API:
         self.routes = list(audit.recorded(routes, book))
         self._document = openapi.Document(self.routes, version, reasons)
         self.app = self._klein()
-        self.site = BoundedSite(_Checked(self.app, self._gate), reactor)
+        large = {each.rule.encode(): each.max_body for each in self.routes if each.max_body > MAX_BODY}
+        self.site = BoundedSite(_Checked(self.app, self._gate), reactor, large_bodies=large)
 
     async def stop(self) -> None:
         """Answer the complete requests, close all connections, and stop all timers."""
@@ -216,6 +217,7 @@ def _book_routes(
     yield from limits.routes(book, list_lock, slices)
     yield from overrides.routes(book, list_lock, slices, now)
     yield from exemptions.routes(book, list_lock, slices, now)
+    yield from importing.routes(book)
     yield from audit.routes(book, slices, now)
 
 

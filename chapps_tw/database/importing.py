@@ -1,0 +1,259 @@
+"""Import of many permissions and quotas: read and check all lines, then change the book in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from time import sleep
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, delete, insert, select, tuple_
+
+from chapps_tw.database import audit
+from chapps_tw.database.audit import Trail
+from chapps_tw.database.lookups import id_of, ids_of
+from chapps_tw.database.models import LINKS, TABLES, quota_user
+from chapps_tw.database.stale_keys import CHUNK, chunks, senders_of, union
+from chapps_tw.database.text import normalizer, storable
+from chapps_tw.interfaces.book import StaleKeys
+from chapps_tw.interfaces.writable_book import MAX_BAD_LINES, MAX_LINES, BadLine, BadLines, Imported
+
+T = TypeVar("T")
+
+# By kind and name.
+_Ids: TypeAlias = dict[str, dict[str, int]]
+
+_OPERATIONS: Final = ("allow", "deny", "quota")
+_FORM: Final = "must be allow:USER:DOMAIN, allow:USER:ADDRESS, deny:... or quota:USER:QUOTA"
+
+# Lines after which other threads get their turn: otherwise each of theirs would wait until this one has held the
+# interpreter for 5 ms.
+_TURN: Final = 100
+_PAUSE: Final = 0.0002
+
+# Names to look up in a turn.
+_NAMES: Final = 50
+
+
+class _Line(NamedTuple):
+    """A line, with names in normal form.
+
+    :ivar kind: of what is linked to the user: ``domains``, ``emails`` or ``quotas``.
+    :ivar links: whether it is linked, or a link removed.
+    """
+
+    number: int
+    kind: str
+    user: str
+    other: str
+    links: bool
+
+
+class _Faults:
+    """Collects what is wrong with lines."""
+
+    def __init__(self) -> None:
+        self._found: list[BadLine] = []
+        self._total = 0
+
+    def add(self, number: int, sentence: str) -> None:
+        self._total += 1
+        if len(self._found) < MAX_BAD_LINES:
+            self._found.append(BadLine(number, sentence))
+
+    def stop(self) -> None:
+        """Raise :exc:`BadLines` if there are any."""
+        if self._total:
+            raise BadLines(sorted(self._found), self._total)
+
+
+class Import:
+    """An import, made of its text. To be used in a thread.
+
+    :param text: lines ``allow:USER:DOMAIN-OR-ADDRESS``, ``deny:USER:DOMAIN-OR-ADDRESS`` or ``quota:USER:QUOTA``. White
+        space around a line, empty lines and lines that begin with ``#`` are ignored. Of several lines about the same
+        user and domain, address or quota, the last one counts.
+    :param create: whether domains and addresses of ``allow`` are created if they do not exist.
+    :param fold_case: ``[CHAPPS] fold_case``.
+    :raises BadLines: with the lines that have no valid form.
+    """
+
+    def __init__(self, text: bytes, create: bool, fold_case: bool) -> None:
+        self._create = create
+        self._fold_case = fold_case
+        faults = _Faults()
+        self._lines = list(self._parsed(text, faults))
+        faults.stop()
+
+    # --- reading ---
+
+    def _parsed(self, text: bytes, faults: _Faults) -> Iterator[_Line]:
+        lines = text.split(b"\n")
+        if len(lines) > MAX_LINES + 1:
+            faults.add(MAX_LINES + 1, f"is beyond the {MAX_LINES} lines that a file may have")
+            return
+        normal = {kind: normalizer(kind, self._fold_case) for kind in ("users", "domains", "emails")}
+        for number, raw in _yielding(enumerate(lines, 1)):
+            line = raw.strip()
+            if line and not line.startswith(b"#"):
+                try:
+                    yield _parse(number, line, normal)
+                except ValueError as error:
+                    faults.add(number, str(error))
+
+    # --- applying ---
+
+    def apply(self, connection: Connection, author: str, now: float) -> tuple[Imported, StaleKeys]:
+        """Apply all lines, and record it.
+
+        :returns: the numbers of what was changed, and the stale keys.
+        :raises BadLines: with the lines that name what does not exist.
+        """
+        ids, created = self._ids(connection)
+        wanted = self._wanted(ids)
+        links = [_change_links(connection, kind, wanted[kind]) for kind in ("domains", "emails")]
+        quotas = _change_quotas(connection, {user: line for (user, _), line in wanted["quotas"].items()}, ids["quotas"])
+        done = Imported(
+            lines=len(self._lines),
+            allowed=sum(len(added) for added, _ in links),
+            denied=sum(len(removed) for _, removed in links),
+            quotas=len(quotas),
+            created=sum(map(len, created.values())),
+        )
+        self._record(connection, author, now, done)
+        pairs = ((line.user, line.other) for lines in chain(*links) for line in _yielding(lines))
+        plans = StaleKeys(users=frozenset(line.user for line in quotas))
+        return done, union(_created(created), senders_of(pairs), plans)
+
+    def _wanted(self, ids: _Ids) -> dict[str, dict[tuple[int, int], _Line]]:
+        """Return the last line about each pair of user and domain or address, and about the quota of each user."""
+        wanted: dict[str, dict[tuple[int, int], _Line]] = {kind: {} for kind in LINKS}
+        for line in _yielding(self._lines):
+            other = 0 if line.kind == "quotas" else ids[line.kind][line.other]
+            wanted[line.kind][ids["users"][line.user], other] = line
+        return wanted
+
+    def _ids(self, connection: Connection) -> tuple[_Ids, dict[str, list[str]]]:
+        """Return the ids of all names, by kind, and the names that were created.
+
+        :raises BadLines: with the lines that name what does not exist.
+        """
+        names: dict[str, dict[str, None]] = {kind: {} for kind in TABLES}
+        for line in _yielding(self._lines):
+            names["users"][line.user] = None
+            names[line.kind][line.other] = None
+        ids = {kind: _found(connection, kind, list(names[kind])) for kind in TABLES}
+        created = {kind: list(new) for kind, new in self._new(ids).items()}
+        for kind, new in created.items():
+            for part in _parts(new):
+                connection.execute(insert(TABLES[kind]), [{"name": name} for name in part])
+            ids[kind] |= _found(connection, kind, new)
+        return ids, created
+
+    def _new(self, ids: _Ids) -> dict[str, dict[str, None]]:
+        """Return the names to create, by kind. Raises :exc:`BadLines`."""
+        new: dict[str, dict[str, None]] = {"domains": {}, "emails": {}}
+        faults = _Faults()
+        for line in _yielding(self._lines):
+            kind, other = line.kind, line.other
+            if line.user not in ids["users"]:
+                faults.add(line.number, f"there is no user named {line.user}")
+            if other in ids[kind]:
+                continue
+            if self._create and line.links and kind in new:
+                new[kind][other] = None
+            elif other not in new.get(kind, ()):
+                faults.add(line.number, f"there is no {kind[:-1]} named {other}")
+        faults.stop()
+        return new
+
+    def _record(self, connection: Connection, author: str, now: float, done: Imported) -> None:
+        users = list(dict.fromkeys(line.user for line in self._lines))
+        about = audit.listed("users", users, len(users))
+        counts = {name: value for name, value in done._asdict().items() if not name.startswith("awaits")}
+        Trail(connection, author, now).add("import", "import", None, "", None, {**counts, **about})
+
+
+def _parse(number: int, line: bytes, normal: Mapping[str, Callable[[str], str]]) -> _Line:
+    """Return a line. Raises ValueError with a sentence."""
+    try:
+        parts = line.decode("utf-8").split(":")
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    if len(parts) != 3 or parts[0] not in _OPERATIONS:
+        raise ValueError(_FORM)
+    operation, login, name = parts
+    kind = "quotas" if operation == "quota" else "emails" if "@" in name else "domains"
+    user = normal["users"](login)
+    other = name if kind == "quotas" else normal[kind](name)
+    for given, found, what in ((login, user, "users"), (name, other, kind)):
+        if not storable(found, TABLES[what].c.name.type.length):  # type: ignore[attr-defined]
+            raise ValueError(f"{given[:100]!r} cannot be the name of {'an' if what == 'emails' else 'a'} {what[:-1]}")
+    return _Line(number, kind, user, other, operation != "deny")
+
+
+def _found(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in _parts(names, _NAMES):
+        if kind == "quotas":
+            found.update((name, id) for name in part if (id := id_of(connection, kind, name)) is not None)
+        else:
+            found |= ids_of(connection, kind, part)
+    return found
+
+
+def _change_links(
+    connection: Connection, kind: str, wanted: Mapping[tuple[int, int], _Line]
+) -> tuple[list[_Line], list[_Line]]:
+    """Add and remove links; return the lines of those that were added, and of those that were removed."""
+    table, column = LINKS[kind]
+    pair = tuple_(table.c.user_id, column)
+    existing: set[tuple[int, int]] = set()
+    for part in _parts(list(wanted)):
+        rows = connection.execute(select(table.c.user_id, column).where(pair.in_(part)))
+        existing.update((row[0], row[1]) for row in rows)
+    add = [each for each, line in wanted.items() if line.links and each not in existing]
+    remove = [each for each, line in wanted.items() if not line.links and each in existing]
+    for part in _parts(add):
+        connection.execute(insert(table), [{"user_id": user, column.name: other} for user, other in part])
+    for part in _parts(remove):
+        connection.execute(delete(table).where(pair.in_(part)))
+    return [wanted[each] for each in add], [wanted[each] for each in remove]
+
+
+def _change_quotas(connection: Connection, wanted: Mapping[int, _Line], ids: Mapping[str, int]) -> list[_Line]:
+    """Give users quotas; return the lines about those who had another one, or none.
+
+    :param ids: of the quotas, by name.
+    """
+    existing: dict[int, int] = {}
+    for part in chunks(wanted):
+        rows = connection.execute(select(quota_user).where(quota_user.c.user_id.in_(part)))
+        existing.update((row.user_id, row.quota_id) for row in rows)
+    changed = [user for user, line in wanted.items() if existing.get(user) != ids[line.other]]
+    for part in _parts(changed):
+        connection.execute(delete(quota_user).where(quota_user.c.user_id.in_(part)))
+        rows_to_add = [{"user_id": user, "quota_id": ids[wanted[user].other]} for user in part]
+        connection.execute(insert(quota_user), rows_to_add)
+    return [wanted[user] for user in changed]
+
+
+def _created(names: Mapping[str, Sequence[str]]) -> StaleKeys:
+    """Return the keys of what is cached about domains that did not exist."""
+    domains = frozenset(names["domains"])
+    return StaleKeys(flags=domains, domains=domains)
+
+
+def _parts(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
+    """Yield items in parts, and let other threads run in between."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+        sleep(_PAUSE)
+
+
+def _yielding(items: Iterable[T]) -> Iterator[T]:
+    """Yield items, and let other threads run from time to time."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % _TURN == 0:
+            sleep(_PAUSE)

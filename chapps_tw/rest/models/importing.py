@@ -1,0 +1,34 @@
+"""Input of the route that imports permissions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, PlainValidator, WithJsonSchema
+
+from chapps_tw.rest.fields import Flag
+from chapps_tw.rest.models.base import Input
+
+LINE = r"(allow|deny|quota):[^:\u0000\n]+:[^:\u0000\n]+\n"
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return value.encode("utf-8", "replace")
+
+
+class Import(Input):
+    """Lines, and whether to create what they name."""
+
+    lines: Annotated[
+        bytes, PlainValidator(_bytes), WithJsonSchema({"type": "string", "examples": ["allow:alice:example.com\n"]})
+    ] = Field(
+        description="Lines `allow:USER:DOMAIN-OR-ADDRESS`, `deny:USER:DOMAIN-OR-ADDRESS` or `quota:USER:QUOTA`; "
+        "empty lines and lines that begin with `#` are ignored.",
+    )
+    create: Flag = Field(
+        False, description="Whether domains and addresses of `allow` are created if they do not exist."
+    )
