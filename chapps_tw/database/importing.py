@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from time import sleep
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, delete, insert, select, tuple_
 
@@ -35,18 +35,13 @@ _PAUSE: Final = 0.0002
 _NAMES: Final = 50
 
 
-class _Line(NamedTuple):
-    """A line, with names in normal form.
+# Number, kind of what is linked to the user (domains, emails or quotas), user and other name in normal form, and
+# whether to link them. Plain tuples, which the cyclic garbage collector soon ignores: with 100,000 objects of another
+# type, it would stop all threads for 50 ms.
+_Line: TypeAlias = tuple[int, str, str, str, bool]
 
-    :ivar kind: of what is linked to the user: ``domains``, ``emails`` or ``quotas``.
-    :ivar links: whether it is linked, or a link removed.
-    """
-
-    number: int
-    kind: str
-    user: str
-    other: str
-    links: bool
+# User and other name, and whether to link them.
+_Wish: TypeAlias = tuple[str, str, bool]
 
 
 class _Faults:
@@ -112,7 +107,7 @@ class Import:
         ids, created = self._ids(connection)
         wanted = self._wanted(ids)
         links = [_change_links(connection, kind, wanted[kind]) for kind in ("domains", "emails")]
-        quotas = _change_quotas(connection, {user: line for (user, _), line in wanted["quotas"].items()}, ids["quotas"])
+        quotas = _change_quotas(connection, {user: wish for (user, _), wish in wanted["quotas"].items()}, ids["quotas"])
         done = Imported(
             lines=len(self._lines),
             allowed=sum(len(added) for added, _ in links),
@@ -121,16 +116,16 @@ class Import:
             created=sum(map(len, created.values())),
         )
         self._record(connection, author, now, done)
-        pairs = ((line.user, line.other) for lines in chain(*links) for line in _yielding(lines))
-        plans = StaleKeys(users=frozenset(line.user for line in quotas))
+        pairs = ((user, other) for wishes in chain(*links) for user, other, _ in _yielding(wishes))
+        plans = StaleKeys(users=frozenset(user for user, _, _ in quotas))
         return done, union(_created(created), senders_of(pairs), plans)
 
-    def _wanted(self, ids: _Ids) -> dict[str, dict[tuple[int, int], _Line]]:
+    def _wanted(self, ids: _Ids) -> dict[str, dict[tuple[int, int], _Wish]]:
         """Return the last line about each pair of user and domain or address, and about the quota of each user."""
-        wanted: dict[str, dict[tuple[int, int], _Line]] = {kind: {} for kind in LINKS}
-        for line in _yielding(self._lines):
-            other = 0 if line.kind == "quotas" else ids[line.kind][line.other]
-            wanted[line.kind][ids["users"][line.user], other] = line
+        wanted: dict[str, dict[tuple[int, int], _Wish]] = {kind: {} for kind in LINKS}
+        for _, kind, user, other, links in _yielding(self._lines):
+            id = 0 if kind == "quotas" else ids[kind][other]
+            wanted[kind][ids["users"][user], id] = user, other, links
         return wanted
 
     def _ids(self, connection: Connection) -> tuple[_Ids, dict[str, list[str]]]:
@@ -139,9 +134,9 @@ class Import:
         :raises BadLines: with the lines that name what does not exist.
         """
         names: dict[str, dict[str, None]] = {kind: {} for kind in TABLES}
-        for line in _yielding(self._lines):
-            names["users"][line.user] = None
-            names[line.kind][line.other] = None
+        for _, kind, user, other, _ in _yielding(self._lines):
+            names["users"][user] = None
+            names[kind][other] = None
         ids = {kind: _found(connection, kind, list(names[kind])) for kind in TABLES}
         created = {kind: list(new) for kind, new in self._new(ids).items()}
         for kind, new in created.items():
@@ -154,21 +149,20 @@ class Import:
         """Return the names to create, by kind. Raises :exc:`BadLines`."""
         new: dict[str, dict[str, None]] = {"domains": {}, "emails": {}}
         faults = _Faults()
-        for line in _yielding(self._lines):
-            kind, other = line.kind, line.other
-            if line.user not in ids["users"]:
-                faults.add(line.number, f"there is no user named {line.user}")
+        for number, kind, user, other, links in _yielding(self._lines):
+            if user not in ids["users"]:
+                faults.add(number, f"there is no user named {user}")
             if other in ids[kind]:
                 continue
-            if self._create and line.links and kind in new:
+            if self._create and links and kind in new:
                 new[kind][other] = None
             elif other not in new.get(kind, ()):
-                faults.add(line.number, f"there is no {kind[:-1]} named {other}")
+                faults.add(number, f"there is no {kind[:-1]} named {other}")
         faults.stop()
         return new
 
     def _record(self, connection: Connection, author: str, now: float, done: Imported) -> None:
-        users = list(dict.fromkeys(line.user for line in self._lines))
+        users = list(dict.fromkeys(user for _, _, user, _, _ in self._lines))
         about = audit.listed("users", users, len(users))
         counts = {name: value for name, value in done._asdict().items() if not name.startswith("awaits")}
         Trail(connection, author, now).add("import", "import", None, "", None, {**counts, **about})
@@ -189,7 +183,7 @@ def _parse(number: int, line: bytes, normal: Mapping[str, Callable[[str], str]])
     for given, found, what in ((login, user, "users"), (name, other, kind)):
         if not storable(found, TABLES[what].c.name.type.length):  # type: ignore[attr-defined]
             raise ValueError(f"{given[:100]!r} cannot be the name of {'an' if what == 'emails' else 'a'} {what[:-1]}")
-    return _Line(number, kind, user, other, operation != "deny")
+    return number, kind, user, other, operation != "deny"
 
 
 def _found(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, int]:
@@ -203,17 +197,17 @@ def _found(connection: Connection, kind: str, names: Sequence[str]) -> dict[str,
 
 
 def _change_links(
-    connection: Connection, kind: str, wanted: Mapping[tuple[int, int], _Line]
-) -> tuple[list[_Line], list[_Line]]:
-    """Add and remove links; return the lines of those that were added, and of those that were removed."""
+    connection: Connection, kind: str, wanted: Mapping[tuple[int, int], _Wish]
+) -> tuple[list[_Wish], list[_Wish]]:
+    """Add and remove links; return those that were added, and those that were removed."""
     table, column = LINKS[kind]
     pair = tuple_(table.c.user_id, column)
     existing: set[tuple[int, int]] = set()
     for part in _parts(list(wanted)):
         rows = connection.execute(select(table.c.user_id, column).where(pair.in_(part)))
         existing.update((row[0], row[1]) for row in rows)
-    add = [each for each, line in wanted.items() if line.links and each not in existing]
-    remove = [each for each, line in wanted.items() if not line.links and each in existing]
+    add = [each for each, (_, _, links) in wanted.items() if links and each not in existing]
+    remove = [each for each, (_, _, links) in wanted.items() if not links and each in existing]
     for part in _parts(add):
         connection.execute(insert(table), [{"user_id": user, column.name: other} for user, other in part])
     for part in _parts(remove):
@@ -221,20 +215,21 @@ def _change_links(
     return [wanted[each] for each in add], [wanted[each] for each in remove]
 
 
-def _change_quotas(connection: Connection, wanted: Mapping[int, _Line], ids: Mapping[str, int]) -> list[_Line]:
-    """Give users quotas; return the lines about those who had another one, or none.
+def _change_quotas(connection: Connection, wanted: Mapping[int, _Wish], ids: Mapping[str, int]) -> list[_Wish]:
+    """Give users quotas; return what was given to those who had another one, or none.
 
+    :param wanted: by id of the user.
     :param ids: of the quotas, by name.
     """
     existing: dict[int, int] = {}
     for part in chunks(wanted):
         rows = connection.execute(select(quota_user).where(quota_user.c.user_id.in_(part)))
         existing.update((row.user_id, row.quota_id) for row in rows)
-    changed = [user for user, line in wanted.items() if existing.get(user) != ids[line.other]]
+    changed = [user for user, (_, quota, _) in wanted.items() if existing.get(user) != ids[quota]]
     for part in _parts(changed):
         connection.execute(delete(quota_user).where(quota_user.c.user_id.in_(part)))
-        rows_to_add = [{"user_id": user, "quota_id": ids[wanted[user].other]} for user in part]
-        connection.execute(insert(quota_user), rows_to_add)
+        given = [{"user_id": user, "quota_id": ids[wanted[user][1]]} for user in part]
+        connection.execute(insert(quota_user), given)
     return [wanted[user] for user in changed]
 
 
