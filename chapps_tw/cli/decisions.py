@@ -83,8 +83,9 @@ def decisions(session: Session, /, limit: int, follow: bool, interval: float, **
     printer.add(rows)
     after = answer.beside["last_sequence"]
     while True:
-        time.sleep(interval)
-        answer = session.api.get(RING, limit=1000, after=after, **wanted)
+        if len(answer.response) < _PAGE:
+            time.sleep(interval)
+        answer = session.api.get(RING, limit=_PAGE, after=after, **wanted)
         after = answer.beside["last_sequence"]
         if answer.beside["dropped"]:
             session.warn(answer.remarks)
@@ -114,9 +115,10 @@ class _Printer:
 
 
 def _line(row: dict[str, Any], now: float, known: dict[str, str]) -> str:
-    color = {"Accepted": "green", "Held": "yellow", "Deferred": "yellow"}.get(sentences.verdict(row), "red")
-    verdict, _, rest = sentences.decision(row, now, known).partition(" ")
-    return f"{local(row['time'])} {click.style(verdict, fg=color)} {rest}"
+    verdict = sentences.verdict(row)
+    color = {"Accepted": "green", "Held": "yellow", "Deferred": "yellow"}.get(verdict, "red")
+    why = sentences.because(row, now, known)
+    return f"{local(row['time'], seconds=True)} {click.style(verdict, fg=color)} {sentences.about(row)}: {why}"
 
 
 def _lines(session: Session, rows: list[dict[str, Any]], remarks: list[str]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from chapps_tw.cli import (
     inbound,
     limits,
     tokens,
+    top,
     trail,
     users,
     why,
@@ -41,6 +42,7 @@ def main() -> None:
 
 _FAMILIES = (
     why,
+    top,
     decisions,
     explain,
     trail,

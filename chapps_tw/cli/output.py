@@ -33,9 +33,12 @@ def plain(value: Any) -> str:
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(value))
 
 
-def local(seconds: float) -> str:
-    """Return epoch seconds as local time, such as ``2026-10-01 14:05``."""
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+def local(epoch: float, seconds: bool = False) -> str:
+    """Return epoch seconds as local time, such as ``2026-10-01 14:05``.
+
+    :param seconds: whether to show seconds, too.
+    """
+    return datetime.fromtimestamp(epoch).strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M")
 
 
 def as_json(data: Any) -> str:

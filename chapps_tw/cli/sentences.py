@@ -38,8 +38,7 @@ def decision(record: Record, now: float, meanings: Mapping[str, str]) -> str:
     :param meanings: by reason code.
     """
     when = f"{in_words(max(0, int(now - record['time'])))} ago"
-    shadow = f" (shadow mode: it would have been {plain(record['shadow'])})" if record["shadow"] else ""
-    return f"{verdict(record)} {when}{_about(record)}: {because(record, now, meanings)}{shadow}"
+    return f"{verdict(record)} {when}, {about(record)}: {because(record, now, meanings)}"
 
 
 def because(record: Record, now: float, meanings: Mapping[str, str]) -> str:
@@ -52,16 +51,18 @@ def because(record: Record, now: float, meanings: Mapping[str, str]) -> str:
         later = f" Again at {clock(record['time'] + figures['wait'], now)}."
     used = f" ({plain(figures['used'])} of {plain(figures['limit'])} used)" if {"used", "limit"} <= set(figures) else ""
     detail = f" [{plain(record['detail'])}]" if record["detail"] else ""
-    return f"{meaning.removesuffix('.')}{used}.{later}{detail}"
+    shadow = f" (shadow mode: it would have been {plain(record['shadow'])})" if record["shadow"] else ""
+    return f"{meaning.removesuffix('.')}{used}.{later}{detail}{shadow}"
 
 
-def _about(record: Record) -> str:
+def about(record: Record) -> str:
+    """Return which mail it was."""
     sender = plain(record["sender"]) or "the null sender"
     user = plain(record["user"])
     who = f"{user}, as {sender}" if user and user != sender else sender
     recipient = f" to {plain(record['recipient'])}" if record["recipient"] else ""
     client = f" from {plain(record['client'])}" if record["client"] and not user else ""
-    return f", {who}{recipient}{client}"
+    return f"{who}{recipient}{client}"
 
 
 def limit(row: Record, now: float) -> str:

@@ -132,7 +132,8 @@ class Session:
         if self.format == "json":
             self.say(output.as_json(data))
         elif self.format == "csv":
-            self.say(output.as_csv(data if isinstance(data, list) else [data]))
+            if text_of_rows := output.as_csv(data if isinstance(data, list) else [data]):
+                self.say(text_of_rows)
         else:
             self.say("\n".join(text()))
 

@@ -46,7 +46,7 @@ def parse_url(url: str) -> Target:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port or _PORTS.get(parts.scheme, 0)
+        port = _PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
         if parts.scheme == "unix" and parts.path and not parts.netloc:
             return Target("unix", parts.path)
     except ValueError:

@@ -162,17 +162,23 @@ def _lines(session: Session, cards: list[Card]) -> Iterator[str]:
 def _facts(card: Card) -> Iterator[str]:
     if card["is"] == "user":
         yield f"Quota: {plain(card['quota']) or 'none'}"
-        yield f"May send from: {plain([*(card['domains'] or []), *(card['emails'] or [])]) or 'nowhere'}"
+        yield f"May send from: {_some([*(card['domains'] or []), *(card['emails'] or [])])}"
         if not card["may_send"]:
             yield click.style("Cannot send mail: no quota, or suspended.", fg="red")
     if card["is"] == "domain":
         yield f"Greylisting: {plain(card['greylist'])}; SPF: {plain(card['check_spf'])}"
     if "users" in card:
-        yield f"Users who may send from it: {plain(card['users'] or []) or 'none'}"
+        yield f"Users who may send from it: {_some(card['users'] or [])}"
     if "passed_greylisting" in card:
         yield f"Messages that passed greylisting: {card['passed_greylisting']}"
     for each in card.get("exemptions", ()):
         yield f"Exempt from {plain(each['scope'])} as {each['value']}: {plain(each['reason'])}"
+
+
+def _some(entries: list[Card]) -> str:
+    """Return the names of some entries, and how many more there are."""
+    more = f" and {len(entries) - _LIKE} more" if len(entries) > _LIKE else ""
+    return (plain(entries[:_LIKE]) or "none") + more
 
 
 def _similar(session: Session, what: str) -> Iterator[str]:

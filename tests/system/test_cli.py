@@ -517,3 +517,38 @@ def test_check_config_shows_the_dns_records_that_the_helo_whitelist_needs(run: R
     told = [line for line in run("check-config").out.splitlines() if "helo_whitelist" in line]
     wanted = "mx.example.org has the A record 192.0.2.1, and a PTR record of that address for mx.example.org"
     assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 applies while {wanted}"]
+
+
+@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_of_the_shell(run: Run, shell_name: str) -> None:
+    assert "_CHAPPS_CLI_COMPLETE" in run("completion", shell_name).out
+
+
+def test_commands_are_completed(config: Path) -> None:
+    line = 'COMP_WORDS="chapps-cli dom" COMP_CWORD=1 _CHAPPS_CLI_COMPLETE=bash_complete $CLI'
+    assert shell(line, config).stdout == "plain,domain\nplain,domains\n"
+
+
+def test_active_config_names_the_file(run: Run, config: Path) -> None:
+    assert run("admin", "active-config").out == f"Using config from {config}\n"
+
+
+def test_api_password_writes_the_configuration_with_the_hash(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config.write_text(config.read_text() + "request_timeout = 7\n")
+    stdin_of(monkeypatch, tmp_path / "stdin", "correct horse\n")
+    assert run("admin", "api-password").out.startswith(f"{config} written, mode 0600")
+    found = load(str(config)).chapps
+    assert verify("correct horse", found.password)
+    assert found.request_timeout == 7
+    other = tmp_path / "other.ini"
+    assert run("admin", "api-password", "--password", "battery", "--to-file", str(other)).code == 0
+    assert verify("battery", load(str(other)).chapps.password)
+    assert verify("correct horse", load(str(config)).chapps.password)
+
+
+def test_the_variables_of_the_command_line_are_no_unknown_options(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAPPS_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("CHAPPS_TOKEN_FILE", "/nowhere")
+    assert run("check-config").err == ""

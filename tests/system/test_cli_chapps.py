@@ -171,11 +171,9 @@ def test_domain_flush_keeps_the_flags(cli: CommandLine) -> None:
 # --- tally ---
 
 
-def test_tally_lists_and_clears_what_passed_greylisting(cli: CommandLine, service: Service) -> None:
+def test_an_empty_tally_is_told_as_such(cli: CommandLine) -> None:
     network = "203.0.113"
     assert "No tally for" in cli.ok("tally", f"{network}.1")
-    name = new_name("grey") + ".example"
-    cli.ok("domains", "create", name, "--greylist")
     assert cli.json("tally", f"{network}.1") == []
     assert cli.run("tally", "not an address").err.endswith("must be an IPv4 or IPv6 address, or a domain name\n")
     assert cli.ok("tally", f"{network}.1", "--clear", "--csv") == ""
@@ -247,3 +245,18 @@ def test_names_with_slashes_and_blanks_are_found(cli: CommandLine) -> None:
     name = new_name("a/b c%2f?x=ü")
     cli.ok("users", "create", name)
     assert cli.json("show", name)["name"] == name
+
+
+def test_the_api_is_called_over_a_unix_socket() -> None:
+    service = Service()
+    try:
+        socket = service.directory / "api.sock"
+        service.write_config({"API": {"listen": f"unix:{socket}:mode=600"}})
+        service.start()
+        found = CommandLine(service.config, time.time())
+        found.ok("users", "create", "ann")
+        assert found.json("show", "ann")["name"] == "ann"
+        url, token = f"unix:{socket}", str(service.directory / "api-token")
+        assert found.run_bare(["show", "ann", "--url", url, "--token-file", token]).code == 0
+    finally:
+        service.remove()

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -119,7 +123,7 @@ def test_why_names_what_is_similar_to_the_unknown(cli: CommandLine, ann: str) ->
 
 def test_decisions_are_sentences_oldest_first(cli: CommandLine, ann: str) -> None:
     lines = cli.ok("decisions", "--user", ann).splitlines()
-    assert [line.split()[2] for line in lines if f", {ann}," in line][-2:] == ["Accepted", "Refused"]
+    assert [line.split()[2] for line in lines if f" {ann}," in line][-2:] == ["Accepted", "Refused"]
     rows = cli.json("decisions", "--user", ann, "--limit", "1")
     assert [row["reason"] for row in rows] == ["quota_exceeded"]
     assert next(csv.DictReader(cli.ok("decisions", "--user", ann, "--limit", "1", "--csv").splitlines()))["user"] == ann
@@ -218,3 +222,58 @@ def test_control_characters_of_senders_do_not_reach_the_terminal(cli: CommandLin
         out = cli.ok(*arguments)
         assert not {"\x9b", "\u202e"} & set(out)
         assert "\x1b[2J" not in out
+
+
+# --- top ---
+
+
+def test_top_shows_senders_reasons_and_events_once_if_there_is_no_terminal(cli: CommandLine, ann: str) -> None:
+    in_history(cli, "--user", ann, "--refused")
+    told = cli.ok("top")
+    for title in ("Top senders of 5m", "Reasons of 5m", "Near a limit", "Events"):
+        assert title in told
+    assert "state up  database up" in told
+    shown = cli.json("top")
+    assert ann in {each["key"] for each in shown["senders"]}
+    assert ann in {each["name"] for each in shown["near"]}
+    assert "quota_exceeded" in {each["key"] for each in shown["reasons"]}
+
+
+@pytest.mark.parametrize(("key", "status"), [("q", 0), ("\x03", 128 + signal.SIGINT)])
+def test_top_ends_by_a_key_and_restores_the_terminal(service: Service, key: str, status: int) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    command = [sys.executable, "-m", "chapps_tw.application.admin", "--config", str(service.config), "top"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    shown = b""
+    try:
+        running = subprocess.Popen(
+            [*command, "--interval", ".1"],
+            cwd=ROOT,
+            env=environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        while b"decisions/s" not in shown:
+            shown += os.read(ours, 65536)
+        if key == "\x03":
+            running.send_signal(signal.SIGINT)
+        else:
+            os.write(ours, key.encode())
+        reading = threading.Thread(target=_drain, args=(ours,))
+        reading.start()
+        assert running.wait(60) == status
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        os.close(theirs)
+    reading.join()
+    os.close(ours)
+
+
+def _drain(terminal: int) -> None:
+    """Read what is written to a terminal until it is closed."""
+    with suppress(OSError):
+        while os.read(terminal, 65536):
+            continue
