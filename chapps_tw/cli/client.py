@@ -22,14 +22,7 @@ class NotFound(CommandError):
 
 
 class Invalid(CommandError):
-    """A value of the request is invalid.
-
-    :ivar faults: each with ``loc`` and ``msg``.
-    """
-
-    def __init__(self, text: str, faults: list[dict[str, Any]]) -> None:
-        super().__init__(text)
-        self.faults = faults
+    """A value of the request is invalid."""
 
 
 class Target(NamedTuple):
@@ -186,7 +179,7 @@ def _refused(status: int, answer: Mapping[str, Any]) -> CommandError:
     if isinstance(detail, list):
         # The first part of a location is path, query or body.
         lines = [f"{'.'.join(map(str, each['loc'][1:]))} {each['msg']}".strip() for each in detail]
-        return Invalid("\n".join(lines), detail)
+        return Invalid("\n".join(lines))
     lines = [*answer.get("remarks", []), str(detail)] if status == 409 else [str(detail)]
     kind = {404: NotFound, 503: Unreachable}.get(status, CommandError)
     return kind("\n".join(lines))

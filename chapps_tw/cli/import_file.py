@@ -9,7 +9,7 @@ from typing import IO, TypeVar
 
 import click
 
-from chapps_tw.cli.client import Answer, Invalid, path
+from chapps_tw.cli.client import Answer, path
 from chapps_tw.cli.command import Remote, pass_session
 from chapps_tw.cli.session import CommandError, Session
 
@@ -39,8 +39,6 @@ def import_file(session: Session, file: Path, create: bool) -> None:
             answer = _send(session, content, file.stat().st_size, create)
     except OSError as error:
         raise CommandError(f"{file}: cannot be read: {error.strerror}") from None
-    except Invalid as invalid:
-        raise CommandError("\n".join(f"{file}: {_sentence(fault)}" for fault in invalid.faults)) from None
     done = answer.response
     session.warn(answer.remarks)
     session.show(
@@ -50,12 +48,6 @@ def import_file(session: Session, file: Path, create: bool) -> None:
             f"{done['quotas']} quotas set, {done['created']} domains and addresses created."
         ],
     )
-
-
-def _sentence(fault: dict[str, object]) -> str:
-    place = fault["loc"]
-    number = place[-1] if isinstance(place, list) else None
-    return f"line {number}: {fault['msg']}" if isinstance(number, int) else str(fault["msg"])
 
 
 def _send(session: Session, content: IO[bytes], size: int, create: bool) -> Answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from time import sleep
 from typing import Final, TypeAlias, TypeVar
@@ -31,6 +31,9 @@ _FORM: Final = "must be allow:USER:DOMAIN, allow:USER:ADDRESS, deny:... or quota
 _TURN: Final = 100
 _PAUSE: Final = 0.0002
 
+# Characters of a name in a message.
+_SHOWN: Final = 100
+
 # Names to look up in a turn.
 _NAMES: Final = 50
 
@@ -56,10 +59,10 @@ class _Faults:
         if len(self._found) < MAX_BAD_LINES:
             self._found.append(BadLine(number, sentence))
 
-    def stop(self) -> None:
+    def stop(self, invalid: bool) -> None:
         """Raise :exc:`BadLines` if there are any."""
         if self._total:
-            raise BadLines(sorted(self._found), self._total)
+            raise BadLines(sorted(self._found), self._total, invalid)
 
 
 class Import:
@@ -75,10 +78,10 @@ class Import:
 
     def __init__(self, text: bytes, create: bool, fold_case: bool) -> None:
         self._create = create
-        self._fold_case = fold_case
+        self._normal = {kind: normalizer(kind, fold_case) for kind in ("users", "domains", "emails")}
         faults = _Faults()
         self._lines = list(self._parsed(text, faults))
-        faults.stop()
+        faults.stop(invalid=True)
 
     # --- reading ---
 
@@ -87,14 +90,27 @@ class Import:
         if len(lines) > MAX_LINES + 1:
             faults.add(MAX_LINES + 1, f"is beyond the {MAX_LINES} lines that a file may have")
             return
-        normal = {kind: normalizer(kind, self._fold_case) for kind in ("users", "domains", "emails")}
         for number, raw in _yielding(enumerate(lines, 1)):
             line = raw.strip()
             if line and not line.startswith(b"#"):
                 try:
-                    yield _parse(number, line, normal)
+                    yield self._parse(number, line)
                 except ValueError as error:
                     faults.add(number, str(error))
+
+    def _parse(self, number: int, line: bytes) -> _Line:
+        """Return a line. Raises ValueError with a sentence."""
+        try:
+            parts = line.decode("utf-8").split(":")
+        except UnicodeDecodeError:
+            raise ValueError("is not UTF-8") from None
+        if len(parts) != 3 or parts[0] not in _OPERATIONS:
+            raise ValueError(_FORM)
+        operation, user, name = parts
+        kind = "quotas" if operation == "quota" else "emails" if "@" in name else "domains"
+        # What has no normal form is the name of nothing.
+        other = name if kind == "quotas" else self._normal[kind](name) or name
+        return number, kind, self._normal["users"](user) or user, other, operation != "deny"
 
     # --- applying ---
 
@@ -151,39 +167,25 @@ class Import:
         faults = _Faults()
         for number, kind, user, other, links in _yielding(self._lines):
             if user not in ids["users"]:
-                faults.add(number, f"there is no user named {user}")
+                faults.add(number, f"there is no user named {user[:_SHOWN]}")
             if other in ids[kind]:
                 continue
-            if self._create and links and kind in new:
+            if self._create and links and kind in new and self._is_name(kind, other):
                 new[kind][other] = None
             elif other not in new.get(kind, ()):
-                faults.add(number, f"there is no {kind[:-1]} named {other}")
-        faults.stop()
+                faults.add(number, f"there is no {kind[:-1]} named {other[:_SHOWN]}")
+        faults.stop(invalid=False)
         return new
+
+    def _is_name(self, kind: str, name: str) -> bool:
+        length: int = TABLES[kind].c.name.type.length  # type: ignore[attr-defined]
+        return self._normal[kind](name) == name and storable(name, length)
 
     def _record(self, connection: Connection, author: str, now: float, done: Imported) -> None:
         users = list(dict.fromkeys(user for _, _, user, _, _ in self._lines))
         about = audit.listed("users", users, len(users))
         counts = {name: value for name, value in done._asdict().items() if not name.startswith("awaits")}
         Trail(connection, author, now).add("import", "import", None, "", None, {**counts, **about})
-
-
-def _parse(number: int, line: bytes, normal: Mapping[str, Callable[[str], str]]) -> _Line:
-    """Return a line. Raises ValueError with a sentence."""
-    try:
-        parts = line.decode("utf-8").split(":")
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8") from None
-    if len(parts) != 3 or parts[0] not in _OPERATIONS:
-        raise ValueError(_FORM)
-    operation, login, name = parts
-    kind = "quotas" if operation == "quota" else "emails" if "@" in name else "domains"
-    user = normal["users"](login)
-    other = name if kind == "quotas" else normal[kind](name)
-    for given, found, what in ((login, user, "users"), (name, other, kind)):
-        if not storable(found, TABLES[what].c.name.type.length):  # type: ignore[attr-defined]
-            raise ValueError(f"{given[:100]!r} cannot be the name of {'an' if what == 'emails' else 'a'} {what[:-1]}")
-    return number, kind, user, other, operation != "deny"
 
 
 def _found(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, int]:

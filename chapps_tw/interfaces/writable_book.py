@@ -132,16 +132,18 @@ class BadLine(NamedTuple):
 
 
 class BadLines(Exception):
-    """Lines of an import are invalid, or name what does not exist. Nothing is stored.
+    """Lines of an import have no valid form, or else name what does not exist. Nothing is stored.
 
     :ivar lines: at most :data:`MAX_BAD_LINES`.
     :ivar total: how many there are.
+    :ivar invalid: whether they have no valid form.
     """
 
-    def __init__(self, lines: Sequence[BadLine], total: int) -> None:
-        super().__init__(f"{total} lines are invalid.")
+    def __init__(self, lines: Sequence[BadLine], total: int, invalid: bool) -> None:
+        super().__init__(f"{total} lines are {'invalid' if invalid else 'about what does not exist'}.")
         self.lines = lines
         self.total = total
+        self.invalid = invalid
 
 
 class Imported(NamedTuple):

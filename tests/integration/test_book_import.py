@@ -84,15 +84,15 @@ class ImportTests(BookCase):
         ann = await self.user("ann")
         await self.domain("example.com")
         form = "must be allow:USER:DOMAIN, allow:USER:ADDRESS, deny:... or quota:USER:QUOTA"
-        lines = ["allow:ann:example.com", "permit:ann:example.com", "allow:ann", "allow:ann:a:b", "allow::example.com"]
-        lines += ["allow:ann:not a domain", "allow:ann:@", "quota:ann:", "allow:ann:b\u00fccher..example"]
-        told = await self.bad(*lines)
-        self.assertEqual(told[:3], [(number, form) for number in (2, 3, 4)])
-        self.assertEqual(told[3], (5, "'' cannot be the name of a user"))
-        self.assertEqual(told[4], (6, "'not a domain' cannot be the name of a domain"))
-        self.assertEqual([number for number, _ in told], list(range(2, 10)))
+        lines = ["allow:ann:example.com", "permit:ann:example.com", "allow:ann", "allow:ann:a:b"]
+        self.assertEqual(await self.bad(*lines), [(number, form) for number in (2, 3, 4)])
         unknown = await self.bad("allow:ann:example.com", "allow:eve:example.com", "quota:ann:none", create=True)
         self.assertEqual(unknown, [(2, "there is no user named eve"), (3, "there is no quota named none")])
+        odd = "not a domain", "b\u00fccher..example", "@", "\0", "x" * 300, ""
+        told = await self.bad(*(f"allow:ann:{name}" for name in odd), f"allow:{'u' * 400}:example.com", create=True)
+        kinds = ["email" if "@" in name else "domain" for name in odd]
+        sentences = [f"there is no {kind} named {name[:100]}" for kind, name in zip(kinds, odd, strict=True)]
+        self.assertEqual(told, list(enumerate([*sentences, f"there is no user named {'u' * 100}"], 1)))
         with self.assertRaises(BadLines):
             await self.book.import_lines(b"allow:ann:example.com\nallow:\xff:example.com", False)
         self.assertEqual(await self.links(ann), {"domains": [], "emails": [], "quotas": []})

@@ -153,9 +153,10 @@ class BookRows(RowsCase):
         """Permissions and quotas by many lines."""
         user, quota = self.create("users", name="carol"), self.create("quotas", name="q", quota=5)
         lines = b"# new\nallow:carol:import.example\nquota:carol:q\n"
-        [fault] = self.send("POST", "/import/", lines, 422)["detail"]
-        told = {"loc": ["body", "lines", 2], "msg": "there is no domain named import.example", "type": "value_error"}
-        self.assertEqual(fault, told)
+        told = ["line 2: there is no domain named import.example"]
+        self.assertEqual(self.send("POST", "/import/", lines, 409)["remarks"], told)
+        [fault] = self.send("POST", "/import/", b"\nnonsense", 422)["detail"]
+        self.assertEqual(fault["loc"], ["body", "line 2"])
         done = self.send("POST", "/import", lines, query="create=1")["response"]
         self.assertEqual(done, {"lines": 2, "allowed": 1, "denied": 0, "quotas": 1, "created": 1})
         self.assertEqual(self.send("POST", "/import/", "deny:carol:import.example")["response"]["denied"], 1)

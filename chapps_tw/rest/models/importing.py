@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic.config import JsonDict
 
 from chapps_tw.rest.fields import Flag
 from chapps_tw.rest.models.base import Input
 
-LINE = r"(allow|deny|quota):[^:\u0000\n]+:[^:\u0000\n]+\n"
+# Empty lines, comments, and operations.
+LINES = r"^(([ \t]*(#[^\n]*|(allow|deny|quota):[^:\n]+:[^:\n]+)?[ \t\r]*)(\n|$))*$"
 
 
 def _bytes(value: Any) -> bytes:
@@ -20,12 +22,13 @@ def _bytes(value: Any) -> bytes:
     return value.encode("utf-8", "replace")
 
 
+_SCHEMA: JsonDict = {"type": "string", "pattern": LINES, "examples": ["allow:alice:example.com\n"]}
+
+
 class Import(Input):
     """Lines, and whether to create what they name."""
 
-    lines: Annotated[
-        bytes, PlainValidator(_bytes), WithJsonSchema({"type": "string", "examples": ["allow:alice:example.com\n"]})
-    ] = Field(
+    lines: Annotated[bytes, PlainValidator(_bytes), WithJsonSchema(_SCHEMA)] = Field(
         description="Lines `allow:USER:DOMAIN-OR-ADDRESS`, `deny:USER:DOMAIN-OR-ADDRESS` or `quota:USER:QUOTA`; "
         "empty lines and lines that begin with `#` are ignored.",
     )

@@ -11,14 +11,15 @@ from chapps_tw.rest import import_answers as answers
 from chapps_tw.rest.author import AUTHOR
 from chapps_tw.rest.models import importing as m
 from chapps_tw.rest.routers.changes import when_in_effect
-from chapps_tw.rest.routing import Refusal, Reply, Route
+from chapps_tw.rest.routing import Refusal, Reply, Route, fault
 from chapps_tw.security.tokens import Scope
 
 MAX_BYTES: Final = 16 << 20
 _NOTE: Final = (
     f"As text/plain: at most {MAX_LINES} lines, and {MAX_BYTES >> 20} MiB. All lines are applied in one transaction, "
-    "or none: a 422 lists every line that is invalid, or names what does not exist, with its number. Of several lines "
-    "about the same user and domain, address or quota, the last one counts. The audit trail has one record of it."
+    "or none: a 422 lists every line without a valid form, and `remarks` of a 409 list every line that names what does "
+    "not exist. Of several lines about the same user and domain, address or quota, the last one counts. The audit "
+    "trail has one record of it."
 )
 
 
@@ -37,15 +38,18 @@ def routes(book: WritableBook) -> Iterator[Route[Any]]:
 
     yield Route(
         "POST", "/import/", "Allow and deny senders to users, and give them quotas, by many lines", import_lines,
-        m.Import, answers.ImportDone, body="lines", text=bytes, text_pattern=f"^({m.LINE})+$", max_body=MAX_BYTES,
+        m.Import, answers.ImportDone, body="lines", text=bytes, text_pattern=m.LINES, max_body=MAX_BYTES,
         errors=(409,), scope=Scope.FULL, tag="import", note=_NOTE,
     )  # fmt: skip
 
 
 def _refusal(bad: BadLines) -> Refusal:
-    faults = [
-        {"loc": ["body", "lines", each.number], "msg": each.sentence, "type": "value_error"} for each in bad.lines
-    ]
     left = bad.total - len(bad.lines)
-    more = [{"loc": ["body", "lines"], "msg": f"has {left} more invalid lines", "type": "value_error"}] if left else []
-    return Refusal(422, faults + more)
+    if bad.invalid:
+        faults = [fault("body", f"line {each.number}", each.sentence) for each in bad.lines]
+        return Refusal(422, faults + ([fault("body", "lines", f"{left} more lines are invalid")] if left else []))
+    told = [f"line {each.number}: {each.sentence}" for each in bad.lines]
+    more = [f"and {left} more lines"] if left else []
+    return Refusal(
+        409, f"{bad.total} lines name what does not exist: nothing is done.", beside={"remarks": told + more}
+    )
