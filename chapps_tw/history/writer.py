@@ -53,8 +53,10 @@ class Writer:
         self._now = now
         self._max_waiting = max_waiting
         self._waiting: deque[Entry] = deque()
-        # The rows of the next transaction. They are retried with the same ids, so that none is written twice.
+        # The next rows. Another attempt has the same ids, so that none is written twice.
         self._rows: list[Row] = []
+        # How many of them are written in a transaction.
+        self._size = BATCH
         self._ids = _new_ids()
         # Counted by the reactor's thread, and by ours.
         self._dropped, self._failed = 0, 0
@@ -133,16 +135,30 @@ class Writer:
                 yield row_of(self._ids.next(record.time), self._node, record)
 
     def _write(self) -> None:
+        rows = self._rows[: self._size]
         try:
-            self._store.write(self._rows)
+            self._store.write(rows)
         except IntegrityError:
-            if not self._store.has(self._rows[0]):
-                # Another process has the same number, and the same milliseconds.
-                self._ids = _new_ids()
-                self._rows = [(self._ids.next(row[_TIME]), *row[1:]) for row in self._rows]
-                self._store.write(self._rows)
-        self.written += len(self._rows)
-        self._rows = []
+            self._resolve(rows)
+            return
+        self._size = min(2 * self._size, BATCH)
+        self._advance(rows)
+
+    def _resolve(self, rows: list[Row]) -> None:
+        """Find out why ids are in use, so that the next attempt succeeds."""
+        if not self._store.has(rows[0]):
+            # Another process has the same number, and decided in the same millisecond.
+            self._ids = _new_ids()
+            self._rows = [(self._ids.next(row[_TIME]), *row[1:]) for row in self._rows]
+        elif self._store.has(rows[-1]):
+            # The outcome of the attempt before was unknown, and it had succeeded.
+            self._advance(rows)
+        else:
+            self._size = len(rows) // 2
+
+    def _advance(self, rows: list[Row]) -> None:
+        self.written += len(rows)
+        del self._rows[: len(rows)]
 
     def _succeeds(self, work: Callable[[], object]) -> bool:
         """Return whether some work on the store succeeds. Failures are logged when they begin, and when they end."""
@@ -152,19 +168,19 @@ class Writer:
         except (SQLAlchemyError, OSError) as error:
             clear_tracebacks(error)
             problem = reason(error)
-            if isinstance(error, DataError):
+            if isinstance(error, DataError) and self._size == 1:
                 # Another attempt would fail, too.
-                self._lose_rows()
+                self._failed += 1
+                del self._rows[:1]
+            # Perhaps there was no time for all, or one cannot be stored.
+            self._size = max(self._size // 2, 1)
         except Exception:
             self._log.failure("The history failed")
-            self._lose_rows()
+            self._failed += len(self._rows)
+            self._rows = []
             return False
         self._report(problem)
         return not problem
-
-    def _lose_rows(self) -> None:
-        self._failed += len(self._rows)
-        self._rows = []
 
     def _report(self, problem: str) -> None:
         if problem and not self._problem:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, cast
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from chapps_tw.history.files import FileStore
@@ -31,11 +31,13 @@ class Failing:
     """A store that can be made to fail.
 
     :ivar error: raised by each write, unless it is ``None``.
+    :ivar rejects: the queue id of a row that it cannot store.
     """
 
     def __init__(self, store: Any) -> None:
         self._store = store
         self.error: Exception | None = None
+        self.rejects = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -43,6 +45,8 @@ class Failing:
     def write(self, rows: Sequence[Row]) -> None:
         if self.error is not None:
             raise self.error
+        if any(self.rejects in row for row in rows):
+            raise DataError("", {}, Exception("cannot store this"))
         self._store.write(rows)
 
 
@@ -123,6 +127,15 @@ class WriterTests:
             writer.start()
             self.end(writer)
         self.assertEqual((first.written, other.written, len(self.everything())), (1, 1, 2))
+
+    def test_of_a_batch_with_a_decision_that_cannot_be_stored_the_others_are(self: Any) -> None:
+        writer = self.write()
+        for number in range(5):
+            writer.add(entry(queue_id=f"Q{number}"))
+        self.failing.rejects = "Q3"
+        writer.start()
+        wait_until(lambda: writer.waiting == 0, "the others written")
+        self.assertEqual((self.found(), writer.written, writer.lost), (["Q4", "Q2", "Q1", "Q0"], 4, 1))
 
     def test_an_error_of_ours_loses_a_batch_and_not_the_thread(self: Any) -> None:
         lines = self.logged()
