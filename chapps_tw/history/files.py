@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, event, text
@@ -40,7 +41,10 @@ _VERSION: Final = 1
 
 _NAME: Final = re.compile(r"history_(\d+)")
 _HISTORY: Final = re.compile(r"\bhistory\b")
-_INSERT: Final = "INSERT INTO {} VALUES ({})"
+_VALUES: Final = f"({', '.join('?' * len(COLUMNS))})"
+# Rows of a statement. SQLite runs without the lock of the interpreter, and taking that back for each row would stop
+# the reactor as often.
+_INSERTED: Final = 100
 
 
 class FileStore:
@@ -74,8 +78,10 @@ class FileStore:
             if self._rows >= self._part_rows:
                 self._begin_part(connection)
             assert self._current is not None
-            insert = _INSERT.format(self._current, ", ".join("?" * len(COLUMNS)))
-            connection.exec_driver_sql(insert, list(rows))
+            for start in range(0, len(rows), _INSERTED):
+                some = rows[start : start + _INSERTED]
+                insert = f"INSERT INTO {self._current} VALUES {', '.join([_VALUES] * len(some))}"
+                connection.exec_driver_sql(insert, tuple(chain.from_iterable(some)))
         self._rows += len(rows)
 
     def has(self, row: Row) -> bool:

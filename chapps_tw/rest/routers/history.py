@@ -11,7 +11,7 @@ from chapps_tw.interfaces.history import Group, GroupBy, History, KeptDecision, 
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.rest import history_answers as answers
 from chapps_tw.rest.models import history as m
-from chapps_tw.rest.routing import Reply, Route, invalid
+from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
 
 _TAG = "history"
@@ -39,17 +39,20 @@ def routes(history: History, slices: Slices, now: Callable[[], float], fold_case
 
     async def search(asked: m.HistorySearch) -> Reply:
         before = int(asked.before, 16) if asked.before else None
-        page = await history.search(_wanted(asked, now(), fold_case), before, asked.limit)
+        wanted = _wanted(asked, now(), fold_case)
+        page = await history.search(wanted, before, asked.limit)
         shown = await slices.collect(map(_decision, page.decisions))
-        remarks = []
+        remarks = _about(wanted)
         if page.next is not None and len(shown) < asked.limit:
             remarks.append(f"Searched back to {_iso(page.searched_since)}: the next page continues there.")
         return Reply(shown, {"next": None if page.next is None else f"{page.next:016x}"}, remarks)
 
     async def count(asked: m.HistoryCounts) -> Reply:
-        found = await history.counts(_wanted(asked, now(), fold_case), GroupBy(asked.by), asked.limit)
-        since = found.counted_since or None
-        remarks = [f"Counted back to {_iso(since)}: there was no time for more."] if since else []
+        wanted = _wanted(asked, now(), fold_case)
+        found = await history.counts(wanted, GroupBy(asked.by), asked.limit)
+        since, remarks = found.counted_since or None, _about(wanted)
+        if since:
+            remarks.append(f"Counted back to {_iso(since)}: there was no time for more.")
         return Reply(await slices.collect(map(_group, found.groups)), {"counted_since": since}, remarks)
 
     yield Route(
@@ -66,8 +69,6 @@ def _wanted(asked: m.HistoryFilter, now: float, fold_case: bool) -> Wanted:
     since = asked.since.ago(now) if asked.since else 0.0
     # To the history, 0 means no filter.
     until = max(0.001, asked.until.ago(now)) if asked.until else 0.0
-    if asked.until and since >= until:
-        raise invalid("query", "until", "must be later than since")
     same = ("sender", "recipient", "queue_id", "instance", "listener", "policy", "reason", "action", "node", "refused")
     is_address = asked.client not in ("", "unknown")
     return Wanted(
@@ -78,6 +79,10 @@ def _wanted(asked: m.HistoryFilter, now: float, fold_case: bool) -> Wanted:
         until=until,
         **{name: getattr(asked, name) for name in same},
     )
+
+
+def _about(wanted: Wanted) -> list[str]:
+    return ["There is no time between since and until."] if 0 < wanted.until <= wanted.since else []
 
 
 def _decision(kept: KeptDecision) -> dict[str, Any]:
