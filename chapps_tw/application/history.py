@@ -31,7 +31,8 @@ STOP_SECONDS = 2.0
 class History(Part):
     """Keeps decisions, and searches them.
 
-    :ivar writer: takes the entries of decisions; ``None`` if none are kept.
+    :ivar records: whether decisions are kept; those of before are found in any case.
+    :ivar writer: takes the entries of decisions.
     :ivar reader: for the HTTP API.
     :param book: the engine of the policy book. The history is beside the book, with connections of its own.
     :raises StartError: if the file of the history cannot be created.

@@ -25,7 +25,6 @@ ROW_BYTES: Final = 1024
 # Seconds between two comparisons with the maximum size.
 _COMPARISON: Final = 600.0
 
-
 _QUOTED: Final = [f'"{name}"' for name in COLUMNS]
 
 
@@ -64,7 +63,8 @@ class ServerStore:
 
     def maintain(self, now: float) -> bool:
         """Remove some rows that are old, or exceed the maximum size. Return whether there may be more."""
-        if now - self._compared >= _COMPARISON:
+        # Also if the clock was set back.
+        if not 0 <= now - self._compared < _COMPARISON:
             self._compared = now
             self._excess = self._find_excess()
         below = max(id_at(now - self._keep), self._excess)

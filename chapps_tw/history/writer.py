@@ -145,11 +145,14 @@ class Writer:
         self._advance(rows)
 
     def _resolve(self, rows: list[Row]) -> None:
-        """Find out why ids are in use, so that the next attempt succeeds."""
+        """Find out why ids are in use, and act accordingly."""
         if not self._store.has(rows[0]):
             # Another process has the same number, and decided in the same millisecond.
             self._ids = _new_ids()
             self._rows = [(self._ids.next(row[_TIME]), *row[1:]) for row in self._rows]
+            rows = self._rows[: len(rows)]
+            self._store.write(rows)
+            self._advance(rows)
         elif self._store.has(rows[-1]):
             # The outcome of the attempt before was unknown, and it had succeeded.
             self._advance(rows)
