@@ -53,9 +53,12 @@ class History(Part):
 
     def stop(self) -> Awaitable[None]:
         """Write what waits, for a limited time, and stop the threads that do not hang."""
-        self._threads.stop()
         self.writer.stop()
-        return deferToThread(self.writer.join, STOP_SECONDS)
+        return deferToThread(self._finish)
+
+    def _finish(self) -> None:
+        self.writer.join(STOP_SECONDS)
+        self._threads.stop()
 
 
 def _make_store(settings: Settings, book: Engine) -> Store:
