@@ -32,7 +32,7 @@ _SHARE: Final = 30
 # Of the writer, and of two searches.
 _CONNECTIONS: Final = 3
 # Memory of a connection in KiB. An index of a part is sorted within it.
-_CACHE: Final = 16_000
+_CACHE: Final = 8_000
 
 # "CHHI": identifies this file among other SQLite files.
 _APPLICATION: Final = 0x43484849
