@@ -230,7 +230,7 @@ class Turns(SynchronousTestCase):
     def test_a_question_that_makes_no_sense_harms_no_other(self) -> None:
         good = self.spend("i")
         bad: list[Charge] = [charge("alice"), charge(amount=None)]  # type: ignore[arg-type]
-        self.failureResultOf(self.state.spend(whole("j"), bad), TypeError)
+        self.failureResultOf(deferred(self.state.spend(whole("j"), bad)), TypeError)
         self.clock.pump([0, 0])
         self.assertEqual(self.successResultOf(good).used, (1,))
         self.assertEqual([self.used(), self.used("alice")], [1, 0])
