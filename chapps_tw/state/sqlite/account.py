@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from heapq import heappush
-from typing import ClassVar
 
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Charge, Unit
+from chapps_tw.state.sqlite import chunks
 from chapps_tw.state.sqlite.claims import MAX_UNITS, Claim, Request
+from chapps_tw.state.sqlite.columns import Columns
+from chapps_tw.state.sqlite.journal import Journal
 from chapps_tw.state.sqlite.messages import Messages
 
 _RECIPIENTS = Unit.RECIPIENTS
@@ -18,7 +21,43 @@ class CountedAccount(Messages):
     """An account in memory. :meth:`advance` has to be called before the other methods."""
 
     __slots__ = ()
-    table: ClassVar = "message"
+
+    @classmethod
+    def read(cls, db: sqlite3.Cursor, journal: Journal, key: bytes, now: float) -> CountedAccount:
+        """Return the account with a key in the file.
+
+        :raises sqlite3.DatabaseError: if its part of the file is damaged.
+        """
+        stored, keep = Columns(0), 0.0
+        for chunk, kept in chunks.read(db, key):
+            keep = max(keep, kept) if chunk.times[-1] + kept > now else keep
+            if stored.times:
+                stored.extend(chunk)
+            else:
+                stored = chunk
+        unfolded = journal.unfolded(db, key)
+        if unfolded and unfolded.rows:
+            rows = sorted(unfolded.rows.values())
+            stored = stored if stored.times else Columns(rows[0][0])
+            for row in rows:
+                stored.put(row)
+            keep = max(keep, unfolded.keep) if stored.times[-1] + unfolded.keep > now else keep
+        return cls(key, stored, keep, now)
+
+    def write(self, db: sqlite3.Cursor, journal: Journal) -> None:
+        """Write what has changed to the file."""
+        if self.is_new:
+            chunks.delete(db, self.key)
+        elif self.widened:
+            chunks.widen(db, self.key, self.keep)
+        journal.add(self.key, self.keep, self.rows(), self.is_new)
+        self.is_new = self.widened = False
+        self.changed.clear()
+
+    def delete(self, db: sqlite3.Cursor, journal: Journal) -> None:
+        """Delete everything from the file."""
+        chunks.delete(db, self.key)
+        journal.delete(self.key)
 
     def claim(self, request: Request, charge: Charge) -> Claim:
         """Return what a charge would do; change nothing."""
@@ -27,7 +66,7 @@ class CountedAccount(Messages):
         number, own = self._find(instance)
         if unit is _RECIPIENTS and not whole:
             # A match across two digests is as unlikely as a collision of two digests.
-            target = own if own and mark in self._seen[number - self._base] else own + 1
+            target = own if own and mark in self._seen.get(number, b"") else own + 1
         else:
             target = min(amount, MAX_UNITS) if amount > 0 else own or 1
         window = self._windows.get(seconds) or self._sum(seconds, self._now)
@@ -71,7 +110,7 @@ class CountedAccount(Messages):
         if target != own:
             self._change(number, target)
             if _is_one_more(request, charge):
-                self._seen[number - self._base] += request.mark
+                self._seen[number] = self._seen.get(number, b"") + request.mark
                 self._mark_bytes += len(request.mark)
         elif not settled:
             return self.widened

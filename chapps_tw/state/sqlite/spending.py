@@ -5,14 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from hashlib import blake2b
-from os import urandom
 from typing import TypeAlias
 
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Charge, Message, Spent, Unit, Usage, Window
 from chapps_tw.state.sqlite.accounts import Accounts, AnyAccount
 from chapps_tw.state.sqlite.claims import Claim, Request
-from chapps_tw.state.sqlite.keys import key
+from chapps_tw.state.sqlite.keys import message_key, unique_message_key
 
 _Claims: TypeAlias = list[tuple[AnyAccount, Charge, Claim]]
 
@@ -63,8 +62,7 @@ def _claim(
 
 
 def _request(message: Message) -> Request:
-    # No key of a name begins with this byte, so a message without an instance is unique.
-    instance = key(message.instance) if message.instance else b"\xfe" + urandom(15)
+    instance = message_key(message.instance) if message.instance else unique_message_key()
     mark = b""
     if message.recipient:
         mark = blake2b(message.recipient.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -1,0 +1,199 @@
+"""The journal of changed messages: a row for each commit, until they are moved into the chunks of their accounts."""
+
+from __future__ import annotations
+
+import sqlite3
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final, TypeAlias
+
+from chapps_tw.state.sqlite import chunks
+from chapps_tw.state.sqlite.columns import PARTS, Columns, Row, pack
+from chapps_tw.state.sqlite.damage import is_damage
+from chapps_tw.state.sqlite.encoding import Damaged, seal, unseal
+
+LONG: Final = 2**21
+"""Size in bytes above which the journal should be folded without pauses."""
+
+# Chunks that are written, and rows that are deleted, in a step: together well under 2 ms.
+_STEP, _ROWS = 32, 100
+_DIGEST = 16
+
+_Change: TypeAlias = tuple[bytes, float, Sequence[Row]]
+"""Changes of an account: its key; for how many seconds messages have to be kept, negative if everything before is
+deleted; the changed messages."""
+
+
+class Unfolded:
+    """What the journal has of an account, while its chunks may not have it.
+
+    :param first: number of the first row of the journal with a part of it.
+    :ivar keep: for how many seconds messages have to be kept.
+    :ivar rows: by number.
+    """
+
+    __slots__ = ("first", "keep", "rows")
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.keep = 0.0
+        self.rows: dict[int, Row] = {}
+
+    def pop_chunk(self) -> list[Row]:
+        """Remove and return the messages of the chunk that the first one is in, in order."""
+        chunk = next(iter(self.rows)) // chunks.SIZE
+        numbers = range(chunk * chunks.SIZE, (chunk + 1) * chunks.SIZE)
+        wanted = list(self.rows) if len(self.rows) < chunks.SIZE else numbers
+        return sorted(self.rows.pop(number) for number in wanted if number in numbers and number in self.rows)
+
+
+class Journal:
+    """Chunks and journal together are what was counted: a row is deleted when all that it says is in the chunks.
+
+    It is deleted only together with all before it. The rest always goes up to the present, so that it leads to the
+    same state from whatever the chunks have of it already.
+
+    :ivar size: bytes of its rows in the file.
+    """
+
+    def __init__(self) -> None:
+        # Accounts with a damaged chunk, for the life of this process.
+        self._damaged: set[bytes] = set()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, to read it again."""
+        self.size = 0
+        self._is_read = False
+        self._next = 1
+        # Number and bytes of each row in the file.
+        self._rows: deque[tuple[int, int]] = deque()
+        # By key, in order of ``first``.
+        self._unfolded: OrderedDict[bytes, Unfolded] = OrderedDict()
+        self._changes: list[_Change] = []
+
+    def read(self, db: sqlite3.Cursor) -> None:
+        """Read it, unless that was done.
+
+        :raises sqlite3.DatabaseError: if it is damaged.
+        """
+        if not self._is_read:
+            for number, data in db.execute("SELECT number, changes FROM journal ORDER BY number"):
+                self._note(number, len(data), _decode(data))
+            self._is_read = True
+
+    @property
+    def is_unfolded(self) -> bool:
+        """Whether it has changes that may not be in the chunks."""
+        return bool(self._unfolded)
+
+    def unfolded(self, db: sqlite3.Cursor, account: bytes) -> Unfolded | None:
+        """Return what the chunks of an account may not have. Raises what :meth:`read` does."""
+        self.read(db)
+        return self._unfolded.get(account)
+
+    def add(self, account: bytes, keep: float, rows: Sequence[Row], is_new: bool) -> None:
+        """Add changes of an account to the next row.
+
+        :param keep: for how many seconds its messages have to be kept; more than 0.
+        :param is_new: whether everything before is deleted.
+        """
+        self._changes.append((account, -keep if is_new else keep, rows))
+
+    def delete(self, account: bytes) -> None:
+        """Delete everything of an account, with the next row."""
+        self._unfolded.pop(account, None)
+        self._changes.append((account, -1.0, ()))
+
+    def write(self, db: sqlite3.Cursor) -> None:
+        """Write what was added."""
+        if self._changes:
+            self._append(db, self._changes)
+            self._changes = []
+
+    def _append(self, db: sqlite3.Cursor, changes: Sequence[_Change]) -> None:
+        self.read(db)
+        data = _encode(changes)
+        db.execute("INSERT INTO journal (number, changes) VALUES (?, ?)", (self._next, data))
+        self._note(self._next, len(data), changes)
+
+    def _note(self, number: int, size: int, changes: Iterable[_Change]) -> None:
+        self._next = number + 1
+        self._rows.append((number, size))
+        self.size += size
+        for account, keep, rows in changes:
+            if keep < 0:
+                self._unfolded.pop(account, None)
+            found = self._unfolded.get(account)
+            if found is None:
+                found = self._unfolded[account] = Unfolded(number)
+            found.keep = abs(keep)
+            for row in rows:
+                found.rows[row[0]] = row
+
+    def fold(self, db: sqlite3.Cursor) -> None:
+        """Move the oldest changes into the chunks.
+
+        :raises sqlite3.DatabaseError: if a chunk is damaged. Its account is not folded again.
+        """
+        self.read(db)
+        end = self._next
+        for _ in range(_STEP):
+            account, oldest = next(iter(self._unfolded.items()), (b"", None))
+            if oldest is None or oldest.first >= end:
+                break
+            if account in self._damaged:
+                # It moves to the end, so that it is not in the way.
+                del self._unfolded[account]
+                self._append(db, [(account, oldest.keep, list(oldest.rows.values()))])
+            else:
+                self._fold(db, account, oldest)
+        self._delete_folded(db)
+
+    def _fold(self, db: sqlite3.Cursor, account: bytes, oldest: Unfolded) -> None:
+        try:
+            if oldest.rows:
+                chunks.merge(db, account, oldest.keep, oldest.pop_chunk())
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                self._damaged.add(account)
+            raise
+        if not oldest.rows:
+            del self._unfolded[account]
+
+    def _delete_folded(self, db: sqlite3.Cursor) -> None:
+        """Delete the first rows, if all that they say is in the chunks; never the last one, whose number counts on."""
+        oldest = next(iter(self._unfolded.values()), None)
+        end = oldest.first if oldest else self._next - 1
+        gone = 0
+        while self._rows and self._rows[0][0] < end and gone < _ROWS:
+            self.size -= self._rows.popleft()[1]
+            gone += 1
+        if gone:
+            db.execute("DELETE FROM journal WHERE number < ?", (self._rows[0][0],))
+
+
+def _encode(changes: Sequence[_Change]) -> bytes:
+    """Return changes for a row."""
+    rows = [row for _, _, each in changes for row in each]
+    return seal(
+        b"".join([account for account, _, _ in changes]),
+        pack("d", [keep for _, keep, _ in changes]),
+        pack("I", [len(each) for _, _, each in changes]),
+        pack("q", [row[0] for row in rows]),
+        *Columns.of_rows(rows).parts(),
+    )
+
+
+def _decode(data: object) -> list[_Change]:
+    """Return the changes of a row. Raises :class:`Damaged`."""
+    accounts, keeps, counts, numbers, *parts = unseal(data, 4 + PARTS)
+    try:
+        rows = iter(Columns.of_parts(0, parts).rows(array("q", numbers)))
+        names = [accounts[start : start + _DIGEST] for start in range(0, len(accounts), _DIGEST)]
+        each = zip(names, array("d", keeps), array("I", counts), strict=True)
+        return [(account, keep, list(islice(rows, count))) for account, keep, count in each]
+    except ValueError as error:
+        raise Damaged(f"the parts of a row do not fit together: {error}") from error
