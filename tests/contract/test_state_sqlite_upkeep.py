@@ -80,7 +80,8 @@ class LogTests(TestCase):
             _spend(state, f"user{turn}", "i")
             clock.advance(0)
         self.assertGreater(os.path.getsize(f"{path}-wal"), 2**19)
-        clock.pump([0.25] * 24)
+        # Until everything is in the accounts, and the log in the file.
+        clock.pump([0.25] * 80)
         state.ping()
         clock.advance(0)
         self.assertEqual(os.path.getsize(f"{path}-wal"), 2**16)
@@ -96,9 +97,10 @@ class DamageTests(SynchronousTestCase):
         state = self.open()
         for number in range(USERS):
             _spend(state, f"user{number}", "i")
-        self.clock.advance(0)
+        # Until everything is in the accounts.
+        self.clock.pump([1.0] * 100)
         self.successResultOf(state.stop())
-        self.spoil("message", 2)
+        self.spoil("chunk", 2)
 
     def open(self) -> SqliteState:
         state = SqliteState(self.path, self.clock.seconds, self.clock)

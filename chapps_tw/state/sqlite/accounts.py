@@ -97,7 +97,7 @@ class Accounts:
 
     @property
     def is_unfolded(self) -> bool:
-        """Whether the journal has changes that may not be in the accounts in the file."""
+        """Whether there is something to fold."""
         return self._journal.is_unfolded
 
     def fold(self, db: sqlite3.Cursor) -> bool:

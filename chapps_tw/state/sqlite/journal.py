@@ -86,8 +86,8 @@ class Journal:
 
     @property
     def is_unfolded(self) -> bool:
-        """Whether it has changes that may not be in the chunks."""
-        return bool(self._unfolded)
+        """Whether it has changes that may not be in the chunks, or rows to be deleted."""
+        return bool(self._unfolded) or len(self._rows) > 1
 
     def unfolded(self, db: sqlite3.Cursor, account: bytes) -> Unfolded | None:
         """Return what the chunks of an account may not have. Raises what :meth:`read` does."""
