@@ -52,8 +52,7 @@ def merge(db: sqlite3.Cursor, account: bytes, keep: float, changes: Sequence[Row
     chunk = changes[0][0] // SIZE
     found = db.execute("SELECT data FROM chunk WHERE account = ? AND chunk = ?", (account, chunk)).fetchone()
     columns = decode(found[0], chunk) if found else Columns(changes[0][0])
-    for row in changes:
-        columns.put(row)
+    columns.update(changes)
     last = columns.times[-1]
     columns.drop_until(last - keep)
     db.execute(_WRITE, (account, chunk, last, keep, encode(columns)))

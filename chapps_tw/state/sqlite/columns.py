@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Final, TypeAlias
@@ -44,8 +44,19 @@ class Columns:
         """The number that follows the last one."""
         return self.first + len(self.times)
 
-    def put(self, row: Row) -> None:
-        """Add or replace a message. One before the first has expired, and is ignored."""
+    def update(self, rows: Sequence[Row]) -> None:
+        """Add or replace messages, in order of their numbers. Those before the first have expired, and are ignored."""
+        added = bisect_left(rows, (self.end,))
+        for row in rows[:added]:
+            self._put(row)
+        if added < len(rows):
+            if rows[-1][0] - rows[added][0] == len(rows) - added - 1:
+                self.extend(Columns.of_rows(rows[added:], rows[added][0]))
+            else:
+                for row in rows[added:]:
+                    self._put(row)
+
+    def _put(self, row: Row) -> None:
         number, instance, at, cost, seen, settle = row
         index = number - self.first
         if index < 0:
@@ -123,15 +134,15 @@ class Columns:
         return columns
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Row]) -> Columns:
-        """Return messages of any number and account, numbered from 0."""
-        columns = cls(0)
+    def of_rows(cls, rows: Sequence[Row], first: int = 0) -> Columns:
+        """Return messages, numbered anew."""
+        columns = cls(first)
         if rows:
             _, instances, times, costs, seen, settle = zip(*rows, strict=True)
             columns.instances = list(instances)
             columns.times, columns.costs = array("d", times), array("q", costs)
-            columns.seen = {index: each for index, each in enumerate(seen) if each}
-            columns.settle = {index: each for index, each in enumerate(settle) if each}
+            columns.seen = {number: each for number, each in enumerate(seen, first) if each}
+            columns.settle = {number: each for number, each in enumerate(settle, first) if each}
         return columns
 
     def rows(self, numbers: Iterable[int]) -> list[Row]:

@@ -6,7 +6,7 @@ import sqlite3
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, TypeAlias
 
 from chapps_tw.state.sqlite import chunks
@@ -17,8 +17,8 @@ from chapps_tw.state.sqlite.encoding import Damaged, seal, unseal
 LONG: Final = 2**21
 """Size in bytes above which the journal should be folded without pauses."""
 
-# Chunks that are written, and rows that are deleted, in a step: together well under 2 ms.
-_STEP, _ROWS = 32, 100
+# What is done in a step, together under 2 ms: chunks that are written, with so many messages; rows that are deleted.
+_CHUNKS, _MESSAGES, _ROWS = 32, 1024, 100
 _DIGEST = 16
 
 _Change: TypeAlias = tuple[bytes, float, Sequence[Row]]
@@ -139,29 +139,32 @@ class Journal:
         :raises sqlite3.DatabaseError: if a chunk is damaged. Its account is not folded again.
         """
         self.read(db)
-        end = self._next
-        for _ in range(_STEP):
+        end, messages = self._next, 0
+        for _ in range(_CHUNKS):
             account, oldest = next(iter(self._unfolded.items()), (b"", None))
-            if oldest is None or oldest.first >= end:
+            if oldest is None or oldest.first >= end or messages >= _MESSAGES:
                 break
             if account in self._damaged:
                 # It moves to the end, so that it is not in the way.
                 del self._unfolded[account]
                 self._append(db, [(account, oldest.keep, list(oldest.rows.values()))])
             else:
-                self._fold(db, account, oldest)
+                messages += self._fold(db, account, oldest)
         self._delete_folded(db)
 
-    def _fold(self, db: sqlite3.Cursor, account: bytes, oldest: Unfolded) -> None:
-        try:
-            if oldest.rows:
-                chunks.merge(db, account, oldest.keep, oldest.pop_chunk())
-        except sqlite3.DatabaseError as error:
-            if is_damage(error):
-                self._damaged.add(account)
-            raise
+    def _fold(self, db: sqlite3.Cursor, account: bytes, oldest: Unfolded) -> int:
+        """Fold one chunk of an account; return the number of messages."""
+        rows = oldest.pop_chunk() if oldest.rows else []
+        if rows:
+            try:
+                chunks.merge(db, account, oldest.keep, rows)
+            except sqlite3.DatabaseError as error:
+                if is_damage(error):
+                    self._damaged.add(account)
+                raise
         if not oldest.rows:
             del self._unfolded[account]
+        return len(rows)
 
     def _delete_folded(self, db: sqlite3.Cursor) -> None:
         """Delete the first rows, if all that they say is in the chunks; never the last one, whose number counts on."""
@@ -177,11 +180,12 @@ class Journal:
 
 def _encode(changes: Sequence[_Change]) -> bytes:
     """Return changes for a row."""
-    rows = [row for _, _, each in changes for row in each]
+    accounts, keeps, each = zip(*changes, strict=True)
+    rows = list(chain.from_iterable(each))
     return seal(
-        b"".join([account for account, _, _ in changes]),
-        pack("d", [keep for _, keep, _ in changes]),
-        pack("I", [len(each) for _, _, each in changes]),
+        b"".join(accounts),
+        pack("d", keeps),
+        pack("I", map(len, each)),
         pack("q", [row[0] for row in rows]),
         *Columns.of_rows(rows).parts(),
     )

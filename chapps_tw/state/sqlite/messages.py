@@ -113,20 +113,13 @@ class Messages:
 
     def rows(self) -> list[Row]:
         """Return the messages that have to be written to the file."""
-        base, instances, times, costs = self._base, self._instances, self._times, self._costs
-        seen, settle = self._seen, self._settle
-        return [
-            (
-                number,
-                instances[number - base],
-                times[number - base],
-                costs[number - base],
-                seen.get(number, b""),
-                settle.get(number, 0.0),
-            )
-            for number in self.changed
-            if number >= base
-        ]
+        rows: list[Row] = []
+        for number in self.changed:
+            index = number - self._base
+            if index >= 0:
+                seen, settle = self._seen.get(number, b""), self._settle.get(number, 0.0)
+                rows.append((number, self._instances[index], self._times[index], self._costs[index], seen, settle))
+        return rows
 
     def usage(self, seconds: float) -> Usage:
         """Return what a window contains. To be called after :meth:`advance`."""
@@ -244,17 +237,19 @@ class Messages:
         number = self._numbers.get(instance, -1)
         return (number, self._costs[number - self._base]) if number >= self._start else (-1, 0)
 
-    def _append(self, at: float, cost: int, instance: bytes, seen: bytes) -> int:
+    def _append(self, at: float, cost: int, instance: bytes) -> int:
         number = self._base + len(self._times)
         self._times.append(at)
         self._costs.append(cost)
         self._instances.append(instance)
-        if seen:
-            self._seen[number] = seen
-            self._mark_bytes += len(seen)
         if instance:
             self._numbers[instance] = number
         return number
+
+    def _mark(self, number: int, mark: bytes) -> None:
+        """Add the digest of a recipient that was counted."""
+        self._seen[number] = self._seen.get(number, b"") + mark
+        self._mark_bytes += len(mark)
 
     def _change(self, number: int, cost: int) -> None:
         difference = cost - self._costs[number - self._base]

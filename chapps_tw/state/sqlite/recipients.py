@@ -137,8 +137,8 @@ class RecipientAccount:
         window = self._windows.get(charge.window)
         if window is None:
             window = self._part(charge.window)
-        used = len(window)
-        if not request.mark or request.mark in window:
+        used, mark = len(window), request[1]
+        if not mark or mark in window:
             return _REPEATED, used, used, 0
         if used < min(charge.limit, MAX_UNITS):
             return _ACCEPTED, used + 1, used, 1
@@ -154,12 +154,13 @@ class RecipientAccount:
     def take(self, request: Request, charge: Charge, target: int) -> bool:
         """Do what a charge claims; return whether anything has to be written."""
         self._use(charge.window)
-        if not request.mark:
+        mark = request[1]
+        if not mark:
             return self.widened
         for window in self._windows.values():
-            window[request.mark] = self._now
-            window.move_to_end(request.mark)
-        self.changed.add(request.mark)
+            window[mark] = self._now
+            window.move_to_end(mark)
+        self.changed.add(mark)
         return True
 
     def give_back(self, request: Request) -> bool:
