@@ -18,8 +18,8 @@ counts for good."""
 PARTS: Final = 8
 """Number of parts that columns are encoded in."""
 
-# Separates instances; none contains it (see message_key() in keys.py). Splitting is faster than slicing.
-_SEPARATOR = b"\xff"
+SEPARATOR: Final = b"\xff"
+"""Is between instances; none contains it (see message_key() in keys.py). Splitting is faster than slicing."""
 
 
 class Columns:
@@ -102,7 +102,7 @@ class Columns:
         return [
             self.times.tobytes(),
             self.costs.tobytes(),
-            _SEPARATOR.join(self.instances),
+            SEPARATOR.join(self.instances),
             pack("q", self.seen),
             pack("I", map(len, self.seen.values())),
             b"".join(self.seen.values()),
@@ -121,7 +121,7 @@ class Columns:
         try:
             columns.times.frombytes(times)
             columns.costs.frombytes(costs)
-            columns.instances = instances.split(_SEPARATOR) if times else []
+            columns.instances = instances.split(SEPARATOR) if times else []
             marks = pairwise(accumulate(array("I", lengths), initial=0))
             columns.seen = {
                 number: seen[begin:end] for number, (begin, end) in zip(array("q", seen_by), marks, strict=True)
@@ -144,16 +144,6 @@ class Columns:
             columns.seen = {number: each for number, each in enumerate(seen, first) if each}
             columns.settle = {number: each for number, each in enumerate(settle, first) if each}
         return columns
-
-    def rows(self, numbers: Iterable[int]) -> list[Row]:
-        """Return messages, numbered from 0 here, with these numbers.
-
-        :raises ValueError: if there are not as many numbers.
-        """
-        every = range(len(self.times))
-        seen = [self.seen.get(index, b"") for index in every]
-        settle = [self.settle.get(index, 0.0) for index in every]
-        return list(zip(numbers, self.instances, self.times, self.costs, seen, settle, strict=True))
 
 
 def pack(kind: str, values: Iterable[float]) -> bytes:

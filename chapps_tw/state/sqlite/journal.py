@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
-from typing import Final, TypeAlias
+from typing import Final
 
-from chapps_tw.state.sqlite import chunks
-from chapps_tw.state.sqlite.columns import PARTS, Columns, Row, pack
+from chapps_tw.state.sqlite import chunks, journal_rows
+from chapps_tw.state.sqlite.columns import Row
 from chapps_tw.state.sqlite.damage import is_damage
-from chapps_tw.state.sqlite.encoding import Damaged, seal, unseal
+from chapps_tw.state.sqlite.journal_rows import Change, StoredRow
 
 LONG: Final = 2**21
 """Size in bytes above which the journal should be folded without pauses."""
 
-# What is done in a step, together under 2 ms: chunks that are written, with so many messages; rows that are deleted.
-_CHUNKS, _MESSAGES, _ROWS = 32, 1024, 100
-_DIGEST = 16
-
-_Change: TypeAlias = tuple[bytes, float, Sequence[Row]]
-"""Changes of an account: its key; for how many seconds messages have to be kept, negative if everything before is
-deleted; the changed messages."""
+# What is done in a step, together under 2 ms: chunks that are written, with so many messages; bytes that are deleted.
+_CHUNKS, _MESSAGES, _DELETED = 20, 800, 2**17
 
 
 class Unfolded:
@@ -61,6 +54,8 @@ class Journal:
     def __init__(self) -> None:
         # Accounts with a damaged chunk, for the life of this process.
         self._damaged: set[bytes] = set()
+        # What could be read of a damaged journal, and the data_version of then.
+        self._salvaged: tuple[int, list[StoredRow]] | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -72,17 +67,33 @@ class Journal:
         self._rows: deque[tuple[int, int]] = deque()
         # By key, in order of ``first``.
         self._unfolded: OrderedDict[bytes, Unfolded] = OrderedDict()
-        self._changes: list[_Change] = []
+        self._changes: list[Change] = []
 
     def read(self, db: sqlite3.Cursor) -> None:
         """Read it, unless that was done.
 
-        :raises sqlite3.DatabaseError: if it is damaged.
+        :raises sqlite3.DatabaseError: if a part of it is damaged; the next time the other parts are used.
         """
-        if not self._is_read:
-            for number, data in db.execute("SELECT number, changes FROM journal ORDER BY number"):
-                self._note(number, len(data), _decode(data))
-            self._is_read = True
+        if self._is_read:
+            return
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        if self._salvaged and self._salvaged[0] == version:
+            found = self._salvaged[1]
+        else:
+            self._salvaged = None
+            found, damage = journal_rows.read(db)
+            if damage:
+                self._salvaged = version, found
+                raise damage
+        for number, size, changes in found:
+            self._note(number, size, changes)
+        self._is_read = True
+
+    def _mend(self, db: sqlite3.Cursor) -> None:
+        """Replace the table if it is damaged."""
+        if self._salvaged:
+            journal_rows.replace(db, self._salvaged[1])
+            self._salvaged = None
 
     @property
     def is_unfolded(self) -> bool:
@@ -113,13 +124,12 @@ class Journal:
             self._append(db, self._changes)
             self._changes = []
 
-    def _append(self, db: sqlite3.Cursor, changes: Sequence[_Change]) -> None:
+    def _append(self, db: sqlite3.Cursor, changes: Sequence[Change]) -> None:
         self.read(db)
-        data = _encode(changes)
-        db.execute("INSERT INTO journal (number, changes) VALUES (?, ?)", (self._next, data))
-        self._note(self._next, len(data), changes)
+        self._mend(db)
+        self._note(self._next, journal_rows.insert(db, self._next, changes), changes)
 
-    def _note(self, number: int, size: int, changes: Iterable[_Change]) -> None:
+    def _note(self, number: int, size: int, changes: Iterable[Change]) -> None:
         self._next = number + 1
         self._rows.append((number, size))
         self.size += size
@@ -134,15 +144,16 @@ class Journal:
                 found.rows[row[0]] = row
 
     def fold(self, db: sqlite3.Cursor) -> None:
-        """Move the oldest changes into the chunks.
+        """Move the oldest changes into the chunks; more of them where they come faster than that.
 
         :raises sqlite3.DatabaseError: if a chunk is damaged. Its account is not folded again.
         """
         self.read(db)
-        end, messages = self._next, 0
-        for _ in range(_CHUNKS):
+        self._mend(db)
+        end, steps, messages = self._next, 1 + self.size // LONG // 2, 0
+        for _ in range(_CHUNKS * steps):
             account, oldest = next(iter(self._unfolded.items()), (b"", None))
-            if oldest is None or oldest.first >= end or messages >= _MESSAGES:
+            if oldest is None or oldest.first >= end or messages >= _MESSAGES * steps:
                 break
             if account in self._damaged:
                 # It moves to the end, so that it is not in the way.
@@ -171,33 +182,8 @@ class Journal:
         oldest = next(iter(self._unfolded.values()), None)
         end = oldest.first if oldest else self._next - 1
         gone = 0
-        while self._rows and self._rows[0][0] < end and gone < _ROWS:
-            self.size -= self._rows.popleft()[1]
-            gone += 1
+        while self._rows and self._rows[0][0] < end and gone < _DELETED:
+            gone += self._rows.popleft()[1]
         if gone:
+            self.size -= gone
             db.execute("DELETE FROM journal WHERE number < ?", (self._rows[0][0],))
-
-
-def _encode(changes: Sequence[_Change]) -> bytes:
-    """Return changes for a row."""
-    accounts, keeps, each = zip(*changes, strict=True)
-    rows = list(chain.from_iterable(each))
-    return seal(
-        b"".join(accounts),
-        pack("d", keeps),
-        pack("I", map(len, each)),
-        pack("q", [row[0] for row in rows]),
-        *Columns.of_rows(rows).parts(),
-    )
-
-
-def _decode(data: object) -> list[_Change]:
-    """Return the changes of a row. Raises :class:`Damaged`."""
-    accounts, keeps, counts, numbers, *parts = unseal(data, 4 + PARTS)
-    try:
-        rows = iter(Columns.of_parts(0, parts).rows(array("q", numbers)))
-        names = [accounts[start : start + _DIGEST] for start in range(0, len(accounts), _DIGEST)]
-        each = zip(names, array("d", keeps), array("I", counts), strict=True)
-        return [(account, keep, list(islice(rows, count))) for account, keep, count in each]
-    except ValueError as error:
-        raise Damaged(f"the parts of a row do not fit together: {error}") from error

@@ -46,11 +46,12 @@ CREATE TABLE recipient (
 """
 
 # What was counted is in both together: a commit writes one row of the journal, which is moved into the chunks later.
-_CHUNKS = """
+JOURNAL: Final = """
 CREATE TABLE journal (
     number INTEGER PRIMARY KEY,
     changes BLOB NOT NULL               -- see journal.py
-);
+)"""
+_CHUNKS = f"""{JOURNAL};
 CREATE TABLE chunk (
     account BLOB NOT NULL,              -- digest of its space and name
     chunk INTEGER NOT NULL,             -- in order of time
