@@ -74,6 +74,10 @@ class Accounts:
         self._journal.write(db)
         self.trim()
 
+    def committed(self) -> None:
+        """Note that what was written is committed."""
+        self._journal.committed()
+
     def trim(self) -> None:
         """Begin a turn: forget accounts that were not used for longest, until the others fit.
 
@@ -100,15 +104,19 @@ class Accounts:
         """Whether there is something to fold."""
         return self._journal.is_unfolded
 
-    def fold(self, db: sqlite3.Cursor) -> bool:
-        """Move a part of the journal into the accounts in the file; return whether it is still long.
+    @property
+    def is_long(self) -> bool:
+        """Whether the journal is to be folded without pauses."""
+        return self._journal.size > LONG
+
+    def fold(self, db: sqlite3.Cursor) -> None:
+        """Move a part of the journal into the accounts in the file.
 
         :raises sqlite3.DatabaseError: as in :meth:`~chapps_tw.state.sqlite.journal.Journal.fold`.
         """
         # If it fails half way, all of it has to be taken back.
         self.changes += 1
         self._journal.fold(db)
-        return self._journal.size > LONG
 
     def delete(self, db: sqlite3.Cursor, name: Account, is_distinct: bool) -> None:
         """Delete all counts of an account that was just found."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
+from itertools import groupby, islice
 from typing import Final
 
 from chapps_tw.state.sqlite import chunks, journal_rows
 from chapps_tw.state.sqlite.columns import Row
 from chapps_tw.state.sqlite.damage import is_damage
-from chapps_tw.state.sqlite.journal_rows import Change, StoredRow
+from chapps_tw.state.sqlite.journal_rows import Change
 
 LONG: Final = 2**21
 """Size in bytes above which the journal should be folded without pauses."""
 
-# What is done in a step, together under 2 ms: chunks that are written, with so many messages; bytes that are deleted.
-_CHUNKS, _MESSAGES, _DELETED = 20, 800, 2**17
+# The cost of a step of folding, in messages: together some 1.5 ms. A chunk that is written costs this in addition.
+_STEP, _CHUNK_COST = 1500, 50
+# Bytes that are deleted in a step.
+_DELETED = 2**17
 
 
 class Unfolded:
@@ -34,13 +37,6 @@ class Unfolded:
         self.keep = 0.0
         self.rows: dict[int, Row] = {}
 
-    def pop_chunk(self) -> list[Row]:
-        """Remove and return the messages of the chunk that the first one is in, in order."""
-        chunk = next(iter(self.rows)) // chunks.SIZE
-        numbers = range(chunk * chunks.SIZE, (chunk + 1) * chunks.SIZE)
-        wanted = list(self.rows) if len(self.rows) < chunks.SIZE else numbers
-        return sorted(self.rows.pop(number) for number in wanted if number in numbers and number in self.rows)
-
 
 class Journal:
     """Chunks and journal together are what was counted: a row is deleted when all that it says is in the chunks.
@@ -54,20 +50,30 @@ class Journal:
     def __init__(self) -> None:
         # Accounts with a damaged chunk, for the life of this process.
         self._damaged: set[bytes] = set()
-        # What could be read of a damaged journal, and the data_version of then.
-        self._salvaged: tuple[int, list[StoredRow]] | None = None
-        self.clear()
+        self._forget()
 
-    def clear(self) -> None:
-        """Forget everything, to read it again."""
+    def _forget(self) -> None:
         self.size = 0
-        self._is_read = False
+        # The connection and its data_version when it was read.
+        self._version: tuple[sqlite3.Connection, int] | None = None
+        self._is_read = self._is_modified = self._is_damaged = False
         self._next = 1
         # Number and bytes of each row in the file.
         self._rows: deque[tuple[int, int]] = deque()
         # By key, in order of ``first``.
         self._unfolded: OrderedDict[bytes, Unfolded] = OrderedDict()
         self._changes: list[Change] = []
+
+    def clear(self) -> None:
+        """Forget what is not committed. The rest is read again if another process has written."""
+        if self._is_modified:
+            self._forget()
+        self._changes = []
+        self._is_read = False
+
+    def committed(self) -> None:
+        """Note that everything is committed."""
+        self._is_modified = False
 
     def read(self, db: sqlite3.Cursor) -> None:
         """Read it, unless that was done.
@@ -76,29 +82,37 @@ class Journal:
         """
         if self._is_read:
             return
-        (version,) = db.execute("PRAGMA data_version").fetchone()
-        if self._salvaged and self._salvaged[0] == version:
-            found = self._salvaged[1]
-        else:
-            self._salvaged = None
-            found, damage = journal_rows.read(db)
+        version = db.connection, db.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version:
+            self._forget()
+            rows, damage = journal_rows.read(db)
+            for number, size, changes in rows:
+                self._note(number, size, changes)
+            self._version = version
             if damage:
-                self._salvaged = version, found
+                self._is_damaged = True
                 raise damage
-        for number, size, changes in found:
-            self._note(number, size, changes)
         self._is_read = True
 
     def _mend(self, db: sqlite3.Cursor) -> None:
-        """Replace the table if it is damaged."""
-        if self._salvaged:
-            journal_rows.replace(db, self._salvaged[1])
-            self._salvaged = None
+        """Replace the table if it is damaged: write what could be read to a new one."""
+        if self._is_damaged:
+            self._is_damaged = False
+            journal_rows.replace(db, self._next)
+            self._rows.clear()
+            self.size = 0
+            self._carry_over(db, list(self._unfolded))
+
+    def _carry_over(self, db: sqlite3.Cursor, accounts: Sequence[bytes]) -> None:
+        """Write what the journal has of accounts again, so that the rows before are not needed for them."""
+        every = [(account, self._unfolded.pop(account)) for account in accounts]
+        if every:
+            self._append(db, [(account, each.keep, list(each.rows.values())) for account, each in every])
 
     @property
     def is_unfolded(self) -> bool:
-        """Whether it has changes that may not be in the chunks, or rows to be deleted."""
-        return bool(self._unfolded) or len(self._rows) > 1
+        """Whether it may have changes that can be moved into the chunks, or rows that can be deleted."""
+        return not self._version or len(self._rows) > 1 or not self._unfolded.keys() <= self._damaged
 
     def unfolded(self, db: sqlite3.Cursor, account: bytes) -> Unfolded | None:
         """Return what the chunks of an account may not have. Raises what :meth:`read` does."""
@@ -115,6 +129,7 @@ class Journal:
 
     def delete(self, account: bytes) -> None:
         """Delete everything of an account, with the next row."""
+        self._is_modified = True
         self._unfolded.pop(account, None)
         self._changes.append((account, -1.0, ()))
 
@@ -126,6 +141,7 @@ class Journal:
 
     def _append(self, db: sqlite3.Cursor, changes: Sequence[Change]) -> None:
         self.read(db)
+        self._is_modified = True
         self._mend(db)
         self._note(self._next, journal_rows.insert(db, self._next, changes), changes)
 
@@ -146,36 +162,46 @@ class Journal:
     def fold(self, db: sqlite3.Cursor) -> None:
         """Move the oldest changes into the chunks; more of them where they come faster than that.
 
-        :raises sqlite3.DatabaseError: if a chunk is damaged. Its account is not folded again.
+        :raises sqlite3.DatabaseError: if a chunk is damaged; its account is not folded again, and nothing is changed.
         """
         self.read(db)
         self._mend(db)
-        end, steps, messages = self._next, 1 + self.size // LONG // 2, 0
-        for _ in range(_CHUNKS * steps):
-            account, oldest = next(iter(self._unfolded.items()), (b"", None))
-            if oldest is None or oldest.first >= end or messages >= _MESSAGES * steps:
-                break
-            if account in self._damaged:
-                # It moves to the end, so that it is not in the way.
+        folded = self._merge(db)
+        # Not before: if a chunk was damaged, there is nothing to be read again.
+        self._is_modified = True
+        for account, rows in folded:
+            left = self._unfolded[account].rows
+            for row in rows:
+                del left[row[0]]
+            if not left:
                 del self._unfolded[account]
-                self._append(db, [(account, oldest.keep, list(oldest.rows.values()))])
-            else:
-                messages += self._fold(db, account, oldest)
+        # They would be in the way.
+        self._carry_over(db, [account for account in self._damaged if account in self._unfolded])
         self._delete_folded(db)
 
-    def _fold(self, db: sqlite3.Cursor, account: bytes, oldest: Unfolded) -> int:
-        """Fold one chunk of an account; return the number of messages."""
-        rows = oldest.pop_chunk() if oldest.rows else []
-        if rows:
-            try:
-                chunks.merge(db, account, oldest.keep, rows)
-            except sqlite3.DatabaseError as error:
-                if is_damage(error):
-                    self._damaged.add(account)
-                raise
-        if not oldest.rows:
-            del self._unfolded[account]
-        return len(rows)
+    def _merge(self, db: sqlite3.Cursor) -> list[tuple[bytes, list[Row]]]:
+        """Put the oldest changes into the chunks; return them by account."""
+        folded: list[tuple[bytes, list[Row]]] = []
+        cost = _STEP * (1 + self.size // LONG // 2)
+        for account, oldest in self._unfolded.items():
+            if cost <= 0:
+                break
+            if account not in self._damaged:
+                for rows in _by_chunk(sorted(islice(oldest.rows.values(), cost))):
+                    if cost > 0:
+                        self._merge_chunk(db, account, oldest.keep, rows)
+                        folded.append((account, rows))
+                        cost -= _CHUNK_COST + len(rows)
+        return folded
+
+    def _merge_chunk(self, db: sqlite3.Cursor, account: bytes, keep: float, rows: list[Row]) -> None:
+        try:
+            if rows:
+                chunks.merge(db, account, keep, rows)
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                self._damaged.add(account)
+            raise
 
     def _delete_folded(self, db: sqlite3.Cursor) -> None:
         """Delete the first rows, if all that they say is in the chunks; never the last one, whose number counts on."""
@@ -187,3 +213,8 @@ class Journal:
         if gone:
             self.size -= gone
             db.execute("DELETE FROM journal WHERE number < ?", (self._rows[0][0],))
+
+
+def _by_chunk(rows: list[Row]) -> list[list[Row]]:
+    """Return rows, in order of their numbers, for each chunk; one empty list if there are none."""
+    return [list(each) for _, each in groupby(rows, lambda row: row[0] // chunks.SIZE)] or [[]]

@@ -25,46 +25,48 @@ deleted; the changed messages."""
 StoredRow: TypeAlias = tuple[int, int, Sequence[Change]]
 """A row: its number, its bytes, and what it says."""
 
-_INSERT = "INSERT INTO journal (number, changes) VALUES (?, ?)"
-
 
 def insert(db: sqlite3.Cursor, number: int, changes: Sequence[Change]) -> int:
     """Write a row; return its bytes."""
     data = encode(changes)
-    db.execute(_INSERT, (number, data))
+    db.execute("INSERT INTO journal (number, changes) VALUES (?, ?)", (number, data))
     return len(data)
 
 
-def replace(db: sqlite3.Cursor, rows: Sequence[StoredRow]) -> None:
-    """Write rows to a new table. A page of the old one that is damaged is left alone: nothing could be committed."""
-    db.execute(f"ALTER TABLE journal RENAME TO damaged_journal_{rows[-1][0] if rows else 0}")
+def replace(db: sqlite3.Cursor, number: int) -> None:
+    """Begin a new table. A damaged page of the old one is not touched: then nothing could be committed."""
+    db.execute(f"ALTER TABLE journal RENAME TO damaged_journal_{number}")
     db.execute(JOURNAL)
-    db.executemany(_INSERT, [(number, encode(changes)) for number, _, changes in rows])
 
 
 def read(db: sqlite3.Cursor) -> tuple[list[StoredRow], sqlite3.DatabaseError | None]:
-    """Return the rows that can be read, in order, and the error if others cannot."""
-    damage: sqlite3.DatabaseError | None = None
-    found: dict[int, bytes] = {}
-    # From both ends: what is behind a damaged page is found only from the other.
-    for order in ("ASC", "DESC"):
-        try:
-            for number, data in db.execute(f"SELECT number, changes FROM journal ORDER BY number {order}"):
-                if number in found:
-                    break
-                found[number] = data
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            damage = error
+    """Return the rows that can be read, in order, and an error if others cannot."""
+    found, damage = _select(db, "ORDER BY number")
+    if damage:
+        # From the other end, and then those in between one by one.
+        found |= _select(db, "ORDER BY number DESC")[0]
+        for number in set(range(min(found, default=0), max(found, default=0))) - found.keys():
+            found |= _select(db, f"WHERE number = {number}")[0]
     rows: list[StoredRow] = []
     for number, data in sorted(found.items()):
         try:
-            changes = decode(data)
-            rows.append((number, len(data), changes))
+            rows.append((number, len(data), decode(data)))
         except Damaged as error:
             damage = error
     return rows, damage
+
+
+def _select(db: sqlite3.Cursor, which: str) -> tuple[dict[int, bytes], sqlite3.DatabaseError | None]:
+    """Return rows up to the first that cannot be read, and the error there."""
+    found: dict[int, bytes] = {}
+    try:
+        for number, data in db.execute(f"SELECT number, changes FROM journal {which}"):
+            found[number] = data
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        return found, error
+    return found, None
 
 
 def encode(changes: Sequence[Change]) -> bytes:

@@ -176,11 +176,11 @@ class SqliteState:
             self._later(_FOLD_INTERVAL, self._fold)
         else:
             # No area: it changes no count.
-            self._commits.write(0, self._accounts.fold).addErrback(lambda _: False).addCallback(self._fold_again)
+            self._commits.write(0, self._accounts.fold).addBoth(self._fold_again)
 
-    def _fold_again(self, is_long: bool) -> None:
+    def _fold_again(self, result: object) -> None:
         if not self._commits.finished:
-            self._later(_BUSY_FOLD_INTERVAL if is_long else _FOLD_INTERVAL, self._fold)
+            self._later(_BUSY_FOLD_INTERVAL if self._accounts.is_long else _FOLD_INTERVAL, self._fold)
 
     def _check_wal(self) -> None:
         del self._timers[self._check_wal]
