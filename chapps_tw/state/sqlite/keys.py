@@ -18,7 +18,7 @@ def key(name: str) -> bytes:
 
 
 def message_key(instance: str) -> bytes:
-    """Return the key of a message: distinct for distinct instances, at most 512 bytes, and none is 0xFF."""
+    """Return the key of a message: distinct for distinct instances, at most 512 bytes, none of them 0xFF."""
     encoded = instance.encode("utf-8", "surrogatepass")
     if len(encoded) <= _MAX_KEY:
         return encoded
