@@ -93,7 +93,7 @@ class SqliteState:
         self._reactor = reactor
         self._accounts = Accounts(max_bytes)
         self._values = sqlite_values.CachedValues()
-        self._memory = ValueMemory(reactor.seconds)
+        self._memory = ValueMemory(now)
         self._stamps = count(1)
         self._greylist = sqlite_greylist.Greylist()
         self._commits = GroupCommit(path, reactor, self._accounts, self._clear_caches, timer)
