@@ -14,8 +14,9 @@ from chapps_tw.policies.charging import STAGES
 from chapps_tw.policies.events import EventKind, Events
 from chapps_tw.policies.limits import ActiveLimit
 from chapps_tw.policies.pending import Decided, PendingDecision
-from chapps_tw.policies.plans import Found, Plans
+from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota_answers import Answers
+from chapps_tw.policies.recent_limits import Found
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 
