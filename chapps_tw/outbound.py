@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from chapps_tw.config.settings import ConfigError, Settings
-from chapps_tw.interfaces.state import Assumption
+from chapps_tw.interfaces.state import CacheVersion
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.mail.request import Payload, PolicyRequest
 
@@ -29,18 +29,18 @@ class OutboundPPR(PolicyRequest):
     :param cfg: the settings; ``None`` uses the defaults.
     """
 
-    __slots__ = ("_assumptions", "_config", "_user")
+    __slots__ = ("_config", "_user", "_version")
 
-    _assumptions: tuple[Assumption, ...]
     _config: Settings
     _user: str
+    _version: CacheVersion | None
     _memoized_routines: ClassVar[dict[tuple[str, ...], Callable[[OutboundPPR], str]]] = {}
 
     def __init__(self, payload: Payload, *, cfg: Settings | None = None) -> None:
         super().__init__(payload)
         _set_config(self, cfg or _DEFAULTS)
         _set_user(self, "")
-        _set_assumptions(self, ())
+        _set_version(self, None)
 
     @classmethod
     def clear_memoized_routines(cls) -> None:
@@ -73,25 +73,18 @@ class OutboundPPR(PolicyRequest):
         return self._user
 
     @property
-    def assumptions(self) -> tuple[Assumption, ...]:
-        """Values from memory on which decisions about this request are based, and which are not confirmed yet."""
-        return self._assumptions
+    def version(self) -> CacheVersion | None:
+        """The version of the values in memory that decisions about this request rely on; ``None`` if on none."""
+        return self._version
 
-    def assume(self, *assumptions: Assumption) -> None:
-        """Add assumptions. Whoever sends the answer must have them confirmed by the state.
+    def rely_on(self, version: CacheVersion) -> None:
+        """Note a version. The first one stays: a policy has decided by it. Whoever answers must have it confirmed."""
+        if self._version is None:
+            _set_version(self, version)
 
-        Those without ``encoded_key`` are from a store in this process, and certain.
-        """
-        if not assumptions[0].encoded_key:
-            return
-        before = self._assumptions
-        # Several policies may assume the same.
-        added = [each for each in assumptions if each not in before] if before else assumptions
-        _set_assumptions(self, (*before, *added))
-
-    def clear_assumptions(self) -> None:
-        """Forget the assumptions: they are confirmed, or the policies decide again."""
-        _set_assumptions(self, ())
+    def rely_on_nothing(self) -> None:
+        """Forget the version: it is confirmed, or the policies decide again."""
+        _set_version(self, None)
 
     def _search_function(self) -> Callable[[OutboundPPR], str]:
         """Return the function that finds the user and raises ``ValueError`` if there is none. May be overridden."""
@@ -104,8 +97,8 @@ class OutboundPPR(PolicyRequest):
 
 # Faster than object.__setattr__, which looks these up by name.
 _set_config: Callable[[OutboundPPR, Settings], None] = OutboundPPR.__dict__["_config"].__set__
-_set_assumptions: Callable[[OutboundPPR, tuple[Assumption, ...]], None] = OutboundPPR.__dict__["_assumptions"].__set__
 _set_user: Callable[[OutboundPPR, str], None] = OutboundPPR.__dict__["_user"].__set__
+_set_version: Callable[[OutboundPPR, CacheVersion | None], None] = OutboundPPR.__dict__["_version"].__set__
 
 
 def search_path(settings: Settings) -> tuple[str, ...]:

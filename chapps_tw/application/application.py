@@ -35,10 +35,10 @@ from chapps_tw.policies.events import Events
 from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.exemptions import Exempt, Exemptions
 from chapps_tw.policies.one_header import one_header
-from chapps_tw.policies.pipeline import Pipeline
 from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.registry import BUILT_IN, Registry
 from chapps_tw.policies.spec import Dependencies
+from chapps_tw.postfix.pipeline import Pipeline
 from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained

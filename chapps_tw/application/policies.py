@@ -8,9 +8,9 @@ from typing import cast
 
 from chapps_tw.application.gauges import Cached
 from chapps_tw.config.settings import ConfigError
-from chapps_tw.policies.pipeline import Policy, PolicySlot
 from chapps_tw.policies.refresh import Refresh
 from chapps_tw.policies.registry import Registry
+from chapps_tw.policies.slots import Policy, PolicySlot
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 
 

@@ -16,7 +16,8 @@ from chapps_tw.observe.decision_record import Entry, entry_of
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import LimitEvent
-from chapps_tw.policies.pipeline import Answer, Pipeline
+from chapps_tw.policies.slots import Answer
+from chapps_tw.postfix.pipeline import Pipeline
 
 # Seconds during which the same bug is not logged again.
 FAILURE_SECONDS = 60.0

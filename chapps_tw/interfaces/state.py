@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.reply import Reply
 
 
 class StateUnavailable(Exception):
@@ -15,7 +16,7 @@ class StateUnavailable(Exception):
 
 
 class Outdated(Exception):
-    """A decision was based on a value in memory that is outdated: the policies have to decide again."""
+    """A decision was based on values in memory that are outdated: the policies have to decide again."""
 
 
 class Unit(StrEnum):
@@ -84,7 +85,7 @@ class Spent(NamedTuple):
     """The result of :meth:`LiveState.spend`.
 
     Outcomes: ``ACCEPTED`` (counted), ``REPEATED`` (accepted, nothing new to count), ``EXCEEDED``, ``TOO_SOON``,
-    ``OUTDATED`` (an assumption is wrong).
+    ``OUTDATED`` (a cached value was dropped).
 
     :ivar decisive: index of the charge that did not fit, whose outcome this is; of several that with the longest wait,
         before them one that no wait helps; of equal ones the first. -1 if accepted, or ``OUTDATED``.
@@ -157,17 +158,16 @@ class Fresh(NamedTuple):
     token: str
 
 
-class Assumption(NamedTuple):
-    """That a value in the memory of this process is the one that the store has: the store may have a newer one.
+class CacheVersion:
+    """A version of the cached values in the memory of this process: no two are equal.
 
-    :ivar encoded_key, encoded_value: encoded for the store; ``b""`` if the store is in this process, and the value
-        certain.
+    :ivar stamp: changes in the store whenever a cached value is dropped.
     """
 
-    key: ValueKey
-    value: str
-    encoded_key: bytes
-    encoded_value: bytes
+    __slots__ = ("stamp",)
+
+    def __init__(self, stamp: bytes) -> None:
+        self.stamp = stamp
 
 
 class LiveState(Protocol):
@@ -178,9 +178,7 @@ class LiveState(Protocol):
     something are idempotent, so that a repeated request costs nothing.
     """
 
-    def spend(
-        self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()
-    ) -> Awaitable[Spent]:
+    def spend(self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None) -> Reply[Spent]:
         """Count a message, or another recipient of it, if all charges fit: all or nothing.
 
         * One more recipient adds 1 to what its message has cost in ``RECIPIENTS``, once. Otherwise ``amount`` replaces
@@ -198,7 +196,7 @@ class LiveState(Protocol):
 
         :param charges: at least one. Several may share an account; they have the same unit and amount then. Amounts and
             limits above 2**53 count as 2**53.
-        :param assumptions: if one is wrong, nothing is counted, and it is removed from the memory.
+        :param version: that the request relies on; if it is outdated, nothing is counted.
         """
 
     def peek(self, message: Message, charges: Sequence[Charge]) -> Awaitable[Spent]:
@@ -211,16 +209,21 @@ class LiveState(Protocol):
         """Delete all counts of the accounts; return what each window contained."""
 
     def values(self, keys: Sequence[ValueKey]) -> Awaitable[list[CachedValue]]:
-        """Return cached values, in order, in one round trip. They are remembered for :meth:`assume`."""
+        """Return cached values, in order, in one round trip. They are remembered for :meth:`recall`."""
 
-    def assume(self, key: ValueKey) -> Assumption | None:
-        """Return the assumption that a value in the memory of this process is current; ``None`` if there is none.
+    def version(self) -> CacheVersion:
+        """Return the version of the values in the memory of this process.
 
-        A decision that is based on it needs :meth:`spend`, :meth:`check_greylist` or :meth:`confirm`.
+        As long as it is the same object, all that :meth:`recall` returned is right, unless another process has dropped
+        a value: a decision that is based on it needs :meth:`spend`, :meth:`check_greylist` or :meth:`confirm`. It is
+        another object every few seconds, so that what depends on it is found anew.
         """
 
-    def confirm(self, assumptions: Sequence[Assumption]) -> Awaitable[bool]:
-        """Return whether all assumptions are right. Wrong ones are removed from the memory."""
+    def recall(self, key: ValueKey) -> str | None:
+        """Return a value in the memory of this process, as of :meth:`version`; ``None`` if there is none."""
+
+    def confirm(self, version: CacheVersion) -> Awaitable[bool]:
+        """Return whether no value was dropped since a version."""
 
     def keep_values(self, values: Sequence[Fresh], ttl: float) -> Awaitable[None]:
         """Cache values, except those dropped since their token was issued."""
@@ -242,8 +245,8 @@ class LiveState(Protocol):
         attempt: GreylistAttempt,
         rules: GreylistRules,
         fill: Fill | None = None,
-        assumptions: Sequence[Assumption] = (),
-    ) -> Awaitable[GreylistResult]:
+        version: CacheVersion | None = None,
+    ) -> Reply[GreylistResult]:
         """Apply greylisting to a delivery attempt.
 
         * The flag of the domain is off and greylisting is not forced: ``NOT_GREYLISTED``; nothing is stored.
@@ -254,12 +257,12 @@ class LiveState(Protocol):
         * A message that passes is added to the client's tally, once per instance: to that of the SPF domain if there
           is one, unless the client is known by its network alone.
 
-        :param assumptions: if one is wrong, nothing is done (``OUTDATED``), and it is removed from the memory.
+        :param version: that the request relies on; if it is outdated, nothing is done (``OUTDATED``).
         """
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
-    ) -> Awaitable[GreylistResult]:
+    ) -> Reply[GreylistResult]:
         """Return what :meth:`check_greylist` would return now; change and cache nothing."""
 
     def last_attempt(self, client: str, sender: str, recipient: str) -> Awaitable[float]:

@@ -96,6 +96,9 @@ def _matcher(names: Iterable[str]) -> Match:
 
 Payload = bytes | str | Iterable[str] | Mapping[str, str] | re.Match[str]
 
+# Bytes of a name and its place in a dictionary.
+_PAIR = 150
+
 _set = object.__setattr__
 
 
@@ -152,6 +155,14 @@ class PolicyRequest:
         if type(self._values) is not dict:
             _set_values(self, _all(self._values))
         return _all(self._values)
+
+    @property
+    def text_bytes(self) -> int:
+        """Size of the texts in bytes, by estimate."""
+        values = self._values
+        if type(values) is re.Match:
+            return values.string.__sizeof__()
+        return sum([_PAIR + len(name) + value.__sizeof__() for name, value in self.attributes.items()])
 
     @property
     def recipients(self) -> int:

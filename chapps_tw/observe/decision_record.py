@@ -13,22 +13,20 @@ from chapps_tw.mail.decision import Decision
 from chapps_tw.mail.request import PolicyRequest
 
 MAX_VALUE = 320
-
-# Overhead of an entry in bytes.
-_ENTRY = 1000
+"""Values from outside are cut to so many characters."""
 
 # A plain tuple needs less time and memory than a named one.
-Entry: TypeAlias = tuple[float, str, str, str, str, str, str, str, str, Decision, str, int]
-"""A decision as stored in the ring. The values are named by :data:`FIELDS`."""
+Entry: TypeAlias = tuple[float, str, str, PolicyRequest, Decision, str]
+"""A decision about a request: epoch seconds, listener, user (``""`` if unknown), request, decision, and decisions of
+policies that have no entry of their own (``policy:reason`` separated by commas). A record is made when it is needed."""
+
+# Bytes of a long request.
+_LONG = 8192
 
 _ATTRIBUTES = ("sender", "recipient", "client_address", "instance", "queue_id", "protocol_state")
 
-FIELDS = (
-    "time", "listener", "user", "sender", "recipient", "client", "instance", "queue_id", "stage", "decision", "also",
-    "size",
-)  # fmt: skip
-"""Names of the values of an entry, as in :class:`Record`, except the decision itself, and ``size``: the estimated size
-of the entry in bytes."""
+_Said: TypeAlias = tuple[str, str, str, str, str, str, str]
+"""User and :data:`_ATTRIBUTES`."""
 
 
 Values: TypeAlias = tuple[
@@ -71,23 +69,16 @@ class Record(NamedTuple):
 
 
 def entry_of(listener: str, user: str, request: PolicyRequest, decision: Decision, now: float, also: str = "") -> Entry:
-    """Return the entry of a decision. Values from the client are truncated.
+    """Return the entry of a decision. Of a long request, it has only what a record needs.
 
     :param user: the user who sends, ``""`` if unknown.
     :param now: epoch seconds.
     :param also: decisions of policies that have no entry of their own, as ``policy:reason`` separated by commas.
     """
-    sender, recipient, client, instance, queue_id, stage = request.select(_ATTRIBUTES)
-    said = f"{decision.action}{decision.shadow}{decision.detail}{also}"
-    texts = f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}{said}"
-    # Fast path: values are rarely too long.
-    if len(texts) > MAX_VALUE:
-        values = (user, sender, recipient, client, instance, queue_id, stage)
-        user, sender, recipient, client, instance, queue_id, stage = (value[:MAX_VALUE] for value in values)
-        texts = f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}{said}"
-    # sys.getsizeof returns the same and takes six times as long.
-    size = _ENTRY + texts.__sizeof__()
-    return now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also, size
+    if request.text_bytes > _LONG:
+        values = [value[:MAX_VALUE] for value in request.select(_ATTRIBUTES)]
+        user, request = user[:MAX_VALUE], PolicyRequest(dict(zip(_ATTRIBUTES, values, strict=True)))
+    return now, listener, user, request, decision, also
 
 
 def as_record(entry: Entry) -> Record:
@@ -97,11 +88,17 @@ def as_record(entry: Entry) -> Record:
 
 def _values(entry: Entry) -> Values:
     """Return the values of the record of an entry."""
-    now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also, _ = entry
+    now, listener, user, request, decision, also = entry
+    user, sender, recipient, client, instance, queue_id, stage = _cut((user, *request.select(_ATTRIBUTES)))
     return (
         round(now, 3), listener, decision.policy, decision.action, decision.reason, decision.figures, user, sender,
         recipient, client, instance, queue_id, stage, decision.shadow, _detail(decision), decision.source, also,
     )  # fmt: skip
+
+
+def _cut(said: tuple[str, ...]) -> _Said:
+    user, sender, recipient, client, instance, queue_id, stage = (value[:MAX_VALUE] for value in said)
+    return user, sender, recipient, client, instance, queue_id, stage
 
 
 def record_of(
@@ -117,10 +114,12 @@ def _detail(decision: Decision) -> str:
 
 def as_text(entry: Entry) -> str:
     """Format a decision as ``name=value`` pairs on one line. Values are quoted as in JSON if necessary."""
-    now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also, _ = entry
-    # Fast path: these rarely need quotes.
-    if not _is_plain(f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}"):
-        values = (user, sender, recipient, client, instance, queue_id, stage)
+    now, listener, user, request, decision, also = entry
+    sender, recipient, client, instance, queue_id, stage = request.select(_ATTRIBUTES)
+    said = f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}"
+    # Fast path: they are rarely long, and rarely need quotes.
+    if len(said) > MAX_VALUE or not _is_plain(said):
+        values = _cut((user, sender, recipient, client, instance, queue_id, stage))
         user, sender, recipient, client, instance, queue_id, stage = map(_plain, values)
     seconds = int(now)
     figures = "".join([f" {name}={value}" for name, value in decision.figures.items()])

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 from chapps_tw.interfaces.book import BookUnavailable
-from chapps_tw.interfaces.state import Assumption, CachedValue, Fresh, LiveState, ValueKey
+from chapps_tw.interfaces.state import CachedValue, Fresh, LiveState, ValueKey
 from chapps_tw.mail.decision import CACHE, DATABASE
 from chapps_tw.policies import UNKNOWN_TTL
 from chapps_tw.policies.refresh import never
@@ -66,18 +66,14 @@ class CachedBook:
         self._due = due
         self.looks = self.misses = 0
 
-    def assume(self, keys: Sequence[ValueKey]) -> list[Assumption] | None:
-        """Return the assumptions that the values in the memory of this process are current; ``None`` if one is missing.
-
-        The state must confirm them in an operation of the request: see :meth:`LiveState.assume`.
-        """
-        find = self._state.assume
+    def recall(self, keys: Sequence[ValueKey]) -> list[str] | None:
+        """Return the values in the memory of this process; ``None`` if one is missing: see :meth:`LiveState.recall`."""
         found = []
         for key in keys:
-            assumption = find(key)
-            if assumption is None:
+            text = self._state.recall(key)
+            if text is None:
                 return None
-            found.append(assumption)
+            found.append(text)
         self.looks += 1
         return found
 

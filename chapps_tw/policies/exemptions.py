@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from chapps_tw.interfaces.book import Exemption, PolicyBook
-from chapps_tw.interfaces.state import LiveState, ValueKey
+from chapps_tw.interfaces.state import CacheVersion, LiveState, ValueKey
 from chapps_tw.interfaces.value_keys import EXEMPTIONS
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
@@ -62,8 +62,8 @@ def nobody(request: OutboundPPR, scope: str, keep: bool = True) -> Awaitable[Exe
 class Exemptions:
     """Exemptions, cached in the live state.
 
-    The value of ``EXEMPTIONS`` is only the digest of the list, since each request is based on it: see
-    :meth:`LiveState.assume`. The list itself is cached by its digest, so it is never outdated, and parsed once.
+    The value of ``EXEMPTIONS`` is only the digest of the list, since each request looks at it. The list
+    itself is cached by its digest, so it is never outdated, and parsed once.
 
     :param now: returns epoch seconds.
     :param fold_case: ``[CHAPPS] fold_case``.
@@ -89,13 +89,16 @@ class Exemptions:
         # The last text that was read from the book.
         self._text = ""
         self._digest, self._list = "", ExemptionList((), fold_case)
+        # A version of the values in memory for which the list is the right one.
+        self._version: CacheVersion | None = None
 
     def of(self, request: OutboundPPR, scope: str, keep: bool = True) -> Awaitable[Exemption | None]:
         """Return the exemption of a request that is in force: see :class:`Exempt`."""
-        assumption = self._state.assume(EXEMPTIONS) if keep else None
-        if assumption is None or assumption.value != self._digest:
+        version = self._state.version() if keep else None
+        if version is None or (version is not self._version and self._state.recall(EXEMPTIONS) != self._digest):
             return self._find(request, scope, keep, False)
-        request.assume(assumption)
+        self._version = version
+        request.rely_on(version)
         return self._find(request, scope, keep, True) if scope in self._list.scopes else NOBODY
 
     async def _find(self, request: OutboundPPR, scope: str, keep: bool, is_current: bool) -> Exemption | None:
@@ -117,6 +120,7 @@ class Exemptions:
         # may have parsed it meanwhile; a long list takes a while.
         if (current := digest_of(text)) != self._digest:
             self._digest, self._list = current, ExemptionList(decode(text), self._fold_case)
+            self._version = None
         if keep and self._digest != digest:
             await self._state.drop_values((EXEMPTIONS, _list_key(digest)))
 

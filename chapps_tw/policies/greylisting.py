@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from chapps_tw.config.settings import GreylistingPolicy as Section
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookUnavailable, PolicyBook
+from chapps_tw.interfaces.book import BookUnavailable, Exemption, PolicyBook
 from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import LiveState, Outdated
@@ -20,6 +20,7 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies import exemptions
 from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.inbound import cached_client_network, domain_of, mail_address
+from chapps_tw.policies.pending import Asked, Decided, decided
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
 
@@ -51,7 +52,20 @@ class Recipient(NamedTuple):
     exempt: bool
 
 
-_Asking = Awaitable[GreylistResult]
+Asking: TypeAlias = Decision | Asked | Awaitable[Decided]
+
+
+class _Check(NamedTuple):
+    """What is asked of the live state, and what the decision needs then.
+
+    :ivar detail: for the log.
+    :ivar keep: false to change nothing.
+    """
+
+    request: OutboundPPR
+    attempt: GreylistAttempt
+    detail: str
+    keep: bool
 
 
 class GreylistingPolicy:
@@ -83,53 +97,73 @@ class GreylistingPolicy:
         self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
         self._network_of = cached_client_network(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
 
-    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Asking:
         """Decide about a message to one recipient.
 
         :param earlier: decisions of earlier policies. If one requests greylisting, the domain's flag is ignored.
             A ``client`` of one is another name of the client.
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
-        :raises Outdated: if an assumption of the request is wrong.
+        :raises Outdated: if the request relies on values that are outdated.
         """
-        return self._judge(request, earlier, keep=True)
+        return self._unless_exempt(request, earlier, keep=True)
 
-    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Coroutine[Any, Any, Decision]:
+    def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Asking:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
-        return self._judge(request, earlier, keep=False)
+        return self._unless_exempt(request, earlier, keep=False)
 
-    def _ask(self, request: OutboundPPR, attempt: GreylistAttempt, keep: bool, fill: Fill | None = None) -> _Asking:
-        if keep:
-            return self._state.check_greylist(attempt, self._greylist_rules, fill, request.assumptions)
-        return self._state.peek_greylist(attempt, self._greylist_rules, fill)
-
-    async def _judge(self, request: OutboundPPR, earlier: Sequence[Decision], keep: bool) -> Decision:
-        named = request.get("recipient")
-        if not named or request.get("protocol_state") not in STAGES:
+    def _unless_exempt(self, request: OutboundPPR, earlier: Sequence[Decision], keep: bool) -> Asking:
+        if not request.get("recipient") or request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
-        if (exemption := await self._exempt(request, exemptions.GREYLISTING, keep)) is not None:
+        exempted = self._exempt(request, exemptions.GREYLISTING, keep)
+        if exempted is not exemptions.NOBODY:
+            return self._after(exempted, request, earlier, keep)
+        return self._judge(request, earlier, keep)
+
+    async def _after(
+        self, exempted: Awaitable[Exemption | None], request: OutboundPPR, earlier: Sequence[Decision], keep: bool
+    ) -> Decided:
+        exemption = await exempted
+        if exemption is not None:
             action, detail = self._accepting(request, 0), exemptions.detail_of(exemption)
             return Decision(action, Reason.EXEMPTED, self.name, detail=detail)
+        return await decided(self._judge(request, earlier, keep))
+
+    def _judge(self, request: OutboundPPR, earlier: Sequence[Decision], keep: bool) -> Asking:
         if self._settings.null_sender_ok and not request.get("sender"):
             return Decision(self._accepting(request, 0), Reason.NULL_SENDER_ACCEPTED, self.name)
-        recipient = self._recipient(named)
+        recipient = self._recipient(request.get("recipient"))
         if recipient.exempt:
             return Decision(self._accepting(request, 0), Reason.RECIPIENT_EXEMPT, self.name)
         attempt, detail = self._attempt(request, recipient, earlier)
         if not attempt.domain and not attempt.forced:
             return Decision(self._accepting(request, 0), Reason.NOT_GREYLISTED, self.name)
+        check = _Check(request, attempt, detail, keep)
         if keep and not attempt.forced and self._due(attempt.domain):
-            await self._compare(attempt)
-        self.looks += 1
-        source = CACHE
-        result = await self._ask(request, attempt, keep)
+            return self._compare(check)
+        return self._ask(check)
+
+    def _ask(self, check: _Check, fill: Fill | None = None) -> Asked:
+        self.looks += fill is None
+        request, attempt, _, keep = check
+        if keep:
+            reply = self._state.check_greylist(attempt, self._greylist_rules, fill, request.version)
+        else:
+            reply = self._state.peek_greylist(attempt, self._greylist_rules, fill)
+        return Asked(reply, partial(self._conclude, check, CACHE if fill is None else DATABASE))
+
+    def _conclude(self, check: _Check, source: str, result: GreylistResult) -> Decision | Awaitable[Decided]:
         if result.outcome is Outcome.MISSING:
-            source = DATABASE
-            result = await self._ask(request, attempt, keep, await self._look_up(attempt.domain, result.token))
+            return self._look_up(check, result.token)
         if result.outcome is Outcome.OUTDATED:
             raise Outdated
-        if request.assumptions:
-            request.clear_assumptions()
-        return self._decision(result, detail, request, "" if attempt.forced else source)
+        check.request.rely_on_nothing()
+        return self._decision(result, check.detail, check.request, "" if check.attempt.forced else source)
+
+    async def _look_up(self, check: _Check, token: str) -> Decided:
+        """Read the flag of the domain from the book, and decide."""
+        self.misses += 1
+        flags = await self._book.flags_of(check.attempt.domain)
+        return await decided(self._ask(check, Fill(token, int(flags.greylist), self._settings.flag_ttl)))
 
     def _read_recipient(self, text: str) -> Recipient:
         exempt, address = self._settings.exempt_recipients, mail_address(text)
@@ -162,20 +196,16 @@ class GreylistingPolicy:
         )
         return attempt, detail
 
-    async def _compare(self, attempt: GreylistAttempt) -> None:
-        """Delete a cached flag that differs from the book. If the book is unavailable, the flag stays cached."""
-        result = await self._state.peek_greylist(attempt, self._greylist_rules)
-        if result.outcome is Outcome.MISSING:
-            return
-        with suppress(BookUnavailable):
-            flags = await self._book.flags_of(attempt.domain)
-            if flags.greylist is (result.outcome is Outcome.NOT_GREYLISTED):
-                await self._state.drop_flags([attempt.domain])
-
-    async def _look_up(self, domain: str, token: str) -> Fill:
-        self.misses += 1
-        flags = await self._book.flags_of(domain)
-        return Fill(token, int(flags.greylist), self._settings.flag_ttl)
+    async def _compare(self, check: _Check) -> Decided:
+        """Delete a cached flag that differs from the book, and decide. If the book is unavailable, the flag stays."""
+        domain = check.attempt.domain
+        result = await self._state.peek_greylist(check.attempt, self._greylist_rules)
+        if result.outcome is not Outcome.MISSING:
+            with suppress(BookUnavailable):
+                flags = await self._book.flags_of(domain)
+                if flags.greylist is (result.outcome is Outcome.NOT_GREYLISTED):
+                    await self._state.drop_flags([domain])
+        return await decided(self._ask(check))
 
     def _decision(self, result: GreylistResult, detail: str, request: OutboundPPR, source: str) -> Decision:
         wait = ceil(result.wait)

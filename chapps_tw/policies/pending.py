@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+from chapps_tw.interfaces.reply import Reply
 from chapps_tw.interfaces.state import Charge, Spent
 from chapps_tw.mail.decision import Decision
+from chapps_tw.outbound import OutboundPPR
 
 Spend: TypeAlias = Callable[[Sequence[Charge]], Awaitable[Spent]]
 """Charges a request, all or nothing; or tells what that would result in."""
@@ -19,15 +21,15 @@ class PendingDecision(NamedTuple):
     of another policy do not fit.
 
     :ivar charges: what may stop the mail.
-    :ivar conclude: takes charges and their result, and returns the decision: usually all charges, without those that do
-        not fit and let the mail pass.
+    :ivar conclude: takes the request, charges and their result, and returns the decision: usually all charges, without
+        those that do not fit and let the mail pass.
     :ivar reserve: as in :class:`~chapps_tw.interfaces.state.Message`. Charges of several policies are reserved if those
         of each may be.
     :ivar advisory: what cannot stop the mail. It is left out if it does not fit.
     """
 
     charges: Sequence[Charge]
-    conclude: Callable[[Sequence[Charge], Spent], Decision]
+    conclude: Callable[[OutboundPPR, Sequence[Charge], Spent], Decision]
     reserve: float = 0.0
     advisory: Sequence[Charge] = ()
 
@@ -36,12 +38,29 @@ Decided: TypeAlias = Decision | PendingDecision
 """What a policy decides."""
 
 
+class Asked(NamedTuple):
+    """A decision that depends on a reply of the live state. A policy may return it instead of an awaitable.
+
+    :ivar conclude: takes the reply, and returns the decision, or an awaitable of it.
+    """
+
+    reply: Reply[Any]
+    conclude: Callable[[Any], Decided | Awaitable[Decided]]
+
+
+async def decided(found: Decided | Asked | Awaitable[Decided]) -> Decided:
+    """Return what a policy decides, whatever it has to wait for."""
+    if isinstance(found, Asked):
+        found = found.conclude(await found.reply)
+    return found if isinstance(found, (Decision, PendingDecision)) else await found
+
+
 _Owned: TypeAlias = tuple[int, Charge]
 """The number of a policy, and one of its charges."""
 
 
 async def charge(
-    spend: Spend, peek: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool]
+    request: OutboundPPR, spend: Spend, peek: Spend, pending: Sequence[PendingDecision], enforced: Sequence[bool]
 ) -> Sequence[Decision | None]:
     """Charge a request for all policies, all or nothing, and return their decisions.
 
@@ -51,51 +70,57 @@ async def charge(
     :param enforced: whether each policy may stop the mail; otherwise it is in shadow mode.
     :returns: ``None`` for a policy that is not charged because another one stops the mail.
     """
-    decisions: list[Decision | None] = [None] * len(pending)
+    charging = _Charging(request, pending, enforced)
     left: list[_Owned] = []
     advisory: list[_Owned] = []
     for number, each in enumerate(pending):
         (left if enforced[number] else advisory).extend([(number, charge) for charge in each.charges])
         advisory.extend([(number, charge) for charge in each.advisory])
-    await _until_it_fits(peek, pending, enforced, advisory, decisions)
+    await charging.until_it_fits(peek, advisory)
     left += advisory
-    spent = await _until_it_fits(spend, pending, enforced, left, decisions)
+    spent = await charging.until_it_fits(spend, left)
+    decisions = charging.decisions
     if spent is not None:
         for number in {number for number, _ in left}:
-            decisions[number] = decisions[number] or _conclude(pending, number, left, spent)
+            decisions[number] = decisions[number] or charging.conclude(number, left, spent)
     return decisions
 
 
-async def _until_it_fits(
-    ask: Spend,
-    pending: Sequence[PendingDecision],
-    enforced: Sequence[bool],
-    left: list[_Owned],
-    decisions: list[Decision | None],
-) -> Spent | None:
-    """Ask, and leave out what does not fit and lets the mail pass; return the result of the rest.
+class _Charging:
+    """The decisions of a request that were pending.
 
-    :returns: ``None`` if a decision stops the mail, or if nothing is left.
+    :ivar decisions: those that are made.
     """
-    while left:
-        spent = await ask([charge for _, charge in left])
-        if spent.decisive < 0:
-            return spent
-        number = left[spent.decisive][0]
-        decision, before = _conclude(pending, number, left, spent), decisions[number]
-        stopping = decision.stops and enforced[number]
-        # One that only lets the mail pass, for a limit in shadow mode, must not hide that the mail is to be held.
-        if stopping or before is None or before.action == "DUNNO":
-            decisions[number] = decision
-        if stopping:
-            return None
-        del left[spent.decisive]
-    return None
 
+    def __init__(self, request: OutboundPPR, pending: Sequence[PendingDecision], enforced: Sequence[bool]) -> None:
+        self._request = request
+        self._pending = pending
+        self._enforced = enforced
+        self.decisions: list[Decision | None] = [None] * len(pending)
 
-def _conclude(pending: Sequence[PendingDecision], number: int, left: Sequence[_Owned], spent: Spent) -> Decision:
-    """Return the decision of a policy, given the result of all charges that are left."""
-    places = [place for place, (owner, _) in enumerate(left) if owner == number]
-    decisive = places.index(spent.decisive) if spent.decisive in places else -1
-    own = Spent(spent.outcome, decisive, tuple([spent.used[place] for place in places]), spent.wait)
-    return pending[number].conclude([left[place][1] for place in places], own)
+    async def until_it_fits(self, ask: Spend, left: list[_Owned]) -> Spent | None:
+        """Ask, and leave out what does not fit and lets the mail pass; return the result of the rest.
+
+        :returns: ``None`` if a decision stops the mail, or if nothing is left.
+        """
+        while left:
+            spent = await ask([charge for _, charge in left])
+            if spent.decisive < 0:
+                return spent
+            number = left[spent.decisive][0]
+            decision, before = self.conclude(number, left, spent), self.decisions[number]
+            stopping = decision.stops and self._enforced[number]
+            # One that only lets the mail pass, for a limit in shadow mode, must not hide that the mail is to be held.
+            if stopping or before is None or before.action == "DUNNO":
+                self.decisions[number] = decision
+            if stopping:
+                return None
+            del left[spent.decisive]
+        return None
+
+    def conclude(self, number: int, left: Sequence[_Owned], spent: Spent) -> Decision:
+        """Return the decision of a policy, given the result of all charges that are left."""
+        places = [place for place, (owner, _) in enumerate(left) if owner == number]
+        decisive = places.index(spent.decisive) if spent.decisive in places else -1
+        own = Spent(spent.outcome, decisive, tuple([spent.used[place] for place in places]), spent.wait)
+        return self._pending[number].conclude(self._request, [left[place][1] for place in places], own)

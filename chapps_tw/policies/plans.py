@@ -9,14 +9,14 @@ from typing import NamedTuple
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import DomainPlan, PolicyBook, UserPlan
-from chapps_tw.interfaces.state import Assumption, LiveState, ValueKey
+from chapps_tw.interfaces.state import LiveState, ValueKey
 from chapps_tw.mail.addresses import split_address
 from chapps_tw.mail.decision import CACHE, DATABASE
 from chapps_tw.mail.memo import Memo, Memoized, size_of
 from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
 from chapps_tw.policies.limits import Level, LimitResolver, UserLimits
 from chapps_tw.policies.plan_texts import domain_text, plan_text, read_domain, read_plan, read_user, user_text
-from chapps_tw.policies.recent_limits import RecentLimits
+from chapps_tw.policies.recent_limits import Found, RecentLimits
 from chapps_tw.policies.refresh import never
 
 # Sizes of the caches of decoded values, of resolved limits, and of the limits of users, in bytes.
@@ -42,21 +42,6 @@ class Choice(NamedTuple):
     pool: ValueKey | None
 
 
-class Found(NamedTuple):
-    """Limits of a user.
-
-    :ivar limits: with the overrides in force.
-    :ivar assumptions: that the cached values behind them are current; empty if they were just read.
-    :ivar source: of the values.
-    :ivar recent: knows what a request costs.
-    """
-
-    limits: UserLimits
-    assumptions: Sequence[Assumption]
-    source: str
-    recent: RecentLimits
-
-
 class Plans:
     """Finds the limits of users.
 
@@ -80,6 +65,7 @@ class Plans:
         self._fold_case = settings.chapps.fold_case
         self._book = book
         self.now = now
+        self._version = state.version
         self._cached = CachedBook(state, settings.oqp.cache_ttl, due)
         self.resolver = LimitResolver(settings.oqp)
         self.looks = self.misses = 0
@@ -111,11 +97,15 @@ class Plans:
         recent = self._recent.get((user, domain))
         if recent is None:
             return None
-        assumptions = self._cached.assume(recent.keys)
-        if assumptions is None or [each.value for each in assumptions] != recent.texts:
-            return None
+        version, found, limits = self._version(), recent.found, recent.limits
+        if found is None or found.version is not version:
+            if self._cached.recall(recent.keys) != recent.texts:
+                return None
+            found = recent.found = Found(limits, version, CACHE, recent)
         self.looks += 1
-        return Found(self._at(recent.limits), assumptions, CACHE, recent)
+        if not limits.overrides and not limits.domain_overrides:
+            return found
+        return found._replace(limits=self.resolver.at(limits, self.now()))
 
     async def read(self, user: str, domain: str, keep: bool = True) -> Found:
         """Return the limits of a user. Values that are not cached are read from the book.
@@ -129,7 +119,7 @@ class Plans:
         if not keep or recent is None or not await self._cached.is_unchanged(recent.keys, recent.texts, self._query):
             recent, source = await self._find(user, domain, keep)
             self.misses += source is DATABASE
-        return Found(self._at(recent.limits), (), source, recent)
+        return Found(self._at(recent.limits), None, source, recent)
 
     def _at(self, limits: UserLimits) -> UserLimits:
         if not limits.overrides and not limits.domain_overrides:

@@ -8,14 +8,15 @@ from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Charge, Spent
-from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.mail.decision import CACHE, Decision, Reason
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies.charging import STAGES
 from chapps_tw.policies.events import EventKind, Events
 from chapps_tw.policies.limits import ActiveLimit
 from chapps_tw.policies.pending import Decided, PendingDecision
-from chapps_tw.policies.plans import Found, Plans
+from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota_answers import Answers
+from chapps_tw.policies.recent_limits import Found
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 
@@ -79,32 +80,32 @@ class OutboundQuotaPolicy:
         return self._decide(request, user, await self._plans.read(user, domain, keep), keep)
 
     def _decide(self, request: OutboundPPR, user: str, found: Found, keep: bool) -> Decided:
-        if found.assumptions:
-            request.assume(*found.assumptions)
-        limits, stage = found.limits, request.get("protocol_state")
-        active, charges, advisory = found.recent.charges(limits, request, stage)
+        limits, version, source, recent = found
+        if version is not None:
+            request.rely_on(version)
+        stage = request.get("protocol_state")
+        active, charges, advisory = charged = recent.charges(limits, request, stage)
         if not active or limits.suspended or not limits.limited:
             return self._without_charge(request, found, user)
+        pending = recent.pending if source is CACHE else None
+        if pending is None or pending.charges is not charges or not keep:
+            every = [*charges, *advisory] if advisory else charges
+            conclude = self._conclusion(user, source, active, every, keep)
+            pending = PendingDecision(charges, conclude, 0.0, advisory)
+            if keep and source is CACHE and charged is recent.charged:
+                recent.pending = pending
         reserve = self._reservations.of(request, stage) if keep else 0.0
-        every = [*charges, *advisory] if advisory else charges
-        conclude = self._conclusion(request, user, found, active, every, keep)
-        return PendingDecision(charges, conclude, reserve, advisory)
+        return pending._replace(reserve=reserve) if reserve else pending
 
     def _conclusion(
-        self,
-        request: OutboundPPR,
-        user: str,
-        found: Found,
-        active: Sequence[ActiveLimit],
-        charges: Sequence[Charge],
-        keep: bool,
-    ) -> Callable[[Sequence[Charge], Spent], Decision]:
-        def conclude(left: Sequence[Charge], spent: Spent) -> Decision:
+        self, user: str, source: str, active: Sequence[ActiveLimit], charges: Sequence[Charge], keep: bool
+    ) -> Callable[[OutboundPPR, Sequence[Charge], Spent], Decision]:
+        def conclude(request: OutboundPPR, left: Sequence[Charge], spent: Spent) -> Decision:
             limits = active if left is charges else _limits_of(left, active, charges)
             if keep:
                 self._warn(spent, limits, left)
             make = self._answers.counted if spent.decisive < 0 else self._answers.refused
-            return make(spent, limits, user, request.get("sender"), found.source)
+            return make(spent, limits, user, request.get("sender"), source)
 
         return conclude
 
@@ -128,13 +129,14 @@ class OutboundQuotaPolicy:
 
     def _warn(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
         """Note which limits are reached, or almost."""
+        # A message that is refused for its own size alone says nothing about the limit.
+        exceeded = spent.outcome is Outcome.EXCEEDED and spent.wait > 0 and self._settings.warn_at > 0
+        full = spent.decisive if exceeded else -1
         for place, used in enumerate(spent.used):
             limit = active[place]
-            if used >= limit.warn:
-                kind = EventKind.AT_LIMIT if used >= limit.amount else EventKind.NEAR_LIMIT
-                self._note(kind, limit, charges[place], used)
-        if spent.outcome is Outcome.EXCEEDED and spent.wait and self._settings.warn_at:
-            self._note(EventKind.AT_LIMIT, active[spent.decisive], charges[spent.decisive], spent.used[spent.decisive])
+            if used >= limit.warn or place == full:
+                is_full = used >= limit.amount or place == full
+                self._note(EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT, limit, charges[place], used)
 
     def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
         name = limit.name or limit.quota

@@ -115,8 +115,10 @@ class RateLimitPolicy:
         conclude = self._conclusion([*binding, *advisory], keep)
         return PendingDecision([each.charge for each in binding], conclude, reserve, [each.charge for each in advisory])
 
-    def _conclusion(self, applied: Sequence[Applied], keep: bool) -> Callable[[Sequence[Charge], Spent], Decision]:
-        def conclude(charges: Sequence[Charge], spent: Spent) -> Decision:
+    def _conclusion(
+        self, applied: Sequence[Applied], keep: bool
+    ) -> Callable[[OutboundPPR, Sequence[Charge], Spent], Decision]:
+        def conclude(request: OutboundPPR, charges: Sequence[Charge], spent: Spent) -> Decision:
             # Without those that did not fit and let the mail pass.
             left = applied if len(charges) == len(applied) else [each for each in applied if each.charge in charges]
             if keep:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from chapps_tw.interfaces.state import Charge, Unit, ValueKey
+from chapps_tw.interfaces.state import CacheVersion, Charge, Unit, ValueKey
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.charging import amount_of
 from chapps_tw.policies.limits import ActiveLimit, UserLimits
+from chapps_tw.policies.pending import PendingDecision
 
 Charged: TypeAlias = tuple[Sequence[ActiveLimit], Sequence[Charge], Sequence[Charge]]
 """Limits that apply to a request, what it costs those that stop mail, and what it costs the others, which hold it."""
+
+
+class Found(NamedTuple):
+    """Limits of a user.
+
+    :ivar limits: with the overrides in force.
+    :ivar version: that the cached values behind them are of; ``None`` if they were just read.
+    :ivar source: of the values.
+    :ivar recent: knows what a request costs.
+    """
+
+    limits: UserLimits
+    version: CacheVersion | None
+    source: str
+    recent: RecentLimits
 
 
 class RecentLimits:
@@ -19,9 +35,12 @@ class RecentLimits:
 
     :ivar keys, texts: the cached values.
     :ivar limits: without overrides.
+    :ivar charged: what the last request with these limits cost.
+    :ivar found: these limits without overrides, for the last version of the values in memory that they are of.
+    :ivar pending: the pending decision that was last made of what :meth:`charges` returned.
     """
 
-    __slots__ = ("_charged", "_key", "_sized", "_user", "keys", "limits", "texts")
+    __slots__ = ("_key", "_sized", "_user", "charged", "found", "keys", "limits", "pending", "texts")
 
     def __init__(
         self, keys: tuple[ValueKey, ...], texts: list[str], limits: UserLimits, user: str, domain: str
@@ -32,7 +51,9 @@ class RecentLimits:
         self._user = (user, domain)
         self._sized = any(limit.unit is Unit.BYTES for limit in limits.active)
         self._key: tuple[str, str, bool] | None = None
-        self._charged: Charged = ((), (), ())
+        self.charged: Charged = ((), (), ())
+        self.found: Found | None = None
+        self.pending: PendingDecision | None = None
 
     def charges(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
         """Return what a request costs.
@@ -45,9 +66,10 @@ class RecentLimits:
         # All that an amount depends on, but the size.
         key = (stage, request.get("recipient_count"), request.get("recipient") == "")
         if key != self._key:
-            self._charged = self._make(limits, request, stage)
+            self.charged = self._make(limits, request, stage)
             self._key = key
-        return self._charged
+            self.pending = None
+        return self.charged
 
     def _make(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
         active: list[ActiveLimit] = []
@@ -62,7 +84,8 @@ class RecentLimits:
                     Charge(account, limit.unit, amount, limit.amount, limit.window, limit.margin, limit.min_delta)
                 )
         stopping = len(charges) - sum(map(_holds, active))
-        return active, charges[:stopping], charges[stopping:]
+        # The state may remember tuples.
+        return active, tuple(charges[:stopping]), tuple(charges[stopping:])
 
 
 def _holds(limit: ActiveLimit) -> bool:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import cache
 from secrets import token_hex
+from sys import getsizeof
 
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import Exemption, PolicyBook
-from chapps_tw.interfaces.state import LiveState, ValueKey
+from chapps_tw.interfaces.state import CacheVersion, LiveState, ValueKey
 from chapps_tw.interfaces.value_keys import sender as verdict_key
 from chapps_tw.interfaces.value_keys import senders_of_domain
 from chapps_tw.mail.addresses import split_address, without_extension
 from chapps_tw.mail.decision import CACHE, Decision, Reason, fill
-from chapps_tw.mail.memo import Memoized
+from chapps_tw.mail.memo import Memo, Memoized
 from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
 from chapps_tw.policies import exemptions
 from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
@@ -24,6 +25,9 @@ from chapps_tw.policies.spec import Direction, PolicySpec
 
 # Size of the cache of senders, in bytes.
 _CACHE_BYTES = 8 << 20
+
+# Bytes of a decision.
+_DECIDED = 1000
 
 # There is no sender before MAIL FROM, nor in VRFY and ETRN (SMTPD_POLICY_README).
 STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
@@ -61,6 +65,7 @@ class SenderDomainAuthPolicy:
         self._exempt = exempt
         self._no_user = settings.chapps.no_user_key_response
         self._names_of = sender_names(settings)
+        self._decided: Memo[tuple[str, str], tuple[CacheVersion, Decision]] = Memo(_CACHE_BYTES)
         self._accepted = cache(
             lambda reason, source: Decision(settings.sda.acceptance_message, reason, self.name, source=source)
         )
@@ -80,17 +85,44 @@ class SenderDomainAuthPolicy:
 
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
-        return self._unless_exempt(request, keep=True)
+        return self._recall(request) or self._unless_exempt(request, keep=True)
 
     def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision | Awaitable[Decision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._unless_exempt(request, keep=False)
 
+    def _recall(self, request: OutboundPPR) -> Decision | None:
+        """Return the last decision about this user and sender if nothing has changed since.
+
+        Most requests need no more.
+        """
+        try:
+            user = request.user
+        except (AuthenticationFailureException, ValueError):
+            return None
+        found = self._decided.get((user, request.get("sender")))
+        if found is None or request.get("protocol_state") not in STAGES:
+            return None
+        version, decision = found
+        if version is not self._state.version():
+            return None
+        request.rely_on(version)
+        self._verdicts.looks += 1
+        return decision
+
     def _unless_exempt(self, request: OutboundPPR, keep: bool) -> Decision | Awaitable[Decision]:
         if request.get("protocol_state") not in STAGES:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name)
         exempted = self._exempt(request, exemptions.SENDER_AUTHORIZATION, keep)
-        return self._judge(request, keep) if exempted is exemptions.NOBODY else self._after(exempted, request, keep)
+        if exempted is not exemptions.NOBODY:
+            return self._after(exempted, request, keep)
+        decision = self._judge(request, keep)
+        user, version = request.known_user, request.version
+        if keep and user and version is not None and isinstance(decision, Decision):
+            sender = request.get("sender")
+            size = _DECIDED + 2 * getsizeof(user) + 2 * getsizeof(sender)
+            self._decided.keep((user, sender), (version, decision), size)
+        return decision
 
     async def _after(self, exempted: Awaitable[Exemption | None], request: OutboundPPR, keep: bool) -> Decision:
         exemption = await exempted
@@ -115,47 +147,46 @@ class SenderDomainAuthPolicy:
             return self._refuse(Reason.SENDER_UNCLEAR, user, sender)
         if self._settings.own_address and user in names[1:]:
             return self._accept(Reason.OWN_ADDRESS, request)
-        if keep and self._is_domain_allowed(request, user, names[0]):
-            return self._accept(Reason.AUTHORIZED_DOMAIN, request, CACHE)
-        return self._look_up(request, user, sender, names, keep)
-
-    async def _look_up(
-        self, request: OutboundPPR, user: str, sender: str, names: Sequence[str], keep: bool
-    ) -> Decision:
         question = _Question(self._book, user, names)
-        verdicts, source = self._assume(request, question) if keep else None, CACHE
-        if verdicts is None:
-            reading = self._verdicts.read(question.keys, question.ask, keep, question.usable, question.needed)
-            (version, *texts), source = await reading
-            verdicts = [is_allowed(text, version) for text in texts]
+        return (self._from_memory(request, user, sender, question) if keep else None) or self._look_up(
+            request, user, sender, question, keep
+        )
+
+    async def _look_up(self, request: OutboundPPR, user: str, sender: str, question: _Question, keep: bool) -> Decision:
+        reading = self._verdicts.read(question.keys, question.ask, keep, question.usable, question.needed)
+        (version, *texts), source = await reading
+        verdicts = [is_allowed(text, version) for text in texts]
+        return self._decision(request, user, sender, verdicts, source, question.detail)
+
+    def _from_memory(self, request: OutboundPPR, user: str, sender: str, question: _Question) -> Decision | None:
+        """Decide by the values in the memory of this process; return ``None`` if one is missing."""
+        cache_version, recall = self._state.version(), self._state.recall
+        version_key, domain_key, *keys = question.keys
+        version = recall(version_key)
+        verdicts = [is_allowed(recall(domain_key), version)]
+        if not verdicts[0]:
+            # If the domain is linked, other verdicts are not cached.
+            verdicts += [is_allowed(recall(key), version) for key in keys]
+            if None in verdicts:
+                return None
+        self._verdicts.looks += 1
+        request.rely_on(cache_version)
+        return self._decision(request, user, sender, verdicts, CACHE)
+
+    def _decision(
+        self,
+        request: OutboundPPR,
+        user: str,
+        sender: str,
+        verdicts: Sequence[bool | None],
+        source: str,
+        detail: str = "",
+    ) -> Decision:
         if verdicts[0]:
             return self._accept(Reason.AUTHORIZED_DOMAIN, request, source)
         if True in verdicts:
             return self._accept(Reason.AUTHORIZED_EMAIL, request, source)
-        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, question.detail)
-
-    def _is_domain_allowed(self, request: OutboundPPR, user: str, domain: str) -> bool:
-        """Return whether a verdict in the memory of this process allows the domain. Most requests need no more."""
-        verdict = self._state.assume(verdict_key(user, domain))
-        if verdict is None or verdict.value[:1] != _ALLOWED:
-            return False
-        version = self._state.assume(senders_of_domain(domain))
-        if version is None or not is_allowed(verdict.value, version.value):
-            return False
-        self._verdicts.looks += 1
-        request.assume(verdict, version)
-        return True
-
-    def _assume(self, request: OutboundPPR, question: _Question) -> Sequence[bool | None] | None:
-        """Return the verdicts in the memory of this process; ``None`` if one is missing."""
-        assumed = self._verdicts.assume(question.keys)
-        if assumed is None:
-            return None
-        verdicts = [is_allowed(each.value, assumed[0].value) for each in assumed[1:]]
-        if None in verdicts:
-            return None
-        request.assume(*assumed)
-        return verdicts
+        return self._refuse(Reason.SENDER_NOT_AUTHORIZED, user, sender, source, detail)
 
     def _accept(self, reason: Reason, request: OutboundPPR, source: str = "", detail: str = "") -> Decision:
         text = self._settings.acceptance_message

@@ -13,8 +13,8 @@ from chapps_tw.mail.decision import ReasonCode
 from chapps_tw.mail.received_spf import SpfResult
 from chapps_tw.policies.events import Events
 from chapps_tw.policies.exemptions import Exempt, nobody
-from chapps_tw.policies.pipeline import Policy
 from chapps_tw.policies.refresh import never
+from chapps_tw.policies.slots import Policy
 
 
 class Direction(Enum):

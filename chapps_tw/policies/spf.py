@@ -71,6 +71,7 @@ class SPFEnforcementPolicy:
     ) -> None:
         self._settings = settings.spf
         self._book = book
+        self._version = state.version
         self._flags = CachedBook(state, settings.spf.cache_ttl, due)
         self._exempt = exempt
         self._actions = actions(settings.spf_actions)
@@ -120,9 +121,10 @@ class SPFEnforcementPolicy:
     async def _is_enforced(self, request: OutboundPPR, domain: str, keep: bool) -> tuple[bool, str]:
         """Return the flag of a domain, and its source."""
         keys = (check_spf(domain),)
-        if keep and (assumed := self._flags.assume(keys)) is not None:
-            request.assume(assumed[0])
-            return assumed[0].value == _ON, CACHE
+        version = self._version() if keep else None
+        if version is not None and (recalled := self._flags.recall(keys)) is not None:
+            request.rely_on(version)
+            return recalled[0] == _ON, CACHE
         [text], source = await self._flags.read(keys, self._look_up, keep)
         return text == _ON, source
 

@@ -10,9 +10,9 @@ no request is processed while the client does not read its answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from math import inf
-from typing import Any, cast
+from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
@@ -25,7 +25,8 @@ from zope.interface import implementer
 from chapps_tw.mail.request import MAX_REQUEST_BYTES, RequestError
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.pipeline import Answer, Pipeline
+from chapps_tw.policies.slots import Answer
+from chapps_tw.postfix.pipeline import Pipeline, Run
 from chapps_tw.sockets.sending import sender
 
 _END = b"\n\n"
@@ -58,8 +59,9 @@ class PolicyProtocol(Protocol):
     def __init__(self, factory: PolicyFactory) -> None:
         self.factory = factory
         self._buffer = b""
-        self._deciding: Coroutine[Deferred[object], None, Answer] | None = None
-        self._awaited: Deferred[Any] | None = None
+        # The request that is being processed, and whether its answer comes later.
+        self._run: Run | None = None
+        self._is_waiting = False
         self._request: OutboundPPR
         self._started = 0.0
         self._scheduled: IDelayedCall | None = None
@@ -78,10 +80,10 @@ class PolicyProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
-        if self._deciding is not None:
+        if self._run is not None:
             # Postfix repeats the request on another connection, which makes the remaining changes.
-            deciding, self._deciding = self._deciding, None
-            deciding.close()
+            self._run.abandon()
+            self._run = None
         self._discard_input()
         self.factory.check_drained()
 
@@ -89,7 +91,7 @@ class PolicyProtocol(Protocol):
         if self._input_closed:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._deciding is None and self._scheduled is None and not self._write_blocked:
+        if self._run is None and self._scheduled is None and not self._write_blocked:
             self._process_next()
         if len(self._buffer) > MAX_REQUEST_BYTES and not self._reading_paused:
             self._reading_paused = True
@@ -118,20 +120,20 @@ class PolicyProtocol(Protocol):
 
     def cancel_started_before(self, time: float) -> None:
         """Cancel the request that is being processed if it started before a time."""
-        if self._deciding is not None and self._awaited is not None and self._started < time:
-            self._awaited.cancel()
+        if self._run is not None and self._started < time:
+            self._run.cancel()
 
     @property
     def busy(self) -> bool:
         """Whether a request is being processed."""
-        return self._deciding is not None
+        return self._run is not None
 
     def finish(self) -> None:
         """Answer the request that is being processed, and close the connection."""
         self._input_closed = True
         self._discard_input()
         self.transport.pauseProducing()
-        if self._deciding is None:
+        if self._run is None:
             self._close()
 
     def _process_next(self) -> None:
@@ -142,7 +144,7 @@ class PolicyProtocol(Protocol):
         if end >= 0:
             self._buffer = buffer[end + 2 :]
             self._process(buffer[:end])
-            if self._deciding is None and not self._closed and (self._buffer or self._input_closed):
+            if self._run is None and not self._closed and (self._buffer or self._input_closed):
                 self._scheduled = self.factory.later(0, self._continue)
         elif len(self._buffer) > MAX_REQUEST_BYTES:
             self._abort_oversized()
@@ -154,7 +156,7 @@ class PolicyProtocol(Protocol):
         if self._scheduled is not None and self._scheduled.active():
             return
         self._scheduled = None
-        if self._deciding is not None or (self._write_blocked and self._buffer):
+        if self._run is not None or (self._write_blocked and self._buffer):
             return
         self._process_next()
         if self._reading_paused and not self._input_closed and len(self._buffer) <= MAX_REQUEST_BYTES:
@@ -170,42 +172,24 @@ class PolicyProtocol(Protocol):
             self._send(self.factory.pipeline.unreadable(str(error)).wire)
             self.finish()
             return
-        self._deciding = self.factory.pipeline.decide(self._request)
-        self._step(None)
-
-    def _step(self, result: object) -> None:
-        """Run the coroutine until it awaits a Deferred.
-
-        A simpler and faster ``Deferred.fromCoroutine``: this runs at least twice per request.
-        """
-        deciding = self._deciding
-        if deciding is None:
-            return
-        try:
-            if isinstance(result, Failure):
-                awaited: Any = deciding.throw(cast(BaseException, result.value))
-            else:
-                awaited = deciding.send(None)
-        except StopIteration as done:
-            self._answered(done.value)
-        except Exception:
-            self._failed(Failure())
-        else:
-            self._awaited = awaited
-            awaited.addBoth(self._step)
+        self._run = run = self.factory.pipeline.run(self._request, self._answered)
+        run.ask()
+        self._is_waiting = self._run is not None
 
     def _answered(self, answer: Answer) -> None:
-        was_asynchronous = self._awaited is not None
-        self._deciding = self._awaited = None
-        self._send(answer.decision.wire)
-        self.factory.report(self.factory.pipeline, self._request, answer, self._started)
-        if was_asynchronous and (self._buffer or self._input_closed or self._reading_paused):
+        was_waiting, self._run, self._is_waiting = self._is_waiting, None, False
+        try:
+            self._send(answer.decision.wire)
+            self.factory.report(self.factory.pipeline, self._request, answer, self._started)
+        except Exception:
+            self._failed()
+            return
+        if was_waiting and (self._buffer or self._input_closed or self._reading_paused):
             self._continue()
 
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self) -> None:
         """Abort the connection after an unexpected error. Postfix repeats the request on a new one."""
-        self._log.failure("no answer to {peer}", failure, peer=_peer_of(self.transport))
-        self._deciding = self._awaited = None
+        self._log.failure("no answer to {peer}", peer=_peer_of(self.transport))
         self._discard_input()
         self.transport.abortConnection()
 

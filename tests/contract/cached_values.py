@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from chapps_tw.interfaces.greylist import GreylistAttempt, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Fresh, Spent, ValueKey
 from tests.contract.state_case import StateCase
 from tests.support.charges import charge, whole
 from tests.support.odd_names import ODD_NAMES
+
+ATTEMPT = GreylistAttempt("192.0.2.0/24", "a@b.example", "c@d.example", "d.example", "i", True)
+RULES = GreylistRules(60.0, 600.0, 600.0, 600.0, 3)
 
 
 def key(name: str, owner: str = "bob", space: str = "sda") -> ValueKey:
@@ -166,22 +170,28 @@ class CachedValuesContract(StateCase):
         self.assertEqual(await self.values("abc", owner=""), [None])
         self.assertEqual(await self.values("", owner="abc"), [None])
 
-    async def test_what_is_assumed_holds_until_it_is_dropped(self) -> None:
+    async def test_a_version_holds_until_a_value_is_dropped(self) -> None:
         await self.keep("a", value="7")
         await self.values("a")
-        assumed = self.state.assume(key("a"))
-        assert assumed is not None
-        self.assertEqual((assumed.key, assumed.value), (key("a"), "7"))
-        self.assertTrue(await self.state.confirm([assumed]))
-        self.assertIsNone(self.state.assume(key("b")))
-        self.assertEqual((await self.state.spend(whole("i"), [charge()], [assumed])).outcome, Outcome.ACCEPTED)
-        await self.state.drop_values([key("a")])
-        if assumed.encoded_key:
-            # The memory of this process is not the store: it learns this when it asks.
-            self.assertFalse(await self.state.confirm([assumed]))
-            outdated = Spent(Outcome.OUTDATED, -1, (), 0.0)
-            self.assertEqual(await self.state.spend(whole("i"), [charge()], [assumed]), outdated)
-        self.assertIsNone(self.state.assume(key("a")))
+        version = self.state.version()
+        self.assertEqual((self.state.recall(key("a")), self.state.recall(key("b"))), ("7", None))
+        self.assertTrue(await self.state.confirm(version))
+        self.assertEqual((await self.state.spend(whole("i"), [charge()], version)).outcome, Outcome.ACCEPTED)
+        await self.state.drop_values([key("b")])
+        self.assertFalse(await self.state.confirm(version))
+        self.assertEqual(await self.state.spend(whole("i"), [charge()], version), Spent(Outcome.OUTDATED, -1, (), 0.0))
+        self.assertEqual((await self.state.check_greylist(ATTEMPT, RULES, version=version)).outcome, Outcome.OUTDATED)
+        self.assertIsNot(self.state.version(), version)
+        self.assertEqual((await self.state.spend(whole("i2"), [charge()])).outcome, Outcome.ACCEPTED)
+
+    async def test_what_another_process_has_dropped_cannot_be_relied_on(self) -> None:
+        await self.keep("a")
+        await self.values("a")
+        version, other = self.state.version(), self.another()
+        await other.drop_values([key("a")])
+        await self.turn()
+        self.assertEqual((await self.state.spend(whole("i"), [charge()], version)).outcome, Outcome.OUTDATED)
+        self.assertIsNone(self.state.recall(key("a")))
 
     async def test_the_store_answers(self) -> None:
         await self.state.ping()

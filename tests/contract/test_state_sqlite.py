@@ -20,7 +20,8 @@ from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.contract.state_contract import LiveStateContract
 from tests.support.charges import charge, spend_one, whole, window_of
-from tests.support.sqlite_case import START, HandReactor, temporary
+from tests.support.replies import deferred
+from tests.support.sqlite_case import START, HandReactor, stored, temporary
 
 CHARGES = [charge(limit=1000)]
 KEY, NO_KEY = ValueKey("sda", "bob", "a"), ValueKey("sda", "bob", 5)  # type: ignore[arg-type]
@@ -76,10 +77,10 @@ class Turns(SynchronousTestCase):
         self.successResultOf(self.state.stop())
 
     def messages(self) -> int:
-        return int(self.other.execute("SELECT COUNT(*) FROM message").fetchone()[0])
+        return len(stored(self.other))
 
     def spend(self, instance: str) -> Deferred[Spent]:
-        return self.state.spend(whole(instance), CHARGES)
+        return deferred(self.state.spend(whole(instance), CHARGES))
 
     def value(self, state: SqliteState | None = None) -> str | None:
         return self.successResultOf((state or self.state).values([KEY]))[0].value
@@ -185,7 +186,7 @@ class Turns(SynchronousTestCase):
         self.addCleanup(other.stop)
         for number in range(1, 8, 2):
             for state, used in ((self.state, number), (other, number + 1)):
-                spent = state.spend(whole(f"i{used}"), CHARGES)
+                spent = deferred(state.spend(whole(f"i{used}"), CHARGES))
                 self.clock.advance(0)
                 self.assertEqual(self.successResultOf(spent).used, (used,))
         gone = other.reset([window_of(charge())])
@@ -199,7 +200,7 @@ class Turns(SynchronousTestCase):
     def met(self, state: SqliteState, fill: Fill | None = None, instance: str = "i") -> GreylistResult:
         """What becomes of a message that greylisting meets."""
         attempt = GreylistAttempt("c", "s", "r", "our.example", instance, False)
-        waiting = state.check_greylist(attempt, GreylistRules(60.0, 1e6, 1e6, 1e6, threshold=3), fill)
+        waiting = deferred(state.check_greylist(attempt, GreylistRules(60.0, 1e6, 1e6, 1e6, threshold=3), fill))
         self.clock.advance(0)
         met: GreylistResult = self.successResultOf(waiting)
         return met
@@ -212,13 +213,15 @@ class Turns(SynchronousTestCase):
         again: list[Any] = [
             self.state.keep_values([Fresh(KEY, "1", "0")], 1e6),
             self.state.values([KEY]),
-            self.state.check_greylist(attempt._replace(instance="i"), rules),
-            self.state.check_greylist(attempt, rules),
+            deferred(self.state.check_greylist(attempt._replace(instance="i"), rules)),
+            deferred(self.state.check_greylist(attempt, rules)),
         ]
         self.failureResultOf(self.state.drop_values([KEY, NO_KEY]), AttributeError)
         # What was remembered of the drop and of the others went with the turn.
         self.assertIsNone(self.value())
-        self.assertEqual(self.successResultOf(self.state.peek_greylist(attempt, rules)).outcome, Outcome.PASSED)
+        self.assertEqual(
+            self.successResultOf(deferred(self.state.peek_greylist(attempt, rules))).outcome, Outcome.PASSED
+        )
         self.clock.pump([0, 0])
         _, values, *met = (self.successResultOf(each) for each in again)
         self.assertEqual(values[0].value, "1")
@@ -227,7 +230,7 @@ class Turns(SynchronousTestCase):
     def test_a_question_that_makes_no_sense_harms_no_other(self) -> None:
         good = self.spend("i")
         bad: list[Charge] = [charge("alice"), charge(amount=None)]  # type: ignore[arg-type]
-        self.failureResultOf(self.state.spend(whole("j"), bad), TypeError)
+        self.failureResultOf(deferred(self.state.spend(whole("j"), bad)), TypeError)
         self.clock.pump([0, 0])
         self.assertEqual(self.successResultOf(good).used, (1,))
         self.assertEqual([self.used(), self.used("alice")], [1, 0])
@@ -256,8 +259,9 @@ class Turns(SynchronousTestCase):
         self.assertEqual([self.used("u0"), self.used("u1")], [1, 0])
         self.clock.advance(1e7)
         self.clock.pump([1.0] * 20)
-        for table in ("message", "value", "once"):
+        for table in ("chunk", "value", "once"):
             self.assertEqual(self.other.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0], 0, table)
+        self.assertEqual(self.other.execute("SELECT COUNT(*) FROM journal").fetchone()[0], 1)
 
     def test_a_drop_is_remembered_when_its_row_is_gone(self) -> None:
         self.state.start()

@@ -18,15 +18,17 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import Events
 from chapps_tw.policies.exemptions import Exemptions
 from chapps_tw.policies.greylisting import GreylistingPolicy
-from chapps_tw.policies.pipeline import Pipeline, Policy, PolicySlot
 from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.sender_auth import SenderDomainAuthPolicy
+from chapps_tw.policies.slots import Policy, PolicySlot
 from chapps_tw.policies.spf import SPFEnforcementPolicy
+from chapps_tw.postfix.pipeline import Pipeline
 from chapps_tw.state.redis.store import RedisState
 from tests.support.policy_case import DictBook
 from tests.support.redis_case import RedisStateTestCase
+from tests.support.replies import answer_of
 
 ROUND_TRIPS = ("spend", "check_greylist", "confirm", "values", "keep_values", "drop_values", "first_time")
 
@@ -89,7 +91,7 @@ class Node:
         self.operations.clear()
         instance = f"{id(self)} {self._asked}"
         request = {"protocol_state": "RCPT", "sender": "x@y.example", "recipient": "b@c.example", "instance": instance}
-        return (await pipeline.decide(OutboundPPR(request | attributes))).decision
+        return (await answer_of(pipeline, OutboundPPR(request | attributes))).decision
 
 
 class TwoNodeTests(RedisStateTestCase):

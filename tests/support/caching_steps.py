@@ -225,13 +225,15 @@ class Caching(Comparison):
 
     @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=2, unique=True))
     def confirm(self, keys: list[ValueKey]) -> None:
-        """What a store assumes right after it was read is right."""
+        """What a store recalls right after it was read is right."""
         for subject in self.subjects:
             subject.run(subject.state.values(keys))
-            assumed = [subject.state.assume(key) for key in keys]
-            assumptions = [each for each in assumed if each is not None]
-            assert all(each.value == self.model.copy(each.key) for each in assumptions), (subject.name, assumptions)
-            assert subject.run(subject.state.confirm(assumptions)), (subject.name, assumptions)
+            recalled = {key: subject.state.recall(key) for key in keys}
+            assert all(value in (None, self.model.copy(key)) for key, value in recalled.items()), (
+                subject.name,
+                recalled,
+            )
+            assert subject.run(subject.state.confirm(subject.state.version())), subject.name
 
     @rule(name=st.sampled_from(NAMES))
     def first_time(self, name: str) -> None:

@@ -18,6 +18,7 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from tests.support.examples import examples
 from tests.support.policy_case import DictBook
+from tests.support.replies import decision_of
 
 DEFERRAL, LIFETIME, THRESHOLD = 60.0, 3600.1, 2
 
@@ -110,7 +111,7 @@ def compare_with_model(new_subject: Callable[[], Subject]) -> None:
         for pause, address, sender, instance in attempts:
             subject.advance(pause)
             now += pause
-            decision = subject.run(policy.decide(request(instance, client_address=address, sender=sender)))
+            decision = subject.run(decision_of(policy.decide(request(instance, client_address=address, sender=sender))))
             network = address.rpartition(".")[0]
             assert decision.stops != model.passes(now, network, sender.lower(), instance), decision
 

@@ -25,12 +25,12 @@ from chapps_tw.mail.decision import Decision
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import message_of
 from chapps_tw.policies.events import Events, LimitEvent
-from chapps_tw.policies.pending import Decided, PendingDecision, charge
-from chapps_tw.policies.pipeline import Policy
+from chapps_tw.policies.pending import PendingDecision, charge, decided
 from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota import OutboundQuotaPolicy
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.reservations import Reservations
+from chapps_tw.policies.slots import Policy
 from chapps_tw.state.sqlite.store import SqliteState
 
 T = TypeVar("T")
@@ -115,25 +115,25 @@ class PolicyCase(SynchronousTestCase):
 
     async def decision(self, policy: Policy, request: OutboundPPR) -> Decision:
         """Return the decision of a policy, and charge what the request costs. Raises what the policy raises."""
-        decided = await _at_last(policy.decide(request, ()))
-        if isinstance(decided, Decision):
-            return decided
-        message = message_of(request, request.get("protocol_state"), decided.reserve)
-        return await self._charged(decided, message, self.state.spend)
+        found = await decided(policy.decide(request, ()))
+        if isinstance(found, Decision):
+            return found
+        message = message_of(request, request.get("protocol_state"), found.reserve)
+        return await self._charged(request, found, message, self.state.spend)
 
     async def explanation(self, policy: Policy, request: OutboundPPR) -> Decision:
         """Return what :meth:`decision` would return; change nothing. Raises what the policy raises."""
-        decided = await _at_last(policy.explain(request, ()))
-        if isinstance(decided, Decision):
-            return decided
+        found = await decided(policy.explain(request, ()))
+        if isinstance(found, Decision):
+            return found
         message = message_of(request, request.get("protocol_state"))
-        return await self._charged(decided, message, self.state.peek)
+        return await self._charged(request, found, message, self.state.peek)
 
     async def _charged(
-        self, decided: PendingDecision, message: Message, spend: Callable[..., Awaitable[Spent]]
+        self, request: OutboundPPR, found: PendingDecision, message: Message, spend: Callable[..., Awaitable[Spent]]
     ) -> Decision:
         peek = partial(self.state.peek, message)
-        (decision,) = await charge(partial(spend, message), peek, [decided], [True])
+        (decision,) = await charge(request, partial(spend, message), peek, [found], [True])
         assert decision is not None
         return decision
 
@@ -141,10 +141,6 @@ class PolicyCase(SynchronousTestCase):
 async def awaited(awaitable: Awaitable[T]) -> T:
     """Turn anything that can be awaited into a coroutine."""
     return await awaitable
-
-
-async def _at_last(found: Decided | Awaitable[Decided]) -> Decided:
-    return found if isinstance(found, (Decision, PendingDecision)) else await found
 
 
 def quota_policy(

@@ -20,10 +20,11 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Redis
 from chapps_tw.interfaces.outcome import Outcome
-from chapps_tw.interfaces.state import Assumption, LiveState, Spent, StateUnavailable, ValueKey
+from chapps_tw.interfaces.state import CacheVersion, LiveState, Spent, StateUnavailable, ValueKey
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.charges import charge, spend_one, whole
+from tests.support.replies import deferred
 from tests.support.servers.common import HANGS
 from tests.support.servers.redis import RedisProcess
 
@@ -78,7 +79,7 @@ async def answers(state: RedisState) -> bool:
 
 def count(state: RedisState, user: str, instance: str, limit: int = 10**6) -> Deferred[Spent]:
     """Count a message of a user in a single charge."""
-    return state.spend(whole(instance), [charge(user, 1, limit)])
+    return deferred(state.spend(whole(instance), [charge(user, 1, limit)]))
 
 
 class RedisTestCase(TestCase):
@@ -187,13 +188,19 @@ def age(server: RedisProcess, seconds: float) -> None:
 
 
 class InReactor:
-    """A proxy of a state whose methods, but for :meth:`assume`, return functions to be called in the reactor thread."""
+    """A proxy of a state whose methods return functions to be called in the reactor thread.
+
+    :meth:`version` and :meth:`recall` do not.
+    """
 
     def __init__(self, state: RedisState) -> None:
         self._state = state
 
-    def assume(self, key: ValueKey) -> Assumption | None:
-        return self._state.assume(key)
+    def version(self) -> CacheVersion:
+        return self._state.version()
+
+    def recall(self, key: ValueKey) -> str | None:
+        return self._state.recall(key)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments: partial(getattr(self._state, name), *arguments)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from twisted.internet.defer import Deferred
-
 from chapps_tw.config.settings import GreylistingPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.config.values import parse_recipients
@@ -18,6 +16,7 @@ from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.greylisting_model import request
 from tests.support.paths import RECORDED
 from tests.support.policy_case import PolicyCase
+from tests.support.replies import decision_of, deferred
 
 DAY = 86400.0
 
@@ -36,7 +35,7 @@ class GreylistingCase(PolicyCase):
         return GreylistingPolicy(Settings(grl=section), self.state, self.book)
 
     def decide(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> Decision:
-        return self.run_now(self.policy.decide(request(instance, **attributes), earlier))
+        return self.run_now(decision_of(self.policy.decide(request(instance, **attributes), earlier)))
 
     def reason(self, instance: str = "i1", *earlier: Decision, **attributes: str) -> ReasonCode:
         return self.decide(instance, *earlier, **attributes).reason
@@ -108,11 +107,11 @@ class Waiting(GreylistingCase):
 
     def test_explain_changes_nothing(self) -> None:
         for _ in range(2):
-            self.assertEqual(self.run_now(self.policy.explain(request())).reason, Reason.GREYLIST_FIRST)
+            self.assertEqual(self.run_now(decision_of(self.policy.explain(request()))).reason, Reason.GREYLIST_FIRST)
         self.decide()
         self.clock.advance(60)
-        self.assertEqual(self.run_now(self.policy.explain(request("i2"))).reason, Reason.GREYLIST_PASSED)
-        self.assertEqual(self.run_now(self.policy.explain(request("i3"))).figures["tally"], 1)
+        self.assertEqual(self.run_now(decision_of(self.policy.explain(request("i2")))).reason, Reason.GREYLIST_PASSED)
+        self.assertEqual(self.run_now(decision_of(self.policy.explain(request("i3")))).figures["tally"], 1)
 
 
 class WhatIsJudged(GreylistingCase):
@@ -231,11 +230,13 @@ class WhatIsJudged(GreylistingCase):
     def test_other_stages_are_not_judged(self) -> None:
         for name in ("in-three-rcpt-04-DATA", "in-three-rcpt-05-END-OF-MESSAGE", "in-vrfy-01-VRFY", "in-etrn-01-ETRN"):
             recorded = OutboundPPR((RECORDED / f"{name}.req").read_bytes())
-            self.assertEqual(self.run_now(self.policy.decide(recorded)).reason, Reason.STAGE_NOT_JUDGED, name)
+            self.assertEqual(
+                self.run_now(decision_of(self.policy.decide(recorded))).reason, Reason.STAGE_NOT_JUDGED, name
+            )
 
     def test_an_unavailable_book_raises_unless_the_flag_is_cached(self) -> None:
         self.book.away = True
-        failed = Deferred.fromCoroutine(self.policy.decide(request()))
+        failed = deferred(decision_of(self.policy.decide(request())))
         self.clock.advance(0)
         self.failureResultOf(failed, BookUnavailable)
         self.book.away = False
@@ -246,7 +247,7 @@ class WhatIsJudged(GreylistingCase):
     def test_an_unavailable_state_raises(self) -> None:
         self.state = SqliteState("/dev/null/state.sqlite3", self.clock.seconds, self.clock)
         self.policy = self.make()
-        failed = Deferred.fromCoroutine(self.policy.decide(request()))
+        failed = deferred(decision_of(self.policy.decide(request())))
         self.clock.advance(0)
         self.failureResultOf(failed, StateUnavailable)
 

@@ -33,7 +33,7 @@ MAY: dict[str, frozenset[str]] = {
         "database": "config interfaces mail migrations observe security",
         "migrations": "database",
         "history": "config database interfaces mail observe security",
-        "postfix": "mail observe outbound policies sockets",
+        "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
         "cli": "config interfaces mail policies security",
         "application": (
@@ -177,7 +177,7 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
     "part, imported",
     [
         ("mail", "twisted.internet.defer.Deferred"),
-        ("config", "chapps_tw.policies.pipeline.Pipeline"),
+        ("config", "chapps_tw.postfix.pipeline.Pipeline"),
         ("policies", "chapps_tw.state.sqlite.store.SqliteState"),
         ("state", "chapps_tw.policies.quota"),
         ("state", "chapps_tw.database.book"),

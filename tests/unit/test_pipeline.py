@@ -12,9 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.interfaces.book import BookUnavailable
 from chapps_tw.interfaces.outcome import Outcome
+from chapps_tw.interfaces.reply import Reply
 from chapps_tw.interfaces.state import (
     Account,
-    Assumption,
+    CacheVersion,
     Charge,
     LiveState,
     Message,
@@ -22,12 +23,13 @@ from chapps_tw.interfaces.state import (
     Spent,
     StateUnavailable,
     Unit,
-    ValueKey,
 )
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pending import PendingDecision
-from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
+from chapps_tw.policies.slots import Answer, PolicySlot
+from chapps_tw.postfix.pipeline import DEFER, Pipeline
+from tests.support.replies import answer_of, replied
 
 REQUEST = OutboundPPR("protocol_state=RCPT\nsender=a@b")
 
@@ -49,36 +51,36 @@ class Says:
     explain = decide
 
 
-class Assumes(Says):
-    """A policy that assumes something, as long as it is in memory."""
+class Relies(Says):
+    """A policy that relies on a version of the values in memory, as long as it is there."""
 
-    def __init__(self, name: str, say: str, memory: list[Assumption]) -> None:
+    def __init__(self, name: str, say: str, memory: list[CacheVersion]) -> None:
         super().__init__(name, say)
         self.memory = memory
         self.asked = 0
 
     async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
         self.asked += 1
-        for assumption in self.memory:
-            request.assume(assumption)
+        for version in self.memory:
+            request.rely_on(version)
         return await super().decide(request, earlier)
 
 
 class Counts(Says):
-    """A policy that confirms the assumptions of the others, or finds one wrong."""
+    """A policy that confirms what the others rely on, or finds it outdated."""
 
-    def __init__(self, name: str, say: str, memory: list[Assumption], wrong: bool = False) -> None:
+    def __init__(self, name: str, say: str, memory: list[CacheVersion], wrong: bool = False) -> None:
         super().__init__(name, say)
         self.memory = memory
         self.wrong = wrong
-        self.seen: list[tuple[Assumption, ...]] = []
+        self.seen: list[CacheVersion | None] = []
 
     async def decide(self, request: OutboundPPR, earlier: Sequence[Decision]) -> Decision:
-        self.seen.append(request.assumptions)
-        if self.wrong and request.assumptions:
+        self.seen.append(request.version)
+        if self.wrong and request.version:
             self.memory.clear()
             raise Outdated
-        request.clear_assumptions()
+        request.rely_on_nothing()
         return await super().decide(request, earlier)
 
 
@@ -97,7 +99,7 @@ class Charges(Says):
 
     explain = decide  # type: ignore[assignment]
 
-    def conclude(self, charges: Sequence[Charge], spent: Spent) -> Decision:
+    def conclude(self, request: OutboundPPR, charges: Sequence[Charge], spent: Spent) -> Decision:
         figures = dict(zip([charge.account.name for charge in charges], spent.used, strict=True))
         if spent.decisive < 0:
             return Decision("DUNNO", Reason.WITHIN_QUOTA, self.name, figures)
@@ -109,16 +111,16 @@ def _charge(name: str, limit: int) -> Charge:
     return Charge(Account("test", name), Unit.MESSAGES, 1, limit, 100.0)
 
 
-FIRST = Assumption(ValueKey("sda", "user", "a.example"), "1", b"key", b"1 1000")
+FIRST = CacheVersion(b"1000")
 
 
 class PipelineTests(SynchronousTestCase):
-    wrong: list[Assumption]
+    wrong: list[CacheVersion]
     unavailable: bool
 
     def setUp(self) -> None:
         self.wrong, self.unavailable = [], False
-        self.confirmed: list[Assumption] = []
+        self.confirmed: list[CacheVersion] = []
         self.used: defaultdict[Account, int] = defaultdict(int)
         self.operations = 0
 
@@ -127,13 +129,13 @@ class PipelineTests(SynchronousTestCase):
         self.settled.append(decision.action)
         return decision
 
-    async def confirm(self, assumptions: Sequence[Assumption]) -> bool:
-        """Find those assumptions wrong that are in ``wrong``, once."""
-        self.confirmed += assumptions
+    async def confirm(self, version: CacheVersion) -> bool:
+        """Find a version outdated that is in ``wrong``, once."""
+        self.confirmed.append(version)
         wrong, self.wrong = self.wrong, []
         if self.unavailable:
             raise StateUnavailable("The store does not answer.")
-        return not set(wrong) & set(assumptions)
+        return version not in wrong
 
     async def peek(self, message: Message, charges: Sequence[Charge]) -> Spent:
         """Charge one for each, all or nothing, and change nothing. The first that does not fit is decisive."""
@@ -144,9 +146,12 @@ class PipelineTests(SynchronousTestCase):
         used = tuple(self.used[each.account] + (not full) for each in charges)
         return Spent(Outcome.EXCEEDED, full[0], used, 9.0) if full else Spent(Outcome.ACCEPTED, -1, used, 0.0)
 
-    async def spend(self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()) -> Spent:
-        """Charge one for each, all or nothing, if no assumption is wrong."""
-        if assumptions and not await self.confirm(assumptions):
+    def spend(self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None) -> Reply[Spent]:
+        return replied(self._spend(message, charges, version))
+
+    async def _spend(self, message: Message, charges: Sequence[Charge], version: CacheVersion | None) -> Spent:
+        """Charge one for each, all or nothing, if the version is not outdated."""
+        if version and not await self.confirm(version):
             return Spent(Outcome.OUTDATED, -1, (), 0.0)
         spent = await self.peek(message, charges)
         if spent.decisive < 0:
@@ -168,7 +173,7 @@ class PipelineTests(SynchronousTestCase):
             cast(LiveState, self),
         )
         self.pipeline = pipeline
-        return self.successResultOf(Deferred.fromCoroutine(pipeline.decide(OutboundPPR(REQUEST.attributes))))
+        return self.successResultOf(answer_of(pipeline, OutboundPPR(REQUEST.attributes)))
 
     def test_the_first_stopping_decision_is_the_answer_and_ends_the_pipeline(self) -> None:
         never = Says("C", "REJECT c")
@@ -329,38 +334,38 @@ class PipelineTests(SynchronousTestCase):
         self.ask(PolicySlot(Says("A", "DUNNO"), accept_on_failure=True))
         self.assertEqual(self.pipeline.unreadable("why").action, "DUNNO")
 
-    def test_an_assumption_that_a_policy_has_confirmed_is_not_confirmed_again(self) -> None:
+    def test_a_version_that_a_policy_has_confirmed_is_not_confirmed_again(self) -> None:
         memory = [FIRST]
-        assumes, counts = Assumes("A", "DUNNO", memory), Counts("B", "DUNNO", memory)
-        answer = self.ask(assumes, counts)
-        self.assertEqual((answer.decision.policy, assumes.asked, counts.seen), ("B", 1, [(FIRST,)]))
+        relies, counts = Relies("A", "DUNNO", memory), Counts("B", "DUNNO", memory)
+        answer = self.ask(relies, counts)
+        self.assertEqual((answer.decision.policy, relies.asked, counts.seen), ("B", 1, [FIRST]))
         self.assertEqual(self.confirmed, [])
 
-    def test_all_policies_decide_again_when_an_assumption_is_wrong(self) -> None:
+    def test_all_policies_decide_again_when_a_version_is_outdated(self) -> None:
         memory = [FIRST]
-        assumes, counts = Assumes("A", "DUNNO", memory), Counts("B", "DUNNO", memory, wrong=True)
-        answer = self.ask(assumes, counts)
+        relies, counts = Relies("A", "DUNNO", memory), Counts("B", "DUNNO", memory, wrong=True)
+        answer = self.ask(relies, counts)
         self.assertEqual([decision.policy for decision in answer.decisions], ["A", "B"])
-        self.assertEqual((assumes.asked, counts.seen), (2, [(FIRST,), ()]))
+        self.assertEqual((relies.asked, counts.seen), (2, [FIRST, None]))
 
-    def test_an_assumption_is_confirmed_before_any_answer(self) -> None:
+    def test_a_version_is_confirmed_before_any_answer(self) -> None:
         for say in ("DUNNO", "PREPEND X: 1", "REJECT no"):
             with self.subTest(say):
                 self.setUp()
-                answer = self.ask(Assumes("A", "DUNNO", [FIRST]), Says("B", say))
+                answer = self.ask(Relies("A", "DUNNO", [FIRST]), Says("B", say))
                 self.assertEqual((answer.decision.action, self.confirmed), (say, [FIRST]))
 
-    def test_all_policies_decide_again_when_the_state_finds_an_assumption_wrong(self) -> None:
+    def test_all_policies_decide_again_when_the_state_finds_a_version_outdated(self) -> None:
         self.wrong = [FIRST]
-        assumes, then = Assumes("A", "DUNNO", [FIRST]), Says("B", "PREPEND X: 1")
-        answer = self.ask(assumes, then)
-        self.assertEqual((answer.decision.action, assumes.asked), ("PREPEND X: 1", 2))
+        relies, then = Relies("A", "DUNNO", [FIRST]), Says("B", "PREPEND X: 1")
+        answer = self.ask(relies, then)
+        self.assertEqual((answer.decision.action, relies.asked), ("PREPEND X: 1", 2))
         self.assertEqual((self.confirmed, self.settled), ([FIRST, FIRST], ["PREPEND X: 1"]))
 
-    def test_the_mail_is_deferred_or_accepted_when_an_assumption_cannot_be_confirmed(self) -> None:
+    def test_the_mail_is_deferred_or_accepted_when_a_version_cannot_be_confirmed(self) -> None:
         self.unavailable = True
         for accept, action in ((False, DEFER), (True, "DUNNO")):
-            answer = self.ask(PolicySlot(Assumes("A", "DUNNO", [FIRST]), accept_on_failure=accept))
+            answer = self.ask(PolicySlot(Relies("A", "DUNNO", [FIRST]), accept_on_failure=accept))
             self.assertEqual((answer.decision.action, answer.decision.reason), (action, Reason.STATE_UNAVAILABLE))
 
     def explained(self) -> Answer:
@@ -369,9 +374,9 @@ class PipelineTests(SynchronousTestCase):
     def charged(self) -> dict[str, int]:
         return {account.name: used for account, used in self.used.items() if used}
 
-    def test_mail_is_deferred_if_any_policy_that_defers_may_have_assumed_what_cannot_be_confirmed(self) -> None:
+    def test_mail_is_deferred_if_any_policy_that_defers_may_rely_on_what_cannot_be_confirmed(self) -> None:
         self.unavailable = True
-        answer = self.ask(Assumes("A", "DUNNO", [FIRST]), PolicySlot(Says("B", "DUNNO"), accept_on_failure=True))
+        answer = self.ask(Relies("A", "DUNNO", [FIRST]), PolicySlot(Says("B", "DUNNO"), accept_on_failure=True))
         self.assertEqual((answer.decision.action, answer.decision.policy), (DEFER, "A"))
 
     def test_all_policies_are_charged_in_one_operation(self) -> None:
@@ -427,15 +432,15 @@ class PipelineTests(SynchronousTestCase):
             self.used.clear()
             self.assertEqual(self.explained().decision, answer.decision)
 
-    def test_assumptions_are_confirmed_with_the_charges(self) -> None:
-        self.ask(Assumes("A", "DUNNO", [FIRST]), Charges("B", 5))
+    def test_the_version_is_confirmed_with_the_charges(self) -> None:
+        self.ask(Relies("A", "DUNNO", [FIRST]), Charges("B", 5))
         self.assertEqual((self.confirmed, self.operations), ([FIRST], 1))
 
-    def test_all_policies_decide_again_when_an_assumption_is_wrong_and_nothing_was_charged(self) -> None:
+    def test_all_policies_decide_again_when_a_version_is_outdated_and_nothing_was_charged(self) -> None:
         self.wrong = [FIRST]
-        assumes = Assumes("A", "DUNNO", [FIRST])
-        self.ask(assumes, Charges("B", 5))
-        self.assertEqual((assumes.asked, self.charged()), (2, {"B": 1}))
+        relies = Relies("A", "DUNNO", [FIRST])
+        self.ask(relies, Charges("B", 5))
+        self.assertEqual((relies.asked, self.charged()), (2, {"B": 1}))
 
     def test_if_nothing_can_be_charged_on_failure_of_the_policies_applies(self) -> None:
         self.unavailable = True

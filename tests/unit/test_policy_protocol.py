@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import MAX_REQUEST_BYTES
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.pipeline import DEFER, Answer, Pipeline, PolicySlot
+from chapps_tw.policies.slots import Answer, PolicySlot
+from chapps_tw.postfix.pipeline import DEFER, Pipeline
 from chapps_tw.postfix.protocol import PolicyFactory, PolicyProtocol
 from chapps_tw.state.sqlite.file import MEMORY
 from chapps_tw.state.sqlite.store import SqliteState

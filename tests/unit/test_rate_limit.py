@@ -15,11 +15,13 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import Events, LimitEvent
 from chapps_tw.policies.exemptions import Exemptions
 from chapps_tw.policies.limit_rules import Rule
-from chapps_tw.policies.pipeline import Pipeline, PolicySlot
 from chapps_tw.policies.rate_limit import RateLimitPolicy
 from chapps_tw.policies.reservations import Reservations
+from chapps_tw.policies.slots import PolicySlot
 from chapps_tw.policies.unasked import Unasked
+from chapps_tw.postfix.pipeline import Pipeline
 from tests.support.policy_case import PolicyCase
+from tests.support.replies import answer_of
 
 
 def limit(name: str, per: str = "client", amount: int = 2, match: str = "", **options: object) -> RateLimit:
@@ -67,7 +69,7 @@ class RateLimitCase(PolicyCase):
         return OutboundPPR({**base, **named, **attributes}, cfg=self.settings)
 
     def decide(self, instance: str = "i1", stage: str = "RCPT", **attributes: str) -> Decision:
-        return self.run_now(self.pipeline.decide(self.request(instance, stage, **attributes))).decision
+        return self.run_now(answer_of(self.pipeline, self.request(instance, stage, **attributes))).decision
 
     def explain(self, instance: str = "i1", stage: str = "RCPT", **attributes: str) -> Decision:
         return self.run_now(self.pipeline.explain(self.request(instance, stage, **attributes))).decision

@@ -15,7 +15,8 @@ from chapps_tw.observe.decision_record import Entry, Record, as_record
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import LimitEvent
-from chapps_tw.policies.pipeline import Answer, Pipeline
+from chapps_tw.policies.slots import Answer
+from chapps_tw.postfix.pipeline import Pipeline
 from chapps_tw.state.sqlite.file import MEMORY
 from chapps_tw.state.sqlite.store import SqliteState
 

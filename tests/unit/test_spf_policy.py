@@ -16,10 +16,12 @@ from chapps_tw.observe.decision_record import record_of
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.greylisting import GreylistingPolicy
 from chapps_tw.policies.one_header import one_header
-from chapps_tw.policies.pipeline import Answer, Pipeline, PolicySlot
+from chapps_tw.policies.slots import Answer, PolicySlot
 from chapps_tw.policies.spf import SPFEnforcementPolicy
+from chapps_tw.postfix.pipeline import Pipeline
 from tests.support.paths import RECORDED
 from tests.support.policy_case import PolicyCase
+from tests.support.replies import answer_of
 
 HEADER = "PREPEND Received-SPF: "
 
@@ -190,7 +192,7 @@ class OneHeader(SpfCase):
         return Pipeline("inbound", slots, lambda _: None, lambda *_: self.fail(), CancelledError, settle, self.state)
 
     def ask(self, instance: str = "i1", **others: str) -> Answer:
-        return self.run_now(self.listener.decide(OutboundPPR(attributes(instance, **others))))
+        return self.run_now(answer_of(self.listener, OutboundPPR(attributes(instance, **others))))
 
     def test_a_message_gets_one_header_for_all_recipients(self) -> None:
         answers = [self.ask(recipient=f"r{n}@spf.example").decision for n in range(3)]

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from binascii import b2a_hex
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
 from chapps_tw.interfaces.outcome import Outcome
-from chapps_tw.interfaces.state import Account, Assumption, Charge, Message, Spent, Unit, Usage, Window
+from chapps_tw.interfaces.state import Account, CacheVersion, Charge, Message, Spent, Unit, Usage, Window
 from chapps_tw.mail.memo import Memo
 from chapps_tw.state.redis.connection import Decode
 from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, microseconds
 from chapps_tw.state.redis.script import Script, Shape, strings
-from chapps_tw.state.redis.values import encoded_assumptions
+from chapps_tw.state.reply import StoreReply
 
 MAX_UNITS = 2**53
 """Limits and amounts are clamped to this: above it, Lua's numbers cannot represent all integers."""
 
 # Maximum size of the memory of encoded keys in bytes.
 _MAX_BYTES = 8 << 20
+
+# Bytes of encoded charges, without their head.
+_ENCODED_BYTES = 1000
 
 # Windows that are read by one script.
 _BATCH = 100
@@ -41,58 +44,85 @@ _NONE: Final = b"$0\r\n\r\n"
 _DRY, _REAL = b"$1\r\n1\r\n", b"$1\r\n0\r\n"
 
 
+class _Encoded(NamedTuple):
+    """Charges as they are encoded for the script.
+
+    :ivar head: keys and first arguments.
+    :ivar names_recipient: whether the recipient matters.
+    """
+
+    charges: Sequence[Charge]
+    shape: Shape
+    head: bytes
+    names_recipient: bool
+
+
 class Charges:
-    """Counts in accounts.
+    """Counts in accounts. A tuple of charges is encoded once: callers keep it for the next message.
 
     :param run: runs a script, given its shape, its encoded keys and arguments, and what decodes the reply.
     :param run_aside: likewise, where it does not delay requests.
     :param prefix: of all keys.
     :param unique_token: returns a token that was never issued before.
-    :param forget: called with assumptions that turned out wrong.
+    :param version_key: key of the version of the cached values, encoded.
+    :param outdated: called when a version turned out to be outdated.
     """
 
     def __init__(
         self,
-        run: Callable[[Shape, bytes, Decode], Deferred[Any]],
+        run: Callable[[Shape, bytes, Decode], StoreReply[Any]],
         run_aside: Callable[[Shape, bytes], Deferred[Any]],
         prefix: bytes,
         unique_token: Callable[[], bytes],
-        forget: Callable[[Sequence[Assumption]], None],
+        version_key: bytes,
+        outdated: Callable[[], None],
     ) -> None:
         self._run = run
         self._run_aside = run_aside
         self._prefix = prefix
         self._unique_token = unique_token
-        self._forget = forget
+        self._version_key = version_key
+        self._outdated = outdated
         self._keys: Memo[Account, bytes] = Memo(_MAX_BYTES)
         self._distinct_keys: Memo[Account, bytes] = Memo(_MAX_BYTES)
+        # By identity.
+        self._encoded: Memo[tuple[int, bool, bool], _Encoded] = Memo(2 * _MAX_BYTES)
         accounts = ("entries", "upkeep", "distinct", "charges")
-        self._spend = lru_cache(64)(Script("value", "assumptions", *accounts, "spend").shape)
+        self._spend = lru_cache(64)(Script("version", *accounts, "spend").shape)
         self._usage, self._reset = Script(*accounts, "usage"), Script(*accounts, "reset")
 
     def spend(
-        self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption], dry: bool
-    ) -> Deferred[Spent]:
+        self, message: Message, charges: Sequence[Charge], version: CacheVersion | None, dry: bool
+    ) -> StoreReply[Spent]:
         """Count a message; change nothing if ``dry``."""
         instance, name, whole, reserve = message
-        number, keys, figures = self._encode(charges, whole)
-        assumed, expected = encoded_assumptions(assumptions)
+        encoded = self._encoded.get((id(charges), whole, dry))
+        if encoded is None or encoded.charges is not charges:
+            encoded = self._encode_all(charges, whole, dry)
         message_name = key_name(instance) if instance else self._unique_token()
-        body = b"%b%b%b%b%b$%d\r\n%b\r\n%b%b" % (
-            keys, assumed, _DRY if dry else _REAL, figures, _digest(name) if name else _NONE,
-            len(message_name), message_name, _ending(whole, reserve), expected,
+        stamp = b"" if version is None else version.stamp
+        body = b"%b%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (
+            encoded.head, _digest(name) if name and encoded.names_recipient else _NONE, len(message_name),
+            message_name, _ending(whole, reserve), len(stamp), stamp,
         )  # fmt: skip
-        shape = self._spend(number + len(assumptions), 7 + len(assumptions))
-        if assumptions:
-            return self._run(shape, body, partial(self._spent_or_outdated, assumptions))
-        return self._run(shape, body, _spent)
+        return self._run(encoded.shape, body, self._spent)
 
-    def _spent_or_outdated(self, assumptions: Sequence[Assumption], reply: list[int]) -> Spent:
-        if len(reply) == 1:
-            # Of ``assumptions.lua``.
-            self._forget(assumptions)
-            return Spent(_OUTCOMES[reply[0]], -1, (), 0.0)
-        return _spent(reply)
+    def _encode_all(self, charges: Sequence[Charge], whole: bool, dry: bool) -> _Encoded:
+        number, keys, figures = self._encode(charges, whole)
+        head = b"%b%b%b%b" % (keys, self._version_key, _DRY if dry else _REAL, figures)
+        units = {charge.unit for charge in charges}
+        names_recipient = Unit.DISTINCT_RECIPIENTS in units or (Unit.RECIPIENTS in units and not whole)
+        encoded = _Encoded(charges, self._spend(number + 1, 7), head, names_recipient)
+        if isinstance(charges, tuple):
+            self._encoded.keep((id(charges), whole, dry), encoded, _ENCODED_BYTES + len(head))
+        return encoded
+
+    def _spent(self, reply: list[int]) -> Spent:
+        outcome = _OUTCOMES[reply[0]]
+        if outcome is Outcome.OUTDATED:
+            self._outdated()
+            return Spent(outcome, -1, (), 0.0)
+        return Spent(outcome, reply[1], tuple(reply[3:]), reply[2] / 1e6)
 
     def _encode(self, charges: Sequence[Charge], whole: bool) -> tuple[int, bytes, bytes]:
         """Return the number of keys, and the encoded keys and figures of charges."""
@@ -157,7 +187,3 @@ def _ending(whole: bool, reserve: float) -> bytes:
 
 def _digest(recipient: str) -> bytes:
     return b"$16\r\n%b\r\n" % b2a_hex(blake2b(as_bytes(recipient), digest_size=8).digest())
-
-
-def _spent(reply: list[int]) -> Spent:
-    return Spent(_OUTCOMES[reply[0]], reply[1], tuple(reply[3:]), reply[2] / 1e6)

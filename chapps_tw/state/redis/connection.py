@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.sockets.sending import sender
 from chapps_tw.state.redis.script import Shape, command
+from chapps_tw.state.reply import StoreReply
 
 LOGIN_TIMEOUT = 1.0
 """Seconds."""
@@ -32,8 +33,10 @@ Run = tuple[Shape, bytes, bytes, bool, Decode]
 """A script in flight: shape, encoded keys and arguments, the time to use, whether it was sent again, and what makes the
 result from the reply."""
 
-Entry = tuple[Deferred[Any], float, Run | bytes]
-"""A pending command: its Deferred, its deadline, and the script run or the encoded command."""
+Reply = Deferred[Any] | StoreReply[Any]
+
+Entry = tuple[Reply, float, Run | bytes]
+"""A pending command: its reply, its deadline, and the script run or the encoded command."""
 
 
 class RedisUnavailable(StateUnavailable):
@@ -76,38 +79,38 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
     def call(self, deadline: float, *words: bytes) -> Deferred[Any]:
         """Send a command; fails with :class:`StateUnavailable` if it is not answered by the deadline."""
-        data = command(*words)
-        return self._send(Deferred(), data, deadline, data)
+        data, deferred = command(*words), Deferred[Any]()
+        self._send(deferred, data, deadline, data)
+        return deferred
 
-    def run(self, deadline: float, shape: Shape, body: bytes, when: bytes, decode: Decode) -> Deferred[Any]:
+    def run(self, reply: Reply, deadline: float, shape: Shape, body: bytes, when: bytes, decode: Decode) -> None:
         """Run a script. It does nothing if it would start too late to be answered by the deadline.
 
         :param body: keys and arguments, encoded.
         :param when: the last argument, instead of the time after which the script does nothing.
         :param decode: returns the result for a reply.
         """
-        return self._send_script(Deferred(), deadline, (shape, body, when, False, decode), shape.by_sha)
+        self._send_script(reply, deadline, (shape, body, when, False, decode), shape.by_sha)
 
     def resend(self, entry: Entry) -> None:
         """Send a command that another connection was lost with. All commands that we send are idempotent."""
-        deferred, deadline, what = entry
+        reply, deadline, what = entry
         if isinstance(what, bytes):
-            self._send(deferred, what, deadline, what)
+            self._send(reply, what, deadline, what)
         else:
-            self._send_script(deferred, deadline, what, what[0].by_sha)
+            self._send_script(reply, deadline, what, what[0].by_sha)
 
-    def _send_script(self, deferred: Deferred[Any], deadline: float, run: Run, head: bytes) -> Deferred[Any]:
+    def _send_script(self, reply: Reply, deadline: float, run: Run, head: bytes) -> None:
         when = run[2] or b"%d" % ((deadline + self.clock_offset) * 1000000)
-        return self._send(deferred, b"%b%b$%d\r\n%b\r\n" % (head, run[1], len(when), when), deadline, run)
+        self._send(reply, b"%b%b$%d\r\n%b\r\n" % (head, run[1], len(when), when), deadline, run)
 
-    def _send(self, deferred: Deferred[Any], data: bytes, deadline: float, what: Run | bytes) -> Deferred[Any]:
-        self._pending.append((deferred, deadline, what))
+    def _send(self, reply: Reply, data: bytes, deadline: float, what: Run | bytes) -> None:
+        self._pending.append((reply, deadline, what))
         if not self._out:
             self.factory.owner.reactor.callLater(0, self._flush)
         self._out.append(data)
         if len(self._out) >= BATCH:
             self._flush()
-        return deferred
 
     def _flush(self) -> None:
         if not self._out:
@@ -130,26 +133,32 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             self._reader.feed(data)
             while (reply := gets()) is not False:
                 entry = pending.popleft()
+                waiting, deadline, what = entry
                 if reply.__class__ is hiredis.ReplyError:
                     self._failed(entry, str(reply))
-                elif not entry[0].called:
-                    observe(deadline_now - entry[1])
-                    _answer(entry, reply)
+                elif not waiting.called:
+                    observe(deadline_now - deadline)
+                    try:
+                        result = reply if isinstance(what, bytes) else what[4](reply)
+                    except Exception as error:
+                        waiting.errback(error)
+                    else:
+                        waiting.callback(result)
         except (hiredis.ProtocolError, IndexError):
             self.abandon("it does not speak the Redis protocol")
         if self._problem:
             self._close_when_idle()
 
     def _failed(self, entry: Entry, text: str) -> None:
-        deferred, deadline, what = entry
+        reply, deadline, what = entry
         run = None if isinstance(what, bytes) else what
         code = text.partition(" ")[0]
-        if deferred.called:
+        if reply.called:
             return
         if run and code == "NOSCRIPT":
-            self._send_script(deferred, deadline, run, run[0].whole)
+            self._send_script(reply, deadline, run, run[0].whole)
         elif run and code == "LATE" and not run[3] and deadline > self.factory.owner.reactor.seconds():
-            self._rerun(deferred, deadline, (*run[:3], True, run[4]))
+            self._rerun(reply, deadline, (*run[:3], True, run[4]))
         else:
             # The position in the script does not help an admin.
             message = text.partition(" script: ")[0][:200].rstrip(". ")
@@ -158,18 +167,18 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                 self.factory.owner.server_unavailable(self, error.reason)
             elif self._logged_in and code != "LATE":
                 self.factory.owner.command_failed(f"{error.reason}{_remedy(error.reason)}")
-            deferred.errback(error)
+            reply.errback(error)
 
-    def _rerun(self, deferred: Deferred[Any], deadline: float, run: Run) -> None:
+    def _rerun(self, reply: Reply, deadline: float, run: Run) -> None:
         """Run a script again after reading the server's clock, which was set in the meantime."""
 
         def failed(failure: Failure) -> None:
-            if not deferred.called:
-                deferred.errback(failure)
+            if not reply.called:
+                reply.errback(failure)
 
         def clock_read(_: None) -> None:
-            if not deferred.called:
-                self._send_script(deferred, deadline, run, run[0].by_sha)
+            if not reply.called:
+                self._send_script(reply, deadline, run, run[0].by_sha)
 
         self.read_clock(deadline).addCallbacks(clock_read, failed)
 
@@ -228,15 +237,15 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
     def sweep(self, time: float) -> bool:
         """Fail the commands that have timed out. Return whether any are in flight."""
-        late = [deferred for deferred, deadline, _ in self._pending if deadline <= time and not deferred.called]
+        late = [reply for reply, deadline, _ in self._pending if deadline <= time and not reply.called]
         if late:
             self.factory.owner.timeouts += len(late)
             self.factory.owner.server_unavailable(self, _NO_ANSWER)
             self.abandon(_NO_ANSWER)
-        for deferred in late:
-            if not deferred.called:
+        for reply in late:
+            if not reply.called:
                 self._observe(self.factory.owner.timeout)
-                deferred.errback(RedisUnavailable(self.factory.owner.server.name, _NO_ANSWER))
+                reply.errback(RedisUnavailable(self.factory.owner.server.name, _NO_ANSWER))
         if self._problem:
             self._close_when_idle()
         return bool(self._pending)
@@ -253,16 +262,6 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                 self.factory.owner.resend(entry)
             else:
                 entry[0].errback(RedisUnavailable(self.factory.owner.server.name, self._problem))
-
-
-def _answer(entry: Entry, reply: Any) -> None:
-    deferred, _, what = entry
-    try:
-        result = reply if isinstance(what, bytes) else what[4](reply)
-    except Exception:
-        deferred.errback()
-    else:
-        deferred.callback(result)
 
 
 def unchanged(reply: Any) -> Any:

@@ -15,12 +15,21 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config.settings import Redis
-from chapps_tw.state.redis.connection import Decode, Entry, RedisConnection, RedisUnavailable, no_observer, unchanged
+from chapps_tw.state.redis.connection import (
+    Decode,
+    Entry,
+    RedisConnection,
+    RedisUnavailable,
+    Reply,
+    no_observer,
+    unchanged,
+)
 from chapps_tw.state.redis.failover import FailoverMonitor
 from chapps_tw.state.redis.script import PROBE, Shape, strings
 from chapps_tw.state.redis.server import Login, RedisServer, server_from
 from chapps_tw.state.redis.server_errors import ServerErrors
 from chapps_tw.state.redis.waiters import Waiters
+from chapps_tw.state.reply import StoreReply
 
 CLOCK_INTERVAL = 10.0
 """Seconds between reads of the server's clock."""
@@ -138,11 +147,26 @@ class RedisPool:
         :param decode: makes the result from the reply.
         :raises StateUnavailable: (the Deferred) likewise.
         """
+        deferred: Deferred[Any] = Deferred()
+        self._run(deferred, shape, body, when, -1 if aside else 0, decode)
+        return deferred
+
+    def run_fast(self, shape: Shape, body: bytes, when: bytes, decode: Decode) -> StoreReply[Any]:
+        """Do the same as :meth:`run`, with another kind of result."""
+        reply: StoreReply[Any] = StoreReply()
+        self._run(reply, shape, body, when, 0, decode)
+        return reply
+
+    def _run(self, reply: Reply, shape: Shape, body: bytes, when: bytes, place: int, decode: Decode) -> None:
         deadline = self.reactor.seconds() + self.timeout
-        if not self._ready:
-            waiting = self._waiters.wait()
-            return waiting.addCallback(lambda connection: connection.run(deadline, shape, body, when, decode))
-        return self._ready[-1 if aside else 0].run(deadline, shape, body, when, decode)
+        if self._ready:
+            self._ready[place].run(reply, deadline, shape, body, when, decode)
+            return
+        waiting = self._waiters.wait()
+        waiting.addCallback(
+            lambda connection: None if reply.called else connection.run(reply, deadline, shape, body, when, decode)
+        )
+        waiting.addErrback(lambda failure: None if reply.called else reply.errback(failure))
 
     def ping(self) -> Deferred[None]:
         """Try every command that the scripts use.

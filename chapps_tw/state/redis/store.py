@@ -19,13 +19,14 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
-from chapps_tw.interfaces.state import Assumption, CachedValue, Charge, Fresh, Message, Spent, Usage, ValueKey, Window
+from chapps_tw.interfaces.state import CachedValue, CacheVersion, Charge, Fresh, Message, Spent, Usage, ValueKey, Window
 from chapps_tw.state.redis.charges import Charges
 from chapps_tw.state.redis.connection import Decode, unchanged
 from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, microseconds, milliseconds
 from chapps_tw.state.redis.pool import RedisPool
 from chapps_tw.state.redis.script import Script, Shape, strings
-from chapps_tw.state.redis.values import Values, encoded_assumptions
+from chapps_tw.state.redis.values import Values
+from chapps_tw.state.reply import StoreReply
 
 EVENTS = 1000
 """Maximum number of events."""
@@ -42,11 +43,20 @@ class RedisState:
 
     :param prefix: of all keys.
     :param now: returns epoch seconds, instead of the server's clock; for tests.
+    :param local: returns epoch seconds by the clock of this machine, which is to notice that clocks were set back;
+        by default ``now``, or the reactor's clock.
     """
 
-    def __init__(self, pool: RedisPool, prefix: str, now: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        pool: RedisPool,
+        prefix: str,
+        now: Callable[[], float] | None = None,
+        local: Callable[[], float] | None = None,
+    ) -> None:
         self._pool = pool
         self._now = now
+        self._local = local or now or pool.reactor.seconds
         self._prefix = hash_tag(prefix)
         self._grl = self._prefix + b":grl:{grl}:"
         self._events = self._prefix + b":events"
@@ -55,27 +65,31 @@ class RedisState:
         self._load()
 
     def _load(self) -> None:
-        self._check = lru_cache(64)(Script("value", "assumptions", "copy", "greylist").shape)
+        self._check = lru_cache(64)(Script("version", "copy", "greylist").shape)
         self._drop_copy = Script("drop_copy").shape(1, 1)
         self._tally = Script("tally").shape(1, 0)
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
         self._note_event = Script("note_event").shape(2, 4)
-        self._values = Values(self._run, self._prefix, self._unique_token, self._pool.reactor.seconds)
-        forget = self._values.memory.forget
-        self._charges = Charges(self._run, self._aside, self._prefix, self._unique_token, forget)
+        self._values = Values(self._run, self._prefix, self._unique_token, self._local)
+        self._charges = Charges(
+            self._run_fast, self._aside, self._prefix, self._unique_token, self._values.version_key, self._outdated
+        )
+
+    def _outdated(self) -> None:
+        self._values.memory.set_stamp(b"")
 
     # --- counting ---
 
     def spend(
-        self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()
-    ) -> Deferred[Spent]:
+        self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None
+    ) -> StoreReply[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._charges.spend(message, charges, assumptions, False)
+        return self._charges.spend(message, charges, version, False)
 
-    def peek(self, message: Message, charges: Sequence[Charge]) -> Deferred[Spent]:
+    def peek(self, message: Message, charges: Sequence[Charge]) -> StoreReply[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._charges.spend(message, charges, (), True)
+        return self._charges.spend(message, charges, None, True)
 
     async def usage(self, windows: Sequence[Window]) -> list[Usage]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -91,13 +105,17 @@ class RedisState:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._values.find(keys)
 
-    def assume(self, key: ValueKey) -> Assumption | None:
+    def version(self) -> CacheVersion:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._values.memory.find(key)
+        return self._values.memory.version()
 
-    def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
+    def recall(self, key: ValueKey) -> str | None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._values.confirm(assumptions)
+        return self._values.memory.recall(key)
+
+    def confirm(self, version: CacheVersion) -> Deferred[bool]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        return self._values.confirm(version)
 
     async def keep_values(self, values: Sequence[Fresh], ttl: float) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -129,42 +147,39 @@ class RedisState:
         attempt: GreylistAttempt,
         rules: GreylistRules,
         fill: Fill | None = None,
-        assumptions: Sequence[Assumption] = (),
-    ) -> Deferred[GreylistResult]:
+        version: CacheVersion | None = None,
+    ) -> StoreReply[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         if self._greylist_rules is None or self._greylist_rules[0] is not rules:
             self._greylist_rules = (rules, _greylist_rules(b"0", rules))
-        return self._greylist(attempt, self._greylist_rules[1], fill, assumptions)
+        return self._greylist(attempt, self._greylist_rules[1], fill, version)
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
-    ) -> Deferred[GreylistResult]:
+    ) -> StoreReply[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._greylist(attempt, _greylist_rules(b"1", rules), fill, ())
+        return self._greylist(attempt, _greylist_rules(b"1", rules), fill, None)
 
     def _greylist(
-        self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None, assumptions: Sequence[Assumption]
-    ) -> Deferred[GreylistResult]:
+        self, attempt: GreylistAttempt, rules: bytes, fill: Fill | None, version: CacheVersion | None
+    ) -> StoreReply[GreylistResult]:
         keys = [self._flag_key(attempt.domain)]
         for name in (attempt.spf_domain, attempt.client) if attempt.spf_domain else (attempt.client,):
             keys += self._tuple_key(name, attempt.sender, attempt.recipient), self._tally_key(name)
-        instance = key_name(attempt.instance)
-        assumed, expected = encoded_assumptions(assumptions)
-        body = b"%b%b%b$1\r\n%d\r\n$%d\r\n%b\r\n%b%b" % (
-            strings(*keys), assumed, rules, attempt.forced, len(instance), instance,
-            b"" if fill is None else _fill(fill), expected,
+        instance, stamp = key_name(attempt.instance), b"" if version is None else version.stamp
+        body = b"%b%b%b$1\r\n%d\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (
+            strings(*keys), self._values.version_key, rules, attempt.forced, len(instance), instance,
+            b"" if fill is None else _fill(fill), len(stamp), stamp,
         )  # fmt: skip
         arguments = 9 if fill is None else 12
-        shape = self._check(len(keys) + len(assumptions), arguments + len(assumptions))
+        return self._run_fast(self._check(len(keys) + 1, arguments), body, self._checked)
 
-        def decode(reply: list[Any]) -> GreylistResult:
-            if len(reply) == 1:
-                # Of ``assumptions.lua``.
-                self._values.memory.forget(assumptions)
-                return GreylistResult(Outcome.OUTDATED, 0.0, 0, "")
-            return _greylist_result(reply)
-
-        return self._pool.run(shape, body, self._when(), decode=decode)
+    def _checked(self, reply: list[Any]) -> GreylistResult:
+        if len(reply) == 1:
+            # Of ``version.lua``.
+            self._outdated()
+            return GreylistResult(Outcome.OUTDATED, 0.0, 0, "")
+        return _greylist_result(reply)
 
     async def last_attempt(self, client: str, sender: str, recipient: str) -> float:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -207,6 +222,9 @@ class RedisState:
 
     def _when(self) -> bytes:
         return b"" if self._now is None else b"@" + microseconds(self._now())
+
+    def _run_fast(self, shape: Shape, body: bytes, decode: Decode) -> StoreReply[Any]:
+        return self._pool.run_fast(shape, body, self._when(), decode)
 
     def _run(self, shape: Shape, body: bytes, decode: Decode = unchanged) -> Deferred[Any]:
         return self._pool.run(shape, body, self._when(), decode=decode)

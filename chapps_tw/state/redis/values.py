@@ -1,30 +1,23 @@
-"""Cached values of the book in Redis, and in the memory of this process, where they may be outdated."""
+"""Cached values of the book in Redis, and their version, which is in a key of its own."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from sys import getsizeof
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
 from chapps_tw.interfaces.outcome import Outcome
-from chapps_tw.interfaces.state import Assumption, CachedValue, Fresh, ValueKey
-from chapps_tw.mail.memo import Memo
+from chapps_tw.interfaces.state import CachedValue, CacheVersion, Fresh, ValueKey
+from chapps_tw.state.memory import ValueMemory
 from chapps_tw.state.redis.names import as_bytes, hash_tag, key_name, milliseconds
 from chapps_tw.state.redis.script import Script, Shape, strings
 
 TOMBSTONE = 60.0
 """Seconds after an invalidation in which values read before it are not cached."""
-
-SECONDS = 10.0
-"""Lifetime of a value in memory. Then it is read again, and compared with the book if that is due."""
-
-# Maximum size of the memory in bytes. Its largest values are lists that administrators make: up to an eighth of it.
-_MAX_BYTES, _PART = 32 << 20, 8
 
 # A longer text, in bytes, is stored in a key of its own: see value.lua.
 _LONG = 512
@@ -44,7 +37,7 @@ class Values:
     :param run: runs a script, given its shape, and its encoded keys and arguments.
     :param prefix: of all keys.
     :param unique_token: returns a token that was never issued before.
-    :param monotonic: monotonic clock.
+    :param now: epoch seconds.
     :ivar memory: values in the memory of this process.
     """
 
@@ -53,15 +46,16 @@ class Values:
         run: Callable[[Shape, bytes], Deferred[Any]],
         prefix: bytes,
         unique_token: Callable[[], bytes],
-        monotonic: Callable[[], float],
+        now: Callable[[], float],
     ) -> None:
         self._run = run
         self._prefix = prefix
         self._unique_token = unique_token
-        self.memory = Memory(monotonic)
-        find, confirm = Script("value", "values"), Script("value", "assumptions", "confirm")
-        self._find = lru_cache(16)(lambda names: find.shape(names, 0))
-        self._confirm = lru_cache(16)(lambda assumed: confirm.shape(assumed, assumed + 1))
+        self.memory = ValueMemory(now)
+        self.version_key = strings(prefix + b":version")
+        find, confirm = Script("value", "values"), Script("version", "confirm")
+        self._find = lru_cache(16)(lambda names: find.shape(names + 1, 0))
+        self._confirm = confirm.shape(1, 1)
         self._keep, self._drop = Script("keep_values"), Script("value", "drop_values")
 
     def find(self, keys: Sequence[ValueKey]) -> Deferred[list[CachedValue]]:
@@ -70,18 +64,21 @@ class Values:
             return Deferred.fromCoroutine(self._find_many(keys))
         if not keys:
             return succeed([])
-        encoded = [self._key(key) for key in keys]
 
         def decode(found: list[Stored]) -> list[CachedValue]:
+            stamp = found.pop()
+            assert isinstance(stamp, bytes)
+            self.memory.set_stamp(stamp)
             values = [_cached(stored) for stored in found]
-            for key, name, value in zip(keys, encoded, values, strict=True):
+            for key, value in zip(keys, values, strict=True):
                 if value.value is None:
-                    self.memory.remove(key)
+                    self.memory.forget(key)
                 else:
-                    self.memory.add(key, value.value, name, as_bytes(value.token))
+                    self.memory.remember(key, value.value)
             return values
 
-        return self._run(self._find(len(keys)), strings(*encoded)).addCallback(decode)
+        body = strings(*[self._key(key) for key in keys]) + self.version_key
+        return self._run(self._find(len(keys)), body).addCallback(decode)
 
     async def _find_many(self, keys: Sequence[ValueKey]) -> list[CachedValue]:
         found: list[CachedValue] = []
@@ -106,76 +103,26 @@ class Values:
         previous: list[str | None] = []
         for start in range(0, len(keys), _BATCH):
             names = [self._key(key) for key in keys[start : start + _BATCH]]
-            body = strings(*names, b"-" + self._unique_token(), milliseconds(TOMBSTONE))
-            were: list[Stored] = await self._run(self._drop.shape(len(names), 2), body)
+            body = strings(*names) + self.version_key + strings(b"-" + self._unique_token(), milliseconds(TOMBSTONE))
+            were: list[Stored] = await self._run(self._drop.shape(len(names) + 1, 2), body)
+            # The next values that are read bring the new stamp.
+            self.memory.set_stamp(b"")
             previous += [_cached(stored).value for stored in were]
         return previous
 
-    def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
-        """Return whether all assumptions are right. Wrong ones are forgotten."""
-        if not assumptions:
-            return succeed(True)
+    def confirm(self, version: CacheVersion) -> Deferred[bool]:
+        """Return whether no value was dropped since a version."""
 
         def decode(reply: list[int]) -> bool:
             if reply[0] == Outcome.OUTDATED:
-                self.memory.forget(assumptions)
+                self.memory.set_stamp(b"")
                 return False
             return True
 
-        keys, expected = encoded_assumptions(assumptions)
-        return self._run(self._confirm(len(assumptions)), keys + expected).addCallback(decode)
+        return self._run(self._confirm, self.version_key + strings(version.stamp)).addCallback(decode)
 
     def _key(self, key: ValueKey) -> bytes:
         return b"%b:%b:{%b}:%b" % (self._prefix, hash_tag(key.space), hash_tag(key.owner), key_name(key.name))
-
-
-class Memory:
-    """Remembers values for :data:`SECONDS`.
-
-    :param monotonic: monotonic clock.
-    """
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._values: Memo[ValueKey, tuple[float, Assumption]] = Memo(_MAX_BYTES, _PART)
-
-    def find(self, key: ValueKey) -> Assumption | None:
-        """Return the assumption that a value is current; ``None`` if there is none in memory."""
-        found = self._values.get(key)
-        return found[1] if found is not None and self._monotonic() < found[0] else None
-
-    def add(self, key: ValueKey, value: str, name: bytes, stored: bytes) -> None:
-        """Remember a value.
-
-        :param name: Redis key.
-        :param stored: what is stored there.
-        """
-        known, encoded = self.find(key), strings(stored)
-        if known is not None and known.encoded_value == encoded:
-            return
-        assumption = Assumption(key, value, strings(name), encoded)
-        size = 4 * sum(map(len, key)) + getsizeof(value) + len(name) + len(stored)
-        self._values.keep(key, (self._monotonic() + SECONDS, assumption), size)
-
-    def remove(self, key: ValueKey) -> None:
-        """Forget a value."""
-        self._values.pop(key, None)
-
-    def forget(self, assumptions: Iterable[Assumption]) -> None:
-        """Forget the values of assumptions."""
-        for each in assumptions:
-            self.remove(each.key)
-
-
-_NONE: Final = (b"", b"$1\r\n0\r\n")
-
-
-def encoded_assumptions(assumptions: Sequence[Assumption]) -> tuple[bytes, bytes]:
-    """Return what assumptions add after the keys and after the arguments of a script: see ``assumptions.lua``."""
-    if not assumptions:
-        return _NONE
-    expected = b"".join([each.encoded_value for each in assumptions])
-    return b"".join([each.encoded_key for each in assumptions]), expected + strings(b"%d" % len(assumptions))
 
 
 def _cached(stored: Stored) -> CachedValue:

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.observe.timer import Timer, no_timer
+from chapps_tw.state.reply import StoreReply
 from chapps_tw.state.sqlite.damage import describe, is_damage
 from chapps_tw.state.sqlite.file import open_file, unavailable
 
@@ -42,9 +43,14 @@ class Buffer(Protocol):
     def write(self, db: sqlite3.Cursor) -> None:
         """Write it to the file. Called before each commit, in its transaction."""
 
+    def committed(self) -> None:
+        """Note that it was committed."""
 
-# A Deferred, its result, and what is needed to run the operation again: area, operation and arguments.
-_Pending: TypeAlias = tuple[Deferred[Any], Any, int, Callable[..., Any], tuple[Any, ...]]
+
+_Reply: TypeAlias = Deferred[Any] | StoreReply[Any]
+
+# A reply, its result, and what is needed to run the operation again: area, operation and arguments.
+_Pending: TypeAlias = tuple[_Reply, Any, int, Callable[..., Any], tuple[Any, ...]]
 
 
 class GroupCommit:
@@ -115,11 +121,23 @@ class GroupCommit:
 
         :returns: fires with the result; fails with :class:`StateUnavailable`, or with what the operation raises.
         """
+        deferred: Deferred[T] = Deferred()
+        self._read(deferred, area, operation, args)
+        return deferred
+
+    def read_fast(self, area: int, operation: Callable[[sqlite3.Cursor, *Ts], T], *args: *Ts) -> StoreReply[T]:
+        """Do the same as :meth:`read`, with another kind of result."""
+        reply: StoreReply[T] = StoreReply()
+        self._read(reply, area, operation, args)
+        return reply
+
+    def _read(self, reply: _Reply, area: int, operation: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.operations += 1
         try:
             db = self._connection()
         except StateUnavailable as error:
-            return fail(error)
+            reply.errback(error)
+            return
         try:
             if not self._in_turn:
                 self._check_data_version(db)
@@ -127,10 +145,11 @@ class GroupCommit:
         except sqlite3.Error as error:
             if self._note_damage(error) and self._in_turn:
                 self._retry_turn(db)
-            return fail(unavailable(self._path, error))
+            reply.errback(unavailable(self._path, error))
         except Exception as error:
-            return fail(error)
-        return self._deliver(result, area, operation, args)
+            reply.errback(error)
+        else:
+            self._deliver(reply, result, area, operation, args)
 
     def write(self, area: int, operation: Callable[[sqlite3.Cursor, *Ts], T], *args: *Ts) -> Deferred[T]:
         """Run an operation that may write.
@@ -139,6 +158,17 @@ class GroupCommit:
 
         :returns: fires with the result; fails with :class:`StateUnavailable`, or with what the operation raises.
         """
+        deferred: Deferred[T] = Deferred()
+        self._write(deferred, area, operation, args)
+        return deferred
+
+    def write_fast(self, area: int, operation: Callable[[sqlite3.Cursor, *Ts], T], *args: *Ts) -> StoreReply[T]:
+        """Do the same as :meth:`write`, with another kind of result."""
+        reply: StoreReply[T] = StoreReply()
+        self._write(reply, area, operation, args)
+        return reply
+
+    def _write(self, reply: _Reply, area: int, operation: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.operations += 1
         db = self._db
         if not self._in_turn or db is None:
@@ -146,7 +176,8 @@ class GroupCommit:
                 self._begin()
                 db = self._connection()
             except StateUnavailable as error:
-                return fail(error)
+                reply.errback(error)
+                return
         before = db.total_changes + self._buffer.changes
         try:
             result = operation(self._cursor, *args)
@@ -160,20 +191,22 @@ class GroupCommit:
             else:
                 self._report(reason)
                 self._undo(db, before)
-            return fail(reason)
+            reply.errback(reason)
         except Exception as error:
             self._undo(db, before)
-            return fail(error)
-        if db.total_changes + self._buffer.changes != before:
-            self._dirty |= area
-        return self._deliver(result, area, operation, args)
+            reply.errback(error)
+        else:
+            if db.total_changes + self._buffer.changes != before:
+                self._dirty |= area
+            self._deliver(reply, result, area, operation, args)
 
-    def _deliver(self, result: T, area: int, operation: Callable[..., T], args: tuple[Any, ...]) -> Deferred[T]:
-        if not self._dirty & area:
-            return succeed(result)
-        deferred: Deferred[T] = Deferred()
-        self._pending.append((deferred, result, area, operation, args))
-        return deferred
+    def _deliver(
+        self, reply: _Reply, result: Any, area: int, operation: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        if self._dirty & area:
+            self._pending.append((reply, result, area, operation, args))
+        else:
+            reply.callback(result)
 
     def restart_wal(self) -> None:
         """Checkpoint the rest of the WAL after the turn, so that the WAL is restarted.
@@ -261,6 +294,7 @@ class GroupCommit:
         except sqlite3.Error as error:
             self._fail_turn(error)
             return
+        self._buffer.committed()
         committed(None)
         if self._dirty and self.problem:
             self.log.info("The live state in {path} can be used again.", path=self._path)
@@ -268,14 +302,14 @@ class GroupCommit:
         ended = self._end_turn()
         if self._restart_wal_pending:
             self._restart_wal()
-        for deferred, result, *_ in ended:
-            deferred.callback(result)
+        for reply, result, *_ in ended:
+            reply.callback(result)
 
     def _fail_turn(self, error: sqlite3.Error) -> None:
         reason = self._abandon(error)
         self._report(reason)
-        for deferred, *_ in self._end_turn():
-            deferred.errback(StateUnavailable(str(reason)))
+        for reply, *_ in self._end_turn():
+            reply.errback(StateUnavailable(str(reason)))
 
     def _end_turn(self) -> list[_Pending]:
         ended, self._pending = self._pending, []
@@ -301,8 +335,8 @@ class GroupCommit:
     def _rerun(self, lost: list[_Pending], write_each: bool) -> None:
         """Run operations again that were rolled back."""
         self._write_each = self._write_each or write_each
-        for deferred, _, area, operation, args in lost:
-            self.write(area, operation, *args).chainDeferred(deferred)
+        for reply, _, area, operation, args in lost:
+            self._write(reply, area, operation, args)
 
     def _note_damage(self, error: sqlite3.Error) -> bool:
         """Return whether an error means that a part of the file is damaged. Logs the first one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -12,9 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
+from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import (
-    Assumption,
     CachedValue,
+    CacheVersion,
     Charge,
     Fresh,
     Message,
@@ -25,6 +28,8 @@ from chapps_tw.interfaces.state import (
     Window,
 )
 from chapps_tw.observe.timer import Timer, no_timer
+from chapps_tw.state.memory import ValueMemory
+from chapps_tw.state.reply import StoreReply
 from chapps_tw.state.sqlite import events as sqlite_events
 from chapps_tw.state.sqlite import greylist as sqlite_greylist
 from chapps_tw.state.sqlite import spending
@@ -42,9 +47,14 @@ _EVERYTHING = 63
 # Seconds between cleaning steps, normally and while many rows expire; rows per step that count as many.
 _IDLE_INTERVAL, _BUSY_INTERVAL = 1.0, 0.02
 _BUSY_ROWS = 100
+# Seconds between steps of folding the journal, normally and while it is long.
+_FOLD_INTERVAL, _BUSY_FOLD_INTERVAL = 1.0, 0.005
 # Seconds between checks of the size of the WAL, and checks until it is checkpointed even if it is short.
 _WAL_CHECK_INTERVAL = 0.25
 _CHECKS_PER_CHECKPOINT = 20
+
+
+_OUTDATED = Spent(Outcome.OUTDATED, -1, (), 0.0)
 
 
 def _still_unavailable(failure: Failure) -> None:
@@ -83,6 +93,8 @@ class SqliteState:
         self._reactor = reactor
         self._accounts = Accounts(max_bytes)
         self._values = sqlite_values.CachedValues()
+        self._memory = ValueMemory(now)
+        self._stamps = count(1)
         self._greylist = sqlite_greylist.Greylist()
         self._commits = GroupCommit(path, reactor, self._accounts, self._clear_caches, timer)
         self._cleaner = Cleaner()
@@ -95,6 +107,10 @@ class SqliteState:
         self._accounts.clear()
         self._values.clear()
         self._greylist.clear()
+        self._outdate()
+
+    def _outdate(self) -> None:
+        self._memory.set_stamp(b"%d" % next(self._stamps))
 
     @property
     def problem(self) -> str:
@@ -113,7 +129,9 @@ class SqliteState:
             :class:`~chapps_tw.state.sqlite.file.StateTooNew` if a later version has written it.
         """
         self._commits.open()
+        self._commits.read(0, self._accounts.read).addErrback(_still_unavailable)
         self._later(_IDLE_INTERVAL, self._clean)
+        self._later(_FOLD_INTERVAL, self._fold)
         if self._path != MEMORY:
             self._later(_WAL_CHECK_INTERVAL, self._check_wal)
 
@@ -152,6 +170,18 @@ class SqliteState:
             rows = sum(removed for done, removed in results if done)
             self._later(_BUSY_INTERVAL if rows >= _BUSY_ROWS else _IDLE_INTERVAL, self._clean)
 
+    def _fold(self) -> None:
+        del self._timers[self._fold]
+        if self._commits.problem or not self._accounts.is_unfolded:
+            self._later(_FOLD_INTERVAL, self._fold)
+        else:
+            # No area: it changes no count.
+            self._commits.write(0, self._accounts.fold).addBoth(self._fold_again)
+
+    def _fold_again(self, result: object) -> None:
+        if not self._commits.finished:
+            self._later(_BUSY_FOLD_INTERVAL if self._accounts.is_long else _FOLD_INTERVAL, self._fold)
+
     def _check_wal(self) -> None:
         del self._timers[self._check_wal]
         self._wal_checks += 1
@@ -184,10 +214,17 @@ class SqliteState:
     # --- counts ---
 
     def spend(
-        self, message: Message, charges: Sequence[Charge], assumptions: Sequence[Assumption] = ()
-    ) -> Deferred[Spent]:
+        self, message: Message, charges: Sequence[Charge], version: CacheVersion | None = None
+    ) -> StoreReply[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_COUNTS, spending.spend, self._now(), self._accounts, message, charges)
+        return self._commits.write_fast(_COUNTS, self._spend, self._now(), message, charges, version)
+
+    def _spend(
+        self, db: sqlite3.Cursor, now: float, message: Message, charges: Sequence[Charge], version: CacheVersion | None
+    ) -> Spent:
+        if version is not None and not self._is_current(version):
+            return _OUTDATED
+        return spending.spend(db, now, self._accounts, message, charges)
 
     def peek(self, message: Message, charges: Sequence[Charge]) -> Deferred[Spent]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -205,15 +242,31 @@ class SqliteState:
 
     def values(self, keys: Sequence[ValueKey]) -> Deferred[list[CachedValue]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.read(_VALUES, self._values.find, self._now(), keys)
+        return self._commits.read(_VALUES, self._find_values, self._now(), keys)
 
-    def assume(self, key: ValueKey) -> Assumption | None:
-        """See :class:`~chapps_tw.interfaces.state.LiveState`. At this moment it is certain."""
-        return self._values.assume(self._now(), key) if self._commits.is_current() else None
+    def _find_values(self, db: sqlite3.Cursor, now: float, keys: Sequence[ValueKey]) -> list[CachedValue]:
+        found = self._values.find(db, now, keys)
+        for key, (value, _) in zip(keys, found, strict=True):
+            if value is None:
+                self._memory.forget(key)
+            else:
+                self._memory.remember(key, value)
+        return found
 
-    def confirm(self, assumptions: Sequence[Assumption]) -> Deferred[bool]:
+    def version(self) -> CacheVersion:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return succeed(True)
+        return self._memory.version() if self._commits.is_current() else CacheVersion(b"")
+
+    def recall(self, key: ValueKey) -> str | None:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        return self._memory.recall(key) if self._commits.is_current() else None
+
+    def confirm(self, version: CacheVersion) -> Deferred[bool]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        return succeed(self._commits.is_current() and self._is_current(version))
+
+    def _is_current(self, version: CacheVersion) -> bool:
+        return version.stamp == self._memory.stamp
 
     def keep_values(self, values: Sequence[Fresh], ttl: float) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
@@ -221,7 +274,11 @@ class SqliteState:
 
     def drop_values(self, keys: Sequence[ValueKey]) -> Deferred[list[str | None]]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(_VALUES, self._values.drop, self._now(), keys)
+        return self._commits.write(_VALUES, self._drop_values, self._now(), keys)
+
+    def _drop_values(self, db: sqlite3.Cursor, now: float, keys: Sequence[ValueKey]) -> list[str | None]:
+        self._outdate()
+        return self._values.drop(db, now, keys)
 
     # --- greylisting ---
 
@@ -230,18 +287,31 @@ class SqliteState:
         attempt: GreylistAttempt,
         rules: GreylistRules,
         fill: Fill | None = None,
-        assumptions: Sequence[Assumption] = (),
-    ) -> Deferred[GreylistResult]:
+        version: CacheVersion | None = None,
+    ) -> StoreReply[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.write(
-            _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, False
+        return self._commits.write_fast(
+            _GREYLIST_TABLES, self._check_greylist, self._now(), attempt, rules, fill, version
         )
+
+    def _check_greylist(
+        self,
+        db: sqlite3.Cursor,
+        now: float,
+        attempt: GreylistAttempt,
+        rules: GreylistRules,
+        fill: Fill | None,
+        version: CacheVersion | None,
+    ) -> GreylistResult:
+        if version is not None and not self._is_current(version):
+            return GreylistResult(Outcome.OUTDATED, 0.0, 0, "")
+        return self._greylist.check_greylist(db, now, attempt, rules, fill, False)
 
     def peek_greylist(
         self, attempt: GreylistAttempt, rules: GreylistRules, fill: Fill | None = None
-    ) -> Deferred[GreylistResult]:
+    ) -> StoreReply[GreylistResult]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
-        return self._commits.read(
+        return self._commits.read_fast(
             _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, True
         )
 

@@ -12,15 +12,12 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from chapps_tw.interfaces.state import Assumption, CachedValue, Fresh, ValueKey
+from chapps_tw.interfaces.state import CachedValue, Fresh, ValueKey
 from chapps_tw.mail.memo import Memo
 from chapps_tw.state.sqlite.keys import key
 
 # Seconds to keep a row after it has expired, because tokens may still be in use.
 GRACE = 3600.0
-
-# Seconds for which a value is assumed. Then it is read again, and compared with the book if that is due.
-_ASSUMED = 10.0
 
 # Maximum size of the memory in bytes, and its part that a single value may take: all exemptions are one value.
 _MEMO_BYTES, _MEMO_PART = 16 << 20, 4
@@ -46,18 +43,10 @@ class CachedValues:
 
     def __init__(self) -> None:
         self._memo: Memo[ValueKey, _Held] = Memo(_MEMO_BYTES, _MEMO_PART)
-        # With the interval in which each may be assumed.
-        self._assumed: Memo[ValueKey, tuple[float, float, Assumption]] = Memo(_MEMO_BYTES, _MEMO_PART)
 
     def clear(self) -> None:
         """Clear the read cache. Call after another process has written, and after a rollback."""
         self._memo.clear()
-        self._assumed.clear()
-
-    def assume(self, now: float, wanted: ValueKey) -> Assumption | None:
-        """Return a value that was found less than :data:`_ASSUMED` seconds ago; ``None`` if there is none."""
-        found = self._assumed.get(wanted)
-        return found[2] if found is not None and found[0] <= now < found[1] else None
 
     def find(self, db: sqlite3.Cursor, now: float, keys: Sequence[ValueKey]) -> list[CachedValue]:
         """Return cached values, in order."""
@@ -67,9 +56,6 @@ class CachedValues:
             if not since <= now < until:
                 value = self._read(db, now, wanted)
             answer.append(value)
-            if value.value is not None:
-                end = min(now + _ASSUMED, memo.get(wanted, _NOTHING)[1])
-                self._assumed.keep(wanted, (now, end, Assumption(wanted, value.value, b"", b"")))
         return answer
 
     def _read(self, db: sqlite3.Cursor, now: float, wanted: ValueKey) -> CachedValue:
@@ -81,7 +67,7 @@ class CachedValues:
     def keep(self, db: sqlite3.Cursor, now: float, values: Sequence[Fresh], ttl: float) -> None:
         """Cache the values whose token is current."""
         for wanted, value, token in values:
-            self._forget(wanted)
+            self._memo.pop(wanted, None)
             name = _name(wanted)
             row = db.execute(_SELECT, (name,)).fetchone()
             dropped = row[3] if row else _drop_watermark(db)
@@ -94,13 +80,9 @@ class CachedValues:
         previous = []
         for wanted in keys:
             previous.append(_read(db, now, wanted)[2].value)
-            self._forget(wanted)
+            self._memo.pop(wanted, None)
             db.execute(_UPSERT, (_name(wanted), None, now, now, dropped))
         return previous
-
-    def _forget(self, wanted: ValueKey) -> None:
-        self._memo.pop(wanted, None)
-        self._assumed.pop(wanted, None)
 
 
 def _read(db: sqlite3.Cursor, now: float, wanted: ValueKey) -> _Held:

@@ -1,2 +1,2 @@
--- The end of a script that only checks cached values: see assumptions.lua.
+-- The end of a script that only checks the version of the cached values: see version.lua.
 return {1}
