@@ -64,16 +64,17 @@ def _with_progress(send: Callable[[IO[bytes]], T], content: IO[bytes], size: int
 
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Sending", total=size)
+        sending = progress.add_task("Sending", total=size)
 
         class Watched:
             """The file, which tells the bar what was read of it."""
 
             def read(self, length: int = -1) -> bytes:
                 data = content.read(length)
-                progress.advance(task, len(data))
-                if not data or content.tell() == size:
-                    progress.update(task, description="Importing", total=None)
+                progress.advance(sending, len(data))
+                if not data:
+                    progress.remove_task(sending)
+                    progress.add_task("Importing", total=None)
                 return data
 
         return send(Watched())  # type: ignore[arg-type]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import click
 
 from chapps_tw.cli import sentences
-from chapps_tw.cli.client import path
+from chapps_tw.cli.client import Invalid, path
 from chapps_tw.cli.command import Remote, Seconds, pass_session
 from chapps_tw.cli.decisions import RING
 from chapps_tw.cli.output import make_table, plain
@@ -72,7 +72,7 @@ class _Look:
             **self._rates(),
             "parts": self._parts(),
             **self._counts,
-            "near": api.get(path("users"), near=80, limit=_ROWS).response,
+            "near": self._near(),
             "events": api.get(path("live", "events"), limit=_ROWS).response,
         }
 
@@ -97,6 +97,13 @@ class _Look:
         share = refused / len(answer.response) if answer.response else 0.0
         rate = (last - before) / seconds
         return {"decisions_per_second": round(rate, 1), "not_accepted_per_second": round(rate * share, 1)}
+
+    def _near(self) -> list[Shown]:
+        # Refused if the domains of these users are too many to be nested.
+        with suppress(Invalid):
+            near: list[Shown] = self._session.api.get(path("users"), near=80, limit=_ROWS).response
+            return near
+        return []
 
     def _parts(self) -> list[Shown]:
         try:

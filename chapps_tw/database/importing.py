@@ -156,9 +156,10 @@ class Import:
         ids = {kind: _found(connection, kind, list(names[kind])) for kind in TABLES}
         created = {kind: list(new) for kind, new in self._new(ids).items()}
         for kind, new in created.items():
+            name, id = TABLES[kind].c.name, TABLES[kind].c.id
             for part in _parts(new):
-                connection.execute(insert(TABLES[kind]), [{"name": name} for name in part])
-            ids[kind] |= _found(connection, kind, new)
+                connection.execute(insert(TABLES[kind]), [{"name": each} for each in part])
+                ids[kind].update((row[0], row[1]) for row in connection.execute(select(name, id).where(name.in_(part))))
         return ids, created
 
     def _new(self, ids: _Ids) -> dict[str, dict[str, None]]:

@@ -10,8 +10,9 @@ from pydantic.config import JsonDict
 from chapps_tw.rest.fields import Flag
 from chapps_tw.rest.models.base import Input
 
-# Empty lines, comments, and operations.
-LINES = r"^(([ \t]*(#[^\n]*|(allow|deny|quota):[^:\n]+:[^:\n]+)?[ \t\r]*)(\n|$))*$"
+# A comment or an operation, and a text with at least one of them.
+_ITEM = r"(#[^\n]*|(allow|deny|quota):[^:\n]+:[^:\n]+)"
+LINES = rf"^[ \t\r\n]*{_ITEM}(\n[ \t]*{_ITEM}?[ \t\r]*)*$"
 
 
 def _bytes(value: Any) -> bytes:
@@ -19,6 +20,8 @@ def _bytes(value: Any) -> bytes:
         return value
     if not isinstance(value, str):
         raise ValueError("must be text")
+    if not value.strip():
+        raise ValueError("must not be empty")
     return value.encode("utf-8", "replace")
 
 
