@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from chapps_tw.config.sections import option
 from chapps_tw.config.values import Secret, addresses, choice, nearest, seconds, text
@@ -16,7 +16,8 @@ EVENTS = ("near_limit", "at_limit")
 """The events that can be told: those of :class:`~chapps_tw.policies.events.EventKind`."""
 
 
-class Relay(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Relay:
     """An SMTP server.
 
     :ivar host: a name or an address.
@@ -29,7 +30,8 @@ class Relay(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class TimeOfDay(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TimeOfDay:
     """A time of day, in the time zone of the host."""
 
     hour: int

@@ -52,6 +52,14 @@ class LimitEvent(NamedTuple):
     unit: str = ""
 
 
+def event_of(text: str) -> LimitEvent | None:
+    """Return an event of the list in the state; ``None`` for one that another version noted in another form."""
+    try:
+        return LimitEvent(**json.loads(text))
+    except (TypeError, ValueError):
+        return None
+
+
 class Events:
     """Notes events, each once in a window of its limit on all nodes.
 
