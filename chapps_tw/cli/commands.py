@@ -13,6 +13,7 @@ from time import gmtime, strftime
 from typing import NamedTuple
 
 import chapps_tw
+from chapps_tw.cli import notify
 from chapps_tw.cli.ask import AskError, address_of, ask, request
 from chapps_tw.cli.parser import make_parser
 from chapps_tw.config.checks import Finding
@@ -60,7 +61,7 @@ def run(arguments: Sequence[str], dependencies: Dependencies) -> int:
         options.command(options, dependencies)
     except ConfigError as error:
         return _failed(error.problems)
-    except (AskError, BookConflict, BookUnavailable, CommandError, TokenError) as error:
+    except (AskError, BookConflict, BookUnavailable, CommandError, TokenError, notify.NotifyError) as error:
         return _failed([str(error)])
     except KeyboardInterrupt:
         return 128 + SIGINT
@@ -210,6 +211,10 @@ def _ask(options: argparse.Namespace, dependencies: Dependencies) -> None:
     _say(answer)
 
 
+def _notify_test(options: argparse.Namespace, dependencies: Dependencies) -> None:
+    _say(notify.test(_settings(options)))
+
+
 _COMMANDS = {
     "check-config": _check_config,
     "version": _version,
@@ -222,4 +227,5 @@ _COMMANDS = {
     "token create": _token_create,
     "token revoke": _token_revoke,
     "ask": _ask,
+    "notify test": _notify_test,
 }

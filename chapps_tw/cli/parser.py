@@ -23,6 +23,7 @@ def make_parser(commands: Commands) -> argparse.ArgumentParser:
     _add_admin(names, commands)
     _add_token(names, commands)
     _add_ask(names, commands)
+    _add_notify(names, commands)
     return parser
 
 
@@ -91,6 +92,14 @@ def _add_ask(names: Any, commands: Commands) -> None:
     timeout_help = f"default: {DEFAULT_TIMEOUT:g}"
     parser.add_argument("--timeout", type=_seconds, default=DEFAULT_TIMEOUT, metavar="SECONDS", help=timeout_help)
     parser.add_argument("others", nargs="*", metavar="NAME=VALUE", help="any other request attribute")
+
+
+def _add_notify(names: Any, commands: Commands) -> None:
+    parser = names.add_parser("notify", help="test the notices")
+    _add_config(parser, argparse.SUPPRESS)
+    subcommands = parser.add_subparsers(required=True, metavar="COMMAND")
+    help = "let the running service send a test to the administrator and to the webhook"
+    _add(subcommands, "test", commands, help, "notify")
 
 
 def _port(text: str) -> int:

@@ -13,7 +13,8 @@ from typing import Any, Final
 from twisted.logger import Logger
 
 from chapps_tw.config.settings import Notify
-from chapps_tw.interfaces.state import LiveState
+from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.notify.counts import Counts
 from chapps_tw.notify.loop import Loop
 from chapps_tw.notify.notice import Notice, notices_of
@@ -67,6 +68,7 @@ class Intake:
         self._waiting: deque[Notice] = deque()
         self._full = False
         self._report = ""
+        self._problem = ""
         # Ids of the notices of the events in the list that are in the outbox.
         self._known: frozenset[str] = frozenset()
         self._apart = min(_MOST_APART, max(_YOUNGEST, options.retry_after))
@@ -82,6 +84,17 @@ class Intake:
             self.loop.wake()
 
     async def _turn(self) -> float:
+        try:
+            pause = await self._work()
+        except (BookUnavailable, StateUnavailable) as error:
+            if not self._problem:
+                self._log.warn("Notices wait: {why}", why=error)
+            self._problem = str(error)
+            raise
+        self._problem = ""
+        return pause
+
+    async def _work(self) -> float:
         while self._waiting:
             await self._add([self._waiting[place] for place in range(min(_BATCH, len(self._waiting)))])
         report = report_due(self._options.daily_report, self._now())

@@ -18,7 +18,7 @@ from chapps_tw.notify.notice import Channel, Notice
 T = TypeVar("T")
 
 MAX_PENDING: Final = 100_000
-LEASE: Final = 90.0
+LEASE: Final = 60.0
 """Seconds of a lease: longer than an attempt takes, by as much as the clocks of two nodes may differ."""
 
 # Seconds for which a settled notice stays: longer than an event may be old that makes it.

@@ -8,7 +8,8 @@ from io import BytesIO
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.mail.smtp import (
     CramMD5ClientAuthenticator,
@@ -105,7 +106,7 @@ class Relay:
         """Send mails on one connection. Return, in order, ``""`` for each that was taken, or why it was not."""
         session = Session(messages, self._options, self._password, self._node)
         try:
-            await connectProtocol(self._endpoint(), session)
+            await self._endpoint().connect(_factory(session))
         except Exception as error:
             return [f"no connection to {self._options.relay}: {_short(str(error) or type(error).__name__)}"] * len(
                 messages
@@ -120,6 +121,13 @@ class Relay:
         host = self._options.relay.host
         endpoint = HostnameEndpoint(self._reactor, host, self._options.relay.port, timeout=CONNECT_SECONDS)
         return wrapClientTLS(optionsForClientTLS(host), endpoint) if self._options.relay_tls == "tls" else endpoint
+
+
+def _factory(session: Session) -> Factory[Session]:
+    factory: Factory[Session] = Factory.forProtocol(lambda: session)
+    # Otherwise each connection is logged.
+    factory.noisy = False
+    return factory
 
 
 def _reply(code: int, text: bytes | str) -> str:

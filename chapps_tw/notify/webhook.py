@@ -1,3 +1,4 @@
+# mypy: allow-untyped-calls
 """Posting notices to a URL, signed as in Standard Webhooks (https://www.standardwebhooks.com)."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import TimeoutError
 from twisted.internet.protocol import Protocol
-from twisted.web.client import Agent, FileBodyProducer
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http_headers import Headers
 
 LIMIT: Final = 10.0
@@ -26,6 +27,16 @@ class _Ignored(Protocol):
     def connectionMade(self) -> None:
         assert self.transport is not None
         self.transport.loseConnection()
+
+
+class _QuietFactory(_HTTP11ClientFactory):
+    noisy = False
+
+
+class _Connections(HTTPConnectionPool):
+    """Makes a connection for each request. Twisted has no other way to keep each from being logged."""
+
+    _factory = _QuietFactory
 
 
 class Webhook:
@@ -42,7 +53,7 @@ class Webhook:
         self._reactor = reactor
         self._now = now
         self._limit = limit
-        self._agent = Agent(reactor, connectTimeout=limit)
+        self._agent = Agent(reactor, connectTimeout=limit, pool=_Connections(reactor, persistent=False))
 
     async def post(self, id: str, values: Mapping[str, Any]) -> str:
         """Post a notice. Return ``""`` if the answer is a 2xx, or why it was not taken, without the URL.
