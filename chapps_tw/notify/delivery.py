@@ -16,6 +16,8 @@ from chapps_tw.observe.log_limit import LogLimit
 # The longest pause before another attempt: at one notice, and at all of them while none is taken. In seconds.
 _MOST_APART: Final = 1800.0
 _MOST_AWAY: Final = 60.0
+# Seconds after which a lease is left alone.
+_LATE: Final = 10.0
 # Between two looks for notices of other nodes.
 _POLL: Final = 10.0
 
@@ -69,15 +71,26 @@ class Delivery:
         left: float = self._not_before - self._monotonic()
         if left > 0:
             return left
+        asked = self._monotonic()
         notices = await self._outbox.lease(self._channel, self._now(), self._count)
         if not notices:
             return min(_POLL, self._retry_after)
-        problems = await self._send(notices)
+        if self._monotonic() - asked > _LATE:
+            # Another node may have leased them by the time that they are sent.
+            return 0.0
+        problems = await self._attempt(notices)
         for notice, problem in zip(notices, problems, strict=True):
             self._note(notice, problem)
         self._follow(problems)
         await self._record()
         return self._pause
+
+    async def _attempt(self, notices: Sequence[Notice]) -> Sequence[str]:
+        try:
+            return await self._send(notices)
+        except Exception as error:
+            self._log.failure("Notices to {channel} failed", channel=self._channel)
+            return [type(error).__name__] * len(notices)
 
     async def _record(self) -> None:
         await self._outbox.settle(self._sent, self._failed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from chapps_tw.config.settings import Notify
 from chapps_tw.interfaces.state import Account, LiveState, StateUnavailable, Unit, Window
 from chapps_tw.mail.decision import in_words
 from chapps_tw.notify.notice import Notice, account_of, address_of
-from chapps_tw.policies.events import LimitEvent
+from chapps_tw.policies.events import LimitEvent, event_of
 
 Values = Mapping[str, Any]
 
@@ -32,11 +31,12 @@ class Facts:
         self._state = state
         self._node = node
 
-    async def of(self, notices: Sequence[Notice]) -> list[Values]:
-        """Return what notices of events say, in order."""
-        events = [LimitEvent(**json.loads(notice.content)) for notice in notices]
-        rooms = await self._rooms(events)
-        return [values_of(event, room, self._options, self._node) for event, room in zip(events, rooms, strict=True)]
+    async def of(self, notices: Sequence[Notice]) -> dict[Notice, Values]:
+        """Return what notices of events say. Notices of other versions, in another form, are missing."""
+        events = {notice: event for notice in notices if (event := event_of(notice.content)) is not None}
+        rooms = await self._rooms(list(events.values()))
+        found = zip(events.items(), rooms, strict=True)
+        return {notice: values_of(event, room, self._options, self._node) for (notice, event), room in found}
 
     def of_test(self, notice: Notice) -> Values:
         """Return what a test says."""
@@ -46,11 +46,12 @@ class Facts:
         """Return when the first message that each limit counts leaves its window, in epoch seconds; 0.0 if unknown."""
         known = [event for event in events if event.unit in list(Unit)]
         windows = [Window(Account(each.space, each.account), Unit(each.unit), each.window) for each in known]
-        usages = dict[LimitEvent, float]()
-        with suppress(StateUnavailable):
-            for event, usage in zip(known, await self._state.usage(windows) if windows else (), strict=True):
-                usages[event] = usage.oldest + event.window if usage.oldest else 0.0
-        return [usages.get(event, 0.0) for event in events]
+        found = dict[LimitEvent, float]()
+        if windows:
+            with suppress(StateUnavailable):
+                for event, usage in zip(known, await self._state.usage(windows), strict=True):
+                    found[event] = usage.oldest + event.window if usage.oldest else 0.0
+        return [found.get(event, 0.0) for event in events]
 
 
 def values_of(event: LimitEvent, room: float, options: Notify, node: str) -> Values:

@@ -23,6 +23,8 @@ MAILS: Final = 50
 POSTS: Final = 16
 """How many are sent at a time."""
 
+_UNKNOWN: Final = "another version of the service made it, in a form that this one does not know"
+
 # Posts at the same time.
 _AT_ONCE: Final = 8
 
@@ -53,8 +55,7 @@ class Mailer:
 
     async def send(self, notices: Sequence[Notice]) -> Sequence[str]:
         """Send mails (:data:`~chapps_tw.notify.delivery.Send`)."""
-        events = [notice for notice in notices if notice.kind not in (TEST, DAILY_REPORT)]
-        values = dict(zip(events, await self._facts.of(events), strict=True))
+        values = await self._facts.of([notice for notice in notices if notice.kind not in (TEST, DAILY_REPORT)])
         found = [await self._composed(notice, values.get(notice)) for notice in notices]
         messages = [each for each in found if isinstance(each, Message)]
         results = iter(await self._relay.send(messages) if messages else ())
@@ -65,8 +66,10 @@ class Mailer:
         try:
             if notice.kind == DAILY_REPORT:
                 values = await self._report.of(notice)
-            elif values is None:
+            elif notice.kind == TEST:
                 values = self._facts.of_test(notice)
+            if values is None:
+                return _UNKNOWN
             message: Message = await self._in_thread(self._message, notice, values)
         except (TemplateProblem, StateUnavailable, BookUnavailable, HistoryUnavailable) as error:
             return str(error)
@@ -91,14 +94,17 @@ class Poster:
 
     async def send(self, notices: Sequence[Notice]) -> Sequence[str]:
         """Post notices (:data:`~chapps_tw.notify.delivery.Send`)."""
-        events = [notice for notice in notices if notice.kind != TEST]
-        values = dict(zip(events, await self._facts.of(events), strict=True))
+        values = await self._facts.of([notice for notice in notices if notice.kind != TEST])
         found: list[str] = []
         for start in range(0, len(notices), _AT_ONCE):
             part = notices[start : start + _AT_ONCE]
-            posts = [self._post(each, values.get(each) or self._facts.of_test(each)) for each in part]
+            posts = [self._post(each, values.get(each)) for each in part]
             found += await gatherResults(map(Deferred.fromCoroutine, posts))
         return found
 
-    async def _post(self, notice: Notice, values: Values) -> str:
+    async def _post(self, notice: Notice, values: Values | None) -> str:
+        if notice.kind == TEST:
+            values = self._facts.of_test(notice)
+        if values is None:
+            return _UNKNOWN
         return await self._webhook.post(notice.id, {"id": notice.id, "kind": notice.kind, **told(values)})

@@ -24,6 +24,8 @@ from chapps_tw.config.settings import Notify
 from chapps_tw.notify.message import Message
 
 CONNECT_SECONDS: Final = 10.0
+"""With the lookup of the name of the relay."""
+
 SEND_SECONDS: Final = 30.0
 """For all mails of a connection."""
 
@@ -106,7 +108,7 @@ class Relay:
         """Send mails on one connection. Return, in order, ``""`` for each that was taken, or why it was not."""
         session = Session(messages, self._options, self._password, self._node)
         try:
-            await self._endpoint().connect(_factory(session))
+            await self._endpoint().connect(_factory(session)).addTimeout(CONNECT_SECONDS, self._reactor)
         except Exception as error:
             return [f"no connection to {self._options.relay}: {_short(str(error) or type(error).__name__)}"] * len(
                 messages
@@ -119,7 +121,7 @@ class Relay:
 
     def _endpoint(self) -> Any:
         host = self._options.relay.host
-        endpoint = HostnameEndpoint(self._reactor, host, self._options.relay.port, timeout=CONNECT_SECONDS)
+        endpoint = HostnameEndpoint(self._reactor, host, self._options.relay.port)
         return wrapClientTLS(optionsForClientTLS(host), endpoint) if self._options.relay_tls == "tls" else endpoint
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined, TemplateError
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
 _SUBJECT: Final = "Subject:"
 _MAX_SUBJECT: Final = 200
@@ -56,7 +56,8 @@ class Templates:
         """
         try:
             rendered = self._environment.get_template(f"{name}.txt").render(values)
-        except (TemplateError, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except Exception as error:
+            # An expression in a template can raise anything.
             line = f"line {error.lineno}: " if hasattr(error, "lineno") else ""
             raise TemplateProblem(f"{name}.txt: {line}{' '.join(str(error).split())[:200]}") from None
         first, _, body = rendered.partition("\n")
