@@ -6,11 +6,16 @@ import base64
 import hashlib
 import hmac
 import json
+import math
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 
 from tests.support.api_case import APITestCase
+from tests.support.paths import ROOT
 from tests.support.policy_client import outbound
 from tests.support.rest_client import ask
 from tests.support.servers.common import HANGS, wait_until
@@ -43,6 +48,12 @@ def send(node: Service, users: Iterable[str], messages: int = 1) -> list[str]:
 
 def users(count: int, stem: str = "user") -> list[str]:
     return [f"{stem}{number}@example.com" for number in range(count)]
+
+
+def zone(hour: int) -> str:
+    """Return the time zone in which it is a full hour in a second or two (tzset(3))."""
+    west = (math.ceil(time.time()) + 1) % 86400 - 3600 * hour
+    return f"XXX{'-' if west < 0 else '+'}{time.strftime('%H:%M:%S', time.gmtime(abs(west)))}"
 
 
 def told(mails: Iterable[Mail]) -> Counter[tuple[str, str]]:
@@ -194,6 +205,51 @@ class OneNodeTests(NoticesCase):
         admin, hook = self.expect(200, service, "POST", "/notify/test/")["response"]
         self.assertIn("no connection to 127.0.0.1", admin["problem"])
         self.assertEqual((hook["sent"], hook["problem"]), (False, "it answered 503"))
+
+    def test_the_command_sends_a_test_and_says_what_failed(self) -> None:
+        relay = self.relay().up()
+        service = self.service(notify(relay, admin_address="root@example.com", admin_events="at_limit"))
+        ran = self.command(service)
+        self.assertEqual((ran.returncode, ran.stdout, ran.stderr), (0, "admin: sent\n", ""))
+        relay.down()
+        ran = self.command(service)
+        self.assertEqual((ran.returncode, ran.stdout), (1, ""))
+        self.assertRegex(ran.stderr, "^chapps-cli: admin: no connection to 127.0.0.1:.*\n$")
+        service.stop()
+        ran = self.command(service)
+        self.assertEqual(ran.returncode, 1)
+        self.assertRegex(ran.stderr, "^chapps-cli: the service at tcp:.* cannot be asked: .*refused\n$")
+
+    def command(self, service: Service) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "chapps_tw.application.admin", "--config", str(service.config)]
+        return subprocess.run([*command, "notify", "test"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def test_the_administrator_gets_a_report_once_a_day(self) -> None:
+        relay = self.relay().up()
+        daily = {"admin_address": "root@example.com", "daily_report": "12:00", "user_events": ""}
+        service = Service(notify(relay, **daily))
+        self.addCleanup(service.remove)
+        service.start({"TZ": zone(15)}).wait_ready()
+        with Book(service.database) as book:
+            book.user("ann@example.com", QUOTA)
+            book.user("eve@example.com", QUOTA)
+        send(service, ["ann@example.com"], QUOTA + 1)
+        users = self.expect(200, service, "GET", "/users/?q=eve")["response"]
+        suspended = {"user": users[0]["name"], "kind": "suspended", "until": "1d", "reason": "hacked"}
+        self.expect(201, service, "POST", "/overrides/", suspended)
+        self.wait_for("the history", lambda: self.expect(200, service, "GET", "/history/?refused=1")["response"])
+        service.stop()
+        self.assertEqual(relay.mails, [])
+        noon = zone(12)
+        for _ in range(2):
+            service.start({"TZ": noon}).wait_ready()
+            wait_until(lambda: relay.mails, "the report")
+            service.stop()
+        [mail] = relay.mails
+        self.assertEqual((mail.sender, mail.recipient), ("postmaster@example.com", "root@example.com"))
+        text = mail.message.get_content()
+        for line in ("ann@example.com: 6, 1", "quota_exceeded: 1", "eve@example.com until", ": hacked"):
+            self.assertIn(line, text)
 
     def test_without_notices_there_is_no_test(self) -> None:
         service = self.service(PATIENT)
