@@ -172,15 +172,14 @@ def _token_list(options: argparse.Namespace, dependencies: Dependencies) -> None
     tokens = TokenStore(_settings(options).token_path).list()
     if tokens:
         lines = [
-            f"{strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(each.created))}  {each.scope:4}  {each.name}" for each in tokens
+            f"{strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(each.created))}  {each.scope:8}  {each.name}" for each in tokens
         ]
         _say("\n".join(lines))
 
 
 def _token_create(options: argparse.Namespace, dependencies: Dependencies) -> None:
-    scope = "read" if options.read_only else "full"
     store = TokenStore(_settings(options).token_path)
-    token = store.create(options.name, scope, dependencies.now())
+    token = store.create(options.name, options.scope, dependencies.now())
     try:
         _say(token)
     except CommandError:

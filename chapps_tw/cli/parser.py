@@ -9,6 +9,7 @@ from typing import Any
 
 from chapps_tw.cli.ask import DEFAULT_TIMEOUT
 from chapps_tw.config.load import DEFAULT_PATH
+from chapps_tw.security.tokens import Scope
 
 Commands = Mapping[str, Callable[..., None]]
 
@@ -68,7 +69,16 @@ def _add_token(names: Any, commands: Commands) -> None:
     _add(subcommands, "list", commands, "list the tokens", "token")
     create = _add(subcommands, "create", commands, "create a token and print it, this once", "token")
     create.add_argument("name", metavar="NAME")
-    create.add_argument("--read-only", action="store_true", help="the token may read, but not change anything")
+    create.set_defaults(scope=Scope.FULL)
+    scope = create.add_mutually_exclusive_group()
+    scope.add_argument(
+        "--scope",
+        choices=[*Scope],
+        help="read: change nothing; operator: reset, suspend and exempt, as a help desk does; full (default): all",
+    )
+    scope.add_argument(
+        "--read-only", action="store_const", dest="scope", const=Scope.READ, help="the same as --scope read"
+    )
     revoke = _add(subcommands, "revoke", commands, "revoke a token with immediate effect", "token")
     revoke.add_argument("name", metavar="NAME")
 

@@ -124,6 +124,11 @@ class API:
     hosts: tuple[str, ...] = option(
         "localhost 127.0.0.1 [::1]", "Names accepted in the Host header, without port.", host_names
     )
+    open_ready: bool = option(
+        "False",
+        "Answer /ready without a token to loopback addresses. A reverse proxy on this host connects from one, too.",
+        boolean,
+    )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Any, Final
 from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select
 
 from chapps_tw.database.models import TABLES, domain_user, domains, email_user, emails, users
-from chapps_tw.database.text import domain_spellings, folded, name_spellings, normal_of
+from chapps_tw.database.text import domain_spellings, folded, name_spellings, normal_of, storable
 from chapps_tw.interfaces.book import DomainFlags, SenderGrant
+from chapps_tw.mail.addresses import MAX_EMAIL
 
 UNKNOWN_SENDER = SenderGrant(False, False, False)
 UNKNOWN_DOMAIN = DomainFlags(False, False, False)
@@ -23,6 +24,10 @@ _SPELLINGS: Final[dict[str, Callable[[str], list[str]]]] = {
     "domains": domain_spellings,
     "emails": name_spellings,
 }
+
+
+# Names that are looked up in one query.
+_AT_ONCE: Final = 50
 
 
 def flags_of(connection: Connection, domain: str) -> DomainFlags:
@@ -57,6 +62,27 @@ def id_of(connection: Connection, kind: str, name: str) -> int | None:
         # The collation may match other names too: compare again.
         found = [row for row in connection.execute(query.where(table.c.name == name)) if row.name == name]
     return found[0].id if found else None
+
+
+def ids_of(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, int]:
+    """Return the ids of the entries that policies use for some names. Not for quotas.
+
+    :param names: in normal form.
+    """
+    table, normal, spellings = TABLES[kind], normal_of(connection, kind), _SPELLINGS[kind]
+    query = select(table.c.name, table.c.id).order_by(table.c.id)
+    possible = [name for name in names if storable(name, MAX_EMAIL)]
+    found: dict[str, int] = {}
+    for start in range(0, len(possible), _AT_ONCE):
+        part = set(possible[start : start + _AT_ONCE])
+        for condition in _conditions(table.c.name, [each for name in part for each in spellings(name)]):
+            rows = connection.execute(query.where(condition)).all()
+            for row in sorted(rows, key=lambda row: bool(row.name != normal(row.name))):
+                if normal(row.name) in part:
+                    found.setdefault(normal(row.name), row.id)
+            if part <= found.keys():
+                break
+    return found
 
 
 def other_spelling(connection: Connection, kind: str, name: str, id: int | None = None) -> str | None:

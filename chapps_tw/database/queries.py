@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
-from chapps_tw.database.lookups import id_of
+from chapps_tw.database.lookups import id_of, ids_of
 from chapps_tw.database.models import FIELDS, MAX_INTEGER, TABLES
 from chapps_tw.database.stale_keys import chunks, sides
 from chapps_tw.database.text import part_spellings, storable
@@ -57,14 +57,33 @@ def by_name(connection: Connection, kind: str, name: str) -> Entry | None:
     return found[0] if found else None
 
 
-def links(connection: Connection, kind: str, ids: Sequence[int], other: str) -> dict[int, list[Entry]]:
-    """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id."""
+def by_names(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, Entry]:
+    """Return the entries with these names, in their order. Not for quotas.
+
+    They may be stored in any spelling; of several, the one that policies use is returned.
+
+    :param names: in normal form.
+    """
+    ids = ids_of(connection, kind, names)
+    by_id = {entry.id: entry for entry in by_ids(connection, kind, ids.values())}
+    return {name: by_id[ids[name]] for name in names if ids.get(name) in by_id}
+
+
+def links(
+    connection: Connection, kind: str, ids: Sequence[int], other: str, limit: int | None = None
+) -> dict[int, list[Entry]]:
+    """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id.
+
+    :param limit: the most entries, of all ids together.
+    """
     link, own, _ = sides(kind, other)
-    table = TABLES[other]
+    query = select(own.label("own"), *FIELDS[other]).join(link).order_by(own, TABLES[other].c.id)
     found: dict[int, list[Entry]] = {id: [] for id in ids}
+    left = MAX_INTEGER if limit is None else limit
     for chunk in chunks(valid_ids(ids)):
-        query = select(own.label("own"), *FIELDS[other]).join(link).where(own.in_(chunk)).order_by(own, table.c.id)
-        for row in connection.execute(query).mappings():
+        rows = connection.execute(query.where(own.in_(chunk)).limit(left)).mappings().all()
+        left -= len(rows)
+        for row in rows:
             fields = dict(row)
             found[fields.pop("own")].append(Entry(**fields))
     return found

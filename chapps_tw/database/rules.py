@@ -59,6 +59,19 @@ def page(
     return _rules(connection, kind, query)
 
 
+def limits_of(connection: Connection, quotas: Sequence[int], limit: int) -> dict[int, list[LimitEntry]]:
+    """Return, by id of the quota, its limits, ordered by id; at most ``limit`` of all quotas together."""
+    quota = COLUMNS["limits"]["quota"]
+    query = select(*FIELDS["limits"]).order_by(quota, COLUMNS["limits"]["id"])
+    found: dict[int, list[LimitEntry]] = {id: [] for id in quotas}
+    for chunk in chunks(valid_ids(quotas)):
+        rows = connection.execute(query.where(quota.in_(chunk)).limit(limit)).mappings().all()
+        limit -= len(rows)
+        for row in rows:
+            found[row["quota"]].append(LimitEntry(**row))
+    return found
+
+
 def by_ids(connection: Connection, kind: str, ids: Collection[int]) -> list[Rule]:
     """Return the rules with these ids, ordered by id. Ids that do not exist are ignored."""
     id = COLUMNS[kind]["id"]

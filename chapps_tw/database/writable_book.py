@@ -18,7 +18,7 @@ from chapps_tw.database.fields import name_taken
 from chapps_tw.database.invalidation import Cache, Each, Invalidation
 from chapps_tw.database.transaction import Permit, Stored, transact, write
 from chapps_tw.interfaces.book import ChangeUncertain, Create, Edit, Entry, Update
-from chapps_tw.interfaces.writable_book import AuditRecord, Changed, Rule
+from chapps_tw.interfaces.writable_book import AuditRecord, Changed, LimitEntry, Rule
 from chapps_tw.observe.timer import Timer, no_timer
 
 T = TypeVar("T")
@@ -93,9 +93,25 @@ class WritableSqlBook(Book):
         """Return the entry with this name, in any spelling; of several, the one that policies use."""
         return await self._fetch(partial(queries.by_name, kind=kind, name=name), deadline=self._deadline)
 
-    async def links(self, kind: str, ids: Sequence[int], other: str) -> dict[int, list[Entry]]:
-        """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id."""
-        return await self._fetch(partial(queries.links, kind=kind, ids=ids, other=other))
+    async def by_names(self, kind: str, names: Sequence[str]) -> dict[str, Entry]:
+        """Return the entry of each name that exists, as :meth:`by_name` does, in order. Not for quotas.
+
+        :param names: in normal form.
+        """
+        return await self._fetch(partial(queries.by_names, kind=kind, names=names)) if names else {}
+
+    async def links(
+        self, kind: str, ids: Sequence[int], other: str, limit: int | None = None
+    ) -> dict[int, list[Entry]]:
+        """Return, by id, the entries of kind ``other`` that are linked to it, ordered by id.
+
+        :param limit: the most entries, of all ids together.
+        """
+        return await self._fetch(partial(queries.links, kind=kind, ids=ids, other=other, limit=limit))
+
+    async def limits_of(self, quotas: Sequence[int], limit: int) -> dict[int, list[LimitEntry]]:
+        """Return, by id of the quota, its limits, ordered by id; at most ``limit`` of all quotas together."""
+        return await self._fetch(partial(rules.limits_of, quotas=quotas, limit=limit))
 
     async def rules(
         self, kind: str, of: tuple[str, int] | None = None, after: float = 0.0, skip: int = 0, limit: int = 1000

@@ -140,8 +140,22 @@ class WritableBook(PolicyBook, Protocol):
     def by_name(self, kind: str, name: str) -> Awaitable[Entry | None]:
         """Return the entry with a name, in any spelling. If there are several, return the one that policies use."""
 
-    def links(self, kind: str, ids: Sequence[int], other: str) -> Awaitable[dict[int, list[Entry]]]:
-        """Return, for each id, the entries of kind ``other`` that are linked to it, ordered by id."""
+    def by_names(self, kind: str, names: Sequence[str]) -> Awaitable[dict[str, Entry]]:
+        """Return the entry of each name that exists, as :meth:`by_name` does, in order. Not for quotas.
+
+        :param names: in normal form.
+        """
+
+    def links(
+        self, kind: str, ids: Sequence[int], other: str, limit: int | None = None
+    ) -> Awaitable[dict[int, list[Entry]]]:
+        """Return, for each id, the entries of kind ``other`` that are linked to it, ordered by id.
+
+        :param limit: the most entries, of all ids together.
+        """
+
+    def limits_of(self, quotas: Sequence[int], limit: int) -> Awaitable[dict[int, list[LimitEntry]]]:
+        """Return the limits of each quota, ordered by id; at most ``limit`` of all quotas together."""
 
     def rules(
         self, kind: str, of: tuple[str, int] | None = None, after: float = 0.0, skip: int = 0, limit: int = 1000

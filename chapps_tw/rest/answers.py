@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
@@ -16,6 +16,11 @@ class Output(BaseModel):
     """The base of all answer models. They only describe: no validator is built at the start."""
 
     model_config = ConfigDict(defer_build=True)
+
+
+def iso_of(name: str) -> Any:
+    """Return the field that has another, which is epoch seconds, as text."""
+    return Field(description=f"The same as `{name}`, as ISO 8601 in UTC.", examples=["2026-09-21T14:13:20.250Z"])
 
 
 class User(Output):
@@ -59,6 +64,7 @@ class Answer(Output, Generic[T]):
 
     version: str = Field(examples=["CHAPPS-TW v1.0.0"])
     timestamp: float = Field(description="UNIX epoch, UTC.", examples=[1790000000.25])
+    timestamp_iso: str = iso_of("timestamp")
     response: T
     remarks: list[str] = Field(description="Sentences for people; may be empty.")
 
@@ -74,21 +80,7 @@ class Count(Answer[int]):
 class Moment(Answer[float]):
     """UNIX epoch, 0.0 for never."""
 
-
-class UserList(Answer[list[User]]):
-    pass
-
-
-class DomainList(Answer[list[Domain]]):
-    pass
-
-
-class EmailList(Answer[list[Email]]):
-    pass
-
-
-class QuotaList(Answer[list[Quota]]):
-    pass
+    response_iso: str | None = iso_of("response")
 
 
 class OneUser(Answer[User]):
@@ -164,12 +156,23 @@ Counted = Annotated[
 ]
 
 
+CountedIso = Annotated[
+    tuple[str, str | None],
+    WithJsonSchema(
+        {"type": "array", "items": {"type": ["string", "null"]}, "minItems": 2, "maxItems": 2, "title": "CountedIso"}
+    ),
+]
+
+
 class TallyList(Answer[list[Counted]]):
     """Instance and UNIX epoch, oldest first."""
+
+    response_iso: list[CountedIso] = Field(description="The same with times as ISO 8601 in UTC.")
 
 
 class Decided(Output):
     time: float = Field(description="UNIX epoch, UTC.")
+    time_iso: str | None = iso_of("time")
     listener: str
     policy: str
     action: str = Field(description="What Postfix was answered.", examples=["DUNNO"])

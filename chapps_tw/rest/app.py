@@ -28,19 +28,22 @@ from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.author import AUTHOR
+from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.routers import audit, exemptions, limits, links, live, notify, overrides, users
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers import history as kept
 from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
+from chapps_tw.rest.routers.live_users import LiveUsers
+from chapps_tw.rest.routers.near import NearLimits
 from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Token
 
-# Entries of a list or an object that are encoded in one step.
-BATCH = 50
+# Values that are encoded in one step, those in lists and objects included.
+BATCH = 500
 # Bytes of a body that is read in a turn of its own.
 LARGE = 65536
 
@@ -87,12 +90,14 @@ class API:
         self._log = Logger()
         self._slices = slices
         tokens = find_token if settings.api.auth == "token" else None
-        self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep)
+        self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep, settings.api.open_ready)
         checks = {"state": state.ping, "database": book.ping, **(checks or {})}
+        live_users = LiveUsers(settings, state, book, now)
+        near = NearLimits(settings, live_users, state, slices, now)
         routes = [
             *Health(checks, reactor).routes(),
-            *_book_routes(book, slices, now),
-            *live.routes(settings, state, book, slices, now),
+            *_book_routes(settings, book, near, slices, now),
+            *live.routes(settings, live_users, state, book, slices, now),
             *kept.routes(history, slices, now, settings.chapps.fold_case),
             *notify.routes(notifier),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
@@ -173,9 +178,11 @@ class API:
 
     async def _encode(self, reply: Reply) -> bytes:
         """Encode the envelope as JSON."""
+        now = self._now()
         about = {
             "version": f"CHAPPS-TW v{self._version}",
-            "timestamp": self._now(),
+            "timestamp": now,
+            "timestamp_iso": iso(now),
             **reply.beside,
             "remarks": list(reply.remarks),
         }
@@ -202,12 +209,14 @@ class API:
         return refuse(request, refusal)
 
 
-def _book_routes(book: WritableBook, slices: Slices, now: Callable[[], float]) -> Iterator[Route[Any]]:
+def _book_routes(
+    settings: Settings, book: WritableBook, near: NearLimits, slices: Slices, now: Callable[[], float]
+) -> Iterator[Route[Any]]:
     """Yield the routes of the book. Long lists are made one after the other."""
     list_lock = DeferredLock()
+    yield from users.routes(settings, book, near, list_lock, slices)
     yield from crud.routes(book, list_lock, slices)
     yield from links.routes(book, list_lock, slices)
-    yield from users.routes(book, list_lock, slices)
     yield from limits.routes(book, list_lock, slices)
     yield from overrides.routes(book, list_lock, slices, now)
     yield from exemptions.routes(book, list_lock, slices, now)
@@ -215,9 +224,9 @@ def _book_routes(book: WritableBook, slices: Slices, now: Callable[[], float]) -
 
 
 class _Id(BaseConverter):
-    """An id in a path: any text but the names of the routes for all users."""
+    """An id in a path: any text but the names of other routes."""
 
-    regex = "(?!(?:quotas|domains|emails)(?:/|$))[^/]+"
+    regex = "(?!(?:quotas|domains|emails|by-name)(?:/|$))[^/]+"
 
 
 class _Checked(KleinResource):
@@ -297,31 +306,47 @@ def _encoded(envelope: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """Yield a value as JSON. Containers that are long, or contain long ones, are split."""
+    """Yield a value as JSON. Lists and objects of many values are split."""
     if not isinstance(value, dict | list):
         yield _json(value)
         return
+    is_object = isinstance(value, dict)
     empty = _json(type(value)())
-    yield empty[:1]
-    if any(map(_is_long, value.values() if isinstance(value, dict) else value)):
-        for place, entry in enumerate(value.items() if isinstance(value, dict) else value):
-            yield b", " if place else b""
-            if isinstance(value, dict):
-                name, entry = entry
-                yield _json(name) + b": "
-            yield from _parts(entry)
-    else:
-        yield from _batches(value)
-    yield empty[1:]
+    before = empty[:1]
+    for batch in _batches(value.items() if isinstance(value, dict) else enumerate(value)):
+        name, first = batch[0]
+        if _size(first) > BATCH:
+            yield before + (_json(name) + b": " if is_object else b"")
+            yield from _parts(first)
+        else:
+            yield before + _json(dict(batch) if is_object else [entry for _, entry in batch])[1:-1]
+        before = b", "
+    yield empty[1:] if value else empty
 
 
-def _is_long(value: object) -> bool:
-    return isinstance(value, dict | list) and len(value) > BATCH
+def _batches(entries: Iterable[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:
+    """Yield entries in batches of at most ``BATCH`` values, one of more values by itself."""
+    batch: list[tuple[Any, Any]] = []
+    room = BATCH
+    for entry in entries:
+        size = _size(entry[1])
+        if batch and size > room:
+            yield batch
+            batch, room = [], BATCH
+        batch.append(entry)
+        room -= size
+    if batch:
+        yield batch
 
 
-def _batches(value: dict[str, Any] | list[Any]) -> Iterator[bytes]:
-    """Yield the entries of a container, without its brackets."""
-    entries = list(value.items()) if isinstance(value, dict) else value
-    for start in range(0, len(entries), BATCH):
-        part = entries[start : start + BATCH]
-        yield (b", " if start else b"") + _json(dict(part) if isinstance(value, dict) else part)[1:-1]
+def _size(value: Any) -> int:
+    """Return the number of values in a value, itself included; if there are more than ``BATCH``, a number above it."""
+    size, left = 0, [value]
+    while left and size <= BATCH:
+        each = left.pop()
+        size += 1
+        if isinstance(each, dict | list):
+            if len(each) > BATCH:
+                return BATCH + 1
+            left.extend(each.values() if isinstance(each, dict) else each)
+    return size

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 
+from chapps_tw.mail.network import client_address
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest.routing import Refusal, Route
 from chapps_tw.security.tokens import Token, TokenError
@@ -50,6 +51,7 @@ class Gate:
         ``None``, no token is required.
     :param reactor: times how long failures are remembered.
     :param sleep: returns after a number of seconds.
+    :param open_ready: ``[API] open_ready``.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Gate:
         find_token: Callable[[str], Token | None] | None,
         reactor: IReactorTime,
         sleep: Callable[[float], Awaitable[Any]],
+        open_ready: bool = False,
     ) -> None:
+        self._open_ready = open_ready
         self._hosts = frozenset(host.lower() for host in hosts)
         self._find_token = find_token
         self._reactor = reactor
@@ -91,6 +95,8 @@ class Gate:
         """
         if self._find_token is None or route.open:
             return ""
+        if route.open_ready and self._open_ready and _is_loopback(request):
+            return ""
         secret = _token(request, route.browser)
         if secret is None:
             raise _unauthorized("A token is required: Authorization: Bearer TOKEN.", route.browser)
@@ -103,8 +109,8 @@ class Gate:
         if token is None:
             await self.punish(request, "token")
             raise _unauthorized("The token is invalid.", route.browser, ', error="invalid_token"')
-        if route.changes and token.scope != "full":
-            raise Refusal(403, "The token is read-only.")
+        if not token.scope.includes(route.scope):
+            raise Refusal(403, f"This needs a token with scope {route.scope}; the scope of this one is {token.scope}.")
         return token.name
 
     def _note_problem(self, problem: str) -> None:
@@ -171,6 +177,11 @@ class Gate:
             peer.failures = 0
         peer.seen = time
         return peer
+
+
+def _is_loopback(request: IRequest) -> bool:
+    address = client_address(str(getattr(request.getClientAddress(), "host", None)))
+    return address is not None and address.is_loopback
 
 
 def header_values(request: IRequest, name: str) -> list[str]:

@@ -109,6 +109,8 @@ QuotaName = Annotated[
     ),
     UNPADDED,
 ]
+# As stored, which may be padded.
+StoredQuotaName = Annotated[str, Field(min_length=1, max_length=32, pattern=PLAIN, description="The name, exactly.")]
 QuotaLimit = Annotated[
     int,
     Field(
@@ -189,6 +191,12 @@ def _client(text: str) -> str:
     return bare if client_address(bare) is not None else normal_domain(text)
 
 
+# As stored, or with the quotes that Postfix removes.
+StoredEmail = Annotated[
+    str,
+    _normal(lambda text: normal_email(unquoted(text), False), "a mail address"),
+    WithJsonSchema(_any_of("A mail address.", _ASCII_SENDER, _IDN_EMAIL)),
+]
 Source = Annotated[
     str,
     _normal(_source, "a domain name or a mail address"),

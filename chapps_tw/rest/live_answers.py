@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from chapps_tw.rest.answers import Answer, Output
+from chapps_tw.rest.answers import Answer, Output, iso_of
 from chapps_tw.rest.fields import Id
 
 
@@ -26,6 +26,7 @@ class Limit(Output):
         description="If nothing is left, when the oldest message leaves the window; UNIX epoch.",
         examples=[1790000000.25],
     )
+    room_at_iso: str | None = iso_of("room_at")
 
 
 class ActiveOverride(Output):
@@ -35,7 +36,9 @@ class ActiveOverride(Output):
     value: int = Field(description="Of extra, in the unit of the limit.")
     limit: str = Field(description="The only limit that it applies to, or empty.")
     begin: float = Field(description="UNIX epoch.")
+    begin_iso: str | None = iso_of("begin")
     until: float = Field(description="UNIX epoch.")
+    until_iso: str | None = iso_of("until")
     reason: str
     action: str = Field(description="Of suspended: refuse or defer.")
 
@@ -65,6 +68,7 @@ class Event(Output):
     amount: int = Field(examples=[100])
     window: float = Field(description="Seconds.", examples=[86400])
     at: float = Field(description="UNIX epoch.", examples=[1790000000.25])
+    at_iso: str | None = iso_of("at")
     unit: str = Field("", description="What the limit counts.", examples=["messages"])
 
 

@@ -1,9 +1,10 @@
-"""Points in time and durations in requests."""
+"""Points in time and durations in requests, and points in time in answers."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -38,6 +39,27 @@ class When(NamedTuple):
     def ago(self, now: float) -> float:
         """Return the epoch seconds, if a distance leads into the past."""
         return now - self.seconds if self.relative else self.seconds
+
+
+def iso(seconds: float | None) -> str | None:
+    """Return epoch seconds as text (ISO 8601, UTC); ``None`` for 0, which is never, and for what is no time."""
+    if not seconds:
+        return None
+    try:
+        text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return None
+    return text.replace("+00:00", "Z")
+
+
+def with_iso(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return fields, and beside those with these names, which are epoch seconds, ``<name>_iso`` as text."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        found[name] = value
+        if name in names:
+            found[f"{name}_iso"] = iso(value)
+    return found
 
 
 def parse_moment(value: Any) -> When:

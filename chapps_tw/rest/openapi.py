@@ -22,7 +22,7 @@ _MEANINGS = {
     201: "Created.",
     400: "A required part is missing, or the body cannot be parsed.",
     401: "The token is missing or invalid; or the passcode is wrong, or none is set.",
-    403: "The token is read-only, or the Host header is not accepted.",
+    403: "The scope of the token does not include this, or the Host header is not accepted.",
     404: "Not found.",
     409: "The name is taken; or an id to link to does not exist.",
     413: "The body is too large.",
@@ -38,6 +38,9 @@ Ids are positive integers, assigned by the service. A body is JSON in UTF-8, wit
 Unknown fields and parameters are refused, as are values of another type. To pass a list in a query, repeat the
 parameter: `?user_ids=1&user_ids=2`. The trailing slash of a path is optional. Names in a path must be
 percent-encoded, including slashes.
+
+Times are epoch seconds (UTC). Beside each, a field whose name ends in `_iso` has the same as text (ISO 8601), null
+for none.
 
 A change is atomic, and takes effect on every node with the next policy request.
 
@@ -63,8 +66,9 @@ _TAGS = {
 }
 _TOKEN = (
     "A token made by `chapps-cli token create NAME`, or the first one, which `chapps-cli token show` prints. "
-    "A read-only token (`--read-only`) cannot change anything. The password that a browser asks for opens only "
-    "the page with this text: enter the token here too."
+    "Its scope (`--scope`) is `read`, which cannot change anything; `operator`, which can reset and refresh what is "
+    "live, and create, change and end overrides and exemptions; or `full`. The password that a browser asks for opens "
+    "only the page with this text: enter the token here too."
 )
 
 
@@ -110,7 +114,6 @@ def document(routes: Iterable[Route[Any]], version: str, reasons: Iterable[Reaso
         },
         "tags": [{"name": tag, "description": _TAGS[tag]} for tag in dict.fromkeys(route.tag for route in shown)],
         "paths": paths,
-        "security": [{"token": []}],
         "components": {
             "schemas": _with_reasons(_schemas(shown), reasons),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _TOKEN}},
@@ -168,6 +171,8 @@ def _operation(route: Route[Any]) -> dict[str, Any]:
         "summary": route.summary,
         "tags": [route.tag],
         "responses": _responses(route),
+        # Since OpenAPI 3.1, any kind of token may have roles.
+        "security": [] if route.open else [{"token": [str(route.scope)]}],
     }
     if note := _note(route):
         found["description"] = note
@@ -175,8 +180,6 @@ def _operation(route: Route[Any]) -> dict[str, Any]:
         found["parameters"] = parameters
     if _has_body(route):
         found["requestBody"] = _body(route)
-    if route.open:
-        found["security"] = []
     return found
 
 
@@ -186,7 +189,11 @@ def _has_body(route: Route[Any]) -> bool:
 
 
 def _note(route: Route[Any]) -> str:
-    return " ".join(filter(None, (route.note, _forms(route))))
+    return " ".join(filter(None, (route.note, _forms(route), _scope(route))))
+
+
+def _scope(route: Route[Any]) -> str:
+    return f"Needs a token with scope `{route.scope}`." if route.changes else ""
 
 
 def _forms(route: Route[Any]) -> str:

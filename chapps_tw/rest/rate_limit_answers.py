@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from chapps_tw.rest.answers import Answer, Output
+from chapps_tw.rest.answers import Answer, Output, iso_of
 
 
 class RateLimit(Output):
@@ -35,7 +35,9 @@ class RateLimitUse(Output):
     room_at: float | None = Field(
         description="UNIX epoch at which there is room again; null if there is room, or never will be.", examples=[None]
     )
+    room_at_iso: str | None = iso_of("room_at")
     last: float = Field(description="UNIX epoch of the last message counted, 0 if there is none.")
+    last_iso: str | None = iso_of("last")
 
 
 class OneRateLimitUse(Answer[RateLimitUse]):

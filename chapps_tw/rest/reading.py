@@ -21,6 +21,9 @@ MAX_PARAMETERS = 2000
 # In a JSON document, which is parsed at one stretch.
 MAX_VALUES = 5_000
 
+# Whose entries have names.
+_NAMED = ("/users/", "/domains/", "/emails/", "/quotas/")
+
 M = TypeVar("M", bound=Input)
 
 _EXACT = 2.0**53
@@ -58,9 +61,9 @@ def _refusal(error: ValidationError, places: Mapping[str, str], other: str) -> R
 def _with_hint(refusal: Refusal, path: str) -> Refusal:
     """If a name was sent instead of an id, add to the error how to find the id."""
     collection = path.partition("{id}")[0]
-    for each in refusal.detail:
+    for each in refusal.detail if collection in _NAMED else ():
         if isinstance(each, dict) and each["loc"] == ["path", "id"] and each["type"] == "int_type":
-            each["msg"] += f"; use GET {collection}?q=NAME to find the id"
+            each["msg"] += f"; use GET {collection}by-name/NAME to find the id"
     return refusal
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from chapps_tw.rest.models.base import Input, Nothing
+from chapps_tw.security.tokens import Scope
 
 JSON = "application/json"
 
@@ -106,8 +107,9 @@ class Route(Generic[M]):
     :ivar text: parses a ``text/plain`` body into the value of the ``body`` field; raises ``ValueError``.
     :ivar answer: the model of the answer, ``None`` if it is not JSON.
     :ivar errors: statuses other than those common to all routes.
-    :ivar changes: whether a token of full scope is required.
+    :ivar scope: the scope that a token needs. What only reads needs ``READ``, and nothing else does.
     :ivar open: whether no token is required.
+    :ivar open_ready: whether ``[API] open_ready`` applies.
     :ivar hidden: whether it is omitted from the OpenAPI document.
     :ivar follow: links to follow-up requests.
     :ivar browser: whether the token may be the password of Basic authentication (RFC 7617).
@@ -127,8 +129,9 @@ class Route(Generic[M]):
     errors: tuple[int, ...] = ()
     other_answers: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     content_type: str = JSON
-    changes: bool = False
+    scope: Scope = Scope.READ
     open: bool = False
+    open_ready: bool = False
     browser: bool = False
     tag: str = ""
     note: str = ""
@@ -136,9 +139,14 @@ class Route(Generic[M]):
     follow: tuple[Link, ...] = ()
 
     @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return self.scope is not Scope.READ
+
+    @property
     def rule(self) -> str:
         """The path as a Klein rule, without a trailing slash."""
-        path = self.path.replace("{id}", "<id:id>")
+        path = self.path.replace("{id}", "<id:id>").replace("{user_id}", "<id:user_id>")
         return path.replace("{", "<").replace("}", ">").rstrip("/") or "/"
 
     @property

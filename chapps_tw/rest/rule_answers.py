@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from chapps_tw.rest.answers import Answer, Output, Quota
+from chapps_tw.rest.answers import Answer, Output, Quota, iso_of
 from chapps_tw.rest.fields import Id
 
 
@@ -44,12 +44,15 @@ class Override(Output):
     value: int = Field(description="With `extra`: how many more.")
     limit: str = Field(description="Name of the only limit that it applies to; empty for all.")
     begin: float = Field(description="UNIX epoch.")
+    begin_iso: str | None = iso_of("begin")
     until: float = Field(description="UNIX epoch.")
+    until_iso: str | None = iso_of("until")
     active: bool = Field(description="Whether it is in force now.")
     reason: str
     action: Literal["refuse", "defer", ""] = Field(description="With `suspended`: what happens to mail.")
     author: str = Field(description="Name of the token that it was created with.")
     created: float = Field(description="UNIX epoch.")
+    created_iso: str | None = iso_of("created")
 
 
 class OverrideList(Answer[list[Override]]):
@@ -66,10 +69,12 @@ class Exemption(Output):
     value: str = Field(description="In normal form.", examples=["192.0.2.0/24"])
     scope: str = Field(examples=["greylisting"])
     until: float = Field(description="UNIX epoch.")
+    until_iso: str | None = iso_of("until")
     active: bool = Field(description="Whether it is in force now.")
     reason: str
     author: str = Field(description="Name of the token that it was created with.")
     created: float = Field(description="UNIX epoch.")
+    created_iso: str | None = iso_of("created")
 
 
 class ExemptionList(Answer[list[Exemption]]):
@@ -83,6 +88,7 @@ class OneExemption(Answer[Exemption]):
 class AuditRecord(Output):
     id: int
     at: float = Field(description="UNIX epoch.")
+    at_iso: str | None = iso_of("at")
     author: str = Field(description="Name of the token; empty for changes without a token.")
     action: str = Field(
         description="`create`, `update`, `delete`, `link` or `unlink`; of live state the method of the request.",

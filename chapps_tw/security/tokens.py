@@ -1,4 +1,4 @@
-"""API tokens: 256 random bits each, read-only or full.
+"""API tokens: 256 random bits each, with a scope.
 
 Two files. ``[API] token_file`` holds the first token in plain text, so that its owner can use it with
 curl. ``api-tokens.json`` in the same directory holds the others as SHA-256: random tokens need no
@@ -15,14 +15,31 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chapps_tw.security import private_files
 
 FIRST = "first"
-SCOPES = ("read", "full")
 MAX_TOKENS = 1000
+
+
+class Scope(StrEnum):
+    """What a token may do. Each scope includes those before it.
+
+    ``READ``: see everything. ``OPERATOR``: what a help desk does with it: reset and refresh what is live, and create,
+    change and end overrides and exemptions. ``FULL``: everything.
+    """
+
+    READ = "read"
+    OPERATOR = "operator"
+    FULL = "full"
+
+    def includes(self, other: Scope) -> bool:
+        """Return whether a token of this scope may do what needs the other."""
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
 
 
 class TokenError(Exception):
@@ -33,13 +50,12 @@ class Token(NamedTuple):
     """A stored token.
 
     :ivar name: :data:`FIRST` is the one stored in plain text.
-    :ivar scope: ``read`` or ``full``.
     :ivar created: epoch seconds.
     :ivar digest: SHA-256 of the token, in hexadecimal.
     """
 
     name: str
-    scope: str
+    scope: Scope
     created: float
     digest: str
 
@@ -100,15 +116,15 @@ class TokenStore:
         """
         if not name.isprintable() or not 0 < len(name) <= 64:
             raise TokenError("a token's name must be 1 to 64 printable characters")
-        if scope not in SCOPES:
-            raise TokenError(f"a token's scope must be one of {', '.join(SCOPES)}, not {scope!r}")
+        if scope not in set(Scope):
+            raise TokenError(f"a token's scope must be one of {', '.join(Scope)}, not {scope!r}")
         with self._locked() as tokens:
             if name == FIRST or any(each.name == name for each in tokens):
                 raise TokenError(f"a token named {name!r} exists already")
             if len(tokens) >= MAX_TOKENS:
                 raise TokenError(f"there are {MAX_TOKENS} tokens already: revoke some")
             token = secrets.token_urlsafe(32)
-            self._write([*tokens, Token(name, scope, created, _digest(token))])
+            self._write([*tokens, Token(name, Scope(scope), created, _digest(token))])
         return token
 
     def list(self) -> Tokens:
@@ -150,7 +166,7 @@ class TokenStore:
         if not text:
             return []
         stamp = _stamp(self._first)
-        return [Token(FIRST, "full", stamp[0] / 1e9 if stamp else 0.0, _digest(text))]
+        return [Token(FIRST, Scope.FULL, stamp[0] / 1e9 if stamp else 0.0, _digest(text))]
 
     def _read_others(self) -> Tokens:
         text = _read(self._others)
@@ -189,9 +205,9 @@ def _digest(token: str) -> str:
 
 def _token(row: Any) -> Token:
     """Parse a row of the second file. Raises ValueError, TypeError or KeyError if it is invalid."""
-    token = Token(row["name"], row["scope"], float(row["created"]), row["sha256"])
+    token = Token(row["name"], Scope(row["scope"]), float(row["created"]), row["sha256"])
     are_texts = isinstance(token.name, str) and isinstance(token.digest, str) and token.digest.isascii()
-    if not are_texts or token.scope not in SCOPES or not 0 <= token.created < 1e11:
+    if not are_texts or not 0 <= token.created < 1e11:
         raise ValueError("invalid value in a row")
     return token
 

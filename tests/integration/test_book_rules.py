@@ -65,6 +65,14 @@ class RulesTests(BookCase):
         for other in ("Basic", "basic ", "", "x" * 100, "\udcff"):
             self.assertIsNone(await self.book.plan_named(other))
 
+    async def test_limits_of_several_quotas_are_read_at_once(self) -> None:
+        small, big = await self.quota("small", 1), await self.quota("big", 2)
+        of_small = [await self.limit(small, name=name) for name in ("b", "a")]
+        of_big = [await self.limit(big)]
+        wanted = {small: of_small, big: of_big, 999: [], 10**20: []}
+        self.assertEqual(await self.book.limits_of([small, big, 999, 10**20], 9), wanted)
+        self.assertEqual(await self.book.limits_of([small, big], 1), {small: of_small[:1], big: []})
+
     async def test_a_quota_may_have_limits_only(self) -> None:
         quota = (await self.create("quotas", {"name": "only", "quota": None})).id
         self.assertEqual(await self.book.plan(quota), Plan(quota, "only", None, ()))

@@ -77,6 +77,10 @@ class BookRows(RowsCase):
         for query, listed in (("q=tw", [second]), ("q=none", []), ("skip=1", [second]), ("limit=1", [first])):
             self.assertEqual(self.send("GET", path, query=query)["response"], listed)
         self.assertEqual(self.get(path + "{id}", id=first["id"])["response"], first)
+        self.assertEqual(self.get(path + "by-name/{name}", name=first["name"])["response"], first)
+        self.send(
+            "GET", path + "by-name/{name}", status=404, name="none@none.example" if singular == "email" else "none"
+        )
         for body in ({singular: {"id": first["id"], **change}}, {"id": first["id"], **change}):
             self.assertEqual(self.send("PUT", path, body)["response"], {**first, **change})
         self.assertEqual(self.send("POST", path, two, 409)["detail"], f"Unique key conflict creating {singular}.")
@@ -108,6 +112,11 @@ class BookRows(RowsCase):
             self.assertEqual([answer[key] for key in links], [quota, [plain], [email]])
         for kind, other in (("domains", domain), ("emails", email)):
             self.assertEqual(self.get(f"/{kind}/{{id}}/", id=other["id"])["users"], [user])
+        self.assertEqual(self.get("/quotas/{id}/users/", id=quota["id"])["response"], [user])
+        nested = {"quota": quota, "domains": [plain], "emails": [email]}
+        self.assertEqual(
+            self.send("GET", "/users/", query="with=quota,domains,emails")["response"], [{**user, **nested}]
+        )
         changed = self.send("PUT", "/users/", {"user": {"id": user["id"]}, "domains": []})
         self.assertEqual([changed[key] for key in links], [None, None, None])
         self.assertEqual(self.get("/users/{id}/", id=user["id"])["domains"], [plain])
@@ -169,6 +178,8 @@ class LiveRows(RowsCase):
 
     def quota_rows(self) -> None:
         several = self.get("/live/quota/", {"user_ids": [self.ann, self.bob]}, "user_ids")
+        named = self.get("/live/quota/by-name/", {"names": ["ann", "bob"]}, "names")
+        self.assertEqual(named["response"], several["response"])
         self.assertEqual([each["user_name"] for each in several["response"]], ["ann", "bob"])
         self.assertEqual([each["quota_avail"] for each in several["response"]], [7, 0])
         one = "/live/quota/{user_id}"

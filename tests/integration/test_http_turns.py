@@ -38,6 +38,9 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/live/decisions/?after=0&limit=1000", None),
     ("GET", "/live/decisions/?after=0&recipient=nobody@example.net", None),
     *(("GET", f"/{kind}/?limit=10000", None) for kind in ("users", "domains", "emails", "quotas")),
+    ("GET", "/users/?limit=10000&with=quota,domains,emails", None),
+    ("GET", "/users/?near=1", None),
+    *(("GET", f"/{kind}/?limit=10000&with=users", None) for kind in ("domains", "emails", "quotas")),
     *(("GET", f"/users/{kind}/", IDS) for kind in ("quotas", "domains", "emails")),
     *(("GET", f"/{kind}/?limit=1000", None) for kind in ("limits", "overrides", "exemptions")),
     ("GET", "/audit/?limit=1000", None),
@@ -115,6 +118,10 @@ class TurnTests(TestCase):
                 for count in range(2)
             ]
         )
+        event = {"space": "oqp", "window": 86400.0, "at": time.time()}
+        for number in range(MANY):
+            text = json.dumps({**event, "account": f"user{number}"})
+            await self.node.state.note_event(f"user{number}", 86400.0, text)
 
     def _fill_the_book(self) -> None:
         ids = range(1, MANY + 1)

@@ -16,7 +16,7 @@ from typing import Any
 from unittest import TestCase as PlainTestCase
 
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorUNIX
 from twisted.internet.task import Clock, deferLater
@@ -30,6 +30,7 @@ from chapps_tw.config.settings import Settings
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest import auth
 from chapps_tw.rest.auth import CREDENTIALS, FORGET_AFTER, FREE_FAILURES, Gate
+from chapps_tw.rest.routing import Refusal
 from chapps_tw.security.tokens import FIRST, TokenError, TokenStore
 from tests.support.rest_client import Node
 from tests.support.scopes import scope_of
@@ -284,6 +285,45 @@ class NoAuthTests(TestCase):
         self.addCleanup(node.stop)
         self.assertEqual((await node.ask("GET", "/users/", token="")).status, 200)
         self.assertEqual((await node.ask("GET", "/users/", token="", headers={"Host": "evil.example"})).status, 403)
+
+
+class OpenReadyTests(TestCase):
+    """``[API] open_ready``: what asks from this host whether the service is ready needs no token."""
+
+    def start(self, open_ready: bool) -> Node:
+        node = Node(replace(Settings(), api=replace(APISection(), open_ready=open_ready)))
+        node.start()
+        self.addCleanup(node.stop)
+        return node
+
+    async def test_loopback_addresses_need_no_token_for_ready_and_for_nothing_else(self) -> None:
+        node = self.start(True)
+        for path, status in (("/ready", 200), ("/ready/", 200), ("/metrics", 401), ("/users/", 401)):
+            self.assertEqual((await node.ask("GET", path, token="")).status, status, path)
+        self.assertEqual((await node.ask("GET", "/ready", token="", headers={"Host": "evil.example"})).status, 403)
+        self.assertEqual((await node.ask("GET", "/ready")).status, 200)
+
+    async def test_it_is_off_by_default(self) -> None:
+        self.assertEqual((await self.start(APISection().open_ready).ask("GET", "/ready", token="")).status, 401)
+
+    async def test_others_need_a_token(self) -> None:
+        gate = self.start(True).api._gate
+        route = next(route for route in self.start(True).api.routes if route.path == "/ready")
+        for address, admitted in (
+            (IPv4Address("TCP", "127.0.0.1", 1), True),
+            (IPv6Address("TCP", "::1", 1), True),
+            (IPv6Address("TCP", "::ffff:127.0.0.1", 1), True),
+            (IPv4Address("TCP", "192.0.2.1", 1), False),
+            (IPv6Address("TCP", "2001:db8::1", 1), False),
+            (UNIXAddress(b""), False),
+        ):
+            request: Any = DummyRequest([b""])
+            request.getClientAddress = lambda address=address: address
+            if admitted:
+                self.assertEqual(await gate.check_token(request, route), "")
+            else:
+                with self.assertRaises(Refusal):
+                    await gate.check_token(request, route)
 
 
 class TokenStoreTests(PlainTestCase):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from twisted.trial.unittest import TestCase
 
+from chapps_tw.config.settings import Settings
 from chapps_tw.database.models import domains, users
 from chapps_tw.interfaces import value_keys
-from chapps_tw.interfaces.book import Create
+from chapps_tw.interfaces.book import BookUnavailable, Create
 from chapps_tw.interfaces.state import Fresh, ValueKey
+from chapps_tw.rest.routers import associations
 from tests.support.rest_client import Answer, Node
 
 ODD_NAMES = [
@@ -283,6 +286,19 @@ class LinkTests(BookTestCase):
             await self.expect(200, "PUT", f"/{other}/{second}/users/", [user])
             self.assertEqual((await self.expect(200, "GET", path)).response[0]["id"], second)
 
+    async def test_the_users_of_a_quota_are_listed_searched_and_paged(self) -> None:
+        quota, other = [await self.create("quotas", name=name, quota=10) for name in ("basic", "other")]
+        wanted = [
+            {"id": await self.create("users", name=f"user{n}", quota=quota), "name": f"user{n}"} for n in range(4)
+        ]
+        await self.create("users", name="user9", quota=other)
+        path = f"/quotas/{quota}/users/"
+        self.assertEqual((await self.expect(200, "GET", path)).response, wanted)
+        self.assertEqual((await self.expect(200, "GET", path + "?skip=1&limit=2")).response, wanted[1:3])
+        self.assertEqual((await self.expect(200, "GET", path + "?q=R3")).response, wanted[3:])
+        self.assertEqual((await self.expect(404, "GET", "/quotas/77/users/")).detail, "There is no quota with id 77.")
+        await self.expect(405, "PUT", path, [1])
+
     async def test_the_quota_of_a_user_is_replaced(self) -> None:
         small = await self.create("quotas", name="small", quota=1)
         big = await self.create("quotas", name="big", quota=1000)
@@ -365,6 +381,164 @@ class LinkTests(BookTestCase):
         answer = await self.expect(200, "GET", "/users/")
         self.assertEqual([each["name"] for each in answer.response], [f"user{n}" for n in range(450)])
         self.assertIn("timestamp", answer.json)
+
+
+class AssociationTests(BookTestCase):
+    """What is nested in the entries of a list, if ``with`` names it."""
+
+    async def fill(self) -> None:
+        self.quota = await self.create("quotas", name="basic", quota=10)
+        limit = {"name": "hour", "amount": 5, "window": "1h"}
+        self.limit = (await self.expect(201, "POST", f"/quotas/{self.quota}/limits/", limit)).response
+        self.domain = await self.create("domains", name="example.com", greylist=True)
+        self.email = await self.create("emails", name="a@example.org")
+        self.alice = await self.create(
+            "users", name="alice", quota=self.quota, domains=[self.domain], emails=[self.email]
+        )
+        self.bob = await self.create("users", name="bob")
+
+    async def listed(self, path: str) -> Any:
+        return (await self.expect(200, "GET", path)).response
+
+    async def test_what_is_named_is_nested_in_each_entry(self) -> None:
+        await self.fill()
+        quota = {"id": self.quota, "name": "basic", "quota": 10}
+        domain = {"id": self.domain, "name": "example.com", "greylist": True, "check_spf": False}
+        email = {"id": self.email, "name": "a@example.org"}
+        alice, bob = {"id": self.alice, "name": "alice"}, {"id": self.bob, "name": "bob"}
+        of_domain = {"each_quota": None, "pool_quota": None}
+        everything = {"quota": quota, "domains": [domain], "emails": [email]}
+        for path, wanted in (
+            (
+                "/users/?with=quota,domains,emails",
+                [{**alice, **everything}, {**bob, "quota": None, "domains": [], "emails": []}],
+            ),
+            ("/users/?with=domains&q=b", [{**bob, "domains": []}]),
+            ("/domains/?with=users", [{**domain, **of_domain, "users": [alice]}]),
+            ("/emails/?with=users,users", [{**email, "users": [alice]}]),
+            ("/quotas/?with=limits,users", [{**quota, "limits": [self.limit], "users": [alice]}]),
+            (f"/users/{self.alice}/domains/?with=users", [{**domain, **of_domain, "users": [alice]}]),
+            (f"/users/{self.alice}/emails/?with=users", [{**email, "users": [alice]}]),
+            (f"/domains/{self.domain}/users/?with=quota", [{**alice, "quota": quota}]),
+            (f"/emails/{self.email}/users/?with=emails", [{**alice, "emails": [email]}]),
+            (f"/quotas/{self.quota}/users/?with=quota%2Cdomains", [{**alice, "quota": quota, "domains": [domain]}]),
+            ("/users/", [alice, bob]),
+        ):
+            self.assertEqual(await self.listed(path), wanted, path)
+
+    async def test_a_name_of_no_association_is_a_422(self) -> None:
+        for path, sentence in (
+            ("/users/?with=quotas", "must be names of quota, domains, emails, separated by commas"),
+            ("/users/?with=quota,", "must be names of quota, domains, emails, separated by commas"),
+            ("/users/?with=", "must be names of quota, domains, emails, separated by commas"),
+            ("/domains/?with=quota", "must be names of users, separated by commas"),
+            ("/limits/?with=quota", "is not a known parameter"),
+        ):
+            [fault] = (await self.expect(422, "GET", path)).detail
+            self.assertEqual((fault["loc"], fault["msg"]), (["query", "with"], sentence))
+
+    async def test_a_page_takes_one_query_for_each_association(self) -> None:
+        await self.fill()
+        for number in range(30):
+            await self.create("users", name=f"user{number}", quota=self.quota, domains=[self.domain])
+        queries: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            queries.extend([statement] if statement.startswith("SELECT") else [])
+
+        event.listen(self.node.engine, "before_cursor_execute", note)
+        await self.listed("/users/")
+        alone = len(queries)
+        await self.listed("/users/?with=quota,domains,emails")
+        self.assertEqual(len(queries) - alone, alone + 3)
+
+    async def test_what_would_nest_too_much_is_refused_with_the_remedy(self) -> None:
+        self.patch(associations, "MAX_NESTED", 3)
+        quota = await self.create("quotas", name="basic", quota=10)
+        for number in range(4):
+            await self.create("users", name=f"user{number}", quota=quota)
+            limit = {"name": f"limit{number}", "amount": 5, "window": "1h"}
+            await self.expect(201, "POST", f"/quotas/{quota}/limits/", limit)
+        for name in ("users", "limits"):
+            [fault] = (await self.expect(422, "GET", f"/quotas/?with={name}")).detail
+            wanted = f"would nest more than 3 {name}: use a smaller limit, or GET /quotas/ID/{name}/"
+            self.assertEqual(fault["msg"], wanted)
+        self.assertEqual(len(await self.listed("/users/?with=quota&limit=3")), 3)
+        await self.expect(422, "GET", "/users/?with=quota")
+
+
+class NewUserTests(BookTestCase):
+    """A new user who may send nothing: the answer says what is missing."""
+
+    async def missing(self, name: str, **links: Any) -> list[str]:
+        """Return what the remarks name of what is missing."""
+        answer = await self.expect(201, "POST", "/users/", {"name": name, **links})
+        remarks = answer.json["remarks"]
+        self.assertTrue(all(each.startswith(f"User {name} may send nothing yet, with no ") for each in remarks))
+        return [each.partition(" with no ")[2].partition(" ")[0].strip(":") for each in remarks]
+
+    def use_other(self, **options: Any) -> None:
+        """Continue with a service that has other settings."""
+        settings = Settings()
+        oqp = replace(settings.oqp, default_quota=options.get("default_quota", ""))
+        sda = replace(settings.sda, own_address=options.get("own_address", False))
+        self.node = Node(replace(settings, oqp=oqp, sda=sda))
+        self.node.start()
+        self.addCleanup(self.node.stop)
+
+    async def test_what_a_user_lacks_is_named(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com")
+        email = await self.create("emails", name="a@example.org")
+        for name, links, missing in (
+            ("a", {}, ["quota", "domain"]),
+            ("b", {"quota": quota}, ["domain"]),
+            ("c", {"domains": [domain]}, ["quota"]),
+            ("d", {"quota": quota, "domains": [domain]}, []),
+            ("e", {"quota": quota, "emails": [email]}, []),
+            ("f@example.com", {"quota": 0, "domains": []}, ["quota", "domain"]),
+        ):
+            self.assertEqual(await self.missing(name, **links), missing, name)
+
+    async def test_the_sentences_have_the_remedy(self) -> None:
+        answer = await self.expect(201, "POST", "/users/", {"name": "alice"})
+        self.assertEqual(
+            answer.json["remarks"],
+            [
+                "User alice may send nothing yet, with no quota: PUT /users/1/quota/ID sets one.",
+                "User alice may send nothing yet, with no domain and no address to send from: PUT /users/1/domains/ or "
+                "/users/1/emails/ adds some.",
+            ],
+        )
+
+    async def test_the_quota_of_a_domain_is_enough(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        domain = await self.create("domains", name="example.com", each_quota=quota)
+        email = await self.create("emails", name="a@example.com")
+        other = await self.create("domains", name="example.org")
+        for name, links, missing in (
+            ("a@example.com", {}, ["domain"]),
+            ("a", {"domains": [domain]}, []),
+            ("b", {"emails": [email]}, []),
+            ("c", {"domains": [other]}, ["quota"]),
+            ("c@example.org", {"domains": [domain]}, ["quota"]),
+        ):
+            self.assertEqual(await self.missing(name, **links), missing, name)
+
+    async def test_settings_that_let_everybody_send_are_heeded(self) -> None:
+        self.use_other(default_quota="basic", own_address=True)
+        self.assertEqual(await self.missing("a@example.com"), ["quota"])
+        await self.create("quotas", name="basic", quota=10)
+        self.assertEqual(await self.missing("b@example.com"), [])
+        self.assertEqual(await self.missing("b"), ["domain"])
+
+    async def test_a_user_is_created_even_if_that_cannot_be_found_out(self) -> None:
+        def fail(*_: Any) -> Any:
+            raise BookUnavailable("The database is unavailable.")
+
+        self.patch(self.node.book, "by_names", fail)
+        answer = await self.expect(201, "POST", "/users/", {"name": "alice@example.com"})
+        self.assertEqual(answer.json["remarks"], [])
 
 
 class InForceTests(BookTestCase):

@@ -109,7 +109,8 @@ class BodyTests(BoundsTestCase):
             ("POST", "/live/explain/", {"sender": "a\nb"}, "must not contain line breaks or NUL"),
             ("POST", "/live/explain/", {"sender": "a" * 16385}, "must have at most 16384 characters"),
             ("GET", "/users/?limit=many", None, "must be a whole number"),
-            ("GET", "/users/" + "9" * 30, None, "must be a whole number; use GET /users/?q=NAME to find the id"),
+            ("GET", "/users/" + "9" * 30, None, "must be a whole number; use GET /users/by-name/NAME to find the id"),
+            ("GET", "/limits/hour", None, "must be a whole number"),
             ("GET", "/live/grl/tally/a%20b", None, "must be an IPv4 or IPv6 address, or a domain name"),
         ):
             answer = await self.node.ask(method, path, body)

@@ -123,6 +123,24 @@ class QuotaTests(LiveTestCase):
         self.assertEqual([by_body["response"], by_query["response"]], [wanted, wanted])
         self.assertEqual(by_body["remarks"], ["There is no user with id 77.", "User bob has no quota."])
 
+    async def test_several_users_by_name_by_body_and_by_query(self) -> None:
+        await self.users()
+        await self.send("alice", 1, 10)
+        wanted = [{"user_name": "alice", "quota_avail": 9}, {"user_name": "bob", "quota_avail": 0}]
+        path = "/live/quota/by-name/"
+        by_body = (await self.expect(200, "GET", path, ["ALICE", "carol", "bob", "Alice"])).json
+        self.assertEqual(by_body["response"], wanted)
+        self.assertEqual(by_body["remarks"], ["There is no user named carol.", "User bob has no quota."])
+        by_query = (await self.expect(200, "GET", path + "?names=bob&names=alice")).json
+        self.assertEqual(by_query["response"], wanted[::-1])
+        many = [f"user{number}" for number in range(11)]
+        told = (await self.expect(200, "GET", path, many)).json["remarks"]
+        self.assertEqual(told, [f"There is no user named {', '.join(many[:10])} and others."])
+        await self.expect(422, "GET", path, [])
+        await self.expect(422, "GET", path)
+        await self.expect(422, "GET", path, ["x"] * 1001)
+        await self.expect(405, "POST", path)
+
 
 class SenderTests(LiveTestCase):
     async def remember(self, user: str, name: str, allowed: bool) -> None:

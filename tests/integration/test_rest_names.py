@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import insert
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.config.settings import Chapps, SenderDomainAuthPolicy, Settings
-from chapps_tw.database.models import users
+from chapps_tw.database.models import quotas, users
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Account, Charge, Message, Unit
 from tests.support.cached_values import keep_verdict
@@ -28,6 +29,81 @@ class NamesTestCase(TestCase):
         answer = await self.node.ask(method, path, body)
         self.assertEqual(answer.status, status, (method, path, answer.body))
         return answer
+
+
+class ByNameTests(NamesTestCase):
+    async def create(self, kind: str, **fields: Any) -> int:
+        return int((await self.expect(201, "POST", f"/{kind}/", fields)).response["id"])
+
+    async def by_name(self, kind: str, name: str, status: int = 200) -> Answer:
+        return await self.expect(status, "GET", f"/{kind}/by-name/{quote(name, safe='')}")
+
+    async def test_the_answer_is_the_one_by_id(self) -> None:
+        quota = await self.create("quotas", name="basic", quota=10)
+        await self.expect(201, "POST", f"/quotas/{quota}/limits/", {"name": "hour", "amount": 5, "window": "1h"})
+        domain = await self.create("domains", name="example.com", greylist=True)
+        email = await self.create("emails", name="a@example.org")
+        user = await self.create("users", name="alice", quota=quota, domains=[domain], emails=[email])
+        for kind, id, name in (
+            ("users", user, "alice"),
+            ("domains", domain, "example.com"),
+            ("emails", email, "a@example.org"),
+            ("quotas", quota, "basic"),
+        ):
+            for path in (f"/{kind}/by-name/{name}", f"/{kind}/by-name/{name}/"):
+                by_id = (await self.expect(200, "GET", f"/{kind}/{id}")).json
+                by_name = (await self.expect(200, "GET", path)).json
+                for answer in (by_name, by_id):
+                    del answer["timestamp"], answer["timestamp_iso"]
+                self.assertEqual(by_name, by_id)
+
+    async def test_any_spelling_is_found_except_of_quotas(self) -> None:
+        await self.create("users", name="me@bücher.example")
+        await self.create("domains", name="bücher.example")
+        await self.create("emails", name='"a@b"@bücher.example')
+        await self.create("quotas", name="Basic", quota=1)
+        a_label = "xn--bcher-kva.example"
+        for kind, name, stored in (
+            ("users", "ME@BÜCHER.example.", f"me@{a_label}"),
+            ("domains", "BÜCHER.Example.", a_label),
+            ("emails", '"A@B"@Bücher.example', f"a@b@{a_label}"),
+            ("emails", f"a@b@{a_label}", f"a@b@{a_label}"),
+            ("quotas", "Basic", "Basic"),
+        ):
+            self.assertEqual((await self.by_name(kind, name)).response["name"], stored)
+        await self.by_name("quotas", "basic", 404)
+
+    async def test_odd_names_are_found(self) -> None:
+        for name in ("a/b", "/", "a/", "domains", "by-name", "1", "quota", "%2f", "a b", "a+b", "ü?&=#", "..."):
+            id = await self.create("users", name=name)
+            self.assertEqual((await self.by_name("users", name)).response, {"id": id, "name": name})
+
+    async def test_a_padded_name_that_is_stored_is_found(self) -> None:
+        with self.node.book._engine.begin() as connection:
+            connection.execute(insert(users), {"id": 5, "name": "robert "})
+            connection.execute(insert(quotas), {"id": 6, "name": " old", "quota": 5})
+        self.assertEqual((await self.by_name("users", "robert ")).response["id"], 5)
+        self.assertEqual((await self.by_name("quotas", " old")).response["id"], 6)
+
+    async def test_an_unknown_name_is_a_404_and_an_impossible_one_a_422(self) -> None:
+        for kind, name, sentence in (
+            ("users", "nobody", "There is no user named nobody."),
+            ("domains", "example.net", "There is no domain named example.net."),
+            ("emails", "a@example.net", "There is no email named a@example.net."),
+            ("quotas", "gold", "There is no quota named gold."),
+        ):
+            self.assertEqual((await self.by_name(kind, name, 404)).detail, sentence)
+        for kind, name in (("domains", "a b"), ("emails", "alice"), ("users", "x" * 129), ("quotas", "x" * 33)):
+            [fault] = (await self.by_name(kind, name, 422)).detail
+            self.assertEqual(fault["loc"], ["path", "name"])
+        await self.expect(404, "GET", "/users/by-name/")
+        await self.expect(405, "DELETE", "/users/by-name/alice")
+
+    async def test_of_several_users_the_one_that_policies_use_is_shown(self) -> None:
+        with self.node.book._engine.begin() as connection:
+            for id, name in ((1, "ALICE"), (2, "alice")):
+                connection.execute(insert(users), {"id": id, "name": name})
+        self.assertEqual((await self.by_name("users", "Alice")).response["id"], 2)
 
 
 class SeveralTests(NamesTestCase):

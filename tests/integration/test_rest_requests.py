@@ -41,7 +41,7 @@ class RequestTests(BookTestCase):
         for method in ("GET", "DELETE"):
             [fault] = (await self.expect(422, method, "/users/erin@example.com")).detail
             self.assertEqual(fault["loc"], ["path", "id"])
-            self.assertIn("GET /users/?q=", fault["msg"])
+            self.assertIn("GET /users/by-name/", fault["msg"])
         await self.expect(405, "DELETE", "/users/domains/")
 
     async def test_all_unknown_fields_are_reported_at_once(self) -> None:

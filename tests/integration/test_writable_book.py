@@ -115,6 +115,21 @@ class WritableBookTests(BookCase):
         for other in ("älice", "alice ", "bob", "", "\udcff", "a\0", "x" * 1000):
             self.assertIsNone(await self.book.by_name("users", other), other)
 
+    async def test_entries_by_many_names_are_those_that_policies_use(self) -> None:
+        rows = [(1, "ALICE"), (2, "alice"), (3, "Bob"), (4, "BOB"), (5, "Me@bücher.example"), (6, "Carol")]
+        with self.engine.begin() as connection:
+            connection.execute(insert(users), [{"id": id, "name": name} for id, name in rows])
+            connection.execute(insert(users), [{"id": id, "name": f"user{id}"} for id in range(100, 200)])
+        many = [f"user{id}" for id in range(100, 210)]
+        wanted = {"alice": 2, "bob": 3, "me@xn--bcher-kva.example": 5, "carol": 6}
+        found = await self.book.by_names("users", [*wanted, *many, "nobody", "", "\udcff", "a\0", "x" * 1000])
+        ids = {name: entry.id for name, entry in found.items()}
+        self.assertEqual(ids, wanted | {f"user{id}": id for id in range(100, 200)})
+        self.assertEqual(list(ids), [*wanted, *many[:100]])
+        for name in wanted:
+            self.assertEqual(await self.book.by_name("users", name), found[name])
+        self.assertEqual(await self.book.by_names("domains", []), {})
+
     async def test_links_are_seen_from_both_ends(self) -> None:
         com, org = await self.domain("example.com"), await self.domain("example.org")
         quota = await self.quota("basic", 100)
@@ -127,6 +142,11 @@ class WritableBookTests(BookCase):
             await self.book.links("domains", [com], "users"), {com: [Entry(alice, "alice"), Entry(bob, "bob")]}
         )
         self.assertEqual((await self.book.links("users", [alice], "quotas"))[alice], [Entry(quota, "basic", 100)])
+        by_quota = await self.book.links("quotas", [quota], "users")
+        self.assertEqual(by_quota, {quota: [Entry(alice, "alice")]})
+        for limit, counts in ((0, [0, 0]), (1, [1, 0]), (2, [2, 0]), (3, [2, 1]), (9, [2, 1])):
+            found = await self.book.links("users", [alice, bob], "domains", limit)
+            self.assertEqual([len(found[id]) for id in (alice, bob)], counts)
         linked = await self.book.entries("users", q="o", linked=("domains", com))
         self.assertEqual(linked, [Entry(bob, "bob")])
         self.assertEqual([entry.id for entry in await self.book.entries("domains", linked=("users", bob))], [com])

@@ -54,6 +54,8 @@ class RuleRows(RowsCase):
         self.assertEqual(used, [("domain", "", 4, 996), ("domain", "hour", 4, 0), ("domain pool", "", 4, 1996)])
         self.assertEqual(self.get("/live/pools/{domain}", domain="ruled.example")["response"]["limits"][0]["used"], 4)
         self.wait_for("the event", lambda: self.events())
+        [near] = self.send("GET", "/users/", query="near=100&q=ruled.example")["response"]
+        self.assertEqual((near["name"], near["limits"]), ("rae@ruled.example", [of_user["limits"][1]]))
         self.assertEqual(self.send("DELETE", "/live/limits/{user}", user="rae@ruled.example")["response"], 4)
         self.assertEqual(self.send("DELETE", "/live/pools/{domain}", domain="ruled.example")["response"], 4)
         self.assertEqual(self.mailed("rae@ruled.example"), "DUNNO")

@@ -236,10 +236,12 @@ def test_a_file_that_is_not_a_database_is_reported(run: Run, tmp_path: Path) -> 
 
 def test_a_token_can_be_created_listed_and_revoked(run: Run, tmp_path: Path) -> None:
     token = run("token", "create", "billing").out.strip()
-    reader = run("token", "create", "help desk", "--read-only").out.strip()
+    reader = run("token", "create", "monitor", "--read-only").out.strip()
+    operator = run("token", "create", "help desk", "--scope", "operator").out.strip()
     store = TokenStore(str(tmp_path / "api-token"))
-    assert (scope_of(store, token), scope_of(store, reader)) == ("full", "read")
-    assert run("token", "list").out == "2001-09-09T01:46:40Z  full  billing\n2001-09-09T01:46:40Z  read  help desk\n"
+    assert [scope_of(store, each) for each in (token, reader, operator)] == ["full", "read", "operator"]
+    wanted = ("full      billing", "read      monitor", "operator  help desk")
+    assert run("token", "list").out == "".join(f"2001-09-09T01:46:40Z  {line}\n" for line in wanted)
     assert run("token", "revoke", "billing").code == 0
     assert (scope_of(store, token), scope_of(store, reader)) == (None, "read")
     assert run("token", "revoke", "billing").err == "chapps-cli: there is no token named 'billing'\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chapps_tw.rest.moments import parse_moment, parse_window
+from chapps_tw.rest.moments import iso, parse_moment, parse_window
 
 NOW = 1_790_000_000.0
 
@@ -62,3 +62,22 @@ def test_a_window_is_seconds_or_a_duration() -> None:
 def test_a_window_of_another_length_or_form_is_refused(given: object) -> None:
     with pytest.raises(ValueError, match="must be 1 to 31622400 seconds, or a duration up to 366d"):
         parse_window(given)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1790000000.25, "2026-09-21T14:13:20.250Z"),
+        (1, "1970-01-01T00:00:01.000Z"),
+        (253402300799, "9999-12-31T23:59:59.000Z"),
+        (0, None),
+        (0.0, None),
+        (None, None),
+        (1e12, None),
+        (-1e15, None),
+        (float("inf"), None),
+        (float("nan"), None),
+    ],
+)
+def test_epoch_seconds_are_shown_as_text_and_never_is_null(seconds: float | None, text: str | None) -> None:
+    assert iso(seconds) == text

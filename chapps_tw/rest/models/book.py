@@ -19,7 +19,10 @@ from chapps_tw.rest.fields import (
     PlanOfPool,
     QuotaLimit,
     QuotaName,
+    StoredEmail,
+    StoredQuotaName,
     Text,
+    UserName,
 )
 from chapps_tw.rest.models.base import Input
 
@@ -44,6 +47,22 @@ class Listing(Page):
 
 class ById(Input):
     id: Id = Field(description="The id, as shown in lists and in the answer to its creation.")
+
+
+class UserByName(Input):
+    name: UserName
+
+
+class DomainByName(Input):
+    name: DomainName
+
+
+class EmailByName(Input):
+    name: StoredEmail
+
+
+class QuotaByName(Input):
+    name: StoredQuotaName
 
 
 class LinkedListing(Listing, ById):

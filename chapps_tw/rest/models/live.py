@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from chapps_tw.policies.events import MAX_EVENTS
-from chapps_tw.rest.fields import MAX_ID, Client, DomainName, Ids, Source, Text, UserName
+from chapps_tw.rest.fields import MAX_ID, MAX_IDS, Client, DomainName, Ids, Source, Text, UserName
 from chapps_tw.rest.models.base import Input
 
 MAX_PAIRS = 10_000
@@ -20,6 +20,10 @@ class Who(Input):
     name: UserName | None = Field(
         None, description="The name of the user. Required if the id is 0, and used if the id does not exist."
     )
+
+
+class UserNames(Input):
+    names: Annotated[list[UserName], Field(min_length=1, max_length=MAX_IDS)] = Field(description="Names of users.")
 
 
 class Authorizations(Input):

@@ -14,6 +14,7 @@ from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.author import AUTHOR
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.base import Input
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routing import Raw, Reply, Route
 from chapps_tw.rest.slices import Slices
 
@@ -43,7 +44,7 @@ def routes(book: WritableBook, slices: Slices, now: Callable[[], float]) -> Iter
         # To the book, 0 means no filter.
         until = max(1.0, wanted.until.ago(now())) if wanted.until else 0.0
         records = await book.audit(wanted.author, wanted.kind, wanted.name, since, until, wanted.before, wanted.limit)
-        return Reply(await slices.collect(record._asdict() for record in records))
+        return Reply(await slices.collect(with_iso(record._asdict(), "at") for record in records))
 
     yield Route(
         "GET", "/audit/", "List changes, newest first", listed, m.AuditFilter, r.AuditTrail, tag="audit", note=_NOTE

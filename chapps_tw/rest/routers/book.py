@@ -12,11 +12,14 @@ from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.models.base import Input
+from chapps_tw.rest.models.listings import LISTINGS, wanted
 from chapps_tw.rest.routers import limits
+from chapps_tw.rest.routers.associations import Associations
 from chapps_tw.rest.routers.changes import changed, lost_by_users, when_in_effect
-from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown, shown_beside, unknown_ids
+from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, missing_name, shown, shown_beside, unknown_ids
 from chapps_tw.rest.routing import Link, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 MAX_SHOWN = 1000
 
@@ -27,6 +30,12 @@ _PLANS = ("each_quota", "pool_quota")
 _ABOUT_CHANGE = {
     "user": " Usage is counted by name: a renamed user starts at zero.",
 }
+_ABOUT_NAME = {
+    "user": "In any spelling. Of several, the one that policies use.",
+    "domain": "In any spelling. Of several, the one that policies use.",
+    "email": "In any spelling. Of several, the one that policies use.",
+    "quota": "Spelled exactly.",
+}
 _ABOUT_DELETE = {
     "user": " Usage is counted by name: a new user of the same name inherits it.",
     "domain": " `remarks` also says how many users were linked.",
@@ -36,14 +45,14 @@ _ABOUT_DELETE = {
 
 
 def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
-    """Return all routes of this family.
+    """Return all routes of this family but those of users.
 
     :param list_lock: allows one long list to be read at a time: reading occupies the interpreter from any thread, and
         delays policies.
     :param slices: for long answers.
     """
-    for kind in KINDS.values():
-        yield from _Collection(kind, book, list_lock, slices).routes()
+    for kind in ("domains", "emails", "quotas"):
+        yield from Collection(KINDS[kind], book, list_lock, slices).routes()
 
 
 def _next(kind: Kind) -> Iterator[Link]:
@@ -53,6 +62,7 @@ def _next(kind: Kind) -> Iterator[Link]:
     yield Link(f"put_{p}", body="$response.body#/response")
     yield Link(f"delete_{p}", {f"{kind.singular}_ids": id})
     yield Link(f"delete_{p}_id", {"id": id})
+    yield Link(f"get_{p}_by-name_name", {"name": "$response.body#/response/name"})
     if p == "quotas":
         yield Link("get_quotas_id_limits", {"id": id})
         yield Link("post_quotas_id_limits", {"id": id})
@@ -61,11 +71,12 @@ def _next(kind: Kind) -> Iterator[Link]:
             yield Link(f"get_{p}_id_{other}", {"id": id})
 
 
-class _Collection:
-    """One kind of object."""
+class Collection:
+    """The routes of one kind of entry. Parameters as for :func:`routes`."""
 
     def __init__(self, kind: Kind, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> None:
         self._slices = slices
+        self._associations = Associations(book, slices)
         self._list_lock = list_lock
         self._kind = kind
         self._book = book
@@ -75,51 +86,66 @@ class _Collection:
         p = kind.singular
         beside = f"The answer includes what is linked to the {p}" if kind.linked else ""
         given = f" {beside}, if the request set it." if beside else ""
-        yield Route("GET", path, f"List {kind.plural}", self.listed, m.Listing, kind.many, tag=kind.plural)
+        yield Route("GET", path, f"List {kind.plural}", self.listed, LISTINGS[kind.plural], kind.many, tag=kind.plural)
         yield Route(
             "POST", path, f"Create {kind.with_article}", self.create, kind.new, kind.one, body="*", query=False,
-            wrapped=(p, kind.new_wrapped), status=201, errors=(409,), changes=True, tag=kind.plural,
+            wrapped=(p, kind.new_wrapped), status=201, errors=(409,), scope=Scope.FULL, tag=kind.plural,
             note=f"The answer includes its id.{given}", follow=tuple(_next(kind)),
         )  # fmt: skip
         yield Route(
             "PUT", path, f"Change {kind.with_article}", self.change, kind.changed, kind.one, body="*", query=False,
-            wrapped=(p, kind.changed_wrapped), errors=(404, 409), changes=True, tag=kind.plural,
+            wrapped=(p, kind.changed_wrapped), errors=(404, 409), scope=Scope.FULL, tag=kind.plural,
             note=f"Fields that are omitted, null or an empty list are left unchanged.{_ABOUT_CHANGE.get(p, '')}{given}",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Delete {kind.plural}", self.delete, kind.ids, a.Said, body=f"{p}_ids",
-            errors=(409,), changes=True, tag=kind.plural,
+            errors=(409,), scope=Scope.FULL, tag=kind.plural,
             note=f"Their links are deleted too. `remarks` lists ids that do not exist.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
             "DELETE", path + "{id}/", f"Delete {kind.with_article}", self.delete_one, m.ById, a.Said,
-            errors=(404, 409), changes=True, tag=kind.plural,
+            errors=(404, 409), scope=Scope.FULL, tag=kind.plural,
             note=f"Its links are deleted too.{_ABOUT_DELETE[p]}",
         )  # fmt: skip
         yield Route(
             "GET", path + "{id}/", f"Show {kind.with_article}", self.show, m.ById, kind.one, errors=(404,),
             tag=kind.plural, note=f"{beside}: at most {MAX_SHOWN} of each kind." if beside else "",
         )  # fmt: skip
+        yield Route(
+            "GET", path + "by-name/{name}/", f"Show {kind.with_article} by its name", self.show_by_name, kind.by_name,
+            kind.one, errors=(404,), tag=kind.plural, query=False, note=_ABOUT_NAME[p],
+        )  # fmt: skip
 
     async def listed(self, page: m.Listing) -> Reply:
+        kind = self._kind.plural
         async with self._list_lock:
-            found = await self._book.entries(self._kind.plural, page.q, page.skip, page.limit)
-        return Reply(await self._slices.collect(shown(self._kind.plural, entry) for entry in found))
+            found = await self._book.entries(kind, page.q, page.skip, page.limit)
+            nested = await self._associations.read(kind, found, wanted(page))
+        return Reply(await self._associations.nested(kind, found, nested))
 
     async def show(self, which: m.ById) -> Reply:
         found = await self._book.by_ids(self._kind.plural, [which.id])
         if not found:
             raise missing(self._kind.plural, which.id)
+        return await self._shown(found[0])
+
+    async def show_by_name(self, which: Any) -> Reply:
+        found = await self._book.by_name(self._kind.plural, which.name)
+        if found is None:
+            raise missing_name(self._kind.plural, which.name)
+        return await self._shown(found)
+
+    async def _shown(self, entry: Entry) -> Reply:
         beside: dict[str, Any] = {}
         remarks = []
         for other in self._kind.linked:
-            linked = await self._book.entries(other, limit=MAX_SHOWN + 1, linked=(self._kind.plural, which.id))
+            linked = await self._book.entries(other, limit=MAX_SHOWN + 1, linked=(self._kind.plural, entry.id))
             if len(linked) > MAX_SHOWN:
                 remarks.append(f"Only the first {MAX_SHOWN} {other} are shown; use skip to list the rest.")
             beside |= await self._association(other, linked[:MAX_SHOWN])
         if self._kind.plural == "quotas":
-            beside["limits"] = list(await limits.shown(await self._book.rules("limits", ("quotas", which.id))))
-        return Reply(shown(self._kind.plural, found[0]), beside, remarks)
+            beside["limits"] = list(await limits.shown(await self._book.rules("limits", ("quotas", entry.id))))
+        return Reply(shown(self._kind.plural, entry), beside, remarks)
 
     async def create(self, new: Any) -> Reply:
         links, _ = self._links(new)

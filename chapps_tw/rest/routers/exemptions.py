@@ -13,9 +13,11 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routers.rules import Rules, links_of
 from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 
 def routes(
@@ -39,21 +41,23 @@ class _Exemptions:
         yield Route("GET", path, "List exemptions", self.listed, m.ExemptionListing, r.ExemptionList, tag=tag)
         yield Route(
             "POST", path, "Create an exemption", self.create, m.NewExemption, r.OneExemption, body="*", query=False,
-            status=201, errors=(409,), changes=True, tag=tag, follow=links_of("exemptions"),
+            status=201, errors=(409,), scope=Scope.OPERATOR, tag=tag, follow=links_of("exemptions"),
             note="It is in force on every node from the next request, and ends by itself.",
         )  # fmt: skip
         yield Route(
             "DELETE", path, "End exemptions", self.delete, m.ExemptionIds, a.Said, body="exemption_ids",
-            errors=(409,), changes=True, tag=tag, note="They are deleted. `remarks` lists ids that do not exist.",
+            errors=(409,), scope=Scope.OPERATOR, tag=tag,
+            note="They are deleted. `remarks` lists ids that do not exist.",
         )  # fmt: skip
         yield Route("GET", one, "Show an exemption", self._rules.show, ById, r.OneExemption, errors=(404,), tag=tag)
         yield Route(
             "PUT", one, "Change an exemption", self.change, m.ChangedExemption, r.OneExemption, body="*", query=False,
-            errors=(404, 409), changes=True, tag=tag, note="Fields that are omitted or null are left unchanged.",
+            errors=(404, 409), scope=Scope.OPERATOR, tag=tag,
+            note="Fields that are omitted or null are left unchanged.",
         )  # fmt: skip
         yield Route(
-            "DELETE", one, "End an exemption", self._rules.delete_one, ById, a.Said, errors=(404, 409), changes=True,
-            tag=tag, note="It is deleted; the audit trail keeps it.",
+            "DELETE", one, "End an exemption", self._rules.delete_one, ById, a.Said, errors=(404, 409),
+            scope=Scope.OPERATOR, tag=tag, note="It is deleted; the audit trail keeps it.",
         )  # fmt: skip
 
     async def listed(self, page: m.ExemptionListing) -> Reply:
@@ -71,4 +75,4 @@ class _Exemptions:
 
     async def _shown(self, exemptions: Sequence[Exemption]) -> Iterator[dict[str, Any]]:
         now = self._now()
-        return ({**each._asdict(), "active": now < each.until} for each in exemptions)
+        return ({**with_iso(each._asdict(), "until", "created"), "active": now < each.until} for each in exemptions)

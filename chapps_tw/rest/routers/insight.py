@@ -15,8 +15,10 @@ from chapps_tw.mail.request import parse_attributes
 from chapps_tw.rest import answers
 from chapps_tw.rest.models import insight as m
 from chapps_tw.rest.models.base import Nothing
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 CHECK_TIMEOUT = 3.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -121,7 +123,8 @@ class Health:
         )
         yield Route(
             "GET", "/ready", "Check that everything the service needs is available", self.ready, answer=answers.Ready,
-            other_answers={503: answers.NotReady}, tag="health",
+            other_answers={503: answers.NotReady}, open_ready=True, tag="health",
+            note="With `[API] open_ready`, loopback addresses need no token.",
         )  # fmt: skip
 
     async def health(self, _: Nothing) -> Reply:
@@ -195,7 +198,7 @@ class Insight:
         )  # fmt: skip
         yield Route(
             "POST", "/live/config/write/", "Write the effective configuration to its file", self.write, m.Passcode,
-            answers.Said, body="passcode", query=False, changes=True, tag="insight",
+            answers.Said, body="passcode", query=False, scope=Scope.FULL, tag="insight",
         )  # fmt: skip
         yield Route(
             "GET", "/metrics", "Metrics for Prometheus", self.metrics, content_type=METRICS_TYPE, tag="insight"
@@ -211,8 +214,8 @@ class Insight:
             answer, records = await self._explain(query.listener, attributes)
         except KeyError:
             raise Refusal(404, f"There is no listener {query.listener}.") from None
-        shown = [record.as_dict() for record in records]
-        beside = {"answer": answer.as_dict()}
+        shown = [_as_shown(record) for record in records]
+        beside = {"answer": _as_shown(answer)}
         return Reply(shown, beside, remarks + _about(beside["answer"], shown))
 
     async def decisions(self, wanted: m.DecisionFilter) -> Reply:
@@ -273,7 +276,11 @@ class _Shown(NamedTuple):
 
 def _shown(search: Search) -> Iterator[_Shown | None]:
     for each in search.records:
-        yield None if each is None else _Shown(each.sequence, each.as_dict())
+        yield None if each is None else _Shown(each.sequence, _as_shown(each))
+
+
+def _as_shown(record: Record) -> dict[str, Any]:
+    return with_iso(record.as_dict(), "time")
 
 
 def _about_last(search: Search, limit: int) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from chapps_tw.interfaces.book import Entry
 from chapps_tw.interfaces.writable_book import Rule
 from chapps_tw.rest import answers as a
+from chapps_tw.rest import list_answers as lists
 from chapps_tw.rest.models import book as m
 from chapps_tw.rest.models.base import Input
 from chapps_tw.rest.routing import Refusal
@@ -35,6 +36,7 @@ class Kind(NamedTuple):
     changed_wrapped: type[Input]
     ids: type[Input]
     ids_of: type[Input]
+    by_name: type[Input]
 
     @property
     def with_article(self) -> str:
@@ -43,27 +45,28 @@ class Kind(NamedTuple):
 
 KINDS = {
     "users": Kind(
-        "users", "user", (), ("quotas", "domains", "emails"), a.UserList, a.OneUser, m.NewUser, m.WrappedUser,
-        m.ChangedUser, m.WrappedUserChanges, m.UserIds, m.UsersOf,
+        "users", "user", (), ("quotas", "domains", "emails"), lists.UserList, a.OneUser, m.NewUser, m.WrappedUser,
+        m.ChangedUser, m.WrappedUserChanges, m.UserIds, m.UsersOf, m.UserByName,
     ),
     "domains": Kind(
-        "domains", "domain", ("greylist", "check_spf", "each_quota", "pool_quota"), ("users",), a.DomainList,
+        "domains", "domain", ("greylist", "check_spf", "each_quota", "pool_quota"), ("users",), lists.DomainList,
         a.OneDomain, m.NewDomain, m.WrappedDomain, m.ChangedDomain, m.WrappedDomainChanges, m.DomainIds, m.DomainsOf,
+        m.DomainByName,
     ),
     "emails": Kind(
-        "emails", "email", (), ("users",), a.EmailList, a.OneEmail, m.NewEmail, m.WrappedEmail, m.ChangedEmail,
-        m.WrappedEmailChanges, m.EmailIds, m.EmailsOf,
+        "emails", "email", (), ("users",), lists.EmailList, a.OneEmail, m.NewEmail, m.WrappedEmail, m.ChangedEmail,
+        m.WrappedEmailChanges, m.EmailIds, m.EmailsOf, m.EmailByName,
     ),
     "quotas": Kind(
-        "quotas", "quota", ("quota",), (), a.QuotaList, OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
-        m.WrappedQuotaChanges, m.QuotaIds, m.QuotaIds,
+        "quotas", "quota", ("quota",), (), lists.QuotaList, OneQuota, m.NewQuota, m.WrappedQuota, m.ChangedQuota,
+        m.WrappedQuotaChanges, m.QuotaIds, m.QuotaIds, m.QuotaByName,
     ),
 }  # fmt: skip
 
 # The fields that CHAPPS shows of what is linked to a user.
 _SHOWN_BESIDE = frozenset({"id", "name", "quota", "greylist", "check_spf"})
 
-LINKS = (("users", "domains"), ("users", "emails"), ("domains", "users"), ("emails", "users"))
+LINKS = (("users", "domains"), ("users", "emails"), ("domains", "users"), ("emails", "users"), ("quotas", "users"))
 
 
 def shown(kind: str, entry: Entry) -> dict[str, Any]:
@@ -87,6 +90,11 @@ def singular(kind: str) -> str:
 def missing(kind: str, id: int) -> Refusal:
     """Return the 404 for an id."""
     return Refusal(404, f"There is no {singular(kind)} with id {id}.")
+
+
+def missing_name(kind: str, name: str) -> Refusal:
+    """Return the 404 for a name."""
+    return Refusal(404, f"There is no {singular(kind)} named {name}.")
 
 
 def unknown_ids(kind: str, ids: Sequence[int], found: Sequence[Entry | Rule]) -> list[str]:

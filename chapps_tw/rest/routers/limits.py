@@ -16,6 +16,7 @@ from chapps_tw.rest.routers.kinds import missing
 from chapps_tw.rest.routers.rules import Rules, links_of
 from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 
 def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
@@ -41,22 +42,23 @@ class _Limits:
         )  # fmt: skip
         yield Route(
             "POST", of_quota, "Add a limit to a quota", self.create, m.NewLimit, r.OneLimit, body="*", query=False,
-            status=201, errors=(404, 409), changes=True, tag="limits", follow=links_of("limits"),
+            status=201, errors=(404, 409), scope=Scope.FULL, tag="limits", follow=links_of("limits"),
             note="It applies to all users of the quota, from their next message.",
         )  # fmt: skip
         yield Route("GET", "/limits/", "List limits", self.listed, Page, r.LimitList, tag="limits")
         yield Route(
             "DELETE", "/limits/", "Delete limits", self.delete, m.LimitIds, a.Said, body="limit_ids", errors=(409,),
-            changes=True, tag="limits", note="`remarks` lists ids that do not exist.",
+            scope=Scope.FULL, tag="limits", note="`remarks` lists ids that do not exist.",
         )  # fmt: skip
         one = "/limits/{id}/"
         yield Route("GET", one, "Show a limit", self._rules.show, ById, r.OneLimit, errors=(404,), tag="limits")
         yield Route(
             "PUT", one, "Change a limit", self.change, m.ChangedLimit, r.OneLimit, body="*", query=False,
-            errors=(404, 409), changes=True, tag="limits", note="Fields that are omitted or null are left unchanged.",
+            errors=(404, 409), scope=Scope.FULL, tag="limits",
+            note="Fields that are omitted or null are left unchanged.",
         )  # fmt: skip
         yield Route(
-            "DELETE", one, "Delete a limit", self._rules.delete_one, ById, a.Said, errors=(404, 409), changes=True,
+            "DELETE", one, "Delete a limit", self._rules.delete_one, ById, a.Said, errors=(404, 409), scope=Scope.FULL,
             tag="limits",
         )  # fmt: skip
 

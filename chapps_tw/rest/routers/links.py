@@ -10,11 +10,13 @@ from twisted.internet.defer import DeferredLock
 from chapps_tw.interfaces.book import AddLinks, RemoveLinks
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
-from chapps_tw.rest.models import book as m
+from chapps_tw.rest.models.listings import LINKED_LISTINGS, wanted
+from chapps_tw.rest.routers.associations import Associations
 from chapps_tw.rest.routers.changes import changed, when_in_effect
-from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing, shown
+from chapps_tw.rest.routers.kinds import KINDS, LINKS, Kind, missing
 from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 
 def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
@@ -30,7 +32,7 @@ class _Links:
     """The links of one entry."""
 
     def __init__(self, kind: Kind, other: Kind, book: WritableBook, list_lock: DeferredLock, slices: Slices) -> None:
-        self._slices = slices
+        self._associations = Associations(book, slices)
         self._list_lock = list_lock
         self._kind = kind
         self._other = other
@@ -41,25 +43,29 @@ class _Links:
         path = f"/{self._kind.plural}/{{id}}/{self._other.plural}/"
         model, tag, one, others = self._other.ids_of, self._kind.plural, self._kind.with_article, self._other.plural
         yield Route(
-            "GET", path, f"List the {others} of {one}", self.listed, m.LinkedListing, self._other.many, errors=(404,),
-            tag=tag,
+            "GET", path, f"List the {others} of {one}", self.listed, LINKED_LISTINGS[others], self._other.many,
+            errors=(404,), tag=tag,
         )  # fmt: skip
+        if self._kind.plural == "quotas":
+            # Set from the side of the user, who has one.
+            return
         yield Route(
             "PUT", path, f"Add {others} to {one}", self.add, model, a.Said, body=self._ids, query=False,
-            errors=(404, 409), changes=True, tag=tag, note="Existing links are kept.",
+            errors=(404, 409), scope=Scope.FULL, tag=tag, note="Existing links are kept.",
         )  # fmt: skip
         yield Route(
             "DELETE", path, f"Remove {others} from {one}", self.remove, model, a.Said, body=self._ids,
-            errors=(404, 409), changes=True, tag=tag, note="Ids that are not linked are ignored.",
+            errors=(404, 409), scope=Scope.FULL, tag=tag, note="Ids that are not linked are ignored.",
         )  # fmt: skip
 
-    async def listed(self, page: m.LinkedListing) -> Reply:
+    async def listed(self, page: Any) -> Reply:
         if not await self._book.by_ids(self._kind.plural, [page.id]):
             raise missing(self._kind.plural, page.id)
-        linked = (self._kind.plural, page.id)
+        other, linked = self._other.plural, (self._kind.plural, page.id)
         async with self._list_lock:
-            found = await self._book.entries(self._other.plural, page.q, page.skip, page.limit, linked)
-        return Reply(await self._slices.collect(shown(self._other.plural, entry) for entry in found))
+            found = await self._book.entries(other, page.q, page.skip, page.limit, linked)
+            nested = await self._associations.read(other, found, wanted(page))
+        return Reply(await self._associations.nested(other, found, nested))
 
     async def add(self, which: Any) -> Reply:
         return await self._change(AddLinks, which)

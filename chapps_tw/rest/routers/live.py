@@ -19,14 +19,18 @@ from chapps_tw.rest.slices import Slices
 
 
 def routes(
-    settings: Settings, state: LiveState, book: WritableBook, slices: Slices, now: Callable[[], float]
+    settings: Settings,
+    users: LiveUsers,
+    state: LiveState,
+    book: WritableBook,
+    slices: Slices,
+    now: Callable[[], float],
 ) -> Iterator[Route[Any]]:
     """Return all routes of this family.
 
     :param slices: for requests about many users or senders.
     :param now: epoch seconds.
     """
-    users = LiveUsers(settings, state, book, now)
     yield from LiveQuotas(users, state, book, slices).routes()
     yield from LiveLimits(users, state, now, settings.chapps.fold_case).routes()
     yield from LiveSenders(settings, state, book, slices).routes()

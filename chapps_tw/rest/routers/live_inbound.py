@@ -12,7 +12,9 @@ from chapps_tw.mail.network import client_address
 from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
+from chapps_tw.rest.moments import iso
 from chapps_tw.rest.routing import Reply, Route
+from chapps_tw.security.tokens import Scope
 
 _TUPLE_NOTE = (
     "If SPF passed, the sender's domain also identifies the client, unless `spf_identity` is off. If `client_address` "
@@ -43,15 +45,15 @@ class LiveInbound:
         )  # fmt: skip
         yield Route(
             "DELETE", tally, "Clear the tally of a client", self.clear_tally, m.TallyOf, a.Said, query=False,
-            changes=True, tag="live", note=_TALLY_NOTE,
+            scope=Scope.OPERATOR, tag="live", note=_TALLY_NOTE,
         )  # fmt: skip
         yield Route(
             "DELETE", "/live/grl/option_cache/{domain}", "Clear a domain's cached greylisting flag",
-            self.drop_greylist, m.DomainOnly, a.Said, query=False, changes=True, tag="live",
+            self.drop_greylist, m.DomainOnly, a.Said, query=False, scope=Scope.OPERATOR, tag="live",
         )  # fmt: skip
         yield Route(
             "DELETE", "/live/spf/option_cache/{domain}", "Clear a domain's cached SPF flag", self.drop_spf,
-            m.DomainOnly, a.Said, query=False, changes=True, tag="live",
+            m.DomainOnly, a.Said, query=False, scope=Scope.OPERATOR, tag="live",
         )  # fmt: skip
 
     async def tuple(self, which: m.Tuple) -> Reply:
@@ -62,13 +64,14 @@ class LiveInbound:
         sender, recipient = mail_address(which.sender), mail_address(which.recipient)
         last = {client: await self._state.last_attempt(client, sender, recipient) for client in clients}
         newest = max(clients, key=lambda client: last[client])
-        if last[newest]:
-            return Reply(last[newest], remarks=[f"The greylist entry is for {newest}."])
-        return Reply(0.0, remarks=[f"No greylist entry for {' or '.join(clients)}."])
+        found = f"The greylist entry is for {newest}."
+        remark = found if last[newest] else f"No greylist entry for {' or '.join(clients)}."
+        return Reply(last[newest], {"response_iso": iso(last[newest])}, [remark])
 
     async def tally(self, which: m.TallyOf) -> Reply:
         counted = await self._state.tally(self._client(which.client_address))
-        return Reply(counted, remarks=[] if counted else [self._no_tally(which.client_address)])
+        beside = {"response_iso": [(instance, iso(time)) for instance, time in counted]}
+        return Reply(counted, beside, [] if counted else [self._no_tally(which.client_address)])
 
     async def clear_tally(self, which: m.TallyOf) -> Reply:
         client = self._client(which.client_address)

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from chapps_tw.interfaces.book import Override
-from chapps_tw.interfaces.state import LiveState, Usage
+from chapps_tw.interfaces.state import LiveState
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.policies.events import MAX_EVENTS
-from chapps_tw.policies.limits import UNLIMITED, ActiveLimit, in_force
+from chapps_tw.policies.limits import in_force
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import live_answers as answers
 from chapps_tw.rest.models import live as m
-from chapps_tw.rest.routers.live_users import LiveUsers, Measured
+from chapps_tw.rest.moments import with_iso
+from chapps_tw.rest.routers.live_users import LiveUsers, Measured, limit_row
 from chapps_tw.rest.routing import Reply, Route
+from chapps_tw.security.tokens import Scope
 
 
 class LiveLimits:
@@ -40,7 +42,7 @@ class LiveLimits:
         )  # fmt: skip
         yield Route(
             "DELETE", user, "Reset the usage of a user in all units", self.reset_user, m.UserOnly, a.Count,
-            changes=True, query=False, tag="live", note="The usage of the domain's pool stays.",
+            scope=Scope.OPERATOR, query=False, tag="live", note="The usage of the domain's pool stays.",
         )  # fmt: skip
         yield Route(
             "GET", pool, "Show the limits that the users of a domain share, and what is used", self.of_pool,
@@ -48,7 +50,7 @@ class LiveLimits:
         )  # fmt: skip
         yield Route(
             "DELETE", pool, "Reset the usage of a domain's pool in all units", self.reset_pool, m.DomainOnly, a.Count,
-            changes=True, query=False, tag="live",
+            scope=Scope.OPERATOR, query=False, tag="live",
         )  # fmt: skip
         yield Route(
             "GET", "/live/events/", "Show when limits were almost reached, or reached; newest first", self.events,
@@ -91,29 +93,12 @@ class LiveLimits:
     async def events(self, wanted: m.EventsWanted) -> Reply:
         found = [json.loads(text) for text in await self._state.events(MAX_EVENTS)]
         fitting = [event for event in found if not wanted.kind or event["kind"] == wanted.kind]
-        return Reply(fitting[: wanted.limit])
+        return Reply([with_iso(event, "at") for event in fitting[: wanted.limit]])
 
 
 def _rows(measured: Measured) -> Sequence[Mapping[str, Any]]:
-    return [_row(limit, usage) for limit, usage in measured.usages]
-
-
-def _row(limit: ActiveLimit, usage: Usage) -> Mapping[str, Any]:
-    unlimited = limit.amount >= UNLIMITED
-    full = not unlimited and usage.used >= limit.amount
-    return {
-        "level": limit.level,
-        "quota": limit.quota,
-        "name": limit.name,
-        "unit": limit.unit,
-        "window": limit.window,
-        "action": limit.action,
-        "amount": None if unlimited else limit.amount,
-        "used": usage.used,
-        "left": None if unlimited else max(0, limit.amount - usage.used),
-        "room_at": usage.oldest + limit.window if full and usage.oldest else None,
-    }
+    return [limit_row(limit, usage) for limit, usage in measured.usages]
 
 
 def _override(override: Override, about: str) -> Mapping[str, Any]:
-    return {"about": about, **override._asdict()}
+    return {"about": about, **with_iso(override._asdict(), "begin", "until")}

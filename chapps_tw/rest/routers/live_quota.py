@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from chapps_tw.rest.routers.live_senders import WORKERS
 from chapps_tw.rest.routers.live_users import LiveUsers, Measured, left_of, quota_of
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 
 class LiveQuotas:
@@ -37,20 +38,29 @@ class LiveQuotas:
             "GET", "/live/quota/", "Show what several users may send now", self.several, UserIds, a.AvailableList,
             body="user_ids", tag="live",
         )  # fmt: skip
-        for method, summary, handler, changes in (
-            ("GET", "Show what a user may send now", self.left, False),
-            ("DELETE", "Reset the usage of a user", self.reset, True),
-            ("POST", "Reload the limit of a user", self.refresh, True),
+        yield Route(
+            "GET", "/live/quota/by-name/", "Show what several users may send now, by their names", self.several_named,
+            m.UserNames, a.AvailableList, body="names", tag="live",
+        )  # fmt: skip
+        for method, summary, handler, scope in (
+            ("GET", "Show what a user may send now", self.left, Scope.READ),
+            ("DELETE", "Reset the usage of a user", self.reset, Scope.OPERATOR),
+            ("POST", "Reload the limit of a user", self.refresh, Scope.OPERATOR),
         ):
             yield Route(
-                method, path, summary, handler, m.Who, a.Count, body="name", errors=(400, 404), changes=changes,
+                method, path, summary, handler, m.Who, a.Count, body="name", errors=(400, 404), scope=scope,
                 tag="live",
             )  # fmt: skip
 
     async def several(self, which: UserIds) -> Reply:
         users = await self._book.by_ids("users", which.user_ids)
+        return await self._several(users, unknown_ids("users", which.user_ids, users))
+
+    async def several_named(self, which: m.UserNames) -> Reply:
+        return await self._several(*await self._users.find_all(which.names))
+
+    async def _several(self, users: Sequence[Entry], remarks: Sequence[str]) -> Reply:
         measured = await self._slices.each(users, partial(self._users.of, compare=True), WORKERS)
-        remarks = unknown_ids("users", which.user_ids, users)
         without = (
             None if quota_of(each.limits) else f"User {user.name} has no quota."
             for user, each in zip(users, measured, strict=True)
@@ -58,7 +68,7 @@ class LiveQuotas:
         rows = (
             {"user_name": user.name, "quota_avail": left_of(each)} for user, each in zip(users, measured, strict=True)
         )
-        remarks += await self._slices.collect(without)
+        remarks = [*remarks, *await self._slices.collect(without)]
         return Reply(await self._slices.collect(rows), remarks=remarks)
 
     async def left(self, who: m.Who) -> Reply:

@@ -11,7 +11,9 @@ from chapps_tw.policies.limit_rules import Rule, rules_of
 from chapps_tw.rest import answers as a
 from chapps_tw.rest import rate_limit_answers as r
 from chapps_tw.rest.models import live as m
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routing import Refusal, Reply, Route, invalid
+from chapps_tw.security.tokens import Scope
 
 _NOTE = (
     "`what` is what the limit counts, in any spelling: a user, an address, a domain, a HELO name; any address of a "
@@ -39,7 +41,7 @@ class LiveRateLimits:
         )  # fmt: skip
         yield Route(
             "DELETE", path, "Reset the use of a limit", self.reset, m.Counted, a.Count, query=False, errors=(404,),
-            changes=True, tag="live", note=f"Returns what was counted. {_NOTE}",
+            scope=Scope.OPERATOR, tag="live", note=f"Returns what was counted. {_NOTE}",
         )  # fmt: skip
 
     async def all(self, _: Any) -> Reply:
@@ -69,7 +71,8 @@ class LiveRateLimits:
         found = {"name": limit.name, "what": what, "amount": limit.amount, "used": usage.used, "left": left}
         remarks = [] if usage.used else [f"Nothing was counted for {what} in the last {limit.window.words}."]
         room_at = usage.oldest + limit.window.seconds if usage.oldest and not left else None
-        return Reply({**found, "room_at": room_at, "last": usage.last}, remarks=remarks)
+        times = with_iso({"room_at": room_at, "last": usage.last}, "room_at", "last")
+        return Reply({**found, **times}, remarks=remarks)
 
     async def reset(self, which: m.Counted) -> Reply:
         rule, what = self._find(which)

@@ -17,6 +17,7 @@ from chapps_tw.rest.models import live as m
 from chapps_tw.rest.routers.kinds import unknown_ids
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 # Names per operation on the state, which takes longest for those that are not cached.
 BATCH = 20
@@ -71,7 +72,7 @@ class LiveSenders:
         )  # fmt: skip
         yield Route(
             "DELETE", "/live/sda/", "Clear the cached verdicts about several users and senders", self.clear_all,
-            m.Authorizations, a.Said, body="*", errors=(400,), changes=True, tag="live",
+            m.Authorizations, a.Said, body="*", errors=(400,), scope=Scope.OPERATOR, tag="live",
         )  # fmt: skip
         yield Route(
             "GET", one, "Show the cached verdict about a user and a sender", self.peek, m.Authorization, a.Status,
@@ -79,7 +80,7 @@ class LiveSenders:
         )  # fmt: skip
         yield Route(
             "DELETE", one, "Clear the cached verdict about a user and a sender", self.clear, m.Authorization, a.Status,
-            query=False, changes=True, tag="live", note="The response is the verdict before.",
+            query=False, scope=Scope.OPERATOR, tag="live", note="The response is the verdict before.",
         )  # fmt: skip
 
     async def peek(self, which: m.Authorization) -> Reply:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import Entry
-from chapps_tw.interfaces.state import LiveState, Usage, Window
+from chapps_tw.interfaces.state import LiveState, Unit, Usage, Window
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.mail.decision import CACHE
-from chapps_tw.policies.limits import ActiveLimit, Level, UserLimits
+from chapps_tw.policies.limits import UNLIMITED, ActiveLimit, Level, UserLimits
 from chapps_tw.policies.plans import Plans
 from chapps_tw.rest.models import live as m
+from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routers.kinds import missing
 from chapps_tw.rest.routing import Refusal
 
@@ -46,6 +47,10 @@ class LiveUsers:
         # Compares each cached value with the book, which may have been changed in the database by hand.
         self._compared = Plans(settings, state, book, now, lambda _key: True)
 
+    def space(self, level: Level, unit: Unit) -> str:
+        """Return the space of the accounts in which a level counts a unit."""
+        return self._plans.resolver.space(level, unit)
+
     def key(self, user: Entry) -> str:
         """Return the user's name in the state."""
         return normal_name(user.name, self._fold_case)
@@ -65,6 +70,29 @@ class LiveUsers:
         domain = plans.domain_of(name, sender)
         limits = (await plans.read(name, domain)).limits
         return await self._measured(limits, name, domain)
+
+    async def several(self, names: Sequence[str]) -> list[Measured]:
+        """Return the limits of several logins, with one operation on the state if all are in memory.
+
+        :param names: in normal form.
+        """
+        domains = [self._plans.domain_of(name, "") for name in names]
+        limits = await self._limits_of(list(zip(names, domains, strict=True)))
+        accounts = list(zip(names, domains, limits, strict=True))
+        windows = [window for name, domain, each in accounts for window in _windows(each, name, domain)]
+        usages = iter(await self._state.usage(windows) if windows else [])
+        return [
+            Measured(domain, each, [(limit, next(usages)) for limit in each.active]) for _, domain, each in accounts
+        ]
+
+    async def _limits_of(self, logins: Sequence[tuple[str, str]]) -> list[UserLimits]:
+        """Return the limits of logins with their domains."""
+        recalled = [self._plans.recall(*login) for login in logins]
+        # All of one turn have the same.
+        version = next((found.version for found in recalled if found), None)
+        if version is not None and not await self._state.confirm(version):
+            recalled = [None] * len(logins)
+        return [(found or await self._plans.read(*login)).limits for login, found in zip(logins, recalled, strict=True)]
 
     async def pool(self, domain: str) -> Measured:
         """Return the limits of the pool of a domain."""
@@ -107,6 +135,14 @@ class LiveUsers:
         remark = f"There is no user with id {who.user_id}: found by name {who.name}."
         return user, [remark] if who.user_id else []
 
+    async def find_all(self, names: Sequence[str]) -> tuple[list[Entry], list[str]]:
+        """Return users by their names, each once, and a remark about names that do not exist."""
+        wanted = [normal_name(name, self._fold_case) for name in names]
+        found = await self._book.by_names("users", list(dict.fromkeys(wanted)))
+        left = [name for name, normal in zip(names, wanted, strict=True) if normal not in found]
+        some = ", ".join(left[:10]) + (" and others" if len(left) > 10 else "")
+        return list(found.values()), [f"There is no user named {some}."] if left else []
+
     async def _not_used(self, user: Entry) -> list[str]:
         """Return a remark if policies use another user instead, whose name differs only in spelling."""
         if user.name == self.key(user):
@@ -117,7 +153,7 @@ class LiveUsers:
         return [f"User {user.name} is not used: a login by that name is user {used.name}, id {used.id}."]
 
     async def _measured(self, limits: UserLimits, user: str, domain: str) -> Measured:
-        windows = [Window(each.account(user, domain), each.unit, each.window) for each in limits.active]
+        windows = _windows(limits, user, domain)
         usages = await self._state.usage(windows) if windows else []
         return Measured(domain, limits, list(zip(limits.active, usages, strict=True)))
 
@@ -125,6 +161,29 @@ class LiveUsers:
         accounts = self._plans.resolver.accounts(level, name)
         dropped = await self._state.reset([Window(account, unit, self._interval) for account, unit in accounts])
         return dropped[0]
+
+
+def _windows(limits: UserLimits, user: str, domain: str) -> list[Window]:
+    return [Window(each.account(user, domain), each.unit, each.window) for each in limits.active]
+
+
+def limit_row(limit: ActiveLimit, usage: Usage) -> dict[str, Any]:
+    """Return a limit and what is used of it as the object that the API shows."""
+    unlimited = limit.amount >= UNLIMITED
+    full = not unlimited and usage.used >= limit.amount
+    row = {
+        "level": limit.level,
+        "quota": limit.quota,
+        "name": limit.name,
+        "unit": limit.unit,
+        "window": limit.window,
+        "action": limit.action,
+        "amount": None if unlimited else limit.amount,
+        "used": usage.used,
+        "left": None if unlimited else max(0, limit.amount - usage.used),
+        "room_at": usage.oldest + limit.window if full and usage.oldest else None,
+    }
+    return with_iso(row, "room_at")
 
 
 def quota_of(limits: UserLimits) -> ActiveLimit | None:

@@ -12,10 +12,12 @@ from chapps_tw.rest import answers as a
 from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.models import rules as m
 from chapps_tw.rest.models.book import ById
-from chapps_tw.rest.routers.kinds import KINDS, missing
+from chapps_tw.rest.moments import with_iso
+from chapps_tw.rest.routers.kinds import KINDS, missing, missing_name
 from chapps_tw.rest.routers.rules import Rules, links_of
-from chapps_tw.rest.routing import Refusal, Reply, Route
+from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 _NOTE = (
     "For a user or a domain, by id or by name. It is in force on every node from the next message, and ends by "
@@ -48,20 +50,21 @@ class _Overrides:
         )  # fmt: skip
         yield Route(
             "POST", path, "Create an override", self.create, m.NewOverride, r.OneOverride, body="*", query=False,
-            status=201, errors=(404, 409), changes=True, tag=tag, follow=links_of("overrides"), note=_NOTE,
+            status=201, errors=(404, 409), scope=Scope.OPERATOR, tag=tag, follow=links_of("overrides"), note=_NOTE,
         )  # fmt: skip
         yield Route(
             "DELETE", path, "End overrides", self.delete, m.OverrideIds, a.Said, body="override_ids", errors=(409,),
-            changes=True, tag=tag, note="They are deleted. `remarks` lists ids that do not exist.",
+            scope=Scope.OPERATOR, tag=tag, note="They are deleted. `remarks` lists ids that do not exist.",
         )  # fmt: skip
         yield Route("GET", one, "Show an override", self._rules.show, ById, r.OneOverride, errors=(404,), tag=tag)
         yield Route(
             "PUT", one, "Change an override", self.change, m.ChangedOverride, r.OneOverride, body="*", query=False,
-            errors=(404, 409), changes=True, tag=tag, note="Fields that are omitted or null are left unchanged.",
+            errors=(404, 409), scope=Scope.OPERATOR, tag=tag,
+            note="Fields that are omitted or null are left unchanged.",
         )  # fmt: skip
         yield Route(
-            "DELETE", one, "End an override", self._rules.delete_one, ById, a.Said, errors=(404, 409), changes=True,
-            tag=tag, note="It is deleted; the audit trail keeps it.",
+            "DELETE", one, "End an override", self._rules.delete_one, ById, a.Said, errors=(404, 409),
+            scope=Scope.OPERATOR, tag=tag, note="It is deleted; the audit trail keeps it.",
         )  # fmt: skip
 
     async def listed(self, page: m.OverrideListing) -> Reply:
@@ -101,7 +104,7 @@ class _Overrides:
             return kind, value
         entry = await self._book.by_name(kind, value)
         if entry is None:
-            raise Refusal(404, f"There is no {KINDS[kind].singular} named {value}.")
+            raise missing_name(kind, value)
         return kind, entry.id
 
     async def _shown(self, overrides: Sequence[OverrideEntry]) -> Iterator[dict[str, Any]]:
@@ -110,7 +113,7 @@ class _Overrides:
         now = self._now()
         return (
             {
-                **each._asdict(),
+                **with_iso(each._asdict(), "begin", "until", "created"),
                 "user_id": each.user,
                 "user": users.get(each.user),
                 "domain_id": each.domain,

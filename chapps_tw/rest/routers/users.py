@@ -1,26 +1,80 @@
-"""Routes that only users have: their quota, and what is linked to several users."""
+"""Users: those near a limit, their quota, and what is linked to several users."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import DeferredLock
 
-from chapps_tw.interfaces.book import AddLinks, Entry, Update
+from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.book import AddLinks, BookUnavailable, Entry, Update
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import book as m
+from chapps_tw.rest.models.listings import wanted
+from chapps_tw.rest.routers.book import Collection
 from chapps_tw.rest.routers.changes import changed, when_in_effect
-from chapps_tw.rest.routers.kinds import unknown_ids
+from chapps_tw.rest.routers.kinds import KINDS, unknown_ids
+from chapps_tw.rest.routers.live_users import limit_row
+from chapps_tw.rest.routers.near import NearLimits
+from chapps_tw.rest.routers.new_users import NewUsers
 from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Scope
 
 
-def routes(book: WritableBook, list_lock: DeferredLock, slices: Slices) -> Iterator[Route[Any]]:
-    """Return all routes of this family. Parameters as for :func:`chapps_tw.rest.routers.book.routes`."""
+def routes(
+    settings: Settings, book: WritableBook, near: NearLimits, list_lock: DeferredLock, slices: Slices
+) -> Iterator[Route[Any]]:
+    """Return all routes of users, but their links.
+
+    :param near: finds users near a limit.
+    :param list_lock, slices: as for :func:`chapps_tw.rest.routers.book.routes`.
+    """
+    yield from _Users(NewUsers(settings, book), near, KINDS["users"], book, list_lock, slices).routes()
     yield from _UserMaps(book, list_lock, slices).routes()
     yield from _UserQuota(book).routes()
+
+
+class _Users(Collection):
+    """The users.
+
+    :param new_users: knows what a new one still needs.
+    :param near: finds those near a limit.
+    """
+
+    def __init__(self, new_users: NewUsers, near: NearLimits, *common: Any) -> None:
+        super().__init__(*common)
+        self._new_users = new_users
+        self._near = near
+
+    async def listed(self, page: Any) -> Reply:
+        if page.near is None:
+            return await super().listed(page)
+        found, remarks = await self._near.find(page.near, page.q)
+        of_page = found[page.skip : page.skip + page.limit]
+        limits = {each.login: each.limits for each in of_page}
+        async with self._list_lock:
+            # Some may have been deleted since they were measured.
+            by_login = await self._book.by_names("users", list(limits))
+            entries = list(by_login.values())
+            nested = await self._associations.read("users", entries, list(dict.fromkeys(("domains", *wanted(page)))))
+        rows = await self._associations.nested("users", entries, nested)
+        shown_limits = ([limit_row(*pair) for pair in limits[login]] for login in by_login)
+        for row, each in zip(rows, await self._slices.collect(shown_limits), strict=True):
+            row["limits"] = each
+        return Reply(rows, remarks=remarks)
+
+    async def create(self, new: Any) -> Reply:
+        reply = await super().create(new)
+        user = Entry(reply.response["id"], reply.response["name"])
+        remarks = list(reply.remarks)
+        # The user is created, whatever cannot be found out.
+        with suppress(BookUnavailable):
+            remarks += await self._new_users.remarks(user, self._links(new)[0])
+        return reply._replace(remarks=remarks)
 
 
 class _UserQuota:
@@ -33,11 +87,11 @@ class _UserQuota:
         path = "/users/{id}/quota/"
         yield Route(
             "PUT", path + "{quota_id}/", "Set the quota of a user", self.put, m.UserQuota, a.Said, query=False,
-            errors=(404, 409), changes=True, tag="users", note="It replaces the previous one.",
+            errors=(404, 409), scope=Scope.FULL, tag="users", note="It replaces the previous one.",
         )  # fmt: skip
         yield Route(
             "DELETE", path, "Remove the quota of a user", self.delete, m.ById, a.Said, query=False, errors=(404, 409),
-            changes=True, tag="users",
+            scope=Scope.FULL, tag="users",
             note="That of the domain applies then, or `default_quota`; without any, a user may not send.",
         )  # fmt: skip
 
