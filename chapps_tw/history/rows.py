@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import RowMapping
@@ -29,13 +30,17 @@ _lengths = tuple(LENGTHS.values())
 def row_of(id: int, node: str, record: Record) -> Row:
     """Return the row of a decision."""
     sender, recipient, client = record.sender.lower(), record.recipient.lower(), record.client
-    address = client_address(client)
-    texts = (
+    texts: Iterable[str] = (
         node, record.listener, record.policy, record.action, verb_of(record.action), record.reason, record.user, sender,
-        domain_of(sender), recipient, domain_of(recipient), client, client_key(address) if address else "",
-        record.instance, record.queue_id, record.stage, record.shadow, record.detail, record.source, record.also,
+        domain_of(sender), recipient, domain_of(recipient), client, _key_of(client), record.instance, record.queue_id,
+        record.stage, record.shadow, record.detail, record.source, record.also,
     )  # fmt: skip
-    return (id, record.time, int(stops(record.action)), *map(_storable, texts, _lengths), _stored(record.figures))
+    said = "".join(texts)
+    # Fast path: odd characters are rare.
+    if not said.isascii() or "\0" in said:
+        texts = map(_storable, texts)
+    cut = [text[:length] or None for text, length in zip(texts, _lengths, strict=True)]
+    return (id, record.time, int(stops(record.action)), *cut, _stored(record.figures))
 
 
 def _stored(figures: Mapping[str, int | float]) -> str | None:
@@ -43,12 +48,15 @@ def _stored(figures: Mapping[str, int | float]) -> str | None:
     return encoded if 0 < len(encoded) <= _MAX_FIGURES else None
 
 
-def _storable(text: str, length: int) -> str | None:
-    """Return a text that every database can store, ``None`` for an empty one."""
-    if not text.isascii():
-        text = text.encode("utf-8", "backslashreplace").decode()
-    # Its type may be that of a reason.
-    return str(text).replace("\0", "")[:length] or None
+def _storable(text: str) -> str:
+    """Return a text that every database can store."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "")
+
+
+@lru_cache(4096)
+def _key_of(client: str) -> str:
+    address = client_address(client)
+    return client_key(address) if address else ""
 
 
 def verb_of(action: str) -> str:

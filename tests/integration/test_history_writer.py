@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, cast
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from chapps_tw.history.files import FileStore
@@ -31,11 +31,13 @@ class Failing:
     """A store that can be made to fail.
 
     :ivar error: raised by each write, unless it is ``None``.
+    :ivar rejects: the queue id of a row that it cannot store.
     """
 
     def __init__(self, store: Any) -> None:
         self._store = store
         self.error: Exception | None = None
+        self.rejects = ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -43,6 +45,8 @@ class Failing:
     def write(self, rows: Sequence[Row]) -> None:
         if self.error is not None:
             raise self.error
+        if any(self.rejects in row for row in rows):
+            raise DataError("", {}, Exception("cannot store this"))
         self._store.write(rows)
 
 
@@ -96,19 +100,20 @@ class WriterTests:
         writer = self.write(max_waiting=5)
         self.failing.error = OSError("no room")
         writer.start()
-        writer.add(entry(queue_id="FIRST"))
-        wait_until(lambda: lines, "the problem logged")
+        for number in range(5):
+            writer.add(entry(queue_id=f"Q{number}"))
+        wait_until(lambda: lines and not writer._waiting, "the rows made")
         for _ in range(8):
             writer.add(entry())
-        self.assertEqual((writer.written, writer.lost, writer.waiting), (0, 3, 6))
+        self.assertEqual((writer.written, writer.lost, writer.waiting), (0, 3, 10))
         self.failing.error = None
         wait_until(lambda: writer.waiting == 0 and len(lines) == 3, "the decisions written")
-        self.assertEqual((writer.written, writer.lost), (6, 3))
-        self.assertEqual(self.found()[-1], "FIRST")
+        self.assertEqual((writer.written, writer.lost), (10, 3))
+        self.assertEqual(self.found()[-5:], [f"Q{number}" for number in reversed(range(5))])
         self.assertEqual(
             lines,
             [
-                "The history cannot be written: no room; up to 5 decisions wait, others are lost",
+                "The history cannot be written: no room; up to 10 decisions wait, others are lost",
                 "The history is not written fast enough: decisions are lost",
                 "The history is written again; 3 decisions were lost",
             ],
@@ -123,6 +128,15 @@ class WriterTests:
             writer.start()
             self.end(writer)
         self.assertEqual((first.written, other.written, len(self.everything())), (1, 1, 2))
+
+    def test_of_a_batch_with_a_decision_that_cannot_be_stored_the_others_are(self: Any) -> None:
+        writer = self.write()
+        for number in range(5):
+            writer.add(entry(queue_id=f"Q{number}"))
+        self.failing.rejects = "Q3"
+        writer.start()
+        wait_until(lambda: writer.waiting == 0, "the others written")
+        self.assertEqual((self.found(), writer.written, writer.lost), (["Q4", "Q2", "Q1", "Q0"], 4, 1))
 
     def test_an_error_of_ours_loses_a_batch_and_not_the_thread(self: Any) -> None:
         lines = self.logged()
@@ -228,8 +242,9 @@ class InFileTests(WriterTests, InFile):
         with closing(sqlite3.connect(self.path)) as db:
             db.execute("CREATE TABLE history_1 (x)")
             db.commit()
-        with self.assertRaisesRegex(StoreUnusable, f"{self.path} is a database of another program"):
-            self.keep(record())
+        for change in (lambda: self.keep(record()), lambda: self.store.maintain(MOMENT)):
+            with self.assertRaisesRegex(StoreUnusable, f"{self.path} is a database of another program"):
+                change()
 
     def test_the_file_of_a_later_version_is_left_alone(self) -> None:
         self.keep(record())

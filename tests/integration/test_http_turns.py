@@ -13,6 +13,7 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
+from bench.history import decisions
 from chapps_tw.database import models
 from chapps_tw.interfaces.state import Account, Charge, LiveState, Message, Unit
 from chapps_tw.mail.decision import Decision, Reason
@@ -44,6 +45,9 @@ REQUESTS: list[tuple[str, str, Any]] = [
     *(("GET", f"/users/{kind}/", IDS) for kind in ("quotas", "domains", "emails")),
     *(("GET", f"/{kind}/?limit=1000", None) for kind in ("limits", "overrides", "exemptions")),
     ("GET", "/audit/?limit=1000", None),
+    ("GET", "/history/?limit=1000", None),
+    ("GET", "/history/?recipient=user&limit=1000", None),
+    ("GET", "/history/counts/?by=user&limit=1000", None),
     ("GET", "/domains/1", None),
     ("GET", "/domains/1/users/", None),
     ("GET", "/live/quota/", IDS),
@@ -106,6 +110,7 @@ class TurnTests(TestCase):
         self.node.start()
         self.addCleanup(self.node.stop)
         self._fill_the_book()
+        self.node.history.keep(*decisions(3000))
         self.node.decisions = DecisionRing()
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy", {"limit": 1000, "used": 1})
         for number in range(5000):

@@ -66,6 +66,7 @@ class OnServer(HistoryCase):
     """On a database server. Mix in what makes a database."""
 
     adapter: ClassVar[PolicyConfigAdapter]
+    span_rows = 5
 
     @classmethod
     def new_database(cls) -> PolicyConfigAdapter:
@@ -82,7 +83,7 @@ class OnServer(HistoryCase):
         self.engine = patient_engine(self.adapter)
         with self.engine.begin() as connection:
             connection.execute(delete(HISTORY))
-        self.store = ServerStore(self.engine, BOUNDS, 5)
+        self.store = ServerStore(self.engine, BOUNDS, self.span_rows)
         self.addCleanup(self.store.close)
 
 
