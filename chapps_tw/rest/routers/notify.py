@@ -9,6 +9,7 @@ from chapps_tw.interfaces.notify import Notifier
 from chapps_tw.rest.models.base import Nothing
 from chapps_tw.rest.notify_answers import NoticeTest
 from chapps_tw.rest.routing import Refusal, Reply, Route
+from chapps_tw.security.tokens import Scope
 
 _NOTE = (
     "The test is sent at once, to `admin_address` and to `webhook`, as far as they are set, and takes up to 40 seconds "
@@ -30,5 +31,5 @@ def routes(notifier: Notifier | None) -> Iterator[Route[Any]]:
 
     yield Route(
         "POST", "/notify/test/", "Send a test to the administrator and to the webhook", test, answer=NoticeTest,
-        errors=(409,), changes=True, tag="notify", note=_NOTE,
+        errors=(409,), scope=Scope.OPERATOR, tag="notify", note=_NOTE,
     )  # fmt: skip
