@@ -46,6 +46,7 @@ FULL = {
     "PUT /limits/{id}/",
     "DELETE /limits/{id}/",
     "POST /live/config/write/",
+    "POST /notify/test/",
 }
 
 # Values of parameters in paths.

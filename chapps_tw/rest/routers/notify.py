@@ -31,5 +31,5 @@ def routes(notifier: Notifier | None) -> Iterator[Route[Any]]:
 
     yield Route(
         "POST", "/notify/test/", "Send a test to the administrator and to the webhook", test, answer=NoticeTest,
-        errors=(409,), scope=Scope.OPERATOR, tag="notify", note=_NOTE,
+        errors=(409,), scope=Scope.FULL, tag="notify", note=_NOTE,
     )  # fmt: skip
