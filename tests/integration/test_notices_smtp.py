@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 from twisted.internet import reactor
@@ -16,6 +18,7 @@ from chapps_tw.notify.message import Message, compose
 from chapps_tw.notify.smtp import Relay
 from chapps_tw.notify.templates import Text
 from tests.support.servers.receivers import SmtpReceiver
+from tests.support.servers.redis import Authority
 
 PASSWORD = "pa55word"
 
@@ -92,6 +95,23 @@ class RelayTests(TestCase):
         [why] = await self.send(receiver, mail(), relay_tls="starttls")
         self.assertIn("TLS", why)
         self.assertEqual(receiver.mails, [])
+
+    async def test_with_tls_the_certificate_must_be_right_for_the_relay(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        authority = Authority(directory)
+        for mode, extensions in (("tls", ()), ("starttls", ("STARTTLS",))):
+            right, wrong = (
+                self.receiver(extensions=extensions, certificate=authority.issue(name))
+                for name in ("127.0.0.1", "mail.example.com")
+            )
+            [distrusted] = await self.send(right, mail(), relay_tls=mode)
+            with patch.dict(os.environ, {"SSL_CERT_FILE": str(authority.path)}):
+                [other] = await self.send(wrong, mail(), relay_tls=mode)
+                self.assertEqual(await self.send(right, mail(), mail(), relay_tls=mode), ["", ""])
+            self.assertIn("certificate verify failed", distrusted)
+            self.assertRegex(other, "VerificationError|certificate")
+            self.assertEqual((len(right.mails), wrong.mails), (2, []))
 
     async def test_what_looks_like_the_end_of_a_mail_is_not(self) -> None:
         receiver = self.receiver()

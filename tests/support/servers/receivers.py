@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import email
+import socket
 import socketserver
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from email.message import EmailMessage
 from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.servers.common import free_port
@@ -45,9 +49,19 @@ class SmtpReceiver:
     :ivar commands: of all connections, in order.
     :param reply: returns the reply to a command line, or to the end of the data (``.``); ``""`` for the usual one.
     :param extensions: lines of the reply to EHLO.
+    :param certificate: and key, for TLS: from the beginning, unless STARTTLS is one of the extensions.
     """
 
-    def __init__(self, reply: Callable[[str], str] = lambda line: "", extensions: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        reply: Callable[[str], str] = lambda line: "",
+        extensions: tuple[str, ...] = (),
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        self._tls: ssl.SSLContext | None = None
+        if certificate:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(*certificate)
         self.port = free_port()
         self.mails: list[Mail] = []
         self.commands: list[str] = []
@@ -65,9 +79,10 @@ class SmtpReceiver:
     def up(self) -> SmtpReceiver:
         receiver = self
 
-        class Handler(socketserver.StreamRequestHandler):
+        class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                receiver._serve(self.rfile, self.wfile)
+                with suppress(OSError):
+                    receiver._serve(self.request)
 
         self._server = _Server(("127.0.0.1", self.port), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -79,16 +94,22 @@ class SmtpReceiver:
             self._server.server_close()
             self._server = None
 
-    def _serve(self, lines: Any, out: Any) -> None:
+    def _serve(self, connection: socket.socket) -> None:
         sender = recipient = ""
         self.connections += 1
         self._go_on.wait()
+        if self._tls and "STARTTLS" not in self._extensions:
+            connection = self._tls.wrap_socket(connection, server_side=True)
+        lines, out = connection.makefile("rb"), connection.makefile("wb", 0)
         out.write(b"220 test\r\n")
         while (line := lines.readline()) and (text := line.decode().strip()).upper() != "QUIT":
             self.commands.append(text)
             reply = self._reply(text) or self._usual(text)
             out.write(f"{reply}\r\n".encode())
-            if text.upper().startswith("MAIL FROM:"):
+            if text == "STARTTLS" and self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+                lines, out = connection.makefile("rb"), connection.makefile("wb", 0)
+            elif text.upper().startswith("MAIL FROM:"):
                 sender = text[10:].strip("<>")
             elif text.upper().startswith("RCPT TO:"):
                 recipient = text[8:].strip("<>")
@@ -104,7 +125,7 @@ class SmtpReceiver:
         if verb == "EHLO":
             lines = ["test", *self._extensions]
             return "\r\n".join([*(f"250-{each}" for each in lines[:-1]), f"250 {lines[-1]}"])
-        return {"DATA": "354 go on", "AUTH": "235 welcome"}.get(verb, "250 ok")
+        return {"DATA": "354 go on", "AUTH": "235 welcome", "STARTTLS": "220 go on"}.get(verb, "250 ok")
 
 
 class Post(NamedTuple):
