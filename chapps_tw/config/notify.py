@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from chapps_tw.config.sections import option
 from chapps_tw.config.values import Secret, addresses, choice, nearest, seconds, text
@@ -101,7 +101,7 @@ class Notify:
     user_events: tuple[str, ...] = option("", "Events that users are told by mail: near_limit at_limit.", _events)
     admin_events: tuple[str, ...] = option("", "Events that admin_address is told by mail.", _events)
     webhook_events: tuple[str, ...] = option("", "Events that the webhook is told.", _events)
-    daily_report: Any = option(
+    daily_report: TimeOfDay | str = option(
         "off", "Time of day at which admin_address gets a report of the last 24 hours, or off.", _time_of_day
     )
     admin_address: str = option("", "Mail address of the administrator.", _mailbox)
