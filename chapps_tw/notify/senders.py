@@ -24,6 +24,7 @@ POSTS: Final = 16
 """How many are sent at a time."""
 
 _UNKNOWN: Final = "another version of the service made it, in a form that this one does not know"
+_NO_ADDRESS: Final = "the user has no mail address any more; see user_domain"
 
 # Posts at the same time.
 _AT_ONCE: Final = 8
@@ -70,6 +71,8 @@ class Mailer:
                 values = self._facts.of_test(notice)
             if values is None:
                 return _UNKNOWN
+            if notice.channel is Channel.USER and not values["to"]:
+                return _NO_ADDRESS
             message: Message = await self._in_thread(self._message, notice, values)
         except (TemplateProblem, StateUnavailable, BookUnavailable, HistoryUnavailable) as error:
             return str(error)

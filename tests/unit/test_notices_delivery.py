@@ -18,9 +18,14 @@ from chapps_tw.interfaces.state import LiveState
 from chapps_tw.notify import intake
 from chapps_tw.notify.counts import Counts
 from chapps_tw.notify.delivery import Delivery
+from chapps_tw.notify.facts import Facts
 from chapps_tw.notify.intake import Intake
+from chapps_tw.notify.message import Message
 from chapps_tw.notify.notice import Channel, Notice, notice, notices_of
 from chapps_tw.notify.outbox import Outbox, Upkeep
+from chapps_tw.notify.report import Report
+from chapps_tw.notify.senders import Mailer
+from chapps_tw.notify.smtp import Relay
 from chapps_tw.policies.events import LimitEvent
 
 NOW = 1_790_000_000.0
@@ -126,6 +131,29 @@ class DeliveryTests(SynchronousTestCase):
         self.outbox.problem = ""
         self.pass_time(100)
         self.assertEqual((len(self.attempts), self.outbox.due), (1, {}))
+
+
+class MailerTests(SynchronousTestCase):
+    def test_what_cannot_be_composed_holds_no_other_back(self) -> None:
+        sent: list[str] = []
+
+        class FakeRelay:
+            async def send(self, messages: Sequence[Message]) -> list[str]:
+                sent.extend(each.recipient for each in messages)
+                return [""] * len(messages)
+
+        async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+            return work(*arguments)
+
+        options = replace(Notify(), from_address="a@example.com")
+        facts = Facts(options, cast(LiveState, None), "mx1")
+        mailer = Mailer(options, facts, cast(Report, None), cast(Relay, FakeRelay()), in_thread, lambda: NOW)
+        event = EVENT._replace(unit="")
+        texts = [event._replace(account="nobody")._asdict(), {"new": "form"}, event._asdict()]
+        notices = [notice(Channel.USER, "at_limit", text, NOW) for text in texts]
+        problems = self.successResultOf(Deferred.fromCoroutine(mailer.send(notices)))
+        self.assertEqual(sent, ["ann@example.com"])
+        self.assertEqual([bool(problem) for problem in problems], [True, True, False])
 
 
 class State:
