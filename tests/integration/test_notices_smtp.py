@@ -6,6 +6,7 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from twisted.internet import reactor
@@ -97,9 +98,9 @@ class RelayTests(TestCase):
         self.assertEqual(receiver.mails, [])
 
     async def test_with_tls_the_certificate_must_be_right_for_the_relay(self) -> None:
-        directory = Path(self.mktemp())
-        directory.mkdir()
-        authority = Authority(directory)
+        directory = TemporaryDirectory(prefix="authority-")
+        self.addCleanup(directory.cleanup)
+        authority = Authority(Path(directory.name))
         for mode, extensions in (("tls", ()), ("starttls", ("STARTTLS",))):
             right, wrong = (
                 self.receiver(extensions=extensions, certificate=authority.issue(name))
