@@ -38,7 +38,8 @@ class WritableSqlBook(Book):
 
     :param cache: invalidates cached values in the state store.
     :param each: as for :class:`~chapps_tw.database.invalidation.Invalidation`.
-    :param timer: also times each ``list`` and ``change``, and reading or deleting rows of the outbox (``drops``).
+    :param timer: also times each ``list`` and ``change``, reading or deleting rows of the outbox (``drops``), and what
+        :meth:`write` is given.
     :param deadline: also applies to a lookup of one entry by id or name.
     :param bulk_deadline: seconds until a list or a change fails with
         :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
@@ -165,19 +166,13 @@ class WritableSqlBook(Book):
         def add(connection: Connection) -> None:
             audit.Trail(connection, author, now).add(action, kind, None, name, before, after)
 
-        await self._connections.run(self._call, "change", partial(write, self._engine, add), self._bulk_deadline)
+        await self.write("change", add)
 
     async def prune_audit(self, age: float) -> None:
         """Delete the records of the audit trail that are older than ``age`` seconds, some at a time."""
-        older_than, deleted = self._now() - age, [0]
-
-        def prune(connection: Connection) -> None:
-            deleted[0] = audit.prune(connection, older_than)
-
-        while True:
-            await self._connections.run(self._call, "change", partial(write, self._engine, prune), self._bulk_deadline)
-            if deleted[0] < audit.MAX_RECORDS:
-                break
+        prune = partial(audit.prune, older_than=self._now() - age)
+        while await self.write("change", prune) == audit.MAX_RECORDS:
+            pass
 
     async def change(self, edit: Edit, author: str = "") -> Changed:
         """Store a change and its audit record in one transaction, and invalidate its stale keys."""
@@ -218,8 +213,16 @@ class WritableSqlBook(Book):
 
     async def remove_from_outbox(self, ids: Sequence[str]) -> None:
         """Delete rows of the invalidation outbox. Ids that do not exist are ignored."""
-        removal = partial(write, self._engine, partial(outbox.remove, ids=ids))
-        await self._connections.run(self._call, "drops", removal, self._bulk_deadline)
+        await self.write("drops", partial(outbox.remove, ids=ids))
+
+    async def write(self, operation: str, work: Callable[[Connection], T]) -> T:
+        """Run a transaction that does not change what policies read; return its result.
+
+        :param operation: for the timer.
+        :raises BookUnavailable: if the database is unavailable, read-only, or too slow.
+        """
+        transaction = partial(write, self._engine, work)
+        return await self._connections.run(self._call, operation, transaction, self._bulk_deadline)
 
     async def _fetch(
         self, work: Callable[[Connection], T], operation: str = "list", deadline: float | None = None

@@ -21,6 +21,7 @@ from werkzeug.routing import BaseConverter
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookConflict, BookUnavailable
 from chapps_tw.interfaces.history import History, HistoryUnavailable
+from chapps_tw.interfaces.notify import Notifier
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.decision import Reason, ReasonCode
@@ -29,7 +30,7 @@ from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.author import AUTHOR
 from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
-from chapps_tw.rest.routers import audit, exemptions, importing, limits, links, live, overrides, users
+from chapps_tw.rest.routers import audit, exemptions, importing, limits, links, live, notify, overrides, users
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers import history as kept
 from chapps_tw.rest.routers.docs import Docs
@@ -57,6 +58,7 @@ class API:
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
     :param reactor: for delays and timeouts, and threads for long work.
+    :param notifier: sends notices; ``None`` if none are configured.
     :param checks: the checks of ``/ready``, by part; ``state`` and ``database`` replace the pings of these parts.
     :param slices: for long work in the reactor.
     :param reasons: the reasons of decisions, for the document.
@@ -78,6 +80,7 @@ class API:
         reactor: Any,
         version: str,
         slices: Slices,
+        notifier: Notifier | None = None,
         checks: Mapping[str, Check] | None = None,
         reasons: Iterable[ReasonCode] = Reason,
     ) -> None:
@@ -96,6 +99,7 @@ class API:
             *_book_routes(settings, book, near, slices, now),
             *live.routes(settings, live_users, state, book, slices, now),
             *kept.routes(history, slices, now, settings.chapps.fold_case),
+            *notify.routes(notifier),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),

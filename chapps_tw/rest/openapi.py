@@ -61,6 +61,7 @@ _TAGS = {
     "live": "Live state: show and reset counts and cached entries.",
     "insight": "Decisions and their reasons, what would be decided, and the state of the service.",
     "history": "Decisions of all nodes, kept over restarts: found again, and counted.",
+    "notify": "Mail to users and the administrator, and the webhook.",
     "health": "For load balancers and monitoring.",
     "documentation": "This page.",
 }

@@ -294,6 +294,7 @@ class InsightRows(RowsCase):
 
     def insight_rows(self) -> None:
         self.assertEqual(self.get("/health")["response"], "alive")
+        self.assertIn("[Notify]", self.send("POST", "/notify/test/", status=409)["detail"])
         parts = self.send("GET", "/ready")["response"]
         self.assertEqual([(part["name"], part["up"]) for part in parts], [("state", True), ("database", True)])
         one = self.create("quotas", name="one", quota=1)

@@ -47,6 +47,7 @@ FULL = {
     "DELETE /limits/{id}/",
     "POST /live/config/write/",
     "POST /import/",
+    "POST /notify/test/",
 }
 
 # Values of parameters in paths.

@@ -33,12 +33,13 @@ MAY: dict[str, frozenset[str]] = {
         "database": "config interfaces mail migrations observe security",
         "migrations": "database",
         "history": "config database interfaces mail observe security",
+        "notify": "config database interfaces mail observe policies",
         "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
         "cli": "config interfaces mail policies security",
         "application": (
-            "cli config database dns history interfaces mail observe outbound policies postfix rest security sockets "
-            "spf state"
+            "cli config database dns history interfaces mail notify observe outbound policies postfix rest security "
+            "sockets spf state"
         ),
         "service": "application config observe policies security",
     }.items()
@@ -54,6 +55,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "database": TWISTED | {"sqlalchemy", "alembic"},
     "migrations": frozenset({"sqlalchemy", "alembic"}),
     "history": TWISTED | {"sqlalchemy"},
+    "notify": TWISTED | {"sqlalchemy", "jinja2"},
     "state": TWISTED | {"txredisapi", "hiredis", "OpenSSL", "service_identity"},
     "dns": TWISTED | {"dns"},
     "spf": TWISTED | {"spf"},
@@ -187,6 +189,8 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
         ("database", "chapps_tw.history.table"),
         ("postfix", "chapps_tw.database.book.Book"),
         ("cli", "chapps_tw.application.admin.main"),
+        ("rest", "chapps_tw.notify.notifier.Notifier"),
+        ("notify", "chapps_tw.rest.app"),
         ("rest", "chapps_tw.service"),
     ],
 )
