@@ -15,7 +15,7 @@ from chapps_tw.cli.client import Invalid, NotFound, path
 from chapps_tw.cli.command import Remote, pass_session
 from chapps_tw.cli.decisions import HISTORY, RING, meanings
 from chapps_tw.cli.names import entry, pages
-from chapps_tw.cli.output import plain
+from chapps_tw.cli.output import local, plain
 from chapps_tw.cli.session import CommandError, Session
 
 _LAST: Final = 5
@@ -58,6 +58,8 @@ def _cards(session: Session, what: str) -> Iterator[Card]:
     kind = "emails" if "@" in what else "domains"
     if sender := _entry(session, kind, what):
         yield _sender(session, kind, sender)
+    if exempt := [each for each in _exemptions(session) if _names(each, what.lower())]:
+        yield {"is": "exemptions", "name": what, "exemptions": exempt}
     yield from _mail(session, what, is_user=bool(user))
 
 
@@ -120,10 +122,24 @@ def _client(session: Session, what: str) -> Card:
     network = ip_network(what, strict=False)
     if network.num_addresses == 1:
         card["passed_greylisting"] = len(api.get(path("live", "grl", "tally", what)).response)
-    active = pages(api, path("exemptions"), 0, active=True)
-    card["exemptions"] = [each for each in active if each["kind"] == "client" and _covers(each["value"], network)]
+    clients = [each for each in _exemptions(session) if each["kind"] == "client"]
+    card["exemptions"] = [each for each in clients if _covers(each["value"], network)]
     card["decisions"] = _last(session, client=str(network))
     return card
+
+
+def _exemptions(session: Session) -> list[Card]:
+    """Return the exemptions that are in force."""
+    return list(pages(session.api, path("exemptions"), 0, active=True))
+
+
+def _names(exemption: Card, what: str) -> bool:
+    """Return whether an exemption is about an address, its domain, or a domain."""
+    value = exemption["value"].lower()
+    if exemption["kind"] != "sender_domain":
+        return bool(value == what)
+    domain = what.rpartition("@")[2]
+    return domain.endswith(value) if value.startswith(".") else domain == value
 
 
 def _covers(value: str, network: Any) -> bool:
@@ -172,7 +188,8 @@ def _facts(card: Card) -> Iterator[str]:
     if "passed_greylisting" in card:
         yield f"Messages that passed greylisting: {card['passed_greylisting']}"
     for each in card.get("exemptions", ()):
-        yield f"Exempt from {plain(each['scope'])} as {each['value']}: {plain(each['reason'])}"
+        until = local(each["until"])
+        yield f"Exempt from {plain(each['scope'])} as {each['value']} until {until}: {plain(each['reason'])}"
 
 
 def _some(entries: list[Card]) -> str:

@@ -101,7 +101,22 @@ def test_why_finds_an_address_a_domain_a_client_and_a_message(cli: CommandLine, 
 
 def test_why_shows_exemptions_of_a_client(cli: CommandLine) -> None:
     cli.ok("exempt", "client", "203.0.113.128/25", "--from", "spf", "--until", "1d", "--reason", "partner")
-    assert "  Exempt from spf as 203.0.113.128/25: partner\n" in cli.ok("why", "203.0.113.200")
+    shown = cli.ok("why", "203.0.113.200")
+    assert "  Exempt from spf as 203.0.113.128/25 until " in shown and ": partner\n" in shown
+
+
+def test_why_shows_exemptions_of_a_sender_and_of_its_domain(cli: CommandLine) -> None:
+    for kind, value in (
+        ("sender-domain", "partner.example"),
+        ("sender-domain", ".sub.example"),
+        ("sender", "a@b.example"),
+    ):
+        cli.ok("exempt", kind, value, "--from", "greylisting", "--until", "1d", "--reason", "partner")
+    for what, value in (("Partner.example", "partner.example"), ("x@partner.example", "partner.example"),
+                        ("a.sub.example", ".sub.example"), ("a@b.example", "a@b.example")):  # fmt: skip
+        shown = cli.ok("why", what)
+        assert f"Exemptions {what}\n  Exempt from greylisting as {value} until " in shown, shown
+    assert cli.run("why", "xpartner.example").code == 1
     assert "Exempt" not in cli.ok("why", "203.0.113.1")
 
 
