@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 Kind: TypeAlias = tuple[str, str]
@@ -16,9 +16,10 @@ class Counts:
     :ivar sent: taken by the relay or the webhook.
     :ivar failed: given up, or not kept because the outbox was full.
     :ivar pending: those of all nodes in the outbox, when it was last looked at.
+    :param kinds: those that there may be, so that each is shown from the start.
     """
 
-    def __init__(self) -> None:
-        self.sent: defaultdict[Kind, int] = defaultdict(int)
-        self.failed: defaultdict[Kind, int] = defaultdict(int)
-        self.pending: Mapping[Kind, int] = {}
+    def __init__(self, kinds: Iterable[Kind] = ()) -> None:
+        self.sent: defaultdict[Kind, int] = defaultdict(int, dict.fromkeys(kinds, 0))
+        self.failed: defaultdict[Kind, int] = defaultdict(int, self.sent)
+        self.pending: Mapping[Kind, int] = dict(self.sent)

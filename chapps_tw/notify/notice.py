@@ -53,16 +53,23 @@ def notice(channel: Channel, kind: str, content: Mapping[str, object], created: 
     return Notice(digest[:32], channel, kind, text, created)
 
 
-def notices_of(event: LimitEvent, options: Notify) -> Iterator[Notice]:
-    """Yield what an event has to be told."""
-    told = {
-        Channel.USER: options.user_events if address_of(event, options.user_domain) else (),
+def kinds_of(options: Notify) -> Iterator[tuple[str, str]]:
+    """Yield the channels and kinds of notices about events that are configured."""
+    events = {
+        Channel.USER: options.user_events,
         Channel.ADMIN: options.admin_events,
         Channel.WEBHOOK: options.webhook_events,
     }
-    for channel, kinds in told.items():
-        if event.kind in kinds:
-            yield notice(channel, event.kind, event._asdict(), event.at)
+    for channel, kinds in events.items():
+        for kind in kinds:
+            yield channel, kind
+
+
+def notices_of(event: LimitEvent, options: Notify) -> Iterator[Notice]:
+    """Yield what an event has to be told."""
+    for channel, kind in kinds_of(options):
+        if kind == event.kind and (channel != Channel.USER or address_of(event, options.user_domain)):
+            yield notice(Channel(channel), kind, event._asdict(), event.at)
 
 
 def account_of(event: LimitEvent) -> str:

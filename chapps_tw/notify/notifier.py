@@ -17,7 +17,7 @@ from chapps_tw.notify.counts import Counts
 from chapps_tw.notify.delivery import Delivery, Send
 from chapps_tw.notify.facts import Facts
 from chapps_tw.notify.intake import Intake
-from chapps_tw.notify.notice import TEST, Channel, notice
+from chapps_tw.notify.notice import TEST, Channel, kinds_of, notice
 from chapps_tw.notify.outbox import Database, Outbox
 from chapps_tw.notify.report import Report
 from chapps_tw.notify.senders import MAILS, POSTS, Mailer, Poster
@@ -52,7 +52,7 @@ class Notifier:
         in_thread: Callable[..., Awaitable[Any]],
     ) -> None:
         options = settings.notify
-        self.counts = Counts()
+        self.counts = Counts(kinds_of(settings.notify))
         self._reactor = reactor
         self._now = now
         self._senders = _senders(settings, state, book, history, reactor, now, in_thread)

@@ -336,7 +336,8 @@ class FormTests(ServiceTestCase):
         used = used_names(alert_expressions()) | used_names(dashboard_expressions())
         self.assertGreater(len(used), 25)
         shown: set[str] = set()
-        for service in (shared_service(), self.start(on_redis(self.start_redis()))):
+        notify = {"webhook": "http://127.0.0.1:9/", "webhook_events": "at_limit", "webhook_secret": "whsec_" + "x" * 32}
+        for service in (shared_service(), self.start({**on_redis(self.start_redis()), "Notify": notify})):
             with service.client() as client:
                 client.ask(outbound())
             text = scrape(service)
