@@ -31,6 +31,7 @@ from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import TokenStore
 from chapps_tw.state.invalidation import BookCache
 from chapps_tw.state.sqlite.store import SqliteState
+from tests.support.book_case import DEADLINES
 from tests.support.empty_book import copy_empty_book
 from tests.support.history import History
 from tests.support.servers.common import HANGS
@@ -149,7 +150,12 @@ class Node:
         self.engine = engine = make_engine(adapter, "", self.directory.name, self.settings.chapps.fold_case)
         slices = Slices(reactor)
         cache = BookCache(self.state, lambda: None)
-        self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each, now=time.time)
+        # On a busy machine a query may take seconds.
+        deadline, bulk_deadline = DEADLINES
+        self.book = WritableSqlBook(
+            engine, reactor, self._threads.run, deadline=deadline, bulk_deadline=bulk_deadline,
+            cache=cache, each=slices.each, now=time.time,
+        )  # fmt: skip
         self.history = History(self.directory.name, self._threads.run)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
