@@ -14,6 +14,7 @@ from chapps_tw.application import gauges
 from chapps_tw.application.database import Book, Database
 from chapps_tw.application.dns import Dns, Whitelist
 from chapps_tw.application.health import Health
+from chapps_tw.application.history import History
 from chapps_tw.application.http import ConfigWriter, Http, Tokens
 from chapps_tw.application.listening import Listening
 from chapps_tw.application.log_output import LogOutput
@@ -68,11 +69,12 @@ class Application:
         # If a store times out, on_failure must be answered before the whole request times out.
         store_timeout = 0.75 * settings.chapps.request_timeout
         self.log_output = LogOutput(settings, reactor, output)
-        self._make_reporter()
         self.slices = Slices(reactor)
         self.state = State(settings, reactor, self.metrics, store_timeout)
         cache = BookCache(self.state.live, lambda: self.policies.compare())
         self.database = Database(settings, reactor, self.metrics, store_timeout, cache, self.slices.each)
+        self.history = History(settings, reactor, self.metrics, self.database.engine)
+        self._make_reporter()
         self.dns = Dns(settings, reactor, self.metrics)
         self.whitelist = Whitelist(settings, reactor, self.dns.resolver)
         self._make_listeners()
@@ -81,6 +83,7 @@ class Application:
         self.parts: tuple[Part, ...] = (
             self.log_output,
             self.database,
+            self.history,
             self.tokens,
             self.state,
             Book(self.database.book, reactor, settings.adapter.audit_days),
@@ -112,6 +115,8 @@ class Application:
         sinks = [self.decisions.add]
         if self.log_output.decisions is not None:
             sinks.append(self.log_output.decisions.add)
+        if self.history.records:
+            sinks.append(self.history.writer.add)
         self.reporter = Reporter(self.metrics, sinks, self.reactor, time.time)
 
     def _make_listeners(self) -> None:
@@ -153,6 +158,7 @@ class Application:
             settings,
             self.state.live,
             self.database.book,
+            self.history.reader,
             find_token=self.tokens.find,
             explain=self._explain,
             find=self._find,

@@ -37,6 +37,19 @@ class Cached(Protocol):
     misses: int
 
 
+class Written(Protocol):
+    """What is written by a thread.
+
+    :ivar written: number of decisions written.
+    :ivar lost: number of decisions that could not be written.
+    """
+
+    @property
+    def written(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+
+
 def show_dependencies(metrics: Metrics, parts: Mapping[str, Dependency]) -> None:
     """Add the metric for the availability of each dependency."""
 
@@ -113,6 +126,13 @@ def show_log(metrics: Metrics, lost: Callable[[], int]) -> None:
     """Add the metrics of the logs."""
     help = "Lost lines of the decision log or of standard output."
     _counter(metrics, "chapps_log_lines_lost", help, lost)
+
+
+def show_history(metrics: Metrics, history: Written) -> None:
+    """Add the metrics of the history."""
+    _counter(metrics, "chapps_history_written", "Decisions written to the history.", lambda: history.written)
+    help = "Decisions that are missing in the history, because it could not be written."
+    _counter(metrics, "chapps_history_lost", help, lambda: history.lost)
 
 
 def _gauge(metrics: Metrics, name: str, help: str, value: Callable[[], float]) -> None:

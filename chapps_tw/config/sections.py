@@ -15,11 +15,14 @@ from chapps_tw.config.values import (
     encoding,
     host,
     host_names,
+    kept_time,
+    node_name,
     required,
     seconds,
     text,
     whole,
 )
+from chapps_tw.mail.durations import Duration
 from chapps_tw.mail.network import HeloEntry, Network, parse_helo_whitelist, parse_networks
 
 
@@ -56,6 +59,7 @@ class Chapps:
     )
     data_dir: str = option("/var/lib/chapps", "Directory of the SQLite files and the API token.", required)
     request_timeout: float = option("2", "Seconds after which on_failure answers a request.", seconds(0.1, 60))
+    node: str = option("", "Name of this node in the history; empty is the host name.", node_name)
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,15 @@ class Log:
     section: ClassVar[str] = "Log"
     format: str = option("text", "Format of the decision log: text or json.", choice("text", "json"))
     file: str = option("-", "File of the decision log; - is standard output, empty is none.")
+
+
+@dataclass(frozen=True)
+class History:
+    section: ClassVar[str] = "History"
+    record: str = option("all", "Decisions to keep: all, refused or none.", choice("all", "refused", "none"))
+    keep: Duration = option("30d", "How long they are kept, such as 12h, 30d or 26w.", kept_time)
+    max_size: int = option(
+        "4096",
+        "Size in MiB beyond which the oldest are removed; on a database server, by estimate.",
+        whole(128, 10_000_000),
+    )

@@ -6,6 +6,7 @@ documentation and the file that the service writes are generated from them.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,8 @@ from chapps_tw.config.policy_sections import (
     SenderDomainAuthPolicy,
     SPFEnforcementPolicy,
 )
-from chapps_tw.config.sections import API, Chapps, Log, PolicyConfigAdapter, Redis, State, option
-from chapps_tw.config.values import Secret, addresses, nearest, required
+from chapps_tw.config.sections import API, Chapps, History, Log, PolicyConfigAdapter, Redis, State, option
+from chapps_tw.config.values import MAX_NODE, Secret, addresses, nearest, required
 
 __all__ = [
     "API",
@@ -38,6 +39,7 @@ __all__ = [
     "ConfigError",
     "Contradiction",
     "GreylistingPolicy",
+    "History",
     "Listener",
     "Log",
     "OutboundQuotaPolicy",
@@ -128,6 +130,7 @@ class Settings:
     state: State = field(default_factory=State)
     api: API = field(default_factory=API)
     log: Log = field(default_factory=Log)
+    history: History = field(default_factory=History)
     oqp: OutboundQuotaPolicy = field(default_factory=OutboundQuotaPolicy)
     sda: SenderDomainAuthPolicy = field(default_factory=SenderDomainAuthPolicy)
     grl: GreylistingPolicy = field(default_factory=GreylistingPolicy)
@@ -191,6 +194,11 @@ class Settings:
         return self.api.token_file or str(Path(self.chapps.data_dir, "api-token"))
 
     @property
+    def node(self) -> str:
+        """Name of this node: ``[CHAPPS] node``, or the host name."""
+        return self.chapps.node or socket.gethostname()[:MAX_NODE]
+
+    @property
     def uses_redis(self) -> bool:
         """Whether the live state is stored in Redis rather than in a SQLite file."""
         return bool(self.redis.server or self.redis.unix_socket or self.redis.sentinel_servers)
@@ -203,6 +211,7 @@ SECTIONS: dict[str, type[Any]] = {
     "state": State,
     "api": API,
     "log": Log,
+    "history": History,
     "oqp": OutboundQuotaPolicy,
     "sda": SenderDomainAuthPolicy,
     "grl": GreylistingPolicy,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from chapps_tw.mail.addresses import normal_domain
+from chapps_tw.mail.durations import Duration, parse_duration
 
 
 class Secret(str):
@@ -160,6 +161,28 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
         return float(value)
 
     return parse
+
+
+# A shorter time would remove decisions before anyone looks for them.
+_LEAST_KEPT, _MOST_KEPT = 3600, 3660 * 86400
+
+
+def kept_time(value: str) -> Duration:
+    """A duration from an hour to ten years."""
+    duration = parse_duration(value)
+    if duration is None or not _LEAST_KEPT <= duration.seconds <= _MOST_KEPT:
+        raise ValueError("a duration with a unit (h, d or w) from 1h to 3660d, such as 30d")
+    return duration
+
+
+MAX_NODE = 64
+
+
+def node_name(value: str) -> str:
+    """The name of a node, or empty."""
+    if not re.fullmatch(rf"[A-Za-z0-9._-]{{0,{MAX_NODE}}}", value):
+        raise ValueError(f"at most {MAX_NODE} letters, digits, dots, hyphens and underscores, such as mx1.example.com")
+    return value
 
 
 def choice(*names: str) -> Callable[[str], str]:

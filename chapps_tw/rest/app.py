@@ -20,6 +20,7 @@ from werkzeug.routing import BaseConverter
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import BookConflict, BookUnavailable
+from chapps_tw.interfaces.history import History, HistoryUnavailable
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.decision import Reason, ReasonCode
@@ -30,6 +31,7 @@ from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.routers import audit, exemptions, limits, links, live, overrides, users
 from chapps_tw.rest.routers import book as crud
+from chapps_tw.rest.routers import history as kept
 from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.routers.live_users import LiveUsers
@@ -65,6 +67,7 @@ class API:
         settings: Settings,
         state: LiveState,
         book: WritableBook,
+        history: History,
         *,
         find_token: Callable[[str], Token | None],
         explain: Explain,
@@ -92,6 +95,7 @@ class API:
             *Health(checks, reactor).routes(),
             *_book_routes(settings, book, near, slices, now),
             *live.routes(settings, live_users, state, book, slices, now),
+            *kept.routes(history, slices, now, settings.chapps.fold_case),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
@@ -251,7 +255,7 @@ def _refusal(error: BaseException | None) -> Refusal | None:
     """Return the answer to an exception; ``None`` for an unexpected one."""
     if isinstance(error, HTTPException):
         return _routing_refusal(error)
-    if isinstance(error, (StateUnavailable, BookUnavailable)):
+    if isinstance(error, (StateUnavailable, BookUnavailable, HistoryUnavailable)):
         return Refusal(503, str(error) or "The service is unavailable.")
     if isinstance(error, BookConflict):
         return Refusal(409, str(error))

@@ -59,6 +59,7 @@ _TAGS = {
     "audit": "Who changed what, and when.",
     "live": "Live state: show and reset counts and cached entries.",
     "insight": "Decisions and their reasons, what would be decided, and the state of the service.",
+    "history": "Decisions of all nodes, kept over restarts: found again, and counted.",
     "health": "For load balancers and monitoring.",
     "documentation": "This page.",
 }

@@ -285,6 +285,7 @@ class InsightRows(RowsCase):
         self.assertEqual([self.sent(**eve) for _ in range(2)], ["DUNNO", OVER_QUOTA])
         self.explain_rows(eve)
         self.decision_rows(eve["sender"])
+        self.history_rows(eve["sender"])
         self.why_rows()
         self.assertRegex(self.send("GET", "/metrics"), r'(?m)^chapps_decisions_total{action="REJECT",.* [1-9]')
         self.assertEqual(self.send("GET", "/openapi.json"), self.document)
@@ -313,6 +314,22 @@ class InsightRows(RowsCase):
         for name in ("user", "sender", "recipient", "instance", "queue_id"):
             self.assertEqual(self.get_decisions(**{name: "nobody's"}), [])
         self.assertEqual(self.get_decisions(client="192.0.2.77"), [])
+
+    def history_rows(self, sender: str) -> None:
+        """The history has the same decisions."""
+        given = {"user": "Eve", "sender": sender, "client": "203.0.113.0/24", "listener": "outbound"}
+        query = urlencode(given)
+
+        def found() -> Any:
+            return self.send("GET", "/history/", query=query)["response"]
+
+        self.wait_for("the decisions in the history", lambda: len(found()) == 2)
+        for kept, decided in zip(found(), self.get_decisions(user="eve"), strict=True):
+            self.assertEqual([kept[name] for name in decided if name != "sequence"], list(decided.values())[1:])
+        [eve] = self.send("GET", "/history/counts/", query=query + "&by=user")["response"]
+        self.assertEqual([eve[name] for name in ("key", "decisions", "refused", "senders")], ["eve", 2, 1, 1])
+        [hour] = self.send("GET", "/history/counts/", query=query + "&by=hour&since=1h&limit=1")["response"]
+        self.assertGreater(hour["decisions"], 0)
 
     def why_rows(self) -> None:
         """The log line, the decision and the explanation give the same reason for greylisting."""

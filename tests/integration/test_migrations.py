@@ -14,13 +14,15 @@ from typing import Any
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, MetaData, inspect, text
+from sqlalchemy.schema import DropIndex
 
 from chapps_tw.config.settings import PolicyConfigAdapter
 from chapps_tw.database import outbox, revisions, schema
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.examples import add_examples
 from chapps_tw.database.models import metadata
+from chapps_tw.history.table import HISTORY
 from chapps_tw.interfaces.book import StaleKeys
 from tests.support.book_case import OnMariaDB, OnPostgreSQL, OnSqlite, engine_for
 
@@ -99,6 +101,8 @@ class SchemaTests:
     new_database: Any
     engine: Engine
     options = ""
+    # An SQLite file has no history.
+    models: tuple[MetaData, ...] = (metadata, HISTORY.metadata)
 
     def setUp(self: Any) -> None:
         self.engine = engine_for(self.new_database())
@@ -113,12 +117,12 @@ class SchemaTests:
     def assert_same_as_models(self: Any) -> None:
         with self.engine.connect() as connection:
             context = MigrationContext.configure(
-                connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
+                connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": self.models}
             )
             with warnings.catch_warnings():
                 # Databases format the expression of a computed column differently, and Alembic cannot compare them.
                 warnings.filterwarnings("ignore", "Computed default on .*folded")
-                self.assertEqual(compare_metadata(context, metadata), [])
+                self.assertEqual(compare_metadata(context, self.models), [])
 
     def test_setting_up_twice_changes_nothing(self: Any) -> None:
         schema.upgrade(self.engine)
@@ -223,6 +227,17 @@ class SchemaTests:
                 self.assertEqual(schema.upgrade(self.engine), revision)
                 self.assert_same_as_models()
 
+    def test_an_interrupted_revision_of_the_history_is_run_again(self: Any) -> None:
+        schema.upgrade(self.engine)
+        if len(self.models) == 1:
+            return
+        drop = DropIndex(next(each for each in HISTORY.indexes if each.name == "ix_history_user"))
+        with self.engine.begin() as connection:
+            connection.execute(drop)
+            connection.execute(text("UPDATE alembic_version SET version_num = '5e0f92c7d1b4'"))
+        self.assertEqual(schema.upgrade(self.engine), "5e0f92c7d1b4")
+        self.assert_same_as_models()
+
     def test_pending_invalidations_survive_the_new_name_of_their_table(self: Any) -> None:
         revise(self.engine, "a93c5d1e7f02")
         stored = """INSERT INTO pending_drops VALUES ('a', '[["limits","alice"],["senders","bob","example.com"]]')"""
@@ -247,6 +262,8 @@ class SchemaTests:
 
 
 class SchemaOnSqlite(SchemaTests, OnSqlite, unittest.TestCase):
+    models = (metadata,)
+
     def test_the_start_sets_it_up(self) -> None:
         schema.prepare(self.engine)
         schema.check(self.engine)

@@ -32,6 +32,7 @@ from chapps_tw.security.tokens import TokenStore
 from chapps_tw.state.invalidation import BookCache
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.empty_book import copy_empty_book
+from tests.support.history import History
 from tests.support.servers.common import HANGS
 
 PASSCODE = "open sesame"
@@ -126,6 +127,7 @@ class Outage:
 class Node:
     """The API with the embedded state and a book in an SQLite file.
 
+    :ivar history: empty.
     :ivar explained: the requests to ``/live/explain/``, as listener and attributes.
     :ivar records: the results of explain and decisions.
     :ivar decisions: if set, searched for decisions instead of the records.
@@ -148,6 +150,7 @@ class Node:
         slices = Slices(reactor)
         cache = BookCache(self.state, lambda: None)
         self.book = WritableSqlBook(engine, reactor, self._threads.run, cache=cache, each=slices.each, now=time.time)
+        self.history = History(self.directory.name, self._threads.run)
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
         self.records: list[Record] = [record_of("outbound", "", PolicyRequest({"sender": "a"}), within, 1.5)]
@@ -156,9 +159,9 @@ class Node:
         self.decisions: DecisionRing | None = None
         self.api_ahead = 0.0
         self.api = API(
-            self.settings, self.state, self.book, find_token=self.tokens.find, explain=self._explain,
-            find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write, now=self._now,
-            reactor=reactor, version="0.0.test", slices=slices,
+            self.settings, self.state, self.book, self.history.reader, find_token=self.tokens.find,
+            explain=self._explain, find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write,
+            now=self._now, reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None
 
@@ -178,6 +181,7 @@ class Node:
         await self._port.stopListening()
         await self.api.stop()
         await self.book.stop()
+        self.history.close()
         self._threads.stop()
         await self.state.stop()
         self.directory.cleanup()

@@ -32,11 +32,13 @@ MAY: dict[str, frozenset[str]] = {
         "state": "config interfaces mail observe security sockets",
         "database": "config interfaces mail migrations observe security",
         "migrations": "database",
+        "history": "config database interfaces mail observe security",
         "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
         "cli": "config interfaces mail policies security",
         "application": (
-            "cli config database dns interfaces mail observe outbound policies postfix rest security sockets spf state"
+            "cli config database dns history interfaces mail observe outbound policies postfix rest security sockets "
+            "spf state"
         ),
         "service": "application config observe policies security",
     }.items()
@@ -51,6 +53,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "sockets": TWISTED,
     "database": TWISTED | {"sqlalchemy", "alembic"},
     "migrations": frozenset({"sqlalchemy", "alembic"}),
+    "history": TWISTED | {"sqlalchemy"},
     "state": TWISTED | {"txredisapi", "hiredis", "OpenSSL", "service_identity"},
     "dns": TWISTED | {"dns"},
     "spf": TWISTED | {"spf"},
@@ -179,6 +182,8 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
         ("state", "chapps_tw.policies.quota"),
         ("state", "chapps_tw.database.book"),
         ("rest", "chapps_tw.database.writable_book"),
+        ("rest", "chapps_tw.history.files.FileStore"),
+        ("database", "chapps_tw.history.table"),
         ("postfix", "chapps_tw.database.book.Book"),
         ("cli", "chapps_tw.application.admin.main"),
         ("rest", "chapps_tw.service"),

@@ -1,0 +1,68 @@
+"""The history part: its store, the thread that writes it, and searches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from twisted.internet.threads import deferToThread
+
+from chapps_tw.application import gauges
+from chapps_tw.application.part import Part
+from chapps_tw.application.start_errors import opening
+from chapps_tw.config.settings import Settings
+from chapps_tw.database.engine import make_engine
+from chapps_tw.database.threads import Threads
+from chapps_tw.history.files import FileStore
+from chapps_tw.history.reader import SEARCHES, Reader
+from chapps_tw.history.servers import ServerStore
+from chapps_tw.history.store import Bounds, Store
+from chapps_tw.history.writer import Writer
+from chapps_tw.observe.metrics import Metrics
+
+# Seconds that a stop waits for the last decisions to be written.
+STOP_SECONDS = 2.0
+
+
+class History(Part):
+    """Keeps decisions, and searches them.
+
+    :ivar writer: takes the entries of decisions; ``None`` if none are kept.
+    :ivar reader: for the HTTP API.
+    :param book: the engine of the policy book. The history is beside the book, with connections of its own.
+    :raises StartError: if the file of the history cannot be created.
+    """
+
+    def __init__(self, settings: Settings, reactor: Any, metrics: Metrics, book: Engine) -> None:
+        store = _make_store(settings, book)
+        self._threads = Threads(reactor, SEARCHES)
+        self.records = settings.history.record != "none"
+        self.writer = Writer(store, settings.node, settings.history.record == "refused", time.time)
+        self.reader = Reader(store, self._threads.run, reactor)
+        gauges.show_history(metrics, self.writer)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._threads.start()
+        self.writer.start()
+
+    def stop(self) -> Awaitable[None]:
+        """Write what waits, for a limited time, and stop the threads that do not hang."""
+        self._threads.stop()
+        self.writer.stop()
+        return deferToThread(self.writer.join, STOP_SECONDS)
+
+
+def _make_store(settings: Settings, book: Engine) -> Store:
+    bounds = Bounds(float(settings.history.keep.seconds), settings.history.max_size << 20)
+    if book.dialect.name != "sqlite":
+        adapter = replace(settings.adapter, pool_size=1 + SEARCHES)
+        return ServerStore(make_engine(adapter, settings.db_password, settings.chapps.data_dir), bounds)
+    path = Path(str(book.url.database))
+    file = str(path.with_name(f"{path.stem}-history{path.suffix}"))
+    with opening(settings, "PolicyConfigAdapter", "db_url" if settings.adapter.db_url else "db_name", file):
+        return FileStore(file, bounds)

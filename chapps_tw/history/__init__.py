@@ -1,0 +1,1 @@
+"""The history of decisions: written by a thread in batches, searched by others."""

@@ -1,0 +1,198 @@
+"""Writes decisions to the history, in batches and in a thread of its own."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
+from typing import Final
+
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from twisted.logger import Logger
+
+from chapps_tw.database.errors import clear_tracebacks, reason
+from chapps_tw.history.rows import COLUMNS, Row, row_of
+from chapps_tw.history.store import BATCH, Store
+from chapps_tw.history.table import PROCESSES, Ids
+from chapps_tw.mail.decision import stops
+from chapps_tw.observe.decision_record import Entry, as_record
+
+# Decisions that wait to be written, some 2 KB each: those of ten seconds of a busy node.
+MAX_WAITING: Final = 20_000
+# Seconds between two batches, and between two looks for what is to be removed.
+_TICK, _MAINTENANCE = 0.5, 10.0
+
+_TIME: Final = COLUMNS.index("time")
+
+
+class Writer:
+    """Keeps decisions. Those that wait too long because the store is unavailable are lost, and counted.
+
+    :ivar written: number of decisions written.
+    :param node: name of this node.
+    :param refused_only: whether only mail that is refused, deferred or discarded is kept.
+    :param now: returns epoch seconds.
+    :param max_waiting: the most decisions that wait.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        node: str,
+        refused_only: bool,
+        now: Callable[[], float],
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self.written = 0
+        self._store = store
+        self._node = node
+        self._refused_only = refused_only
+        self._now = now
+        self._max_waiting = max_waiting
+        self._waiting: deque[Entry] = deque()
+        # The next rows. Another attempt has the same ids, so that none is written twice.
+        self._rows: list[Row] = []
+        # How many of them are written in a transaction.
+        self._size = BATCH
+        self._ids = _new_ids()
+        # Counted by the reactor's thread, and by ours.
+        self._dropped, self._failed = 0, 0
+        self._problem = ""
+        # Decisions lost when the problem began.
+        self._reported = 0
+        self._full = False
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="history", daemon=True)
+
+    @property
+    def lost(self) -> int:
+        """The number of decisions that could not be kept."""
+        return self._dropped + self._failed
+
+    @property
+    def waiting(self) -> int:
+        """The number of decisions that are not written yet."""
+        return len(self._waiting) + len(self._rows)
+
+    def add(self, entry: Entry) -> None:
+        """Keep a decision. Never blocks, never raises."""
+        if len(self._waiting) < self._max_waiting:
+            self._waiting.append(entry)
+            return
+        self._dropped += 1
+        if not self._full:
+            self._full = True
+            self._log.warn("The history is not written fast enough: decisions are lost")
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread write what waits, and end."""
+        self._stopping.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread. Log how many decisions were not written in time."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        if self.waiting:
+            self._log.warn("The last {count} decisions are missing in the history", count=self.waiting)
+
+    def _run(self) -> None:
+        due = self._now()
+        more = False
+        while not self._stopping.wait(0 if more else _TICK):
+            self._write_all()
+            now, more = self._now(), False
+            # The second comparison is for a clock that was set back.
+            if not self._problem and not now < due <= now + _MAINTENANCE:
+                more = self._maintain()
+                due = now if more else now + _MAINTENANCE
+        self._write_all()
+        self._store.close()
+
+    def _write_all(self) -> None:
+        while self._rows or self._waiting:
+            if not self._rows:
+                self._rows = list(self._take())
+            if self._rows and not self._succeeds(self._write):
+                return
+
+    def _maintain(self) -> bool:
+        """Do a part of what is due; return whether there is more."""
+        more: list[bool] = []
+        return self._succeeds(lambda: more.append(self._store.maintain(self._now()))) and more[0]
+
+    def _take(self) -> Iterator[Row]:
+        """Yield the rows of the next decisions."""
+        for _ in range(min(len(self._waiting), BATCH)):
+            record = as_record(self._waiting.popleft())
+            if not self._refused_only or stops(record.action):
+                yield row_of(self._ids.next(record.time), self._node, record)
+
+    def _write(self) -> None:
+        rows = self._rows[: self._size]
+        try:
+            self._store.write(rows)
+        except IntegrityError:
+            self._resolve(rows)
+            return
+        self._size = min(2 * self._size, BATCH)
+        self._advance(rows)
+
+    def _resolve(self, rows: list[Row]) -> None:
+        """Find out why ids are in use, so that the next attempt succeeds."""
+        if not self._store.has(rows[0]):
+            # Another process has the same number, and decided in the same millisecond.
+            self._ids = _new_ids()
+            self._rows = [(self._ids.next(row[_TIME]), *row[1:]) for row in self._rows]
+        elif self._store.has(rows[-1]):
+            # The outcome of the attempt before was unknown, and it had succeeded.
+            self._advance(rows)
+        else:
+            self._size = len(rows) // 2
+
+    def _advance(self, rows: list[Row]) -> None:
+        self.written += len(rows)
+        del self._rows[: len(rows)]
+
+    def _succeeds(self, work: Callable[[], object]) -> bool:
+        """Return whether some work on the store succeeds. Failures are logged when they begin, and when they end."""
+        problem = ""
+        try:
+            work()
+        except (SQLAlchemyError, OSError) as error:
+            clear_tracebacks(error)
+            problem = reason(error)
+            if isinstance(error, DataError) and self._size == 1:
+                # Another attempt would fail, too.
+                self._failed += 1
+                del self._rows[:1]
+            # Perhaps there was no time for all, or one cannot be stored.
+            self._size = max(self._size // 2, 1)
+        except Exception:
+            self._log.failure("The history failed")
+            self._failed += len(self._rows)
+            self._rows = []
+            return False
+        self._report(problem)
+        return not problem
+
+    def _report(self, problem: str) -> None:
+        if problem and not self._problem:
+            self._reported = self.lost
+            meanwhile = f"up to {self._max_waiting} decisions wait, others are lost"
+            self._log.warn("The history cannot be written: {why}; {meanwhile}", why=problem, meanwhile=meanwhile)
+        elif self._problem and not problem:
+            self._log.info("The history is written again; {lost} decisions were lost", lost=self.lost - self._reported)
+        self._problem = problem
+        if not problem:
+            self._full = False
+
+
+def _new_ids() -> Ids:
+    return Ids(random.randrange(PROCESSES))
