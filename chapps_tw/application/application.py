@@ -15,7 +15,7 @@ from chapps_tw.application.database import Book, Database
 from chapps_tw.application.dns import Dns, Whitelist
 from chapps_tw.application.health import Health
 from chapps_tw.application.history import History
-from chapps_tw.application.http import ConfigWriter, Http, Tokens
+from chapps_tw.application.http import ConfigWriter, Http, PageForPeople, Tokens
 from chapps_tw.application.listening import Listening
 from chapps_tw.application.log_output import LogOutput
 from chapps_tw.application.part import Part, open_all, start_all, stop_all
@@ -45,6 +45,7 @@ from chapps_tw.rest.routers.insight import Explained
 from chapps_tw.rest.slices import Slices
 from chapps_tw.sockets.reading import adopter
 from chapps_tw.state.invalidation import BookCache
+from chapps_tw.ui.page import Page
 
 
 class Application:
@@ -92,6 +93,7 @@ class Application:
             self.whitelist,
             Health(reactor, self.state.live.ping, self.database.book.ping),
             Listening(settings, reactor, self.factories, self.api.site, self.dns.checker),
+            PageForPeople(self._make_page()),
         )
 
     def open(self) -> None:
@@ -170,6 +172,17 @@ class Application:
             slices=self.slices,
             checks=self.state.checks,
             reasons=self.registry.reasons,
+        )
+
+    def _make_page(self) -> Page:
+        return Page(
+            self.api,
+            has_token=self.tokens.has,
+            reasons=self.registry.reasons,
+            now=time.time,
+            reactor=self.reactor,
+            version=__version__,
+            slices=self.slices,
         )
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:

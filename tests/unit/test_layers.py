@@ -35,10 +35,11 @@ MAY: dict[str, frozenset[str]] = {
         "history": "config database interfaces mail observe security",
         "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
+        "ui": "config interfaces mail policies rest security",
         "cli": "config interfaces mail policies security",
         "application": (
             "cli config database dns history interfaces mail observe outbound policies postfix rest security sockets "
-            "spf state"
+            "spf state ui"
         ),
         "service": "application config observe policies security",
     }.items()
@@ -60,6 +61,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "observe": TWISTED | {"prometheus_client"},
     "postfix": TWISTED,
     "rest": TWISTED | {"klein", "pydantic", "pydantic_core", "werkzeug"},
+    "ui": TWISTED | {"jinja2", "klein", "markupsafe"},
     "application": TWISTED | {"sqlalchemy"},
     "service": TWISTED,
 }

@@ -1,0 +1,64 @@
+"""The page with all its views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IReactorTime
+
+from chapps_tw.mail.decision import ReasonCode
+from chapps_tw.rest.app import API
+from chapps_tw.rest.slices import Slices
+from chapps_tw.security.tokens import Token
+from chapps_tw.ui import acting, assets
+from chapps_tw.ui.box import Box
+from chapps_tw.ui.cards import Cards
+from chapps_tw.ui.decisions import Decisions
+from chapps_tw.ui.exemptions import Exemptions
+from chapps_tw.ui.login import Login
+from chapps_tw.ui.rendering import Renderer
+from chapps_tw.ui.sentences import Teller
+from chapps_tw.ui.sessions import Sessions
+from chapps_tw.ui.site import Site
+from chapps_tw.ui.start import Start
+
+
+class Page:
+    """The page, which becomes a part of the API.
+
+    :param has_token: returns whether a token is still valid.
+    :param reasons: the reasons of decisions.
+    :param now: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        api: API,
+        *,
+        has_token: Callable[[Token], bool],
+        reasons: Iterable[ReasonCode],
+        now: Callable[[], float],
+        reactor: IReactorTime,
+        version: str,
+        slices: Slices,
+    ) -> None:
+        self._reactor = reactor
+        sessions = Sessions(reactor.seconds, has_token)
+        decisions = Decisions(Teller(reasons))
+        views = [
+            *Login(api.gate, sessions).views(),
+            *Start().views(),
+            *Box(decisions).views(),
+            *Cards(decisions, Exemptions(slices)).views(),
+            *acting.views(),
+            *assets.views(),
+        ]
+        self._site = Site(views, sessions, api.gate, api.calls, Renderer(now, version))
+        api.add_page(self._site.resource)
+
+    def start(self) -> None:
+        """Prepare the templates, in a thread."""
+        self._site.load(self._reactor)
+
+    def stop(self) -> None:
+        """End everything that goes on."""
