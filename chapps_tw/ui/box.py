@@ -92,7 +92,7 @@ def _client(text: str) -> str:
 
 def _by_form(text: str) -> Iterator[Match]:
     """Return what a text may be by its form, whether or not the book has it."""
-    if split_address(text) != ("", "") and text.rpartition("@")[0]:
+    if "." in split_address(text)[1] and text.rpartition("@")[0]:
         yield Match("Address in mail", text, url("address", name=text), True)
     elif "." in text and normal_domain(text.removeprefix("@")):
         name = normal_domain(text.removeprefix("@"))

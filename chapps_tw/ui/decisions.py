@@ -10,7 +10,7 @@ from chapps_tw.rest.routing import Refusal
 from chapps_tw.ui.sentences import Teller, Told
 from chapps_tw.ui.views import Visit
 
-SHOWN = 12
+SHOWN = 8
 
 _SAME = ("time", "policy", "reason", "instance", "recipient", "stage")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,10 @@ from chapps_tw.mail.decision import Reason, ReasonCode, in_words, stops
 from chapps_tw.ui.views import url
 
 _ACTIONS = {"HOLD": ("Held", "wait"), "DISCARD": ("Discarded", "bad"), "REJECT": ("Refused", "bad")}
+# Level, quota and limit, and overrides (:class:`chapps_tw.policies.limits.ActiveLimit`).
+_LABEL = re.compile(r"(?:user|domain|default|pool):(.*?)(?:\+(?:extra|unlimited):[0-9]+)*")
+# As the policy of limits writes it.
+_RATE_LIMIT = re.compile(r"limit (\S+), .*")
 _GREYLISTED = (Reason.GREYLIST_FIRST, Reason.GREYLIST_EARLY)
 _SPF = tuple(each for each in Reason if each.startswith("spf_"))
 
@@ -60,12 +65,19 @@ class Teller:
     def _why(self, record: Mapping[str, Any]) -> str:
         figures, reason, detail = record["figures"], record["reason"], record["detail"]
         if reason in (Reason.QUOTA_EXCEEDED, Reason.RATE_LIMITED, Reason.WITHIN_QUOTA) and "limit" in figures:
-            return f"{figures['used']} of {figures['limit']} used" + (f" ({detail})" if detail else "")
+            limit = _limit_of(detail)
+            return f"{figures['used']} of {figures['limit']} used" + (f" ({limit})" if limit else "")
         if reason in _GREYLISTED:
             return f"greylisted, a retry passes after {in_words(int(figures.get('wait', 0)))}"
         meaning = self.meaning(reason)
         sentence = meaning[:1].lower() + meaning[1:] if meaning[:4] != "SPF " else meaning
         return f"{sentence} ({detail})" if detail and (reason in _SPF or reason == Reason.SUSPENDED) else sentence
+
+
+def _limit_of(detail: str) -> str:
+    """Return the limit that a detail names, for people: ``basic, hour`` for ``user:basic/hour+extra:1``."""
+    label = _LABEL.fullmatch(detail)
+    return label[1].replace("/", ", ") if label else detail
 
 
 def _verb(action: str) -> tuple[str, str]:
@@ -94,8 +106,8 @@ def _help(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         user = record["user"]
         return [("Raise", url("act/raise", user=user)), ("Reset", url("act/reset", user=user))]
     if reason == Reason.RATE_LIMITED:
-        limit = record["detail"].partition(" ")[0].rstrip(":,")
-        return [_exempt("client", client, f"limit:{limit}")] if limit else []
+        limit = _RATE_LIMIT.fullmatch(record["detail"])
+        return [_exempt("client", client, f"limit:{limit[1]}")] if limit else []
     return []
 
 

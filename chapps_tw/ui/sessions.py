@@ -49,7 +49,7 @@ class Sessions:
     def begin(self, token: Token | None) -> str:
         """Begin a session; return its id, which nobody knew before."""
         of_token = [key for key, each in self._sessions.items() if each.token == token]
-        for key in of_token[: len(of_token) + 1 - MAX_OF_TOKEN]:
+        for key in of_token[: max(0, len(of_token) + 1 - MAX_OF_TOKEN)]:
             del self._sessions[key]
         if len(self._sessions) >= MAX_SESSIONS:
             self._sessions.popitem(last=False)
