@@ -26,6 +26,7 @@ from chapps_tw.config.settings import Listener, Settings
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.mail.decision import Decision
 from chapps_tw.mail.request import parse
+from chapps_tw.observe.decision_rates import DecisionRates
 from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search
 from chapps_tw.observe.log_file import LogFile
@@ -114,7 +115,8 @@ class Application:
     def _make_reporter(self) -> None:
         # Microseconds since the epoch, so that the numbers of the next process are higher.
         self.decisions = DecisionRing(int(time.time() * 1e6))
-        sinks = [self.decisions.add]
+        self.rates = DecisionRates()
+        sinks = [self.decisions.add, self.rates.add]
         if self.log_output.decisions is not None:
             sinks.append(self.log_output.decisions.add)
         if self.history.records:
@@ -177,6 +179,9 @@ class Application:
     def _make_page(self) -> Page:
         return Page(
             self.api,
+            self.settings,
+            find=self._find,
+            rates=self.rates,
             has_token=self.tokens.has,
             reasons=self.registry.reasons,
             now=time.time,

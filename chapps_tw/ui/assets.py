@@ -14,6 +14,7 @@ _TYPES = {
     "uPlot.iife.min.js": _SCRIPT,
     "uPlot.min.css": _STYLE,
     "page.js": _SCRIPT,
+    "now.js": _SCRIPT,
     "page.css": _STYLE,
     "icon.svg": "image/svg+xml",
 }

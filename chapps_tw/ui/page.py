@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from chapps_tw.config.settings import Settings
 from chapps_tw.mail.decision import ReasonCode
+from chapps_tw.observe.decision_rates import DecisionRates
 from chapps_tw.rest.app import API
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Token
@@ -15,17 +19,20 @@ from chapps_tw.ui.box import Box
 from chapps_tw.ui.cards import Cards
 from chapps_tw.ui.decisions import Decisions
 from chapps_tw.ui.exemptions import Exemptions
+from chapps_tw.ui.feed import Feed, Find
 from chapps_tw.ui.login import Login
+from chapps_tw.ui.now import Now
 from chapps_tw.ui.rendering import Renderer
 from chapps_tw.ui.sentences import Teller
 from chapps_tw.ui.sessions import Sessions
-from chapps_tw.ui.site import Site
-from chapps_tw.ui.start import Start
+from chapps_tw.ui.site import Site, is_valid
 
 
 class Page:
     """The page, which becomes a part of the API.
 
+    :param find: searches the decision ring.
+    :param rates: decisions of the last hour.
     :param has_token: returns whether a token is still valid.
     :param reasons: the reasons of decisions.
     :param now: epoch seconds.
@@ -34,7 +41,10 @@ class Page:
     def __init__(
         self,
         api: API,
+        settings: Settings,
         *,
+        find: Find,
+        rates: DecisionRates,
         has_token: Callable[[Token], bool],
         reasons: Iterable[ReasonCode],
         now: Callable[[], float],
@@ -44,16 +54,23 @@ class Page:
     ) -> None:
         self._reactor = reactor
         sessions = Sessions(reactor.seconds, has_token)
-        decisions = Decisions(Teller(reasons))
+        renderer, teller = Renderer(now, version), Teller(reasons)
+        decisions = Decisions(teller)
+
+        def told(record: Mapping[str, Any]) -> str:
+            return renderer.text("told.html", {"told": teller.tell(record)})
+
+        self._feed = Feed(find, told, partial(is_valid, sessions), slices, reactor)
+        now_views = Now(rates, [each.name for each in settings.listeners], settings.node, teller, self._feed, now)
         views = [
             *Login(api.gate, sessions).views(),
-            *Start().views(),
+            *now_views.views(),
             *Box(decisions).views(),
             *Cards(decisions, Exemptions(slices)).views(),
             *acting.views(),
             *assets.views(),
         ]
-        self._site = Site(views, sessions, api.gate, api.calls, Renderer(now, version))
+        self._site = Site(views, sessions, api.gate, api.calls, renderer)
         api.add_page(self._site.resource)
 
     def start(self) -> None:
@@ -62,3 +79,4 @@ class Page:
 
     def stop(self) -> None:
         """End everything that goes on."""
+        self._feed.stop()

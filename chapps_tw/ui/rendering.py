@@ -53,10 +53,14 @@ class Renderer:
             self._jinja.get_template(template)
 
     def render(self, template: str, values: Mapping[str, Any]) -> bytes:
-        """Render a template."""
-        text = self._jinja.get_template(template).render(values)
+        """Render a template as a page."""
+        text = self.text(template, values)
         # A lone surrogate, of a byte that is not UTF-8, is not allowed in HTML.
         return text.encode("utf-8", "replace")
+
+    def text(self, template: str, values: Mapping[str, Any]) -> str:
+        """Render a template as a part of a page."""
+        return self._jinja.get_template(template).render(values)
 
     def when(self, seconds: float) -> Markup:
         """Return a time: of today without the date. The page shows it in the zone of the browser."""
@@ -85,6 +89,8 @@ def name(text: object) -> Markup:
     return Markup("<bdi>{}</bdi>").format("<>" if text == "" else text)
 
 
-def number(amount: float) -> str:
-    """Return a number with its thousands apart."""
+def number(amount: float | None) -> str:
+    """Return a number with its thousands apart; a dash for ``None``."""
+    if amount is None:
+        return "-"
     return f"{amount:,.0f}".replace(",", "\u2009") if float(amount).is_integer() else f"{amount:,.1f}"

@@ -169,6 +169,11 @@ class Site:
         return self._show(request, session, Html("error.html", {"sentences": sentences(refusal)}, refusal.status))
 
 
+def is_valid(sessions: Sessions, visit: Visit) -> bool:
+    """Return whether the session of a visit has not ended. Raises :class:`TokenError`."""
+    return sessions.find(session_id(visit.request)) is visit.session
+
+
 def _is_of(session: Session, form: Fields) -> bool:
     return hmac.compare_digest(form["csrf"].encode(), session.csrf.encode())
 

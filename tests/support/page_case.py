@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.mail.decision import Reason
+from chapps_tw.observe.decision_rates import DecisionRates
 from chapps_tw.rest.slices import Slices
 from chapps_tw.ui.page import Page
 from tests.support.rest_client import Answer, Node
@@ -78,9 +79,10 @@ class PageTestCase(TestCase):
         self.addCleanup(self.node.stop)
 
     def make_page(self, node: Node) -> Page:
+        self.rates = DecisionRates()
         page = Page(
-            node.api, has_token=node.tokens.has, reasons=Reason, now=time.time, reactor=reactor, version="0.0.test",
-            slices=Slices(reactor),
+            node.api, node.settings, find=node.find, rates=self.rates, has_token=node.tokens.has, reasons=Reason,
+            now=time.time, reactor=reactor, version="0.0.test", slices=Slices(reactor),
         )  # fmt: skip
         self.addCleanup(page.stop)
         return page

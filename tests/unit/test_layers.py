@@ -35,7 +35,7 @@ MAY: dict[str, frozenset[str]] = {
         "history": "config database interfaces mail observe security",
         "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
-        "ui": "config interfaces mail policies rest security",
+        "ui": "config interfaces mail observe policies rest security",
         "cli": "config interfaces mail policies security",
         "application": (
             "cli config database dns history interfaces mail observe outbound policies postfix rest security sockets "
