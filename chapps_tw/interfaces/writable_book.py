@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from chapps_tw.interfaces.book import Edit, Entry, Exemption, PolicyBook
 
@@ -19,6 +19,10 @@ MAX_TIME: Final = 253402300799
 MAX_LIMITS: Final = 16
 MAX_OVERRIDES: Final = 32
 MAX_EXEMPTIONS: Final = 10_000
+
+
+Sort: TypeAlias = Literal["id", "-id", "name", "-name"]
+"""The order of entries; with ``-`` descending."""
 
 
 class LimitEntry(NamedTuple):
@@ -127,9 +131,15 @@ class WritableBook(PolicyBook, Protocol):
     """
 
     def entries(
-        self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
+        self,
+        kind: str,
+        q: str = "",
+        skip: int = 0,
+        limit: int = 1000,
+        linked: tuple[str, int] | None = None,
+        sort: Sort = "id",
     ) -> Awaitable[list[Entry]]:
-        """Return entries whose name contains ``q``, ignoring case, ordered by id.
+        """Return entries whose name contains ``q``, ignoring case.
 
         :param linked: ``(kind, id)`` of an entry; returns only entries that are linked to it.
         """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from chapps_tw.ui.action import Action, Done, Field, Question, remarks, whole
+from chapps_tw.ui.action import Action, Done, Field, Question, ids_of, remarks, whole
 from chapps_tw.ui.views import Fields, Visit, url
 
 _NAME = Field("name", "Name")
-_VIEWS = {"users": "user", "domains": "domain", "emails": "address", "quotas": "plan"}
+# What one is called; also the name of its view.
 _TITLES = {"users": "user", "domains": "domain", "emails": "address", "quotas": "plan"}
 
 
@@ -27,7 +27,7 @@ def _new(kind: str, title: str, *fields: Field) -> Action:
             )
         reply = await visit.call("POST", f"/{kind}/", **values)
         name = reply.response["name"]
-        return Done([f"{name} was created.", *remarks(reply)], url(_VIEWS[kind], name=name))
+        return Done([f"{name} was created.", *remarks(reply)], url(_TITLES[kind], name=name))
 
     return Action(f"new-{_TITLES[kind]}", title, ("POST", f"/{kind}/"), (), ask, act)
 
@@ -36,12 +36,12 @@ def _delete(kind: str) -> Action:
     """Return the action that deletes entries of a kind, by their ids."""
 
     async def ask(visit: Visit, about: Fields) -> Question:
-        count = len(about.all("id"))
-        what = f"1 {_TITLES[kind]} is" if count == 1 else f"{count} {_TITLES[kind]}s are".replace("sss", "sses")
+        count = len(ids_of(about))
+        what = f"1 {_TITLES[kind]} is" if count == 1 else f"{count} entries are"
         return Question([f"{what} deleted from the book, with their links. It cannot be undone."])
 
     async def act(visit: Visit, form: Fields) -> Done:
-        ids = {f"{kind.removesuffix('s')}_ids": [int(each) for each in form.all("id") if each.isdigit()]}
+        ids = {f"{kind.removesuffix('s')}_ids": ids_of(form)}
         reply = await visit.call("DELETE", f"/{kind}/", **ids)
         return Done(["Deleted.", *remarks(reply)], url(kind))
 
@@ -58,5 +58,5 @@ ACTIONS = (
     ),
     _new("emails", "Add this address"),
     _new("quotas", "Add a plan", Field("quota", "Transmissions in its interval", "number", "200")),
-    *(_delete(kind) for kind in _VIEWS),
+    *(_delete(kind) for kind in _TITLES),
 )

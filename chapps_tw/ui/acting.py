@@ -7,11 +7,12 @@ from functools import partial
 
 from chapps_tw.rest.refusals import refusal_of
 from chapps_tw.rest.routing import Refusal
-from chapps_tw.ui import act_book, act_live, act_new, act_rules
+from chapps_tw.ui import act_book, act_live, act_many, act_new, act_rules
 from chapps_tw.ui.action import Action, Question
 from chapps_tw.ui.views import Answer, Fields, Goto, Html, View, Visit, sentences
 
-ACTIONS = {each.name: each for each in (*act_live.ACTIONS, *act_rules.ACTIONS, *act_book.ACTIONS, *act_new.ACTIONS)}
+_MODULES = (act_live, act_rules, act_book, act_new, act_many)
+ACTIONS = {each.name: each for module in _MODULES for each in module.ACTIONS}
 
 # What an action may be about, several of each.
 MAX_SUBJECTS = 1000

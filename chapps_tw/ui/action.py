@@ -90,6 +90,14 @@ def whole(form: Fields, name: str, label: str) -> int:
     return int(text)
 
 
+def ids_of(form: Fields) -> list[int]:
+    """Return the ids of the entries that were selected. Raises :class:`Refusal` 422."""
+    ids = [int(each) for each in form.all("id") if each.isascii() and each.isdigit() and len(each) < 11]
+    if not ids:
+        raise Refusal(422, "Nothing is selected.")
+    return ids
+
+
 def subject(form: Fields) -> dict[str, str]:
     """Return the user or the domain that a form is about, as fields of a route."""
     return {name: form[name] for name in ("user", "domain") if form[name]}

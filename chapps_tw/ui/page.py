@@ -20,12 +20,15 @@ from chapps_tw.ui.cards import Cards
 from chapps_tw.ui.decisions import Decisions
 from chapps_tw.ui.exemptions import Exemptions
 from chapps_tw.ui.feed import Feed, Find
+from chapps_tw.ui.lists import Lists
 from chapps_tw.ui.login import Login
 from chapps_tw.ui.now import Now
 from chapps_tw.ui.rendering import Renderer
+from chapps_tw.ui.searches import Searches
 from chapps_tw.ui.sentences import Teller
 from chapps_tw.ui.sessions import Sessions
 from chapps_tw.ui.site import Site, is_valid
+from chapps_tw.ui.trying import Trying
 
 
 class Page:
@@ -61,10 +64,14 @@ class Page:
             return renderer.text("told.html", {"told": teller.tell(record)})
 
         self._feed = Feed(find, told, partial(is_valid, sessions), slices, reactor)
-        now_views = Now(rates, [each.name for each in settings.listeners], settings.node, teller, self._feed, now)
+        listeners = [each.name for each in settings.listeners]
+        now_views = Now(rates, listeners, settings.node, teller, self._feed, now)
         views = [
             *Login(api.gate, sessions).views(),
             *now_views.views(),
+            *Trying(teller, listeners).views(),
+            *Searches(teller).views(),
+            *Lists(slices).views(),
             *Box(decisions).views(),
             *Cards(decisions, Exemptions(slices)).views(),
             *acting.views(),

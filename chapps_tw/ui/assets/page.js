@@ -73,6 +73,9 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     box.focus();
     box.select();
+  } else if (event.key === "Enter" && event.target.closest && event.target.closest("tr.edit") && event.target.matches("input")) {
+    event.preventDefault();
+    event.target.closest("tr.edit").querySelector("[hx-post]").click();
   } else if (inBox && event.key === "Escape") {
     closeSuggestions();
     box.focus();
