@@ -49,14 +49,14 @@ def _delete(kind: str) -> Action:
 
 
 ACTIONS = (
-    _new("users", "Create this user"),
+    _new("users", "Create a user"),
     _new(
         "domains",
-        "Add this domain",
+        "Add a domain",
         Field("greylist", "Greylist mail to it", "flag", required=False),
         Field("check_spf", "Enforce SPF for mail to it", "flag", required=False),
     ),
-    _new("emails", "Add this address"),
+    _new("emails", "Add an address"),
     _new("quotas", "Add a plan", Field("quota", "Transmissions in its interval", "number", "200")),
     *(_delete(kind) for kind in _TITLES),
 )

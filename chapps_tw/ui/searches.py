@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from chapps_tw.rest.moments import iso
 from chapps_tw.rest.refusals import refusal_of
 from chapps_tw.rest.routing import Refusal, Reply
 from chapps_tw.ui.sentences import Teller
@@ -17,6 +17,7 @@ _HISTORY = (
     "user", "sender", "recipient", "client", "queue_id", "instance", "reason", "action", "policy", "listener", "node",
     "since", "until",
 )  # fmt: skip
+_TIMES = ("begin", "until", "created")
 _AUDIT = ("author", "kind", "name", "since", "until")
 
 
@@ -83,12 +84,17 @@ async def _try(visit: Visit, path: str, **asked: Any) -> tuple[Reply, list[str],
 
 
 def _changes(record: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the fields that were changed, as they were before and after."""
+    """Return the fields that were changed, as they were before and after; not those that were and are empty."""
     before, after = record["before"] or {}, record["after"] or {}
-    return [(name, _text(before.get(name)), _text(after.get(name))) for name in {**before, **after}]
+    found = [(name, _text(name, before.get(name)), _text(name, after.get(name))) for name in {**before, **after}]
+    return [each for each in found if each[1] or each[2]]
 
 
-def _text(value: object) -> str:
+def _text(name: str, value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if name in _TIMES and isinstance(value, int | float):
+        return iso(value) or ""
+    return str(value)

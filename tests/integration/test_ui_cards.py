@@ -111,7 +111,7 @@ class UserTests(CardTestCase):
 
     async def test_who_is_not_in_the_book_has_a_card_too(self) -> None:
         visitor = await self.visitor()
-        await self.says(visitor, "/ui/user?name=nobody", "Not in the book", "Create this user", "No limit applies")
+        await self.says(visitor, "/ui/user?name=nobody", "Not in the book", "Create a user", "No limit applies")
 
     async def test_overrides_at_work_are_shown_and_can_be_ended(self) -> None:
         visitor = await self.visitor("operator")
