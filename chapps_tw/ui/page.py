@@ -57,11 +57,11 @@ class Page:
     ) -> None:
         self._reactor = reactor
         sessions = Sessions(reactor.seconds, has_token)
-        renderer, teller = Renderer(now, version), Teller(reasons)
+        renderer, teller = Renderer(now, version, slices), Teller(reasons)
         decisions = Decisions(teller)
 
         def told(record: Mapping[str, Any]) -> str:
-            return renderer.text("told.html", {"told": teller.tell(record)})
+            return renderer.render_small("told.html", {"told": teller.tell(record)})
 
         self._feed = Feed(find, told, partial(is_valid, sessions), slices, reactor)
         listeners = [each.name for each in settings.listeners]

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from chapps_tw.mail.decision import in_words
 from chapps_tw.policies.quota_answers import in_units
+from chapps_tw.rest.slices import Slices
 from chapps_tw.ui.views import url
 
 PAGES = (
@@ -32,10 +33,12 @@ class Renderer:
 
     :param now: epoch seconds.
     :param version: of the service; assets are fetched again when it changes.
+    :param slices: for long pages.
     """
 
-    def __init__(self, now: Callable[[], float], version: str) -> None:
+    def __init__(self, now: Callable[[], float], version: str, slices: Slices) -> None:
         self._now = now
+        self._slices = slices
         self._jinja = Environment(
             loader=PackageLoader("chapps_tw.ui"),
             autoescape=True,
@@ -52,14 +55,13 @@ class Renderer:
         for template in self._jinja.list_templates(extensions=["html"]):
             self._jinja.get_template(template)
 
-    def render(self, template: str, values: Mapping[str, Any]) -> bytes:
-        """Render a template as a page."""
-        text = self.text(template, values)
-        # A lone surrogate, of a byte that is not UTF-8, is not allowed in HTML.
-        return text.encode("utf-8", "replace")
+    async def render(self, template: str, values: Mapping[str, Any]) -> str:
+        """Render a template, in slices."""
+        parts = self._jinja.get_template(template).generate(values)
+        return "".join(await self._slices.collect(parts))
 
-    def text(self, template: str, values: Mapping[str, Any]) -> str:
-        """Render a template as a part of a page."""
+    def render_small(self, template: str, values: Mapping[str, Any]) -> str:
+        """Render a template that takes little time."""
         return self._jinja.get_template(template).render(values)
 
     def when(self, seconds: float) -> Markup:

@@ -23,7 +23,7 @@ from chapps_tw.rest.routing import Refusal
 from chapps_tw.security.tokens import TokenError
 from chapps_tw.ui.rendering import Renderer
 from chapps_tw.ui.sessions import Session, Sessions
-from chapps_tw.ui.views import Answer, Fields, Goto, Html, Raw, View, Visit, sentences, url
+from chapps_tw.ui.views import Answer, Fields, Goto, Raw, View, Visit, sentences, url
 
 COOKIE = "chapps_session"
 HTML = "text/html; charset=utf-8"
@@ -81,7 +81,7 @@ class Site:
             if visit.session is None and not view.open:
                 return self._ask_for_token(request)
             answer = await view.handler(visit)
-            return self._send(visit, answer)
+            return await self._send(visit, answer)
 
         return endpoint
 
@@ -118,7 +118,7 @@ class Site:
             return b""
         return self._go(request, login)
 
-    def _send(self, visit: Visit, answer: Answer) -> bytes:
+    async def _send(self, visit: Visit, answer: Answer) -> bytes:
         request = visit.request
         if isinstance(answer, Goto):
             if answer.session is not None:
@@ -128,22 +128,23 @@ class Site:
             for name, value in answer.headers.items():
                 request.setHeader(name, value)
             return _finish(request, answer.body, answer.content_type)
-        return self._show(request, visit.session, answer, visit.query["q"])
+        values = {**self._common(request, visit.session), "q": visit.query["q"], **answer.values}
+        request.setResponseCode(answer.status)
+        return _finish_html(request, await self._renderer.render(answer.template, values))
 
-    def _show(self, request: IRequest, session: Session | None, html: Html, q: str = "") -> bytes:
+    def _common(self, request: IRequest, session: Session | None) -> dict[str, Any]:
+        """Return what all templates show. Notices are shown once."""
         notices = []
         if session is not None and not request.getHeader(b"hx-request"):
             notices, session.notices = session.notices, []
-        common = {
+        return {
             "session": session,
             "holder": session.token.name if session and session.token else "",
             "notices": notices,
             "needs_token": self._gate.needs_token,
-            "q": q,
+            "q": "",
             "path": request.path.decode("ascii", "replace"),
         }
-        request.setResponseCode(html.status)
-        return _finish(request, self._renderer.render(html.template, {**common, **html.values}), HTML)
 
     @staticmethod
     def _go(request: IRequest, where: str) -> bytes:
@@ -166,7 +167,9 @@ class Site:
             session = self._session(request)
         except Refusal:
             session = None
-        return self._show(request, session, Html("error.html", {"sentences": sentences(refusal)}, refusal.status))
+        values = {**self._common(request, session), "sentences": sentences(refusal)}
+        request.setResponseCode(refusal.status)
+        return _finish_html(request, self._renderer.render_small("error.html", values))
 
 
 def is_valid(sessions: Sessions, visit: Visit) -> bool:
@@ -198,6 +201,11 @@ def _set_cookie(request: IRequest, id: str) -> None:
     parts += ["Secure"] if secure else []
     parts += [] if id else ["Max-Age=0"]
     request.responseHeaders.addRawHeader("Set-Cookie", "; ".join(parts))
+
+
+def _finish_html(request: IRequest, text: str) -> bytes:
+    # A lone surrogate, of a byte that is not UTF-8, is not allowed in HTML.
+    return _finish(request, text.encode("utf-8", "replace"), HTML)
 
 
 def _finish(request: IRequest, body: bytes, content_type: str) -> bytes:

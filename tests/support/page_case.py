@@ -66,6 +66,14 @@ class Visitor:
         return answer
 
 
+def page_of(node: Node, rates: DecisionRates) -> Page:
+    """Add the page to the API of a node."""
+    return Page(
+        node.api, node.settings, find=node.find, rates=rates, has_token=node.tokens.has, reasons=Reason, now=time.time,
+        reactor=reactor, version="0.0.test", slices=Slices(reactor),
+    )  # fmt: skip
+
+
 class PageTestCase(TestCase):
     """A node with its page. Nobody is logged in.
 
@@ -80,10 +88,7 @@ class PageTestCase(TestCase):
 
     def make_page(self, node: Node) -> Page:
         self.rates = DecisionRates()
-        page = Page(
-            node.api, node.settings, find=node.find, rates=self.rates, has_token=node.tokens.has, reasons=Reason,
-            now=time.time, reactor=reactor, version="0.0.test", slices=Slices(reactor),
-        )  # fmt: skip
+        page = page_of(node, self.rates)
         self.addCleanup(page.stop)
         return page
 
