@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bench.mail import outbound_mail
 from bench.pipelines import BY_LIMITS, PIPELINES, Pipeline, outbound
 from bench.rounds import Case, Rounds, Row, measure_all, progress, relative, row
-from bench.targets import STORES, Target, start_bare, start_on_far_redis
+from bench.targets import STORES, Target, start_bare, start_embedded, start_on_far_redis
 
 WARM_UP = 3000
 
@@ -118,6 +118,20 @@ def far(rounds: Rounds) -> Table:
             case.warm_up(WARM_UP)
         rows = _by_first("near", bare, [cases], rounds, "far Redis")
     return Table("outbound, Redis behind a proxy that delays; 64 connections.", rows)
+
+
+def history(rounds: Rounds) -> Table:
+    """Measure what it costs to keep all decisions."""
+    asked = PIPELINES["outbound"]
+    mail = asked.mail()
+    with ExitStack() as stack:
+        bare = Case({}, start_bare(stack), asked, mail)
+        targets = [start_embedded(stack, SHARED_USERS, keep) for keep in (False, True)]
+        cases = [Case({"target": target.name}, target, asked, mail) for target in targets]
+        for case in cases:
+            case.warm_up(WARM_UP)
+        rows = _by_first("without", bare, [cases], rounds, "history")
+    return Table("outbound, without and with the history of decisions; 64 connections.", rows)
 
 
 def large(stores: Sequence[str], rounds: Rounds, connections: Sequence[int]) -> Table:

@@ -111,10 +111,10 @@ def start_bare(stack: ExitStack) -> Target:
     return Target("bare", dict.fromkeys(LISTENERS, port), pid, only=ACCEPTED)
 
 
-def start_embedded(stack: ExitStack, users: Sequence[int]) -> Target:
+def start_embedded(stack: ExitStack, users: Sequence[int], history: bool = False) -> Target:
     """Start the service with embedded state."""
-    service = start_service(stack, {}, users)
-    return Target("embedded", service.ports, service.pid)
+    service = start_service(stack, {}, users, history=history)
+    return Target("embedded, history" if history else "embedded", service.ports, service.pid)
 
 
 def start_on_redis(stack: ExitStack, users: Sequence[int]) -> Target:
@@ -162,12 +162,17 @@ def _start_module(
 
 
 def start_service(
-    stack: ExitStack, options: Options, users: Sequence[int], moods: Mapping[str, str | float] | None = None
+    stack: ExitStack,
+    options: Options,
+    users: Sequence[int],
+    moods: Mapping[str, str | float] | None = None,
+    history: bool = False,
 ) -> Service:
     """Start the service with its listeners, its book, and a DNS server.
 
     :param users: numbers of users of the book, see :func:`bench.book.write_book`.
     :param moods: of the DNS server, see :class:`tests.support.servers.dns.DnsServer`.
+    :param history: whether decisions are kept.
     """
     dns = DnsServer({domain: [txt("v=spf1 ip4:10.0.0.0/8 -all")] for domain in SENDERS}, moods, ttl=3600)
     stack.callback(dns.stop)
@@ -179,6 +184,8 @@ def start_service(
         listen = f"tcp:{service.ports[name]}:interface=127.0.0.1"
         service.write_config({f"Listener {name}": {"listen": listen, "policies": policies}})
     service.write_config({"Limit everybody": _EVERYBODY})
+    # Measured in a table of its own.
+    service.write_config({"History": {"record": "all" if history else "none"}})
     service.start(preexec_fn=_take_server_cpu).wait_ready()
     write_book(service.database, users)
     return service

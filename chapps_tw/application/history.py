@@ -31,7 +31,8 @@ STOP_SECONDS = 2.0
 class History(Part):
     """Keeps decisions, and searches them.
 
-    :ivar writer: takes the entries of decisions; ``None`` if none are kept.
+    :ivar records: whether decisions are kept; those of before are found in any case.
+    :ivar writer: takes the entries of decisions.
     :ivar reader: for the HTTP API.
     :param book: the engine of the policy book. The history is beside the book, with connections of its own.
     :raises StartError: if the file of the history cannot be created.
@@ -52,9 +53,12 @@ class History(Part):
 
     def stop(self) -> Awaitable[None]:
         """Write what waits, for a limited time, and stop the threads that do not hang."""
-        self._threads.stop()
         self.writer.stop()
-        return deferToThread(self.writer.join, STOP_SECONDS)
+        return deferToThread(self._finish)
+
+    def _finish(self) -> None:
+        self.writer.join(STOP_SECONDS)
+        self._threads.stop()
 
 
 def _make_store(settings: Settings, book: Engine) -> Store:

@@ -54,7 +54,7 @@ class State(Part):
         self.store = pool = pool_from(
             settings.redis, settings.redis_password, reactor, timeout, observe, settings.sentinel_password
         )
-        self.live = RedisState(pool, settings.redis.key_prefix)
+        self.live = RedisState(pool, settings.redis.key_prefix, local=time.time)
         gauges.show_redis(metrics, pool)
 
     def _make_sqlite(self, reactor: Any, metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ from chapps_tw.config.checks import Finding
 from chapps_tw.config.limits import ACTIONS, MAX_LIMITS, NAME, STAGES_OF, RateLimit
 from chapps_tw.config.settings import RateLimitPolicy, Settings
 from chapps_tw.config.values import nearest
-from chapps_tw.interfaces.state import Unit
+from chapps_tw.interfaces.state import MAX_DISTINCT, Unit
 
 _POLICY = RateLimitPolicy.section
 _STAGE = "protocol_state"
@@ -42,11 +42,18 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
             words = f"must name limits, and there is no section [Limit {name}]{nearest(name, names)}"
             yield Finding(_POLICY, "limits", ", ".join(settings.rlp.limits), words)
     for limit in settings.limits:
+        yield from _of_amount(limit)
         yield from _of_texts(limit)
 
 
 def _of(name: str, words: str) -> Finding:
     return Finding(f"Limit {name}", "per", name, words)
+
+
+def _of_amount(limit: RateLimit) -> Iterator[Finding]:
+    if limit.unit is Unit.DISTINCT_RECIPIENTS and limit.amount > MAX_DISTINCT:
+        words = f"must be at most {MAX_DISTINCT} with unit = {limit.unit}: each of them is kept"
+        yield Finding(f"Limit {limit.name}", "amount", str(limit.amount), words)
 
 
 def _of_texts(limit: RateLimit) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from chapps_tw.database.models import COLUMNS, EXEMPTION_KINDS, LIMIT_ACTIONS, OVERRIDE_KINDS, RULES
 from chapps_tw.database.queries import require
 from chapps_tw.database.text import normal_of
-from chapps_tw.interfaces.state import Unit
+from chapps_tw.interfaces.state import MAX_DISTINCT, Unit
 from chapps_tw.interfaces.writable_book import (
     MAX_AMOUNT,
     MAX_EXEMPTIONS,
@@ -47,7 +47,8 @@ def _check_limit(connection: Connection, fields: Fields) -> Fields:
     _require_owner(connection, "quotas", fields["quota"])
     _require_text("The name of a limit", fields["name"], MAX_RULE_NAME)
     _require_one_of("unit", fields["unit"], [str(unit) for unit in Unit])
-    _require_whole("amount", fields["amount"], 0, MAX_AMOUNT)
+    most = MAX_DISTINCT if fields["unit"] == Unit.DISTINCT_RECIPIENTS else MAX_AMOUNT
+    _require_whole("amount", fields["amount"], 0, most)
     _require_whole("window", fields["window"], 1, MAX_WINDOW, " seconds")
     _require_one_of("action", fields["action"], LIMIT_ACTIONS)
     return fields

@@ -11,10 +11,10 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from itertools import chain
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from chapps_tw.config.settings import PolicyConfigAdapter
@@ -22,7 +22,7 @@ from chapps_tw.database.engine import WRITES, make_engine
 from chapps_tw.history.conditions import Conditions
 from chapps_tw.history.rows import COLUMNS, Row
 from chapps_tw.history.store import TABLE, Bounds, Span, StoreUnusable
-from chapps_tw.history.table import id_at, make_table
+from chapps_tw.history.table import INDEXED, id_at, index_name, make_table
 from chapps_tw.security import sqlite_files
 
 # Rows of a part: it is searched without indexes in a tenth of a second, and an index is made in as much.
@@ -32,7 +32,7 @@ _SHARE: Final = 30
 # Of the writer, and of two searches.
 _CONNECTIONS: Final = 3
 # Memory of a connection in KiB. An index of a part is sorted within it.
-_CACHE: Final = 16_000
+_CACHE: Final = 8_000
 
 # "CHHI": identifies this file among other SQLite files.
 _APPLICATION: Final = 0x43484849
@@ -40,7 +40,10 @@ _VERSION: Final = 1
 
 _NAME: Final = re.compile(r"history_(\d+)")
 _HISTORY: Final = re.compile(r"\bhistory\b")
-_INSERT: Final = "INSERT INTO {} VALUES ({})"
+_VALUES: Final = f"({', '.join('?' * len(COLUMNS))})"
+# Rows of a statement. SQLite runs without the lock of the interpreter, and taking that back for each row would stop
+# the reactor as often.
+_INSERTED: Final = 100
 
 
 class FileStore:
@@ -57,8 +60,8 @@ class FileStore:
         self._engine = make_engine(PolicyConfigAdapter(db_name=os.path.abspath(path), pool_size=_CONNECTIONS), "", "")
         event.listen(self._engine, "connect", _set_up)
         event.listen(self._engine, "before_cursor_execute", _use_table, retval=True)
-        # The part to write to, and its rows. None before the first write, and after a failure.
-        self._current: str | None = None
+        # The part to write to, and its rows. Empty before the first write, and after a failure.
+        self._current = ""
         self._rows = 0
         # Lowest and highest ids of parts that do not change any more.
         self._ranges: dict[str, tuple[int, int]] = {}
@@ -69,13 +72,12 @@ class FileStore:
         :raises sqlalchemy.exc.IntegrityError: if an id is in use.
         """
         with self._writing() as connection:
-            if self._current is None:
-                self._load(connection)
             if self._rows >= self._part_rows:
                 self._begin_part(connection)
-            assert self._current is not None
-            insert = _INSERT.format(self._current, ", ".join("?" * len(COLUMNS)))
-            connection.exec_driver_sql(insert, list(rows))
+            for start in range(0, len(rows), _INSERTED):
+                some = rows[start : start + _INSERTED]
+                insert = f"INSERT INTO {self._current} VALUES {', '.join([_VALUES] * len(some))}"
+                connection.exec_driver_sql(insert, tuple(chain.from_iterable(some)))
         self._rows += len(rows)
 
     def has(self, row: Row) -> bool:
@@ -86,8 +88,6 @@ class FileStore:
         """Begin a part, make an index, or remove the oldest part. Return whether more may be due."""
         with self._writing() as connection:
             parts = _parts(connection)
-            if not parts:
-                return False
             oldest = self._range(connection, parts[-1], changes=True)
             if oldest and oldest[0] < id_at(now - self._bounds.keep / _SHARE):
                 self._begin_part(connection)
@@ -116,18 +116,21 @@ class FileStore:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         if not os.path.exists(self._path):
-            self._current = None
+            self._current = ""
             sqlite_files.create(self._path)
         try:
             with self._engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+                if not self._current:
+                    self._load(connection)
                 yield connection
         except BaseException:
-            self._current = None
+            self._current = ""
             raise
 
     def _load(self, connection: Connection) -> None:
         """Find the part to write to. In a new file, create one."""
         _require_own(connection, self._path)
+        self._ranges.clear()
         parts = _parts(connection)
         if parts:
             self._current = parts[-1]
@@ -140,17 +143,17 @@ class FileStore:
     def _begin_part(self, connection: Connection) -> None:
         parts = _parts(connection)
         name = f"history_{_number(parts[-1]) + 1 if parts else 1}"
-        connection.execute(CreateTable(_table(name)))
+        connection.execute(CreateTable(make_table(name, in_file=True)))
         self._current, self._rows = name, 0
 
     def _index(self, connection: Connection, parts: Sequence[str]) -> bool:
         """Make an index that a part lacks; return whether there was one."""
         made = set(connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'index'")))
         for name in reversed(parts):
-            for index in sorted(_table(name).indexes, key=lambda each: str(each.name)):
-                if index.name not in made:
-                    connection.execute(CreateIndex(index))
-                    return True
+            if missing := {index_name(name, first) for first in INDEXED} - made:
+                indexes = make_table(name, in_file=True).indexes
+                connection.execute(CreateIndex(next(each for each in indexes if each.name in missing)))
+                return True
         return False
 
     def _remove(self, connection: Connection, parts: Sequence[str], now: float) -> bool:
@@ -192,11 +195,6 @@ def _use_table(
     """Replace the table of a statement. So SQLAlchemy compiles it once for all parts."""
     name = context.execution_options.get(TABLE) if context else None
     return (_HISTORY.sub(name, statement) if name else statement), parameters
-
-
-@cache
-def _table(name: str) -> Table:
-    return make_table(name, in_file=True)
 
 
 def _number(name: str) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from chapps_tw.database.engine import WRITES
 from chapps_tw.history.conditions import Condition, Conditions
@@ -24,11 +25,7 @@ ROW_BYTES: Final = 1024
 # Seconds between two comparisons with the maximum size.
 _COMPARISON: Final = 600.0
 
-
-# PostgreSQL: one statement with an array for each column takes half the time of one for each row.
-_TYPES: Final = {"id": "bigint", "time": "double precision", "refused": "smallint"}
-_ARRAYS: Final = ", ".join(f"%s::{_TYPES.get(name, 'text')}[]" for name in COLUMNS)
-_INSERT_ARRAYS: Final = f"INSERT INTO history SELECT * FROM unnest({_ARRAYS})"
+_QUOTED: Final = [f'"{name}"' for name in COLUMNS]
 
 
 class ServerStore:
@@ -53,7 +50,7 @@ class ServerStore:
         """
         with self._writing() as connection:
             if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(_INSERT_ARRAYS, tuple(map(list, zip(*rows, strict=True))))
+                _copy(connection, rows)
             else:
                 connection.execute(insert(HISTORY), [dict(zip(COLUMNS, row, strict=True)) for row in rows])
 
@@ -66,7 +63,8 @@ class ServerStore:
 
     def maintain(self, now: float) -> bool:
         """Remove some rows that are old, or exceed the maximum size. Return whether there may be more."""
-        if now - self._compared >= _COMPARISON:
+        # Also if the clock was set back.
+        if not 0 <= now - self._compared < _COMPARISON:
             self._compared = now
             self._excess = self._find_excess()
         below = max(id_at(now - self._keep), self._excess)
@@ -113,6 +111,21 @@ class ServerStore:
     def _writing(self) -> Iterator[Connection]:
         with self._engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
             yield connection
+
+
+def _copy(connection: Connection, rows: Sequence[Row]) -> None:
+    """Add rows by COPY, which takes a tenth of the processor time of INSERT here."""
+    driver: Any = connection.connection.driver_connection
+    errors: Any = connection.dialect.loaded_dbapi
+    statement = f"COPY history ({', '.join(_QUOTED)}) FROM STDIN"
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except errors.Error as error:
+        kinds = {errors.IntegrityError: IntegrityError, errors.DataError: DataError}
+        kind = next((ours for theirs, ours in kinds.items() if isinstance(error, theirs)), DBAPIError)
+        raise kind(statement, None, error) from None
 
 
 def _nth(connection: Connection, driver: Sequence[Condition], low: int, high: int, size: int) -> int | None:

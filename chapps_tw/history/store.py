@@ -12,7 +12,7 @@ from chapps_tw.history.conditions import Conditions
 from chapps_tw.history.rows import Row
 
 # The most rows of a transaction: when writing, and when removing old ones from a database server.
-BATCH: Final = 2000
+BATCH: Final = 1000
 
 
 # An execution option of statements: name of the table to use instead of ``history``.

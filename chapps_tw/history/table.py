@@ -52,12 +52,17 @@ def make_table(name: str = "history", *, in_file: bool = False) -> Table:
     )
 
 
+def index_name(table: str, first: str) -> str:
+    """Return the name of an index, by its first column."""
+    return f"ix_{table}_{first}"
+
+
 def _index(table: str, first: str, in_file: bool) -> Index:
     # That of users has all that counting by day needs.
     others = ["id", "refused"] if first == "user" else [] if in_file else ["id"]
     # Most decisions refuse nothing, and have only some of the texts.
     where = text("refused = 1" if first == "refused" else f'"{first}" IS NOT NULL')
-    return Index(f"ix_{table}_{first}", first, *others, sqlite_where=where, postgresql_where=where)
+    return Index(index_name(table, first), first, *others, sqlite_where=where, postgresql_where=where)
 
 
 HISTORY: Final = make_table()

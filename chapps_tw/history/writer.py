@@ -18,10 +18,12 @@ from chapps_tw.history.table import PROCESSES, Ids
 from chapps_tw.mail.decision import stops
 from chapps_tw.observe.decision_record import Entry, as_record
 
-# Decisions that wait to be written, some 2 KB each: those of ten seconds of a busy node.
-MAX_WAITING: Final = 20_000
-# Seconds between two batches, and between two looks for what is to be removed.
-_TICK, _MAINTENANCE = 0.5, 10.0
+# The most decisions that wait to be written, some 1 KB each: as they come, and as many as rows.
+MAX_WAITING: Final = 4000
+# The thread begins when there are so many, or when so many seconds are over.
+_MANY, _TICK = 500, 0.5
+# Seconds between two looks for what is to be removed, and between two complaints.
+_MAINTENANCE, _SILENCE = 10.0, 60.0
 
 _TIME: Final = COLUMNS.index("time")
 
@@ -33,7 +35,7 @@ class Writer:
     :param node: name of this node.
     :param refused_only: whether only mail that is refused, deferred or discarded is kept.
     :param now: returns epoch seconds.
-    :param max_waiting: the most decisions that wait.
+    :param max_waiting: the most decisions that wait as they come, and the most that wait as rows.
     """
 
     _log = Logger()
@@ -63,8 +65,10 @@ class Writer:
         self._problem = ""
         # Decisions lost when the problem began.
         self._reported = 0
-        self._full = False
-        self._stopping = Event()
+        # Epoch seconds of the last complaint.
+        self._complained = float("-inf")
+        self._stopping = False
+        self._wake = Event()
         self._thread = Thread(target=self._run, name="history", daemon=True)
 
     @property
@@ -79,12 +83,15 @@ class Writer:
 
     def add(self, entry: Entry) -> None:
         """Keep a decision. Never blocks, never raises."""
-        if len(self._waiting) < self._max_waiting:
+        waiting = len(self._waiting)
+        if waiting < self._max_waiting:
             self._waiting.append(entry)
+            if waiting == _MANY:
+                self._wake.set()
             return
         self._dropped += 1
-        if not self._full:
-            self._full = True
+        if not 0 <= self._now() - self._complained < _SILENCE:
+            self._complained = self._now()
             self._log.warn("The history is not written fast enough: decisions are lost")
 
     def start(self) -> None:
@@ -93,7 +100,8 @@ class Writer:
 
     def stop(self) -> None:
         """Let the thread write what waits, and end."""
-        self._stopping.set()
+        self._stopping = True
+        self._wake.set()
 
     def join(self, seconds: float) -> None:
         """Wait for the end of the thread. Log how many decisions were not written in time."""
@@ -105,7 +113,9 @@ class Writer:
     def _run(self) -> None:
         due = self._now()
         more = False
-        while not self._stopping.wait(0 if more else _TICK):
+        while not self._stopping:
+            self._wake.wait(0 if more else _TICK)
+            self._wake.clear()
             self._write_all()
             now, more = self._now(), False
             # The second comparison is for a clock that was set back.
@@ -118,8 +128,10 @@ class Writer:
     def _write_all(self) -> None:
         while self._rows or self._waiting:
             if not self._rows:
-                self._rows = list(self._take())
+                self._rows += self._take(BATCH)
             if self._rows and not self._succeeds(self._write):
+                # Rows need less memory, and the texts in them are limited.
+                self._rows += self._take(self._max_waiting - len(self._rows))
                 return
 
     def _maintain(self) -> bool:
@@ -127,9 +139,9 @@ class Writer:
         more: list[bool] = []
         return self._succeeds(lambda: more.append(self._store.maintain(self._now()))) and more[0]
 
-    def _take(self) -> Iterator[Row]:
+    def _take(self, most: int) -> Iterator[Row]:
         """Yield the rows of the next decisions."""
-        for _ in range(min(len(self._waiting), BATCH)):
+        for _ in range(min(len(self._waiting), most)):
             record = as_record(self._waiting.popleft())
             if not self._refused_only or stops(record.action):
                 yield row_of(self._ids.next(record.time), self._node, record)
@@ -145,11 +157,14 @@ class Writer:
         self._advance(rows)
 
     def _resolve(self, rows: list[Row]) -> None:
-        """Find out why ids are in use, so that the next attempt succeeds."""
+        """Find out why ids are in use, and act accordingly."""
         if not self._store.has(rows[0]):
             # Another process has the same number, and decided in the same millisecond.
             self._ids = _new_ids()
             self._rows = [(self._ids.next(row[_TIME]), *row[1:]) for row in self._rows]
+            rows = self._rows[: len(rows)]
+            self._store.write(rows)
+            self._advance(rows)
         elif self._store.has(rows[-1]):
             # The outcome of the attempt before was unknown, and it had succeeded.
             self._advance(rows)
@@ -185,13 +200,11 @@ class Writer:
     def _report(self, problem: str) -> None:
         if problem and not self._problem:
             self._reported = self.lost
-            meanwhile = f"up to {self._max_waiting} decisions wait, others are lost"
+            meanwhile = f"up to {2 * self._max_waiting} decisions wait, others are lost"
             self._log.warn("The history cannot be written: {why}; {meanwhile}", why=problem, meanwhile=meanwhile)
         elif self._problem and not problem:
             self._log.info("The history is written again; {lost} decisions were lost", lost=self.lost - self._reported)
         self._problem = problem
-        if not problem:
-            self._full = False
 
 
 def _new_ids() -> Ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
@@ -30,6 +30,10 @@ class Unit(StrEnum):
     RECIPIENTS = "recipients"
     BYTES = "bytes"
     DISTINCT_RECIPIENTS = "distinct_recipients"
+
+
+MAX_DISTINCT: Final = 100_000
+"""The largest limit of distinct recipients: each of them is kept."""
 
 
 class Account(NamedTuple):

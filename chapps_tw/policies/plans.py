@@ -9,14 +9,14 @@ from typing import NamedTuple
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import DomainPlan, PolicyBook, UserPlan
-from chapps_tw.interfaces.state import CacheVersion, LiveState, ValueKey
+from chapps_tw.interfaces.state import LiveState, ValueKey
 from chapps_tw.mail.addresses import split_address
 from chapps_tw.mail.decision import CACHE, DATABASE
 from chapps_tw.mail.memo import Memo, Memoized, size_of
 from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
 from chapps_tw.policies.limits import Level, LimitResolver, UserLimits
 from chapps_tw.policies.plan_texts import domain_text, plan_text, read_domain, read_plan, read_user, user_text
-from chapps_tw.policies.recent_limits import RecentLimits
+from chapps_tw.policies.recent_limits import Found, RecentLimits
 from chapps_tw.policies.refresh import never
 
 # Sizes of the caches of decoded values, of resolved limits, and of the limits of users, in bytes.
@@ -40,21 +40,6 @@ class Choice(NamedTuple):
 
     own: Mapping[Level, ValueKey]
     pool: ValueKey | None
-
-
-class Found(NamedTuple):
-    """Limits of a user.
-
-    :ivar limits: with the overrides in force.
-    :ivar version: that the cached values behind them are of; ``None`` if they were just read.
-    :ivar source: of the values.
-    :ivar recent: knows what a request costs.
-    """
-
-    limits: UserLimits
-    version: CacheVersion | None
-    source: str
-    recent: RecentLimits
 
 
 class Plans:
@@ -112,13 +97,15 @@ class Plans:
         recent = self._recent.get((user, domain))
         if recent is None:
             return None
-        version = self._version()
-        if recent.version is not version:
+        version, found, limits = self._version(), recent.found, recent.limits
+        if found is None or found.version is not version:
             if self._cached.recall(recent.keys) != recent.texts:
                 return None
-            recent.version = version
+            found = recent.found = Found(limits, version, CACHE, recent)
         self.looks += 1
-        return Found(self._at(recent.limits), version, CACHE, recent)
+        if not limits.overrides and not limits.domain_overrides:
+            return found
+        return found._replace(limits=self.resolver.at(limits, self.now()))
 
     async def read(self, user: str, domain: str, keep: bool = True) -> Found:
         """Return the limits of a user. Values that are not cached are read from the book.

@@ -14,8 +14,9 @@ from chapps_tw.policies.charging import STAGES
 from chapps_tw.policies.events import EventKind, Events
 from chapps_tw.policies.limits import ActiveLimit
 from chapps_tw.policies.pending import Decided, PendingDecision
-from chapps_tw.policies.plans import Found, Plans
+from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota_answers import Answers
+from chapps_tw.policies.recent_limits import Found
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 
@@ -128,13 +129,14 @@ class OutboundQuotaPolicy:
 
     def _warn(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
         """Note which limits are reached, or almost."""
+        # A message that is refused for its own size alone says nothing about the limit.
+        exceeded = spent.outcome is Outcome.EXCEEDED and spent.wait > 0 and self._settings.warn_at > 0
+        full = spent.decisive if exceeded else -1
         for place, used in enumerate(spent.used):
             limit = active[place]
-            if used >= limit.warn:
-                kind = EventKind.AT_LIMIT if used >= limit.amount else EventKind.NEAR_LIMIT
-                self._note(kind, limit, charges[place], used)
-        if spent.outcome is Outcome.EXCEEDED and spent.wait and self._settings.warn_at:
-            self._note(EventKind.AT_LIMIT, active[spent.decisive], charges[spent.decisive], spent.used[spent.decisive])
+            if used >= limit.warn or place == full:
+                is_full = used >= limit.amount or place == full
+                self._note(EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT, limit, charges[place], used)
 
     def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
         name = limit.name or limit.quota

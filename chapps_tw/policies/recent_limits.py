@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from chapps_tw.interfaces.state import CacheVersion, Charge, Unit, ValueKey
 from chapps_tw.mail.request import PolicyRequest
@@ -15,17 +15,32 @@ Charged: TypeAlias = tuple[Sequence[ActiveLimit], Sequence[Charge], Sequence[Cha
 """Limits that apply to a request, what it costs those that stop mail, and what it costs the others, which hold it."""
 
 
+class Found(NamedTuple):
+    """Limits of a user.
+
+    :ivar limits: with the overrides in force.
+    :ivar version: that the cached values behind them are of; ``None`` if they were just read.
+    :ivar source: of the values.
+    :ivar recent: knows what a request costs.
+    """
+
+    limits: UserLimits
+    version: CacheVersion | None
+    source: str
+    recent: RecentLimits
+
+
 class RecentLimits:
     """Resolved limits with the cached values that they come from. Most requests of a user cost the same.
 
     :ivar keys, texts: the cached values.
     :ivar limits: without overrides.
     :ivar charged: what the last request with these limits cost.
-    :ivar version: a version of the values in memory that these are of.
+    :ivar found: these limits without overrides, for the last version of the values in memory that they are of.
     :ivar pending: the pending decision that was last made of what :meth:`charges` returned.
     """
 
-    __slots__ = ("_key", "_sized", "_user", "charged", "keys", "limits", "pending", "texts", "version")
+    __slots__ = ("_key", "_sized", "_user", "charged", "found", "keys", "limits", "pending", "texts")
 
     def __init__(
         self, keys: tuple[ValueKey, ...], texts: list[str], limits: UserLimits, user: str, domain: str
@@ -37,7 +52,7 @@ class RecentLimits:
         self._sized = any(limit.unit is Unit.BYTES for limit in limits.active)
         self._key: tuple[str, str, bool] | None = None
         self.charged: Charged = ((), (), ())
-        self.version: CacheVersion | None = None
+        self.found: Found | None = None
         self.pending: PendingDecision | None = None
 
     def charges(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:

@@ -247,10 +247,15 @@ class Run:
 
     def _charge(self) -> None:
         """Charge the request, with the pending decisions."""
-        slot, (charges, _, reserve, advisory), _ = self._pending[0]
-        if len(self._pending) > 1 or advisory or slot.shadow:
+        pending = self._pending
+        slot, (charges, _, reserve, advisory), _ = pending[0]
+        if advisory or slot.shadow:
             return self._finally(self._charge_all())
-        # Fast path.
+        for slot, (others, _, least, advisory), _ in pending[1:]:
+            if advisory or slot.shadow:
+                return self._finally(self._charge_all())
+            charges, reserve = [*charges, *others], min(reserve, least)
+        # Fast path: all that is charged may stop the mail.
         request = self._request
         message = message_of(request, request.get("protocol_state"), reserve)
         try:
@@ -262,16 +267,27 @@ class Run:
     def _charged(self, spent: Spent) -> None:
         if spent.outcome is _OUTDATED:
             return self._again()
-        request, (slot, (charges, conclude, _, _), place) = self._request, self._pending[0]
-        request.rely_on_nothing()
-        try:
-            decision = conclude(request, charges, spent)
-        except Exception as error:
-            decision = self._pipeline.failure(slot, error)
-        if spent.decisive >= 0 and len(charges) > 1 and not decision.stops:
-            # Without this charge, the others may fit.
+        self._request.rely_on_nothing()
+        found: list[Decision | None] = []
+        begin, stopping = 0, spent.decisive < 0
+        for slot, (charges, conclude, _, _), _ in self._pending:
+            end = begin + len(charges)
+            decides = begin <= spent.decisive < end
+            if spent.decisive >= 0 and not decides:
+                # Another policy stops the mail.
+                found.append(None)
+            else:
+                own = spent if len(self._pending) == 1 else _part(spent, begin, end)
+                try:
+                    found.append(decision := conclude(self._request, charges, own))
+                except Exception as error:
+                    found.append(decision := self._pipeline.failure(slot, error))
+                stopping = stopping or decision.stops or len(spent.used) == 1
+            begin = end
+        if not stopping:
+            # Without the charge that does not fit, the others may.
             return self._finally(self._charge_all())
-        self._decisions.insert(place, decision)
+        self._insert(found)
         return self._finish()
 
     def _not_charged(self, error: Exception) -> None:
@@ -330,6 +346,12 @@ class Run:
         """Do the work, then what it returns."""
         self._waiting = waiting = Deferred.fromCoroutine(work)
         waiting.addCallback(lambda what: what())
+
+
+def _part(spent: Spent, begin: int, end: int) -> Spent:
+    """Return the result for some of the charges."""
+    decisive = spent.decisive - begin if spent.decisive >= 0 else -1
+    return Spent(spent.outcome, decisive, spent.used[begin:end], spent.wait)
 
 
 _NOTHING = Decision(PASS, Reason.STATE_UNAVAILABLE, "")

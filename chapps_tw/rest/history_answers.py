@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from chapps_tw.rest.answers import Answer, Decided, Output
+from chapps_tw.rest.answers import Answer, Decided, Output, iso_of
 
 
 class KeptDecision(Decided):
     id: str = Field(description="Unique. Those of later decisions sort after it.", examples=["64f3a9c4a1a01c00"])
-    time_iso: str = Field(description="The same time in UTC, as ISO 8601.", examples=["2026-10-01T10:00:00.123Z"])
     node: str = Field(description="Name of the node that decided (`[CHAPPS] node`).")
     refused: bool = Field(description="Whether the mail was refused, deferred or discarded.")
 
@@ -27,7 +26,7 @@ class DecisionGroup(Output):
         examples=["alice@example.com"],
     )
     start: float | None = Field(description="Of hours and days: UNIX epoch of their start.", examples=[None])
-    start_iso: str | None = Field(description="The same time in UTC, as ISO 8601.", examples=[None])
+    start_iso: str | None = iso_of("start")
     decisions: int
     refused: int = Field(description="How many of them refused, deferred or discarded mail.")
     refused_share: float = Field(description="The same as a share, 0 to 1.")
@@ -43,3 +42,4 @@ class DecisionCounts(Answer[list[DecisionGroup]]):
     counted_since: float | None = Field(
         description="UNIX epoch: how far back was counted; null for everything that was wanted.", examples=[None]
     )
+    counted_since_iso: str | None = iso_of("counted_since")

@@ -20,14 +20,16 @@ _MAX_BYTES, _PART = 16 << 20, 4
 class ValueMemory:
     """Values that were read from a store since its stamp was last changed.
 
-    :param monotonic: monotonic clock.
+    :param now: epoch seconds. When this clock is set back, all values are outdated: they may have been cached while it
+        was ahead.
     """
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self._values: Memo[ValueKey, tuple[float, str]] = Memo(_MAX_BYTES, _PART)
         self._version = CacheVersion(b"")
-        self._renewal = 0.0
+        # When there was a version last, and when there is to be a new one.
+        self._latest = self._renewal = 0.0
 
     @property
     def stamp(self) -> bytes:
@@ -36,16 +38,19 @@ class ValueMemory:
 
     def version(self) -> CacheVersion:
         """Return the version of all values."""
-        moment = self._monotonic()
-        if moment >= self._renewal:
-            self._renewal = moment + RENEWAL
+        now = self._now()
+        if not self._latest <= now < self._renewal:
+            if now < self._latest:
+                self._values.clear()
             self._version = CacheVersion(self._version.stamp)
+            self._renewal = now + RENEWAL
+        self._latest = now
         return self._version
 
     def recall(self, key: ValueKey) -> str | None:
         """Return a value, ``None`` if there is none."""
         found = self._values.get(key)
-        return found[1] if found is not None and self._monotonic() < found[0] else None
+        return found[1] if found is not None and self._now() < found[0] else None
 
     def set_stamp(self, stamp: bytes) -> None:
         """Note the stamp of the store. If it is another one, all values are outdated."""
@@ -56,7 +61,7 @@ class ValueMemory:
     def remember(self, key: ValueKey, value: str) -> None:
         """Add a value that was read together with the current stamp. Without one, it could not be confirmed."""
         if self._version.stamp:
-            self._values.keep(key, (self._monotonic() + SECONDS, value))
+            self._values.keep(key, (self._now() + SECONDS, value))
 
     def forget(self, key: ValueKey) -> None:
         """Remove a value."""

@@ -166,6 +166,14 @@ class MemoryTests(SynchronousTestCase):
         self.assertIsNot(renewed, version)
         self.assertEqual(renewed.stamp, version.stamp)
 
+    def test_nothing_is_known_after_the_clock_was_set_back(self) -> None:
+        self.clock.advance(1000)
+        version = self.memory.version()
+        self.memory.remember(SENDER, "1")
+        self.clock.rightNow -= 1
+        self.assertIsNot(self.memory.version(), version)
+        self.assertIsNone(self.memory.recall(SENDER))
+
     def test_with_another_stamp_nothing_is_known(self) -> None:
         self.memory.set_stamp(b"a")
         self.memory.remember(SENDER, "1")

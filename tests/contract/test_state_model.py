@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import TestCase
 
 from chapps_tw.interfaces.state import Charge, Message, Spent, Usage, Window
+from chapps_tw.state.sqlite import chunks, journal
 from tests.contract.distinct_recipients import DistinctRecipientsContract
 from tests.contract.reservations import ReservationContract
 from tests.contract.spending import SpendingContract
@@ -62,6 +64,12 @@ def test_sqlite_counts_as_the_model() -> None:
 
 def test_sqlite_counts_as_the_model_if_it_reads_each_account_again() -> None:
     compare(Spending, partial(sqlite_subject, max_bytes=0), tries=20, steps=50)
+
+
+def test_sqlite_counts_as_the_model_if_it_reads_chunks_and_journal_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "SIZE", 2)
+    monkeypatch.setattr(journal, "_STEP", 1)
+    compare(Spending, partial(sqlite_subject, forgets=True), tries=15, steps=50)
 
 
 def test_sqlite_caches_and_greylists_as_the_model() -> None:

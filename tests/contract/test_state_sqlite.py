@@ -21,7 +21,7 @@ from chapps_tw.state.sqlite.store import SqliteState
 from tests.contract.state_contract import LiveStateContract
 from tests.support.charges import charge, spend_one, whole, window_of
 from tests.support.replies import deferred
-from tests.support.sqlite_case import START, HandReactor, temporary
+from tests.support.sqlite_case import START, HandReactor, stored, temporary
 
 CHARGES = [charge(limit=1000)]
 KEY, NO_KEY = ValueKey("sda", "bob", "a"), ValueKey("sda", "bob", 5)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ class Turns(SynchronousTestCase):
         self.successResultOf(self.state.stop())
 
     def messages(self) -> int:
-        return int(self.other.execute("SELECT COUNT(*) FROM message").fetchone()[0])
+        return len(stored(self.other))
 
     def spend(self, instance: str) -> Deferred[Spent]:
         return deferred(self.state.spend(whole(instance), CHARGES))
@@ -230,7 +230,7 @@ class Turns(SynchronousTestCase):
     def test_a_question_that_makes_no_sense_harms_no_other(self) -> None:
         good = self.spend("i")
         bad: list[Charge] = [charge("alice"), charge(amount=None)]  # type: ignore[arg-type]
-        self.failureResultOf(self.state.spend(whole("j"), bad), TypeError)
+        self.failureResultOf(deferred(self.state.spend(whole("j"), bad)), TypeError)
         self.clock.pump([0, 0])
         self.assertEqual(self.successResultOf(good).used, (1,))
         self.assertEqual([self.used(), self.used("alice")], [1, 0])
@@ -259,8 +259,9 @@ class Turns(SynchronousTestCase):
         self.assertEqual([self.used("u0"), self.used("u1")], [1, 0])
         self.clock.advance(1e7)
         self.clock.pump([1.0] * 20)
-        for table in ("message", "value", "once"):
+        for table in ("chunk", "value", "once"):
             self.assertEqual(self.other.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0], 0, table)
+        self.assertEqual(self.other.execute("SELECT COUNT(*) FROM journal").fetchone()[0], 1)
 
     def test_a_drop_is_remembered_when_its_row_is_gone(self) -> None:
         self.state.start()

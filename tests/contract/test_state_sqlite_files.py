@@ -12,11 +12,12 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.interfaces.greylist import GreylistAttempt, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
-from chapps_tw.interfaces.state import Fresh, StateUnavailable
+from chapps_tw.interfaces.state import Fresh, StateUnavailable, Unit
 from chapps_tw.interfaces.value_keys import check_spf, sender
 from chapps_tw.state.sqlite.file import StateTooNew
+from chapps_tw.state.sqlite.keys import account_key
 from chapps_tw.state.sqlite.store import SqliteState
-from tests.support.charges import charge, rcpt, spend_one, usage_of, whole
+from tests.support.charges import WINDOW, charge, rcpt, spend_one, usage_of, whole
 from tests.support.paths import ROOT
 from tests.support.sqlite_case import START, temporary
 
@@ -124,13 +125,13 @@ class Files(TestCase):
 class Earlier(TestCase):
     """Files of earlier versions go on in place."""
 
-    def write(self, *changes: str) -> str:
-        """Write a file of version 3, and make one of an earlier version of it."""
+    def write(self, *changes: str, version: int = 3) -> str:
+        """Write a file of version 3 or 4; changes may make one of an earlier version of it."""
         path = temporary(self)
         db = sqlite3.connect(path)
         db.execute("PRAGMA page_size = 2048")
         db.execute("PRAGMA journal_mode = WAL").fetchall()
-        db.executescript((DATA / "state-version-3.sql").read_text())
+        db.executescript((DATA / f"state-version-{version}.sql").read_text())
         for change in changes:
             db.execute(change)
         db.commit()
@@ -189,3 +190,39 @@ class Earlier(TestCase):
 
     async def test_a_file_of_the_second_version_keeps_what_was_counted(self) -> None:
         await self.assert_counts(self.open(self.write(*SECOND)))
+
+    async def test_a_file_of_the_fourth_version_keeps_what_was_counted(self) -> None:
+        await self.assert_counts(self.open(self.write(version=4)))
+
+    async def test_a_file_of_the_fourth_version_keeps_what_identifies_messages(self) -> None:
+        state = self.open(self.write(version=4))
+        for message in (whole("x" * 600), rcpt("1a2b.6553f100.7777.0", "a@example.net", 700.0)):
+            spent = await state.spend(message, [charge("dave", limit=9)])
+            self.assertEqual((spent.outcome, spent.used), (Outcome.REPEATED, (3,)))
+        # A message without an instance is none of those that were counted; the reservation ends.
+        self.assertEqual((await state.spend(whole(""), [charge("dave", limit=9)])).used, (4,))
+        self.now = START + 700
+        self.assertEqual((await usage_of(state, "dave")).used, 3)
+
+    async def test_a_file_of_the_fourth_version_keeps_windows_and_distinct_recipients(self) -> None:
+        state = self.open(self.write(version=4))
+        message = whole("new", "a@example.net")
+        spent = await state.spend(message, [charge("erin", unit=Unit.DISTINCT_RECIPIENTS, limit=9)])
+        self.assertEqual((spent.outcome, spent.used), (Outcome.REPEATED, (1,)))
+        self.now = START + 20_000
+        self.assertEqual([(await usage_of(state, "erin", window)).used for window in (WINDOW, 86400.0)], [0, 2])
+
+    async def test_a_large_file_of_the_fourth_version_keeps_every_message(self) -> None:
+        path = self.write(version=4)
+        account = account_key(b"oqp", b"large")
+        # Some numbers are missing: what had expired was removed row by row.
+        numbers = [number for number in range(100, 3000) if number % 700]
+        with sqlite3.connect(path) as db:
+            rows = [(account, n, b"i%d" % n, START + n / 10, 1000.0, 1, b"", 0.0) for n in numbers]
+            db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        db.close()
+        state = self.open(path)
+        self.assertEqual((await usage_of(state, "large")).used, len(numbers))
+        for number in (numbers[0], numbers[-1]):
+            spent = await state.spend(whole(f"i{number}"), [charge("large", limit=10**6)])
+            self.assertEqual((spent.outcome, spent.used), (Outcome.REPEATED, (len(numbers),)))

@@ -21,7 +21,7 @@ from chapps_tw.state.sqlite import store as sqlite
 from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
 from chapps_tw.state.sqlite.file import PAGE
 from chapps_tw.state.sqlite.store import SqliteState
-from tests.support.charges import charge, whole
+from tests.support.charges import charge, whole, window_of
 from tests.support.replies import deferred
 from tests.support.sqlite_case import START, HandReactor, temporary
 
@@ -80,7 +80,8 @@ class LogTests(TestCase):
             _spend(state, f"user{turn}", "i")
             clock.advance(0)
         self.assertGreater(os.path.getsize(f"{path}-wal"), 2**19)
-        clock.pump([0.25] * 24)
+        # Until everything is in the accounts, and the log in the file.
+        clock.pump([0.25] * 80)
         state.ping()
         clock.advance(0)
         self.assertEqual(os.path.getsize(f"{path}-wal"), 2**16)
@@ -96,9 +97,16 @@ class DamageTests(SynchronousTestCase):
         state = self.open()
         for number in range(USERS):
             _spend(state, f"user{number}", "i")
-        self.clock.advance(0)
+        # Until everything is in the accounts.
+        self.clock.pump([1.0] * 100)
         self.successResultOf(state.stop())
-        self.spoil("message", 2)
+        self.spoil("chunk", 2)
+
+    def used(self, state: SqliteState) -> list[int]:
+        """Return what each account has that can be read."""
+        windows = [state.usage([window_of(charge(f"user{number}"))]) for number in range(USERS)]
+        results = self.successResultOf(DeferredList(windows, consumeErrors=True))
+        return [result[0].used for done, result in results if done]
 
     def open(self) -> SqliteState:
         state = SqliteState(self.path, self.clock.seconds, self.clock)
@@ -149,6 +157,48 @@ class DamageTests(SynchronousTestCase):
         ready = Deferred.fromCoroutine(state.ready())
         self.clock.pump([0, 0])
         return ready
+
+    def test_all_other_accounts_are_folded_and_nothing_of_them_is_lost(self) -> None:
+        state = self.open()
+        self.spend_all(state, "first")
+        self.clock.pump([1.0] * 200)
+        self.successResultOf(state.stop())
+        with sqlite3.connect(self.path) as db:
+            ((rows, size),) = db.execute("SELECT COUNT(*), SUM(LENGTH(changes)) FROM journal").fetchall()
+        db.close()
+        # Of the turns before only what belongs to the damaged pages, or beside them.
+        self.assertLess(rows, 20)
+        self.assertLess(size, 20_000)
+        state = self.open()
+        self.addCleanup(state.stop)
+        used = self.used(state)
+        self.assertEqual(set(used), {2})
+        self.assertGreater(len(used), USERS - 2 * 120)
+
+    def test_a_damaged_page_of_the_journal_costs_only_what_it_has(self) -> None:
+        os.unlink(self.path)
+        state = self.open()
+        for number in range(USERS):
+            _spend(state, f"user{number}", "i")
+            self.clock.advance(0)
+        self.successResultOf(state.stop())
+        self.spoil("journal", 2)
+        with logged() as lines:
+            state = self.open()
+            found = self.used(state)
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn("is damaged", state.problem)
+        # A page has less than thirty turns.
+        self.assertLess(USERS - sum(found), 2 * 30)
+        self.assertLess(sum(found), USERS)
+        self.spend_all(state, "more")
+        self.clock.pump([1.0] * 200)
+        self.successResultOf(state.stop())
+        with logged() as lines:
+            state = self.open()
+            self.addCleanup(state.stop)
+            self.assertEqual(sum(self.used(state)), sum(found) + USERS)
+        self.assertEqual(lines, [])
 
     def test_the_other_tables_are_still_cleaned(self) -> None:
         state = self.open()

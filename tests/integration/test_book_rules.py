@@ -108,6 +108,7 @@ class RulesTests(BookCase):
             ({"amount": MAX_AMOUNT + 1}, "amount is"),
             ({"amount": True}, "amount is"),
             ({"amount": 1.5}, "amount is"),
+            ({"unit": "distinct_recipients", "amount": 100_001}, "amount is a whole number from 0 to 100000."),
             ({"window": 0}, f"window is a whole number from 1 to {MAX_WINDOW} seconds."),
             ({"window": MAX_WINDOW + 1}, "window is"),
             ({"action": "explode"}, "action is one of refuse, defer, hold."),

@@ -100,19 +100,20 @@ class WriterTests:
         writer = self.write(max_waiting=5)
         self.failing.error = OSError("no room")
         writer.start()
-        writer.add(entry(queue_id="FIRST"))
-        wait_until(lambda: lines, "the problem logged")
+        for number in range(5):
+            writer.add(entry(queue_id=f"Q{number}"))
+        wait_until(lambda: lines and not writer._waiting, "the rows made")
         for _ in range(8):
             writer.add(entry())
-        self.assertEqual((writer.written, writer.lost, writer.waiting), (0, 3, 6))
+        self.assertEqual((writer.written, writer.lost, writer.waiting), (0, 3, 10))
         self.failing.error = None
         wait_until(lambda: writer.waiting == 0 and len(lines) == 3, "the decisions written")
-        self.assertEqual((writer.written, writer.lost), (6, 3))
-        self.assertEqual(self.found()[-1], "FIRST")
+        self.assertEqual((writer.written, writer.lost), (10, 3))
+        self.assertEqual(self.found()[-5:], [f"Q{number}" for number in reversed(range(5))])
         self.assertEqual(
             lines,
             [
-                "The history cannot be written: no room; up to 5 decisions wait, others are lost",
+                "The history cannot be written: no room; up to 10 decisions wait, others are lost",
                 "The history is not written fast enough: decisions are lost",
                 "The history is written again; 3 decisions were lost",
             ],
@@ -241,8 +242,9 @@ class InFileTests(WriterTests, InFile):
         with closing(sqlite3.connect(self.path)) as db:
             db.execute("CREATE TABLE history_1 (x)")
             db.commit()
-        with self.assertRaisesRegex(StoreUnusable, f"{self.path} is a database of another program"):
-            self.keep(record())
+        for change in (lambda: self.keep(record()), lambda: self.store.maintain(MOMENT)):
+            with self.assertRaisesRegex(StoreUnusable, f"{self.path} is a database of another program"):
+                change()
 
     def test_the_file_of_a_later_version_is_left_alone(self) -> None:
         self.keep(record())

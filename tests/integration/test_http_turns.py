@@ -13,6 +13,7 @@ from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
+from bench.history import decisions
 from chapps_tw.database import models
 from chapps_tw.interfaces.state import Account, Charge, LiveState, Message, Unit
 from chapps_tw.mail.decision import Decision, Reason
@@ -21,7 +22,6 @@ from chapps_tw.observe.decision_rates import HOUR, DecisionRates
 from chapps_tw.observe.decision_record import entry_of
 from chapps_tw.observe.decision_ring import DecisionRing
 from chapps_tw.service import SWITCH_SECONDS
-from tests.support.history import record
 from tests.support.page_case import Visitor, page_of
 from tests.support.rest_client import Node
 
@@ -48,6 +48,9 @@ REQUESTS: list[tuple[str, str, Any]] = [
     *(("GET", f"/{kind}/?limit=1000", None) for kind in ("limits", "overrides", "exemptions")),
     ("GET", "/audit/?limit=1000", None),
     ("GET", "/live/events/?limit=1000", None),
+    ("GET", "/history/?limit=1000", None),
+    ("GET", "/history/?recipient=user&limit=1000", None),
+    ("GET", "/history/counts/?by=user&limit=1000", None),
     ("GET", "/domains/1", None),
     ("GET", "/domains/1/users/", None),
     ("GET", "/live/quota/", IDS),
@@ -139,6 +142,7 @@ class TurnTests(TestCase):
         self.node.start()
         self.addCleanup(self.node.stop)
         self._fill_the_book()
+        self.node.history.keep(*decisions(3000))
         self.node.decisions = DecisionRing()
         self.within = within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy", {"limit": 1000, "used": 1})
         for number in range(5000):
@@ -194,7 +198,6 @@ class TurnTests(TestCase):
         now = time.time()
         for second in range(HOUR):
             rates.add(entry_of("outbound", "", _request(second), self.within, now - HOUR + second))
-        self.node.history.keep(*(record(time=now - number, instance=str(number)) for number in range(MANY)))
         visitor = Visitor(self.node)
         await visitor.log_in(self.node.token)
         for path in VIEWS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from chapps_tw.state.sqlite import chunks
+from chapps_tw.state.sqlite.journal import Journal
+
 START = 1_700_000_000.0
 
 
@@ -21,6 +25,18 @@ def temporary(test: SynchronousTestCase) -> str:
     directory = TemporaryDirectory(prefix="chapps-state-")
     test.addCleanup(directory.cleanup)
     return str(Path(directory.name, "state.sqlite3"))
+
+
+def stored(db: sqlite3.Connection) -> set[tuple[bytes, int]]:
+    """The messages that a file has: the keys of their accounts, and their numbers there."""
+    cursor = db.cursor()
+    journal = Journal()
+    journal.read(cursor)
+    every = {(account, number) for account, each in journal._unfolded.items() for number in each.rows}
+    for (account,) in cursor.execute("SELECT DISTINCT account FROM chunk").fetchall():
+        for columns, _ in chunks.read(cursor, account):
+            every |= {(account, number) for number in range(columns.first, columns.end)}
+    return every
 
 
 @implementer(IReactorThreads)

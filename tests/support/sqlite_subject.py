@@ -13,10 +13,11 @@ from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.state_machine import START, Subject
 
 
-def sqlite_subject(max_bytes: int = MAX_BYTES) -> Subject:
-    """Return a state in memory whose time and reactor turns are advanced manually. Cleaning follows its time.
+def sqlite_subject(max_bytes: int = MAX_BYTES, forgets: bool = False) -> Subject:
+    """Return a state in memory whose time and reactor turns are advanced manually. Its upkeep follows its time.
 
     :param max_bytes: size of the accounts that it keeps in memory, beside its tables.
+    :param forgets: whether it reads everything from its tables again for each operation.
     """
     clock = Clock()
     clock.advance(START)
@@ -28,6 +29,9 @@ def sqlite_subject(max_bytes: int = MAX_BYTES) -> Subject:
         waiting = ensureDeferred(_wait(awaitable))
         waiting.addBoth(results.append)
         clock.advance(0)
+        if forgets:
+            state._clear_caches()
+            state._accounts._journal._forget()
         (result,) = results
         return result
 

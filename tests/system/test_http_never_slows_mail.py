@@ -86,7 +86,8 @@ class HttpLoadTests(APITestCase):
         answered = sorted(
             sum(begin <= asked.begin and asked.end <= end for asked in mail.asked) for begin, end in spans
         )
-        self.assertGreater(answered[len(answered) // 10], MANY)
+        # Half of the lists: on a busy machine the load generator itself may stand still during one.
+        self.assertGreater(answered[len(answered) // 2], MANY)
 
     def test_clients_that_list_a_thousand_users_in_a_loop(self) -> None:
         self.run_filled()

@@ -46,6 +46,13 @@ def test_the_examples_of_the_sample_configuration_and_the_guide_are_valid(tmp_pa
         assert str(limit.match[1]) == "client_address:!192.0.2.0/24"
 
 
+def test_distinct_recipients_are_not_counted_without_end(tmp_path: Path) -> None:
+    text = "[Limit people]\nper = client\nunit = distinct_recipients\namount = {}\nwindow = 10m\n"
+    assert read(tmp_path, text.format(100_000)).limits[0].amount == 100_000
+    (found,) = problems(tmp_path, text.format(100_001))
+    assert "[Limit people] amount = '100001': must be at most 100000 with unit = distinct_recipients" in found
+
+
 def test_rendered_limits_load_unchanged(tmp_path: Path) -> None:
     settings = read(
         tmp_path,

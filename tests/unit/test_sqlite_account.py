@@ -11,7 +11,9 @@ from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Account, Charge, Message, Unit, Window
 from chapps_tw.state.sqlite import spending
 from chapps_tw.state.sqlite.accounts import Accounts
+from chapps_tw.state.sqlite.chunks import SIZE
 from chapps_tw.state.sqlite.schema import SCHEMA, run
+from tests.support.sqlite_case import stored
 
 START = 1_700_000_000.0
 HOUR, DAY = 3600.0, 86400.0
@@ -39,8 +41,15 @@ class Case:
         self.accounts.clear()
         return spending.usage(self.db, self.now, self.accounts, [Window(BOB, unit, window)])[0].used
 
-    def kept(self) -> set[float]:
-        return {row[0] for row in self.db.execute("SELECT keep FROM message")}
+    def fold(self) -> None:
+        """Move all that was counted into the chunks."""
+        while self.accounts.is_unfolded:
+            self.accounts.fold(self.db)
+
+    def kept(self) -> list[float]:
+        """Return for how long each chunk is kept, the last one last."""
+        self.fold()
+        return [row[0] for row in self.db.execute("SELECT keep FROM chunk ORDER BY chunk")]
 
 
 @pytest.fixture
@@ -51,16 +60,18 @@ def case() -> Iterator[Case]:
     db.close()
 
 
-def test_a_message_is_one_row_whatever_number_of_windows_contain_it(case: Case) -> None:
+def test_a_message_is_stored_once_whatever_number_of_windows_contain_it(case: Case) -> None:
     case.spend("i", HOUR, DAY, 60.0)
-    assert case.db.execute("SELECT COUNT(*), MAX(keep) FROM message").fetchone() == (1, DAY)
+    assert len(stored(case.db.connection)) == 1
+    assert case.kept() == [DAY]
+    assert len(stored(case.db.connection)) == 1
 
 
 def test_what_was_counted_is_kept_for_a_longer_window_that_begins_later(case: Case) -> None:
     case.spend("i", HOUR)
-    assert case.kept() == {HOUR}
+    assert case.kept() == [HOUR]
     assert case.spend("j", DAY) == 2
-    assert case.kept() == {DAY}
+    assert case.kept() == [DAY]
     case.now += 2 * HOUR
     assert case.used(DAY) == 2
     assert case.used(HOUR) == 0
@@ -71,7 +82,7 @@ def test_messages_are_not_kept_for_a_window_that_is_not_used_for_its_length(case
     for number in range(30):
         case.now += HOUR
         case.spend(str(number), HOUR)
-    assert case.db.execute("SELECT keep FROM message ORDER BY number DESC LIMIT 1").fetchone() == (HOUR,)
+    assert case.kept() == [HOUR]
 
 
 def test_what_has_left_all_windows_is_not_kept_in_memory(case: Case) -> None:
@@ -91,26 +102,32 @@ def test_the_memory_is_bounded_and_accounts_used_last_stay_in_it(case: Case) -> 
         case.spend(str(number), DAY)
     accounts = case.accounts
     assert sum(account.size for account in accounts._accounts.values()) <= 2**20
-    assert sum("FROM message WHERE" in statement for statement in read) == 3001
+    assert sum("data FROM chunk WHERE" in statement for statement in read) == 3001
 
 
-def test_an_account_that_is_read_again_goes_on_after_rows_that_were_removed_in_between(case: Case) -> None:
-    for instance in "abcd":
+def test_an_account_that_is_read_again_goes_on_after_chunks_that_were_removed_in_between(case: Case) -> None:
+    instances = [str(number) for number in range(3 * SIZE)]
+    for instance in instances:
         case.spend(instance, HOUR)
-    case.db.execute("DELETE FROM message WHERE number IN (1, 2)")
-    assert case.used(HOUR) == 2
-    assert case.spend("e", HOUR) == 3
-    assert case.spend("d", HOUR) == 3
-    assert case.used(HOUR) == 3
+    case.fold()
+    case.db.execute("DELETE FROM chunk WHERE chunk = 1")
+    assert case.used(HOUR) == 2 * SIZE
+    assert case.spend("new", HOUR) == 2 * SIZE + 1
+    assert case.spend(instances[-1], HOUR) == 2 * SIZE + 1
+    assert case.used(HOUR) == 2 * SIZE + 1
 
 
-def test_numbers_go_on_where_those_of_expired_messages_end(case: Case) -> None:
+def test_what_has_expired_does_not_come_back_when_an_account_begins_anew(case: Case) -> None:
     for instance in "abc":
         case.spend(instance, HOUR)
     case.now += 2 * HOUR
     assert case.used(HOUR) == 0
     case.spend("d", HOUR)
-    assert case.db.execute("SELECT MAX(number), COUNT(*) FROM message").fetchone() == (3, 4)
+    assert case.used(HOUR) == 1
+    case.now -= 1.5 * HOUR
+    assert case.used(HOUR) == 1
+    case.fold()
+    assert case.used(HOUR) == 1
 
 
 def test_a_longer_window_keeps_distinct_recipients_too(case: Case) -> None:
@@ -133,7 +150,7 @@ def test_an_account_may_count_messages_and_distinct_recipients_apart(case: Case)
 def test_an_account_larger_than_the_memory_is_not_read_again_for_each_message(case: Case) -> None:
     case.accounts = Accounts(20_000)
     read: list[str] = []
-    case.db.connection.set_trace_callback(lambda sql: read.append(sql) if "FROM message" in sql else None)
+    case.db.connection.set_trace_callback(lambda sql: read.append(sql) if "FROM chunk" in sql else None)
     for number in range(300):
         case.spend(f"i{number}", DAY)
         case.spend(f"j{number}", DAY)

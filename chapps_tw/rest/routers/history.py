@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any
 
@@ -11,7 +10,8 @@ from chapps_tw.interfaces.history import Group, GroupBy, History, KeptDecision, 
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.rest import history_answers as answers
 from chapps_tw.rest.models import history as m
-from chapps_tw.rest.routing import Reply, Route, invalid
+from chapps_tw.rest.moments import iso, with_iso
+from chapps_tw.rest.routing import Reply, Route
 from chapps_tw.rest.slices import Slices
 
 _TAG = "history"
@@ -39,18 +39,25 @@ def routes(history: History, slices: Slices, now: Callable[[], float], fold_case
 
     async def search(asked: m.HistorySearch) -> Reply:
         before = int(asked.before, 16) if asked.before else None
-        page = await history.search(_wanted(asked, now(), fold_case), before, asked.limit)
+        wanted = _wanted(asked, now(), fold_case)
+        page = await history.search(wanted, before, asked.limit)
         shown = await slices.collect(map(_decision, page.decisions))
-        remarks = []
+        remarks = _about(wanted)
         if page.next is not None and len(shown) < asked.limit:
-            remarks.append(f"Searched back to {_iso(page.searched_since)}: the next page continues there.")
+            remarks.append(f"Searched back to {iso(page.searched_since)}: the next page continues there.")
         return Reply(shown, {"next": None if page.next is None else f"{page.next:016x}"}, remarks)
 
     async def count(asked: m.HistoryCounts) -> Reply:
-        found = await history.counts(_wanted(asked, now(), fold_case), GroupBy(asked.by), asked.limit)
-        since = found.counted_since or None
-        remarks = [f"Counted back to {_iso(since)}: there was no time for more."] if since else []
-        return Reply(await slices.collect(map(_group, found.groups)), {"counted_since": since}, remarks)
+        wanted = _wanted(asked, now(), fold_case)
+        found = await history.counts(wanted, GroupBy(asked.by), asked.limit)
+        since, remarks = found.counted_since or None, _about(wanted)
+        if since:
+            remarks.append(f"Counted back to {iso(since)}: there was no time for more.")
+        return Reply(
+            await slices.collect(map(_group, found.groups)),
+            with_iso({"counted_since": since}, "counted_since"),
+            remarks,
+        )
 
     yield Route(
         "GET", "/history/", "Search the decisions of all nodes, newest first", search, m.HistorySearch,
@@ -66,8 +73,6 @@ def _wanted(asked: m.HistoryFilter, now: float, fold_case: bool) -> Wanted:
     since = asked.since.ago(now) if asked.since else 0.0
     # To the history, 0 means no filter.
     until = max(0.001, asked.until.ago(now)) if asked.until else 0.0
-    if asked.until and since >= until:
-        raise invalid("query", "until", "must be later than since")
     same = ("sender", "recipient", "queue_id", "instance", "listener", "policy", "reason", "action", "node", "refused")
     is_address = asked.client not in ("", "unknown")
     return Wanted(
@@ -80,20 +85,14 @@ def _wanted(asked: m.HistoryFilter, now: float, fold_case: bool) -> Wanted:
     )
 
 
+def _about(wanted: Wanted) -> list[str]:
+    return ["There is no time between since and until."] if 0 < wanted.until <= wanted.since else []
+
+
 def _decision(kept: KeptDecision) -> dict[str, Any]:
-    return {**kept._asdict(), "id": f"{kept.id:016x}", "time_iso": _iso(kept.time)}
+    return with_iso({**kept._asdict(), "id": f"{kept.id:016x}"}, "time")
 
 
 def _group(group: Group) -> dict[str, Any]:
-    start = group.start or None
-    return {
-        **group._asdict(),
-        "start": start,
-        "start_iso": _iso(start) if start else None,
-        "refused_share": round(group.refused / group.decisions, 4),
-    }
-
-
-def _iso(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    share = round(group.refused / group.decisions, 4)
+    return with_iso({**group._asdict(), "start": group.start or None, "refused_share": share}, "start")

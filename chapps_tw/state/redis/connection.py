@@ -133,11 +133,17 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
             self._reader.feed(data)
             while (reply := gets()) is not False:
                 entry = pending.popleft()
+                waiting, deadline, what = entry
                 if reply.__class__ is hiredis.ReplyError:
                     self._failed(entry, str(reply))
-                elif not entry[0].called:
-                    observe(deadline_now - entry[1])
-                    _answer(entry, reply)
+                elif not waiting.called:
+                    observe(deadline_now - deadline)
+                    try:
+                        result = reply if isinstance(what, bytes) else what[4](reply)
+                    except Exception as error:
+                        waiting.errback(error)
+                    else:
+                        waiting.callback(result)
         except (hiredis.ProtocolError, IndexError):
             self.abandon("it does not speak the Redis protocol")
         if self._problem:
@@ -256,16 +262,6 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
                 self.factory.owner.resend(entry)
             else:
                 entry[0].errback(RedisUnavailable(self.factory.owner.server.name, self._problem))
-
-
-def _answer(entry: Entry, answer: Any) -> None:
-    reply, _, what = entry
-    try:
-        result = answer if isinstance(what, bytes) else what[4](answer)
-    except Exception as error:
-        reply.errback(error)
-    else:
-        reply.callback(result)
 
 
 def unchanged(reply: Any) -> Any:

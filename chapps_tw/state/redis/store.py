@@ -43,11 +43,20 @@ class RedisState:
 
     :param prefix: of all keys.
     :param now: returns epoch seconds, instead of the server's clock; for tests.
+    :param local: returns epoch seconds by the clock of this machine, which is to notice that clocks were set back;
+        by default ``now``, or the reactor's clock.
     """
 
-    def __init__(self, pool: RedisPool, prefix: str, now: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        pool: RedisPool,
+        prefix: str,
+        now: Callable[[], float] | None = None,
+        local: Callable[[], float] | None = None,
+    ) -> None:
         self._pool = pool
         self._now = now
+        self._local = local or now or pool.reactor.seconds
         self._prefix = hash_tag(prefix)
         self._grl = self._prefix + b":grl:{grl}:"
         self._events = self._prefix + b":events"
@@ -63,7 +72,7 @@ class RedisState:
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
         self._note_event = Script("note_event").shape(2, 4)
-        self._values = Values(self._run, self._prefix, self._unique_token, self._pool.reactor.seconds)
+        self._values = Values(self._run, self._prefix, self._unique_token, self._local)
         self._charges = Charges(
             self._run_fast, self._aside, self._prefix, self._unique_token, self._values.version_key, self._outdated
         )

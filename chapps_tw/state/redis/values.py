@@ -37,7 +37,7 @@ class Values:
     :param run: runs a script, given its shape, and its encoded keys and arguments.
     :param prefix: of all keys.
     :param unique_token: returns a token that was never issued before.
-    :param monotonic: monotonic clock.
+    :param now: epoch seconds.
     :ivar memory: values in the memory of this process.
     """
 
@@ -46,12 +46,12 @@ class Values:
         run: Callable[[Shape, bytes], Deferred[Any]],
         prefix: bytes,
         unique_token: Callable[[], bytes],
-        monotonic: Callable[[], float],
+        now: Callable[[], float],
     ) -> None:
         self._run = run
         self._prefix = prefix
         self._unique_token = unique_token
-        self.memory = ValueMemory(monotonic)
+        self.memory = ValueMemory(now)
         self.version_key = strings(prefix + b":version")
         find, confirm = Script("value", "values"), Script("version", "confirm")
         self._find = lru_cache(16)(lambda names: find.shape(names + 1, 0))

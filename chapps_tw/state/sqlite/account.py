@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from heapq import heappush
-from typing import ClassVar
 
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Charge, Unit
+from chapps_tw.state.sqlite import chunks
 from chapps_tw.state.sqlite.claims import MAX_UNITS, Claim, Request
+from chapps_tw.state.sqlite.columns import Columns
+from chapps_tw.state.sqlite.journal import Journal
 from chapps_tw.state.sqlite.messages import Messages
 
 _RECIPIENTS = Unit.RECIPIENTS
@@ -18,7 +21,42 @@ class CountedAccount(Messages):
     """An account in memory. :meth:`advance` has to be called before the other methods."""
 
     __slots__ = ()
-    table: ClassVar = "message"
+
+    @classmethod
+    def read(cls, db: sqlite3.Cursor, journal: Journal, key: bytes, now: float) -> CountedAccount:
+        """Return the account with a key in the file.
+
+        :raises sqlite3.DatabaseError: if its part of the file is damaged.
+        """
+        stored, keep = Columns(0), 0.0
+        for chunk, kept in chunks.read(db, key):
+            keep = max(keep, kept) if chunk.times[-1] + kept > now else keep
+            if stored.times:
+                stored.extend(chunk)
+            else:
+                stored = chunk
+        unfolded = journal.unfolded(db, key)
+        if unfolded and unfolded.rows:
+            rows = sorted(unfolded.rows.values())
+            stored = stored if stored.times else Columns(rows[0][0])
+            stored.update(rows)
+            keep = max(keep, unfolded.keep) if stored.times[-1] + unfolded.keep > now else keep
+        return cls(key, stored, keep, now)
+
+    def write(self, db: sqlite3.Cursor, journal: Journal) -> None:
+        """Write what has changed to the file."""
+        if self.is_new:
+            chunks.delete(db, self.key)
+        elif self.widened:
+            chunks.widen(db, self.key, self.keep)
+        journal.add(self.key, self.keep, self.rows(), self.is_new)
+        self.is_new = self.widened = False
+        self.changed.clear()
+
+    def delete(self, db: sqlite3.Cursor, journal: Journal) -> None:
+        """Delete everything from the file."""
+        chunks.delete(db, self.key)
+        journal.delete(self.key)
 
     def claim(self, request: Request, charge: Charge) -> Claim:
         """Return what a charge would do; change nothing."""
@@ -27,7 +65,7 @@ class CountedAccount(Messages):
         number, own = self._find(instance)
         if unit is _RECIPIENTS and not whole:
             # A match across two digests is as unlikely as a collision of two digests.
-            target = own if own and mark in self._seen[number - self._base] else own + 1
+            target = own if own and mark in self._seen.get(number, b"") else own + 1
         else:
             target = min(amount, MAX_UNITS) if amount > 0 else own or 1
         window = self._windows.get(seconds) or self._sum(seconds, self._now)
@@ -52,27 +90,28 @@ class CountedAccount(Messages):
         if claim[0] is _TOO_SOON:
             return self._last + charge.min_delta - self._now
         most = min(charge.limit, MAX_UNITS) + charge.margin
-        if not charge.limit or (claim[3] > most and not _is_one_more(request, charge)):
+        instance, _, whole, _ = request
+        if not charge.limit or (claim[3] > most and (whole or charge.unit is not _RECIPIENTS)):
             return 0.0
         window = self._windows.get(charge.window) or self._sum(charge.window, self._now)
-        oldest = self._oldest(window, self._find(request.instance)[0] if request.whole else -1)
+        oldest = self._oldest(window, self._find(instance)[0] if whole else -1)
         return 0.0 if oldest is None else oldest + charge.window - self._now
 
     def take(self, request: Request, charge: Charge, target: int) -> bool:
         """Do what a charge claims; return whether anything has to be written."""
         self._use(charge.window)
-        number, own = self._find(request.instance)
+        instance, mark, whole, reserve = request
+        number, own = self._find(instance)
         if not own:
             self._count(request, charge, target)
             return True
-        settled = number in self._settle and (request.whole or not request.reserve)
+        settled = number in self._settle and (whole or not reserve)
         if settled:
             del self._settle[number]
         if target != own:
             self._change(number, target)
-            if _is_one_more(request, charge):
-                self._seen[number - self._base] += request.mark
-                self._mark_bytes += len(request.mark)
+            if charge.unit is _RECIPIENTS and not whole:
+                self._mark(number, mark)
         elif not settled:
             return self.widened
         self.changed.add(number)
@@ -80,10 +119,13 @@ class CountedAccount(Messages):
 
     def _count(self, request: Request, charge: Charge, cost: int) -> None:
         """Count a new message."""
+        instance, mark, whole, reserve = request
         now, windows = self._now, self._windows
         if charge.min_delta > self.keep:
             self._keep_for(charge.min_delta)
-        number = self._append(now, cost, request.instance, request.mark if _is_one_more(request, charge) else b"")
+        number = self._append(now, cost, instance)
+        if charge.unit is _RECIPIENTS and not whole:
+            self._mark(number, mark)
         due = self._due
         for window in windows.values():
             window.used += cost
@@ -91,8 +133,8 @@ class CountedAccount(Messages):
                 due = now + window.seconds
         if len(windows) > 1:
             self._drop_unused()
-        if request.reserve and not request.whole:
-            settle = self._settle[number] = now + request.reserve
+        if reserve and not whole:
+            settle = self._settle[number] = now + reserve
             heappush(self._reservations, (settle, number))
             due = min(due, settle)
         self._due = due
@@ -101,13 +143,8 @@ class CountedAccount(Messages):
 
     def give_back(self, request: Request) -> bool:
         """Give back the cost of a message; return whether anything has to be written."""
-        number, own = self._find(request.instance)
+        number, own = self._find(request[0])
         if own:
             self._give_back(number)
             self.changed.add(number)
         return own > 0
-
-
-def _is_one_more(request: Request, charge: Charge) -> bool:
-    """Return whether a request adds a recipient to the cost of its message."""
-    return charge.unit is _RECIPIENTS and not request.whole

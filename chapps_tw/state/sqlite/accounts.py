@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from chapps_tw.interfaces.state import Account
 from chapps_tw.state.sqlite.account import CountedAccount
+from chapps_tw.state.sqlite.journal import LONG, Journal
 from chapps_tw.state.sqlite.keys import account_key, key
 from chapps_tw.state.sqlite.recipients import RecipientAccount
 
@@ -15,18 +16,6 @@ AnyAccount: TypeAlias = CountedAccount | RecipientAccount
 
 MAX_BYTES: Final = 96 * 2**20
 """Size of the accounts in memory, by estimate. Those of one turn may exceed it."""
-
-_SELECT = {
-    "message": """
-        SELECT * FROM message WHERE account = ? ORDER BY number""",
-    "recipient": "SELECT * FROM recipient WHERE account = ? ORDER BY at",
-}
-_WRITE = {
-    "message": """
-        INSERT OR REPLACE INTO message (account, number, instance, at, keep, cost, seen, settle)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-    "recipient": "INSERT OR REPLACE INTO recipient (account, recipient, at, keep) VALUES (?, ?, ?, ?)",
-}
 
 
 class Accounts:
@@ -40,28 +29,30 @@ class Accounts:
         self.changes = 0
         self._max_bytes = max_bytes
         self._size = 0
-        # By name, and whether distinct recipients are counted; in order of use.
+        # By name, and whether distinct recipients are counted; in order of the turns in which they were used.
         self._accounts: OrderedDict[tuple[Account, bool], AnyAccount] = OrderedDict()
         self._changed: set[AnyAccount] = set()
-        # Used since the memory was last trimmed.
-        self._recent: set[tuple[Account, bool]] = set()
+        self._turn = 1
+        self._journal = Journal()
 
     def clear(self) -> None:
         """Forget all accounts, and all changes that are not written."""
         self._accounts.clear()
         self._changed.clear()
-        self._recent.clear()
+        self._journal.clear()
         self._size = 0
 
     def find(self, db: sqlite3.Cursor, now: float, name: Account, is_distinct: bool) -> AnyAccount:
         """Return an account as it is now."""
         wanted = (name, is_distinct)
-        self._recent.add(wanted)
         account = self._accounts.get(wanted)
         if account is None:
-            account = self._accounts[wanted] = _read(db, now, name, is_distinct)
+            kind = RecipientAccount if is_distinct else CountedAccount
+            stored = account_key(key(name.space), key(name.name))
+            account = self._accounts[wanted] = kind.read(db, self._journal, stored, now)
             self._account_for(account)
-        else:
+        if account.turn != self._turn:
+            account.turn = self._turn
             self._accounts.move_to_end(wanted)
         account.advance(now)
         if account.changed:
@@ -76,52 +67,66 @@ class Accounts:
 
     def write(self, db: sqlite3.Cursor) -> None:
         """Write all changes to the file."""
-        rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _WRITE}
         for account in self._changed:
-            if account.widened:
-                _widen(db, account)
-            rows[account.table] += account.rows()
-            account.changed.clear()
+            account.write(db, self._journal)
             self._account_for(account)
-        for table, statement in _WRITE.items():
-            if rows[table]:
-                db.executemany(statement, rows[table])
         self._changed.clear()
+        self._journal.write(db)
         self.trim()
 
+    def committed(self) -> None:
+        """Note that what was written is committed."""
+        self._journal.committed()
+
     def trim(self) -> None:
-        """Forget accounts that were not used for longest, until the others fit.
+        """Begin a turn: forget accounts that were not used for longest, until the others fit.
 
         Those used since the last time stay: a large one that all mail counts in would be read again for each message.
         """
         if self._size > self._max_bytes and not self._changed:
-            while self._size > self._max_bytes and len(self._accounts) > len(self._recent):
-                _, account = self._accounts.popitem(last=False)
+            while self._size > self._max_bytes and self._accounts:
+                name, account = next(iter(self._accounts.items()))
+                if account.turn == self._turn:
+                    break
+                del self._accounts[name]
                 self._size -= account.accounted
-        self._recent.clear()
+        self._turn += 1
+
+    def read(self, db: sqlite3.Cursor) -> None:
+        """Read the journal, so that the first request need not wait for it.
+
+        :raises sqlite3.DatabaseError: if it is damaged.
+        """
+        self._journal.read(db)
+
+    @property
+    def is_unfolded(self) -> bool:
+        """Whether there is something to fold."""
+        return self._journal.is_unfolded
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the journal is to be folded without pauses."""
+        return self._journal.size > LONG
+
+    def fold(self, db: sqlite3.Cursor) -> None:
+        """Move a part of the journal into the accounts in the file.
+
+        :raises sqlite3.DatabaseError: as in :meth:`~chapps_tw.state.sqlite.journal.Journal.fold`.
+        """
+        # If it fails half way, all of it has to be taken back.
+        self.changes += 1
+        self._journal.fold(db)
 
     def delete(self, db: sqlite3.Cursor, name: Account, is_distinct: bool) -> None:
         """Delete all counts of an account that was just found."""
         account = self._accounts.pop((name, is_distinct))
-        self._recent.discard((name, is_distinct))
+        self.changes += 1
         self._size -= account.accounted
         self._changed.discard(account)
-        db.execute(f"DELETE FROM {account.table} WHERE account = ?", (account.key,))
+        account.delete(db, self._journal)
 
     def _account_for(self, account: AnyAccount) -> None:
         size = account.size
         self._size += size - account.accounted
         account.accounted = size
-
-
-def _read(db: sqlite3.Cursor, now: float, name: Account, is_distinct: bool) -> AnyAccount:
-    kind = RecipientAccount if is_distinct else CountedAccount
-    stored = account_key(key(name.space), key(name.name))
-    return kind(stored, db.execute(_SELECT[kind.table], (stored,)), now)
-
-
-def _widen(db: sqlite3.Cursor, account: AnyAccount) -> None:
-    """Have all counts of an account kept for longer."""
-    change = f"UPDATE {account.table} SET keep = ? WHERE account = ? AND keep < ?"
-    db.execute(change, (account.keep, account.key, account.keep))
-    account.widened = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from chapps_tw.interfaces.outcome import Outcome
 
@@ -14,14 +14,6 @@ Claim: TypeAlias = tuple[Outcome, int, int, int]
 new cost of the message. A plain tuple, because one is made for each charge."""
 
 
-class Request(NamedTuple):
-    """A request of a message.
-
-    :ivar instance: the key of the message.
-    :ivar mark: digest of the recipient that it names; empty if it names none.
-    """
-
-    instance: bytes
-    mark: bytes
-    whole: bool
-    reserve: float
+Request: TypeAlias = tuple[bytes, bytes, bool, float]
+"""A request of a message: the key of the message; the digest of the recipient that it names, empty if it names none or
+no charge needs it; ``whole`` and ``reserve`` of the message. A plain tuple for the same reason."""

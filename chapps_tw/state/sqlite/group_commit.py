@@ -43,6 +43,9 @@ class Buffer(Protocol):
     def write(self, db: sqlite3.Cursor) -> None:
         """Write it to the file. Called before each commit, in its transaction."""
 
+    def committed(self) -> None:
+        """Note that it was committed."""
+
 
 _Reply: TypeAlias = Deferred[Any] | StoreReply[Any]
 
@@ -291,6 +294,7 @@ class GroupCommit:
         except sqlite3.Error as error:
             self._fail_turn(error)
             return
+        self._buffer.committed()
         committed(None)
         if self._dirty and self.problem:
             self.log.info("The live state in {path} can be used again.", path=self._path)

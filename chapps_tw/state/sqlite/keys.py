@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from os import urandom
 
 _MAX_KEY = 512
 
@@ -14,6 +15,19 @@ def key(name: str) -> bytes:
     if len(encoded) <= _MAX_KEY:
         return encoded
     return b"\xff" + blake2b(encoded, digest_size=32).digest()
+
+
+def message_key(instance: str) -> bytes:
+    """Return the key of a message: distinct for distinct instances, at most 512 bytes, none of them 0xFF."""
+    encoded = instance.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _MAX_KEY:
+        return encoded
+    return b"\xfe" + blake2b(encoded, digest_size=32).hexdigest().encode()
+
+
+def unique_message_key() -> bytes:
+    """Return the key of a message without an instance: no other message has it."""
+    return b"\xfd" + urandom(16).hex().encode()
 
 
 def readable(stored: bytes) -> str:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
 from heapq import heappop, heappush
 from math import inf
-from typing import TypeAlias
 
 from chapps_tw.interfaces.state import Usage
-
-Row: TypeAlias = tuple[bytes, int, bytes, float, float, int, bytes, float]
-"""A message in the file: the key of its account; its number there; its instance; epoch seconds when it was first
-counted; seconds that it has to be kept; its cost, 0 if it was given back; digests of the recipients that were counted
-one by one; epoch seconds when its cost is given back, 0.0 if it counts for good."""
+from chapps_tw.state.sqlite.columns import Columns, Row
 
 # Bytes of an account without messages, and of a message without its recipients.
-_ACCOUNT_BYTES, _MESSAGE_BYTES = 1500, 300
+_ACCOUNT_BYTES, _MESSAGE_BYTES = 1500, 250
 # Messages that have left all windows are removed when there are more than this, and half of all.
 _REMOVE_ABOVE = 64
 
@@ -39,17 +33,19 @@ class Window:
 
 
 class Messages:
-    """Messages as columns, one list for each property: the garbage collector would have to visit objects.
+    """Messages as columns.
 
     The message with number ``n`` is at index ``n - _base``. One whose cost was given back stays there with cost 0.
     Messages before ``_start`` have left all windows.
 
     :param key: of the account in the file.
-    :param rows: its messages in the file, in order of their numbers.
+    :param stored: its messages in the file.
+    :param keep: seconds that they have to be kept; 0.0 if all have expired.
     :ivar changed: numbers of the messages that have to be written to the file.
-    :ivar keep: seconds that messages have to be kept.
-    :ivar widened: whether this has become longer for messages in the file.
+    :ivar widened: whether ``keep`` has become longer for messages in the file.
+    :ivar is_new: whether what the file has of it has expired, and is to be deleted.
     :ivar accounted: bytes that the cache has taken into account.
+    :ivar turn: in which the cache has last found it.
     """
 
     __slots__ = (
@@ -69,53 +65,46 @@ class Messages:
         "_windows",
         "accounted",
         "changed",
+        "is_new",
         "keep",
         "key",
+        "turn",
         "widened",
     )
 
-    def __init__(self, key: bytes, rows: Iterable[Row], now: float) -> None:
+    def __init__(self, key: bytes, stored: Columns, keep: float, now: float) -> None:
         self.key = key
         self.changed: set[int] = set()
-        self.keep = 0.0
+        self.keep = keep
         self.widened = False
+        self.is_new = not keep
         self.accounted = 0
+        self.turn = 0
         self._now = now
         # When something leaves a window or is given back; not later than that.
         self._due = inf
         self._last = -inf
-        self._base = self._start = 0
-        self._times: list[float] = []
-        self._costs: list[int] = []
-        self._instances: list[bytes] = []
-        self._seen: list[bytes] = []
-        self._mark_bytes = 0
-        self._numbers: dict[bytes, int] = {}
-        # When costs are given back, by number; and in order of time, together with some that no longer are.
-        self._settle: dict[int, float] = {}
-        self._reservations: list[tuple[float, int]] = []
-        self._windows: dict[float, Window] = {}
-        self._load(list(rows), now)
-
-    def _load(self, rows: list[Row], now: float) -> None:
-        # New numbers follow those in the file.
-        self._base = self._start = rows[-1][1] + 1 if rows else 0
-        self.keep = max((row[4] for row in rows if row[3] + row[4] > now), default=0.0)
-        if not self.keep:
-            return
-        _, numbers, instances, times, _, costs, seen, settle = map(list, zip(*_without_gaps(rows), strict=True))
-        self._base = self._start = numbers[0]
-        self._instances, self._times, self._costs, self._seen = instances, times, costs, seen
-        self._mark_bytes = sum(map(len, seen))
-        self._numbers = dict(zip(instances, numbers, strict=True))
+        if self.is_new:
+            stored = Columns(0)
+        self._base = self._start = stored.first
+        self._times = stored.times
+        self._costs = stored.costs
+        self._instances = stored.instances
+        # By number, where they are not empty: the recipients counted one by one, and when costs are given back.
+        self._seen = stored.seen
+        self._settle = stored.settle
+        self._mark_bytes = sum(map(len, self._seen.values()))
+        self._numbers = dict(zip(self._instances, range(stored.first, stored.end), strict=True))
         self._numbers.pop(b"", None)
-        self._settle = {number: at for number, at in zip(numbers, settle, strict=True) if at}
+        # In order of time, together with some that are no longer given back then.
         self._reservations = sorted((at, number) for number, at in self._settle.items())
-        self._last = times[-1]
-        # Keeps the messages until a charge says for how long.
-        self._windows[self.keep] = self._sum(self.keep, now)
-        self._due = -inf
-        self.advance(now)
+        self._windows: dict[float, Window] = {}
+        if keep:
+            self._last = self._times[-1]
+            # Keeps the messages until a charge says for how long.
+            self._windows[keep] = self._sum(keep, now)
+            self._due = -inf
+            self.advance(now)
 
     @property
     def size(self) -> int:
@@ -124,21 +113,13 @@ class Messages:
 
     def rows(self) -> list[Row]:
         """Return the messages that have to be written to the file."""
-        base, keep = self._base, self.keep
-        return [
-            (
-                self.key,
-                number,
-                self._instances[number - base],
-                self._times[number - base],
-                keep,
-                self._costs[number - base],
-                self._seen[number - base],
-                self._settle.get(number, 0.0),
-            )
-            for number in self.changed
-            if number >= base
-        ]
+        rows: list[Row] = []
+        for number in self.changed:
+            index = number - self._base
+            if index >= 0:
+                seen, settle = self._seen.get(number, b""), self._settle.get(number, 0.0)
+                rows.append((number, self._instances[index], self._times[index], self._costs[index], seen, settle))
+        return rows
 
     def usage(self, seconds: float) -> Usage:
         """Return what a window contains. To be called after :meth:`advance`."""
@@ -187,8 +168,8 @@ class Messages:
             if self._numbers.get(instance) == number:
                 del self._numbers[instance]
             self._settle.pop(number, None)
-            self._mark_bytes -= len(self._seen[index])
-        del self._times[:expired], self._costs[:expired], self._instances[:expired], self._seen[:expired]
+            self._mark_bytes -= len(self._seen.pop(number, b""))
+        del self._times[:expired], self._costs[:expired], self._instances[:expired]
         self._base = self._start
 
     def _count_from_now(self, now: float) -> None:
@@ -256,16 +237,19 @@ class Messages:
         number = self._numbers.get(instance, -1)
         return (number, self._costs[number - self._base]) if number >= self._start else (-1, 0)
 
-    def _append(self, at: float, cost: int, instance: bytes, seen: bytes) -> int:
+    def _append(self, at: float, cost: int, instance: bytes) -> int:
         number = self._base + len(self._times)
         self._times.append(at)
         self._costs.append(cost)
         self._instances.append(instance)
-        self._seen.append(seen)
-        self._mark_bytes += len(seen)
         if instance:
             self._numbers[instance] = number
         return number
+
+    def _mark(self, number: int, mark: bytes) -> None:
+        """Add the digest of a recipient that was counted."""
+        self._seen[number] = self._seen.get(number, b"") + mark
+        self._mark_bytes += len(mark)
 
     def _change(self, number: int, cost: int) -> None:
         difference = cost - self._costs[number - self._base]
@@ -281,15 +265,3 @@ class Messages:
         if self._numbers.get(self._instances[index]) == number:
             del self._numbers[self._instances[index]]
         self._instances[index] = b""
-
-
-def _without_gaps(rows: list[Row]) -> list[Row]:
-    """Return rows with one of no cost for each number that is missing between two others."""
-    if rows[-1][1] - rows[0][1] + 1 == len(rows):
-        return rows
-    filled = rows[:1]
-    for row in rows[1:]:
-        key, _, _, at, keep, _, _, _ = row
-        filled += [(key, number, b"", at, keep, 0, b"", 0.0) for number in range(filled[-1][1] + 1, row[1])]
-        filled.append(row)
-    return filled

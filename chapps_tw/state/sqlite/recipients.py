@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Charge, Usage
 from chapps_tw.state.sqlite.claims import MAX_UNITS, Claim, Request
+from chapps_tw.state.sqlite.journal import Journal
 
 Row: TypeAlias = tuple[bytes, bytes, float, float]
 """A recipient in the file: the key of its account; its digest; epoch seconds of the last message to it; seconds that
@@ -34,11 +36,9 @@ class RecipientAccount:
 
     :param key: of the account in the file.
     :param rows: its recipients in the file, in order of time.
-    :ivar changed, keep, widened, accounted: as in :class:`~chapps_tw.state.sqlite.messages.Messages`, with digests
-        instead of numbers.
+    :ivar changed, keep, widened, accounted, turn: as in :class:`~chapps_tw.state.sqlite.messages.Messages`, with
+        digests instead of numbers.
     """
-
-    table: ClassVar = "recipient"
 
     def __init__(self, key: bytes, rows: Iterable[Row], now: float) -> None:
         self.key = key
@@ -46,6 +46,7 @@ class RecipientAccount:
         self.keep = 0.0
         self.widened = False
         self.accounted = 0
+        self.turn = 0
         self._now = now
         self._windows: dict[float, _Window] = {}
         kept = [(mark, at, keep) for _, mark, at, keep in rows if at + keep > now]
@@ -61,10 +62,25 @@ class RecipientAccount:
         """Size in bytes, by estimate."""
         return _ACCOUNT_BYTES + _RECIPIENT_BYTES * sum(map(len, self._windows.values()))
 
-    def rows(self) -> list[Row]:
-        """Return the recipients that have to be written to the file."""
-        longest = self._windows[self.keep]
-        return [(self.key, mark, longest[mark], self.keep) for mark in self.changed if mark in longest]
+    @classmethod
+    def read(cls, db: sqlite3.Cursor, journal: Journal, key: bytes, now: float) -> RecipientAccount:
+        """Return the account with a key in the file. The journal has nothing of it."""
+        return cls(key, db.execute("SELECT * FROM recipient WHERE account = ? ORDER BY at", (key,)), now)
+
+    def write(self, db: sqlite3.Cursor, journal: Journal) -> None:
+        """Write what has changed to the file."""
+        key, keep = self.key, self.keep
+        if self.widened:
+            db.execute("UPDATE recipient SET keep = ? WHERE account = ? AND keep < ?", (keep, key, keep))
+        longest = self._windows[keep]
+        rows = [(key, mark, longest[mark], keep) for mark in self.changed if mark in longest]
+        db.executemany("INSERT OR REPLACE INTO recipient (account, recipient, at, keep) VALUES (?, ?, ?, ?)", rows)
+        self.widened = False
+        self.changed.clear()
+
+    def delete(self, db: sqlite3.Cursor, journal: Journal) -> None:
+        """Delete everything from the file."""
+        db.execute("DELETE FROM recipient WHERE account = ?", (self.key,))
 
     def usage(self, seconds: float) -> Usage:
         """Return what a window contains."""
@@ -121,8 +137,8 @@ class RecipientAccount:
         window = self._windows.get(charge.window)
         if window is None:
             window = self._part(charge.window)
-        used = len(window)
-        if not request.mark or request.mark in window:
+        used, mark = len(window), request[1]
+        if not mark or mark in window:
             return _REPEATED, used, used, 0
         if used < min(charge.limit, MAX_UNITS):
             return _ACCEPTED, used + 1, used, 1
@@ -138,12 +154,13 @@ class RecipientAccount:
     def take(self, request: Request, charge: Charge, target: int) -> bool:
         """Do what a charge claims; return whether anything has to be written."""
         self._use(charge.window)
-        if not request.mark:
+        mark = request[1]
+        if not mark:
             return self.widened
         for window in self._windows.values():
-            window[request.mark] = self._now
-            window.move_to_end(request.mark)
-        self.changed.add(request.mark)
+            window[mark] = self._now
+            window.move_to_end(mark)
+        self.changed.add(mark)
         return True
 
     def give_back(self, request: Request) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import groupby
 from typing import Final
 
+from chapps_tw.state.sqlite.chunks import SIZE, merge
 from chapps_tw.state.sqlite.keys import account_key
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 _MEETING = """
 CREATE TABLE meeting (
@@ -18,26 +20,45 @@ CREATE TABLE meeting (
 );
 """
 
-# Rows of an account are neighbours, so that a message changes one page for each account. No row has sums: they are
-# computed when the account is read.
-_COUNTS = """
+# Messages up to version 4.
+_MESSAGES = """
 CREATE TABLE message (
-    account BLOB NOT NULL,              -- digest of its space and name
-    number INTEGER NOT NULL,            -- in order of time
+    account BLOB NOT NULL,
+    number INTEGER NOT NULL,
     instance BLOB NOT NULL,
-    at REAL NOT NULL,                   -- when it was first counted
-    keep REAL NOT NULL,                 -- for so many seconds it may count
-    cost INTEGER NOT NULL,              -- 0 if it was given back
-    seen BLOB NOT NULL,                 -- digests of the recipients counted one by one, 8 bytes each
-    settle REAL NOT NULL,               -- when its cost is given back; 0 if it counts for good
+    at REAL NOT NULL,
+    keep REAL NOT NULL,
+    cost INTEGER NOT NULL,
+    seen BLOB NOT NULL,
+    settle REAL NOT NULL,
     PRIMARY KEY (account, number)
 ) WITHOUT ROWID;
+"""
+
+_RECIPIENTS = """
 CREATE TABLE recipient (
     account BLOB NOT NULL,
     recipient BLOB NOT NULL,            -- digest
     at REAL NOT NULL,                   -- of the last message to it
     keep REAL NOT NULL,
     PRIMARY KEY (account, recipient)
+) WITHOUT ROWID;
+"""
+
+# What was counted is in both together: a commit writes one row of the journal, which is moved into the chunks later.
+JOURNAL: Final = """
+CREATE TABLE journal (
+    number INTEGER PRIMARY KEY,
+    changes BLOB NOT NULL               -- see journal.py
+)"""
+_CHUNKS = f"""{JOURNAL};
+CREATE TABLE chunk (
+    account BLOB NOT NULL,              -- digest of its space and name
+    chunk INTEGER NOT NULL,             -- in order of time
+    last REAL NOT NULL,                 -- when the last of its messages was counted
+    keep REAL NOT NULL,                 -- for so many seconds they may count
+    data BLOB NOT NULL,                 -- see chunks.py
+    PRIMARY KEY (account, chunk)
 ) WITHOUT ROWID;
 """
 
@@ -80,7 +101,7 @@ CREATE TABLE once (
     until REAL NOT NULL,
     PRIMARY KEY (space, name)
 ) WITHOUT ROWID;
-{_COUNTS}{_VALUES}{_EVENTS}{_MEETING}"""
+{_CHUNKS}{_RECIPIENTS}{_VALUES}{_EVENTS}{_MEETING}"""
 
 # Upgrades from each version to the next. Greylist entries of version 1 are discarded, counts are kept.
 _UPGRADES: Final = {
@@ -97,7 +118,7 @@ _UPGRADES: Final = {
     """,
     3: f"""
         ALTER TABLE message RENAME TO counted;
-        {_COUNTS}
+        {_MESSAGES}{_RECIPIENTS}
         INSERT INTO message
             SELECT account_key(a.name), ROW_NUMBER() OVER (PARTITION BY c.run ORDER BY c.first, c.instance),
                 instance_key(c.instance), c.first, ROUND(c.until - c.first, 3), c.cost, c.seen, 0
@@ -110,6 +131,7 @@ _UPGRADES: Final = {
         DROP TABLE verdict;
         {_EVENTS}
     """,
+    4: _CHUNKS,
 }
 
 
@@ -126,6 +148,25 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
     db.create_function("instance_key", 1, _instance_key)
     for each in range(version, VERSION):
         run(db, _UPGRADES[each])
+        if each == 4:
+            _move_into_chunks(db)
+
+
+def _move_into_chunks(db: sqlite3.Connection) -> None:
+    rows = db.execute("SELECT * FROM message ORDER BY account, number")
+    for (account, _), each in groupby(rows, lambda row: (row[0], row[1] // SIZE)):
+        messages = list(each)
+        keep = max(row[4] for row in messages)
+        changes = [(row[1], _message_key(row[2]), row[3], *row[5:]) for row in messages]
+        merge(db.cursor(), account, keep, changes)
+    db.execute("DROP TABLE message")
+
+
+def _message_key(stored: bytes) -> bytes:
+    """Return the key of a message for one of version 4; it had other digests, and no unique ones."""
+    if stored[:1] == b"\xff":
+        return b"\xfe" + stored[1:].hex().encode()
+    return b"" if stored[:1] == b"\xfe" else stored
 
 
 def _instance_key(stored: bytes) -> bytes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from hashlib import blake2b
-from os import urandom
 from typing import TypeAlias
 
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Charge, Message, Spent, Unit, Usage, Window
 from chapps_tw.state.sqlite.accounts import Accounts, AnyAccount
 from chapps_tw.state.sqlite.claims import Claim, Request
-from chapps_tw.state.sqlite.keys import key
+from chapps_tw.state.sqlite.keys import message_key, unique_message_key
 
 _Claims: TypeAlias = list[tuple[AnyAccount, Charge, Claim]]
 
@@ -22,11 +21,21 @@ _ACCEPTED, _REPEATED = Outcome.ACCEPTED, Outcome.REPEATED
 
 def spend(db: sqlite3.Cursor, now: float, accounts: Accounts, message: Message, charges: Sequence[Charge]) -> Spent:
     """Count a message, or another recipient of it, if all charges fit."""
-    request = _request(message)
+    request = _request(message, charges)
+    if len(charges) == 1:
+        # Nearly all messages.
+        [charge] = charges
+        account = accounts.find(db, now, charge.account, charge.unit is _DISTINCT)
+        claim = account.claim(request, charge)
+        outcome = claim[0]
+        if outcome is _ACCEPTED or outcome is _REPEATED:
+            if account.take(request, charge, claim[3]):
+                accounts.note(account)
+            return Spent(outcome, -1, (claim[1],), 0.0)
     outcome, claims = _claim(db, now, accounts, request, charges)
     if outcome is not _ACCEPTED and outcome is not _REPEATED:
         spent = _refusal(request, claims)
-        if request.whole:
+        if message.whole:
             # A message that is refused as a whole costs nothing.
             for account, _, _ in claims:
                 if account.give_back(request):
@@ -41,7 +50,7 @@ def spend(db: sqlite3.Cursor, now: float, accounts: Accounts, message: Message, 
 def peek(db: sqlite3.Cursor, now: float, accounts: Accounts, message: Message, charges: Sequence[Charge]) -> Spent:
     """Return what :func:`spend` would return; change nothing."""
     accounts.trim()
-    request = _request(message)
+    request = _request(message, charges)
     outcome, claims = _claim(db, now, accounts, request, charges)
     if outcome is not _ACCEPTED and outcome is not _REPEATED:
         return _refusal(request, claims)
@@ -62,13 +71,12 @@ def _claim(
     return outcome, claims
 
 
-def _request(message: Message) -> Request:
-    # No key of a name begins with this byte, so a message without an instance is unique.
-    instance = key(message.instance) if message.instance else b"\xfe" + urandom(15)
+def _request(message: Message, charges: Sequence[Charge]) -> Request:
+    instance, recipient, whole, reserve = message
     mark = b""
-    if message.recipient:
-        mark = blake2b(message.recipient.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return Request(instance, mark, message.whole, message.reserve)
+    if recipient and (not whole or _DISTINCT in [charge.unit for charge in charges]):
+        mark = blake2b(recipient.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return message_key(instance) if instance else unique_message_key(), mark, whole, reserve
 
 
 def _refusal(request: Request, claims: _Claims) -> Spent:

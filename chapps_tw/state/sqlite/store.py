@@ -47,6 +47,8 @@ _EVERYTHING = 63
 # Seconds between cleaning steps, normally and while many rows expire; rows per step that count as many.
 _IDLE_INTERVAL, _BUSY_INTERVAL = 1.0, 0.02
 _BUSY_ROWS = 100
+# Seconds between steps of folding the journal, normally and while it is long.
+_FOLD_INTERVAL, _BUSY_FOLD_INTERVAL = 1.0, 0.005
 # Seconds between checks of the size of the WAL, and checks until it is checkpointed even if it is short.
 _WAL_CHECK_INTERVAL = 0.25
 _CHECKS_PER_CHECKPOINT = 20
@@ -91,7 +93,7 @@ class SqliteState:
         self._reactor = reactor
         self._accounts = Accounts(max_bytes)
         self._values = sqlite_values.CachedValues()
-        self._memory = ValueMemory(reactor.seconds)
+        self._memory = ValueMemory(now)
         self._stamps = count(1)
         self._greylist = sqlite_greylist.Greylist()
         self._commits = GroupCommit(path, reactor, self._accounts, self._clear_caches, timer)
@@ -127,7 +129,9 @@ class SqliteState:
             :class:`~chapps_tw.state.sqlite.file.StateTooNew` if a later version has written it.
         """
         self._commits.open()
+        self._commits.read(0, self._accounts.read).addErrback(_still_unavailable)
         self._later(_IDLE_INTERVAL, self._clean)
+        self._later(_FOLD_INTERVAL, self._fold)
         if self._path != MEMORY:
             self._later(_WAL_CHECK_INTERVAL, self._check_wal)
 
@@ -165,6 +169,18 @@ class SqliteState:
         if not self._commits.finished:
             rows = sum(removed for done, removed in results if done)
             self._later(_BUSY_INTERVAL if rows >= _BUSY_ROWS else _IDLE_INTERVAL, self._clean)
+
+    def _fold(self) -> None:
+        del self._timers[self._fold]
+        if self._commits.problem or not self._accounts.is_unfolded:
+            self._later(_FOLD_INTERVAL, self._fold)
+        else:
+            # No area: it changes no count.
+            self._commits.write(0, self._accounts.fold).addBoth(self._fold_again)
+
+    def _fold_again(self, result: object) -> None:
+        if not self._commits.finished:
+            self._later(_BUSY_FOLD_INTERVAL if self._accounts.is_long else _FOLD_INTERVAL, self._fold)
 
     def _check_wal(self) -> None:
         del self._timers[self._check_wal]

@@ -34,9 +34,9 @@ _WALKS = (
     _Walk(
         (b"", -1),
         """
-            SELECT account, number, at + keep FROM message WHERE (account, number) > (?, ?)
-            ORDER BY account, number LIMIT ?""",
-        (("DELETE FROM message WHERE account = ? AND number = ?", (0, 1)),),
+            SELECT account, chunk, last + keep FROM chunk WHERE (account, chunk) > (?, ?)
+            ORDER BY account, chunk LIMIT ?""",
+        (("DELETE FROM chunk WHERE account = ? AND chunk = ?", (0, 1)),),
     ),
     _Walk(
         (b"", b""),
