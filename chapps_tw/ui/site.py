@@ -27,6 +27,8 @@ from chapps_tw.ui.views import Answer, Fields, Goto, Raw, View, Visit, sentences
 
 COOKIE = "chapps_session"
 HTML = "text/html; charset=utf-8"
+# Of a query, and of a form: read in little time, and enough for a thousand ids.
+MAX_FORM = 16384
 
 # Nothing from elsewhere, no code or style in the page itself, and nobody else's frame around it.
 _HEADERS = {
@@ -91,13 +93,13 @@ class Site:
         :raises Refusal: if it may come from another site's page.
         """
         session = self._session(request)
-        query, form = Fields(request.uri.partition(b"?")[2]), Fields()
+        query, form = _query(request), Fields()
         if view.method == "POST":
             if any(site not in _OWN for site in header_values(request, "sec-fetch-site")):
                 raise Refusal(403, "The form was sent from the page of another site.")
             if header_values(request, "content-type")[:1] != [_FORM]:
                 raise Refusal(415, f"The body must be {_FORM}.")
-            form = Fields(request.content.read())
+            form = _form(request)
             if session is not None and not view.open and not _is_of(session, form):
                 raise Refusal(403, "The form is not of this session. Go back, reload the page, and try again.")
         return Visit(request, session, query, form, self._calls)
@@ -170,6 +172,22 @@ class Site:
         values = {**self._common(request, session), "sentences": sentences(refusal)}
         request.setResponseCode(refusal.status)
         return _finish_html(request, self._renderer.render_small("error.html", values))
+
+
+def _query(request: IRequest) -> Fields:
+    """Return the fields of the query. Raises :class:`Refusal` 400 or 414."""
+    query = request.uri.partition(b"?")[2]
+    if len(query) > MAX_FORM:
+        raise Refusal(414, f"The query exceeds {MAX_FORM} bytes.")
+    return Fields(query)
+
+
+def _form(request: IRequest) -> Fields:
+    """Return the fields of a form. Raises :class:`Refusal` 400 or 413."""
+    body = request.content.read(MAX_FORM + 1)
+    if len(body) > MAX_FORM:
+        raise Refusal(413, f"The form exceeds {MAX_FORM} bytes.")
+    return Fields(body)
 
 
 def is_valid(sessions: Sessions, visit: Visit) -> bool:

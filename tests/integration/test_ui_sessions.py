@@ -156,7 +156,9 @@ class SecurityTests(PageTestCase):
     async def test_too_many_fields_are_refused(self) -> None:
         visitor = await self.visitor()
         self.assertEqual((await visitor.get("/ui/search?" + "q=a&" * 2001)).status, 400)
+        self.assertEqual((await visitor.get("/ui/search?q=" + "a" * 20000)).status, 414)
         self.assertEqual((await visitor.get("/ui/search?q=%FF")).status, 400)
+        self.assertEqual((await visitor.post("/ui/act/reset", {"user": "x" * 40000})).status, 413)
 
 
 class NoTokenTests(PageTestCase):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import quote
+from http.client import HTTPConnection
+from urllib.parse import quote, urlencode
 
 from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import expect
@@ -13,7 +14,8 @@ from tests.support.api_case import APITestCase
 from tests.support.browser import DESKTOP, PATIENCE, PHONE, Browser, chromium
 from tests.support.paths import ROOT
 from tests.support.policy_client import inbound, outbound
-from tests.support.servers.service import PATIENT, Service
+from tests.support.servers.common import HANGS
+from tests.support.servers.service import CLEAN, PATIENT, Service
 
 EVIL = '"<img src=x onerror=alert(1)>"@evil.example'
 USER = "carol@example.com"
@@ -30,6 +32,24 @@ PAGES = (
 _AXE = (ROOT / "tests/data/axe-core/axe.min.js").read_text("utf-8")
 _FINDINGS = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations.map(
     each => `${each.id}: ${each.nodes.map(node => node.html.slice(0, 200)).slice(0, 3).join(' | ')}`)"""
+
+
+class FeedEndTests(APITestCase):
+    def test_a_stop_does_not_wait_for_those_who_watch(self) -> None:
+        service = self.run_service()
+        host = f"127.0.0.1:{service.ports['api']}"
+        connection = HTTPConnection(host, timeout=HANGS)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/ui/login", urlencode({"token": service.token}), headers)
+        answer = connection.getresponse()
+        answer.read()
+        cookie = str(answer.headers["Set-Cookie"]).partition(";")[0]
+        connection.request("GET", "/ui/now/feed", headers={"Cookie": cookie})
+        feed = connection.getresponse()
+        self.assertEqual((feed.status, feed.readline()), (200, b"event: decisions\n"))
+        self.assertIn(service.stop(), CLEAN)
+        feed.read()
+        self.assertNotIn("Traceback", service.log())
 
 
 class PageTests(APITestCase):
