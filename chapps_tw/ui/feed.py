@@ -37,7 +37,7 @@ MAX_LOOKED_AT: Final = 5000
 SECONDS: Final = 1.0
 
 Find = Callable[[Mapping[str, str], int | None], Search]
-Tell = Callable[[Mapping[str, Any]], str]
+Tell = Callable[[Visit, Mapping[str, Any]], str]
 
 
 @implementer(IPushProducer)
@@ -80,7 +80,7 @@ class Feed:
     """All feeds, served once a second.
 
     :param find: searches the decision ring; the user may be in any spelling.
-    :param tell: returns a decision as markup.
+    :param tell: returns a decision as markup for a visitor.
     :param is_valid: whether the session of a visit still is.
     """
 
@@ -170,7 +170,7 @@ class Feed:
             if each is None or (stream.only_stopped and not stops(each.record.action)):
                 yield None
             else:
-                yield self._tell(each.record.as_dict())
+                yield self._tell(stream.visit, each.record.as_dict())
 
 
 def _wanted(visit: Visit) -> dict[str, str]:

@@ -20,7 +20,7 @@ from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.calls import Calls
 from chapps_tw.rest.refusals import refusal_of
 from chapps_tw.rest.routing import Refusal
-from chapps_tw.security.tokens import TokenError
+from chapps_tw.security.tokens import Scope, TokenError
 from chapps_tw.ui.rendering import Renderer
 from chapps_tw.ui.sessions import Session, Sessions
 from chapps_tw.ui.views import Answer, Fields, Goto, Raw, View, Visit, sentences, url
@@ -139,7 +139,10 @@ class Site:
         notices = []
         if session is not None and not request.getHeader(b"hx-request"):
             notices, session.notices = session.notices, []
+        scope = session.token.scope if session and session.token else Scope.FULL
         return {
+            "may_act": scope.includes(Scope.OPERATOR),
+            "may_edit": scope.includes(Scope.FULL),
             "session": session,
             "holder": session.token.name if session and session.token else "",
             "notices": notices,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from chapps_tw.interfaces.state import Account, Charge, Message, Unit
@@ -108,6 +109,15 @@ class UserTests(CardTestCase):
             body = (await visitor.get("/ui/user?name=ann")).body.decode()
             found = tuple(f'href="/ui/act/{name}?' in body for name in ("raise", "plan"))
             self.assertEqual(found, links)
+
+    async def test_links_that_the_token_may_not_use_are_not_there(self) -> None:
+        domain = await self.create("domains", name="example.com")
+        await self.create("users", name="ann", domains=[domain])
+        self.decided(Decision("REJECT", Reason.QUOTA_EXCEEDED, "P", {"limit": 1, "used": 1}), "ann", client_address="a")
+        for scope, raises, removes in (("read", 0, 0), ("operator", 1, 0), ("full", 1, 1)):
+            body = (await (await self.visitor(scope)).get("/ui/user?name=ann")).body.decode()
+            links = re.findall('class="small" href="/ui/act/([a-z]+)', body)
+            self.assertEqual((links.count("raise"), links.count("unlink")), (raises, removes), scope)
 
     async def test_who_is_not_in_the_book_has_a_card_too(self) -> None:
         visitor = await self.visitor()
