@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from io import TextIOWrapper
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from chapps_tw.cli import main as cli
+from chapps_tw.cli.session import Dependencies
 
-from chapps_tw.application.preflight import findings, without_default_quota
-from chapps_tw.application.start_errors import StartError, database_problem, open_engine
-from chapps_tw.cli import commands as cli
-from chapps_tw.config.settings import Settings
-from chapps_tw.database import examples, schema
+if TYPE_CHECKING:
+    from chapps_tw.config.checks import Finding
+    from chapps_tw.config.settings import Settings
+
+# What needs the configuration or the database is imported when a command needs it, so that others start quickly.
 
 
 def main() -> int:
@@ -24,56 +24,35 @@ def main() -> int:
         if isinstance(stream, TextIOWrapper):
             # Characters that the terminal does not support are shown as escapes.
             stream.reconfigure(errors="backslashreplace")
-    return cli.run(sys.argv[1:], cli.Dependencies(set_up, add_examples, time.time, findings, without_default_quota))
+    return cli.run(sys.argv[1:], Dependencies(set_up, add_examples, time.time, check, warn))
 
 
 def set_up(settings: Settings, dry_run: bool = False) -> str:
-    """Create the tables, or upgrade them.
+    """See :func:`chapps_tw.application.tables.set_up`."""
+    from chapps_tw.application import tables
 
-    :param dry_run: change nothing, and report what would be done.
-    :returns: a line about the result, and one for each report about names.
-    :raises ConfigError: if the URL of the database is invalid.
-    :raises CommandError: if the database cannot be used.
-    """
-    messages: list[str] = []
-    with _engine(settings) as engine:
-        before, after = (schema.preview if dry_run else schema.upgrade)(engine, messages.append), schema.HEAD
-        done = f"{'brought up to' if before else 'set up at'} revision {after}"
-        if dry_run:
-            done = f"nothing was changed; it is at revision {before or 'none'}, and this would be done for {after}"
-        elif before == after:
-            schema.normalise_names(engine, messages.append)
-            done = f"is up to date (revision {after})"
-        return "\n".join([f"{engine.url}: {done}", *messages])
+    return tables.set_up(settings, dry_run)
 
 
 def add_examples(settings: Settings) -> str:
-    """Set up the database, and add the example users if it is empty.
+    """See :func:`chapps_tw.application.tables.add_examples`."""
+    from chapps_tw.application import tables
 
-    :returns: a sentence about the result.
-    :raises ConfigError: if the URL of the database is invalid.
-    :raises CommandError: if the database cannot be used.
-    """
-    with _engine(settings) as engine:
-        schema.upgrade(engine)
-        if examples.add_examples(engine, time.time()):
-            return f"{engine.url}: alice@example.com and bob@example.org added"
-        return f"{engine.url}: holds something already, and is left as it is"
+    return tables.add_examples(settings)
 
 
-@contextmanager
-def _engine(settings: Settings) -> Iterator[Engine]:
-    try:
-        engine = open_engine(settings)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
-    except StartError as error:
-        raise cli.CommandError(str(error)) from None
-    except (schema.SchemaError, SQLAlchemyError, OSError, UnicodeError, TypeError) as error:
-        # The drivers raise Python's own exceptions for invalid parameters.
-        raise cli.CommandError(database_problem(settings, error)) from None
+def check(settings: Settings) -> Iterable[Finding]:
+    """See :func:`chapps_tw.application.preflight.findings`."""
+    from chapps_tw.application.preflight import findings
+
+    return findings(settings)
+
+
+def warn(settings: Settings) -> Iterable[str]:
+    """See :func:`chapps_tw.application.preflight.without_default_quota`."""
+    from chapps_tw.application.preflight import without_default_quota
+
+    return without_default_quota(settings)
 
 
 if __name__ == "__main__":

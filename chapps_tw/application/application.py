@@ -18,6 +18,7 @@ from chapps_tw.application.history import History
 from chapps_tw.application.http import ConfigWriter, Http, PageForPeople, Tokens
 from chapps_tw.application.listening import Listening
 from chapps_tw.application.log_output import LogOutput
+from chapps_tw.application.notices import Notices
 from chapps_tw.application.part import Part, open_all, start_all, stop_all
 from chapps_tw.application.policies import Policies
 from chapps_tw.application.reporter import Reporter
@@ -80,6 +81,10 @@ class Application:
         self.dns = Dns(settings, reactor, self.metrics)
         self.whitelist = Whitelist(settings, reactor, self.dns.resolver)
         self._make_listeners()
+        self.notices = Notices(
+            settings, reactor, self.metrics, self.state.live, self.database.book, self.history.reader,
+            self.reporter.observe,
+        )  # fmt: skip
         self._make_api()
         self._show()
         self.parts: tuple[Part, ...] = (
@@ -90,6 +95,7 @@ class Application:
             self.state,
             Book(self.database.book, reactor, settings.adapter.audit_days),
             self.dns,
+            self.notices,
             Http(self.api),
             self.whitelist,
             Health(reactor, self.state.live.ping, self.database.book.ping),
@@ -172,6 +178,7 @@ class Application:
             reactor=self.reactor,
             version=__version__,
             slices=self.slices,
+            notifier=self.notices.notifier,
             checks=self.state.checks,
             reasons=self.registry.reasons,
         )

@@ -50,6 +50,17 @@ class Written(Protocol):
     def lost(self) -> int: ...
 
 
+class Told(Protocol):
+    """Numbers of notices by channel and kind."""
+
+    @property
+    def sent(self) -> Mapping[tuple[str, str], int]: ...
+    @property
+    def failed(self) -> Mapping[tuple[str, str], int]: ...
+    @property
+    def pending(self) -> Mapping[tuple[str, str], int]: ...
+
+
 def show_dependencies(metrics: Metrics, parts: Mapping[str, Dependency]) -> None:
     """Add the metric for the availability of each dependency."""
 
@@ -133,6 +144,16 @@ def show_history(metrics: Metrics, history: Written) -> None:
     _counter(metrics, "chapps_history_written", "Decisions written to the history.", lambda: history.written)
     help = "Decisions that are missing in the history, because it could not be written."
     _counter(metrics, "chapps_history_lost", help, lambda: history.lost)
+
+
+def show_notices(metrics: Metrics, counts: Told) -> None:
+    """Add the metrics of notices."""
+    labels = ("channel", "kind")
+    metrics.add_counter("chapps_notices_sent", "Notices that were taken.", labels, lambda: counts.sent.items())
+    help = "Notices that were given up, or had no room in the outbox."
+    metrics.add_counter("chapps_notices_failed", help, labels, lambda: counts.failed.items())
+    help = "Notices of all nodes that wait."
+    metrics.add_gauge("chapps_notices_pending", help, labels, lambda: counts.pending.items())
 
 
 def _gauge(metrics: Metrics, name: str, help: str, value: Callable[[], float]) -> None:

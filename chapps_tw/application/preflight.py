@@ -35,6 +35,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from _of_database_url(settings)
     yield from _of_certificates(settings)
     yield from _of_files(settings)
+    yield from _of_templates(settings)
 
 
 def without_default_quota(settings: Settings) -> Iterator[str]:
@@ -104,6 +105,19 @@ def _of_certificates(settings: Settings) -> Iterator[Finding]:
             authorities(redis.ca_file)
         except ValueError as error:
             yield Finding("Redis", "ca_file", redis.ca_file, str(error), (("Redis", "tls"),))
+
+
+def _of_templates(settings: Settings) -> Iterator[Finding]:
+    directory = settings.notify.templates
+    if not directory:
+        return
+    if not os.path.isdir(directory) or not os.access(directory, os.R_OK | os.X_OK):
+        yield Finding("Notify", "templates", directory, "must be a directory that the service can read")
+        return
+    from chapps_tw.notify.samples import template_problems
+
+    for problem in template_problems(settings.notify):
+        yield Finding("Notify", "templates", directory, f"contains a template that cannot be used: {problem}")
 
 
 def _of_files(settings: Settings) -> Iterator[Finding]:

@@ -45,6 +45,11 @@ class Reporter:
         self._reactor = reactor
         self._now = now
         self._logged: dict[str, float] = {}
+        self._observers: list[Callable[[LimitEvent], None]] = []
+
+    def observe(self, observer: Callable[[LimitEvent], None]) -> None:
+        """Call an observer with each event that this node is the first to note; it must not block."""
+        self._observers.append(observer)
 
     def answered(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
         """Report an answer that was sent.
@@ -64,11 +69,13 @@ class Reporter:
             sink(entry)
 
     def near_limit(self, event: LimitEvent) -> None:
-        """Count and log an event near a limit."""
+        """Count and log an event near a limit, and pass it to the observers."""
         self._metrics.limit_events[event.kind] += 1
         # Not as values of their own: the logger has a level, too.
         figures = "{event.used} of {event.amount} ({event.kind})"
         self.log.info("{event.level} limit {event.limit}: {event.account!r} has used " + figures, event=event)
+        for observer in self._observers:
+            observer(event)
 
     def warn(self, sentence: str) -> None:
         """Log a sentence for the administrator."""

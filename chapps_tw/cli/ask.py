@@ -1,122 +1,69 @@
-"""``chapps-cli ask``: send one request to a policy service, as Postfix would (SMTPD_POLICY_README)."""
+"""``chapps-cli ask``: what the service answers to a request."""
 
 from __future__ import annotations
 
-import secrets
-import socket
-from collections.abc import Mapping, Sequence
+import click
 
-from chapps_tw.config.checks import port_and_interface, unix_path
-from chapps_tw.config.settings import Listener
-from chapps_tw.policies.registry import BUILT_IN, Registry
+from chapps_tw.cli.command import Local, Seconds, pass_session
+from chapps_tw.cli.session import CommandError, Session
 
 # SPF may take 20 s by default; Postfix itself waits 100 s.
-DEFAULT_TIMEOUT = 30.0
-_MAX_BYTES = 65536
+_TIMEOUT = 30.0
 
 
-class AskError(Exception):
-    """The request failed. The text is one sentence."""
+def add_to(main: click.Group) -> None:
+    """Add the commands."""
+    main.add_command(ask)
 
 
-def address_of(
-    listeners: Sequence[Listener], name: str, outbound: bool, registry: Registry = BUILT_IN
-) -> tuple[str, int] | str:
-    """Return the address of a configured listener: host and port, or the path of a unix socket.
+def attributes(given: tuple[str, ...]) -> dict[str, str]:
+    """Return attributes that are given as ``NAME=VALUE``.
 
-    :param name: of the listener; if empty, the first one for outbound or inbound mail, as ``outbound`` says.
-    :param registry: the installed policies.
-    :raises AskError: if there is no such listener, or its endpoint has no address.
+    :raises CommandError: for one without ``=``.
     """
-    fitting = [each for each in listeners if each.name == name] if name else _fitting(listeners, outbound, registry)
-    if not fitting:
-        names = ", ".join(each.name for each in listeners) or "none"
-        raise AskError(f"the configuration has no listener {name}; it has: {names}")
-    endpoint = fitting[0].listen
-    port, interface = port_and_interface(endpoint)
-    where = unix_path(endpoint) or (_LOOPBACK.get(interface, interface), port)
-    if port < 1 and not isinstance(where, str):
-        raise AskError(f"{endpoint!r} of listener {fitting[0].name} has no address: give --port or --socket")
-    return where
+    found = {}
+    for each in given:
+        name, equals, found[name] = each.partition("=")
+        if not equals:
+            raise CommandError(f"{each!r} must be NAME=VALUE")
+    return found
 
 
-# The address to connect to, for a listener on all addresses.
-_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+@click.command(cls=Local)
+@click.option("--user", default="", help="The authenticated user (sasl_username).")
+@click.option("--sender", default="", help="Envelope sender; empty is the null sender.")
+@click.option("--recipient", default="", help="Envelope recipient.")
+@click.option("--client", default="192.0.2.1", metavar="ADDRESS", help="IP address of the SMTP client.")
+@click.option("--listener", default="", help="Configured listener; default: outbound with --user, else inbound.")
+@click.option("--host", help="Host of the service, instead of a configured listener (127.0.0.1 with --port).")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the service (10225 with --host).")
+@click.option("--socket", metavar="PATH", help="Unix socket of the service.")
+@click.option("--timeout", type=Seconds(), default=_TIMEOUT, help=f"Default: {_TIMEOUT:g}.")
+@click.argument("others", nargs=-1, metavar="[NAME=VALUE]...")
+@pass_session
+def ask(
+    session: Session,
+    user: str,
+    sender: str,
+    recipient: str,
+    client: str,
+    listener: str,
+    host: str | None,
+    port: int | None,
+    socket: str | None,
+    timeout: float,
+    others: tuple[str, ...],
+) -> None:
+    """Send one request to the running service, as Postfix would at RCPT.
 
-
-def _fitting(listeners: Sequence[Listener], outbound: bool, registry: Registry) -> Sequence[Listener]:
-    found = [each for each in listeners if outbound != registry.is_inbound(each.policies)]
-    return found or listeners
-
-
-def request(user: str, sender: str, recipient: str, client: str, others: Mapping[str, str]) -> bytes:
-    """Return a request at RCPT as Postfix sends it, for a new message unless ``others`` has an ``instance``.
-
-    :raises AskError: if an attribute is invalid or has more than one line.
+    It counts like a real message: it spends quota and starts greylisting. "explain" costs nothing.
     """
-    attributes = {
-        "request": "smtpd_access_policy",
-        "protocol_state": "RCPT",
-        "protocol_name": "ESMTP",
-        "client_address": client,
-        "client_name": "unknown",
-        "helo_name": f"[{client}]",
-        "sasl_method": "PLAIN" if user else "",
-        "sasl_username": user,
-        "sender": sender,
-        "recipient": recipient,
-        "recipient_count": "0",
-        "instance": secrets.token_hex(8),
-        "size": "0",
-        **others,
-    }
-    for name, value in attributes.items():
-        if not name or set(name + value) & set("\n\r\0") or "=" in name:
-            raise AskError(f"{name}={value!r} must be one line: NAME=VALUE")
-    text = "".join(f"{name}={value}\n" for name, value in attributes.items())
-    return (text + "\n").encode("utf-8", "surrogateescape")
+    from chapps_tw.cli import policy_request as policy
 
-
-def ask(address: tuple[str, int] | str, data: bytes, timeout: float = DEFAULT_TIMEOUT) -> str:
-    """Send a request and return the answer.
-
-    :param address: host and port, or the path of a unix socket.
-    :param data: the request.
-    :param timeout: for connecting, and for each read, in seconds.
-    :returns: the answer without its empty line, such as ``action=DUNNO``.
-    :raises AskError: if the connection fails, or the answer is incomplete.
-    """
-    where = address if isinstance(address, str) else "{}:{}".format(*address)
-    try:
-        with _connect(address, timeout) as connection:
-            connection.sendall(data)
-            return _answer(connection, where)
-    except TimeoutError:
-        raise AskError(f"{where} did not answer in {timeout:g} s") from None
-    except UnicodeError:
-        raise AskError(f"{where} is not a host name") from None
-    except OSError as error:
-        raise AskError(f"cannot connect to {where}: {error.strerror or error}") from error
-
-
-def _connect(address: tuple[str, int] | str, timeout: float) -> socket.socket:
-    if not isinstance(address, str):
-        return socket.create_connection(address, timeout)
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(timeout)
-        connection.connect(address)
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def _answer(connection: socket.socket, where: str) -> str:
-    received = b""
-    while b"\n\n" not in received:
-        part = connection.recv(4096)
-        received += part
-        if not part or len(received) > _MAX_BYTES:
-            raise AskError(f"{where} sent no complete answer")
-    return received.partition(b"\n\n")[0].decode("utf-8", "replace")
+    data = policy.request(user, sender, recipient, client, attributes(others))
+    where: tuple[str, int] | str = socket or (host or "127.0.0.1", port or 10225)
+    if not (socket or host or port):
+        where = policy.address_of(session.settings.listeners, listener, bool(user), session.registry)
+    answer = policy.ask(where, data, timeout)
+    session.warn(["the request was counted like a real message"])
+    session.say(answer)

@@ -14,6 +14,11 @@ from chapps_tw.config.values import nearest, plain
 from chapps_tw.mail.request import ATTRIBUTES
 from chapps_tw.security.private_files import is_world_readable
 
+# Options that name files with secrets.
+_SECRET_FILES = (
+    "db_pass_file", "password_file", "sentinel_password_file", "relay_password_file", "webhook_secret_file",
+)  # fmt: skip
+
 # Similarity of a name and its misspelling.
 _TYPO = 0.9
 
@@ -274,8 +279,8 @@ def _of_secrets(settings: Settings) -> Iterator[Finding]:
     """Find password and token files that are world-readable."""
     found = [
         (section.section, name, getattr(section, name))
-        for section in (settings.adapter, settings.redis)
-        for name in ("db_pass_file", "password_file", "sentinel_password_file")
+        for section in (settings.adapter, settings.redis, settings.notify)
+        for name in _SECRET_FILES
         if getattr(section, name, "")
     ]
     if settings.api.auth == "token":

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chapps_tw.config import checks, limit_checks
+from chapps_tw.config import checks, limit_checks, notify_checks
 from chapps_tw.config.checks import Finding, contradictions
 from chapps_tw.config.settings import (
     OBSOLETE,
@@ -33,6 +33,8 @@ from chapps_tw.security.private_files import explain
 
 DEFAULT_PATH = "/etc/chapps/chapps.ini"
 ENVIRONMENT_VARIABLE = "CHAPPS_CONFIG"
+# Variables of chapps-cli.
+CLIENT_VARIABLES = frozenset({"CHAPPS_URL", "CHAPPS_TOKEN_FILE"})
 # Variables that Kubernetes sets for a service named chapps or chapps-NAME.
 _LINK = re.compile(r"CHAPPS(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 
@@ -103,12 +105,16 @@ class _Reader:
         parts["db_password"] = self._secret(parts["adapter"], "db_pass")
         parts["redis_password"] = self._secret(parts["redis"], "password")
         parts["sentinel_password"] = self._secret(parts["redis"], "sentinel_password")
+        parts["relay_password"] = self._secret(parts["notify"], "relay_password")
+        parts["webhook_secret"] = self._secret(parts["notify"], "webhook_secret")
         found = Settings(**parts, path=self.path, content=self.content, overridden=self.overridden)
-        self.problems += self._sentences([*contradictions(found), *limit_checks.contradictions(found), *check(found)])
+        for each in (contradictions, limit_checks.contradictions, notify_checks.contradictions, check):
+            self.problems += self._sentences(each(found))
         if self.problems:
             # An older option that sets several options is reported once.
             raise ConfigError(list(dict.fromkeys(self.problems)))
-        self.warnings += self._sentences([*checks.warnings(found), *limit_checks.warnings(found)])
+        for each in (checks.warnings, limit_checks.warnings, notify_checks.warnings):
+            self.warnings += self._sentences(each(found))
         return dataclasses.replace(found, warnings=tuple(self.warnings))
 
     def _listener(self, section: str) -> Listener:
@@ -220,7 +226,7 @@ class _Reader:
             self.overridden[section, name] = values.get(name, "").partition("\n")[0].strip()
             self.variables[section, name] = variable
             values[name] = environ[variable]
-        for variable in sorted(environ.keys() - known.keys() - {ENVIRONMENT_VARIABLE}):
+        for variable in sorted(environ.keys() - known.keys() - {ENVIRONMENT_VARIABLE} - CLIENT_VARIABLES):
             if variable.startswith("CHAPPS_") and not _is_link(variable, environ[variable]):
                 self._unknown_variable(variable, known)
 

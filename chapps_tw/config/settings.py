@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from chapps_tw.config.limits import RateLimit
+from chapps_tw.config.notify import Notify
 from chapps_tw.config.policy_sections import (
     MODE,
     ON_FAILURE,
@@ -42,6 +43,7 @@ __all__ = [
     "History",
     "Listener",
     "Log",
+    "Notify",
     "OutboundQuotaPolicy",
     "PolicyConfigAdapter",
     "PolicySection",
@@ -116,7 +118,8 @@ class Settings:
 
     :ivar limits: the limits of ``[Limit NAME]``, in the order of the file.
     :ivar added: sections of policies that have no field here.
-    :ivar db_password, redis_password, sentinel_password: from the options or the files they name.
+    :ivar db_password, redis_password, sentinel_password, relay_password, webhook_secret: from the options or the files
+        they name.
     :ivar path: path of the file, ``""`` for the defaults.
     :ivar warnings: sentences for the log. Not compared, because they contain line numbers.
     :ivar content: contents of the file. Not in the repr, because it may contain secrets.
@@ -131,6 +134,7 @@ class Settings:
     api: API = field(default_factory=API)
     log: Log = field(default_factory=Log)
     history: History = field(default_factory=History)
+    notify: Notify = field(default_factory=Notify)
     oqp: OutboundQuotaPolicy = field(default_factory=OutboundQuotaPolicy)
     sda: SenderDomainAuthPolicy = field(default_factory=SenderDomainAuthPolicy)
     grl: GreylistingPolicy = field(default_factory=GreylistingPolicy)
@@ -143,6 +147,8 @@ class Settings:
     db_password: Secret = Secret("")
     redis_password: Secret = Secret("")
     sentinel_password: Secret = Secret("")
+    relay_password: Secret = Secret("")
+    webhook_secret: Secret = Secret("")
     path: str = ""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     content: bytes = field(default=b"", compare=False, repr=False)
@@ -212,6 +218,7 @@ SECTIONS: dict[str, type[Any]] = {
     "api": API,
     "log": Log,
     "history": History,
+    "notify": Notify,
     "oqp": OutboundQuotaPolicy,
     "sda": SenderDomainAuthPolicy,
     "grl": GreylistingPolicy,

@@ -199,6 +199,22 @@ invalidation_outbox = Table(
     **_MARIADB,
 )
 
+# The outbox of notices: what is to be sent; what was settled stays for a while, without content.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("channel", String(8), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("created_at", Double, nullable=False, index=True),
+    # When it is to be sent, or when its lease ends; NULL if it is settled.
+    Column("due_at", Double),
+    Column("attempts", Integer, nullable=False),
+    Index("ix_notices_channel", "channel", "due_at"),
+    **_MARIADB,
+)
+
 TABLES: Final = {"users": users, "domains": domains, "emails": emails, "quotas": quotas}
 RULES: Final = {"limits": limits, "overrides": overrides, "exemptions": exemptions}
 

@@ -125,6 +125,13 @@ def union(*parts: StaleKeys) -> StaleKeys:
 _SETS: Final = ("users", "flags", "quotas", "quota_names", "domains", "unlisted")
 
 
+def senders_of(pairs: Iterable[tuple[str, str]]) -> StaleKeys:
+    """Return the keys of the verdicts about pairs of user and domain or address, in normal form."""
+    senders = _Senders()
+    senders.add(pairs)
+    return senders.keys()
+
+
 def senders_between(connection: Connection, kind: str, id: int, other: str, ids: Collection[int]) -> StaleKeys:
     """Return the keys of the verdicts that depend on the links between an entry and others.
 

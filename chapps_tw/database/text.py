@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from chapps_tw.mail.addresses import normal_domain, normal_email, normal_name, unicode_domain
 
@@ -24,7 +24,17 @@ def normal_of(connection: Connection, kind: str) -> Callable[[str], str]:
 
     :raises KeyError: for quotas, whose names have no normal form.
     """
-    normal, fold_case = _NORMAL[kind], bool(connection.get_execution_options().get(FOLD_CASE, True))
+    return normalizer(kind, folds_case(connection))
+
+
+def folds_case(connection: Connection | Engine) -> bool:
+    """Return whether names are case-insensitive."""
+    return bool(connection.get_execution_options().get(FOLD_CASE, True))
+
+
+def normalizer(kind: str, fold_case: bool) -> Callable[[str], str]:
+    """Return the function that normalizes names of a kind, as :func:`normal_of` does."""
+    normal = _NORMAL[kind]
     return lambda name: normal(name, fold_case)
 
 

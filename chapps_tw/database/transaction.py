@@ -148,8 +148,8 @@ def _once(connection: Connection, work: Callable[[Connection], tuple[R, StaleKey
     return Stored(value, stale, rows)
 
 
-def write(engine: Engine, work: Callable[[Connection], None]) -> None:
-    """Run a transaction that is not a change of the book, and so does not take its lock.
+def write(engine: Engine, work: Callable[[Connection], R]) -> R:
+    """Run a transaction that is not a change of the book, and so does not take its lock; return its result.
 
     :raises BookUnavailable: if another writer holds a lock, or the database is read-only.
     :raises sqlalchemy.exc.SQLAlchemyError: if the database is unavailable.
@@ -157,7 +157,7 @@ def write(engine: Engine, work: Callable[[Connection], None]) -> None:
     with engine.connect().execution_options(**{WRITES: True}) as connection:
         try:
             with connection.begin():
-                work(connection)
+                return work(connection)
         except DBAPIError as error:
             raise _refusal(error) from None
 

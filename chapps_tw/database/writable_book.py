@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine
 from twisted.internet.defer import DeferredSemaphore
@@ -15,13 +15,20 @@ from chapps_tw.database.book import Book
 from chapps_tw.database.breaker import Run
 from chapps_tw.database.changes import Applied, apply
 from chapps_tw.database.fields import name_taken
+from chapps_tw.database.importing import Import
 from chapps_tw.database.invalidation import Cache, Each, Invalidation
+from chapps_tw.database.text import folds_case
 from chapps_tw.database.transaction import Permit, Stored, transact, write
 from chapps_tw.interfaces.book import ChangeUncertain, Create, Edit, Entry, Update
-from chapps_tw.interfaces.writable_book import AuditRecord, Changed, LimitEntry, Rule, Sort
+from chapps_tw.interfaces.writable_book import AuditRecord, Changed, Imported, LimitEntry, Rule, Sort
 from chapps_tw.observe.timer import Timer, no_timer
 
 T = TypeVar("T")
+
+# Seconds until an import fails.
+IMPORT_DEADLINE: Final = 120.0
+
+_IMPORT_TAKEN: Final = "Another client has just created one of these domains or addresses."
 
 
 class WritableSqlBook(Book):
@@ -31,7 +38,8 @@ class WritableSqlBook(Book):
 
     :param cache: invalidates cached values in the state store.
     :param each: as for :class:`~chapps_tw.database.invalidation.Invalidation`.
-    :param timer: also times each ``list`` and ``change``, and reading or deleting rows of the outbox (``drops``).
+    :param timer: also times each ``list`` and ``change``, reading or deleting rows of the outbox (``drops``), and what
+        :meth:`write` is given.
     :param deadline: also applies to a lookup of one entry by id or name.
     :param bulk_deadline: seconds until a list or a change fails with
         :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
@@ -165,30 +173,46 @@ class WritableSqlBook(Book):
         def add(connection: Connection) -> None:
             audit.Trail(connection, author, now).add(action, kind, None, name, before, after)
 
-        await self._connections.run(self._call, "change", partial(write, self._engine, add), self._bulk_deadline)
+        await self.write("change", add)
 
     async def prune_audit(self, age: float) -> None:
         """Delete the records of the audit trail that are older than ``age`` seconds, some at a time."""
-        older_than, deleted = self._now() - age, [0]
-
-        def prune(connection: Connection) -> None:
-            deleted[0] = audit.prune(connection, older_than)
-
-        while True:
-            await self._connections.run(self._call, "change", partial(write, self._engine, prune), self._bulk_deadline)
-            if deleted[0] < audit.MAX_RECORDS:
-                break
+        prune = partial(audit.prune, older_than=self._now() - age)
+        while await self.write("change", prune) == audit.MAX_RECORDS:
+            pass
 
     async def change(self, edit: Edit, author: str = "") -> Changed:
         """Store a change and its audit record in one transaction, and invalidate its stale keys."""
+        value, awaits_state, awaits_refresh = await self._in_effect(self._store(edit, author))
+        return Changed(*value, awaits_state=awaits_state, awaits_refresh=awaits_refresh)
+
+    async def import_lines(self, text: bytes, create: bool, author: str = "") -> Imported:
+        """Apply many permissions and quotas in one transaction, and invalidate their stale keys."""
+        fold_case, now, permit = folds_case(self._engine), self._now(), Permit()
+
+        def work() -> Stored[Imported]:
+            # Read before the transaction, which makes other changes wait.
+            lines = Import(text, create, fold_case)
+            apply_all = partial(lines.apply, author=author, now=now)
+            return transact(self._engine, apply_all, permit, _IMPORT_TAKEN)
+
+        storing = self._connections.run(self._call, "change", work, IMPORT_DEADLINE, permit.give_up)
+        value, awaits_state, awaits_refresh = await self._in_effect(storing)
+        return value._replace(awaits_state=awaits_state, awaits_refresh=awaits_refresh)
+
+    async def _in_effect(self, storing: Awaitable[Stored[T]]) -> tuple[T, bool, bool]:
+        """Invalidate the stale keys of a change that is being stored.
+
+        :returns: its result, and whether it awaits the state store and the refresh: see
+            :class:`~chapps_tw.interfaces.writable_book.Changed`.
+        """
         try:
-            stored = await self._store(edit, author)
+            stored = await storing
         except ChangeUncertain as uncertain:
             await self._invalidation.run_uncertain(uncertain.stale)
             raise
-        stale = stored.stale
-        done = await self._invalidation.run(stale, stored.rows)
-        return Changed(*stored.value, awaits_state=not done, awaits_refresh=bool(stale.unlisted))
+        done = await self._invalidation.run(stored.stale, stored.rows)
+        return stored.value, not done, bool(stored.stale.unlisted)
 
     async def read_outbox(self, after: str = "") -> list[outbox.OutboxRow]:
         """Return a page of the rows of the invalidation outbox with an id greater than ``after``, ordered by id."""
@@ -196,8 +220,16 @@ class WritableSqlBook(Book):
 
     async def remove_from_outbox(self, ids: Sequence[str]) -> None:
         """Delete rows of the invalidation outbox. Ids that do not exist are ignored."""
-        removal = partial(write, self._engine, partial(outbox.remove, ids=ids))
-        await self._connections.run(self._call, "drops", removal, self._bulk_deadline)
+        await self.write("drops", partial(outbox.remove, ids=ids))
+
+    async def write(self, operation: str, work: Callable[[Connection], T]) -> T:
+        """Run a transaction that does not change what policies read; return its result.
+
+        :param operation: for the timer.
+        :raises BookUnavailable: if the database is unavailable, read-only, or too slow.
+        """
+        transaction = partial(write, self._engine, work)
+        return await self._connections.run(self._call, operation, transaction, self._bulk_deadline)
 
     async def _fetch(
         self, work: Callable[[Connection], T], operation: str = "list", deadline: float | None = None

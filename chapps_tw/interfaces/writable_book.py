@@ -20,6 +20,10 @@ MAX_LIMITS: Final = 16
 MAX_OVERRIDES: Final = 32
 MAX_EXEMPTIONS: Final = 10_000
 
+# Of an import: lines, and the bad lines that are reported.
+MAX_LINES: Final = 200_000
+MAX_BAD_LINES: Final = 1000
+
 
 Sort: TypeAlias = Literal["id", "-id", "name", "-name"]
 """The order of entries; with ``-`` descending."""
@@ -84,7 +88,8 @@ class AuditRecord(NamedTuple):
 
     :ivar at: epoch seconds.
     :ivar author: name of the token, ``""`` if there was none.
-    :ivar action: ``create``, ``update``, ``delete``, ``link`` or ``unlink``; for the live state the caller's own word.
+    :ivar action: ``create``, ``update``, ``delete``, ``link``, ``unlink`` or ``import``; for the live state the
+        caller's own word.
     :ivar kind: kind of entry, or what of the live state was changed.
     :ivar entry: id of the entry; ``None`` for several at once, and for the live state.
     :ivar name: of the entry; of the user or the domain of an override; of the quota of a limit; the value of an
@@ -116,6 +121,50 @@ class Changed(NamedTuple):
 
     entry: Entry | Rule | None
     users: int | None
+    awaits_state: bool = False
+    awaits_refresh: bool = False
+
+
+class BadLine(NamedTuple):
+    """What is wrong with a line of an import.
+
+    :ivar number: the first line is 1.
+    """
+
+    number: int
+    sentence: str
+
+
+class BadLines(Exception):
+    """Lines of an import have no valid form, or else name what does not exist. Nothing is stored.
+
+    :ivar lines: at most :data:`MAX_BAD_LINES`.
+    :ivar total: how many there are.
+    :ivar invalid: whether they have no valid form.
+    """
+
+    def __init__(self, lines: Sequence[BadLine], total: int, invalid: bool) -> None:
+        super().__init__(f"{total} lines are {'invalid' if invalid else 'about what does not exist'}.")
+        self.lines = lines
+        self.total = total
+        self.invalid = invalid
+
+
+class Imported(NamedTuple):
+    """The outcome of an import that is stored.
+
+    :ivar lines: number of lines, without empty ones and comments.
+    :ivar allowed, denied: number of links of users with domains and addresses that were added, and removed.
+    :ivar quotas: number of users whose quota was changed.
+    :ivar created: number of domains and addresses that were created.
+    :ivar awaits_state, awaits_refresh: as of :class:`Changed`.
+    """
+
+    lines: int
+    allowed: int
+    denied: int
+    quotas: int
+    created: int
     awaits_state: bool = False
     awaits_refresh: bool = False
 
@@ -223,4 +272,15 @@ class WritableBook(PolicyBook, Protocol):
         :raises KeyError: with ``(kind, id)`` for an id that does not exist.
         :raises ValueError: for an invalid value.
         :raises ChangeUncertain: it is unknown whether the change is stored. If it is, it also takes effect.
+        """
+
+    def import_lines(self, text: bytes, create: bool, author: str = "") -> Awaitable[Imported]:
+        """Apply many permissions and quotas in one transaction, with one audit record.
+
+        Returns like :meth:`change`, and raises the same exceptions, except for :exc:`KeyError` and :exc:`ValueError`.
+
+        :param text: lines ``allow:USER:DOMAIN-OR-ADDRESS``, ``deny:USER:DOMAIN-OR-ADDRESS`` and ``quota:USER:QUOTA``.
+        :param create: whether domains and addresses of ``allow`` are created if they do not exist.
+        :param author: name of the token, for the audit trail.
+        :raises BadLines: with every line that is invalid, or names what does not exist.
         """

@@ -14,10 +14,13 @@ from chapps_tw.mail.memo import Memoized
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _A_LABEL = "xn--"
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"@([^@]*)', re.DOTALL)
+_DOT_STRING = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 MAX_USER = 128
 MAX_DOMAIN = 253
+# RFC 5321, 4.5.3.1.1.
+MAX_LOCAL = 64
 MAX_EMAIL = 320
 
 # Size of each cache of names, in bytes.
@@ -117,6 +120,16 @@ _addresses = {fold: Memoized(partial(_split_address, fold_case=fold), _CACHE_BYT
 def normal_email(text: str, fold_case: bool = True) -> str:
     """Return the normal form of a mail address, ``""`` if the book cannot contain it."""
     return split_address(text, fold_case)[0]
+
+
+def mailbox(text: str) -> str:
+    """Return an address that mail can be sent to as it is: ASCII, and no quotes (``Dot-string``, RFC 5321, 4.1.2).
+
+    :returns: with the domain in normal form; ``""`` if it is none.
+    """
+    local, _, domain = text.rpartition("@")
+    is_local_part = len(local) <= MAX_LOCAL and _DOT_STRING.fullmatch(local)
+    return f"{local}@{domain}" if is_local_part and (domain := normal_domain(domain)) else ""
 
 
 def without_extension(address: str, separators: Collection[str]) -> str:

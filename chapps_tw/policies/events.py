@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from chapps_tw.interfaces.state import Account, LiveState, StateUnavailable
+from chapps_tw.interfaces.state import Charge, LiveState, StateUnavailable
 from chapps_tw.mail.memo import Memo
 
 MAX_EVENTS: Final = 1000
@@ -17,7 +17,7 @@ MAX_EVENTS: Final = 1000
 _CACHE_BYTES = 4 << 20
 
 # An event has at most 2,000 characters in the state, and a character of a name up to 12 in JSON.
-_MAX_ACCOUNT, _MAX_LIMIT = 80, 64
+_MAX_JSON, _MAX_ACCOUNT, _MAX_LIMIT = 800, 60, 64
 
 
 class EventKind(StrEnum):
@@ -30,12 +30,14 @@ class EventKind(StrEnum):
 class LimitEvent(NamedTuple):
     """An event.
 
-    :ivar space, account: what is counted together: :class:`~chapps_tw.interfaces.state.Account`.
+    :ivar space, account: what is counted together: :class:`~chapps_tw.interfaces.state.Account`. An account that is too
+        long is cut, and ends with an ellipsis.
     :ivar limit: name of the limit.
     :ivar level: whose limit it is.
     :ivar used, amount: of the limit, in its unit.
     :ivar window: seconds.
     :ivar at: epoch seconds.
+    :ivar unit: what the limit counts: a :class:`~chapps_tw.interfaces.state.Unit`; ``""`` in events of older versions.
     """
 
     kind: str
@@ -47,6 +49,15 @@ class LimitEvent(NamedTuple):
     amount: int
     window: float
     at: float
+    unit: str = ""
+
+
+def event_of(text: str) -> LimitEvent | None:
+    """Return an event of the list in the state; ``None`` for one that another version noted in another form."""
+    try:
+        return LimitEvent(**json.loads(text))
+    except (TypeError, ValueError):
+        return None
 
 
 class Events:
@@ -73,17 +84,16 @@ class Events:
         self._report = report
         self._noted: Memo[tuple[str, ...], float] = Memo(_CACHE_BYTES)
 
-    def note(
-        self, kind: EventKind, account: Account, limit: str, level: str, used: int, amount: int, window: float
-    ) -> None:
-        """Note an event, unless this process has done so within ``window`` seconds. Never waits, never raises."""
-        key = (kind, account.space, account.name, limit, str(window))
+    def note(self, kind: EventKind, charge: Charge, limit: str, level: str, used: int, amount: int) -> None:
+        """Note an event, unless this process has done so in the window of the charge. Never waits, never raises."""
+        (space, account), window = charge.account, charge.window
+        key = (kind, space, account, limit, str(window))
         moment = self._monotonic()
         if moment < self._noted.get(key, 0.0):
             return
         self._noted.keep(key, moment + window)
-        names = (account.name[:_MAX_ACCOUNT], limit[:_MAX_LIMIT])
-        event = LimitEvent(kind, account.space, *names, level, used, amount, window, round(self._now(), 3))
+        names, now = (_cut(account), limit[:_MAX_LIMIT]), round(self._now(), 3)
+        event = LimitEvent(kind, space, *names, level, used, amount, window, now, charge.unit)
         self._start(self._claim(key, event))
 
     async def _claim(self, key: tuple[str, ...], event: LimitEvent) -> None:
@@ -92,3 +102,7 @@ class Events:
                 self._report(event)
         except StateUnavailable:
             self._noted.pop(key, None)
+
+
+def _cut(account: str) -> str:
+    return account if len(json.dumps(account)) <= _MAX_JSON else account[:_MAX_ACCOUNT] + "\u2026"

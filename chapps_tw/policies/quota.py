@@ -140,7 +140,7 @@ class OutboundQuotaPolicy:
 
     def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
         name = limit.name or limit.quota
-        self._events.note(kind, charge.account, name, limit.level, used, limit.amount, limit.window)
+        self._events.note(kind, charge, name, limit.level, used, limit.amount)
 
 
 def _limits_of(

@@ -135,7 +135,7 @@ class RateLimitPolicy:
             is_full = used >= limit.amount or (place == spent.decisive and spent.wait > 0)
             if limit.warn_at and (is_full or used >= rule.warn_from):
                 kind = EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT
-                self._events.note(kind, charge.account, limit.name, limit.per, used, limit.amount, charge.window)
+                self._events.note(kind, charge, limit.name, limit.per, used, limit.amount)
 
 
 def _decision(spent: Spent, applied: Sequence[Applied]) -> Decision:

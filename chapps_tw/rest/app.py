@@ -21,6 +21,7 @@ from werkzeug.routing import BaseConverter
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.history import History
+from chapps_tw.interfaces.notify import Notifier
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.decision import Reason, ReasonCode
@@ -31,14 +32,14 @@ from chapps_tw.rest.calls import Calls, to_the_end
 from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.refusals import refusal_of
-from chapps_tw.rest.routers import audit, exemptions, limits, links, live, overrides, users
+from chapps_tw.rest.routers import audit, exemptions, importing, limits, links, live, notify, overrides, users
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers import history as kept
 from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.routers.live_users import LiveUsers
 from chapps_tw.rest.routers.near import NearLimits
-from chapps_tw.rest.routing import JSON, Raw, Refusal, Reply, Route
+from chapps_tw.rest.routing import JSON, MAX_BODY, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Token
@@ -63,6 +64,7 @@ class API:
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
     :param now: epoch seconds.
     :param reactor: for delays and timeouts, and threads for long work.
+    :param notifier: sends notices; ``None`` if none are configured.
     :param checks: the checks of ``/ready``, by part; ``state`` and ``database`` replace the pings of these parts.
     :param slices: for long work in the reactor.
     :param reasons: the reasons of decisions, for the document.
@@ -84,6 +86,7 @@ class API:
         reactor: Any,
         version: str,
         slices: Slices,
+        notifier: Notifier | None = None,
         checks: Mapping[str, Check] | None = None,
         reasons: Iterable[ReasonCode] = Reason,
     ) -> None:
@@ -102,6 +105,7 @@ class API:
             *_book_routes(settings, book, near, slices, now),
             *live.routes(settings, live_users, state, book, slices, now),
             *kept.routes(history, slices, now, settings.chapps.fold_case),
+            *notify.routes(notifier),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),
@@ -111,7 +115,8 @@ class API:
         self._document = openapi.Document(self.routes, version, reasons)
         self.app = self._klein()
         self._root = _Root(self.app, self.gate)
-        self.site = BoundedSite(self._root, reactor)
+        large = {each.rule.encode(): each.max_body for each in self.routes if each.max_body > MAX_BODY}
+        self.site = BoundedSite(self._root, reactor, large_bodies=large)
 
     def add_page(self, page: IResource) -> None:
         """Serve a page for people at :data:`PAGE`; browsers that ask for ``/`` are sent there."""
@@ -211,6 +216,7 @@ def _book_routes(
     yield from limits.routes(book, list_lock, slices)
     yield from overrides.routes(book, list_lock, slices, now)
     yield from exemptions.routes(book, list_lock, slices, now)
+    yield from importing.routes(book)
     yield from audit.routes(book, slices, now)
 
 

@@ -61,7 +61,7 @@ class LimitsOfPool(Output):
 class Event(Output):
     kind: str = Field(description="near_limit or at_limit.", examples=["near_limit"])
     space: str = Field(description="The kind of account: oqp for users, pool for domains.", examples=["oqp"])
-    account: str = Field(description="The user or domain, truncated.", examples=["alice@example.com"])
+    account: str = Field(description="The user or domain; a very long one is cut.", examples=["alice@example.com"])
     limit: str = Field(description="Name of the limit, or of the quota for its own number.", examples=["basic"])
     level: str = Field(examples=["user"])
     used: int = Field(examples=[80])
@@ -69,6 +69,7 @@ class Event(Output):
     window: float = Field(description="Seconds.", examples=[86400])
     at: float = Field(description="UNIX epoch.", examples=[1790000000.25])
     at_iso: str | None = iso_of("at")
+    unit: str = Field("", description="What the limit counts.", examples=["messages"])
 
 
 class UserLimits(Answer[LimitsOfUser]):

@@ -56,10 +56,12 @@ _TAGS = {
     "limits": "Further limits of quotas, each with its own unit and rolling window.",
     "overrides": "Temporary exceptions of a user or a domain: more mail, no limit, or none at all.",
     "exemptions": "Clients, senders and recipients that a policy or a limit does not apply to, until a date.",
+    "import": "Many permissions and quotas at once.",
     "audit": "Who changed what, and when.",
     "live": "Live state: show and reset counts and cached entries.",
     "insight": "Decisions and their reasons, what would be decided, and the state of the service.",
     "history": "Decisions of all nodes, kept over restarts: found again, and counted.",
+    "notify": "Mail to users and the administrator, and the webhook.",
     "health": "For load balancers and monitoring.",
     "documentation": "This page.",
 }
@@ -242,7 +244,7 @@ def _body(route: Route[Any]) -> dict[str, Any]:
         schema = _without_null(route.input.model_json_schema()["properties"][route.body])
     content: dict[str, Any] = {JSON: {"schema": schema}}
     if route.text is not None:
-        content["text/plain"] = {"schema": {"type": "string", "pattern": r"^[a-z_]+=[^\u0000\n]*\n$"}}
+        content["text/plain"] = {"schema": {"type": "string", "pattern": route.text_pattern}}
     return {"required": not route.body_optional, "content": content}
 
 

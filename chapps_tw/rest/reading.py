@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from chapps_tw.rest.models.base import Input
-from chapps_tw.rest.routing import JSON, Refusal, Route, fault, invalid
+from chapps_tw.rest.routing import JSON, MAX_BODY, Refusal, Route, fault, invalid
 
 MAX_PARAMETERS = 2000
 
@@ -189,6 +189,8 @@ def _read_body(route: Route[Any], body: bytes, content_type: str | None) -> dict
             return {route.body: route.text(body)}
         except ValueError as error:
             raise Refusal(400, f"The body is not a policy request: {error}.") from None
+    if len(body) > MAX_BODY:
+        raise Refusal(413, f"JSON of more than {MAX_BODY} bytes is not accepted: send it as text/plain.")
     # JSON is the default. No other type is read as JSON: any web page can submit HTML forms to this server.
     if media != JSON or charset not in ("utf-8", "utf8"):
         wanted = JSON if route.text is None else f"{JSON} or text/plain"

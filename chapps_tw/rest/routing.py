@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -12,6 +12,9 @@ from chapps_tw.rest.models.base import Input, Nothing
 from chapps_tw.security.tokens import Scope
 
 JSON = "application/json"
+
+MAX_BODY: Final = 1 << 20
+"""The largest body of a request in bytes."""
 
 
 class Refusal(Exception):
@@ -105,6 +108,8 @@ class Route(Generic[M]):
     :ivar query: whether fields that are not in the path may be query parameters.
     :ivar wrapped: name and model of an alternative form of the body: ``{name: {fields}, ...}``.
     :ivar text: parses a ``text/plain`` body into the value of the ``body`` field; raises ``ValueError``.
+    :ivar text_pattern: a regular expression for texts that it parses, for the document.
+    :ivar max_body: the largest body in bytes. Of JSON, ``MAX_BODY`` is the most anyway.
     :ivar answer: the model of the answer, ``None`` if it is not JSON.
     :ivar errors: statuses other than those common to all routes.
     :ivar scope: the scope that a token needs. What only reads needs ``READ``, and nothing else does.
@@ -125,6 +130,8 @@ class Route(Generic[M]):
     query: bool = True
     wrapped: tuple[str, type[Input]] | None = None
     text: Callable[[bytes], Any] | None = None
+    text_pattern: str = ""
+    max_body: int = MAX_BODY
     status: int = 200
     errors: tuple[int, ...] = ()
     other_answers: Mapping[int, type[BaseModel]] = field(default_factory=dict)

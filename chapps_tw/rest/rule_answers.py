@@ -91,7 +91,8 @@ class AuditRecord(Output):
     at_iso: str | None = iso_of("at")
     author: str = Field(description="Name of the token; empty for changes without a token.")
     action: str = Field(
-        description="`create`, `update`, `delete`, `link` or `unlink`; of live state the method of the request.",
+        description="`create`, `update`, `delete`, `link`, `unlink` or `import`; of live state the method of the "
+        "request.",
         examples=["update"],
     )
     kind: str = Field(description="Kind of entry, or path of the live state.", examples=["users"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -23,7 +24,8 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-MAX_BODY = 1 << 20
+from chapps_tw.rest.routing import MAX_BODY
+
 MAX_HEADERS = 1 << 16
 MAX_BUFFERED = 64 << 20
 MAX_CONNECTIONS = 512
@@ -59,19 +61,21 @@ class BoundedRequest(Request):
     channel: BoundedChannel
     content: BytesIO
     _buffered = 0
+    _most = MAX_BODY
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
-        if length is not None and length > MAX_BODY:
-            self.channel.refuse(413, f"The body exceeds {MAX_BODY} bytes.")
+        self._most = self.channel.max_body
+        if length is not None and length > self._most:
+            self.channel.refuse(413, f"The body exceeds {self._most} bytes.")
 
     def handleContentChunk(self, data: bytes) -> None:
         if self.channel.refused:
             return
         self._buffered += len(data)
         self.channel.site.buffered += len(data)
-        if self._buffered > MAX_BODY:
-            self.channel.refuse(413, f"The body exceeds {MAX_BODY} bytes.")
+        if self._buffered > self._most:
+            self.channel.refuse(413, f"The body exceeds {self._most} bytes.")
         elif self.channel.site.buffered > MAX_BUFFERED:
             self.channel.refuse(503, "Too many request bodies at once.")
         else:
@@ -182,6 +186,12 @@ class BoundedChannel(HTTPChannel):
         super().requestDone(request)
 
     @property
+    def max_body(self) -> int:
+        """The largest body of the request whose head has arrived, in bytes."""
+        where: bytes = self._path.partition(b"?")[0].rstrip(b"/")
+        return self.site.large_bodies.get(where, MAX_BODY)
+
+    @property
     def eviction_priority(self) -> int:
         """2 for an idle connection, 1 if a request is incomplete, 0 (never evicted) if one is being answered."""
         if self._handlingRequest:
@@ -243,6 +253,7 @@ class BoundedSite(Site):
 
     :param resource: the root resource.
     :param reactor: for timeouts.
+    :ivar large_bodies: paths without a final slash, and the largest body there, if that is not ``MAX_BODY`` bytes.
     :ivar buffered: total size of the bodies in memory, in bytes.
     """
 
@@ -250,9 +261,16 @@ class BoundedSite(Site):
     requestFactory = BoundedRequest
     noisy = False
 
-    def __init__(self, resource: IResource, reactor: IReactorTime, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        max_connections: int = MAX_CONNECTIONS,
+        large_bodies: Mapping[bytes, int] | None = None,
+    ) -> None:
         super().__init__(resource, timeout=REQUEST_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
         self._max_connections = max_connections
+        self.large_bodies = large_bodies or {}
         self._channels: dict[BoundedChannel, None] = {}
         self._stopped: Deferred[None] | None = None
         self.buffered = 0

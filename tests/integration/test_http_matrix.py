@@ -63,6 +63,7 @@ class BookRows(RowsCase):
         self.association_rows()
         self.link_rows()
         self.map_rows()
+        self.import_rows()
 
     def object_rows(
         self, path: str, singular: str, one: Mapping[str, Any], two: Mapping[str, Any], change: Mapping[str, Any]
@@ -147,6 +148,23 @@ class BookRows(RowsCase):
         quota = self.create("quotas", name="linked", quota=12)
         put = self.send("PUT", "/users/{id}/quota/{quota_id}", id=user, quota_id=quota)
         self.assertEqual(put["response"], "Updated.")
+
+    def import_rows(self) -> None:
+        """Permissions and quotas by many lines."""
+        user, quota = self.create("users", name="carol"), self.create("quotas", name="q", quota=5)
+        lines = b"# new\nallow:carol:import.example\nquota:carol:q\n"
+        told = ["line 2: there is no domain named import.example"]
+        self.assertEqual(self.send("POST", "/import/", lines, 409)["remarks"], told)
+        [fault] = self.send("POST", "/import/", b"\nnonsense", 422)["detail"]
+        self.assertEqual(fault["loc"], ["body", "line 2"])
+        done = self.send("POST", "/import", lines, query="create=1")["response"]
+        self.assertEqual(done, {"lines": 2, "allowed": 1, "denied": 0, "quotas": 1, "created": 1})
+        self.assertEqual(self.send("POST", "/import/", "deny:carol:import.example")["response"]["denied"], 1)
+        self.assertEqual(self.send("GET", "/users/{id}/", id=user)["quota"]["id"], quota)
+        self.send("DELETE", "/users/", [user])
+        self.send("DELETE", "/quotas/", [quota])
+        found = self.send("GET", "/domains/", query="q=import.example")["response"]
+        self.send("DELETE", "/domains/", [each["id"] for each in found])
 
     def map_rows(self) -> None:
         users = {each["name"]: each["id"] for each in self.get("/users/")["response"]}
@@ -276,6 +294,7 @@ class InsightRows(RowsCase):
 
     def insight_rows(self) -> None:
         self.assertEqual(self.get("/health")["response"], "alive")
+        self.assertIn("[Notify]", self.send("POST", "/notify/test/", status=409)["detail"])
         parts = self.send("GET", "/ready")["response"]
         self.assertEqual([(part["name"], part["up"]) for part in parts], [("state", True), ("database", True)])
         one = self.create("quotas", name="one", quota=1)

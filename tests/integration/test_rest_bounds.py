@@ -21,7 +21,8 @@ from twisted.trial.unittest import TestCase
 
 from chapps_tw.interfaces.book import Create
 from chapps_tw.rest import server
-from chapps_tw.rest.server import LINGER_BYTES, MAX_BODY
+from chapps_tw.rest.routing import MAX_BODY
+from chapps_tw.rest.server import LINGER_BYTES
 from tests.support.rest_client import Node
 
 

@@ -55,7 +55,7 @@ class NearTestCase(TestCase):
             Deferred.fromCoroutine(claim).chainDeferred(noted)
 
         events = Events(self.node.state, lambda: time.time() - ago, time.monotonic, start, lambda _: None)
-        events.note(EventKind.NEAR_LIMIT, account, "basic", "user", used, amount, window)
+        events.note(EventKind.NEAR_LIMIT, charge._replace(window=window), "basic", "user", used, amount)
         await noted
 
     async def fill(self) -> None:

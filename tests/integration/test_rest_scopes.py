@@ -47,6 +47,8 @@ FULL = {
     "PUT /limits/{id}/",
     "DELETE /limits/{id}/",
     "POST /live/config/write/",
+    "POST /import/",
+    "POST /notify/test/",
 }
 
 # Values of parameters in paths.

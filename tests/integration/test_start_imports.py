@@ -55,3 +55,9 @@ def test_the_client_of_redis_is_loaded_for_redis_alone(config: Path) -> None:
     assert "txredisapi" not in opened(config)
     config.write_text(f"{config.read_text()}[Redis]\nserver = 127.0.0.1\nport = 1\n")
     assert "txredisapi" in opened(config)
+
+
+def test_templates_and_the_client_of_smtp_are_loaded_for_notices_alone(config: Path) -> None:
+    assert "jinja2" not in opened(config)
+    config.write_text(f"{config.read_text()}[Notify]\nuser_events = at_limit\nfrom_address = a@example.com\n")
+    assert "jinja2" in opened(config)

@@ -94,6 +94,13 @@ CASES: list[tuple[str, list[tuple[str, str]], int, int, dict[str, str]]] = [
     ),
     ("ChappsChangesNotInForce", [(f"chapps_waiting_drops{{{INSTANCE}}}", "0x10 4x20")], 14, 17, LABELS),
     ("ChappsLogLinesLost", [(f"chapps_log_lines_lost_total{{{INSTANCE}}}", "0x10 7x20")], 10, 12, LABELS),
+    (
+        "ChappsNoticesFailed",
+        [(f'chapps_notices_failed_total{{{INSTANCE},channel="user",kind="at_limit"}}', "0x10 7x20")],
+        10,
+        12,
+        {**LABELS, "channel": "user"},
+    ),
     ("ChappsHistoryLost", [(f"chapps_history_lost_total{{{INSTANCE}}}", "0x10 7x20")], 10, 12, LABELS),
     ("ChappsQuotaRefusalsRise", [BUILD, decided("quota_exceeded", "0+4x300 1200+100x60")], 300, 330, LABELS),
     ("ChappsQuotaRefusalsRise", [BUILD, decided("quota_exceeded", "_x100 0+60x60")], 100, 130, LABELS),

@@ -19,8 +19,9 @@ import pytest
 import chapps_tw
 from chapps_tw.application import admin
 from chapps_tw.application.preflight import findings, without_default_quota
-from chapps_tw.cli import commands as cli
-from chapps_tw.cli.ask import AskError, ask, request
+from chapps_tw.cli import main as cli
+from chapps_tw.cli.policy_request import ask, request
+from chapps_tw.cli.session import Dependencies, Unreachable
 from chapps_tw.config.load import load
 from chapps_tw.security.passcode import make_hash, verify
 from chapps_tw.security.tokens import TokenError, TokenStore
@@ -28,7 +29,7 @@ from tests.support.paths import ROOT
 from tests.support.scopes import scope_of
 from tests.support.servers.common import free_port
 
-WORLD = cli.Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota)
+WORLD = Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota)
 
 
 class Ran(NamedTuple):
@@ -63,9 +64,7 @@ def test_version_prints_the_version_of_the_package(run: Run) -> None:
 
 def test_usage_errors_exit_with_2(run: Run) -> None:
     for arguments in ((), ("admin",), ("token", "create"), ("no-such-command",)):
-        with pytest.raises(SystemExit) as ended:
-            run(*arguments)
-        assert ended.value.code == 2
+        assert run(*arguments).code == 2
 
 
 # --- check-config ---
@@ -331,7 +330,7 @@ def test_ask_reports_an_incomplete_answer(run: Run) -> None:
 
 def test_ask_times_out() -> None:
     silent = socket.create_server(("127.0.0.1", 0))
-    with silent, pytest.raises(AskError, match=r"did not answer in 0\.1 s"):
+    with silent, pytest.raises(Unreachable, match=r"did not answer in 0\.1 s"):
         ask(silent.getsockname()[:2], b"\n", 0.1)
 
 
@@ -366,13 +365,10 @@ def test_the_configuration_that_is_named_last_wins(config: Path, capsys: pytest.
         *(("--port", value) for value in ("0", "65536", "-1", "1.5", "smtp", "")),
     ],
 )
-def test_an_invalid_number_is_a_usage_error(
-    run: Run, option: str, value: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run("ask", f"{option}={value}")
-    assert ended.value.code == 2
-    assert f"argument {option}: {value!r} is not a " in capsys.readouterr().err
+def test_an_invalid_number_is_a_usage_error(run: Run, option: str, value: str) -> None:
+    ran = run("ask", f"{option}={value}")
+    assert ran.code == 2
+    assert f"Invalid value for '{option}': " in ran.err
 
 
 @pytest.mark.parametrize("host", [".", "a" * 70, "a..b"])
@@ -512,7 +508,7 @@ def test_ctrl_c_exits_without_a_traceback(config: Path) -> None:
             while b"\n\n" not in connection.recv(65536):
                 continue
             process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60)[1] == ""
+            assert process.communicate(timeout=60)[1] == "\n"
     assert process.returncode == 128 + signal.SIGINT
 
 
@@ -521,3 +517,38 @@ def test_check_config_shows_the_dns_records_that_the_helo_whitelist_needs(run: R
     told = [line for line in run("check-config").out.splitlines() if "helo_whitelist" in line]
     wanted = "mx.example.org has the A record 192.0.2.1, and a PTR record of that address for mx.example.org"
     assert told == [f"  helo_whitelist: mx.example.org:192.0.2.1 applies while {wanted}"]
+
+
+@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_of_the_shell(run: Run, shell_name: str) -> None:
+    assert "_CHAPPS_CLI_COMPLETE" in run("completion", shell_name).out
+
+
+def test_commands_are_completed(config: Path) -> None:
+    line = 'COMP_WORDS="chapps-cli dom" COMP_CWORD=1 _CHAPPS_CLI_COMPLETE=bash_complete $CLI'
+    assert shell(line, config).stdout == "plain,domain\nplain,domains\n"
+
+
+def test_active_config_names_the_file(run: Run, config: Path) -> None:
+    assert run("admin", "active-config").out == f"Using config from {config}\n"
+
+
+def test_api_password_writes_the_configuration_with_the_hash(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config.write_text(config.read_text() + "request_timeout = 7\n")
+    stdin_of(monkeypatch, tmp_path / "stdin", "correct horse\n")
+    assert run("admin", "api-password").out.startswith(f"{config} written, mode 0600")
+    found = load(str(config)).chapps
+    assert verify("correct horse", found.password)
+    assert found.request_timeout == 7
+    other = tmp_path / "other.ini"
+    assert run("admin", "api-password", "--password", "battery", "--to-file", str(other)).code == 0
+    assert verify("battery", load(str(other)).chapps.password)
+    assert verify("correct horse", load(str(config)).chapps.password)
+
+
+def test_the_variables_of_the_command_line_are_no_unknown_options(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAPPS_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("CHAPPS_TOKEN_FILE", "/nowhere")
+    assert run("check-config").err == ""

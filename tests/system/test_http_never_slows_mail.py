@@ -10,7 +10,8 @@ from contextlib import suppress
 from http.client import HTTPConnection
 from types import TracebackType
 
-from chapps_tw.rest.server import MAX_BODY, MAX_BUFFERED
+from chapps_tw.rest.routing import MAX_BODY
+from chapps_tw.rest.server import MAX_BUFFERED
 from tests.support.api_case import APITestCase, Database
 from tests.support.load import Load
 from tests.support.servers.common import wait_until

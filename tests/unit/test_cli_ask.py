@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chapps_tw.cli.ask import AskError, address_of
+from chapps_tw.cli.policy_request import address_of
+from chapps_tw.cli.session import CommandError
 from chapps_tw.config.settings import Listener, Settings
 
 OUT, IN = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy"), ("SPFEnforcementPolicy",)
@@ -38,7 +39,7 @@ def test_the_address_of_an_endpoint_is_used(endpoint: str, address: object) -> N
 
 def test_a_missing_listener_or_one_without_address_is_reported() -> None:
     listeners = [listener("a", "systemd:domain=INET:index=0"), listener("b", "tcp:9")]
-    with pytest.raises(AskError, match="has no address: give --port or --socket"):
+    with pytest.raises(CommandError, match="has no address: give --port or --socket"):
         address_of(listeners, "", True)
-    with pytest.raises(AskError, match="no listener c; it has: a, b"):
+    with pytest.raises(CommandError, match="no listener c; it has: a, b"):
         address_of(listeners, "c", True)

@@ -33,13 +33,14 @@ MAY: dict[str, frozenset[str]] = {
         "database": "config interfaces mail migrations observe security",
         "migrations": "database",
         "history": "config database interfaces mail observe security",
+        "notify": "config database interfaces mail observe policies",
         "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
         "ui": "config interfaces mail observe policies rest security",
         "cli": "config interfaces mail policies security",
         "application": (
-            "cli config database dns history interfaces mail observe outbound policies postfix rest security sockets "
-            "spf state ui"
+            "cli config database dns history interfaces mail notify observe outbound policies postfix rest security "
+            "sockets spf state ui"
         ),
         "service": "application config observe policies security",
     }.items()
@@ -55,6 +56,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "database": TWISTED | {"sqlalchemy", "alembic"},
     "migrations": frozenset({"sqlalchemy", "alembic"}),
     "history": TWISTED | {"sqlalchemy"},
+    "notify": TWISTED | {"sqlalchemy", "jinja2"},
     "state": TWISTED | {"txredisapi", "hiredis", "OpenSSL", "service_identity"},
     "dns": TWISTED | {"dns"},
     "spf": TWISTED | {"spf"},
@@ -62,6 +64,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "postfix": TWISTED,
     "rest": TWISTED | {"klein", "pydantic", "pydantic_core", "werkzeug"},
     "ui": TWISTED | {"jinja2", "klein", "markupsafe"},
+    "cli": frozenset({"click", "rich"}),
     "application": TWISTED | {"sqlalchemy"},
     "service": TWISTED,
 }
@@ -188,6 +191,8 @@ def clock_readings(tree: ast.Module) -> Iterator[str]:
         ("database", "chapps_tw.history.table"),
         ("postfix", "chapps_tw.database.book.Book"),
         ("cli", "chapps_tw.application.admin.main"),
+        ("rest", "chapps_tw.notify.notifier.Notifier"),
+        ("notify", "chapps_tw.rest.app"),
         ("rest", "chapps_tw.service"),
     ],
 )

@@ -437,7 +437,7 @@ class EventTests(PlanCase):
         self.give(ANN, None, limit("hour", "recipients", 1, HOUR))
         self.send()
         at = self.clock.seconds()
-        wanted = LimitEvent("at_limit", "oqp", ANN, "hour", "user", 1, 1, HOUR, at)
+        wanted = LimitEvent("at_limit", "oqp", ANN, "hour", "user", 1, 1, HOUR, at, "recipients")
         self.assertEqual(self.events, [wanted])
         [text] = self.run_now(self._await(self.state.events(10)))
         self.assertEqual(json.loads(text), wanted._asdict())

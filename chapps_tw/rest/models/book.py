@@ -44,7 +44,7 @@ class Listing(Page):
         description="Only entries whose name contains this text, case-insensitively. A label with non-ASCII letters "
         "must be complete.",
     )
-    sort: Sort = Field("id", description="The order: by id or by name; with `-` descending. Not with `near`.")
+    sort: Sort = Field("id", description="The order: by id or by name; with `-` descending.")
 
 
 class ById(Input):

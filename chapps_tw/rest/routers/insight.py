@@ -189,7 +189,8 @@ class Insight:
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
             "POST", "/live/explain/", "Show what each policy would decide now, and why; changes nothing", self.explain,
-            m.Explain, answers.Explanation, body="attributes", text=self._read_request, errors=(404,), tag="insight",
+            m.Explain, answers.Explanation, body="attributes", text=self._read_request,
+            text_pattern=r"^[a-z_]+=[^\u0000\n]*\n$", errors=(404,), tag="insight",
             note=_EXPLAIN_NOTE,
         )  # fmt: skip
         yield Route(

@@ -20,7 +20,7 @@ from chapps_tw.rest.routers.kinds import KINDS, unknown_ids
 from chapps_tw.rest.routers.live_users import limit_row
 from chapps_tw.rest.routers.near import NearLimits
 from chapps_tw.rest.routers.new_users import NewUsers
-from chapps_tw.rest.routing import Refusal, Reply, Route, invalid
+from chapps_tw.rest.routing import Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Scope
 
@@ -53,8 +53,6 @@ class _Users(Collection):
     async def listed(self, page: Any) -> Reply:
         if page.near is None:
             return await super().listed(page)
-        if page.sort != "id":
-            raise invalid("query", "sort", "must not be given with near, which has its own order")
         found, remarks = await self._near.find(page.near, page.q)
         of_page = found[page.skip : page.skip + page.limit]
         limits = {each.login: each.limits for each in of_page}
