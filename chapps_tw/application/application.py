@@ -15,7 +15,7 @@ from chapps_tw.application.database import Book, Database
 from chapps_tw.application.dns import Dns, Whitelist
 from chapps_tw.application.health import Health
 from chapps_tw.application.history import History
-from chapps_tw.application.http import ConfigWriter, Http, Tokens
+from chapps_tw.application.http import ConfigWriter, Http, PageForPeople, Tokens
 from chapps_tw.application.listening import Listening
 from chapps_tw.application.log_output import LogOutput
 from chapps_tw.application.notices import Notices
@@ -27,6 +27,7 @@ from chapps_tw.config.settings import Listener, Settings
 from chapps_tw.mail.addresses import normal_name
 from chapps_tw.mail.decision import Decision
 from chapps_tw.mail.request import parse
+from chapps_tw.observe.decision_rates import DecisionRates
 from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search
 from chapps_tw.observe.log_file import LogFile
@@ -46,6 +47,7 @@ from chapps_tw.rest.routers.insight import Explained
 from chapps_tw.rest.slices import Slices
 from chapps_tw.sockets.reading import adopter
 from chapps_tw.state.invalidation import BookCache
+from chapps_tw.ui.page import Page
 
 
 class Application:
@@ -98,6 +100,7 @@ class Application:
             self.whitelist,
             Health(reactor, self.state.live.ping, self.database.book.ping),
             Listening(settings, reactor, self.factories, self.api.site, self.dns.checker),
+            PageForPeople(self._make_page()),
         )
 
     def open(self) -> None:
@@ -118,7 +121,8 @@ class Application:
     def _make_reporter(self) -> None:
         # Microseconds since the epoch, so that the numbers of the next process are higher.
         self.decisions = DecisionRing(int(time.time() * 1e6))
-        sinks = [self.decisions.add]
+        self.rates = DecisionRates()
+        sinks = [self.decisions.add, self.rates.add]
         if self.log_output.decisions is not None:
             sinks.append(self.log_output.decisions.add)
         if self.history.records:
@@ -177,6 +181,20 @@ class Application:
             notifier=self.notices.notifier,
             checks=self.state.checks,
             reasons=self.registry.reasons,
+        )
+
+    def _make_page(self) -> Page:
+        return Page(
+            self.api,
+            self.settings,
+            find=self._find,
+            rates=self.rates,
+            has_token=self.tokens.has,
+            reasons=self.registry.reasons,
+            now=time.time,
+            reactor=self.reactor,
+            version=__version__,
+            slices=self.slices,
         )
 
     async def _explain(self, listener: str, attributes: Mapping[str, str]) -> Explained:

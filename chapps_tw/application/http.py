@@ -16,6 +16,7 @@ from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import WrongPasscode
 from chapps_tw.security.passcode import verify
 from chapps_tw.security.tokens import TokenError, TokenStore
+from chapps_tw.ui.page import Page
 
 
 class Tokens(Part):
@@ -27,6 +28,7 @@ class Tokens(Part):
         self._settings = settings
         self._store = TokenStore(settings.token_path)
         self.find = self._store.find
+        self.has = self._store.has
 
     def open(self) -> None:
         """Create the first token, if the API requires tokens."""
@@ -50,6 +52,21 @@ class Http(Part):
     def stop(self) -> Awaitable[None]:
         """Close all connections, and end pending work."""
         return self._api.stop()
+
+
+class PageForPeople(Part):
+    """The page for people. It stops before the ports are closed: what it streams would never end by itself."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def start(self) -> None:
+        """Start the timers, and prepare the templates."""
+        self._page.start()
+
+    def stop(self) -> None:
+        """End all streams and timers."""
+        self._page.stop()
 
 
 class ConfigWriter:

@@ -12,6 +12,7 @@ from chapps_tw.database.models import FIELDS, MAX_INTEGER, TABLES
 from chapps_tw.database.stale_keys import chunks, sides
 from chapps_tw.database.text import part_spellings, storable
 from chapps_tw.interfaces.book import Entry
+from chapps_tw.interfaces.writable_book import Sort
 
 
 def valid_ids(ids: Collection[int]) -> list[int]:
@@ -20,9 +21,9 @@ def valid_ids(ids: Collection[int]) -> list[int]:
 
 
 def entries(
-    connection: Connection, kind: str, q: str, skip: int, limit: int, linked: tuple[str, int] | None
+    connection: Connection, kind: str, q: str, skip: int, limit: int, linked: tuple[str, int] | None, sort: Sort
 ) -> list[Entry]:
-    """Return a page of the entries whose name contains ``q``, case-insensitively, ordered by id."""
+    """Return a page of the entries whose name contains ``q``, case-insensitively."""
     table = TABLES[kind]
     query = select(*FIELDS[kind])
     if linked is not None:
@@ -35,7 +36,9 @@ def entries(
             return []
         texts = part_spellings(q) if kind in ("domains", "emails") else [q]
         query = query.where(or_(*(table.c.name.icontains(text, autoescape=True) for text in texts)))
-    return _all(connection, query.order_by(table.c.id).offset(min(skip, MAX_INTEGER)).limit(min(limit, MAX_INTEGER)))
+    column = table.c[sort.removeprefix("-")]
+    query = query.order_by(column.desc() if sort.startswith("-") else column)
+    return _all(connection, query.offset(min(skip, MAX_INTEGER)).limit(min(limit, MAX_INTEGER)))
 
 
 def by_ids(connection: Connection, kind: str, ids: Collection[int]) -> list[Entry]:

@@ -20,7 +20,7 @@ from chapps_tw.database.invalidation import Cache, Each, Invalidation
 from chapps_tw.database.text import folds_case
 from chapps_tw.database.transaction import Permit, Stored, transact, write
 from chapps_tw.interfaces.book import ChangeUncertain, Create, Edit, Entry, Update
-from chapps_tw.interfaces.writable_book import AuditRecord, Changed, Imported, LimitEntry, Rule
+from chapps_tw.interfaces.writable_book import AuditRecord, Changed, Imported, LimitEntry, Rule, Sort
 from chapps_tw.observe.timer import Timer, no_timer
 
 T = TypeVar("T")
@@ -82,13 +82,20 @@ class WritableSqlBook(Book):
         await super().stop()
 
     async def entries(
-        self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
+        self,
+        kind: str,
+        q: str = "",
+        skip: int = 0,
+        limit: int = 1000,
+        linked: tuple[str, int] | None = None,
+        sort: Sort = "id",
     ) -> list[Entry]:
-        """Return the entries whose name contains ``q``, case-insensitively, ordered by id.
+        """Return the entries whose name contains ``q``, case-insensitively.
 
         :param linked: kind and id of an entry: only entries that are linked to it.
         """
-        return await self._fetch(partial(queries.entries, kind=kind, q=q, skip=skip, limit=limit, linked=linked))
+        page = partial(queries.entries, kind=kind, q=q, skip=skip, limit=limit, linked=linked, sort=sort)
+        return await self._fetch(page)
 
     async def by_ids(self, kind: str, ids: Sequence[int]) -> list[Entry]:
         """Return the entries with these ids, ordered by id. Ids that do not exist are ignored."""

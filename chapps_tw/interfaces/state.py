@@ -269,6 +269,12 @@ class LiveState(Protocol):
     ) -> Reply[GreylistResult]:
         """Return what :meth:`check_greylist` would return now; change and cache nothing."""
 
+    def pass_greylist(self, client: str, sender: str, recipient: str, rules: GreylistRules) -> Awaitable[None]:
+        """Record a tuple as if it had been retried after its deferral: its next attempt passes.
+
+        It lives for ``pass_ttl``, as any tuple that has passed. The client's tally stays.
+        """
+
     def last_attempt(self, client: str, sender: str, recipient: str) -> Awaitable[float]:
         """Return the epoch seconds of a tuple's last attempt, 0.0 if there is none."""
 

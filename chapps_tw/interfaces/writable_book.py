@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from chapps_tw.interfaces.book import Edit, Entry, Exemption, PolicyBook
 
@@ -23,6 +23,10 @@ MAX_EXEMPTIONS: Final = 10_000
 # Of an import: lines, and the bad lines that are reported.
 MAX_LINES: Final = 200_000
 MAX_BAD_LINES: Final = 1000
+
+
+Sort: TypeAlias = Literal["id", "-id", "name", "-name"]
+"""The order of entries; with ``-`` descending."""
 
 
 class LimitEntry(NamedTuple):
@@ -176,9 +180,15 @@ class WritableBook(PolicyBook, Protocol):
     """
 
     def entries(
-        self, kind: str, q: str = "", skip: int = 0, limit: int = 1000, linked: tuple[str, int] | None = None
+        self,
+        kind: str,
+        q: str = "",
+        skip: int = 0,
+        limit: int = 1000,
+        linked: tuple[str, int] | None = None,
+        sort: Sort = "id",
     ) -> Awaitable[list[Entry]]:
-        """Return entries whose name contains ``q``, ignoring case, ordered by id.
+        """Return entries whose name contains ``q``, ignoring case.
 
         :param linked: ``(kind, id)`` of an entry; returns only entries that are linked to it.
         """

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from klein import Klein
@@ -15,21 +16,22 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from twisted.web.resource import IResource
 from werkzeug.routing import BaseConverter
 
 from chapps_tw.config.settings import Settings
-from chapps_tw.interfaces.book import BookConflict, BookUnavailable
-from chapps_tw.interfaces.history import History, HistoryUnavailable
+from chapps_tw.interfaces.history import History
 from chapps_tw.interfaces.notify import Notifier
-from chapps_tw.interfaces.state import LiveState, StateUnavailable
+from chapps_tw.interfaces.state import LiveState
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.rest import openapi
 from chapps_tw.rest.auth import Gate, header_values
 from chapps_tw.rest.author import AUTHOR
+from chapps_tw.rest.calls import Calls, to_the_end
 from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
+from chapps_tw.rest.refusals import refusal_of
 from chapps_tw.rest.routers import audit, exemptions, importing, limits, links, live, notify, overrides, users
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers import history as kept
@@ -44,6 +46,8 @@ from chapps_tw.security.tokens import Token
 
 # Values that are encoded in one step, those in lists and objects included.
 BATCH = 500
+# The path of the page for people.
+PAGE = "/ui/"
 # Bytes of a body that is read in a turn of its own.
 LARGE = 65536
 
@@ -53,6 +57,8 @@ T = TypeVar("T")
 class API:
     """The application. :attr:`site` is the factory to listen with.
 
+    :ivar gate: checks who may call.
+    :ivar calls: calls the routes from within the process.
     :param find_token: returns what is stored of a token, ``None`` if it is unknown. Not used with
         ``[API] auth = none``.
     :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
@@ -90,7 +96,7 @@ class API:
         self._log = Logger()
         self._slices = slices
         tokens = find_token if settings.api.auth == "token" else None
-        self._gate = Gate(settings.api.hosts, tokens, reactor, self._sleep, settings.api.open_ready)
+        self.gate = Gate(settings.api.hosts, tokens, reactor, self._sleep, settings.api.open_ready)
         checks = {"state": state.ping, "database": book.ping, **(checks or {})}
         live_users = LiveUsers(settings, state, book, now)
         near = NearLimits(settings, live_users, state, slices, now)
@@ -105,15 +111,21 @@ class API:
             *Docs().routes(),
         ]
         self.routes = list(audit.recorded(routes, book))
+        self.calls = Calls(self.routes)
         self._document = openapi.Document(self.routes, version, reasons)
         self.app = self._klein()
+        self._root = _Root(self.app, self.gate)
         large = {each.rule.encode(): each.max_body for each in self.routes if each.max_body > MAX_BODY}
-        self.site = BoundedSite(_Checked(self.app, self._gate), reactor, large_bodies=large)
+        self.site = BoundedSite(self._root, reactor, large_bodies=large)
+
+    def add_page(self, page: IResource) -> None:
+        """Serve a page for people at :data:`PAGE`; browsers that ask for ``/`` are sent there."""
+        self._root.page = page
 
     async def stop(self) -> None:
         """Answer the complete requests, close all connections, and stop all timers."""
         await self.site.stop()
-        self._gate.stop()
+        self.gate.stop()
 
     def _klein(self) -> Klein:
         app = Klein()
@@ -131,7 +143,7 @@ class API:
         return endpoint
 
     async def _serve(self, route: Route[Any], request: IRequest, path: Mapping[str, str]) -> bytes:
-        AUTHOR.set(await self._gate.check_token(request, route))
+        AUTHOR.set(await self.gate.check_token(request, route))
         content_type = next(iter(header_values(request, "content-type")), None)
         query = request.uri.partition(b"?")[2]
         body = request.content.read()
@@ -141,9 +153,9 @@ class API:
         values = read_input(route, path, query, body, content_type)
         handled = route.handler(values)
         try:
-            reply = await (self._shielded(handled, request) if route.changes else handled)
+            reply = await (to_the_end(handled, partial(self._log_unreported, request)) if route.changes else handled)
         except WrongPasscode as error:
-            await self._gate.punish(request, "passcode")
+            await self.gate.punish(request, "passcode")
             raise Refusal(401, str(error), {"WWW-Authenticate": ['Bearer realm="chapps"']}) from None
         if isinstance(reply, Raw):
             return _raw(request, reply)
@@ -152,26 +164,9 @@ class API:
             request.setHeader(name, value)
         return _finish(request, await self._encode(reply))
 
-    def _shielded(self, work: Coroutine[Any, Any, T], request: IRequest) -> Deferred[T]:
-        """Run a coroutine to its end, even if the returned Deferred is cancelled.
-
-        A client that disconnects must not leave a change half done: committed, but not in effect. A failure is then
-        logged.
-        """
-        waiting: Deferred[T] = Deferred()
-
-        def ended(outcome: T | Failure) -> None:
-            if not waiting.called:
-                waiting.callback(outcome)
-            elif isinstance(outcome, Failure):
-                self._log_unreported(request, outcome)
-
-        Deferred.fromCoroutine(work).addBoth(ended)
-        return waiting
-
     def _log_unreported(self, request: IRequest, failure: Failure) -> None:
         text = "HTTP: {method} {path} failed after its client had disconnected"
-        refusal = _refusal(failure.value)
+        refusal = refusal_of(failure.value)
         if refusal is None:
             self._log.failure(text, failure, **_about(request))
         else:
@@ -203,7 +198,7 @@ class API:
         """Answer with an error as JSON."""
         if isinstance(failure.value, CancelledError):
             return b""
-        refusal = _refusal(failure.value)
+        refusal = refusal_of(failure.value)
         if refusal is None:
             self._log.failure("HTTP: {method} {path} failed", failure, **_about(request))
             refusal = Refusal(500, "Internal error.")
@@ -231,12 +226,16 @@ class _Id(BaseConverter):
     regex = "(?!(?:quotas|domains|emails|by-name)(?:/|$))[^/]+"
 
 
-class _Checked(KleinResource):
-    """The application, with the checks that precede routing."""
+class _Root(KleinResource):
+    """The application and the page for people, with the checks that precede routing.
+
+    :ivar page: ``None`` if there is none.
+    """
 
     def __init__(self, app: Klein, gate: Gate) -> None:
         super().__init__(app)
         self._gate = gate
+        self.page: IResource | None = None
 
     def render(self, request: IRequest) -> Any:
         request.responseHeaders.removeHeader("server")
@@ -246,7 +245,17 @@ class _Checked(KleinResource):
             self._gate.check_origin(request)
         except Refusal as refusal:
             return refuse(request, refusal)
+        if self.page is not None and f"{request.path.decode('ascii')}/".startswith(PAGE):
+            return self.page.render(request)
+        if self.page is not None and request.path == b"/" and _is_browser(request):
+            request.setResponseCode(303)
+            request.setHeader("Location", PAGE)
+            return b""
         return super().render(request)
+
+
+def _is_browser(request: IRequest) -> bool:
+    return request.method in (b"GET", b"HEAD") and any("text/html" in each for each in header_values(request, "accept"))
 
 
 def refuse(request: IRequest, refusal: Refusal) -> bytes:
@@ -255,24 +264,6 @@ def refuse(request: IRequest, refusal: Refusal) -> bytes:
     for name, values in refusal.headers.items():
         request.responseHeaders.setRawHeaders(name, list(values))
     return _finish(request, error_body(refusal.detail, **refusal.beside))
-
-
-def _refusal(error: BaseException | None) -> Refusal | None:
-    """Return the answer to an exception; ``None`` for an unexpected one."""
-    if isinstance(error, HTTPException):
-        return _routing_refusal(error)
-    if isinstance(error, (StateUnavailable, BookUnavailable, HistoryUnavailable)):
-        return Refusal(503, str(error) or "The service is unavailable.")
-    if isinstance(error, BookConflict):
-        return Refusal(409, str(error))
-    return error if isinstance(error, Refusal) else None
-
-
-def _routing_refusal(error: HTTPException) -> Refusal:
-    if isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        return Refusal(405, f"Only {allowed} is allowed here.", {"Allow": [allowed]})
-    return Refusal(404, "There is no such page.")
 
 
 def _about(request: IRequest) -> dict[str, Any]:

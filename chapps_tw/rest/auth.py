@@ -18,7 +18,7 @@ from twisted.web.iweb import IRequest
 from chapps_tw.mail.network import client_address
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.rest.routing import Refusal, Route
-from chapps_tw.security.tokens import Token, TokenError
+from chapps_tw.security.tokens import Scope, Token, TokenError
 
 # Failures per peer before answers are delayed; the maximum delay and the memory of failures, in seconds.
 FREE_FAILURES = 3
@@ -100,6 +100,22 @@ class Gate:
         secret = _token(request, route.browser)
         if secret is None:
             raise _unauthorized("A token is required: Authorization: Bearer TOKEN.", route.browser)
+        token = await self.identify(request, secret, route.browser)
+        check_scope(token, route.scope)
+        return token.name
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether a token is required at all."""
+        return self._find_token is not None
+
+    async def identify(self, request: IRequest, secret: str, browser: bool = False) -> Token:
+        """Return what is stored of a token. The answer to a wrong one is delayed.
+
+        :param browser: whether Basic authentication is offered.
+        :raises Refusal: 401; 503 if the tokens cannot be read.
+        """
+        assert self._find_token is not None
         try:
             token = self._find_token(secret)
         except TokenError as error:
@@ -108,10 +124,8 @@ class Gate:
         self._note_problem("")
         if token is None:
             await self.punish(request, "token")
-            raise _unauthorized("The token is invalid.", route.browser, ', error="invalid_token"')
-        if not token.scope.includes(route.scope):
-            raise Refusal(403, f"This needs a token with scope {route.scope}; the scope of this one is {token.scope}.")
-        return token.name
+            raise _unauthorized("The token is invalid.", browser, ', error="invalid_token"')
+        return token
 
     def _note_problem(self, problem: str) -> None:
         """Log once that the tokens cannot be read, and once that they can be again."""
@@ -177,6 +191,12 @@ class Gate:
             peer.failures = 0
         peer.seen = time
         return peer
+
+
+def check_scope(token: Token, scope: Scope) -> None:
+    """Raise :class:`Refusal` (403) unless the scope of a token includes another."""
+    if not token.scope.includes(scope):
+        raise Refusal(403, f"This needs a token with scope {scope}; the scope of this one is {token.scope}.")
 
 
 def _is_loopback(request: IRequest) -> bool:

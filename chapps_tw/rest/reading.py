@@ -53,6 +53,17 @@ def read_input(route: Route[M], path: Mapping[str, str], query: bytes, body: byt
         raise _with_hint(refusal, route.path) from None
 
 
+def validated(model: type[M], values: dict[str, Any]) -> M:
+    """Return the input of a route from values that are converted.
+
+    :raises Refusal: 422.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _refusal(error, {}, "body") from None
+
+
 def _refusal(error: ValidationError, places: Mapping[str, str], other: str) -> Refusal:
     faults = [_fault(each, places.get(str(each["loc"][0]) if each["loc"] else "", other)) for each in error.errors()]
     return Refusal(422, faults)

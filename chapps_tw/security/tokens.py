@@ -80,17 +80,27 @@ class TokenStore:
 
         :raises TokenError: if a file exists but cannot be read.
         """
-        stamps = (_stamp(self._first), _stamp(self._others))
-        if stamps != self._stamps:
-            self._tokens = self._read_all()
-            self._stamps = stamps
         digest = _digest(token)
         found = None
-        for each in self._tokens:
+        for each in self._current():
             # Compare with all, so that the timing reveals nothing.
             if hmac.compare_digest(each.digest, digest):
                 found = each
         return found
+
+    def has(self, token: Token) -> bool:
+        """Return whether a token is still stored, with the same scope. Rereads the files if they have changed.
+
+        :raises TokenError: if a file exists but cannot be read.
+        """
+        return any((each.digest, each.scope) == (token.digest, token.scope) for each in self._current())
+
+    def _current(self) -> Tokens:
+        stamps = (_stamp(self._first), _stamp(self._others))
+        if stamps != self._stamps:
+            self._tokens = self._read_all()
+            self._stamps = stamps
+        return self._tokens
 
     def make_first(self) -> bool:
         """Create the first token unless its file exists; return whether it was created.

@@ -279,6 +279,32 @@ class GreylistContract(StateCase):
         await self.check_greylist()
         self.assertAlmostEqual(await self.state.last_attempt(*self.mail()[:3]) - before, 20, places=3)
 
+    async def test_a_tuple_that_is_let_pass_passes_at_its_next_attempt(self) -> None:
+        await self.flag()
+        self.assertMet(await self.check_greylist(), FIRST, 60)
+        await self.state.pass_greylist(*self.mail()[:3], GREYLIST_RULES)
+        self.assertEqual(await self.state.tally("192.0.2.0/24"), [])
+        self.assertMet(await self.check_greylist(), PASSED, tally=1)
+        self.assertMet(await self.check_greylist(self.mail(sender="other")), FIRST, 60, tally=1)
+
+    async def test_a_tuple_may_be_let_pass_before_its_first_attempt(self) -> None:
+        await self.flag()
+        for _ in range(2):
+            await self.state.pass_greylist(*self.mail()[:3], GREYLIST_RULES)
+        self.assertGreater(await self.state.last_attempt(*self.mail()[:3]), 0.0)
+        self.assertMet(
+            await self.state.peek_greylist(self.mail(spf_domain="example.net"), GREYLIST_RULES), PASSED, tally=1
+        )
+
+    async def test_a_tuple_that_was_let_pass_lives_as_long_as_one_that_has_passed(self) -> None:
+        await self.flag()
+        rules = GREYLIST_RULES._replace(retry_window=100.0)
+        await self.state.pass_greylist(*self.mail()[:3], rules)
+        self.advance(rules.pass_ttl - 1)
+        self.assertEqual((await self.state.peek_greylist(self.mail(), rules)).outcome, PASSED)
+        self.advance(2)
+        self.assertEqual((await self.state.peek_greylist(self.mail(), rules)).outcome, FIRST)
+
     async def test_peek_answers_as_meet_would_and_changes_nothing(self) -> None:
         peek = self.state.peek_greylist
         token = (await peek(self.mail(), GREYLIST_RULES)).token

@@ -18,9 +18,11 @@ from chapps_tw.database import models
 from chapps_tw.interfaces.state import Account, Charge, LiveState, Message, Unit
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
+from chapps_tw.observe.decision_rates import HOUR, DecisionRates
 from chapps_tw.observe.decision_record import entry_of
 from chapps_tw.observe.decision_ring import DecisionRing
 from chapps_tw.service import SWITCH_SECONDS
+from tests.support.page_case import Visitor, page_of
 from tests.support.rest_client import Node
 
 reactor: Any = installed_reactor
@@ -45,6 +47,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
     *(("GET", f"/users/{kind}/", IDS) for kind in ("quotas", "domains", "emails")),
     *(("GET", f"/{kind}/?limit=1000", None) for kind in ("limits", "overrides", "exemptions")),
     ("GET", "/audit/?limit=1000", None),
+    ("GET", "/live/events/?limit=1000", None),
     ("GET", "/history/?limit=1000", None),
     ("GET", "/history/?recipient=user&limit=1000", None),
     ("GET", "/history/counts/?by=user&limit=1000", None),
@@ -67,6 +70,35 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("POST", "/users/", [[None] * 150_000]),
     ("POST", "/users/", {"name": "x" * 900_000}),
     ("POST", "/users/", {"name": "x", "domains": list(range(4_900))}),
+]
+
+
+VIEWS = [
+    "/ui/",
+    "/ui/now/rates",
+    "/ui/now/near",
+    "/ui/now/top?since=24h",
+    "/ui/now/events",
+    "/ui/users",
+    "/ui/domains?sort=-name",
+    "/ui/domains/export",
+    "/ui/quotas",
+    "/ui/search?q=user",
+    "/ui/suggest?q=e",
+    "/ui/user?name=user1",
+    "/ui/domain?name=d1.example",
+    "/ui/domain?name=example.com",
+    "/ui/address?name=a1@example.org",
+    "/ui/client?address=203.0.113.9",
+    "/ui/plan?name=q1",
+    "/ui/act/plan?user=user1",
+    "/ui/act/exempt",
+    "/ui/try?user=user1&sender=a@example.org",
+    "/ui/history",
+    "/ui/history?sender=@example.com",
+    "/ui/events",
+    "/ui/audit",
+    "/ui/assets/htmx.min.js",
 ]
 
 
@@ -112,7 +144,7 @@ class TurnTests(TestCase):
         self._fill_the_book()
         self.node.history.keep(*decisions(3000))
         self.node.decisions = DecisionRing()
-        within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy", {"limit": 1000, "used": 1})
+        self.within = within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy", {"limit": 1000, "used": 1})
         for number in range(5000):
             entry = entry_of("outbound", f"user{number}", _request(number), within, time.time())
             self.node.decisions.add(entry)
@@ -123,7 +155,8 @@ class TurnTests(TestCase):
                 for count in range(2)
             ]
         )
-        event = {"space": "oqp", "window": 86400.0, "at": time.time()}
+        figures = {"kind": "at_limit", "limit": "q1", "level": "user", "used": 2, "amount": 2}
+        event = {**figures, "space": "oqp", "window": 86400.0, "at": time.time()}
         for number in range(MANY):
             text = json.dumps({**event, "account": f"user{number}"})
             await self.node.state.note_event(f"user{number}", 86400.0, text)
@@ -157,6 +190,30 @@ class TurnTests(TestCase):
         with self.node.engine.begin() as connection:
             for table, each in rows.items():
                 connection.execute(insert(table), each)
+
+    async def test_no_view_of_the_page_holds_the_reactor_for_long(self) -> None:
+        rates = DecisionRates()
+        page = page_of(self.node, rates)
+        self.addCleanup(page.stop)
+        now = time.time()
+        for second in range(HOUR):
+            rates.add(entry_of("outbound", "", _request(second), self.within, now - HOUR + second))
+        visitor = Visitor(self.node)
+        await visitor.log_in(self.node.token)
+        for path in VIEWS:
+            # The templates are compiled, as they are in a thread at the start of the service.
+            self.assertEqual((await visitor.get(path)).status, 200, path)
+        longest = {path: await self.longest_view(visitor, path) for path in VIEWS}
+        self.assertEqual({path: seconds for path, seconds in longest.items() if seconds > STRETCH}, {})
+
+    async def longest_view(self, visitor: Visitor, path: str) -> float:
+        """Return the duration in seconds of the longest turn while a view is answered, the best of five."""
+        longest = []
+        for _ in range(5):
+            with Turns() as turns:
+                await visitor.get(path)
+            longest.append(turns.longest)
+        return min(longest)
 
     async def longest(self, method: str, path: str, body: Any) -> tuple[float, int]:
         """Return the duration in seconds of the longest turn while a request is answered, and the status."""

@@ -97,7 +97,7 @@ class TokenTests(TestCase):
             held.append((seconds, Deferred()))
             return held[-1][1]
 
-        self.patch(self.node.api._gate, "_sleep", hold)
+        self.patch(self.node.api.gate, "_sleep", hold)
         for _ in range(FREE_FAILURES):
             self.assertEqual(await self.status(token="guess"), 401)
         self.assertEqual(held, [])
@@ -307,7 +307,7 @@ class OpenReadyTests(TestCase):
         self.assertEqual((await self.start(APISection().open_ready).ask("GET", "/ready", token="")).status, 401)
 
     async def test_others_need_a_token(self) -> None:
-        gate = self.start(True).api._gate
+        gate = self.start(True).api.gate
         route = next(route for route in self.start(True).api.routes if route.path == "/ready")
         for address, admitted in (
             (IPv4Address("TCP", "127.0.0.1", 1), True),

@@ -233,6 +233,17 @@ class InboundTests(LiveTestCase):
         await self.expect(422, "GET", "/live/grl/tuple/", {"client_address": "192.0.2.7"})
         await self.expect(422, "GET", "/live/grl/tuple/", {**asked, "client_address": "no one"})
 
+    async def test_a_greylisted_message_is_let_pass_and_this_is_audited(self) -> None:
+        asked = {"client_address": "192.0.2.7", "sender": "A@example.com", "recipient": "B@example.org"}
+        answer = await self.expect(200, "POST", "/live/grl/tuple/", asked)
+        self.assertEqual(answer.json["remarks"], ["The greylist entry is for 192.0.2.0/24."])
+        attempt = GreylistAttempt("192.0.2.0/24", "a@example.com", "b@example.org", "example.org", "i9", True)
+        met = await self.node.state.check_greylist(attempt, GREYLIST_RULES._replace(deferral=60.0))
+        self.assertIs(met.outcome, Outcome.PASSED)
+        [record] = (await self.expect(200, "GET", "/audit/?kind=live/grl/tuple")).response
+        self.assertEqual((record["author"], record["action"], record["after"]), ("first", "post", asked))
+        await self.expect(422, "POST", "/live/grl/tuple/", {**asked, "client_address": "no one"})
+
     async def test_a_tuple_is_found_by_address_also_where_spf_passed(self) -> None:
         asked = {"client_address": "192.0.2.7", "sender": "a@Example.com", "recipient": "b@example.org"}
         never = (await self.expect(200, "GET", "/live/grl/tuple/", asked)).json

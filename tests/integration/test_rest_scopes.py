@@ -22,6 +22,7 @@ OPERATOR = {
     "DELETE /live/sda/",
     "DELETE /live/sda/{source}/for/{user}",
     "DELETE /live/grl/tally/{client_address}",
+    "POST /live/grl/tuple/",
     "DELETE /live/grl/option_cache/{domain}",
     "DELETE /live/spf/option_cache/{domain}",
     "DELETE /live/rate-limits/{name}/{what}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import func, insert, select
 from twisted.internet.defer import Deferred, gatherResults
@@ -21,6 +21,7 @@ from chapps_tw.interfaces.book import (
     Update,
     UserPlan,
 )
+from chapps_tw.interfaces.writable_book import Sort
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
 
 NOTHING = StaleKeys()
@@ -56,6 +57,14 @@ class WritableBookTests(BookCase):
         self.assertEqual(page, [Entry(ids[1], "user1"), Entry(ids[2], "user2")])
         self.assertEqual(await self.book.entries("users", skip=10**30), [])
         self.assertEqual(len(await self.book.entries("users", limit=10**30)), 5)
+
+    async def test_entries_are_sorted_by_id_or_by_name(self) -> None:
+        [b, a, c] = [await self.user(name) for name in ("bob", "ann", "cy")]
+        for sort, ids in (("id", [b, a, c]), ("-id", [c, a, b]), ("name", [a, b, c]), ("-name", [c, b, a])):
+            found = await self.book.entries("users", sort=cast(Sort, sort))
+            self.assertEqual([entry.id for entry in found], ids, sort)
+        page = await self.book.entries("users", q="b", skip=0, limit=1, sort="-name")
+        self.assertEqual([entry.id for entry in page], [b])
 
     async def test_every_kind_has_its_fields(self) -> None:
         domain = await self.domain("example.com", greylist=True)

@@ -166,7 +166,7 @@ class Node:
         self.api_ahead = 0.0
         self.api = API(
             self.settings, self.state, self.book, self.history.reader, find_token=self.tokens.find,
-            explain=self._explain, find=self._find, metrics=lambda: b"chapps_up 1\n", write_config=self._write,
+            explain=self._explain, find=self.find, metrics=lambda: b"chapps_up 1\n", write_config=self._write,
             now=self._now, reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None
@@ -206,7 +206,7 @@ class Node:
         self.explained.append((listener, attributes))
         return Explained(self.records[self.sent], self.records)
 
-    def _find(self, wanted: Mapping[str, str], after: int | None) -> Search:
+    def find(self, wanted: Mapping[str, str], after: int | None) -> Search:
         self.searched.append(wanted)
         if self.decisions is not None:
             return self.decisions.search(wanted, after)

@@ -6,50 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import HttpCredentials, Locator, Page, sync_playwright
+from playwright.sync_api import HttpCredentials, Locator, Page
 
 from tests.support.api_case import APITestCase
-from tests.support.servers.common import program
+from tests.support.browser import DESKTOP, PATIENCE, PHONE, Browser, chromium
 from tests.support.servers.service import Service, shared_service
-
-DESKTOP, PHONE = (1280, 900), (390, 844)
-# Of the browser's start, and of each step, in milliseconds.
-PATIENCE = 100_000
-OPTIONS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-
-
-class Browser:
-    """One window.
-
-    :ivar requests: address of everything that was asked for.
-    :ivar complaints: errors and warnings of the console, and of scripts.
-    """
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("requestfailed", lambda request: self.complaints.append(f"{request.url}: {request.failure}"))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on(
-            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
-        )
-
-
-@contextmanager
-def chromium() -> Iterator[Chromium]:
-    """A browser of our own."""
-    executable = program("chromium", "chromium-browser", "google-chrome")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS), timeout=PATIENCE)
-        try:
-            yield started
-        finally:
-            started.close()
 
 
 class DocsPageTests(APITestCase):
@@ -126,7 +87,7 @@ class DocsPageTests(APITestCase):
             answer = block.locator(".live-responses-table tbody").first
             self.assertEqual(answer.locator(".response-col_status").inner_text(), "200")
             self.assertIn('"jürgen & <b>söhne</b>"', answer.inner_text())
-            self.assertIn(self.url("/users/?skip=0&limit=5&q=S%C3%B6hne"), window.requests)
+            self.assertIn(self.url("/users/?skip=0&limit=5&q=S%C3%B6hne&sort=id"), window.requests)
             self.check_quiet(window)
 
     def test_name_and_token_may_stand_in_the_address(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from chapps_tw.interfaces.writable_book import Sort
 from chapps_tw.rest.fields import (
     MAX_ID,
     CheckSpf,
@@ -32,7 +33,7 @@ MAX_PAGE = 1000
 
 
 class Page(Input):
-    skip: int = Field(0, ge=0, le=MAX_ID, description="The number of entries to skip; lists are ordered by id.")
+    skip: int = Field(0, ge=0, le=MAX_ID, description="The number of entries to skip.")
     limit: int = Field(MAX_PAGE, ge=1, le=MAX_PAGE, description="The maximum number of entries.")
 
 
@@ -43,6 +44,7 @@ class Listing(Page):
         description="Only entries whose name contains this text, case-insensitively. A label with non-ASCII letters "
         "must be complete.",
     )
+    sort: Sort = Field("id", description="The order: by id or by name; with `-` descending.")
 
 
 class ById(Input):

@@ -51,9 +51,9 @@ class UserListing(Listing):
         None,
         ge=1,
         le=100,
-        description="Only users who have used at least so many percent of a limit, those with the largest share first. "
-        "Each has these `limits`, and its `domains`. Users are noticed when a message brings them to `warn_at` percent "
-        "of a limit; `remarks` says who was looked at.",
+        description="Only users who have used at least so many percent of a limit, those with the largest share first, "
+        "whatever `sort` says. Each has these `limits`, and its `domains`. Users are noticed when a message brings "
+        "them to `warn_at` percent of a limit; `remarks` says who was looked at.",
     )
 
 

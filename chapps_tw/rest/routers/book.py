@@ -119,7 +119,7 @@ class Collection:
     async def listed(self, page: m.Listing) -> Reply:
         kind = self._kind.plural
         async with self._list_lock:
-            found = await self._book.entries(kind, page.q, page.skip, page.limit)
+            found = await self._book.entries(kind, page.q, page.skip, page.limit, sort=page.sort)
             nested = await self._associations.read(kind, found, wanted(page))
         return Reply(await self._associations.nested(kind, found, nested))
 

@@ -35,7 +35,7 @@ class Docs:
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
             "GET", "/", "Redirect to the documentation page", self.start, answer=Said, status=307, open=True,
-            tag="documentation",
+            tag="documentation", note="Browsers, which ask for HTML, are sent to the page for people at `/ui/`.",
         )  # fmt: skip
         yield Route(
             "GET", "/docs", "This page", self.page, content_type=HTML, browser=True, tag="documentation"

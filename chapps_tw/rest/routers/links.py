@@ -63,7 +63,7 @@ class _Links:
             raise missing(self._kind.plural, page.id)
         other, linked = self._other.plural, (self._kind.plural, page.id)
         async with self._list_lock:
-            found = await self._book.entries(other, page.q, page.skip, page.limit, linked)
+            found = await self._book.entries(other, page.q, page.skip, page.limit, linked, page.sort)
             nested = await self._associations.read(other, found, wanted(page))
         return Reply(await self._associations.nested(other, found, nested))
 

@@ -32,7 +32,7 @@ def routes(
     :param now: epoch seconds.
     """
     yield from LiveQuotas(users, state, book, slices).routes()
-    yield from LiveLimits(users, state, now, settings.chapps.fold_case).routes()
+    yield from LiveLimits(users, state, now, settings.chapps.fold_case, slices).routes()
     yield from LiveSenders(settings, state, book, slices).routes()
     yield from LiveInbound(settings, state).routes()
     yield from LiveRateLimits(settings, state).routes()

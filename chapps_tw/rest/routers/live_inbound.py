@@ -9,6 +9,7 @@ from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.interfaces.value_keys import check_spf
 from chapps_tw.mail.network import client_address
+from chapps_tw.policies.greylisting import rules
 from chapps_tw.policies.inbound import client_network, domain_of, mail_address
 from chapps_tw.rest import answers as a
 from chapps_tw.rest.models import live as m
@@ -31,6 +32,7 @@ class LiveInbound:
 
     def __init__(self, settings: Settings, state: LiveState) -> None:
         self._grl = settings.grl
+        self._rules = rules(settings)
         self._state = state
 
     def routes(self) -> Iterator[Route[Any]]:
@@ -38,6 +40,11 @@ class LiveInbound:
         yield Route(
             "GET", "/live/grl/tuple/", "Show when a greylist entry was last used", self.tuple, m.Tuple, a.Moment,
             body="*", tag="live", note=_TUPLE_NOTE,
+        )  # fmt: skip
+        yield Route(
+            "POST", "/live/grl/tuple/", "Let a greylisted message pass at its next attempt", self.let_pass, m.Tuple,
+            a.Said, body="*", query=False, scope=Scope.OPERATOR, tag="live",
+            note="The client, sender and recipient are known from then on, as after a retry.",
         )  # fmt: skip
         yield Route(
             "GET", tally, "Show the tally of a client", self.tally, m.TallyOf, a.TallyList, query=False, tag="live",
@@ -67,6 +74,12 @@ class LiveInbound:
         found = f"The greylist entry is for {newest}."
         remark = found if last[newest] else f"No greylist entry for {' or '.join(clients)}."
         return Reply(last[newest], {"response_iso": iso(last[newest])}, [remark])
+
+    async def let_pass(self, which: m.Tuple) -> Reply:
+        client = self._client(which.client_address)
+        names = client, mail_address(which.sender), mail_address(which.recipient)
+        await self._state.pass_greylist(*names, self._rules)
+        return Reply("passes", remarks=[f"The greylist entry is for {client}."])
 
     async def tally(self, which: m.TallyOf) -> Reply:
         counted = await self._state.tally(self._client(which.client_address))

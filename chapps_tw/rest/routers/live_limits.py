@@ -17,6 +17,7 @@ from chapps_tw.rest.models import live as m
 from chapps_tw.rest.moments import with_iso
 from chapps_tw.rest.routers.live_users import LiveUsers, Measured, limit_row
 from chapps_tw.rest.routing import Reply, Route
+from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import Scope
 
 
@@ -25,9 +26,13 @@ class LiveLimits:
 
     :param now: epoch seconds.
     :param fold_case: ``[CHAPPS] fold_case``.
+    :param slices: for many events.
     """
 
-    def __init__(self, users: LiveUsers, state: LiveState, now: Callable[[], float], fold_case: bool) -> None:
+    def __init__(
+        self, users: LiveUsers, state: LiveState, now: Callable[[], float], fold_case: bool, slices: Slices
+    ) -> None:
+        self._slices = slices
         self._users = users
         self._fold_case = fold_case
         self._state = state
@@ -91,9 +96,9 @@ class LiveLimits:
         return Reply(await self._users.reset_pool(which.domain))
 
     async def events(self, wanted: m.EventsWanted) -> Reply:
-        found = [json.loads(text) for text in await self._state.events(MAX_EVENTS)]
-        fitting = [event for event in found if not wanted.kind or event["kind"] == wanted.kind]
-        return Reply([with_iso(event, "at") for event in fitting[: wanted.limit]])
+        found = map(json.loads, await self._state.events(MAX_EVENTS))
+        fitting = (with_iso(event, "at") if wanted.kind in ("", event["kind"]) else None for event in found)
+        return Reply(await self._slices.collect(fitting, wanted.limit))
 
 
 def _rows(measured: Measured) -> Sequence[Mapping[str, Any]]:

@@ -67,6 +67,7 @@ class RedisState:
     def _load(self) -> None:
         self._check = lru_cache(64)(Script("version", "copy", "greylist").shape)
         self._drop_copy = Script("drop_copy").shape(1, 1)
+        self._pass_greylist = Script("pass_greylist").shape(1, 2)
         self._tally = Script("tally").shape(1, 0)
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
@@ -180,6 +181,11 @@ class RedisState:
             self._outdated()
             return GreylistResult(Outcome.OUTDATED, 0.0, 0, "")
         return _greylist_result(reply)
+
+    async def pass_greylist(self, client: str, sender: str, recipient: str, rules: GreylistRules) -> None:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        times = microseconds(rules.deferral), microseconds(rules.pass_ttl)
+        await self._run(self._pass_greylist, strings(self._tuple_key(client, sender, recipient), *times))
 
     async def last_attempt(self, client: str, sender: str, recipient: str) -> float:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""

@@ -209,6 +209,16 @@ def _tuple(client: str, sender: str, recipient: str) -> int:
     return (neighbourhood << 40 | int.from_bytes(blake2b(text, digest_size=5).digest(), "big")) - 2**63
 
 
+def let_pass(db: sqlite3.Cursor, now: float, names: tuple[str, str, str], rules: GreylistRules) -> None:
+    """Record a tuple as retried after its deferral.
+
+    :param names: client, sender and recipient.
+    """
+    # A second more, since the difference of two times is not exact.
+    first = now - rules.deferral - 1.0
+    db.execute(_UPSERT_TUPLE, (_tuple(*names), first, now, now + rules.pass_ttl + _GRACE))
+
+
 def last_attempt(db: sqlite3.Cursor, now: float, client: str, sender: str, recipient: str) -> float:
     """Return when a tuple was last seen, in epoch seconds; 0.0 if never."""
     name = _tuple(client, sender, recipient)

@@ -315,6 +315,11 @@ class SqliteState:
             _GREYLIST_TABLES, self._greylist.check_greylist, self._now(), attempt, rules, fill, True
         )
 
+    def pass_greylist(self, client: str, sender: str, recipient: str, rules: GreylistRules) -> Deferred[None]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        names = (client, sender, recipient)
+        return self._commits.write(_GREYLIST, sqlite_greylist.let_pass, self._now(), names, rules)
+
     def last_attempt(self, client: str, sender: str, recipient: str) -> Deferred[float]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._commits.read(_GREYLIST, sqlite_greylist.last_attempt, self._now(), client, sender, recipient)

@@ -1,0 +1,109 @@
+"""How many decisions there were in each second of the last hour, and when each listener was last asked."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from typing import Final, NamedTuple
+
+from chapps_tw.observe.decision_record import Entry
+
+HOUR: Final = 3600
+
+# Stages come from outside: so many of a listener are remembered, and so many characters of each.
+_MAX_STAGES, _MAX_STAGE = 16, 32
+
+
+class Bucket(NamedTuple):
+    """The decisions of some seconds.
+
+    :ivar start: epoch seconds.
+    :ivar stopped: those that refused, deferred or discarded mail.
+    """
+
+    start: int
+    decisions: int
+    stopped: int
+
+
+class Asked(NamedTuple):
+    """A listener.
+
+    :ivar at: epoch seconds of the last decision.
+    :ivar stages: protocol states of requests so far.
+    """
+
+    at: float
+    stages: tuple[str, ...]
+
+
+class DecisionRates:
+    """Counters per second, fed with each decision."""
+
+    def __init__(self) -> None:
+        self._second = self._stopped = 0
+        self._reasons: dict[str, int] = defaultdict(int)
+        self._past: deque[tuple[Bucket, dict[str, int]]] = deque()
+        self._of_hour: Counter[str] = Counter()
+        self._asked: dict[str, float] = {}
+        self._stages: dict[str, set[str]] = defaultdict(set)
+
+    def add(self, entry: Entry) -> None:
+        """Count a decision."""
+        now, listener, _, request, decision, _ = entry
+        if int(now) != self._second:
+            self._roll(int(now))
+        self._reasons[decision.reason] += 1
+        if decision.stops:
+            self._stopped += 1
+        self._asked[listener] = now
+        stage = request.get("protocol_state")
+        if stage not in self._stages[listener]:
+            self._note_stage(listener, stage)
+
+    def _note_stage(self, listener: str, stage: str) -> None:
+        stages = self._stages[listener]
+        if len(stages) < _MAX_STAGES:
+            stages.add(stage[:_MAX_STAGE])
+
+    def _present(self) -> Bucket:
+        return Bucket(self._second, sum(self._reasons.values()), self._stopped)
+
+    def _roll(self, second: int) -> None:
+        """Begin another second."""
+        if self._reasons:
+            self._past.append((self._present(), self._reasons))
+            self._of_hour.update(self._reasons)
+        self._second, self._stopped, self._reasons = second, 0, defaultdict(int)
+        self._forget(second)
+
+    def _forget(self, second: int) -> None:
+        # The clock may have been set back: then those of the future go, too.
+        while self._past and not 0 <= second - self._past[0][0].start <= HOUR:
+            self._of_hour.subtract(self._past.popleft()[1])
+
+    def buckets(self, now: float, seconds: int) -> list[Bucket]:
+        """Return the last hour in buckets of so many seconds, oldest first; the last one is not over."""
+        if int(now) != self._second:
+            self._roll(int(now))
+        first = (int(now) - HOUR) // seconds + 1
+        decisions, stopped = [0] * (HOUR // seconds), [0] * (HOUR // seconds)
+        for bucket in (*(each for each, _ in self._past), self._present()):
+            place = bucket.start // seconds - first
+            if 0 <= place < len(decisions):
+                decisions[place] += bucket.decisions
+                stopped[place] += bucket.stopped
+        counted = zip(decisions, stopped, strict=True)
+        return [Bucket((first + place) * seconds, *each) for place, each in enumerate(counted)]
+
+    def reasons(self, now: float) -> list[tuple[str, int]]:
+        """Return the decisions of the last hour by reason, the largest first."""
+        if int(now) != self._second:
+            self._roll(int(now))
+        found = Counter(self._reasons)
+        found.update(self._of_hour)
+        return [(str(reason), count) for reason, count in found.most_common() if count > 0]
+
+    def asked(self, listener: str) -> Asked | None:
+        """Return when a listener was last asked; ``None`` if never."""
+        at = self._asked.get(listener)
+        return None if at is None else Asked(at, tuple(sorted(self._stages[listener])))
