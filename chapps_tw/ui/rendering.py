@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from chapps_tw.mail.decision import in_words
 from chapps_tw.policies.quota_answers import in_units
 from chapps_tw.rest.slices import Slices
 from chapps_tw.ui.views import url
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PAGES = (
     ("/ui/", "Now"),
@@ -39,7 +42,14 @@ class Renderer:
     def __init__(self, now: Callable[[], float], version: str, slices: Slices) -> None:
         self._now = now
         self._slices = slices
-        self._jinja = Environment(
+        self._version = version
+
+    @cached_property
+    def _jinja(self) -> Environment:
+        # Imported in a thread, at a time when nobody waits for it.
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        jinja = Environment(
             loader=PackageLoader("chapps_tw.ui"),
             autoescape=True,
             undefined=StrictUndefined,
@@ -47,8 +57,9 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._jinja.globals |= {"url": url, "version": version, "pages": PAGES}
-        self._jinja.filters |= {"when": self.when, "ago": self.ago, "name": name, "number": number, "window": in_units}
+        jinja.globals |= {"url": url, "version": self._version, "pages": PAGES}
+        jinja.filters |= {"when": self.when, "ago": self.ago, "name": name, "number": number, "window": in_units}
+        return jinja
 
     def load(self) -> None:
         """Compile all templates. Takes longer than the reactor may be held."""

@@ -271,6 +271,10 @@ class LiveRows(RowsCase):
             [[instance, passed]] = self.get(tally, client_address=client)["response"]
             self.assertEqual(instance, f"grey.{number}")
             self.assertAlmostEqual(passed, time.time(), delta=30)
+            helped = {**known, "sender": "dora@example.net"}
+            self.assertTrue(self.received("greylisting", **helped).startswith(GREYLISTED))
+            self.assertEqual(self.send("POST", "/live/grl/tuple/", helped)["response"], "passes")
+            self.assertEqual(self.received("greylisting", **helped), "DUNNO")
             self.assertEqual(self.send("DELETE", tally, client_address=client)["response"], "deleted")
             self.assertEqual(self.get(tally, client_address=client)["response"], [])
 

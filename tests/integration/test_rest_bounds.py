@@ -212,10 +212,10 @@ class BodyTests(BoundsTestCase):
     async def test_a_body_is_counted_until_its_request_is_answered(self) -> None:
         entries, asked, go_on = self.node.book.entries, Deferred[None](), Deferred[None]()
 
-        async def slow(*arguments: Any) -> Any:
+        async def slow(*arguments: Any, **named: Any) -> Any:
             asked.callback(None)
             await go_on
-            return await entries(*arguments)
+            return await entries(*arguments, **named)
 
         self.patch(self.node.book, "entries", slow)
         whole = self.node.ask("GET", "/users/", b"{}", headers={"Content-Type": "application/json"})
@@ -293,7 +293,7 @@ class PathAndQueryTests(BoundsTestCase):
         self.assertEqual((await self.node.ask("HEAD", "/users/77")).status, 404)
 
     async def test_a_bug_is_an_internal_error_without_a_traceback(self) -> None:
-        async def broken(*_: object) -> None:
+        async def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a secret")
 
         self.patch(self.node.book, "entries", broken)
@@ -342,10 +342,10 @@ class ConnectionTests(BoundsTestCase):
     async def test_a_stop_answers_complete_requests_and_closes_other_connections(self) -> None:
         entries, asked, go_on = self.node.book.entries, Deferred[None](), Deferred[None]()
 
-        async def slow(*arguments: Any) -> Any:
+        async def slow(*arguments: Any, **named: Any) -> Any:
             asked.callback(None)
             await go_on
-            return await entries(*arguments)
+            return await entries(*arguments, **named)
 
         self.patch(self.node.book, "entries", slow)
         half = self.node.send_raw(self.head("POST /users/", "Content-Length: 1000"))
@@ -363,7 +363,7 @@ class ConnectionTests(BoundsTestCase):
     async def test_a_slow_stop_can_be_cut_short(self) -> None:
         asked, never = Deferred[None](), Deferred[None]()
 
-        async def stuck(*_: Any) -> Any:
+        async def stuck(*_: Any, **__: Any) -> Any:
             asked.callback(None)
             await never
 
@@ -448,10 +448,10 @@ class ConnectionTests(BoundsTestCase):
         self.patch(self.node.api.site, "_max_connections", 2)
         entries, asked, go_on = self.node.book.entries, Deferred[None](), Deferred[None]()
 
-        async def slow(*arguments: Any) -> Any:
+        async def slow(*arguments: Any, **named: Any) -> Any:
             asked.callback(None)
             await go_on
-            return await entries(*arguments)
+            return await entries(*arguments, **named)
 
         self.patch(self.node.book, "entries", slow)
         whole = self.node.ask("GET", "/users/")
@@ -466,7 +466,7 @@ class ConnectionTests(BoundsTestCase):
         self.patch(self.node.api.site, "_max_connections", 1)
         asked, never = Deferred[None](), Deferred[None]()
 
-        async def stuck(*_: Any) -> Any:
+        async def stuck(*_: Any, **__: Any) -> Any:
             asked.callback(None)
             await never
 
@@ -480,12 +480,12 @@ class ConnectionTests(BoundsTestCase):
     async def test_long_lists_are_read_one_at_a_time(self) -> None:
         entries, at_once, most = self.node.book.entries, 0, 0
 
-        async def counted(*arguments: Any) -> Any:
+        async def counted(*arguments: Any, **named: Any) -> Any:
             nonlocal at_once, most
             at_once += 1
             most = max(most, at_once)
             try:
-                return await entries(*arguments)
+                return await entries(*arguments, **named)
             finally:
                 at_once -= 1
 
