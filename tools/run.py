@@ -31,8 +31,10 @@ To try in another terminal, in {root}:
    {cli} ask {alice} --sender alice@example.org
    or: printf 'request=smtpd_access_policy\\nprotocol_state=RCPT\\nsasl_username=alice@example.com\\nsender=alice@example.com\\nrecipient=friend@example.net\\ninstance=%s\\n\\n' $(date +%s) | nc -w 1 127.0.0.1 {port}
 
-2. Show what remains of Alice's quota:
+2. Show what remains of Alice's quota, and what was decided:
    {cli} token show | sed 's/^/Authorization: Bearer /' | curl -H @- '{api}/live/quota/0?name=alice@example.com'
+   {cli} why alice@example.com
+   or in a browser: {api}/ui/ (the token is in {var}/api-token)
 
 3. Configure Postfix for authenticated users: in master.cf, below the line that begins with "submission". (In main.cf
    these lines would apply to all incoming mail too, and refuse it.) At DATA, mail that Postfix has refused before

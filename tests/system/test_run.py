@@ -85,6 +85,8 @@ def test_the_printed_questions_are_answered_from_the_examples_and_curl_tells_wha
     assert allowed.startswith("action=DUNNO\n")
     assert refused.startswith("action=REJECT ")
     assert json.loads(after)["response"] == json.loads(before)["response"] - 1
+    (shown,) = as_printed(tree, running, r"^ +(\S+chapps-cli .* why .*)$")
+    assert "May send from: example.com" in shown and "Refused " in shown
 
 
 def test_the_printed_nc_line_works(tree: Path, running: Process) -> None:
