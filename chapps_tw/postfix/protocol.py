@@ -26,7 +26,8 @@ from chapps_tw.mail.request import MAX_REQUEST_BYTES, RequestError
 from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.slots import Answer
-from chapps_tw.postfix.pipeline import Pipeline, Run
+from chapps_tw.postfix.pipeline import Pipeline
+from chapps_tw.postfix.run import Run
 from chapps_tw.sockets.sending import sender
 
 _END = b"\n\n"
@@ -172,7 +173,7 @@ class PolicyProtocol(Protocol):
             self._send(self.factory.pipeline.unreadable(str(error)).wire)
             self.finish()
             return
-        self._run = run = self.factory.pipeline.run(self._request, self._answered)
+        self._run = run = Run(self.factory.pipeline, self._request, self._answered)
         run.ask()
         self._is_waiting = self._run is not None
 

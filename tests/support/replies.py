@@ -12,6 +12,7 @@ from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.pending import Asked, Decided, decided
 from chapps_tw.policies.slots import Answer
 from chapps_tw.postfix.pipeline import Pipeline
+from chapps_tw.postfix.run import Run
 from chapps_tw.state.reply import StoreReply
 
 T = TypeVar("T")
@@ -43,5 +44,5 @@ async def decision_of(found: Decided | Asked | Awaitable[Decided]) -> Decision:
 def answer_of(pipeline: Pipeline, request: OutboundPPR) -> Deferred[Answer]:
     """Return the answer of a listener."""
     answered: Deferred[Answer] = Deferred()
-    pipeline.run(request, answered.callback).ask()
+    Run(pipeline, request, answered.callback).ask()
     return answered
