@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from chapps_tw.cli.output import local, plain
-from chapps_tw.mail.decision import in_words, stops
+from chapps_tw.mail.decision import effect, in_words
 
 # In epoch seconds, the year 5000: what does not end by itself.
 NEVER: Final = 95617584000
@@ -17,12 +17,7 @@ Record = Mapping[str, Any]
 
 def verdict(record: Record) -> str:
     """Return what became of the mail: ``Refused``, ``Deferred``, ``Discarded``, ``Held`` or ``Accepted``."""
-    verb = record["action"].partition(" ")[0].upper()
-    if verb in ("DISCARD", "HOLD"):
-        return {"DISCARD": "Discarded", "HOLD": "Held"}[verb]
-    if not stops(verb):
-        return "Accepted"
-    return "Refused" if verb in ("REJECT", "DEFER_IF_REJECT") or verb.startswith("5") else "Deferred"
+    return effect(record["action"])
 
 
 def clock(seconds: float, now: float) -> str:

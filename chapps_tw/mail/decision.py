@@ -166,6 +166,18 @@ def _stops(verb: str) -> bool:
     )
 
 
+def effect(action: str) -> str:
+    """Return in a word what an access(5) action does to the mail: ``Accepted``, ``Held``, ``Deferred`` ..."""
+    verb = action.partition(" ")[0].upper()
+    if verb in _EFFECTS:
+        return _EFFECTS[verb]
+    if not stops(verb):
+        return "Accepted"
+    return "Refused" if verb.startswith("5") else "Deferred"
+
+
+_EFFECTS: Mapping[str, str] = {"HOLD": "Held", "DISCARD": "Discarded", "REJECT": "Refused"}
+
 # By verb, not by action: there are few verbs, while texts may contain the sender.
 _stopping_verbs = Memoized(_stops, _CACHE_BYTES)
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from chapps_tw.mail.decision import Reason, ReasonCode, in_words, stops
+from chapps_tw.mail.decision import Reason, ReasonCode, effect, in_words, stops
 from chapps_tw.ui.views import url
 
-_ACTIONS = {"HOLD": ("Held", "wait"), "DISCARD": ("Discarded", "bad"), "REJECT": ("Refused", "bad")}
+_TONES = {"Accepted": "good", "Held": "wait", "Deferred": "wait", "Discarded": "bad", "Refused": "bad"}
 # Level, quota and limit, and overrides (:class:`chapps_tw.policies.limits.ActiveLimit`).
 _LABEL = re.compile(r"(?:user|domain|default|pool):(.*?)(?:\+(?:extra|unlimited):[0-9]+)*")
 # As the policy of limits writes it.
@@ -50,7 +50,8 @@ class Teller:
     def tell(self, record: Mapping[str, Any]) -> Told:
         """Return a decision, as the API shows it, in words."""
         action = record["shadow"] or record["action"]
-        verb, tone = _verb(action)
+        verb = effect(action)
+        tone = _TONES[verb]
         if record["shadow"]:
             verb, tone = f"{verb} if shadow mode were off", "good"
         wait = record["figures"].get("wait") or 0
@@ -78,15 +79,6 @@ def _limit_of(detail: str) -> str:
     """Return the limit that a detail names, for people: ``basic, hour`` for ``user:basic/hour+extra:1``."""
     label = _LABEL.fullmatch(detail)
     return label[1].replace("/", ", ") if label else detail
-
-
-def _verb(action: str) -> tuple[str, str]:
-    word = action.partition(" ")[0].upper()
-    if word in _ACTIONS:
-        return _ACTIONS[word]
-    if not stops(action):
-        return "Accepted", "good"
-    return ("Refused", "bad") if word.startswith("5") else ("Deferred", "wait")
 
 
 def _explain(record: Mapping[str, Any]) -> str:
