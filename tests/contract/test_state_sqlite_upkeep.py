@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from chapps_tw.interfaces.state import Spent, StateUnavailable
-from chapps_tw.state.sqlite import store as sqlite
+from chapps_tw.state.sqlite import maintenance
 from chapps_tw.state.sqlite import upkeep as sqlite_upkeep
 from chapps_tw.state.sqlite.file import PAGE
 from chapps_tw.state.sqlite.store import SqliteState
@@ -49,9 +49,9 @@ class LogTests(TestCase):
     """The WAL while it grows faster than a thread can checkpoint it."""
 
     async def test_it_stays_short_and_is_truncated_if_it_was_long(self) -> None:
-        self.patch(sqlite, "LONG_WAL", 2**20)
+        self.patch(maintenance, "LONG_WAL", 2**20)
         self.patch(sqlite_upkeep, "LONG_WAL", 2**20)
-        self.patch(sqlite, "_WAL_CHECK_INTERVAL", 0.01)
+        self.patch(maintenance, "_WAL_CHECK_INTERVAL", 0.01)
         path = temporary(self)
         state = SqliteState(path, CLOCK.seconds, CLOCK)
         state.start()

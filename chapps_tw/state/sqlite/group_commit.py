@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, TypeVar, TypeVarTuple
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -21,6 +21,9 @@ T = TypeVar("T")
 # Seconds until the next attempt to begin a transaction after one has failed, because waiting for a lock blocks the
 # reactor.
 _RETRY_INTERVAL = 0.5
+
+# The area that contains all others.
+EVERYTHING: Final = -1
 
 # Errors after which the connection can still be used.
 _TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
