@@ -38,7 +38,7 @@ NAMING: Final = {
 
 # Names are compared exactly, as on the other databases. SQLAlchemy accepts only options with the name of the
 # dialect as a prefix, and this dialect has two names.
-_MARIADB: Final[dict[str, Any]] = {
+MARIADB: Final[dict[str, Any]] = {
     f"{dialect}_{option}": value
     for dialect in ("mysql", "mariadb")
     for option, value in {
@@ -68,7 +68,7 @@ def _entries(name: str, length: int, *more: Column[Any], **options: Any) -> Tabl
         Column("id", Integer, primary_key=True),
         Column("name", String(length), nullable=False, unique=True, index=True),
         *more,
-        **_MARIADB,
+        **MARIADB,
         **options,
     )
 
@@ -86,7 +86,7 @@ def _link(name: str, other: str, target: str, *, one: bool = False) -> Table:
             nullable=False,
             index=True,
         ),
-        **_MARIADB,
+        **MARIADB,
     )
 
 
@@ -105,7 +105,7 @@ def _one_of(column: str, values: Iterable[str]) -> CheckConstraint:
 
 
 def _rules(name: str, *more: Any) -> Table:
-    return Table(name, metadata, Column("id", Integer, primary_key=True), *more, **_MARIADB)
+    return Table(name, metadata, Column("id", Integer, primary_key=True), *more, **MARIADB)
 
 
 users = _entries("users", MAX_USER, _folded(MAX_USER))
@@ -196,7 +196,7 @@ invalidation_outbox = Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("stale_keys", Text, nullable=False),
-    **_MARIADB,
+    **MARIADB,
 )
 
 # The outbox of notices: what is to be sent; what was settled stays for a while, without content.
@@ -212,7 +212,7 @@ notices = Table(
     Column("due_at", Double),
     Column("attempts", Integer, nullable=False),
     Index("ix_notices_channel", "channel", "due_at"),
-    **_MARIADB,
+    **MARIADB,
 )
 
 TABLES: Final = {"users": users, "domains": domains, "emails": emails, "quotas": quotas}

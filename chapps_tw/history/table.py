@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, SmallInteger, String, Table, Text, text
+
+from chapps_tw.database.models import MARIADB
 
 # Lengths of the texts, in characters.
 LENGTHS: Final = {
@@ -17,17 +19,6 @@ LENGTHS: Final = {
 INDEXED: Final = (
     "user", "sender", "sender_domain", "recipient", "recipient_domain", "client_key", "instance", "queue_id", "refused",
 )  # fmt: skip
-
-_MARIADB: Final[dict[str, Any]] = {
-    f"{dialect}_{option}": value
-    for dialect in ("mysql", "mariadb")
-    for option, value in {
-        "engine": "InnoDB",
-        "default_charset": "utf8mb4",
-        "collate": "utf8mb4_bin",
-        "row_format": "DYNAMIC",
-    }.items()
-}
 
 
 def make_table(name: str = "history", *, in_file: bool = False) -> Table:
@@ -48,7 +39,7 @@ def make_table(name: str = "history", *, in_file: bool = False) -> Table:
         *texts,
         Column("figures", Text),
         *(_index(name, first, in_file) for first in INDEXED),
-        **_MARIADB,
+        **MARIADB,
     )
 
 
