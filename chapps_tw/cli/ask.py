@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 from chapps_tw.cli.command import Local, Seconds, pass_session
@@ -14,6 +17,21 @@ _TIMEOUT = 30.0
 def add_to(main: click.Group) -> None:
     """Add the commands."""
     main.add_command(ask)
+
+
+_MAIL = (
+    click.option("--user", default="", help="The authenticated user (sasl_username)."),
+    click.option("--sender", default="", help="Envelope sender; empty is the null sender."),
+    click.option("--recipient", default="", help="Envelope recipient."),
+    click.option("--client", default="192.0.2.1", metavar="ADDRESS", help="IP address of the SMTP client."),
+)
+
+
+def about_mail(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which mail a command is about."""
+    for option in reversed(_MAIL):
+        command = option(command)
+    return command
 
 
 def attributes(given: tuple[str, ...]) -> dict[str, str]:
@@ -30,10 +48,7 @@ def attributes(given: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command(cls=Local)
-@click.option("--user", default="", help="The authenticated user (sasl_username).")
-@click.option("--sender", default="", help="Envelope sender; empty is the null sender.")
-@click.option("--recipient", default="", help="Envelope recipient.")
-@click.option("--client", default="192.0.2.1", metavar="ADDRESS", help="IP address of the SMTP client.")
+@about_mail
 @click.option("--listener", default="", help="Configured listener; default: outbound with --user, else inbound.")
 @click.option("--host", help="Host of the service, instead of a configured listener (127.0.0.1 with --port).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the service (10225 with --host).")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chapps_tw.cli import sentences
-from chapps_tw.cli.ask import attributes
+from chapps_tw.cli.ask import about_mail, attributes
 from chapps_tw.cli.client import Answer, path
 from chapps_tw.cli.command import Remote, pass_session
 from chapps_tw.cli.decisions import meanings
@@ -22,10 +22,7 @@ def add_to(main: click.Group) -> None:
 
 
 @click.command(cls=Remote)
-@click.option("--user", default="", help="The authenticated user (sasl_username).")
-@click.option("--sender", default="", help="Envelope sender; empty is the null sender.")
-@click.option("--recipient", default="", help="Envelope recipient.")
-@click.option("--client", default="192.0.2.1", metavar="ADDRESS", help="IP address of the SMTP client.")
+@about_mail
 @click.option("--listener", default="", help="Listener; default: the first one that accepts the request.")
 @click.argument("others", nargs=-1, metavar="[NAME=VALUE]...")
 @pass_session
