@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from time import gmtime, strftime
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from chapps_tw.mail.decision import Decision
+from chapps_tw.mail.decision import Decision, ReasonCode
 from chapps_tw.mail.request import PolicyRequest
 
 MAX_VALUE = 320
@@ -83,17 +83,34 @@ def entry_of(listener: str, user: str, request: PolicyRequest, decision: Decisio
 
 def as_record(entry: Entry) -> Record:
     """Return the record of an entry."""
-    return Record(*_values(entry))
+    return Record(*values_of(entry))
 
 
-def _values(entry: Entry) -> Values:
-    """Return the values of the record of an entry."""
+def values_of(entry: Entry) -> Values:
+    """Return the values of the record of an entry, in the order of the fields of :class:`Record`."""
     now, listener, user, request, decision, also = entry
     user, sender, recipient, client, instance, queue_id, stage = _cut((user, *request.select(_ATTRIBUTES)))
     return (
         round(now, 3), listener, decision.policy, decision.action, decision.reason, decision.figures, user, sender,
         recipient, client, instance, queue_id, stage, decision.shadow, _detail(decision), decision.source, also,
     )  # fmt: skip
+
+
+def entry_from(values: Sequence[Any], reasons: Mapping[str, ReasonCode]) -> Entry:
+    """Return an entry that has this record.
+
+    :param values: those of :func:`values_of`, as JSON returns them.
+    :param reasons: all reasons, by code.
+    :raises KeyError: if a reason is unknown.
+    """
+    record = Record(*values)
+    said = (record.sender, record.recipient, record.client, record.instance, record.queue_id, record.stage)
+    request = PolicyRequest(dict(zip(_ATTRIBUTES, said, strict=True)))
+    decision = Decision(
+        record.action, reasons[record.reason], record.policy, record.figures, record.detail, shadow=record.shadow,
+        source=record.source,
+    )  # fmt: skip
+    return record.time, record.listener, record.user, request, decision, record.also
 
 
 def _cut(said: tuple[str, ...]) -> _Said:
@@ -143,7 +160,7 @@ _encode = json.JSONEncoder().encode
 
 def as_json(entry: Entry) -> str:
     """Format a decision as a JSON object on one line."""
-    return _encode(dict(zip(Record._fields, _values(entry), strict=True)))
+    return _encode(dict(zip(Record._fields, values_of(entry), strict=True)))
 
 
 def loss_as_json(lines: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from prometheus_client import ProcessCollector
@@ -18,10 +18,10 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from chapps_tw.mail.decision import Decision
+from chapps_tw.observe.metric_sums import Family, as_text
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 
@@ -121,9 +121,19 @@ class Metrics(Collector):
         """Add a counter whose values are read by a callback; ``_total`` is appended to its name."""
         self._callbacks.append(CallbackMetric(CounterMetricFamily, name, help, labels, read))
 
-    def text(self) -> bytes:
-        """Return all metrics in the Prometheus text format."""
-        return generate_latest(self._registry)
+    def families(self) -> list[Family]:
+        """Return all metrics, in a form that JSON can represent."""
+        return [
+            (each.name, each.type, each.documentation, [(s.name, s.labels, s.value) for s in each.samples])
+            for each in self._registry.collect()
+        ]
+
+    def text(self, others: Iterable[Sequence[Family]] = ()) -> bytes:
+        """Return all metrics in the Prometheus text format.
+
+        :param others: the metrics of other processes, to add to these.
+        """
+        return as_text([self.families(), *others])
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families, for prometheus_client."""

@@ -80,7 +80,7 @@ class API:
         find_token: Callable[[str], Token | None],
         explain: Explain,
         find: Find,
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
         now: Callable[[], float],
         reactor: Any,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import StaleKeys
@@ -16,7 +16,7 @@ class BookCache:
     :param compare_all: has each cached value be compared with the book before this node uses it again.
     """
 
-    def __init__(self, state: LiveState, compare_all: Callable[[], None]) -> None:
+    def __init__(self, state: LiveState, compare_all: Callable[[], Awaitable[None]]) -> None:
         self._state = state
         self._compare_all = compare_all
 
@@ -33,7 +33,7 @@ class BookCache:
         :raises StateUnavailable: when one cannot be.
         """
         if stale.unlisted:
-            self._compare_all()
+            await self._compare_all()
         if stale.flags:
             await self._state.drop_flags(sorted(stale.flags))
         keys = list(_value_keys(stale))

@@ -57,7 +57,7 @@ class InvalidationTests(OnSqlite, BookCase):
         self.addCleanup(node.stop)
         return node
 
-    def compare_all(self) -> None:
+    async def compare_all(self) -> None:
         self.compared += 1
 
     async def awaits_state(self, node: WritableSqlBook, name: str = "alice") -> bool:

@@ -39,6 +39,14 @@ from tests.support.servers.common import HANGS
 PASSCODE = "open sesame"
 
 
+async def _nothing_to_compare() -> None:
+    """Nothing is cached that is compared with the book."""
+
+
+async def _metrics() -> bytes:
+    return b"chapps_up 1\n"
+
+
 class Answer(NamedTuple):
     """A response.
 
@@ -149,7 +157,7 @@ class Node:
         adapter = replace(PolicyConfigAdapter(), db_name="book")
         self.engine = engine = make_engine(adapter, "", self.directory.name, self.settings.chapps.fold_case)
         slices = Slices(reactor)
-        cache = BookCache(self.state, lambda: None)
+        cache = BookCache(self.state, _nothing_to_compare)
         # On a busy machine a query may take seconds.
         deadline, bulk_deadline = DEADLINES
         self.book = WritableSqlBook(
@@ -166,7 +174,7 @@ class Node:
         self.api_ahead = 0.0
         self.api = API(
             self.settings, self.state, self.book, self.history.reader, find_token=self.tokens.find,
-            explain=self._explain, find=self.find, metrics=lambda: b"chapps_up 1\n", write_config=self._write,
+            explain=self._explain, find=self.find, metrics=_metrics, write_config=self._write,
             now=self._now, reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None

@@ -174,7 +174,7 @@ class Insight:
         self,
         explain: Explain,
         find: Find,
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
         encoding: str,
         slices: Slices,
@@ -241,7 +241,7 @@ class Insight:
         return Reply(path, remarks=remarks)
 
     async def metrics(self, _: Nothing) -> Raw:
-        return Raw(self._metrics(), METRICS_TYPE)
+        return Raw(await self._metrics(), METRICS_TYPE)
 
 
 def _with_protocol_state(attributes: Mapping[str, str]) -> tuple[Mapping[str, str], list[str]]:
