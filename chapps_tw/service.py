@@ -44,6 +44,7 @@ class Options(UsageOptions):
     longdesc = "CHAPPS-TW is a policy service for Postfix with an HTTP API."
     optParameters = (
         ("config", "c", None, "The configuration file. Default: $CHAPPS_CONFIG, or else /etc/chapps/chapps.ini."),
+        ("worker", None, 0, "For the service itself, which starts others of [CHAPPS] processes.", int),
     )
 
     settings: Settings
@@ -53,7 +54,12 @@ class Options(UsageOptions):
         """Read the configuration; if it is invalid, exit with all errors."""
         try:
             self.registry = installed()
-            self.settings = load(self["config"], os.environ, findings, self.registry.added)
+            if self["worker"]:
+                # The file may have changed since the main process has read it.
+                content = sys.stdin.buffer.read()
+                self.settings = load(self["config"], os.environ, added=self.registry.added, content=content)
+            else:
+                self.settings = load(self["config"], os.environ, findings, self.registry.added)
         except ConfigError as error:
             raise SystemExit(str(error)) from None
 
@@ -69,7 +75,7 @@ def makeService(options: Options, reactor: Any = None) -> Chapps:
     if reactor is None:
         from twisted.internet import reactor
     reactor.seconds = time.monotonic
-    return Chapps(options.settings, reactor, os.environ, _log_stream(options), options.registry)
+    return Chapps(options.settings, reactor, os.environ, _log_stream(options), options.registry, options["worker"])
 
 
 def _log_stream(options: Options) -> LogStream | None:
@@ -94,6 +100,7 @@ class Chapps(Service):
 
     :param stream: replaces standard output, if Twisted logs there.
     :param registry: the available policies.
+    :param worker: the number of the worker; 0 if no main process has started this one.
     """
 
     log = Logger()
@@ -105,7 +112,9 @@ class Chapps(Service):
         environ: Mapping[str, str],
         stream: LogStream | None = None,
         registry: Registry = BUILT_IN,
+        worker: int = 0,
     ) -> None:
+        self._worker = worker
         self._settings = settings
         self._registry = registry
         self._reactor = reactor
@@ -138,7 +147,16 @@ class Chapps(Service):
         with opening(settings, "CHAPPS", "data_dir", data_dir):
             make_directory(data_dir)
         output = self._stream.file if self._stream else None
-        self._application = Application(settings, self._reactor, output, self._registry)
+        if self._worker:
+            from chapps_tw.application.worker import Worker
+
+            self._application = Worker(settings, self._reactor, self._worker, self._registry)
+        elif settings.chapps.processes > 1:
+            from chapps_tw.application.main_process import MainProcess
+
+            self._application = MainProcess(settings, self._reactor, output, self._registry)
+        else:
+            self._application = Application(settings, self._reactor, output, self._registry)
         self._application.open()
 
     def _ready(self) -> None:
@@ -151,7 +169,7 @@ class Chapps(Service):
         # Requests create few reference cycles: a collection per 700 objects, the default, takes 7 % of the time.
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_SECONDS)
-        notify(self._environ, "READY=1")
+        self._application.ready().addCallback(lambda _: notify(self._environ, "READY=1"))
 
     def _handle_signals(self) -> None:
         """Handle signals that would otherwise end the process, which systemd would consider intended."""

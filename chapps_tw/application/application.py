@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from chapps_tw import __version__
 from chapps_tw.application import gauges
@@ -21,6 +21,7 @@ from chapps_tw.application.log_output import LogOutput
 from chapps_tw.application.notices import Notices
 from chapps_tw.application.part import Part, open_all, start_all, stop_all
 from chapps_tw.application.policies import Policies
+from chapps_tw.application.ports import OwnPorts, Ports
 from chapps_tw.application.reporter import Reporter
 from chapps_tw.application.state import State
 from chapps_tw.config.settings import Listener, Settings
@@ -28,12 +29,12 @@ from chapps_tw.mail.addresses import normal_name
 from chapps_tw.mail.decision import Decision
 from chapps_tw.mail.request import parse
 from chapps_tw.observe.decision_rates import DecisionRates
-from chapps_tw.observe.decision_record import Record, record_of
+from chapps_tw.observe.decision_record import Entry, Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search
 from chapps_tw.observe.log_file import LogFile
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.events import Events
+from chapps_tw.policies.events import Events, LimitEvent
 from chapps_tw.policies.exemption import Exemption
 from chapps_tw.policies.exemptions import Exempt, Exemptions
 from chapps_tw.policies.one_header import one_header
@@ -43,7 +44,7 @@ from chapps_tw.policies.spec import Dependencies
 from chapps_tw.postfix.pipeline import Pipeline
 from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.app import API
-from chapps_tw.rest.routers.insight import Explained
+from chapps_tw.rest.routers.insight import Check, Explained
 from chapps_tw.rest.slices import Slices
 from chapps_tw.sockets.reading import adopter
 from chapps_tw.state.invalidation import BookCache
@@ -74,16 +75,17 @@ class Application:
         self.log_output = LogOutput(settings, reactor, output)
         self.slices = Slices(reactor)
         self.state = State(settings, reactor, self.metrics, store_timeout)
-        cache = BookCache(self.state.live, lambda: self.policies.compare())
+        cache = BookCache(self.state.live, self._compare)
         self.database = Database(settings, reactor, self.metrics, store_timeout, cache, self.slices.each)
         self.history = History(settings, reactor, self.metrics, self.database.engine)
-        self._make_reporter()
+        self.sinks = self._make_sinks()
+        self.reporter = Reporter(self.metrics, self.sinks, reactor, time.time)
         self.dns = Dns(settings, reactor, self.metrics)
         self.whitelist = Whitelist(settings, reactor, self.dns.resolver)
         self._make_listeners()
         self.notices = Notices(
             settings, reactor, self.metrics, self.state.live, self.database.book, self.history.reader,
-            self.reporter.observe,
+            self._observe,
         )  # fmt: skip
         self._make_api()
         self._show()
@@ -99,7 +101,7 @@ class Application:
             Http(self.api),
             self.whitelist,
             Health(reactor, self.state.live.ping, self.database.book.ping),
-            Listening(settings, reactor, self.factories, self.api.site, self.dns.checker),
+            Listening(settings, reactor, self.factories, self.api.site, self.dns.checker, self._make_ports()),
             PageForPeople(self._make_page()),
         )
 
@@ -114,20 +116,48 @@ class Application:
         """Start working. The reactor is running."""
         start_all(self.parts)
 
+    def ready(self) -> Deferred[object]:
+        """Fire when Postfix is answered."""
+        return succeed(None)
+
     async def stop(self) -> None:
         """Finish pending requests, then close everything, within five seconds. No answered request is lost."""
         await stop_all(self.parts)
 
-    def _make_reporter(self) -> None:
+    def _make_ports(self) -> Ports:
+        return OwnPorts(self.settings, self.reactor)
+
+    def _observe(self, observer: Callable[[LimitEvent], None]) -> None:
+        """Call an observer with each event that this node is the first to note."""
+        self.reporter.observe(observer)
+
+    async def _compare(self) -> None:
+        """Compare each cached value with the policy book before its next use."""
+        self.policies.compare()
+
+    async def _metrics(self) -> bytes:
+        """Return the metrics in the text format of Prometheus."""
+        return self.metrics.text()
+
+    def _checks(self) -> Mapping[str, Check]:
+        """Return the checks of ``/ready`` that are not pings."""
+        return self.state.checks
+
+    def _lost_lines(self) -> int:
+        """Return how many decisions the log lacks."""
+        return self.log_output.lost
+
+    def _make_sinks(self) -> list[Callable[[Entry], None]]:
+        """Return what is called with each decision."""
         # Microseconds since the epoch, so that the numbers of the next process are higher.
         self.decisions = DecisionRing(int(time.time() * 1e6))
         self.rates = DecisionRates()
-        sinks = [self.decisions.add, self.rates.add]
+        sinks: list[Callable[[Entry], None]] = [self.decisions.add, self.rates.add]
         if self.log_output.decisions is not None:
             sinks.append(self.log_output.decisions.add)
         if self.history.records:
             sinks.append(self.history.writer.add)
-        self.reporter = Reporter(self.metrics, sinks, self.reactor, time.time)
+        return sinks
 
     def _make_listeners(self) -> None:
         live, seconds = self.state.live, self.reactor.seconds
@@ -172,14 +202,14 @@ class Application:
             find_token=self.tokens.find,
             explain=self._explain,
             find=self._find,
-            metrics=self.metrics.text,
+            metrics=self._metrics,
             write_config=ConfigWriter(settings).write,
             now=time.time,
             reactor=self.reactor,
             version=__version__,
             slices=self.slices,
             notifier=self.notices.notifier,
-            checks=self.state.checks,
+            checks=self._checks(),
             reasons=self.registry.reasons,
         )
 
@@ -235,4 +265,4 @@ class Application:
         gauges.show_http(
             self.metrics, lambda: self.api.site.connections, lambda: self.database.book.pending_invalidations
         )
-        gauges.show_log(self.metrics, lambda: self.log_output.lost)
+        gauges.show_log(self.metrics, self._lost_lines)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from chapps_tw.application import VERSION
-from chapps_tw.application.endpoints import listen
 from chapps_tw.application.part import Part
+from chapps_tw.application.ports import Opened, Ports
 from chapps_tw.config.checks import places
 from chapps_tw.config.settings import Settings
 from chapps_tw.postfix.protocol import PolicyFactory
@@ -36,6 +36,7 @@ class Listening(Part):
     :param factories: for Postfix, by the name of the listener.
     :param site: the HTTP API.
     :param checker: closed when a stop takes long, since SPF checks may take longer.
+    :param ports: opens them.
     """
 
     log = Logger()
@@ -47,14 +48,15 @@ class Listening(Part):
         factories: Mapping[str, PolicyFactory],
         site: BoundedSite,
         checker: SpfChecker,
+        ports: Ports,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._factories = factories
         self._site = site
         self._checker = checker
-        # Each port, and whether systemd owns it.
-        self._ports: list[tuple[IListeningPort, bool]] = []
+        self._opener = ports
+        self._ports: list[Opened] = []
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
 
@@ -62,8 +64,10 @@ class Listening(Part):
         """Listen on all ports. Connections are served once the reactor runs."""
         factories = {f"listener {name}": factory for name, factory in self._factories.items()}
         for where in places(self._settings):
-            port = listen(self._settings, where, self._reactor, factories.get(where.what, self._site))
-            self._ports.append((port, where.endpoint.removeprefix("haproxy:").startswith("systemd:")))
+            opened = self._opener.open(where, factories.get(where.what, self._site))
+            if opened is None:
+                continue
+            self._ports.append(opened)
             self.log.info("{version}: {what} on {endpoint}", version=VERSION, what=where.what, endpoint=where.endpoint)
 
     def start(self) -> None:
@@ -89,7 +93,8 @@ class Listening(Part):
     def _stop_listening(self, port: Any, lent: bool) -> Deferred[Any]:
         """Stop accepting connections.
 
-        :param lent: whether systemd owns the port and keeps using it: Twisted would remove a unix socket on closing it.
+        :param lent: whether systemd or the main process owns the port and keeps using it: Twisted would remove a unix
+            socket on closing it.
         """
         if lent:
             return maybeDeferred(port.stopReading)

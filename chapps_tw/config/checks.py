@@ -94,6 +94,7 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
     """Find errors: options that conflict."""
     yield from _of_users(settings)
     yield from _of_sentinels(settings.redis)
+    yield from _of_processes(settings)
     yield from _of_policies(settings)
     yield from _of_listeners(settings)
 
@@ -118,6 +119,13 @@ def _of_sentinels(redis: Redis) -> Iterator[Finding]:
         match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\s]+):(\d{1,5})", server)
         if not match or not 0 < int(match[1]) < 65536:
             yield Finding(*servers, server, "must be host:port, separated by spaces")
+
+
+def _of_processes(settings: Settings) -> Iterator[Finding]:
+    processes = settings.chapps.processes
+    if processes > 1 and not settings.uses_redis:
+        words = "needs a state that all processes share: set [Redis] server, unix_socket or sentinel_servers, or use 1"
+        yield Finding("CHAPPS", "processes", processes, words, (("Redis", "server"), ("Redis", "sentinel_servers")))
 
 
 def _of_policies(settings: Settings) -> Iterator[Finding]:

@@ -61,6 +61,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     check: Callable[[Settings], Iterable[Finding]] = lambda _: (),
     added: Sequence[type[PolicySection]] = (),
+    content: bytes | None = None,
 ) -> Settings:
     """Load the configuration.
 
@@ -69,18 +70,21 @@ def load(
     :param check: finds further problems, such as missing files. It sees the default of an invalid option; its
         findings about that option are ignored.
     :param added: sections of policies that :class:`~chapps_tw.config.settings.Settings` has no field for.
+    :param content: of the file, if it was read before.
     :raises ConfigError: with all errors.
     """
     environ = {} if environ is None else environ
     if path is None:
         path = default_path(environ)
-    return _Reader(path, environ, added).settings(check)
+    return _Reader(path, environ, added, content).settings(check)
 
 
 class _Reader:
     """Converts a file and an environment into settings, and collects the errors."""
 
-    def __init__(self, path: str, environ: Mapping[str, str], added: Sequence[type[PolicySection]]) -> None:
+    def __init__(
+        self, path: str, environ: Mapping[str, str], added: Sequence[type[PolicySection]], content: bytes | None
+    ) -> None:
         self.path = path
         self.added = added
         self.kinds: list[type[Any]] = [*SECTIONS.values(), *added]
@@ -93,7 +97,7 @@ class _Reader:
         self.lines: dict[tuple[str, str], int] = {}
         self.variables: dict[tuple[str, str], str] = {}
         self.overridden: dict[tuple[str, str], str] = {}
-        self.values = self._from_file()
+        self.values = self._from_file(content)
         self._from_environment(environ)
 
     def settings(self, check: Callable[[Settings], Iterable[Finding]]) -> Settings:
@@ -152,13 +156,16 @@ class _Reader:
         line = self.lines.get((" ".join(section.split()), name))
         return f"{self.path or 'built-in configuration'}: " + (f"line {line}: " if line else "")
 
-    def _from_file(self) -> dict[str, dict[str, str]]:
+    def _from_file(self, content: bytes | None) -> dict[str, dict[str, str]]:
         if not self.path:
             return {}
         parser = configparser.RawConfigParser(default_section="")
+        mode = 0
         try:
-            with open(self.path, "rb") as file:
-                self.content, mode = file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if content is None:
+                with open(self.path, "rb") as file:
+                    content, mode = file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            self.content = content
             text = self.content.decode("utf-8-sig")
             parser.read_string(text, self.path)
         except OSError as error:

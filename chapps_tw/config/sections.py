@@ -60,6 +60,11 @@ class Chapps:
     data_dir: str = option("/var/lib/chapps", "Directory of the SQLite files and the API token.", required)
     request_timeout: float = option("2", "Seconds after which on_failure answers a request.", seconds(0.1, 60))
     node: str = option("", "Name of this node in the history; empty is the host name.", node_name)
+    processes: int = option(
+        "1",
+        "Processes that answer Postfix on the same ports, about one per core; more than one needs Redis.",
+        whole(1, 64),
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tests.support.policy_client import PolicyClient, encode, outbound
 from tests.support.servers.common import wait_until
 from tests.support.servers.service import CLEAN, Service, shared_service, started
 
-_ACTIVATE = """\
+ACTIVATE = """\
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="policy")
@@ -28,7 +28,7 @@ class StartTests(unittest.TestCase):
         service = Service({"OutboundQuotaPolicy": {"listen": "systemd:domain=INET:index=0"}})
         self.addCleanup(service.remove)
         number = listener.fileno()
-        prefix = [sys.executable, "-c", _ACTIVATE, str(number)]
+        prefix = [sys.executable, "-c", ACTIVATE, str(number)]
         client = PolicyClient(listener.getsockname())
         self.addCleanup(client.close)
         client.send(encode(outbound()))
@@ -46,7 +46,7 @@ class StartTests(unittest.TestCase):
         for _ in range(2):
             client = self.enterContext(PolicyClient(str(path)))
             client.send(encode(outbound()))
-            service.start(prefix=[sys.executable, "-c", _ACTIVATE, str(number)], pass_fds=[number])
+            service.start(prefix=[sys.executable, "-c", ACTIVATE, str(number)], pass_fds=[number])
             self.assertRegex(client.answer(), "^REJECT ")
             self.assertIn(service.stop(), CLEAN)
 

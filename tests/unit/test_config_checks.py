@@ -139,3 +139,14 @@ def test_a_shared_database_with_local_state_is_a_warning(tmp_path: Path, text: s
     assert "hunter2" not in told
     assert not read(tmp_path, f"[PolicyConfigAdapter]\n{text}\n[Redis]\nserver = r\n").warnings
     assert not read(tmp_path, "[PolicyConfigAdapter]\ndb_url = sqlite:////var/lib/book\n").warnings
+
+
+def test_several_processes_need_redis(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, "[CHAPPS]\nprocesses = 4\n")
+    assert "[CHAPPS] processes = 4: needs a state that all processes share: set [Redis] server, " in found
+    sentinels = "sentinel_servers = a:1\nsentinel_dataset = b"
+    for redis in ("server = localhost", "unix_socket = /run/redis.sock", sentinels):
+        assert read(tmp_path, f"[CHAPPS]\nprocesses = 4\n[Redis]\n{redis}\n").chapps.processes == 4
+    for number in (0, 65):
+        (found,) = problems(tmp_path, f"[CHAPPS]\nprocesses = {number}\n[Redis]\nserver = localhost\n")
+        assert "must be a whole number from 1 to 64" in found

@@ -35,12 +35,13 @@ MAY: dict[str, frozenset[str]] = {
         "history": "config database interfaces mail observe security",
         "notify": "config database interfaces mail observe policies",
         "postfix": "interfaces mail observe outbound policies sockets",
+        "processes": "mail observe policies sockets",
         "rest": "config interfaces mail observe policies security",
         "ui": "config interfaces mail observe policies rest security",
         "cli": "config interfaces mail policies security",
         "application": (
-            "cli config database dns history interfaces mail notify observe outbound policies postfix rest security "
-            "sockets spf state ui"
+            "cli config database dns history interfaces mail notify observe outbound policies postfix processes rest "
+            "security sockets spf state ui"
         ),
         "service": "application config observe policies security",
     }.items()
@@ -62,6 +63,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "spf": TWISTED | {"spf"},
     "observe": TWISTED | {"prometheus_client"},
     "postfix": TWISTED,
+    "processes": TWISTED,
     "rest": TWISTED | {"klein", "pydantic", "pydantic_core", "werkzeug"},
     "ui": TWISTED | {"jinja2", "klein", "markupsafe"},
     "cli": frozenset({"click", "rich"}),
