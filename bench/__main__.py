@@ -17,7 +17,7 @@ from bench.targets import STORES, installed_stores, start_bare, take_load_cpu
 
 # Tables that are measured on the same services.
 SHARED = (*PIPELINES, "limits", "count")
-DEFAULT = (*SHARED, "far", "history", "beside")
+DEFAULT = (*SHARED, "far", "processes", "history", "beside")
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,6 +46,8 @@ def measured(chosen: argparse.Namespace) -> Iterator[tuple[str, Table]]:
         yield from _on_same_services(shared, rounds, chosen)
     if "far" in chosen.table and "redis" in chosen.store:
         yield "far", tables.far(rounds)
+    if "processes" in chosen.table and "redis" in chosen.store:
+        yield "processes", tables.processes(rounds)
     if "history" in chosen.table:
         yield "history", tables.history(rounds)
     if "beside" in chosen.table:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bench.mail import outbound_mail
 from bench.pipelines import BY_LIMITS, PIPELINES, Pipeline, outbound
 from bench.rounds import Case, Rounds, Row, measure_all, progress, relative, row
-from bench.targets import STORES, Target, start_bare, start_embedded, start_on_far_redis
+from bench.targets import CPUS, STORES, Target, start_bare, start_embedded, start_on_far_redis, start_processes
 
 WARM_UP = 3000
 
@@ -26,6 +26,9 @@ LARGE_ACTIVE = 200_000
 
 # Milliseconds that the network adds to a round trip to Redis. Without, the same proxy adds nothing.
 FAR = (0.0, 1.0)
+
+# [CHAPPS] processes.
+PROCESSES = (1, 2, 4)
 
 
 class Table(NamedTuple):
@@ -132,6 +135,23 @@ def history(rounds: Rounds) -> Table:
             case.warm_up(WARM_UP)
         rows = _by_first("without", bare, [cases], rounds, "history")
     return Table("outbound, without and with the history of decisions; 64 connections.", rows)
+
+
+def processes(rounds: Rounds) -> Table:
+    """Measure several processes beside one. All of them, the load and Redis share the CPUs."""
+    asked = PIPELINES["outbound"]
+    mail = asked.mail()
+    with ExitStack() as stack:
+        bare = Case({}, start_bare(stack), asked, mail)
+        targets = {number: start_processes(stack, SHARED_USERS, number) for number in PROCESSES}
+        cases = [
+            Case({"target": target.name, "number": number}, target, asked, mail) for number, target in targets.items()
+        ]
+        for case in cases:
+            case.warm_up(WARM_UP)
+        rows = _by_first("one process", bare, [cases], rounds, "processes")
+    where = f"{len(CPUS)} CPUs for all of them, Redis and the load"
+    return Table(f"outbound, with several processes and Redis, on {where}; 64 connections.", rows)
 
 
 def large(stores: Sequence[str], rounds: Rounds, connections: Sequence[int]) -> Table:

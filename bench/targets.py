@@ -16,6 +16,7 @@ from bench.book import QUOTA, write_book
 from bench.load import Sample, drive
 from bench.mail import SENDERS
 from bench.pipelines import ACCEPTED
+from tests.support.guard import family
 from tests.support.paths import ROOT
 from tests.support.servers.common import free_port, listening, wait_until
 from tests.support.servers.dns import DnsServer, txt
@@ -31,13 +32,13 @@ LISTENERS = {
 }
 _EVERYBODY = {"per": "everybody", "amount": QUOTA, "window": "1h"}
 
-_CPUS = sorted(os.sched_getaffinity(0))
+CPUS = sorted(os.sched_getaffinity(0))
 
 
 class Measured(NamedTuple):
     """A sample with its costs.
 
-    :ivar cost: CPU time of the server per request, in microseconds.
+    :ivar cost: CPU time of the server per request, in microseconds, that of all its processes.
     :ivar store: CPU utilization of the store's process, 0 to 1.
     :ivar memory: resident memory of the server, in bytes.
     """
@@ -52,7 +53,7 @@ class Target(NamedTuple):
     """A running server.
 
     :ivar ports: by listener.
-    :ivar pid: of its process.
+    :ivar pid: of its process, which may have started others.
     :ivar store: pid of its store; ``None`` if the store is embedded.
     :ivar only: prefix of its only answer; empty if it decides.
     """
@@ -73,11 +74,12 @@ class Target(NamedTuple):
         count: float = float("inf"),
     ) -> Measured:
         """Put load on a listener: see :func:`bench.load.drive`."""
-        before, stored = cpu_seconds(self.pid), cpu_seconds(self.store)
+        processes = family([self.pid])
+        before, stored = sum(map(cpu_seconds, processes)), cpu_seconds(self.store)
         sample = drive(self.ports[listener], mail, expected, connections, seconds, count)
-        cost = (cpu_seconds(self.pid) - before) / sample.answers * 1e6
+        cost = (sum(map(cpu_seconds, processes)) - before) / sample.answers * 1e6
         busy = (cpu_seconds(self.store) - stored) / sample.elapsed
-        return Measured(sample, cost, busy, resident_bytes(self.pid))
+        return Measured(sample, cost, busy, sum(map(resident_bytes, processes)))
 
 
 def cpu_seconds(pid: int | None) -> float:
@@ -96,12 +98,17 @@ def resident_bytes(pid: int) -> int:
 
 def take_load_cpu() -> None:
     """Keep this process and its children off the servers' CPU."""
-    if len(_CPUS) > 1:
-        os.sched_setaffinity(0, _CPUS[1:])
+    if len(CPUS) > 1:
+        os.sched_setaffinity(0, CPUS[1:])
 
 
 def _take_server_cpu() -> None:
-    os.sched_setaffinity(0, _CPUS[:1])
+    os.sched_setaffinity(0, CPUS[:1])
+
+
+def take_all_cpus() -> None:
+    """Let this process and its children run on every CPU."""
+    os.sched_setaffinity(0, CPUS)
 
 
 def start_bare(stack: ExitStack) -> Target:
@@ -121,6 +128,16 @@ def start_on_redis(stack: ExitStack, users: Sequence[int]) -> Target:
     """Start the service with its own Redis."""
     redis, store = _start_redis(stack)
     return _start_on(stack, "redis", redis, store, users)
+
+
+def start_processes(stack: ExitStack, users: Sequence[int], processes: int) -> Target:
+    """Start the service with its own Redis, and several processes on all CPUs."""
+    redis, store = _start_redis(stack)
+    options: Options = {
+        "CHAPPS": {**PATIENT["CHAPPS"], "processes": processes}, "Redis": {"server": "127.0.0.1", "port": redis}
+    }  # fmt: skip
+    service = start_service(stack, options, users, prepare=take_all_cpus)
+    return Target("processes", service.ports, service.pid, store)
 
 
 def start_on_far_redis(stack: ExitStack, users: Sequence[int], milliseconds: float) -> Target:
@@ -167,12 +184,14 @@ def start_service(
     users: Sequence[int],
     moods: Mapping[str, str | float] | None = None,
     history: bool = False,
+    prepare: Callable[[], None] = _take_server_cpu,
 ) -> Service:
     """Start the service with its listeners, its book, and a DNS server.
 
     :param users: numbers of users of the book, see :func:`bench.book.write_book`.
     :param moods: of the DNS server, see :class:`tests.support.servers.dns.DnsServer`.
     :param history: whether decisions are kept.
+    :param prepare: called in the new process.
     """
     dns = DnsServer({domain: [txt("v=spf1 ip4:10.0.0.0/8 -all")] for domain in SENDERS}, moods, ttl=3600)
     stack.callback(dns.stop)
@@ -186,7 +205,7 @@ def start_service(
     service.write_config({"Limit everybody": _EVERYBODY})
     # Measured in a table of its own.
     service.write_config({"History": {"record": "all" if history else "none"}})
-    service.start(preexec_fn=_take_server_cpu).wait_ready()
+    service.start(preexec_fn=prepare).wait_ready()
     write_book(service.database, users)
     return service
 

@@ -101,6 +101,7 @@ CASES: list[tuple[str, list[tuple[str, str]], int, int, dict[str, str]]] = [
         12,
         {**LABELS, "channel": "user"},
     ),
+    ("ChappsProcessesFail", [(f"chapps_process_restarts_total{{{INSTANCE}}}", "0x10 7x20")], 10, 12, LABELS),
     ("ChappsHistoryLost", [(f"chapps_history_lost_total{{{INSTANCE}}}", "0x10 7x20")], 10, 12, LABELS),
     ("ChappsQuotaRefusalsRise", [BUILD, decided("quota_exceeded", "0+4x300 1200+100x60")], 300, 330, LABELS),
     ("ChappsQuotaRefusalsRise", [BUILD, decided("quota_exceeded", "_x100 0+60x60")], 100, 130, LABELS),

@@ -337,7 +337,8 @@ class FormTests(ServiceTestCase):
         self.assertGreater(len(used), 25)
         shown: set[str] = set()
         notify = {"webhook": "http://127.0.0.1:9/", "webhook_events": "at_limit", "webhook_secret": "whsec_" + "x" * 32}
-        for service in (shared_service(), self.start({**on_redis(self.start_redis()), "Notify": notify})):
+        several = {"CHAPPS": {"processes": 2}, **on_redis(self.start_redis()), "Notify": notify}
+        for service in (shared_service(), self.start(several)):
             with service.client() as client:
                 client.ask(outbound())
             text = scrape(service)
