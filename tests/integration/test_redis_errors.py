@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -193,6 +194,24 @@ class ReconnectTests(RedisTestCase):
         await deferToThread(self.server.start)
         await eventually(lambda: not pool.problem)
         self.assertEqual((await usage_of(state, "u")).used, 0)
+
+    async def test_commands_wait_again_when_a_server_that_was_down_accepts_connections(self) -> None:
+        pool = self.pool(pool_size=1)
+        state = await self.ready(pool)
+        self.server.kill()
+        await self.assertFailure(count(state, "u", "first"), StateUnavailable)
+        await eventually(lambda: "refuses" in pool.problem)
+        # It accepts connections, and does not answer.
+        with socket.create_server(("127.0.0.1", self.server.port)):
+            await eventually(lambda: pool._open)
+            asked = count(state, "u", "second")
+            self.assertFalse(asked.called)
+            await self.assertFailure(asked, StateUnavailable)
+            # Now it is known that it hangs.
+            await eventually(lambda: "does not answer" in pool.problem)
+            lost = set(pool._open)
+            await eventually(lambda: pool._open and not pool._open & lost)
+            self.failureResultOf(count(state, "u", "third"), StateUnavailable)
 
     async def test_in_a_long_outage_only_the_first_commands_wait(self) -> None:
         pool = self.pool()

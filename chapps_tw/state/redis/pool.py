@@ -8,6 +8,7 @@ from typing import Any
 import txredisapi
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogPublisher
@@ -26,7 +27,7 @@ from chapps_tw.state.redis.connection import (
 )
 from chapps_tw.state.redis.failover import FailoverMonitor
 from chapps_tw.state.redis.script import PROBE, Shape, strings
-from chapps_tw.state.redis.server import Login, RedisServer, server_from
+from chapps_tw.state.redis.server import Login, NoMaster, RedisServer, server_from
 from chapps_tw.state.redis.server_errors import ServerErrors
 from chapps_tw.state.redis.waiters import Waiters
 from chapps_tw.state.reply import StoreReply
@@ -42,8 +43,8 @@ class RedisPool:
 
     All commands use the first connection that is ready, so that the commands of one reactor turn share system
     calls. When the last connection is lost, commands wait for a new one for half of the timeout, including those in
-    flight; while there is none after that, they fail at once. A server that answers with errors remains in use, since
-    some commands may succeed.
+    flight; while there is none after that, they fail at once. They wait again when a server that was down accepts a
+    connection. A server that answers with errors remains in use, since some commands may succeed.
 
     :param server: where to connect.
     :param timeout: of a command, in seconds.
@@ -79,6 +80,8 @@ class RedisPool:
         self._ready: list[RedisConnection] = []
         self._open: set[RedisConnection] = set()
         self._reported = False
+        # Whether the last attempt found no server at all.
+        self._was_down = False
         self._waiters: Waiters[RedisConnection] = Waiters(reactor, timeout / 2, lambda: self.problem)
         self._next_sweep: IDelayedCall | None = None
         self._last_sweep = 0.0
@@ -180,6 +183,10 @@ class RedisPool:
     def connection_opened(self, connection: RedisConnection) -> None:
         """A connection is established, but not logged in."""
         self._open.add(connection)
+        if self._was_down and not self._ready:
+            # Only the first time: it may hang.
+            self._was_down = False
+            self._waiters.open()
 
     def connection_closed(self, connection: RedisConnection) -> None:
         """A connection is closed."""
@@ -232,10 +239,14 @@ class RedisPool:
         if not self._factory.disconnectCalled:
             self._errors.failed(str(RedisUnavailable(self.server.name, reason)))
 
-    def connect_failed(self, reason: str) -> None:
-        """Log once that no connection is ready, unless one is."""
+    def connect_failed(self, reason: str, is_down: bool = False) -> None:
+        """Log once that no connection is ready, unless one is.
+
+        :param is_down: whether no server accepts connections.
+        """
         if self._ready or self._factory.disconnectCalled:
             return
+        self._was_down = is_down
         self._unavailable = str(RedisUnavailable(self.server.name, reason))
         if not self._reported:
             self._reported = True
@@ -322,7 +333,8 @@ class _Slot:
         return self._endpoint.connect(protocolFactory).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> Failure:
-        self._factory.owner.connect_failed(self._endpoint.explain(failure))
+        is_down = bool(failure.check(ConnectionRefusedError, NoMaster))
+        self._factory.owner.connect_failed(self._endpoint.explain(failure), is_down)
         return failure
 
     def _made(self, connection: Any) -> None:
