@@ -18,6 +18,7 @@ from chapps_tw.application.history import History
 from chapps_tw.application.http import ConfigWriter, Http, PageForPeople, Tokens
 from chapps_tw.application.listening import Listening
 from chapps_tw.application.log_output import LogOutput
+from chapps_tw.application.nodes import Nodes
 from chapps_tw.application.notices import Notices
 from chapps_tw.application.part import Part, open_all, start_all, stop_all
 from chapps_tw.application.policies import Policies
@@ -87,6 +88,7 @@ class Application:
             settings, reactor, self.metrics, self.state.live, self.database.book, self.history.reader,
             self._observe,
         )  # fmt: skip
+        self.nodes = Nodes(settings, reactor, self.state.live)
         self._make_api()
         self._show()
         self.parts: tuple[Part, ...] = (
@@ -96,6 +98,7 @@ class Application:
             self.tokens,
             self.state,
             Book(self.database.book, reactor, settings.adapter.audit_days),
+            self.nodes,
             self.dns,
             self.notices,
             Http(self.api),
@@ -210,6 +213,7 @@ class Application:
             slices=self.slices,
             notifier=self.notices.notifier,
             checks=self._checks(),
+            nodes=self.nodes.all,
             reasons=self.registry.reasons,
         )
 

@@ -11,6 +11,7 @@ from chapps_tw.application.database import Book
 from chapps_tw.application.history import History
 from chapps_tw.application.http import Http, PageForPeople, Tokens
 from chapps_tw.application.log_output import LogOutput
+from chapps_tw.application.nodes import Nodes
 from chapps_tw.application.notices import Notices
 from chapps_tw.application.part import Part
 from chapps_tw.application.ports import Ports, WorkerPorts
@@ -27,7 +28,7 @@ from chapps_tw.processes.workers import CHECK, COMPARE, METRICS
 from chapps_tw.sockets.loads import Loads
 
 # What the main process does for all.
-_LEFT_TO_MAIN: Final = (LogOutput, History, Tokens, Book, Notices, Http, PageForPeople)
+_LEFT_TO_MAIN: Final = (LogOutput, History, Tokens, Book, Nodes, Notices, Http, PageForPeople)
 
 
 class Linked(Part):

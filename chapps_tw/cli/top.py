@@ -71,6 +71,7 @@ class _Look:
             "since": self._since,
             **self._rates(),
             "parts": self._parts(),
+            "nodes": self._nodes(),
             **self._counts,
             "near": self._near(),
             "events": api.get(path("live", "events"), limit=_ROWS).response,
@@ -112,6 +113,11 @@ class _Look:
         except Unreachable as error:
             return [{"name": "service", "up": False, "problem": str(error)}]
 
+    def _nodes(self) -> list[str]:
+        with suppress(Unreachable):
+            return [each["name"] for each in self._session.api.get(path("nodes")).response]
+        return []
+
 
 # --- the screen ---
 
@@ -149,6 +155,8 @@ def _header(shown: Shown) -> Any:
     rate, refused = shown["decisions_per_second"], shown["not_accepted_per_second"]
     if rate is not None:
         text.append(f"{rate:g} decisions/s, {refused:g}/s not accepted  ")
+    if len(shown["nodes"]) > 1:
+        text.append(f"nodes {plain(', '.join(shown['nodes']))}  ")
     for part in shown["parts"]:
         problem = "" if part["up"] else f": {plain(part['problem'])}"
         text.append(

@@ -290,5 +290,12 @@ class LiveState(Protocol):
     def first_time(self, space: str, name: str, ttl: float) -> Awaitable[bool]:
         """Return whether the name is new here within ``ttl`` seconds, and remember it."""
 
+    def announce(self, name: str, text: str, ttl: float) -> Awaitable[list[str]]:
+        """Tell those who share this state a text about a name, for ``ttl`` seconds; return all such texts.
+
+        :param name: without NUL. A text replaces the last one of this name.
+        :param ttl: at most a day; 0 to end it now.
+        """
+
     def ping(self) -> Awaitable[None]:
         """Return when the store answers."""

@@ -39,6 +39,8 @@ from chapps_tw.rest.routers.docs import Docs
 from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
 from chapps_tw.rest.routers.live_users import LiveUsers
 from chapps_tw.rest.routers.near import NearLimits
+from chapps_tw.rest.routers.nodes import List as Nodes
+from chapps_tw.rest.routers.nodes import routes as nodes_routes
 from chapps_tw.rest.routing import JSON, MAX_BODY, Raw, Refusal, Reply, Route
 from chapps_tw.rest.server import BoundedSite, error_body
 from chapps_tw.rest.slices import Slices
@@ -67,6 +69,7 @@ class API:
     :param notifier: sends notices; ``None`` if none are configured.
     :param checks: the checks of ``/ready``, by part; ``state`` and ``database`` replace the pings of these parts.
     :param slices: for long work in the reactor.
+    :param nodes: lists the nodes that share the state.
     :param reasons: the reasons of decisions, for the document.
     """
 
@@ -86,6 +89,7 @@ class API:
         reactor: Any,
         version: str,
         slices: Slices,
+        nodes: Nodes,
         notifier: Notifier | None = None,
         checks: Mapping[str, Check] | None = None,
         reasons: Iterable[ReasonCode] = Reason,
@@ -106,6 +110,7 @@ class API:
             *live.routes(settings, live_users, state, book, slices, now),
             *kept.routes(history, slices, now, settings.chapps.fold_case),
             *notify.routes(notifier),
+            *nodes_routes(nodes),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),

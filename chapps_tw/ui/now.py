@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from chapps_tw.interfaces.history import HistoryUnavailable
+from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.observe.decision_rates import DecisionRates
 from chapps_tw.ui.feed import Feed
 from chapps_tw.ui.sentences import Teller
@@ -60,7 +62,7 @@ class Now:
         return Html("now-state.html", await self._state(visit))
 
     async def _state(self, visit: Visit) -> dict[str, object]:
-        """Return numbers, dependencies and listeners."""
+        """Return numbers, dependencies, nodes and listeners."""
         now = self._now()
         buckets = self._rates.buckets(now, BUCKET)
         # The last one is not over.
@@ -73,6 +75,7 @@ class Now:
             "stopped_per_second": last.stopped / BUCKET,
             "reasons": [(reason, self._teller.meaning(reason), count) for reason, count in reasons[:SHOWN]],
             "dependencies": (await visit.call("GET", "/ready")).response,
+            "nodes": await _nodes(visit),
             "listeners": [(name, self._rates.asked(name)) for name in self._listeners],
         }
 
@@ -101,3 +104,11 @@ class Now:
 
     async def events(self, visit: Visit) -> Answer:
         return Html("now-events.html", {"events": (await visit.call("GET", "/live/events/", limit=SHOWN)).response})
+
+
+async def _nodes(visit: Visit) -> Any:
+    """Return the nodes that share the state; none while it is unavailable, which is shown anyway."""
+    try:
+        return (await visit.call("GET", "/nodes/")).response
+    except StateUnavailable:
+        return []

@@ -104,12 +104,30 @@ class KeyTests(RedisStateTestCase):
         ttls = [int(self.server.command("PTTL", key)) for key in self.keys()]
         self.assertGreaterEqual(min(ttls), HOUR * 1000)
 
+    async def test_what_is_announced_about_names_is_known_to_all_until_it_ends(self) -> None:
+        other = RedisState(self.pool, "chapps", lambda: self.now)
+        self.assertEqual(await self.state.announce("one", "1 \udce9", 10.0), ["1 \udce9"])
+        self.assertEqual(await other.announce("on", "2", 20.0), ["1 \udce9", "2"])
+        self.assertEqual(await self.state.announce("one", "1 again", 10.0), ["1 again", "2"])
+        self.advance(11)
+        self.assertEqual(await self.state.announce("three", "3", 30.0), ["2", "3"])
+        self.assertEqual(await self.state.announce("three", "3", 0.0), ["2"])
+        self.assertGreater(int(self.server.command("PTTL", "chapps:nodes")), 0)
+
+    async def test_what_was_announced_while_the_clock_was_ahead_is_forgotten(self) -> None:
+        self.advance(1e6)
+        await self.state.announce("one", "1", 10.0)
+        self.advance(-1e6)
+        self.assertEqual(await self.state.announce("two", "2", 10.0), ["2"])
+
     async def test_two_prefixes_share_nothing(self) -> None:
         other = RedisState(self.pool, "other", lambda: self.now)
         await spend_one(self.state, "u", "i")
         await self.state.note_event("e", 60, "event")
         self.assertEqual((await usage_of(other, "u")).used, 0)
         self.assertEqual(await other.events(10), [])
+        await self.state.announce("one", "1", 10.0)
+        self.assertEqual(await other.announce("two", "2", 10.0), ["2"])
         self.assertTrue(await other.note_event("e", 60, "event"))
 
     async def test_a_part_of_an_account_that_redis_evicted_locks_nobody_out(self) -> None:

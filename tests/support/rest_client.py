@@ -43,6 +43,10 @@ async def _nothing_to_compare() -> None:
     """Nothing is cached that is compared with the book."""
 
 
+async def _nodes() -> list[dict[str, object]]:
+    return [{"name": "mx1", "api": "", "version": "9", "processes": 1, "started": 1790000000.25, "this": True}]
+
+
 async def _metrics() -> bytes:
     return b"chapps_up 1\n"
 
@@ -174,7 +178,7 @@ class Node:
         self.api_ahead = 0.0
         self.api = API(
             self.settings, self.state, self.book, self.history.reader, find_token=self.tokens.find,
-            explain=self._explain, find=self.find, metrics=_metrics, write_config=self._write,
+            explain=self._explain, find=self.find, metrics=_metrics, write_config=self._write, nodes=_nodes,
             now=self._now, reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None

@@ -72,6 +72,7 @@ class RedisState:
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
         self._note_event = Script("note_event").shape(2, 4)
+        self._announce = Script("announce").shape(1, 3)
         self._values = Values(self._run, self._prefix, self._unique_token, self._local)
         self._charges = Charges(
             self._run_fast, self._aside, self._prefix, self._unique_token, self._values.version_key, self._outdated
@@ -139,6 +140,12 @@ class RedisState:
         if count <= 0:
             return []
         found: list[bytes] = await self._pool.call(b"LRANGE", self._events, b"0", b"%d" % (min(count, EVENTS) - 1))
+        return [each.decode("utf-8", "surrogatepass") for each in found]
+
+    async def announce(self, name: str, text: str, ttl: float) -> list[str]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`."""
+        body = strings(self._prefix + b":nodes", as_bytes(name), as_bytes(text), b"%d" % round(ttl * 1e3))
+        found: list[bytes] = await self._run(self._announce, body)
         return [each.decode("utf-8", "surrogatepass") for each in found]
 
     # --- greylisting ---

@@ -250,6 +250,10 @@ class SqliteState:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._commits.read(_EVENTS, sqlite_events.last, count)
 
+    def announce(self, name: str, text: str, ttl: float) -> Deferred[list[str]]:
+        """See :class:`~chapps_tw.interfaces.state.LiveState`. Only this node uses the file."""
+        return succeed([text] if ttl > 0 else [])
+
     def first_time(self, space: str, name: str, ttl: float) -> Deferred[bool]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._commits.write(_ONCE, sqlite_values.first_time, self._now(), space, name, ttl)
