@@ -1,4 +1,4 @@
-# make setup | run | test | test-fast | lint | bench | conf | clean
+# make setup | run | test | test-fast | lint | bench | farm | conf | clean
 #
 # PYTHON=...       the Python to make .venv with, 3.11 or later
 # PYTEST_ARGS=...  more arguments for pytest
@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := .venv/.made-run
 TEST := .venv/.made-test
 
-.PHONY: setup run test test-fast lint bench conf clean
+.PHONY: setup run test test-fast lint bench farm conf clean
 
 setup: $(TEST)
 
@@ -40,6 +40,10 @@ test-fast: $(TEST)
 
 bench: $(TEST)
 	$(BIN)/python -m bench
+
+# Two nodes, Redis with Sentinels, PostgreSQL and two Postfixes under load, while parts of them fail. As root.
+farm: $(TEST)
+	PYTHONPATH=. $(BIN)/python tools/farm.py
 
 # The sample configuration, from the settings.
 conf: $(RUN)

@@ -44,7 +44,8 @@ async def _nothing_to_compare() -> None:
 
 
 async def _nodes() -> list[dict[str, object]]:
-    return [{"name": "mx1", "api": "", "version": "9", "processes": 1, "started": 1790000000.25, "this": True}]
+    about = {"api": "", "version": "9", "processes": 1, "started": 1790000000.25}
+    return [{"name": name, **about, "this": name == "mx1"} for name in ("mx1", "mx2")]
 
 
 async def _metrics() -> bytes:

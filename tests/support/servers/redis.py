@@ -170,8 +170,9 @@ class RedisProcess:
 
 
 class SentinelGroup:
-    """A master, a replica and three Sentinels, which consider a master down after half a second.
+    """A master, replicas and three Sentinels, which consider a master down after half a second.
 
+    :ivar replica: the first one.
     :ivar servers: of ``[Redis] sentinel_servers``.
     :param password: of master and replica.
     :param sentinel_password: of the Sentinels.
@@ -181,7 +182,12 @@ class SentinelGroup:
     name = "mail"
 
     def __init__(
-        self, folder: Path, password: str = "", sentinel_password: str = "", authority: Authority | None = None
+        self,
+        folder: Path,
+        password: str = "",
+        sentinel_password: str = "",
+        authority: Authority | None = None,
+        replicas: int = 1,
     ) -> None:
         self._folder = folder
         self.password = password
@@ -191,8 +197,9 @@ class SentinelGroup:
         # The files with which they authenticate each other.
         self._tls = {"tls-replication": "yes", "tls-ca-cert-file": str(authority.path)} if authority else {}
         self.master = RedisProcess(folder / "a", password, tls, **self._tls)
-        self.replica = RedisProcess(folder / "b", password, tls, replicaof=f"127.0.0.1 {self.master.port}", **self._tls)
-        self.replica.options |= {"repl-ping-replica-period": "1"}
+        of_master = {"replicaof": f"127.0.0.1 {self.master.port}", "repl_ping_replica_period": "1", **self._tls}
+        self.replicas = [RedisProcess(folder / f"b{each}", password, tls, **of_master) for each in range(replicas)]
+        self.replica = self.replicas[0]
         self.sentinels: list[Process] = []
         self.ports: list[int] = []
 
@@ -207,12 +214,13 @@ class SentinelGroup:
         """
         self.master.options["repl-diskless-sync-delay"] = "0"
         self.master.start()
-        self.replica.start()
+        for replica in self.replicas:
+            replica.start()
         for number in range(3):
             self._sentinel(number)
         ready = self._ready if failover else self._answers
         if failover:
-            wait_until(lambda: self.replica.command("ROLE")[3] == "connected", "replication")
+            wait_until(lambda: all(each.command("ROLE")[3] == "connected" for each in self.replicas), "replication")
         for port in self.ports:
             wait_until(partial(ready, port), "the Sentinels being ready")
         return self
@@ -220,8 +228,8 @@ class SentinelGroup:
     def stop(self) -> None:
         for sentinel in self.sentinels:
             sentinel.stop(signal.SIGKILL)
-        self.master.stop()
-        self.replica.stop()
+        for server in (self.master, *self.replicas):
+            server.stop()
 
     def _sentinel(self, number: int) -> None:
         port = free_port()
@@ -280,4 +288,8 @@ class SentinelGroup:
         except OSError:
             return False
         state = dict(zip(answer[::2], answer[1::2], strict=True))
-        return [state[each] for each in ("num-other-sentinels", "num-slaves", "flags")] == ["2", "1", "master"]
+        return [state[each] for each in ("num-other-sentinels", "num-slaves", "flags")] == [
+            "2",
+            str(len(self.replicas)),
+            "master",
+        ]
