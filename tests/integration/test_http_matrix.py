@@ -301,6 +301,7 @@ class InsightRows(RowsCase):
         self.assertIn("[Notify]", self.send("POST", "/notify/test/", status=409)["detail"])
         parts = self.send("GET", "/ready")["response"]
         self.assertEqual([(part["name"], part["up"]) for part in parts], [("state", True), ("database", True)])
+        self.assertEqual([node["this"] for node in self.get("/nodes/")["response"]], [True])
         one = self.create("quotas", name="one", quota=1)
         domain = self.create("domains", name="eve.example")
         self.create("users", name="eve", quota=one, domains=[domain])

@@ -75,7 +75,8 @@ class NowTests(NowTestCase):
         self.decided(REFUSE)
         await self.says(
             visitor, "/ui/", "2 decisions in the last hour", "1 of them stopped mail 50.0 %", "quota exceeded 1",
-            "State works", "Database works", "outbound at RCPT asked just now", "greylisting not asked since the start",
+            "Nodes", "mx2", "State works", "Database works",
+            "outbound at RCPT asked just now", "greylisting not asked since the start",
         )  # fmt: skip
 
     async def test_the_chart_has_a_point_for_each_ten_seconds(self) -> None:
