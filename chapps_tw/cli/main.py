@@ -10,6 +10,7 @@ import click
 
 from chapps_tw.cli import (
     admin,
+    adopt,
     ask,
     decisions,
     domains,
@@ -57,6 +58,7 @@ _FAMILIES = (
     notify,
     tokens,
     admin,
+    adopt,
     ask,
 )
 for family in _FAMILIES:

@@ -61,6 +61,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     check: Callable[[Settings], Iterable[Finding]] = lambda _: (),
     added: Sequence[type[PolicySection]] = (),
+    unknown: Callable[[str], None] | None = None,
 ) -> Settings:
     """Load the configuration.
 
@@ -69,22 +70,30 @@ def load(
     :param check: finds further problems, such as missing files. It sees the default of an invalid option; its
         findings about that option are ignored.
     :param added: sections of policies that :class:`~chapps_tw.config.settings.Settings` has no field for.
+    :param unknown: called with a sentence for each unknown section or option; by default, they are errors.
     :raises ConfigError: with all errors.
     """
     environ = {} if environ is None else environ
     if path is None:
         path = default_path(environ)
-    return _Reader(path, environ, added).settings(check)
+    return _Reader(path, environ, added, unknown).settings(check)
 
 
 class _Reader:
     """Converts a file and an environment into settings, and collects the errors."""
 
-    def __init__(self, path: str, environ: Mapping[str, str], added: Sequence[type[PolicySection]]) -> None:
+    def __init__(
+        self,
+        path: str,
+        environ: Mapping[str, str],
+        added: Sequence[type[PolicySection]],
+        unknown: Callable[[str], None] | None,
+    ) -> None:
         self.path = path
         self.added = added
         self.kinds: list[type[Any]] = [*SECTIONS.values(), *added]
         self.problems: list[str] = []
+        self.report_unknown = unknown or self.problems.append
         self.warnings: list[str] = []
         self.unread: set[tuple[str, str]] = set()
         # Options that were set by an older option.
@@ -212,7 +221,7 @@ class _Reader:
             remedy = f"; it belongs to {', '.join(homes)}"
         else:
             remedy = nearest(name, known, 0.4) or "; valid names are " + ", ".join(known)
-        self.problems.append(f"{sentence}{remedy}")
+        self.report_unknown(f"{sentence}{remedy}")
 
     def _from_environment(self, environ: Mapping[str, str]) -> None:
         places = [(kind.section, name) for kind in self.kinds for name in _names(kind)]

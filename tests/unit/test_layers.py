@@ -34,13 +34,14 @@ MAY: dict[str, frozenset[str]] = {
         "migrations": "database",
         "history": "config database interfaces mail observe security",
         "notify": "config database interfaces mail observe policies",
+        "adoption": "config interfaces mail outbound policies",
         "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
         "ui": "config interfaces mail observe policies rest security",
         "cli": "config interfaces mail policies security",
         "application": (
-            "cli config database dns history interfaces mail notify observe outbound policies postfix rest security "
-            "sockets spf state ui"
+            "adoption cli config database dns history interfaces mail notify observe outbound policies postfix rest "
+            "security sockets spf state ui"
         ),
         "service": "application config observe policies security",
     }.items()
@@ -58,6 +59,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "history": TWISTED | {"sqlalchemy"},
     "notify": TWISTED | {"sqlalchemy", "jinja2"},
     "state": TWISTED | {"txredisapi", "hiredis", "OpenSSL", "service_identity"},
+    "adoption": TWISTED,
     "dns": TWISTED | {"dns"},
     "spf": TWISTED | {"spf"},
     "observe": TWISTED | {"prometheus_client"},
