@@ -47,5 +47,5 @@ conf: $(RUN)
 	chmod 644 conf/chapps.ini
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info var twisted/plugins/dropin.cache
+	rm -rf .venv .chapps-0.5* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info var twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
