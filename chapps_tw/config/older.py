@@ -13,7 +13,7 @@ from chapps_tw.config.values import Secret
 
 # What CHAPPS 0.5 uses for options that its file does not have, where that is not what this version would use.
 _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
-    "adapter": {"adapter": "mariadb", "db_port": 3306, "db_pass": Secret("chapps")},
+    "adapter": {"adapter": "mariadb", "db_port": 3306, "db_pass": "chapps"},
     "redis": {"server": "localhost"},
 }
 
@@ -67,9 +67,12 @@ def _with_defaults(settings: Settings, given: set[tuple[str, str]]) -> tuple[Set
         missing = {name: value for name, value in defaults.items() if (section.section, name) not in given}
         if part == "redis" and settings.uses_redis:
             missing = {}
-        settings = replace(settings, **{part: replace(section, **missing)})
         assumed += [f"[{section.section}] {name} = {value}" for name, value in missing.items()]
-    return replace(settings, db_password=settings.adapter.db_pass or settings.db_password), assumed
+        if password := missing.get("db_pass"):
+            missing["db_pass"] = Secret(password)
+            settings = replace(settings, db_password=Secret(password))
+        settings = replace(settings, **{part: replace(section, **missing)})
+    return settings, assumed
 
 
 def differences(older: Settings, newer: Settings) -> list[str]:
