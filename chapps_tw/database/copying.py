@@ -100,11 +100,7 @@ def read(engine: Engine) -> OldBook:
 
 def _entries(connection: Connection, kind: str, has_flags: bool) -> Iterator[Entry]:
     table = TABLES[kind]
-    names = (
-        {"quotas": ["quota"], "domains": ["greylist", "check_spf"]}.get(kind, [])
-        if has_flags or kind != "domains"
-        else []
-    )
+    names = {"quotas": ["quota"], "domains": list(_NO_FLAGS) if has_flags else []}.get(kind, [])
     query = select(table.c.id, table.c.name, *(table.c[name] for name in names)).order_by(table.c.id).limit(_PAGE)
     last = -1
     while rows := connection.execute(query.where(table.c.id > last)).all():
@@ -141,7 +137,7 @@ def copy(book: OldBook, engine: Engine, fold_case: bool) -> Copied:
 
 
 def _copy(connection: Connection, book: OldBook, fold_case: bool) -> tuple[Copied, StaleKeys]:
-    copied, ids, stale = Copied(), {}, []
+    copied, ids, stale, changed = Copied(), {}, [], set[int]()
     for kind in _KINDS:
         named, ids_of_names = _by_name(kind, book.entries[kind], fold_case, copied.left_out)
         known = _ids(connection, kind, named)
@@ -150,11 +146,14 @@ def _copy(connection: Connection, book: OldBook, fold_case: bool) -> tuple[Copie
         known |= _ids(connection, kind, [each.name for each in new])
         copied.added[kind], copied.known[kind] = len(new), len(named) - len(new)
         ids[kind] = {old: known[name] for old, name in ids_of_names.items()}
-        if kind != "users":
-            stale.append(stale_keys(connection, kind, [known[each.name] for each in new], affected_by(kind, ["name"])))
+        added = [known[each.name] for each in new]
+        if kind == "users":
+            changed.update(added)
+        else:
+            stale.append(stale_keys(connection, kind, added, affected_by(kind, ["name"])))
     linked = [_link(connection, kind, book.links[kind], ids["users"], ids[kind]) for kind in LINKS]
     copied.added["links"] = sum(map(len, linked))
-    changed = {user for each in linked for user in each}
+    changed.update(*linked)
     stale.append(stale_keys(connection, "users", changed, affected_by("users", ["name"])))
     return copied, union(*stale)
 
