@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 from zlib import crc32
 
@@ -71,7 +72,7 @@ class Live:
     :param settings: of this service.
     :param state: that takes it; ``None`` only counts.
     :param now: epoch seconds of the begin.
-    :param rest: awaited after each batch: a service that uses the state gets its turn.
+    :param gently: makes a call to the state so that a service that uses it gets its turn, too.
     """
 
     def __init__(
@@ -80,14 +81,14 @@ class Live:
         settings: Settings,
         state: AdoptingState | None,
         now: float,
-        rest: Callable[[], Awaitable[None]],
+        gently: Callable[[Callable[[], Awaitable[int]]], Awaitable[int]],
     ) -> None:
         self.report = LiveReport()
         self._source = source
         self._settings = settings
         self._state = state
         self._now = now
-        self._rest = rest
+        self._gently = gently
         self._resolver = LimitResolver(settings.oqp)
         self._rules = rules(settings)
         self._pending: list[PastCounts] = []
@@ -155,7 +156,7 @@ class Live:
     async def _adopt_pending(self) -> None:
         pending, self._pending, self._pending_messages = self._pending, [], 0
         if self._state is not None and pending:
-            await self._note(Kind.COUNTS, self._state.adopt_counts(pending))
+            await self._adopt(Kind.COUNTS, partial(self._state.adopt_counts, pending))
 
     def _user(self, name: str) -> str:
         chapps = self._settings.chapps
@@ -177,7 +178,7 @@ class Live:
             tuples.append(PastTuple(self._client(client), mail_address(sender), mail_address(recipient), at))
         for batch in _batches(tuples):
             if self._state is not None:
-                await self._note(Kind.TUPLE, self._state.adopt_tuples(batch, self._rules))
+                await self._adopt(Kind.TUPLE, partial(self._state.adopt_tuples, batch, self._rules))
 
     async def _tallies(self, keys: Sequence[Key]) -> None:
         if not self._rules.threshold:
@@ -190,14 +191,14 @@ class Live:
         ]
         for batch in _batches(tallies):
             if self._state is not None:
-                await self._note(Kind.TALLY, self._state.adopt_tallies(batch, self._rules))
+                await self._adopt(Kind.TALLY, partial(self._state.adopt_tallies, batch, self._rules))
 
     def _client(self, address: str) -> str:
         return client_network(address, self._settings.grl.ipv4_prefix, self._settings.grl.ipv6_prefix)
 
-    async def _note(self, kind: Kind, adopted: Awaitable[int]) -> None:
-        self.report.added[kind] += await adopted
-        await self._rest()
+    async def _adopt(self, kind: Kind, adopt: Callable[[], Awaitable[int]]) -> None:
+        added = await self._gently(adopt)
+        self.report.added[kind] += added
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

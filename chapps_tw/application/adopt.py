@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -132,7 +133,7 @@ class Adoption:
             if state:
                 state.open()
             taker: Any = state and state.live
-            live = Live(Source(redis.call), self._settings, taker, time.time(), _Rest(reactor).take)
+            live = Live(Source(redis.call), self._settings, taker, time.time(), partial(_gently, reactor))
             return await live.carry()
         finally:
             await redis.stop()
@@ -140,17 +141,12 @@ class Adoption:
                 await state.stop()
 
 
-class _Rest:
-    """Rests for as long as was worked since the last rest, so that a service on the same state gets its turn."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._since = reactor.seconds()
-
-    async def take(self) -> None:
-        worked = self._reactor.seconds() - self._since
-        await deferLater(self._reactor, min(worked, 1.0))
-        self._since = self._reactor.seconds()
+async def _gently(reactor: Any, call: Callable[[], Awaitable[T]]) -> T:
+    """Await a call, and rest for as long as it took: a service that uses the same state gets its turn."""
+    begin = reactor.seconds()
+    result = await call()
+    await deferLater(reactor, min(reactor.seconds() - begin, 1.0))
+    return result
 
 
 def adopt(
