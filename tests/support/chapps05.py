@@ -150,8 +150,11 @@ class Chapps05:
         return done.stdout
 
 
-def chapps_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``chapps-cli`` as a program."""
+def chapps_cli(*arguments: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``chapps-cli`` as a program.
+
+    :param config: of ``$CHAPPS_CONFIG``.
+    """
     command = [sys.executable, "-m", "chapps_tw.application.admin", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CHAPPS_CONFIG": str(config or "")}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, Final
 
 import pytest
@@ -14,6 +15,7 @@ from chapps_tw.config.load import load
 from tests.support.api_case import Database
 from tests.support.book_case import shared
 from tests.support.chapps05 import Chapps05, chapps_cli
+from tests.support.paths import ROOT
 from tests.support.policy_client import PolicyClient, inbound, outbound
 from tests.support.servers.redis import RedisProcess
 from tests.support.servers.service import PATIENT, Options, Service
@@ -297,3 +299,28 @@ def test_a_redis_that_does_not_answer_is_reported(old: Chapps05, services: list[
     assert (ran.returncode, ran.stdout) == (1, "")
     assert f"127.0.0.1:{old.redis.port}" in ran.stderr
     assert "a repetition completes it" in ran.stderr
+
+
+def test_the_page_says_what_happens(old_alone: Chapps05, tmp_path: Path) -> None:
+    """Each command of the page is run in order, with the paths and the servers of this test."""
+    old, new = old_alone, tmp_path / "chapps.ini"
+    ours = {
+        "/etc/chapps/chapps-0.5.ini": str(old.config),
+        "/etc/chapps/chapps.ini": str(new),
+        "localhost:3306/chapps": f"127.0.0.1:{old.server.port}/{old.database}",
+        "localhost:6379": f"127.0.0.1:{old.redis.port}",
+    }
+    text = (ROOT / "docs" / "how-to" / "move-from-chapps.md").read_text()
+    ran = []
+    for block in text.split("```")[1::2]:
+        lines = dedent(block).strip().splitlines()
+        for name, here in ours.items():
+            lines = [line.replace(name, here) for line in lines]
+        expected = "\n".join(line for line in lines if not line.startswith("# "))
+        for command in [line.removeprefix("# chapps-cli ") for line in lines if line.startswith("# chapps-cli ")]:
+            done = chapps_cli(*command.split(), config=new)
+            assert done.returncode == 0, done.stderr
+            ran.append(command.split()[0])
+            if expected:
+                assert done.stdout.rstrip() == expected
+    assert ran == ["adopt", "adopt", "check-config", "adopt", "adopt"]
