@@ -19,6 +19,7 @@ from chapps_tw.policies.quota_answers import Answers
 from chapps_tw.policies.recent_limits import Found
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
+from chapps_tw.policies.stages import of_message
 
 
 class OutboundQuotaPolicy:
@@ -156,4 +157,10 @@ def _make(use: Dependencies) -> OutboundQuotaPolicy:
     return OutboundQuotaPolicy(use.settings, plans, reservations, use.events)
 
 
-SPEC = PolicySpec(section=Section, direction=Direction.OUTBOUND, make=_make, cache="limits")
+SPEC = PolicySpec(
+    section=Section,
+    direction=Direction.OUTBOUND,
+    make=_make,
+    needs=lambda _: [of_message(Section.section)],
+    cache="limits",
+)

@@ -22,6 +22,7 @@ from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
 from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
+from chapps_tw.policies.stages import of_message
 
 # Size of the cache of senders, in bytes.
 _CACHE_BYTES = 8 << 20
@@ -282,5 +283,6 @@ SPEC = PolicySpec(
     section=Section,
     direction=Direction.OUTBOUND,
     make=lambda use: SenderDomainAuthPolicy(use.settings, use.state, use.book, use.due, use.exempt),
+    needs=lambda _: [of_message(Section.section)],
     cache="senders",
 )
