@@ -83,7 +83,7 @@ class ListenerStates(Part):
     def _peers(self, name: str) -> dict[str, float]:
         """Return the clients of a listener, and the epoch seconds at which each last asked."""
         ahead = self._now() - self._reactor.seconds()
-        return {peer: time + ahead for peer, time in self._factories[name].peers.items()}
+        return {peer: round(time + ahead, 3) for peer, time in self._factories[name].peers.items()}
 
     def _warnings(self, policies: tuple[str, ...], asked: Asked | None) -> list[str]:
         if asked is None or asked.at - asked.since < OBSERVATION_SECONDS:

@@ -10,6 +10,8 @@ from chapps_tw.mail.request import PROTOCOL_STATES, PolicyRequest
 OTHER: Final = "other"
 """Stands for all stages that Postfix does not document: they come from outside."""
 
+_SAID: Final = ("protocol_state", "sasl_username")
+
 Key: TypeAlias = tuple[str, bool]
 """Stage, and whether the client had logged in."""
 
@@ -46,7 +48,8 @@ class ListenerRequests:
 
         :param now: epoch seconds.
         """
-        key = listener, request.get("protocol_state"), request.get("sasl_username") != ""
+        stage, login = request.select(_SAID)
+        key = listener, stage, login != ""
         self._at[listener] = now
         if key in self._counts:
             self._counts[key] += 1
