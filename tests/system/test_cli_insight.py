@@ -300,7 +300,14 @@ def _drain(terminal: int) -> None:
 
 
 def test_a_listener_that_was_not_asked_is_told() -> None:
-    never = {"listener": "bulk", "at": None, "requests": 0, "stages": [], "peers": [], "warnings": []}
+    never: dict[str, object] = {
+        "listener": "bulk",
+        "at": None,
+        "requests": 0,
+        "stages": [],
+        "peers": [],
+        "warnings": [],
+    }
     assert list(listeners.lines([never])) == ["bulk: not asked since the start of the service"]
 
 

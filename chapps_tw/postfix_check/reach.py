@@ -1,0 +1,77 @@
+"""Whether those are asked about who should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from chapps_tw.postfix_check.calls import at
+from chapps_tw.postfix_check.evaluation import Client, Server, Site
+from chapps_tw.postfix_check.finding import Finding, Severity
+from chapps_tw.postfix_check.listeners import OurListener
+
+_SUBMISSION = "In master.cf, below the submission service: -o smtpd_relay_restrictions=permit_sasl_authenticated,reject"
+
+
+def of_reach(site: Site, server: Server, listener: OurListener) -> Iterator[Finding]:
+    """Find places that the wrong clients get to, or none."""
+    if not site.reached_by:
+        yield _of_nobody(site, server, listener)
+        return
+    if site.restriction.is_warning:
+        problem = "warn_if_reject is ahead of it"
+        effect = "What it refuses or defers is only logged, and the mail passes"
+        remedy = "Remove warn_if_reject; to try a policy out, set its mode = shadow in chapps.ini."
+        yield at(site, server, Severity.WARNING, "warn-if-reject", problem, effect, remedy)
+    yield from _of_outbound(site, server, listener) if listener.is_outbound else _of_others(site, server, listener)
+
+
+def _of_nobody(site: Site, server: Server, listener: OurListener) -> Finding:
+    effect = f"Listener {listener.name} is not asked here"
+    if listener.is_outbound and not server.has_login:
+        problem = "nobody can log in here, and nobody else gets to it"
+        remedy = "Write: -o smtpd_sasl_auth_enable=yes"
+        parameter = "smtpd_sasl_auth_enable"
+        return at(site, server, Severity.ERROR, "no-login", problem, effect, remedy, parameter=parameter)
+    problem = f"no client gets to it: {_last(site.ahead)} decides first"
+    return at(site, server, Severity.ERROR, "unreachable", problem, effect, f"Write {listener.call} ahead of that.")
+
+
+def _last(ahead: Sequence[object]) -> str:
+    return f"{getattr(ahead[-1], 'name', '')}, ahead of it," if ahead else "an earlier list"
+
+
+def _of_outbound(site: Site, server: Server, listener: OurListener) -> Iterator[Finding]:
+    reached = site.reached_by
+    if Client.STRANGER in reached:
+        severity = Severity.WARNING if listener.is_shadow else Severity.ERROR
+        problem = f"listener {listener.name} is for logged-in users, and is asked here about mail from the world"
+        effect = "It refuses all incoming mail, since that names no user"
+        if listener.is_shadow:
+            effect += " (not yet, in shadow mode)"
+        remedy = f"{_SUBMISSION} -o {{ smtpd_data_restrictions = {listener.call} }}"
+        yield at(site, server, severity, "outbound-for-world", problem, effect, remedy)
+    elif Client.NETWORK in reached and not listener.is_shadow:
+        problem = f"clients in mynetworks get to listener {listener.name} without a login"
+        effect = "It refuses their mail, since that names no user"
+        remedy = f"{_SUBMISSION} (without permit_mynetworks)"
+        yield at(site, server, Severity.WARNING, "outbound-for-mynetworks", problem, effect, remedy)
+    if server.has_login and not _has(server, listener, Client.LOGIN):
+        problem = "permit_sasl_authenticated is ahead of it"
+        effect = f"Listener {listener.name} is never asked about logged-in users: they send without limit"
+        remedy = f"Write {listener.call} ahead of permit_sasl_authenticated, or in smtpd_data_restrictions."
+        yield at(site, server, Severity.ERROR, "login-permitted-ahead", problem, effect, remedy)
+
+
+def _has(server: Server, listener: OurListener, kind: Client) -> bool:
+    return any(site.listener == listener and kind in site.reached_by for site in server.sites)
+
+
+def _of_others(site: Site, server: Server, listener: OurListener) -> Iterator[Finding]:
+    if Client.STRANGER in site.reached_by and Client.NETWORK not in site.reached_by:
+        problem = f"permit_mynetworks is ahead of listener {listener.name}"
+        effect = "Mail from mynetworks is not judged by it"
+        yield at(site, server, Severity.NOTE, "mynetworks-permitted", problem, effect)
+    if listener.is_inbound and Client.LOGIN in site.reached_by:
+        problem = f"listener {listener.name} is asked about logged-in users too"
+        effect = "SPF and greylisting let them through"
+        yield at(site, server, Severity.NOTE, "login-on-inbound", problem, effect)
