@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from chapps_tw.postfix_check.check import Report
     from chapps_tw.postfix_check.evaluation import Site
 
-# Of a list of limits.
-_MANY: Final = 10000
+# The longest list of limits that the API answers.
+_MANY: Final = 1000
 
 
 def add_to(main: click.Group) -> None:
@@ -63,11 +63,13 @@ def _running(session: Session, remarks: list[str]) -> tuple[list[dict[str, Any]]
 
     try:
         asked: list[dict[str, Any]] = session.api.get(path("live", "listeners")).response
-        units = {Unit(each["unit"]) for each in session.api.get(path("limits"), limit=_MANY).response}
+        limits = session.api.get(path("limits"), limit=_MANY).response
     except CommandError as error:
         remarks.append(f"the running service could not tell what it was asked, and which limits quotas have: {error}")
         return None, ()
-    return asked, tuple(of_units("limits of quotas", units))
+    if len(limits) == _MANY:
+        remarks.append(f"there are more than {_MANY} limits of quotas: the others were not looked at")
+    return asked, tuple(of_units("limits of quotas", {Unit(each["unit"]) for each in limits}))
 
 
 def _data(report: Report, remarks: list[str], format: str) -> Any:

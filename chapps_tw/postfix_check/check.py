@@ -39,7 +39,8 @@ def check(source: Source, listeners: Sequence[OurListener], asked: Sequence[Mapp
 
 
 def _all(source: Source, servers: Sequence[Server], listeners: Sequence[OurListener]) -> Iterator[Finding]:
-    idle = [each for each in listeners if not any(server.asks(each) for server in servers)]
+    wanted = [each for each in listeners if not each.is_part_of(listeners)]
+    idle = [each for each in wanted if not any(server.asks(each) for server in servers)]
     explained: list[OurListener] = []
     for server in servers:
         yield from calls.of_names(server)

@@ -73,7 +73,8 @@ def of_listeners(
         return
     covered = {name for each in (*mentioned, *but) for name in each.policies}
     for listener in listeners:
-        if listener not in mentioned and listener not in but and not covered.issuperset(listener.policies):
+        is_optional = covered.issuperset(listener.policies) or listener.is_part_of(listeners)
+        if listener not in mentioned and listener not in but and not is_optional:
             yield _not_asked(listener, servers)
         elif listener.is_inbound and listener in mentioned:
             yield from _of_inbound(servers, listener)
@@ -91,7 +92,7 @@ def _not_asked(listener: OurListener, servers: Sequence[Server]) -> Finding:
     classes = sorted({name for server in servers for name in server.unread})
     severity = Severity.ERROR if listener.is_explicit and not classes else Severity.NOTE
     problem = f"no SMTP server of this Postfix asks listener {listener.name}"
-    effect = f"{', '.join(listener.policies)} see no mail"
+    effect = f"No mail is seen by {' and '.join(listener.policies)}"
     if classes:
         effect += f", unless a table that was not looked into names {' or '.join(classes)}"
     return Finding(severity, "not-asked", "chapps.ini", "", listener.name, problem, effect, f"Write: {listener.call}")

@@ -69,6 +69,10 @@ class OurListener(NamedTuple):
         action = "default_action=DUNNO" if self.is_inbound else "{ default_action = 451 4.3.0 Try again later }"
         return f"check_policy_service {{ {self.endpoint}, timeout={wait}s, {action} }}"
 
+    def is_part_of(self, others: Iterable[OurListener]) -> bool:
+        """Return whether it is a default listener, and another one has all of its policies and more."""
+        return not self.is_explicit and any(set(self.policies) < set(other.policies) for other in others)
+
     def listens_on(self, host: str, port: int) -> bool:
         """Return whether it answers at a host and port, as seen from this machine."""
         if port != self.port:
