@@ -9,7 +9,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from chapps_tw.application.part import Part
-from chapps_tw.config.settings import Settings
+from chapps_tw.config.settings import Listener, Settings
 from chapps_tw.observe.listener_requests import Asked, ListenerRequests
 from chapps_tw.policies.registry import Registry
 from chapps_tw.policies.stages import OBSERVATION_SECONDS, unmet
@@ -68,7 +68,7 @@ class ListenerStates(Part):
                 each.policies,
                 asked,
                 self._peers(each.name),
-                self._warnings(each.policies, asked),
+                self._warnings(each, asked),
             )
 
     def warn(self) -> None:
@@ -85,7 +85,10 @@ class ListenerStates(Part):
         ahead = self._now() - self._reactor.seconds()
         return {peer: round(time + ahead, 3) for peer, time in self._factories[name].peers.items()}
 
-    def _warnings(self, policies: tuple[str, ...], asked: Asked | None) -> list[str]:
+    def _warnings(self, listener: Listener, asked: Asked | None) -> list[str]:
         if asked is None or asked.at - asked.since < OBSERVATION_SECONDS:
             return []
-        return list(unmet(self._registry.needs(policies, self._settings), asked.stages))
+        needs = [*self._registry.needs(listener.policies, self._settings)]
+        for slot in self._factories[listener.name].pipeline.slots:
+            needs += self._registry[slot.policy.name].learned(slot.policy)
+        return list(unmet(needs, asked.stages))

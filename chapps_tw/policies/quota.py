@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
@@ -19,7 +19,7 @@ from chapps_tw.policies.quota_answers import Answers
 from chapps_tw.policies.recent_limits import Found
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
-from chapps_tw.policies.stages import of_message
+from chapps_tw.policies.stages import Need, of_message, of_units
 
 
 class OutboundQuotaPolicy:
@@ -50,6 +50,11 @@ class OutboundQuotaPolicy:
     def misses(self) -> int:
         """Lookups for which the book was read."""
         return self._plans.misses
+
+    @property
+    def needs(self) -> Iterable[Need]:
+        """The stages that the limits of those who sent so far need."""
+        return of_units("limits of quotas", self._plans.units)
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Find what a request costs, and what is decided then.
@@ -162,5 +167,6 @@ SPEC = PolicySpec(
     direction=Direction.OUTBOUND,
     make=_make,
     needs=lambda _: [of_message(Section.section)],
+    learned=lambda policy: policy.needs,
     cache="limits",
 )

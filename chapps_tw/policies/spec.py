@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from chapps_tw.config.settings import PolicySection, Settings
 from chapps_tw.interfaces.book import PolicyBook
@@ -61,7 +62,7 @@ def _none(_settings: Settings) -> float:
     return 0.0
 
 
-def _no_needs(_settings: Settings) -> Iterable[Need]:
+def _no_needs(_: object) -> Iterable[Need]:
     return ()
 
 
@@ -74,6 +75,7 @@ class PolicySpec:
     :ivar reasons: its own reasons, in addition to :class:`~chapps_tw.mail.decision.Reason`.
     :ivar extra_time: seconds that it may take in addition to ``request_timeout``.
     :ivar needs: the stages at which Postfix must ask; none if the policy applies at every stage.
+    :ivar learned: takes the policy; returns the needs that it has learned of from the policy book.
     :ivar cache: label, in the metrics, of the cache whose ``looks`` and ``misses`` the policy counts; ``""`` if none.
     """
 
@@ -83,6 +85,7 @@ class PolicySpec:
     reasons: type[ReasonCode] | None = None
     extra_time: Callable[[Settings], float] = _none
     needs: Callable[[Settings], Iterable[Need]] = _no_needs
+    learned: Callable[[Any], Iterable[Need]] = _no_needs
     cache: str = ""
 
     @property

@@ -27,7 +27,7 @@ _STAGES: Final = {**STAGES_OF, Unit.DISTINCT_RECIPIENTS: _NAMED}
 class Need(NamedTuple):
     """The stages that a policy needs.
 
-    :ivar what: the policy, or its limits, as the subject of a sentence in the plural or singular past.
+    :ivar what: the policy, or its limits, for a sentence.
     :ivar stages: one of them suffices.
     :ivar why: why no other does.
     """
@@ -74,4 +74,4 @@ def unmet(needs: Iterable[Need], asked: Collection[str]) -> Iterator[str]:
     """Yield a sentence for each need that is not met by the stages at which a listener was asked."""
     for need in needs:
         if not need.is_met(asked):
-            yield f"{need.what} was not applied: {need.why}. Postfix has not asked there: add it to {need.lists}"
+            yield f"never applied: {need.what}, since {need.why}. Postfix has not asked there: add it to {need.lists}"

@@ -20,6 +20,7 @@ Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 class Pipeline:
     """The policies of one listener.
 
+    :ivar slots: in order.
     :param exempted: returns the decision that replaces those of the inbound policies; ``None`` if the client is not
         exempt.
     :param failed: called with the policy's name and every unexpected exception.
@@ -43,9 +44,9 @@ class Pipeline:
         self.listener = listener
         self.state = state
         self.settle = settle
-        self._slots = tuple(slots)
+        self.slots = tuple(slots)
         self._outbound = tuple(slot for slot in slots if not slot.inbound)
-        self._guarded = len(self._outbound) < len(self._slots)
+        self._guarded = len(self._outbound) < len(self.slots)
         self._exempted = exempted
         self._failed = failed
         self._timeout = timeout
@@ -53,7 +54,7 @@ class Pipeline:
     @property
     def policies(self) -> tuple[str, ...]:
         """Names of the policies, in order."""
-        return tuple(slot.policy.name for slot in self._slots)
+        return tuple(slot.policy.name for slot in self.slots)
 
     @property
     def inbound(self) -> bool:
@@ -64,7 +65,7 @@ class Pipeline:
         """Return the policies that decide about a request; add the decision that replaces the others."""
         exempt = self._exempted(request) if self._guarded else None
         if exempt is None:
-            return self._slots
+            return self.slots
         decisions.append(exempt)
         return self._outbound
 
@@ -79,7 +80,7 @@ class Pipeline:
 
     def unreadable(self, why: str) -> Decision:
         """Return the answer to an invalid policy request."""
-        first = self._slots[0]
+        first = self.slots[0]
         action = PASS if first.accept_on_failure or first.shadow else DEFER
         return Decision(action, Reason.REQUEST_UNREADABLE, first.policy.name, detail=why)
 
@@ -103,8 +104,8 @@ class Pipeline:
         If what the request relies on could not be confirmed, that may be any policy: the first one that defers.
         """
         if request.version is not None:
-            for slot in self._slots:
+            for slot in self.slots:
                 if not slot.accept_on_failure and not slot.shadow:
                     return slot
-        names = [slot.policy.name for slot in self._slots]
-        return self._slots[names.index(answer.policy) if answer.policy in names else -1]
+        names = [slot.policy.name for slot in self.slots]
+        return self.slots[names.index(answer.policy) if answer.policy in names else -1]

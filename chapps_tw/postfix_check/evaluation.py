@@ -48,7 +48,7 @@ _REFUSES: Final = ("reject", "defer")
 
 def guards(each: Restriction) -> bool:
     """Return whether a restriction of the recipient or relay list keeps strangers from relaying."""
-    return each.name.lower() in _GUARDS and not each.is_warning
+    return each.name in _GUARDS and not each.is_warning
 
 
 class Site(NamedTuple):
@@ -153,13 +153,13 @@ def _reached(lists: Mapping[str, Sequence[Restriction]], kind: Client) -> Iterat
 def met_by(kind: Client, restrictions: Sequence[Restriction]) -> Sequence[Restriction]:
     """Return the restrictions of a list that a kind of client gets to: up to the one that decides."""
     for place, each in enumerate(restrictions):
-        if kind in _PERMITS.get(each.name.lower(), ()) or _refuses(each):
+        if kind in _PERMITS.get(each.name, ()) or _refuses(each):
             return restrictions[: place + 1]
     return restrictions
 
 
 def _refuses(each: Restriction) -> bool:
-    return each.name.lower() in _REFUSES and not each.is_warning
+    return each.name in _REFUSES and not each.is_warning
 
 
 def _unread(parameters: Parameters, lists: Mapping[str, Sequence[Restriction]]) -> dict[str, list[Call]]:

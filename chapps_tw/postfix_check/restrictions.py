@@ -13,6 +13,7 @@ from chapps_tw.postfix_check.words import WordError, in_braces, words
 CHECK: Final = "check_policy_service"
 
 _WITH_ARGUMENT: Final = re.compile(r"check_\w+_access|check_policy_service|\w*(rbl|rhsbl|dnswl|rhswl)\w*|sleep")
+_WARNING: Final = "warn_if_reject"
 _MAX_DEPTH: Final = 10
 # Of a list, with its classes: more is not read.
 _MAX_LENGTH: Final = 1000
@@ -78,10 +79,12 @@ def _flat(text: str, parameters: Parameters, via: tuple[str, ...]) -> Iterator[R
     left, is_warning = iter(words(text)), False
     classes = classes_of(parameters)
     for name in left:
-        if name.lower() == "warn_if_reject":
+        if name.lower() == _WARNING:
             is_warning = True
             continue
         inner = parameters[name] if name in classes else None
+        if inner is None and ":" not in name:
+            name = name.lower()
         argument = next(left, "") if inner is None and _WITH_ARGUMENT.fullmatch(name) else ""
         if inner is None and (match := re.fullmatch(r"static:\s*\{?(.*?)\}?", argument or name)):
             # All keys have this value, which is a list of restrictions.
@@ -95,7 +98,7 @@ def _flat(text: str, parameters: Parameters, via: tuple[str, ...]) -> Iterator[R
 
 def misspelled(name: str) -> bool:
     """Return whether a name is probably meant to be ``check_policy_service``."""
-    return name != CHECK and bool(get_close_matches(name.lower(), [CHECK], 1, 0.85))
+    return name != CHECK and bool(get_close_matches(name, [CHECK], 1, 0.85))
 
 
 def read_call(argument: str) -> Call:

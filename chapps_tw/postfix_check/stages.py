@@ -27,7 +27,7 @@ def of_stages(servers: Sequence[Server], listeners: Sequence[OurListener]) -> It
 
 def _missing(server: Server, site: Site, need: Need, elsewhere: bool) -> Finding:
     problem = f"it asks at {site.stage}, where {need.what} cannot be applied: {need.why}"
-    effect = f"{need.what} lets all this mail pass"
+    effect = f"This mail passes without {need.what}"
     remedy = f"Write: {need.lists} = {site.listener.call if site.listener else ''}"
     if _is_early(site):
         remedy = f"{remedy} (or smtpd_delay_reject = yes)"

@@ -11,10 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.application.asked import LOOK_SECONDS, ListenerStates
 from chapps_tw.config.settings import Listener, Settings
+from chapps_tw.interfaces.state import Unit
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.policies.registry import BUILT_IN
-from chapps_tw.policies.stages import OBSERVATION_SECONDS
+from chapps_tw.policies.stages import OBSERVATION_SECONDS, of_units
 
 NOW = 1_790_000_000.0
 
@@ -27,7 +28,9 @@ class ListenerStatesTests(SynchronousTestCase):
         self.requests = ListenerRequests()
         self.said: list[str] = []
         listener = Listener("in", "tcp:10226", ("GreylistingPolicy",))
-        factories: Any = {"in": SimpleNamespace(peers={"192.0.2.25": 2.0})}
+        self.slots: list[Any] = []
+        pipeline = SimpleNamespace(slots=self.slots)
+        factories: Any = {"in": SimpleNamespace(peers={"192.0.2.25": 2.0}, pipeline=pipeline)}
         self.states = ListenerStates(
             Settings(own_listeners=(listener,)), BUILT_IN, self.requests, factories, self.clock, self.now
         )
@@ -61,13 +64,20 @@ class ListenerStatesTests(SynchronousTestCase):
     def test_a_policy_that_is_never_asked_where_it_applies_is_logged_once(self) -> None:
         self.ask_for_long("DATA", "END-OF-MESSAGE")
         (sentence,) = self.said
-        self.assertIn("listener in: GreylistingPolicy was not applied", sentence)
+        self.assertIn("listener in: never applied: GreylistingPolicy", sentence)
         (state,) = self.states.states()
         self.assertEqual(sentence, f"listener in: {state.warnings[0]}")
 
     def test_a_policy_that_is_asked_where_it_applies_is_not(self) -> None:
         self.ask_for_long("RCPT", "DATA")
         self.assertEqual(self.said, [])
+
+    def test_a_policy_may_learn_what_it_needs_from_the_policy_book(self) -> None:
+        needs = list(of_units("limits of quotas", [Unit.BYTES]))
+        self.slots.append(SimpleNamespace(policy=SimpleNamespace(name="OutboundQuotaPolicy", needs=needs)))
+        self.ask_for_long("RCPT", "DATA")
+        (sentence,) = self.said
+        self.assertIn("never applied: limits of quotas, since bytes are known only at END-OF-MESSAGE", sentence)
 
     def test_nothing_is_said_before_there_was_traffic_for_some_minutes(self) -> None:
         self.ask("DATA")

@@ -33,7 +33,7 @@ def limits(*units: Unit) -> list[RateLimit]:
 )
 def test_each_policy_names_the_stages_that_it_needs(policy: str, stage: str, applies: bool) -> None:
     said = list(unmet(BUILT_IN.needs([policy], Settings()), [stage]))
-    assert not said if applies else said[0].startswith(f"{policy} was not applied: ")
+    assert not said if applies else said[0].startswith(f"never applied: {policy}, since ")
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,5 @@ def test_each_unit_of_limits_is_known_at_some_stages(unit: Unit, stage: str, app
 
 def test_what_is_said_names_the_limits_and_the_restriction_list() -> None:
     (sentence,) = unmet(of_limits(limits(Unit.BYTES, Unit.MESSAGES, Unit.BYTES)), ["RCPT"])
-    assert sentence.startswith("[Limit n0], [Limit n2] was not applied: bytes are known only at END-OF-MESSAGE.")
+    assert sentence.startswith("never applied: [Limit n0], [Limit n2], since bytes are known only at END-OF-MESSAGE.")
     assert sentence.endswith("add it to smtpd_end_of_data_restrictions")
