@@ -44,9 +44,9 @@ def of_unchecked_logins(servers: Sequence[Server], but: Sequence[str]) -> Iterat
     if not any(_checks_logins(server) for server in servers):
         return
     for server in servers:
-        permits = any(each.name == _LOGIN for name in (RELAY, RECIPIENT) for each in server.lists[name])
+        permitted = any(each.name == _LOGIN for name in (RELAY, RECIPIENT) for each in server.lists[name])
         asks = any(site.listener and site.listener.is_outbound for site in server.sites)
-        if server.has_login and permits and not asks and server.service.label not in but:
+        if permitted and Client.LOGIN in server.passing and not asks and server.service.label not in but:
             yield Finding(
                 Severity.WARNING, "login-unchecked", server.parameters.file("smtpd_sasl_auth_enable"),
                 server.service.label, "smtpd_sasl_auth_enable",

@@ -80,6 +80,8 @@ class Server(NamedTuple):
     """An SMTP server: a service of master.cf with its lists.
 
     :ivar lists: the restrictions of each list, in the order in which Postfix evaluates the lists.
+    :ivar has_login: whether users can log in.
+    :ivar passing: the clients that no list refuses as such.
     :ivar unread: restriction classes with policy services that only tables might name, which are not read.
     """
 
@@ -88,6 +90,7 @@ class Server(NamedTuple):
     lists: Mapping[str, Sequence[Restriction]]
     sites: Sequence[Site]
     has_login: bool
+    passing: frozenset[Client]
     unread: Mapping[str, Sequence[Call]]
 
     def stages(self, listener: OurListener) -> set[str]:
@@ -114,6 +117,7 @@ def server_of(service: Service, parameters: Parameters, listeners: Sequence[OurL
     has_login = parameters.is_on("smtpd_sasl_auth_enable")
     kinds = [kind for kind in Client if has_login or kind is not Client.LOGIN]
     reached = {kind: set(_reached(lists, kind)) for kind in kinds}
+    passing = frozenset(kind for kind in kinds if not any(_is_refused(kind, each) for each in lists.values()))
     sites = []
     for name, each in lists.items():
         for place, restriction in enumerate(each):
@@ -123,7 +127,7 @@ def server_of(service: Service, parameters: Parameters, listeners: Sequence[OurL
                 listener = find(call.endpoint, service, parameters, listeners)
                 stage = stage_of(name, parameters)
                 sites.append(Site(service, name, stage, call, restriction, each[:place], listener, by))
-    return Server(service, parameters, lists, sites, has_login, _unread(parameters, lists))
+    return Server(service, parameters, lists, sites, has_login, passing, _unread(parameters, lists))
 
 
 def _order(parameters: Parameters) -> list[str]:
@@ -146,7 +150,7 @@ def _reached(lists: Mapping[str, Sequence[Restriction]], kind: Client) -> Iterat
     for name, restrictions in lists.items():
         met = met_by(kind, restrictions)
         yield from ((name, place) for place in range(len(met)))
-        if met and _refuses(met[-1]) and name != ETRN:
+        if _is_refused(kind, restrictions) and name != ETRN:
             return
 
 
@@ -156,6 +160,11 @@ def met_by(kind: Client, restrictions: Sequence[Restriction]) -> Sequence[Restri
         if kind in _PERMITS.get(each.name, ()) or _refuses(each):
             return restrictions[: place + 1]
     return restrictions
+
+
+def _is_refused(kind: Client, restrictions: Sequence[Restriction]) -> bool:
+    met = met_by(kind, restrictions)
+    return bool(met) and _refuses(met[-1])
 
 
 def _refuses(each: Restriction) -> bool:
@@ -185,8 +194,7 @@ def find(
     match = re.fullmatch(r"(?:(?:\[(.*)\]|(.*)):)?(\d{1,5})", place)
     if not match:
         return None
-    host = match[1] or match[2] or "127.0.0.1"
-    host = "127.0.0.1" if host == "localhost" else host
+    host = match[1] or match[2] or "localhost"
     return next((each for each in listeners if each.listens_on(host, int(match[3]))), None)
 
 

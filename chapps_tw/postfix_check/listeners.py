@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import ceil
 from typing import Final, NamedTuple
 
@@ -14,7 +14,7 @@ from chapps_tw.policies.registry import Registry
 from chapps_tw.policies.spec import Direction
 from chapps_tw.policies.stages import Need
 
-_ANYWHERE: Final = ("", "0.0.0.0", "::")
+_ANYWHERE: Final = ("", "0.0.0.0")
 # Seconds by which Postfix should wait longer than we take.
 _ALLOWANCE: Final = 3
 
@@ -59,7 +59,7 @@ class OurListener(NamedTuple):
         """Its address in the notation of Postfix; of a unix socket, relative to the usual queue directory."""
         if self.path:
             return f"unix:{self.path.removeprefix('/var/spool/postfix/')}"
-        host = "127.0.0.1" if self.interface in ("", "0.0.0.0") else self.interface
+        host = "127.0.0.1" if self.interface in (*_ANYWHERE, "::") else self.interface
         return f"inet:[{host}]:{self.port}" if ":" in host else f"inet:{host}:{self.port}"
 
     @property
@@ -75,26 +75,29 @@ class OurListener(NamedTuple):
 
     def listens_on(self, host: str, port: int) -> bool:
         """Return whether it answers at a host and port, as seen from this machine."""
-        if port != self.port:
-            return False
-        if self.interface in _ANYWHERE or host == self.interface or not _is_address(host):
-            return True
-        return _is_loopback(host) and _is_loopback(self.interface)
+        if port != self.port or self.interface == "::":
+            return port == self.port
+        address = _address_of(host)
+        if address is None:
+            # Of names, only one is known.
+            return host != "localhost" or self.interface in _ANYWHERE or _is_loopback(self.interface)
+        return address.version == 4 if self.interface in _ANYWHERE else address == _address_of(self.interface)
 
     def listens_at(self, path: str) -> bool:
         """Return whether it answers on a unix socket."""
         return bool(self.path) and posixpath.normpath(path) == posixpath.normpath(self.path)
 
 
-def _is_address(host: str) -> bool:
+def _address_of(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return bool(ip_address(host))
+        return ip_address(host)
     except ValueError:
-        return False
+        return None
 
 
 def _is_loopback(host: str) -> bool:
-    return _is_address(host) and ip_address(host).is_loopback
+    address = _address_of(host)
+    return address is not None and address.is_loopback
 
 
 def listeners_of(settings: Settings, registry: Registry, more_needs: Iterable[Need] = ()) -> list[OurListener]:
@@ -130,7 +133,9 @@ def _listener(listener: Listener, settings: Settings, registry: Registry, more: 
 def _address(listener: Listener, settings: Settings) -> tuple[int, str]:
     """Return port and address; of a socket that systemd hands over, those that its section would use itself."""
     if not listener.listen.startswith("systemd:") or not listener.origin:
-        return port_and_interface(listener.listen)
+        port, interface = port_and_interface(listener.listen)
+        # Twisted's default.
+        return port, interface or ("::" if "tcp6:" in listener.listen else "")
     section = next(each for each in settings.sections if each.section == listener.origin)
     return section.listen_port, "127.0.0.1" if section.listen_address == "localhost" else section.listen_address
 

@@ -17,6 +17,8 @@ from chapps_tw.config.settings import (
 )
 from chapps_tw.interfaces.state import Unit
 from chapps_tw.policies.stages import of_units
+from chapps_tw.postfix_check.parameters import Parameters
+from chapps_tw.postfix_check.source import Source
 from tests.support.postfix_files import INBOUND, OUTBOUND, found, main_cf, master_cf, report, service
 
 RECIPIENT, DATA, END = "smtpd_recipient_restrictions", "smtpd_data_restrictions", "smtpd_end_of_data_restrictions"
@@ -292,3 +294,75 @@ def test_a_class_that_only_a_table_may_name_is_said_to_be_unread() -> None:
     (finding,) = report(main, master).findings
     assert (finding.severity, finding.code) == ("note", "not-asked")
     assert "unless a table that was not looked into names ours" in finding.effect
+
+
+# --- addresses ---
+
+
+@pytest.mark.parametrize(
+    ("listen", "endpoint", "is_ours"),
+    [
+        ("tcp:10225:interface=127.0.0.1", "inet:127.0.0.1:10225", True),
+        ("tcp:10225:interface=127.0.0.1", "inet:localhost:10225", True),
+        ("tcp:10225:interface=127.0.0.1", "inet:10225", True),
+        ("tcp:10225:interface=127.0.0.1", "inet:[127.0.0.1]:10225", True),
+        ("tcp:10225:interface=127.0.0.1", "inet:[::1]:10225", False),
+        ("tcp:10225:interface=127.0.0.1", "inet:127.0.0.2:10225", False),
+        ("tcp:10225:interface=127.0.0.1", "inet:127.0.0.1:10226", False),
+        ("tcp:10225:interface=192.0.2.1", "inet:localhost:10225", False),
+        ("tcp:10225:interface=192.0.2.1", "inet:policy.example.com:10225", True),
+        ("tcp:10225", "inet:192.0.2.1:10225", True),
+        ("tcp:10225", "inet:[2001:db8::1]:10225", False),
+        ("tcp6:10225", "inet:127.0.0.1:10225", True),
+        (r"tcp6:10225:interface=\:\:", "inet:127.0.0.1:10225", True),
+        (r"tcp6:10225:interface=2001\:db8\:\:1", "inet:[2001:DB8:0::1]:10225", True),
+        ("unix:/var/spool/postfix/chapps/out", "unix:chapps/out", True),
+        ("unix:/var/spool/postfix/chapps/out:mode=660", "unix:/var/spool/postfix/chapps/out", True),
+        ("unix:/run/out", "unix:/run/out", True),
+        ("unix:/run/out", "unix:run/out", False),
+        ("haproxy:tcp:10225", "inet:127.0.0.1:10225", True),
+        ("systemd:domain=INET:index=0", "inet:127.0.0.1:10225", False),
+    ],
+)
+def test_an_endpoint_of_postfix_is_ours_if_we_listen_there(listen: str, endpoint: str, is_ours: bool) -> None:
+    settings = Settings(own_listeners=(Listener("out", listen, ("OutboundQuotaPolicy",)),))
+    master = master_cf(smtpd_data_restrictions=f"check_policy_service {endpoint}")
+    (site,) = [site for site in report(main_cf(), master, settings).sites if site.list == DATA]
+    assert (site.listener is not None) is is_ours
+
+
+def test_a_socket_of_systemd_is_taken_for_that_of_our_unit() -> None:
+    settings = Settings(oqp=OutboundQuotaPolicy(listen="systemd:domain=INET:index=0"))
+    assert found(main_cf(), master_cf(), settings) == []
+
+
+def test_in_a_chroot_an_absolute_path_is_below_the_queue_directory() -> None:
+    settings = Settings(own_listeners=(Listener("out", "unix:/var/spool/postfix/run/out", ("OutboundQuotaPolicy",)),))
+    for chroot, level, is_ours in (("y", "3.6", True), ("n", "3.6", False), ("-", "3.6", False), ("-", "0", True)):
+        master = service("submission", {DATA: "check_policy_service unix:/run/out"}, chroot)
+        (site,) = report(main_cf(compatibility_level=level, smtpd_recipient_restrictions=None), master, settings).sites
+        assert (site.listener is not None) is is_ours, (chroot, level)
+
+
+def test_a_server_that_no_user_gets_through_needs_no_outbound_listener() -> None:
+    again = service("127.0.0.1:10025", {"smtpd_sasl_auth_enable": "yes", RECIPIENT: "permit_mynetworks, reject"})
+    assert found(main_cf(), master_cf() + again) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("$a b", "A b"),
+        ("${a} $(a) $$a", "A A $a"),
+        ("${a?yes}${none?no}", "yes"),
+        ("${a:no}${none:other}", "Aother"),
+        ("${none?{x}:{y $a}}${a?{x}:{y}}", "y Ax"),
+        ("${{$a} == {A} ? {same} : {other}}", "same"),
+        ("${{3.10} >=level {3.6} ? {new} : {old}}", "new"),
+        ("${{$level} <level {1} ? {} : {permit_mynetworks, reject}}", "permit_mynetworks, reject"),
+        ("$circle", ""),
+    ],
+)
+def test_parameters_are_expanded_as_postfix_does(text: str, value: str) -> None:
+    main = {"a": "A", "level": "3.6", "circle": "${circle}", "x": text}
+    assert Parameters(Source(main, []))["x"] == value
