@@ -47,7 +47,7 @@ def _all(source: Source, servers: Sequence[Server], listeners: Sequence[OurListe
         for finding, meant in calls.of_addresses(server, source.services, idle):
             yield finding
             explained += [meant] if meant else []
-        yield from _of_sites(server)
+        yield from _of_sites(server, [each for each in servers if each is not server])
         yield from order.of_order(server)
         yield from order.of_repetition(server)
     yield from stages.of_stages(servers, listeners)
@@ -59,10 +59,11 @@ def _all(source: Source, servers: Sequence[Server], listeners: Sequence[OurListe
     yield from coverage.of_local_mail(source, servers)
 
 
-def _of_sites(server: Server) -> Iterator[Finding]:
+def _of_sites(server: Server, others: Sequence[Server]) -> Iterator[Finding]:
     for site in server.sites:
         if site.listener is not None and not site.call.problem:
-            yield from reach.of_reach(site, server, site.listener)
+            elsewhere = any(other.asks(site.listener) for other in others)
+            yield from reach.of_reach(site, server, site.listener, elsewhere)
             if site.reached_by:
                 yield from calls.of_waiting(site, server, site.listener)
 

@@ -44,6 +44,8 @@ _PERMITS: Final[Mapping[str, frozenset[Client]]] = {
     "permit_auth_destination": frozenset((Client.STRANGER,)),
 }
 _REFUSES: Final = ("reject", "defer")
+ENDS: Final = ("permit", "ok", *_REFUSES)
+"""Restrictions that decide about all clients."""
 
 
 def guards(each: Restriction) -> bool:

@@ -76,7 +76,7 @@ def of_repetition(server: Server) -> Iterator[Finding]:
             if twice := _twice(site, other):
                 where = "in the same list" if other.list == site.list else f"in {other.list} too"
                 problem = f"{twice} is asked at {site.stage} {where}"
-                effect = "A repeated request counts once, but takes time for every recipient"
+                effect = "A repeated request counts once, but takes time"
                 remedy = "Remove one of the two."
                 yield at(site, server, Severity.WARNING, "asked-twice", problem, effect, remedy)
                 break

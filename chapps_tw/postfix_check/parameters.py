@@ -103,7 +103,7 @@ class Parameters:
         if not mark:
             return value
         chosen = (then if holds else otherwise) if mark == "?" else ("" if holds else then)
-        return value if mark == ":" and holds and not condition else self._expand(chosen, depth)
+        return self._expand(chosen, depth)
 
 
 def _closing(text: str, begin: int) -> int:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from chapps_tw.postfix_check.calls import at
-from chapps_tw.postfix_check.evaluation import Client, Server, Site
+from chapps_tw.postfix_check.evaluation import ENDS, Client, Server, Site
 from chapps_tw.postfix_check.finding import Finding, Severity
 from chapps_tw.postfix_check.listeners import OurListener
+from chapps_tw.postfix_check.restrictions import Restriction
 
 _SUBMISSION = "In master.cf, below the submission service: -o smtpd_relay_restrictions=permit_sasl_authenticated,reject"
 
 
-def of_reach(site: Site, server: Server, listener: OurListener) -> Iterator[Finding]:
-    """Find places that the wrong clients get to, or none."""
+def of_reach(site: Site, server: Server, listener: OurListener, elsewhere: bool) -> Iterator[Finding]:
+    """Find places that the wrong clients get to, or none.
+
+    :param elsewhere: whether another server asks the listener.
+    """
     if not site.reached_by:
-        yield _of_nobody(site, server, listener)
+        # What main.cf says to all servers need not apply to each of them.
+        if site.list in server.service.overrides or not elsewhere:
+            yield _of_nobody(site, server, listener)
         return
     if site.restriction.is_warning:
         problem = "warn_if_reject is ahead of it"
@@ -32,12 +38,12 @@ def _of_nobody(site: Site, server: Server, listener: OurListener) -> Finding:
         remedy = "Write: -o smtpd_sasl_auth_enable=yes"
         parameter = "smtpd_sasl_auth_enable"
         return at(site, server, Severity.ERROR, "no-login", problem, effect, remedy, parameter=parameter)
-    problem = f"no client gets to it: {_last(site.ahead)} decides first"
+    problem = f"no client gets to it: {_decider(site.ahead)} decides first"
     return at(site, server, Severity.ERROR, "unreachable", problem, effect, f"Write {listener.call} ahead of that.")
 
 
-def _last(ahead: Sequence[object]) -> str:
-    return f"{getattr(ahead[-1], 'name', '')}, ahead of it," if ahead else "an earlier list"
+def _decider(ahead: Sequence[Restriction]) -> str:
+    return next((f"{each.name}, ahead of it," for each in ahead if each.name in ENDS), "an earlier list")
 
 
 def _of_outbound(site: Site, server: Server, listener: OurListener) -> Iterator[Finding]:
