@@ -41,15 +41,11 @@ def postfix_check(session: Session, config_dir: str | None, postconf: str | None
     from chapps_tw.postfix_check.check import check
     from chapps_tw.postfix_check.finding import Severity
     from chapps_tw.postfix_check.listeners import listeners_of
-    from chapps_tw.postfix_check.words import WordError
 
     remarks: list[str] = []
     source = read_source(config_dir, postconf, master, remarks)
     running, needs = _running(session, remarks)
-    try:
-        report = check(source, listeners_of(session.settings, session.registry, needs), running)
-    except WordError as error:
-        raise click.UsageError(str(error)) from None
+    report = check(source, listeners_of(session.settings, session.registry, needs), running)
     session.show(_data(report, remarks, session.format), lambda: _lines(report, remarks))
     errors = sum(each.severity is Severity.ERROR for each in report.findings)
     if errors:

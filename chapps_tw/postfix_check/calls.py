@@ -14,7 +14,8 @@ from chapps_tw.postfix_check.source import Service
 
 TIMEOUT: Final = "smtpd_policy_service_timeout"
 ACTION: Final = "smtpd_policy_service_default_action"
-_BROKEN: Final = "Postfix logs an error and answers all mail with 451 4.3.5 Server configuration error"
+_UNKNOWN: Final = "Postfix logs an error, and answers with 451 4.3.5 Server configuration error"
+_FATAL: Final = "The SMTP server logs an error and does not start: it accepts no mail at all"
 _PERMITTING: Final = ("OK", "PERMIT")
 
 
@@ -31,13 +32,18 @@ def at(site: Site, server: Server, severity: Severity, code: str, *words: str, p
 
 
 def of_names(server: Server) -> Iterator[Finding]:
-    """Find restrictions that are probably meant to be ``check_policy_service``."""
+    """Find lists that cannot be read, and restrictions that are probably meant to be ``check_policy_service``."""
+    for name, why in server.broken.items():
+        yield Finding(
+            Severity.ERROR, "list-invalid", server.parameters.file(name), server.service.label, name,
+            f"it cannot be read: {why}", _FATAL, "Write a } for each {, in the order in which they are opened.",
+        )  # fmt: skip
     for name, restrictions in server.lists.items():
         for each in restrictions:
             if misspelled(each.name):
                 yield Finding(
                     Severity.ERROR, "restriction-unknown", server.parameters.file(name), server.service.label, name,
-                    f"{each.name} is no restriction", _BROKEN, f"Write {CHECK} in place of {each.name}.",
+                    f"{each.name} is no restriction", _UNKNOWN, f"Write {CHECK} in place of {each.name}.",
                 )  # fmt: skip
 
 
@@ -59,7 +65,8 @@ def of_addresses(
 def _invalid(site: Site, server: Server) -> Finding:
     remedy = f"Write for example: {CHECK} {{ inet:127.0.0.1:10225, timeout=5s }}"
     problem = f"{CHECK} cannot be used: {site.call.problem}"
-    return at(site, server, Severity.ERROR, "service-invalid", problem, _BROKEN, remedy)
+    effect = _FATAL if site.restriction.argument else _UNKNOWN
+    return at(site, server, Severity.ERROR, "service-invalid", problem, effect, remedy)
 
 
 def _is_of_postfix(site: Site, services: Sequence[Service]) -> bool:

@@ -27,7 +27,6 @@ def check(source: Source, listeners: Sequence[OurListener], asked: Sequence[Mapp
     """Compare a Postfix with our listeners.
 
     :param asked: what the running service says of its listeners; ``None`` if it did not.
-    :raises WordError: for a list with a brace that is not closed.
     """
     servers = servers_of(source, listeners)
     found = list(_all(source, servers, listeners))

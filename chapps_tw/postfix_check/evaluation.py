@@ -16,6 +16,7 @@ from chapps_tw.postfix_check.listeners import OurListener
 from chapps_tw.postfix_check.parameters import Parameters
 from chapps_tw.postfix_check.restrictions import CHECK, Call, Restriction, classes_of, read_call, read_list
 from chapps_tw.postfix_check.source import Service, Source
+from chapps_tw.postfix_check.words import WordError
 
 CLIENT, HELO, SENDER = "smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions"
 RELAY, RECIPIENT = "smtpd_relay_restrictions", "smtpd_recipient_restrictions"
@@ -85,6 +86,7 @@ class Server(NamedTuple):
     :ivar has_login: whether users can log in.
     :ivar passing: the clients that no list refuses as such.
     :ivar unread: restriction classes with policy services that only tables might name, which are not read.
+    :ivar broken: lists that cannot be read, and why.
     """
 
     service: Service
@@ -94,6 +96,7 @@ class Server(NamedTuple):
     has_login: bool
     passing: frozenset[Client]
     unread: Mapping[str, Sequence[Call]]
+    broken: Mapping[str, str]
 
     def stages(self, listener: OurListener) -> set[str]:
         """Return the stages at which it asks a listener about some client."""
@@ -105,17 +108,14 @@ class Server(NamedTuple):
 
 
 def servers_of(source: Source, listeners: Sequence[OurListener]) -> list[Server]:
-    """Return the SMTP servers of a Postfix.
-
-    :raises WordError: for a list with a brace that is not closed.
-    """
+    """Return the SMTP servers of a Postfix."""
     services = [service for service in source.services if service.is_smtpd]
     return [server_of(service, Parameters(source, service), listeners) for service in services]
 
 
 def server_of(service: Service, parameters: Parameters, listeners: Sequence[OurListener]) -> Server:
-    """Return one SMTP server. Raises as :func:`servers_of`."""
-    lists = {name: read_list(parameters[name], parameters) for name in _order(parameters)}
+    """Return one SMTP server."""
+    lists, broken = _lists(parameters)
     has_login = parameters.is_on("smtpd_sasl_auth_enable")
     kinds = [kind for kind in Client if has_login or kind is not Client.LOGIN]
     reached = {kind: set(_reached(lists, kind)) for kind in kinds}
@@ -129,7 +129,18 @@ def server_of(service: Service, parameters: Parameters, listeners: Sequence[OurL
                 listener = find(call.endpoint, service, parameters, listeners)
                 stage = stage_of(name, parameters)
                 sites.append(Site(service, name, stage, call, restriction, each[:place], listener, by))
-    return Server(service, parameters, lists, sites, has_login, passing, _unread(parameters, lists))
+    return Server(service, parameters, lists, sites, has_login, passing, _unread(parameters, lists), broken)
+
+
+def _lists(parameters: Parameters) -> tuple[dict[str, list[Restriction]], dict[str, str]]:
+    """Return the restrictions of each list, and what is wrong with those that cannot be read."""
+    lists, broken = {}, {}
+    for name in _order(parameters):
+        try:
+            lists[name] = read_list(parameters[name], parameters)
+        except WordError as error:
+            lists[name], broken[name] = [], str(error)
+    return lists, broken
 
 
 def _order(parameters: Parameters) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import socket
 import subprocess
 import time
 import unittest
@@ -17,7 +18,7 @@ from chapps_tw.config.settings import Settings
 from chapps_tw.postfix_check.source import Source, read_main, read_master
 from tests.support.command_line import CommandLine
 from tests.support.paths import ROOT
-from tests.support.servers.common import program
+from tests.support.servers.common import program, wait_until
 from tests.support.servers.postfix import Postfix
 from tests.support.servers.service import PATIENT, Options, Service, new_name
 from tests.support.smtp_client import SMTPClient
@@ -148,6 +149,17 @@ class RealPostfixTests(unittest.TestCase):
         self.assertIn("login-permitted-ahead", self.check(1))
         self.assertEqual(self.send(FOREIGN, self.user), 250)
         self.assertEqual(self.requests("outbound"), 0)
+
+    def test_a_misspelled_restriction_defers_all_mail(self) -> None:
+        self.start({RECIPIENT: "check_policy_servce inet:127.0.0.1:10227"})
+        self.assertIn("451 4.3.5", self.check(1)["restriction-unknown"]["effect"])
+        self.assertEqual(self.send("bob@example.com"), 451)
+
+    def test_with_a_misspelled_attribute_the_smtp_server_does_not_start(self) -> None:
+        self.start({RECIPIENT: "check_policy_service {{ inet:127.0.0.1:10227, timout=25s }}"})
+        self.assertIn("does not start", self.check(1)["service-invalid"]["effect"])
+        with socket.create_connection(("127.0.0.1", self.postfix.port)):
+            wait_until(lambda: 'fatal: unknown option: "timout = 25s"' in self.postfix.log_text(), "the end of smtpd")
 
     def test_what_the_running_service_was_asked_is_compared(self) -> None:
         self.start({"smtpd_data_restrictions": "permit_sasl_authenticated reject {greylisting}"})

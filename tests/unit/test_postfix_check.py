@@ -181,6 +181,11 @@ FAULTY = [
          [("error", "service-invalid", f"master.cf, smtp/inet, {END}")]),
     Case("an_address_without_its_kind", main_cf(), master_cf({END: "check_policy_service 127.0.0.1:10225"}),
          [("error", "service-invalid", f"master.cf, smtp/inet, {END}")]),
+    Case("a_brace_that_is_not_closed", main_cf(smtpd_data_restrictions="check_policy_service { inet:127.0.0.1:10225"),
+         master_cf(), [("error", "list-invalid", f"main.cf, smtp/inet, {DATA}")]),
+    Case("a_default_action_without_braces", main_cf(), master_cf(
+         {DATA: "check_policy_service { inet:127.0.0.1:10225, timeout=5s, default_action=451 4.3.0 Try later }"}),
+         [("error", "service-invalid", f"master.cf, smtp/inet, {DATA}")]),
     Case("a_misspelled_restriction", main_cf(), master_cf({END: "check_policy_servce inet:127.0.0.1:10225"}),
          [("error", "restriction-unknown", f"master.cf, smtp/inet, {END}")]),
     Case("permit_mynetworks_ahead",
