@@ -111,9 +111,20 @@ def _of_inbound(servers: Sequence[Server], listener: OurListener) -> Iterator[Fi
 
 
 def of_local_mail(source: Source, servers: Sequence[Server]) -> Iterator[Finding]:
-    """Note that mail of local programs is not seen, if users are checked."""
-    if any(each.command == "pickup" for each in source.services) and any(map(_checks_logins, servers)):
-        problem = "mail that local programs send with sendmail(1) does not come by SMTP"
-        effect = "No policy sees it"
-        remedy = "To restrict who may use it: authorized_submit_users = root, www-data in main.cf."
-        yield Finding(Severity.NOTE, "local-mail", "master.cf", "pickup/unix", "", problem, effect, remedy)
+    """Note which mail is not seen, if users are checked: that of local programs, and of clients in mynetworks."""
+    if not any(map(_checks_logins, servers)) or not any(each.command == "pickup" for each in source.services):
+        return
+    problem = "mail that local programs send with sendmail(1) does not come by SMTP"
+    effect = "No policy sees it"
+    if relaying := [server.service.label for server in servers if _relays_mynetworks(server)]:
+        effect += f", and no outbound policy sees what clients in mynetworks send through {' and '.join(relaying)}"
+    remedy = "To restrict who may use it: authorized_submit_users = root, www-data in main.cf."
+    yield Finding(Severity.NOTE, "local-mail", "master.cf", "pickup/unix", "", problem, effect, remedy)
+
+
+def _relays_mynetworks(server: Server) -> bool:
+    permitted = any(each.name == "permit_mynetworks" for name in (RELAY, RECIPIENT) for each in server.lists[name])
+    asked = any(
+        site.listener and site.listener.is_outbound and Client.NETWORK in site.reached_by for site in server.sites
+    )
+    return permitted and Client.NETWORK in server.passing and not asked

@@ -28,7 +28,11 @@ def of_reach(site: Site, server: Server, listener: OurListener, elsewhere: bool)
         effect = "What it refuses or defers is only logged, and the mail passes"
         remedy = "Remove warn_if_reject; to try a policy out, set its mode = shadow in chapps.ini."
         yield at(site, server, Severity.WARNING, "warn-if-reject", problem, effect, remedy)
-    yield from _of_outbound(site, server, listener) if listener.is_outbound else _of_others(site, server, listener)
+    yield from _of_mynetworks(site, server, listener)
+    if listener.is_outbound:
+        yield from _of_outbound(site, server, listener)
+    elif listener.is_inbound:
+        yield from _of_inbound(site, server, listener)
 
 
 def _of_nobody(site: Site, server: Server, listener: OurListener) -> Finding:
@@ -72,12 +76,15 @@ def _has(server: Server, listener: OurListener, kind: Client) -> bool:
     return any(site.listener == listener and kind in site.reached_by for site in server.sites)
 
 
-def _of_others(site: Site, server: Server, listener: OurListener) -> Iterator[Finding]:
-    if Client.STRANGER in site.reached_by and Client.NETWORK not in site.reached_by:
-        problem = f"permit_mynetworks is ahead of listener {listener.name}"
-        effect = "Mail from mynetworks is not judged by it"
-        yield at(site, server, Severity.NOTE, "mynetworks-permitted", problem, effect)
-    if listener.is_inbound and Client.LOGIN in site.reached_by:
+def _of_inbound(site: Site, server: Server, listener: OurListener) -> Iterator[Finding]:
+    if Client.LOGIN in site.reached_by:
         problem = f"listener {listener.name} is asked about logged-in users too"
         effect = "SPF and greylisting let them through"
         yield at(site, server, Severity.NOTE, "login-on-inbound", problem, effect)
+
+
+def _of_mynetworks(site: Site, server: Server, listener: OurListener) -> Iterator[Finding]:
+    if Client.NETWORK in server.passing and any(each.name == "permit_mynetworks" for each in site.ahead):
+        problem = f"permit_mynetworks is ahead of listener {listener.name}"
+        effect = "Mail from mynetworks is not judged by it"
+        yield at(site, server, Severity.NOTE, "mynetworks-permitted", problem, effect)

@@ -191,6 +191,12 @@ FAULTY = [
     Case("permit_mynetworks_ahead",
          main_cf(smtpd_recipient_restrictions=f"permit_mynetworks, reject_unauth_destination, {INBOUND}"),
          master_cf(), [("note", "mynetworks-permitted", SMTP)]),
+    Case("permit_mynetworks_ahead_of_outbound", main_cf(),
+         master_cf(smtpd_data_restrictions=None,
+                   smtpd_relay_restrictions="permit_mynetworks, permit_sasl_authenticated, reject",
+                   smtpd_recipient_restrictions=f"permit_mynetworks, {OUTBOUND}, permit_sasl_authenticated, reject",
+                   smtpd_client_restrictions="permit_mynetworks, permit_sasl_authenticated, reject"),
+         [("note", "mynetworks-permitted", f"{SUBMISSION}, {RECIPIENT}")]),
     Case("local_mail", main_cf(), master_cf() + "pickup unix n - n 60 1 pickup\n",
          [("note", "local-mail", "master.cf, pickup/unix")]),
     Case("inbound_only_where_users_log_in", main_cf(smtpd_recipient_restrictions="reject_unauth_destination"),
@@ -214,6 +220,14 @@ def test_every_finding_says_what_happens_and_every_fault_what_to_write() -> None
         for each in report(case.main, case.master, case.settings).findings:
             assert each.problem and each.effect, case.name
             assert each.remedy or each.severity == "note", case.name
+
+
+def test_what_clients_in_mynetworks_send_is_told_with_local_mail() -> None:
+    local = "pickup unix n - n 60 1 pickup\n"
+    (finding,) = report(main_cf(), master_cf() + local).findings
+    assert finding.effect.endswith("what clients in mynetworks send through smtp/inet")
+    (finding,) = report(main_cf(smtpd_relay_restrictions="reject_unauth_destination"), master_cf() + local).findings
+    assert finding.effect == "No policy sees it"
 
 
 def test_ok_makes_no_open_relay_where_another_list_refuses_strangers() -> None:
