@@ -237,7 +237,8 @@ class Application:
         gauges.show_dependencies(self.metrics, {"state": self.state.store, "database": self.database.book})
         gauges.show_listeners(self.metrics, self.factories)
         asked: list[tuple[str, gauges.Cached]] = [("dns", self.dns.resolver), ("spf_results", self.dns.checker)]
-        gauges.show_caches(self.metrics, [*self.policies.caches, *asked])
+        said = [("said", pipeline.asked_before) for pipeline in self.pipelines.values()]
+        gauges.show_caches(self.metrics, [*said, *self.policies.caches, *asked])
         gauges.show_database(self.metrics, self.database.engine, self.settings.adapter.pool_size)
         gauges.show_dns(self.metrics, self.dns.resolver)
         gauges.show_http(

@@ -11,7 +11,7 @@ from chapps_tw.config.settings import RateLimitPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import Exemption
 from chapps_tw.interfaces.outcome import Outcome
-from chapps_tw.interfaces.state import Charge, Spent
+from chapps_tw.interfaces.state import Charge, Spent, Unit
 from chapps_tw.mail.decision import Decision, Reason, fill, in_words
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import STAGES
@@ -19,7 +19,7 @@ from chapps_tw.policies.events import EventKind, Events
 from chapps_tw.policies.exemptions import NOBODY, Exempt, detail_of, nobody
 from chapps_tw.policies.limit_rules import Rule, rules_of
 from chapps_tw.policies.pending import Decided, PendingDecision
-from chapps_tw.policies.reservations import Reservations
+from chapps_tw.policies.reservations import SERVER, Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
 from chapps_tw.policies.stages import Need, of_limits
 
@@ -57,6 +57,9 @@ class RateLimitPolicy:
         self._events = events
         self._reservations = reservations
         self._exempt = exempt
+        attributes = [attribute for rule in self._rules for attribute in rule.attributes]
+        self.depends_on = ("protocol_state", "recipient_count", *SERVER, *attributes)
+        self._sized = any(rule.limit.unit is Unit.BYTES for rule in self._rules)
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Charge a request to all limits that apply to it.
@@ -80,6 +83,8 @@ class RateLimitPolicy:
             exempted = self._exempt(request, each.rule.scope, keep)
             if exempted is not NOBODY:
                 return self._unless_exempt(request, applied, place, exempted, keep)
+        if request.version is not None and not (self._sized and stage == "END-OF-MESSAGE"):
+            request.rely_on(request.version, alike=True)
         return self._charge(request, applied, keep)
 
     async def _unless_exempt(

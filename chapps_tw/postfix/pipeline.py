@@ -11,6 +11,7 @@ from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.explaining import explain
 from chapps_tw.policies.slots import PASS, Answer, PolicySlot
+from chapps_tw.postfix.asked_before import AskedBefore
 
 DEFER: Final = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 
@@ -29,6 +30,8 @@ class Pipeline:
     :param state: is charged, and confirms the version that a request relies on.
 
     A :class:`~chapps_tw.postfix.run.Run` answers a request with it.
+
+    :ivar asked_before: what the policies said about earlier requests.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Pipeline:
         self._exempted = exempted
         self._failed = failed
         self._timeout = timeout
+        self.asked_before = AskedBefore(self.slots, state)
 
     @property
     def policies(self) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ class PolicyProtocol(Protocol):
             self.finish()
             return
         self._run = run = Run(self.factory.pipeline, self._request, self._answered)
-        run.ask()
+        run.start()
         self._is_waiting = self._run is not None
 
     def _answered(self, answer: Answer) -> None:
