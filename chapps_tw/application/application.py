@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError
 
 from chapps_tw import __version__
 from chapps_tw.application import gauges
+from chapps_tw.application.asked import ListenerStates
 from chapps_tw.application.database import Book, Database
 from chapps_tw.application.dns import Dns, Whitelist
 from chapps_tw.application.health import Health
@@ -30,6 +31,7 @@ from chapps_tw.mail.request import parse
 from chapps_tw.observe.decision_rates import DecisionRates
 from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search
+from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.observe.log_file import LogFile
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
@@ -99,6 +101,7 @@ class Application:
             Http(self.api),
             self.whitelist,
             Health(reactor, self.state.live.ping, self.database.book.ping),
+            self.listeners,
             Listening(settings, reactor, self.factories, self.api.site, self.dns.checker),
             PageForPeople(self._make_page()),
         )
@@ -127,7 +130,8 @@ class Application:
             sinks.append(self.log_output.decisions.add)
         if self.history.records:
             sinks.append(self.history.writer.add)
-        self.reporter = Reporter(self.metrics, sinks, self.reactor, time.time)
+        self.requests = ListenerRequests()
+        self.reporter = Reporter(self.metrics, self.requests, sinks, self.reactor, time.time)
 
     def _make_listeners(self) -> None:
         live, seconds = self.state.live, self.reactor.seconds
@@ -140,6 +144,9 @@ class Application:
         self.pipelines = {each.name: self._make_pipeline(each) for each in self.settings.listeners}
         self._adopt = adopter(self.reactor)
         self.factories = {name: self._make_factory(pipeline) for name, pipeline in self.pipelines.items()}
+        self.listeners = ListenerStates(
+            self.settings, self.registry, self.requests, self.factories, self.reactor, time.time
+        )
 
     def _exempt(self) -> Exempt:
         """Return what finds exemptions, for all policies."""
@@ -172,6 +179,7 @@ class Application:
             find_token=self.tokens.find,
             explain=self._explain,
             find=self._find,
+            states=self.listeners.states,
             metrics=self.metrics.text,
             write_config=ConfigWriter(settings).write,
             now=time.time,
@@ -229,7 +237,8 @@ class Application:
         gauges.show_dependencies(self.metrics, {"state": self.state.store, "database": self.database.book})
         gauges.show_listeners(self.metrics, self.factories)
         asked: list[tuple[str, gauges.Cached]] = [("dns", self.dns.resolver), ("spf_results", self.dns.checker)]
-        gauges.show_caches(self.metrics, [*self.policies.caches, *asked])
+        said = [("said", pipeline.asked_before) for pipeline in self.pipelines.values()]
+        gauges.show_caches(self.metrics, [*said, *self.policies.caches, *asked])
         gauges.show_database(self.metrics, self.database.engine, self.settings.adapter.pool_size)
         gauges.show_dns(self.metrics, self.dns.resolver)
         gauges.show_http(

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.observe.decision_record import Entry, entry_of
+from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import LimitEvent
@@ -26,6 +27,7 @@ FAILURE_SECONDS = 60.0
 class Reporter:
     """Counts answers, and passes each decision to the sinks.
 
+    :param requests: counts the requests.
     :param sinks: called with the entry of each decision, such as the ring and the log; must not block.
     :param reactor: for durations.
     :param now: epoch seconds.
@@ -36,11 +38,13 @@ class Reporter:
     def __init__(
         self,
         metrics: Metrics,
+        requests: ListenerRequests,
         sinks: Sequence[Callable[[Entry], None]],
         reactor: IReactorTime,
         now: Callable[[], float],
     ) -> None:
         self._metrics = metrics
+        self._requests = requests
         self._sinks = tuple(sinks)
         self._reactor = reactor
         self._now = now
@@ -59,6 +63,7 @@ class Reporter:
         listener, sent = pipeline.listener, answer.decision
         self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
         now, user = self._now(), request.known_user
+        self._requests.add(listener, request, now)
         for decision in answer.decisions:
             if decision.shadow and decision is not sent:
                 self._pass_on(entry_of(listener, user, request, decision, now))

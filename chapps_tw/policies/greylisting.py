@@ -23,6 +23,7 @@ from chapps_tw.policies.inbound import cached_client_network, domain_of, mail_ad
 from chapps_tw.policies.pending import Asked, Decided, decided
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
+from chapps_tw.policies.stages import of_recipient
 
 # At DATA and END-OF-MESSAGE, a request has a recipient only if exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
@@ -247,5 +248,6 @@ SPEC = PolicySpec(
     section=Section,
     direction=Direction.INBOUND,
     make=lambda use: GreylistingPolicy(use.settings, use.state, use.book, use.due, use.exempt),
+    needs=lambda _: [of_recipient(Section.section)],
     cache="greylist_flags",
 )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import DomainPlan, PolicyBook, UserPlan
-from chapps_tw.interfaces.state import LiveState, ValueKey
+from chapps_tw.interfaces.state import LiveState, Unit, ValueKey
 from chapps_tw.mail.addresses import split_address
 from chapps_tw.mail.decision import CACHE, DATABASE
 from chapps_tw.mail.memo import Memo, Memoized, size_of
@@ -51,6 +51,7 @@ class Plans:
     :ivar resolver: resolves the limits.
     :ivar looks: lookups.
     :ivar misses: lookups for which the book was read.
+    :ivar units: those of all limits that were found so far.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Plans:
         self._cached = CachedBook(state, settings.oqp.cache_ttl, due)
         self.resolver = LimitResolver(settings.oqp)
         self.looks = self.misses = 0
+        self.units: set[Unit] = set()
         self._users = Memoized(read_user, _DECODED_BYTES)
         self._domains = Memoized(read_domain, _DECODED_BYTES)
         self._plans = Memoized(read_plan, _DECODED_BYTES)
@@ -187,6 +189,7 @@ class Plans:
             pool = found.pop(0) if choice.pool else None
             tried = [*zip(choice.own, found, strict=False)] or [(Level.USER, None)]
             limits = self.resolver.resolve(user, domain, *tried[-1], pool)
+            self.units.update(limit.unit for limit in limits.active)
             self._resolved.keep(texts, limits, size_of(texts) + _LIMIT * len(limits.active))
         return limits
 

@@ -10,7 +10,7 @@ no request is processed while the client does not read its answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 from typing import Protocol as Interface
@@ -31,6 +31,9 @@ from chapps_tw.postfix.run import Run
 from chapps_tw.sockets.sending import sender
 
 _END = b"\n\n"
+
+# Clients of a listener that are remembered after their connections are closed.
+_MAX_PEERS = 32
 
 Report = Callable[[Pipeline, OutboundPPR, Answer, float], None]
 
@@ -81,6 +84,8 @@ class PolicyProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
+        if self._started:
+            self.factory.note_peer(*self.asked)
         if self._run is not None:
             # Postfix repeats the request on another connection, which makes the remaining changes.
             self._run.abandon()
@@ -129,6 +134,11 @@ class PolicyProtocol(Protocol):
         """Whether a request is being processed."""
         return self._run is not None
 
+    @property
+    def asked(self) -> tuple[str, float]:
+        """The client, and the monotonic time of its last request; 0.0 if it has sent none."""
+        return _peer_of(self.transport), self._started
+
     def finish(self) -> None:
         """Answer the request that is being processed, and close the connection."""
         self._input_closed = True
@@ -171,10 +181,11 @@ class PolicyProtocol(Protocol):
         except RequestError as error:
             self.factory.note_unreadable(self.transport, f"{error}; connection closed")
             self._send(self.factory.pipeline.unreadable(str(error)).wire)
+            self._started = 0.0
             self.finish()
             return
         self._run = run = Run(self.factory.pipeline, self._request, self._answered)
-        run.ask()
+        run.start()
         self._is_waiting = self._run is not None
 
     def _answered(self, answer: Answer) -> None:
@@ -218,7 +229,7 @@ class PolicyProtocol(Protocol):
 
 
 def _peer_of(transport: Transport) -> str:
-    """Return the peer's address for the log."""
+    """Return the peer's address, for the log and for people."""
     return str(getattr(transport.getPeer(), "host", None) or "a unix socket")
 
 
@@ -260,9 +271,25 @@ class PolicyFactory(Factory):
         self._limited_log = LogLimit(self._log.warn, monotonic)
         self._timeout = timeout
         self._drained: Deferred[None] | None = None
+        self._peers: dict[str, float] = {}
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return PolicyProtocol(self)
+
+    def note_peer(self, peer: str, time: float) -> None:
+        """Remember when a client asked last, by the monotonic clock. Of too many clients, the first is forgotten."""
+        self._peers[peer] = max(time, self._peers.pop(peer, 0.0))
+        if len(self._peers) > _MAX_PEERS:
+            del self._peers[next(iter(self._peers))]
+
+    @property
+    def peers(self) -> Mapping[str, float]:
+        """The clients that asked, and the monotonic time at which each did last."""
+        for connection in self.connections:
+            peer, time = connection.asked
+            if time:
+                self.note_peer(peer, time)
+        return dict(self._peers)
 
     def note_unreadable(self, transport: Transport, what: str) -> None:
         """Count and log an invalid request."""

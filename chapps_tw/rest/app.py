@@ -32,7 +32,18 @@ from chapps_tw.rest.calls import Calls, to_the_end
 from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.refusals import refusal_of
-from chapps_tw.rest.routers import audit, exemptions, importing, limits, links, live, notify, overrides, users
+from chapps_tw.rest.routers import (
+    audit,
+    exemptions,
+    importing,
+    limits,
+    links,
+    listeners,
+    live,
+    notify,
+    overrides,
+    users,
+)
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers import history as kept
 from chapps_tw.rest.routers.docs import Docs
@@ -66,6 +77,7 @@ class API:
     :param reactor: for delays and timeouts, and threads for long work.
     :param notifier: sends notices; ``None`` if none are configured.
     :param checks: the checks of ``/ready``, by part; ``state`` and ``database`` replace the pings of these parts.
+    :param states: what each listener was asked.
     :param slices: for long work in the reactor.
     :param reasons: the reasons of decisions, for the document.
     """
@@ -80,6 +92,7 @@ class API:
         find_token: Callable[[str], Token | None],
         explain: Explain,
         find: Find,
+        states: listeners.States,
         metrics: Callable[[], bytes],
         write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
         now: Callable[[], float],
@@ -106,6 +119,7 @@ class API:
             *live.routes(settings, live_users, state, book, slices, now),
             *kept.routes(history, slices, now, settings.chapps.fold_case),
             *notify.routes(notifier),
+            *listeners.routes(states),
             *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
             Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
             *Docs().routes(),

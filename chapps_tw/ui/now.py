@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from chapps_tw.interfaces.history import HistoryUnavailable
 from chapps_tw.observe.decision_rates import DecisionRates
@@ -23,7 +23,6 @@ class Now:
     """The views of what happens now.
 
     :param rates: decisions of the last hour.
-    :param listeners: their names.
     :param node: the name of this node.
     :param now: epoch seconds.
     """
@@ -31,14 +30,12 @@ class Now:
     def __init__(
         self,
         rates: DecisionRates,
-        listeners: Sequence[str],
         node: str,
         teller: Teller,
         feed: Feed,
         now: Callable[[], float],
     ) -> None:
         self._rates = rates
-        self._listeners = listeners
         self._node = node
         self._teller = teller
         self._feed = feed
@@ -73,7 +70,7 @@ class Now:
             "stopped_per_second": last.stopped / BUCKET,
             "reasons": [(reason, self._teller.meaning(reason), count) for reason, count in reasons[:SHOWN]],
             "dependencies": (await visit.call("GET", "/ready")).response,
-            "listeners": [(name, self._rates.asked(name)) for name in self._listeners],
+            "listeners": (await visit.call("GET", "/live/listeners/")).response,
         }
 
     async def rates(self, _: Visit) -> Answer:

@@ -55,6 +55,7 @@ class NowTestCase(PageTestCase):
         entry = entry_of("outbound", user, request, decision, time.time())
         self.ring.add(entry)
         self.rates.add(entry)
+        self.node.requests.add("outbound", request, time.time())
 
     def listener(self, visitor: Visitor, query: str = "") -> Listener:
         listener = Listener(self.node.port, visitor.cookie, query)
@@ -72,10 +73,14 @@ class NowTests(NowTestCase):
     async def test_numbers_reasons_dependencies_and_listeners_are_shown(self) -> None:
         visitor = await self.visitor("read")
         self.decided()
-        self.decided(REFUSE)
+        self.decided(REFUSE, sasl_username="ann")
+        self.node.peers = {"192.0.2.25": time.time()}
+        self.node.warnings = ["It was not <b>applied</b>"]
         await self.says(
             visitor, "/ui/", "2 decisions in the last hour", "1 of them stopped mail 50.0 %", "quota exceeded 1",
-            "State works", "Database works", "outbound at RCPT asked just now", "greylisting not asked since the start",
+            "State works", "Database works", "outbound at RCPT, 1 with login, 1 without, by 192.0.2.25",
+            "It was not <b>applied</b> asked just now",
+            "greylisting not asked since the start",
         )  # fmt: skip
 
     async def test_the_chart_has_a_point_for_each_ten_seconds(self) -> None:

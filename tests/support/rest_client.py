@@ -7,7 +7,7 @@ import json
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +25,10 @@ from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search, SequencedRecord
+from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Explained, WrongPasscode
+from chapps_tw.rest.routers.listeners import ListenerState
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import TokenStore
 from chapps_tw.state.invalidation import BookCache
@@ -132,6 +134,9 @@ class Node:
     :ivar explained: the requests to ``/live/explain/``, as listener and attributes.
     :ivar records: the results of explain and decisions.
     :ivar decisions: if set, searched for decisions instead of the records.
+    :ivar requests: what the listeners were asked.
+    :ivar peers: clients of each listener that was asked, and when each last asked.
+    :ivar warnings: of each of these listeners.
     :ivar sent: which record explain returns as the answer.
     :ivar api_ahead: seconds by which the clock of the API is ahead.
     :param state: used instead of an embedded one.
@@ -160,14 +165,17 @@ class Node:
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
         self.records: list[Record] = [record_of("outbound", "", PolicyRequest({"sender": "a"}), within, 1.5)]
+        self.requests = ListenerRequests()
+        self.peers: dict[str, float] = {}
+        self.warnings: list[str] = []
         self.sent = -1
         self.searched: list[Mapping[str, str]] = []
         self.decisions: DecisionRing | None = None
         self.api_ahead = 0.0
         self.api = API(
             self.settings, self.state, self.book, self.history.reader, find_token=self.tokens.find,
-            explain=self._explain, find=self.find, metrics=lambda: b"chapps_up 1\n", write_config=self._write,
-            now=self._now, reactor=reactor, version="0.0.test", slices=slices,
+            explain=self._explain, find=self.find, states=self.states, metrics=lambda: b"chapps_up 1\n",
+            write_config=self._write, now=self._now, reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None
 
@@ -212,6 +220,12 @@ class Node:
             return self.decisions.search(wanted, after)
         count = len(self.records)
         return Search((SequencedRecord(1, each) for each in self.records), count, 1.5, count)
+
+    def states(self) -> Iterator[ListenerState]:
+        for each in self.settings.listeners:
+            asked = self.requests.of(each.name)
+            peers, warnings = (self.peers, self.warnings) if asked else ({}, [])
+            yield ListenerState(each.name, each.listen, each.policies, asked, peers, warnings)
 
     async def _write(self, passcode: str) -> tuple[str, list[str]]:
         if passcode != PASSCODE:

@@ -17,6 +17,7 @@ from contextlib import suppress
 
 import pytest
 
+from chapps_tw.cli import listeners
 from tests.support.command_line import CommandLine
 from tests.support.paths import ROOT
 from tests.support.policy_client import inbound, outbound
@@ -296,3 +297,28 @@ def _drain(terminal: int) -> None:
     with suppress(OSError):
         while os.read(terminal, 65536):
             continue
+
+
+def test_a_listener_that_was_not_asked_is_told() -> None:
+    never: dict[str, object] = {
+        "listener": "bulk",
+        "at": None,
+        "requests": 0,
+        "stages": [],
+        "peers": [],
+        "warnings": [],
+    }
+    assert list(listeners.lines([never])) == ["bulk: not asked since the start of the service"]
+
+
+def test_listeners_shows_when_where_and_by_whom_each_was_asked(cli: CommandLine, service: Service, ann: str) -> None:
+    with service.client("inbound") as policy:
+        policy.ask(inbound())
+        found = {each["listener"]: each for each in cli.json("listeners")}
+        text = cli.ok("listeners")
+    out, mail = found["outbound"], found["inbound"]
+    assert out["requests"] >= 3 and out["stages"][0]["with_login"] >= 3
+    assert mail["stages"] == [{"stage": "RCPT", "with_login": 0, "without_login": mail["requests"]}]
+    assert [each["peer"] for each in mail["peers"]] == ["127.0.0.1"]
+    assert abs(mail["peers"][0]["at"] - mail["at"]) < 60
+    assert "  RCPT: 0 with login" in text

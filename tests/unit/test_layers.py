@@ -35,10 +35,11 @@ MAY: dict[str, frozenset[str]] = {
         "history": "config database interfaces mail observe security",
         "notify": "config database interfaces mail observe policies",
         "adoption": "config interfaces mail outbound policies",
+        "postfix_check": "config policies",
         "postfix": "interfaces mail observe outbound policies sockets",
         "rest": "config interfaces mail observe policies security",
         "ui": "config interfaces mail observe policies rest security",
-        "cli": "config interfaces mail policies security",
+        "cli": "config interfaces mail policies postfix_check security",
         "application": (
             "adoption cli config database dns history interfaces mail notify observe outbound policies postfix rest "
             "security sockets spf state ui"
