@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from chapps_tw.interfaces.book import Edit, Entry, Exemption, PolicyBook
+from chapps_tw.interfaces.events import EventsWanted, KeptEvent
 
 MAX_AMOUNT: Final = 2**53
 MAX_WINDOW: Final = 366 * 86400
@@ -245,6 +246,9 @@ class WritableBook(PolicyBook, Protocol):
         :param since, until: epoch seconds: from ``since`` until before ``until``.
         :param before: id of a record: only those with a smaller id, for the next page.
         """
+
+    def events(self, wanted: EventsWanted) -> Awaitable[list[KeptEvent]]:
+        """Return events, newest first; at most 1,000."""
 
     def add_to_audit(
         self,
