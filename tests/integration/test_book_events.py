@@ -26,10 +26,9 @@ class EventTests(BookCase):
 
     async def test_events_are_found_by_what_they_are_about_when_and_where(self) -> None:
         figures = {"used": 5, "amount": 5}
+        later = NOW + 60
         await self.book.add_events("mx1", [Event("at_limit", NOW, "alice", "5 of 5", figures)])
-        await self.book.add_events(
-            "mx2", [Event("node_started", NOW + 60, "mx2"), Event("near_limit", NOW + 60, "bob")]
-        )
+        await self.book.add_events("mx2", [Event("node_started", later, "mx2"), Event("near_limit", later, "bob")])
         every = [("near_limit", "bob"), ("node_started", "mx2"), ("at_limit", "alice")]
         self.assertEqual(await self.found(), every)
         self.assertEqual(await self.found(kinds=("at_limit", "near_limit")), [every[0], every[2]])
@@ -62,14 +61,16 @@ class EventTests(BookCase):
     async def test_changes_of_overrides_and_exemptions_are_events(self) -> None:
         alice, until = await self.user("alice"), time.time() + 3600
         overrides: list[int] = []
-        for fields in (
-            {"kind": "suspended", "reason": 'he said "kind": "extra"'}, {"kind": "extra", "value": 7},
+        rules: tuple[dict[str, str | int], ...] = (
+            {"kind": "suspended", "reason": 'he said "kind": "extra"'},
+            {"kind": "extra", "value": 7},
             {"kind": "unlimited"},
-        ):  # fmt: skip
+        )
+        for fields in rules:
             new = Create("overrides", {"user": alice, "until": until, **fields})
             overrides.append((await self.book.change(new, "desk")).entry.id)  # type: ignore[union-attr]
-        client = {"kind": "client", "value": "192.0.2.1", "scope": "spf", "until": until}
-        exemption = (await self.book.change(Create("exemptions", client), "desk")).entry
+        client = Create("exemptions", {"kind": "client", "value": "192.0.2.1", "scope": "spf", "until": until})
+        exemption = (await self.book.change(client, "desk")).entry
         assert exemption is not None
         made = [("exempted", "192.0.2.1"), ("raised", "alice"), ("raised", "alice"), ("suspended", "alice")]
         self.assertEqual(await self.found(), made)
