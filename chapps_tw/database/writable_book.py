@@ -98,6 +98,10 @@ class WritableSqlBook(Book):
         page = partial(queries.entries, kind=kind, q=q, skip=skip, limit=limit, linked=linked, sort=sort)
         return await self._fetch(page)
 
+    async def total(self, kind: str, q: str = "", linked: tuple[str, int] | None = None) -> int:
+        """Return the number of the entries whose name contains ``q``; of those that are linked to an entry."""
+        return await self._fetch(partial(queries.total, kind=kind, q=q, linked=linked))
+
     async def by_ids(self, kind: str, ids: Sequence[int]) -> list[Entry]:
         """Return the entries with these ids, ordered by id. Ids that do not exist are ignored."""
         # A single one is as quick as a lookup of a policy.

@@ -194,6 +194,9 @@ class WritableBook(PolicyBook, Protocol):
         :param linked: ``(kind, id)`` of an entry; returns only entries that are linked to it.
         """
 
+    def total(self, kind: str, q: str = "", linked: tuple[str, int] | None = None) -> Awaitable[int]:
+        """Return the number of the entries that :meth:`entries` has on all pages."""
+
     def by_ids(self, kind: str, ids: Sequence[int]) -> Awaitable[list[Entry]]:
         """Return the entries with these ids, ordered by id. Unknown ids are ignored."""
 

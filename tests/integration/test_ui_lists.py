@@ -31,6 +31,8 @@ class ListTests(PageTestCase):
         self.assertEqual(await self.names("/ui/users?sort=id"), names[:SHOWN])
         self.assertEqual(await self.names(f"/ui/users?skip={SHOWN}"), [*names[SHOWN - 1 :], "zoe"])
         self.assertEqual(await self.names("/ui/users?name=ZO"), ["zoe"])
+        await self.says(self.reader, "/ui/users", f"1 to {SHOWN} of {SHOWN + 5}")
+        await self.says(self.reader, "/ui/users?name=user", f"1 to {SHOWN} of {SHOWN + 3}")
         page = (await self.reader.get("/ui/users")).body.decode()
         self.assertIn('href="/ui/users?sort=name&amp;skip=50"', page)
         self.assertNotIn("Edit</a>", page)
