@@ -74,6 +74,8 @@ def _conditions(wanted: EventsWanted) -> Iterator[Condition]:
     kinds = wanted.kinds or (*_RECORDED, *RULE_EVENTS)
     recorded = [kind for kind in kinds if kind in _RECORDED]
     changes = [_OF_RULES[kind] for kind in kinds if kind in _OF_RULES]
+    # For the index.
+    yield table.c.kind.in_([*recorded, *(("overrides", "exemptions") if changes else ())])
     yield or_(and_(table.c.action == EVENT, table.c.kind.in_(recorded)), *changes)
     if wanted.name:
         yield table.c.name == as_stored(wanted.name)
