@@ -14,6 +14,7 @@ from chapps_tw.application import gauges
 from chapps_tw.application.asked import ListenerStates
 from chapps_tw.application.database import Book, Database
 from chapps_tw.application.dns import Dns, Whitelist
+from chapps_tw.application.events import EventLog
 from chapps_tw.application.health import Health
 from chapps_tw.application.history import History
 from chapps_tw.application.http import ConfigWriter, Http, PageForPeople, Tokens
@@ -83,9 +84,12 @@ class Application:
         self.dns = Dns(settings, reactor, self.metrics)
         self.whitelist = Whitelist(settings, reactor, self.dns.resolver)
         self._make_listeners()
+        book = self.database.book
+        self.events = EventLog(settings, reactor, book, state=self.state.store, database=book, dns=self.dns.resolver)
+        self.reporter.observe(self.events.note_limit)
         self.notices = Notices(
             settings, reactor, self.metrics, self.state.live, self.database.book, self.history.reader,
-            self.reporter.observe,
+            self.reporter.observe, self.events.note,
         )  # fmt: skip
         self._make_api()
         self._show()
@@ -96,6 +100,7 @@ class Application:
             self.tokens,
             self.state,
             Book(self.database.book, reactor, settings.adapter.audit_days),
+            self.events,
             self.dns,
             self.notices,
             Http(self.api),

@@ -26,7 +26,8 @@ class Notices(Part):
     """Sends notices, if any are configured.
 
     :ivar notifier: for the HTTP API; ``None`` if none are.
-    :param observe: takes what is to be called with each event.
+    :param observe: takes what is to be called with each event of a limit.
+    :param note: keeps an event: its kind, its name, and the detail.
     """
 
     def __init__(
@@ -38,13 +39,14 @@ class Notices(Part):
         book: WritableSqlBook,
         history: History,
         observe: Callable[[Callable[[LimitEvent], None]], None],
+        note: Callable[[str, str, str], None],
     ) -> None:
         self.notifier: Notifier | None = None
         if not settings.notify.is_on:
             return
         from chapps_tw.notify.notifier import Notifier
 
-        self.notifier = Notifier(settings, state, book, history, reactor, time.time, deferToThread)
+        self.notifier = Notifier(settings, state, book, history, reactor, time.time, deferToThread, note)
         gauges.show_notices(metrics, self.notifier.counts)
         observe(self.notifier.note)
 

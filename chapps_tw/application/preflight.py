@@ -99,12 +99,18 @@ def _of_database_url(settings: Settings) -> Iterator[Finding]:
 def _of_certificates(settings: Settings) -> Iterator[Finding]:
     redis = settings.redis
     if settings.uses_redis and redis.tls and redis.ca_file:
-        from chapps_tw.state.redis.server import authorities
+        yield from _of_authorities("Redis", "ca_file", redis.ca_file, "tls")
+    if settings.notify.relay_tls != "none" and settings.notify.relay_ca_file:
+        yield from _of_authorities("Notify", "relay_ca_file", settings.notify.relay_ca_file, "relay_tls")
 
-        try:
-            authorities(redis.ca_file)
-        except ValueError as error:
-            yield Finding("Redis", "ca_file", redis.ca_file, str(error), (("Redis", "tls"),))
+
+def _of_authorities(section: str, option: str, path: str, used: str) -> Iterator[Finding]:
+    from chapps_tw.sockets.authorities import authorities
+
+    try:
+        authorities(path)
+    except ValueError as error:
+        yield Finding(section, option, path, str(error), ((section, used),))
 
 
 def _of_templates(settings: Settings) -> Iterator[Finding]:

@@ -97,4 +97,4 @@ class Now:
         return Html("now-top.html", {**values, "senders": reply.response})
 
     async def events(self, visit: Visit) -> Answer:
-        return Html("now-events.html", {"events": (await visit.call("GET", "/live/events/", limit=SHOWN)).response})
+        return Html("now-events.html", {"events": (await visit.call("GET", "/events/", limit=SHOWN)).response})

@@ -6,10 +6,10 @@ import itertools
 import json
 import socket
 import time
-from typing import Any
 
 from twisted.internet.threads import deferToThread
 
+from chapps_tw.interfaces.events import Event
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import entry_of
@@ -96,12 +96,10 @@ class NowTests(NowTestCase):
         await self.says(visitor, "/ui/now/top?since=1h", "ann 3 1 1 0.0 %")
         await self.says(visitor, "/ui/now/top?since=forever", "ann 3")
         await self.says(visitor, "/ui/now/near", "Nobody.")
-        event: dict[str, Any] = {
-            "kind": "at_limit", "space": "oqp", "account": "ann", "limit": "basic", "level": "user", "used": 10,
-            "amount": 10, "window": 86400.0, "at": time.time(),
-        }  # fmt: skip
-        await self.node.state.note_event("a", 60.0, json.dumps(event))
-        await self.says(visitor, "/ui/now/events", "reached ann : 10 of 10 basic just now")
+        await self.says(visitor, "/ui/now/events", "Nothing has happened.")
+        found = [Event("at_limit", time.time(), "ann", "10 of 10, user limit basic"), Event("node_started", 1e9, "mx1")]
+        await self.node.book.add_events("mx1", found)
+        await self.says(visitor, "/ui/now/events", "at limit ann 10 of 10, user limit basic , noticed by mx1 just now")
 
 
 class FeedTests(NowTestCase):

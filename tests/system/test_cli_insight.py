@@ -196,10 +196,24 @@ def test_explain_shows_every_policy_and_counts_nothing(cli: CommandLine, service
 
 
 def test_events_name_the_limit_that_was_reached(cli: CommandLine, ann: str) -> None:
-    event = next(each for each in cli.json("events", "--kind", "at_limit") if each["account"] == ann)
-    assert (event["used"], event["amount"]) == (2, 2)
-    assert ann in cli.ok("events")
+    wait_until(lambda: cli.json("events", "--kind", "at_limit", "--name", ann), "the event")
+    [event] = cli.json("events", "--kind", "at_limit", "--name", ann)
+    assert (event["figures"]["used"], event["figures"]["amount"]) == (2, 2)
+    assert event["detail"].startswith("2 of 2, user limit ")
+    assert ann in cli.ok("events", "--since", "1h")
     assert ann in cli.ok("events", "--csv")
+
+
+def test_events_tell_who_suspended_whom_and_when_the_node_started(cli: CommandLine, ann: str) -> None:
+    cli.ok("suspend", ann, "--until", "1h", "--reason", "hacked")
+    cli.ok("release", ann)
+    told = [(each["kind"], each["author"]) for each in cli.json("events", "--name", ann)]
+    assert told[:2] == [("released", told[0][1]), ("suspended", told[0][1])]
+    assert told[0][1]
+    [started] = cli.json("events", "--kind", "node_started", "--node", "mx1")
+    assert started["name"] == "mx1"
+    [loaded] = cli.json("events", "--kind", "configuration_loaded")
+    assert loaded["detail"].endswith("chapps.ini")
 
 
 def test_audit_shows_who_changed_what(cli: CommandLine, ann: str) -> None:

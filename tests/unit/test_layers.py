@@ -33,7 +33,7 @@ MAY: dict[str, frozenset[str]] = {
         "database": "config interfaces mail migrations observe security",
         "migrations": "database",
         "history": "config database interfaces mail observe security",
-        "notify": "config database interfaces mail observe policies",
+        "notify": "config database interfaces mail observe policies sockets",
         "adoption": "config interfaces mail outbound policies",
         "postfix_check": "config policies",
         "postfix": "interfaces mail observe outbound policies sockets",
@@ -54,7 +54,7 @@ TOP = frozenset({"application", "service"})
 TWISTED = frozenset({"twisted", "zope"})
 LIBRARIES: dict[str, frozenset[str]] = {
     "mail": frozenset({"idna"}),
-    "sockets": TWISTED,
+    "sockets": TWISTED | {"OpenSSL"},
     "database": TWISTED | {"sqlalchemy", "alembic"},
     "migrations": frozenset({"sqlalchemy", "alembic"}),
     "history": TWISTED | {"sqlalchemy"},

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import txredisapi
@@ -16,11 +14,12 @@ from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.internet.ssl import optionsForClientTLS, platformTrust
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config.settings import ConfigError, Redis
+from chapps_tw.sockets.authorities import authorities
 from chapps_tw.state.redis.script import PROBE
 
 CONNECT_TIMEOUT = 1.0
@@ -302,22 +301,6 @@ def _endpoint_maker(redis: Redis, reactor: Any) -> Callable[[str, int], IStreamC
         return wrapClientTLS(optionsForClientTLS(host, trustRoot=trust), tcp(host, port))
 
     return tls
-
-
-def authorities(path: str) -> Any:
-    """Load the certificate authorities of a PEM file.
-
-    :raises ValueError: if there are none; says what the file must be.
-    """
-    try:
-        pem = Path(path).read_bytes()
-        found = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
-        if not found:
-            raise ValueError("it contains no certificate")
-        certificates = [Certificate.loadPEM(each) for each in found]
-        return trustRootFromCertificates(certificates)
-    except (OSError, ValueError, TLSError) as problem:
-        raise ValueError(f"must be a readable PEM file ({problem})") from None
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
