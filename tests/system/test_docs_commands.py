@@ -16,7 +16,7 @@ from tests.support.servers.common import program
 INSTALLED = ". /usr/src/chapps-tw/tests/support/sandbox/installed"
 BARE = "cd /usr/src/chapps-tw"
 # As these are installed; the packages may be there without a configuration.
-POSTFIX = "[ -e /etc/postfix/main.cf ] || cp /usr/share/postfix/main.cf.debian /etc/postfix/main.cf"
+POSTFIX = "[ -e /etc/postfix/main.cf ] || cp /usr/share/postfix/main.cf.debian /etc/postfix/main.cf; newaliases"
 POSTGRESQL = "echo 127.0.0.1 db.example.com >> /etc/hosts; service postgresql start"
 
 # What differs from a running service with the examples.
@@ -25,7 +25,7 @@ PREPARATIONS = {
     "docs/tutorial.md": f"{BARE}; {POSTFIX}",
     "docs/how-to/install.md": BARE,
     "docs/how-to/exempt.md": f"{INSTALLED}; {POSTFIX}",
-    "docs/how-to/help-desk.md": f"{INSTALLED}; chapps-cli suspend alice@example.com",
+    "docs/how-to/help-desk.md": f"{INSTALLED}\nchapps-cli suspend alice@example.com",
     "docs/how-to/uninstall.md": f"{INSTALLED}; {POSTFIX}",
     "docs/how-to/use-a-database-server.md": f"{INSTALLED}; {POSTGRESQL}",
 }
