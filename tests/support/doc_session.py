@@ -92,9 +92,9 @@ def _problems(wanted: Sequence[Command], output: str) -> Iterator[str]:
             printed = after
         else:
             done[int(number)] = int(what), printed
-    for number, command in enumerate(wanted):
-        if number not in done:
+    for place, command in enumerate(wanted):
+        if place not in done:
             yield f"{command.text}\ndid not end; printed:\n{printed or before}"
             return
-        if problem := command.problem(*done[number]):
+        if problem := command.problem(*done[place]):
             yield problem

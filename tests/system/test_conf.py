@@ -148,9 +148,7 @@ def test_with_no_service_outbound_mail_is_deferred_and_inbound_mail_flows(
     assert (code, text.decode()[:5]) == reply
 
 
-def test_the_examples_and_the_documentation_count_at_data_what_is_submitted(
-    examples: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_examples_and_the_guide_count_at_data_what_is_submitted(examples: dict[str, str], tmp_path: Path) -> None:
     """And not at RCPT, where what is never sent counts."""
     settings = examples
     asked = f"check_policy_service {{ inet:127.0.0.1:{Settings().oqp.listen_port}, timeout=5s,"
