@@ -59,6 +59,13 @@ def test_every_page_is_on_the_site_below_its_section(site: Path) -> None:
     assert order == sorted(order)
 
 
+def test_every_block_of_code_says_what_it_is(site: Path) -> None:
+    """An indented block, or a fence that is indented by less than four spaces below a step, does not."""
+    for path in site.rglob("*.html"):
+        page = path.read_text("utf-8")
+        assert ("```" in page, '<div class="highlight">' in page) == (False, False), path
+
+
 def test_every_option_is_in_the_reference_with_its_default(site: Path) -> None:
     page = (site / "reference/settings.html").read_text("utf-8")
     for kind in SECTIONS.values():
