@@ -60,7 +60,7 @@ def test_every_page_is_on_the_site_below_its_section(site: Path) -> None:
 
 
 def test_every_block_of_code_says_what_it_is(site: Path) -> None:
-    """An indented block, or a fence that is indented by less than four spaces below a step, does not."""
+    """An indented block does not, and would not be run; nor does a fence that the site shows as text."""
     for path in site.rglob("*.html"):
         page = path.read_text("utf-8")
         assert ("```" in page, '<div class="highlight">' in page) == (False, False), path
