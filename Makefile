@@ -1,4 +1,4 @@
-# make setup | run | test | test-fast | lint | bench | conf | clean
+# make setup | run | test | test-fast | lint | bench | conf | docs | clean
 #
 # PYTHON=...       the Python to make .venv with, 3.11 or later
 # PYTEST_ARGS=...  more arguments for pytest
@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := .venv/.made-run
 TEST := .venv/.made-test
 
-.PHONY: setup run test test-fast lint bench conf clean
+.PHONY: setup run test test-fast lint bench conf docs clean
 
 setup: $(TEST)
 
@@ -45,6 +45,10 @@ bench: $(TEST)
 conf: $(RUN)
 	CHAPPS_CONFIG= $(BIN)/chapps-cli --config '' admin flush-config --to conf/chapps.ini
 	chmod 644 conf/chapps.ini
+
+# The site of the documentation. The variable turns off a notice about the next major version of mkdocs.
+docs: $(TEST)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 clean:
 	rm -rf .venv .chapps-0.5* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info var twisted/plugins/dropin.cache
