@@ -6,7 +6,6 @@ import os
 import shlex
 import subprocess
 import sys
-import unittest
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -63,12 +62,6 @@ class Session:
             timeout=HANGS,
         )  # fmt: skip
         return list(_problems(self._commands, ran.stdout.decode("utf-8", "replace")))
-
-
-def require_root() -> None:
-    """:raises unittest.SkipTest: if this system cannot be copied."""
-    if os.geteuid():
-        raise unittest.SkipTest("only root can copy this system")
 
 
 def _in_background(command: Command) -> str:

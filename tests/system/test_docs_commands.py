@@ -10,8 +10,8 @@ import pytest
 
 from chapps_tw.config.load import load
 from tests.support.doc_pages import CONFIG, blocks, name_of, pages
-from tests.support.doc_session import Session, require_root
-from tests.support.servers.common import program
+from tests.support.doc_session import Session
+from tests.support.servers.common import program, require_namespaces
 
 INSTALLED = ". /usr/src/chapps-tw/tests/support/sandbox/installed"
 BARE = "cd /usr/src/chapps-tw"
@@ -38,7 +38,7 @@ WITH_FILES = [page for page in pages() if any(block.language == "ini" for block 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
 def test_the_commands_of_a_page_do_what_it_says(page: Path, tmp_path: Path) -> None:
-    require_root()
+    require_namespaces()
     name = name_of(page)
     session = Session(PREPARATIONS.get(name, INSTALLED))
     for block in blocks(page):

@@ -9,7 +9,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from tests.support.servers.common import missing, program
+from tests.support.servers.common import missing, program, require_namespaces
 
 _RELEASE = "trixie"
 _PACKAGES = "postfix,libsasl2-modules"
@@ -22,6 +22,7 @@ def debian_13() -> Path:
 
     :raises unittest.SkipTest: if it is not there and cannot be made; with ``CI=true`` the test fails instead.
     """
+    require_namespaces()
     cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chapps-tests"
     cached.mkdir(parents=True, exist_ok=True)
     root = cached / f"debian-{_RELEASE}"
