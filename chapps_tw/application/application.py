@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from chapps_tw import __version__
@@ -93,7 +94,7 @@ class Application:
             self.reporter.observe,
         )  # fmt: skip
         read = read or partial(load, settings.path, {}, findings, registry.added)
-        self.reloading = Reloading(self, read, tell, reactor)
+        self.reloading = Reloading(self, read, tell, self._in_thread)
         self._make_api()
         self._show()
         self.parts: tuple[Part, ...] = (
@@ -131,8 +132,7 @@ class Application:
         :raises StartError, ConfigError: if that is not possible; nothing has changed then.
         """
         made = self.listeners.make(settings)
-        pool = self.reactor.getThreadPool()
-        ready = await deferToThreadPool(self.reactor, pool, prepare_all, self.parts, settings)
+        ready = await self._in_thread(prepare_all, self.parts, settings)
         self.settings = settings
         for put_in_force in ready:
             put_in_force()
@@ -140,6 +140,9 @@ class Application:
         self.api.use(settings)
         # The former policies, with all that they remember, are in reference cycles.
         gc.collect()
+
+    def _in_thread(self, work: Callable[..., Any], *values: Any) -> Deferred[Any]:
+        return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work, *values)
 
     def renew(self) -> None:
         """Make the policies anew: those made before a freeze of the garbage collector are never freed."""

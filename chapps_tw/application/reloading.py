@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from chapps_tw.application.http import ConfigWriter
@@ -43,18 +42,23 @@ class Reloading(Part):
     Who asks while it is read waits for the next time: the file may have changed since. All who wait share that one.
 
     :param read: reads the configuration. Called in a thread. Raises ConfigError.
+    :param in_thread: runs a function with its arguments in a thread.
     :param tell: tells the service manager something: :func:`~chapps_tw.application.notify.notify`.
     """
 
     log = Logger()
 
     def __init__(
-        self, running: Running, read: Callable[[], Settings], tell: Callable[[str], None], reactor: Any
+        self,
+        running: Running,
+        read: Callable[[], Settings],
+        tell: Callable[[str], None],
+        in_thread: Callable[..., Awaitable[Any]],
     ) -> None:
         self._running = running
         self._read = read
         self._tell = tell
-        self._reactor = reactor
+        self._in_thread = in_thread
         self._listeners = [each.name for each in running.settings.listeners]
         self._writer = ConfigWriter(running.settings)
         self._loaded = Loaded(digest_of(running.settings), time.time())
@@ -159,9 +163,6 @@ class Reloading(Part):
         more = f" (and {len(problems) - 1} more: chapps-cli check-config lists them)" if len(problems) > 1 else ""
         text = "The configuration was not loaded, and nothing has changed: {problem}{more}"
         self.log.error(text, problem=problems[0], more=more)
-
-    def _in_thread(self, work: Callable[..., Any], *values: Any) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work, *values)
 
 
 def _joined(names: Sequence[str]) -> str:
