@@ -155,7 +155,6 @@ class Chapps(Service):
         # Objects created so far are permanent: exclude them from garbage collection.
         gc.collect()
         gc.freeze()
-        self._application.renew()
         # Requests create few reference cycles: a collection per 700 objects, the default, takes 7 % of the time.
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -138,15 +137,9 @@ class Application:
             put_in_force()
         self._put_in_force(made)
         self.api.use(settings)
-        # The former policies, with all that they remember, are in reference cycles.
-        gc.collect()
 
     def _in_thread(self, work: Callable[..., Any], *values: Any) -> Deferred[Any]:
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), work, *values)
-
-    def renew(self) -> None:
-        """Make the policies anew: those made before a freeze of the garbage collector are never freed."""
-        self._put_in_force(self.listeners.make(self.settings))
 
     def _put_in_force(self, made: Made) -> None:
         self.listeners.put_in_force(made)

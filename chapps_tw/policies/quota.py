@@ -37,7 +37,7 @@ class OutboundQuotaPolicy:
         self._now = plans.now
         self._plans = plans
         self._reservations = reservations
-        self._events = events
+        self._note = Notes(events, settings.oqp.warn_at).note
         self._answers = Answers(settings.oqp, self.name)
 
     @property
@@ -100,11 +100,14 @@ class OutboundQuotaPolicy:
     def _conclusion(
         self, user: str, source: str, active: Sequence[ActiveLimit], charges: Sequence[Charge], keep: bool
     ) -> Callable[[OutboundPPR, Sequence[Charge], Spent], Decision]:
+        # Is remembered with the limits of the user: a reference to the policy, which has them, would be a cycle.
+        answers, note = self._answers, self._note
+
         def conclude(request: OutboundPPR, left: Sequence[Charge], spent: Spent) -> Decision:
             limits = active if left is charges else _limits_of(left, active, charges)
             if keep:
-                self._warn(spent, limits, left)
-            make = self._answers.counted if spent.decisive < 0 else self._answers.refused
+                note(spent, limits, left)
+            make = answers.counted if spent.decisive < 0 else answers.refused
             return make(spent, limits, user, request.get("sender"), source)
 
         return conclude
@@ -127,20 +130,28 @@ class OutboundQuotaPolicy:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name, detail=detail, source=found.source)
         return self._answers.accepted(Reason.WITHIN_QUOTA, user, sender, found.source)
 
-    def _warn(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
-        """Note which limits are reached, or almost."""
+
+class Notes:
+    """Notes which limits are reached, or almost.
+
+    :param warn_at: ``[OutboundQuotaPolicy] warn_at``.
+    """
+
+    def __init__(self, events: Events, warn_at: int) -> None:
+        self._events = events
+        self._warn_at = warn_at
+
+    def note(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
+        """Note what a message has used of the limits that it was charged to."""
         # A message that is refused for its own size alone says nothing about the limit.
-        exceeded = spent.outcome is Outcome.EXCEEDED and spent.wait > 0 and self._settings.warn_at > 0
+        exceeded = spent.outcome is Outcome.EXCEEDED and spent.wait > 0 and self._warn_at > 0
         full = spent.decisive if exceeded else -1
         for place, used in enumerate(spent.used):
             limit = active[place]
             if used >= limit.warn or place == full:
                 is_full = used >= limit.amount or place == full
-                self._note(EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT, limit, charges[place], used)
-
-    def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
-        name = limit.name or limit.quota
-        self._events.note(kind, charge, name, limit.level, used, limit.amount)
+                kind = EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT
+                self._events.note(kind, charges[place], limit.name or limit.quota, limit.level, used, limit.amount)
 
 
 def _limits_of(

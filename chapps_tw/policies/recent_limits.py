@@ -36,11 +36,10 @@ class RecentLimits:
     :ivar keys, texts: the cached values.
     :ivar limits: without overrides.
     :ivar charged: what the last request with these limits cost.
-    :ivar found: these limits without overrides, for the last version of the values in memory that they are of.
     :ivar pending: the pending decision that was last made of what :meth:`charges` returned.
     """
 
-    __slots__ = ("_key", "_sized", "_user", "charged", "found", "keys", "limits", "pending", "texts")
+    __slots__ = ("_key", "_sized", "_user", "charged", "keys", "limits", "pending", "texts")
 
     def __init__(
         self, keys: tuple[ValueKey, ...], texts: list[str], limits: UserLimits, user: str, domain: str
@@ -52,7 +51,6 @@ class RecentLimits:
         self._sized = any(limit.unit is Unit.BYTES for limit in limits.active)
         self._key: tuple[str, str, bool] | None = None
         self.charged: Charged = ((), (), ())
-        self.found: Found | None = None
         self.pending: PendingDecision | None = None
 
     def charges(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
