@@ -69,9 +69,9 @@ class FreeTests(TestCase):
         former = [
             weakref.ref(each)
             for pipeline in made.pipelines.values()
-            for each in (pipeline, *(slot.policy for slot in pipeline.asked(OutboundPPR(outbound()), [])))
+            for each in (pipeline, *(slot.policy for slot in pipeline.asked(OutboundPPR(inbound()), [])))
         ]
-        self.assertGreaterEqual(len(former), len(OUT) + 2)
+        self.assertEqual(len(former), len(OUT) + len(MX) + 2)
         del made
         gc.disable()
         self.addCleanup(gc.enable)
