@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -48,12 +49,14 @@ class Options(UsageOptions):
 
     settings: Settings
     registry: Registry = BUILT_IN
+    read: Callable[[], Settings]
 
     def postOptions(self) -> None:
         """Read the configuration; if it is invalid, exit with all errors."""
         try:
             self.registry = installed()
-            self.settings = load(self["config"], os.environ, findings, self.registry.added)
+            self.read = partial(load, self["config"], dict(os.environ), findings, self.registry.added)
+            self.settings = self.read()
         except ConfigError as error:
             raise SystemExit(str(error)) from None
 
@@ -69,7 +72,7 @@ def makeService(options: Options, reactor: Any = None) -> Chapps:
     if reactor is None:
         from twisted.internet import reactor
     reactor.seconds = time.monotonic
-    return Chapps(options.settings, reactor, os.environ, _log_stream(options), options.registry)
+    return Chapps(options.settings, reactor, os.environ, _log_stream(options), options.registry, options.read)
 
 
 def _log_stream(options: Options) -> LogStream | None:
@@ -94,6 +97,7 @@ class Chapps(Service):
 
     :param stream: replaces standard output, if Twisted logs there.
     :param registry: the available policies.
+    :param read: reads the configuration again.
     """
 
     log = Logger()
@@ -105,8 +109,10 @@ class Chapps(Service):
         environ: Mapping[str, str],
         stream: LogStream | None = None,
         registry: Registry = BUILT_IN,
+        read: Callable[[], Settings] | None = None,
     ) -> None:
         self._settings = settings
+        self._read = read
         self._registry = registry
         self._reactor = reactor
         self._environ = environ
@@ -138,7 +144,8 @@ class Chapps(Service):
         with opening(settings, "CHAPPS", "data_dir", data_dir):
             make_directory(data_dir)
         output = self._stream.file if self._stream else None
-        self._application = Application(settings, self._reactor, output, self._registry)
+        tell = partial(notify, self._environ)
+        self._application = Application(settings, self._reactor, output, self._registry, self._read, tell)
         self._application.open()
 
     def _ready(self) -> None:
@@ -157,12 +164,8 @@ class Chapps(Service):
         """Handle signals that would otherwise end the process, which systemd would consider intended."""
         before = signal.getsignal(signal.SIGUSR1)
 
-        def hung_up(number: int, frame: FrameType | None) -> None:
-            self._reactor.callFromThread(
-                self.log.info,
-                "SIGHUP: nothing to do. A log file that was moved away is opened again by itself; "
-                "a changed configuration wants a restart",
-            )
+        def reload(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(self._reload)
 
         def open_logs(number: int, frame: FrameType | None) -> None:
             # twistd's own handler: with --logfile, it has a log file too.
@@ -174,8 +177,12 @@ class Chapps(Service):
             # Not SIG_IGN, which child processes would inherit.
             pass
 
-        for number, handler in ((signal.SIGHUP, hung_up), (signal.SIGUSR1, open_logs), (signal.SIGUSR2, ignore)):
+        for number, handler in ((signal.SIGHUP, reload), (signal.SIGUSR1, open_logs), (signal.SIGUSR2, ignore)):
             signal.signal(number, handler)
+
+    def _reload(self) -> None:
+        if self._application is not None:
+            self._application.reloading.request()
 
     def _open_log_again(self) -> None:
         if self._application is not None:

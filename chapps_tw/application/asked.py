@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.task import LoopingCall
@@ -48,6 +49,9 @@ class ListenerStates(Part):
         self._warned: set[str] = set()
         self._looking = LoopingCall(self.warn)
         self._looking.clock = reactor
+
+    def prepare(self, settings: Settings) -> Callable[[], object]:
+        return partial(setattr, self, "_settings", settings)
 
     def start(self) -> None:
         """Start looking for policies that are never asked where they apply."""

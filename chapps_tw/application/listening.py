@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from chapps_tw.application import VERSION
-from chapps_tw.application.endpoints import listen
+from chapps_tw.application.endpoints import has_certificate, listen, tls_factory
 from chapps_tw.application.part import Part
-from chapps_tw.config.checks import places
+from chapps_tw.application.start_errors import StartError, place
+from chapps_tw.config.checks import Place, places
 from chapps_tw.config.settings import Settings
 from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.server import BoundedSite
-from chapps_tw.spf.checker import SpfChecker
 
 # Seconds between checks for overdue requests.
 SWEEP_SECONDS = 0.2
@@ -35,7 +37,7 @@ class Listening(Part):
 
     :param factories: for Postfix, by the name of the listener.
     :param site: the HTTP API.
-    :param checker: closed when a stop takes long, since SPF checks may take longer.
+    :param end_checks: ends SPF checks; called when a stop takes long, since they may take longer.
     """
 
     log = Logger()
@@ -46,25 +48,37 @@ class Listening(Part):
         reactor: Any,
         factories: Mapping[str, PolicyFactory],
         site: BoundedSite,
-        checker: SpfChecker,
+        end_checks: Callable[[], object],
     ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._factories = factories
         self._site = site
-        self._checker = checker
-        # Each port, and whether systemd owns it.
-        self._ports: list[tuple[IListeningPort, bool]] = []
+        self._end_checks = end_checks
+        # Each port with its place in the configuration.
+        self._ports: list[tuple[Any, Place]] = []
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
 
     def open(self) -> None:
         """Listen on all ports. Connections are served once the reactor runs."""
-        factories = {f"listener {name}": factory for name, factory in self._factories.items()}
         for where in places(self._settings):
-            port = listen(self._settings, where, self._reactor, factories.get(where.what, self._site))
-            self._ports.append((port, where.endpoint.removeprefix("haproxy:").startswith("systemd:")))
+            self._ports.append((listen(self._settings, where, self._reactor, self._factory(where)), where))
             self.log.info("{version}: {what} on {endpoint}", version=VERSION, what=where.what, endpoint=where.endpoint)
+
+    def _factory(self, where: Place) -> PolicyFactory | BoundedSite:
+        return self._factories[where.listener] if where.listener else self._site
+
+    def prepare(self, settings: Settings) -> Callable[[], object]:
+        """Read the certificates again. Connections that exist go on with the former ones."""
+        renewed: list[tuple[Any, TLSMemoryBIOFactory]] = []
+        for port, where in self._ports:
+            if has_certificate(where.endpoint):
+                try:
+                    renewed.append((port, tls_factory(where.endpoint, self._factory(where))))
+                except ValueError as error:
+                    raise StartError(f"{place(settings, where.section, where.option)}: {error}") from None
+        return partial(_renew, renewed)
 
     def start(self) -> None:
         """Start checking for overdue requests."""
@@ -76,7 +90,7 @@ class Listening(Part):
 
     async def stop(self) -> None:
         """Stop accepting connections, and answer pending requests."""
-        await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
+        await gatherResults([self._stop_listening(port, _is_lent(where)) for port, where in self._ports])
         drained = gatherResults([*(factory.drain() for factory in self._factories.values()), self._site.stop()])
         late = self._schedule_deadlines()
         await drained
@@ -102,7 +116,7 @@ class Listening(Part):
 
     def _schedule_deadlines(self) -> list[IDelayedCall]:
         ends = (
-            (SPF_SECONDS, self._checker.close),
+            (SPF_SECONDS, self._end_checks),
             (DRAIN_SECONDS, self._cancel_pending),
             (ABANDON_SECONDS, self._abandon),
         )
@@ -119,3 +133,16 @@ class Listening(Part):
         for factory in self._factories.values():
             for connection in tuple(factory.connections):
                 connection.transport.abortConnection()
+
+
+def _is_lent(where: Place) -> bool:
+    """Whether systemd owns the port of a place."""
+    return where.endpoint.removeprefix("haproxy:").startswith("systemd:")
+
+
+def _renew(renewed: Iterable[tuple[Any, TLSMemoryBIOFactory]]) -> None:
+    """Let ports accept connections with other factories."""
+    for port, factory in renewed:
+        before, port.factory = port.factory, factory
+        factory.doStart()
+        before.doStop()

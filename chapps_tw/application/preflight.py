@@ -14,7 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from chapps_tw.application.endpoints import no_address, parse_endpoint
+from twisted.internet.protocol import Factory
+
+from chapps_tw.application.endpoints import has_certificate, no_address, parse_endpoint, tls_factory
 from chapps_tw.config.checks import Finding, Place, places, port_and_interface, unix_path
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.config.values import Secret
@@ -58,8 +60,11 @@ def _of_endpoint(place: Place) -> Iterator[Finding]:
         # Its sockets exist only when systemd starts the service.
         return
     try:
-        # An endpoint does not use its reactor before it listens.
-        parse_endpoint(place.endpoint, None)
+        if has_certificate(place.endpoint):
+            tls_factory(place.endpoint, Factory())
+        else:
+            # An endpoint does not use its reactor before it listens.
+            parse_endpoint(place.endpoint, None)
     except ValueError as error:
         yield place.finding(str(error))
         return

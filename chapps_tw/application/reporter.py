@@ -28,7 +28,7 @@ class Reporter:
     """Counts answers, and passes each decision to the sinks.
 
     :param requests: counts the requests.
-    :param sinks: called with the entry of each decision, such as the ring and the log; must not block.
+    :ivar sinks: called with the entry of each decision, such as the ring and the log; must not block.
     :param reactor: for durations.
     :param now: epoch seconds.
     """
@@ -45,7 +45,7 @@ class Reporter:
     ) -> None:
         self._metrics = metrics
         self._requests = requests
-        self._sinks = tuple(sinks)
+        self.sinks = sinks
         self._reactor = reactor
         self._now = now
         self._logged: dict[str, float] = {}
@@ -70,7 +70,7 @@ class Reporter:
         self._pass_on(entry_of(listener, user, request, sent, now, beside(sent, answer.decisions)))
 
     def _pass_on(self, entry: Entry) -> None:
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink(entry)
 
     def near_limit(self, event: LimitEvent) -> None:

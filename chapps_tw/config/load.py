@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from chapps_tw.config import checks, limit_checks, notify_checks
-from chapps_tw.config.checks import Finding, contradictions
+from chapps_tw.config.checks import Finding
 from chapps_tw.config.settings import (
     OBSOLETE,
     REPLACED,
+    SECRETS,
     SECTIONS,
     Chapps,
     ConfigError,
@@ -79,6 +80,12 @@ def load(
     return _Reader(path, environ, added, unknown).settings(check)
 
 
+def contradictions(settings: Settings) -> Iterator[Finding]:
+    """Find all options that conflict."""
+    for each in (checks.contradictions, limit_checks.contradictions, notify_checks.contradictions):
+        yield from each(settings)
+
+
 class _Reader:
     """Converts a file and an environment into settings, and collects the errors."""
 
@@ -111,13 +118,9 @@ class _Reader:
         parts["own_listeners"] = tuple(self._listener(section) for section in self._named(Listener))
         parts["limits"] = tuple(self._limit(section) for section in self._named(RateLimit))
         parts["chapps"] = self._without_useless_password(parts["chapps"])
-        parts["db_password"] = self._secret(parts["adapter"], "db_pass")
-        parts["redis_password"] = self._secret(parts["redis"], "password")
-        parts["sentinel_password"] = self._secret(parts["redis"], "sentinel_password")
-        parts["relay_password"] = self._secret(parts["notify"], "relay_password")
-        parts["webhook_secret"] = self._secret(parts["notify"], "webhook_secret")
+        parts |= {name: self._secret(parts[section], option) for name, (section, option) in SECRETS.items()}
         found = Settings(**parts, path=self.path, content=self.content, overridden=self.overridden)
-        for each in (contradictions, limit_checks.contradictions, notify_checks.contradictions, check):
+        for each in (contradictions, check):
             self.problems += self._sentences(each(found))
         if self.problems:
             # An older option that sets several options is reported once.

@@ -94,7 +94,8 @@ class GreylistingPolicy:
         self._exempt = exempt
         self._settings = settings.grl
         self._greylist_rules = rules(settings)
-        self._recipient = Memoized(self._read_recipient, _CACHE_BYTES).__getitem__
+        read = partial(_read_recipient, exempt=settings.grl.exempt_recipients)
+        self._recipient = Memoized(read, _CACHE_BYTES).__getitem__
         self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
         self._network_of = cached_client_network(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
 
@@ -166,12 +167,6 @@ class GreylistingPolicy:
         flags = await self._book.flags_of(check.attempt.domain)
         return await decided(self._ask(check, Fill(token, int(flags.greylist), self._settings.flag_ttl)))
 
-    def _read_recipient(self, text: str) -> Recipient:
-        exempt, address = self._settings.exempt_recipients, mail_address(text)
-        # "postmaster" without a domain is valid (RFC 5321, section 4.5.1).
-        is_exempt = f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
-        return Recipient(address, domain_of(text), is_exempt)
-
     def _attempt(
         self, request: OutboundPPR, recipient: Recipient, earlier: Sequence[Decision]
     ) -> tuple[GreylistAttempt, str]:
@@ -218,6 +213,13 @@ class GreylistingPolicy:
         if result.outcome is Outcome.NOT_GREYLISTED:
             detail = ""
         return Decision(action, _REASONS[result.outcome], self.name, figures, detail, False, "", "", source)
+
+
+def _read_recipient(text: str, exempt: frozenset[str]) -> Recipient:
+    address = mail_address(text)
+    # "postmaster" without a domain is valid (RFC 5321, section 4.5.1).
+    is_exempt = f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
+    return Recipient(address, domain_of(text), is_exempt)
 
 
 Text = Callable[[OutboundPPR, int], str]

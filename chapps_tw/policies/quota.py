@@ -39,7 +39,7 @@ class OutboundQuotaPolicy:
         self._now = plans.now
         self._plans = plans
         self._reservations = reservations
-        self._events = events
+        self._note = Notes(events, settings.oqp.warn_at).note
         self._answers = Answers(settings.oqp, self.name)
         self.depends_on = ("protocol_state", "sender", "recipient_count", *SERVER, *search_path(settings))
 
@@ -97,7 +97,7 @@ class OutboundQuotaPolicy:
         if not active or limits.suspended or not limits.limited:
             return self._without_charge(request, found, user)
         every = [*charges, *advisory] if advisory else charges
-        note = self._note_events if keep else _note_nothing
+        note = self._note if keep else _note_nothing
         conclude = _Conclusion(self._answers, note, user, source, active, every)
         reserve = self._reservations.of(request, stage) if keep else 0.0
         return PendingDecision(charges, conclude, reserve, advisory)
@@ -120,20 +120,28 @@ class OutboundQuotaPolicy:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name, detail=detail, source=found.source)
         return self._answers.accepted(Reason.WITHIN_QUOTA, user, sender, found.source)
 
-    def _note_events(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
-        """Note which limits are reached, or almost."""
+
+class Notes:
+    """Notes which limits are reached, or almost.
+
+    :param warn_at: ``[OutboundQuotaPolicy] warn_at``.
+    """
+
+    def __init__(self, events: Events, warn_at: int) -> None:
+        self._events = events
+        self._warn_at = warn_at
+
+    def note(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
+        """Note what a message has used of the limits that it was charged to."""
         # A message that is refused for its own size alone says nothing about the limit.
-        exceeded = spent.outcome is Outcome.EXCEEDED and spent.wait > 0 and self._settings.warn_at > 0
+        exceeded = spent.outcome is Outcome.EXCEEDED and spent.wait > 0 and self._warn_at > 0
         full = spent.decisive if exceeded else -1
         for place, used in enumerate(spent.used):
             limit = active[place]
             if used >= limit.warn or place == full:
                 is_full = used >= limit.amount or place == full
-                self._note(EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT, limit, charges[place], used)
-
-    def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
-        name = limit.name or limit.quota
-        self._events.note(kind, charge, name, limit.level, used, limit.amount)
+                kind = EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT
+                self._events.note(kind, charges[place], limit.name or limit.quota, limit.level, used, limit.amount)
 
 
 class _Conclusion:

@@ -35,10 +35,9 @@ class RecentLimits:
     :ivar keys, texts: the cached values.
     :ivar limits: without overrides.
     :ivar charged: what the last request with these limits cost.
-    :ivar found: these limits without overrides, for the last version of the values in memory that they are of.
     """
 
-    __slots__ = ("_key", "_sized", "_user", "charged", "found", "keys", "limits", "texts")
+    __slots__ = ("_key", "_sized", "_user", "charged", "keys", "limits", "texts")
 
     def __init__(
         self, keys: tuple[ValueKey, ...], texts: list[str], limits: UserLimits, user: str, domain: str
@@ -50,7 +49,6 @@ class RecentLimits:
         self._sized = any(limit.unit is Unit.BYTES for limit in limits.active)
         self._key: tuple[str, str, bool] | None = None
         self.charged: Charged = ((), (), ())
-        self.found: Found | None = None
 
     def charges(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
         """Return what a request costs.

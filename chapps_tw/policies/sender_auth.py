@@ -63,9 +63,9 @@ class SenderDomainAuthPolicy:
         self._no_user = settings.chapps.no_user_key_response
         self._names_of = sender_names(settings)
         self.depends_on = ("protocol_state", "sender", *search_path(settings))
-        self._accepted = cache(
-            lambda reason, source: Decision(settings.sda.acceptance_message, reason, self.name, source=source)
-        )
+        # Without a reference to the policy: in a cycle, it would not be freed when another one replaces it.
+        text, name = settings.sda.acceptance_message, self.name
+        self._accepted = cache(lambda reason, source: Decision(text, reason, name, source=source))
 
     @property
     def looks(self) -> int:

@@ -71,7 +71,8 @@ class PolicySpec:
     """The declaration of a policy.
 
     :ivar section: its configuration section; the section's name is the policy's name.
-    :ivar make: factory, called once for each listener with the policy. An exception stops the start of the service.
+    :ivar make: factory, called for each listener with the policy, at the start and whenever the configuration is read
+        again. An exception stops the start of the service; later, the former configuration stays in force.
     :ivar reasons: its own reasons, in addition to :class:`~chapps_tw.mail.decision.Reason`.
     :ivar extra_time: seconds that it may take in addition to ``request_timeout``.
     :ivar needs: the stages at which Postfix must ask; none if the policy applies at every stage.

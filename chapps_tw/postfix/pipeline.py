@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Final
 
 from chapps_tw.interfaces.book import BookUnavailable
@@ -28,6 +29,7 @@ class Pipeline:
     :param timeout: the exception that a policy raises on timeout.
     :param settle: runs on accepting answers other than DUNNO, and returns the final answer.
     :param state: is charged, and confirms the version that a request relies on.
+    :param time_limit: seconds that a request may take.
 
     A :class:`~chapps_tw.postfix.run.Run` answers a request with it.
 
@@ -43,8 +45,10 @@ class Pipeline:
         timeout: type[Exception],
         settle: Settle,
         state: LiveState,
+        time_limit: float = inf,
     ) -> None:
         self.listener = listener
+        self.time_limit = time_limit
         self.state = state
         self.settle = settle
         self.slots = tuple(slots)

@@ -11,7 +11,6 @@ no request is processed while the client does not read its answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import inf
 from typing import Any
 from typing import Protocol as Interface
 
@@ -124,9 +123,14 @@ class PolicyProtocol(Protocol):
         """The client no longer reads."""
         self.transport.loseConnection()
 
-    def cancel_started_before(self, time: float) -> None:
-        """Cancel the request that is being processed if it started before a time."""
-        if self._run is not None and self._started < time:
+    def cancel_overdue(self, now: float) -> None:
+        """Cancel the request that is being processed if it exceeds the time limit of its pipeline."""
+        if self._run is not None and now - self._started > self._run.time_limit:
+            self._run.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the request that is being processed, if there is one."""
+        if self._run is not None:
             self._run.cancel()
 
     @property
@@ -240,9 +244,9 @@ class PolicyFactory(Factory):
     :param report: called after each answer is sent, with pipeline, request, answer, and the monotonic time at which
         the request arrived.
     :param monotonic: monotonic clock.
-    :param timeout: seconds that a request may take.
     :param later: calls a function after a number of seconds; 0 is the next turn of the reactor.
     :param adopt: called with the transport of each new connection: :func:`~chapps_tw.sockets.reading.adopter`.
+    :ivar pipeline: answers requests; may be replaced between two of them.
     :ivar unreadable: number of invalid requests since the start.
     """
 
@@ -256,7 +260,6 @@ class PolicyFactory(Factory):
         read: Callable[[bytes], OutboundPPR],
         report: Report,
         monotonic: Callable[[], float],
-        timeout: float,
         later: Callable[[float, Callable[[], None]], IDelayedCall],
         adopt: Callable[[Transport], None],
     ) -> None:
@@ -269,7 +272,6 @@ class PolicyFactory(Factory):
         self.connections: set[PolicyProtocol] = set()
         self.unreadable = 0
         self._limited_log = LogLimit(self._log.warn, monotonic)
-        self._timeout = timeout
         self._drained: Deferred[None] | None = None
         self._peers: dict[str, float] = {}
 
@@ -298,16 +300,15 @@ class PolicyFactory(Factory):
         self._limited_log.warn("{listener}: {peer} sent {what}", listener=listener, peer=_peer_of(transport), what=what)
 
     def cancel_overdue(self) -> None:
-        """Cancel requests that exceed the timeout. To be called several times a second."""
-        self._cancel_started_before(self.monotonic() - self._timeout)
+        """Cancel requests that exceed their time limit. To be called several times a second."""
+        now = self.monotonic()
+        for connection in tuple(self.connections):
+            connection.cancel_overdue(now)
 
     def cancel_pending(self) -> None:
         """Cancel all pending requests: ``on_failure`` of their policies answers them."""
-        self._cancel_started_before(inf)
-
-    def _cancel_started_before(self, time: float) -> None:
         for connection in tuple(self.connections):
-            connection.cancel_started_before(time)
+            connection.cancel()
 
     @property
     def in_flight(self) -> int:

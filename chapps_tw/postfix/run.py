@@ -74,6 +74,11 @@ class Run:
         self._slot: PolicySlot
         self._conclude: Callable[[Any], Decided | Awaitable[Decided]]
 
+    @property
+    def time_limit(self) -> float:
+        """Seconds that the request may take."""
+        return self._pipeline.time_limit
+
     def cancel(self) -> None:
         """Have what the request waits for fail."""
         self._waiting.cancel()

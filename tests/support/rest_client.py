@@ -16,10 +16,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from chapps_tw.config.settings import PolicyConfigAdapter, Settings
+from chapps_tw.config.settings import ConfigError, PolicyConfigAdapter, Settings
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.threads import Threads
 from chapps_tw.database.writable_book import WritableSqlBook
+from chapps_tw.interfaces.configuration import Change, Loaded, WrongPasscode
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
@@ -27,7 +28,7 @@ from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search, SequencedRecord
 from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.rest.app import API
-from chapps_tw.rest.routers.insight import Explained, WrongPasscode
+from chapps_tw.rest.routers.insight import Explained
 from chapps_tw.rest.routers.listeners import ListenerState
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import TokenStore
@@ -127,6 +128,29 @@ class Outage:
         return self.inner.stop()
 
 
+class Configuration:
+    """A configuration that is not in a file.
+
+    :ivar change: what becomes of reading it again; an exception is raised.
+    """
+
+    def __init__(self) -> None:
+        self.change: Change | ConfigError = Change("chapps.ini", [], [], self.loaded())
+
+    def loaded(self) -> Loaded:
+        return Loaded("0123456789ab", 1.5)
+
+    async def reload(self) -> Change:
+        if isinstance(self.change, ConfigError):
+            raise self.change
+        return self.change
+
+    async def write(self, passcode: str) -> tuple[str, list[str]]:
+        if passcode != PASSCODE:
+            raise WrongPasscode("The passcode is wrong.")
+        return "/etc/chapps/chapps.ini", ["It was edited."]
+
+
 class Node:
     """The API with the embedded state and a book in an SQLite file.
 
@@ -171,11 +195,12 @@ class Node:
         self.sent = -1
         self.searched: list[Mapping[str, str]] = []
         self.decisions: DecisionRing | None = None
+        self.configuration = Configuration()
         self.api_ahead = 0.0
         self.api = API(
             self.settings, self.state, self.book, self.history.reader, find_token=self.tokens.find,
             explain=self._explain, find=self.find, states=self.states, metrics=lambda: b"chapps_up 1\n",
-            write_config=self._write, now=self._now, reactor=reactor, version="0.0.test", slices=slices,
+            config=self.configuration, now=self._now, reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None
 
@@ -226,8 +251,3 @@ class Node:
             asked = self.requests.of(each.name)
             peers, warnings = (self.peers, self.warnings) if asked else ({}, [])
             yield ListenerState(each.name, each.listen, each.policies, asked, peers, warnings)
-
-    async def _write(self, passcode: str) -> tuple[str, list[str]]:
-        if passcode != PASSCODE:
-            raise WrongPasscode("The passcode is wrong.")
-        return "/etc/chapps/chapps.ini", ["It was edited."]

@@ -64,10 +64,10 @@ class ProtocolTests(SynchronousTestCase):
         self.reported: list[tuple[str, float]] = []
         state = SqliteState(MEMORY, self.clock.seconds, self.clock)
         self.pipeline = Pipeline(
-            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged, state
+            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged, state, 2.0
         )
         self.factory = PolicyFactory(
-            self.pipeline, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later, lambda _: None
+            self.pipeline, OutboundPPR, self.report, self.clock.seconds, self.later, lambda _: None
         )
         self.protocol, self.transport = self.connect()
 
