@@ -47,7 +47,7 @@ class AskedBefore:
         self._state = state
         self._policies = len(slots)
         names = [getattr(slot.policy, "depends_on", ()) for slot in slots if not slot.inbound and not slot.shadow]
-        # Two attributes that all depend on, since a single one would be no tuple.
+        # With two that most depend on anyway: request.select() takes at least two.
         all_known = len(names) == self._policies and all(names)
         self._attributes = tuple({*("protocol_state", "sender"), *sum(names, ())}) if all_known else ()
         self._memo: Memo[tuple[object, ...], Said] = Memo(_MAX_BYTES)
