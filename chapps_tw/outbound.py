@@ -29,11 +29,12 @@ class OutboundPPR(PolicyRequest):
     :param cfg: the settings; ``None`` uses the defaults.
     """
 
-    __slots__ = ("_config", "_user", "_version")
+    __slots__ = ("_alike", "_config", "_user", "_version")
 
     _config: Settings
     _user: str
     _version: CacheVersion | None
+    _alike: int
     _memoized_routines: ClassVar[dict[tuple[str, ...], Callable[[OutboundPPR], str]]] = {}
 
     def __init__(self, payload: Payload, *, cfg: Settings | None = None) -> None:
@@ -41,6 +42,7 @@ class OutboundPPR(PolicyRequest):
         _set_config(self, cfg or _DEFAULTS)
         _set_user(self, "")
         _set_version(self, None)
+        _set_alike(self, 0)
 
     @classmethod
     def clear_memoized_routines(cls) -> None:
@@ -77,14 +79,31 @@ class OutboundPPR(PolicyRequest):
         """The version of the values in memory that decisions about this request rely on; ``None`` if on none."""
         return self._version
 
-    def rely_on(self, version: CacheVersion) -> None:
-        """Note a version. The first one stays: a policy has decided by it. Whoever answers must have it confirmed."""
+    @property
+    def alike(self) -> int:
+        """How many policies said the same about any request like this one."""
+        return self._alike
+
+    def rely_on(self, version: CacheVersion, alike: bool = False) -> None:
+        """Note a version. The first one stays: a policy has decided by it. Whoever answers must have it confirmed.
+
+        :param alike: whether the policy says the same about any request with the same values of its ``depends_on``, as
+            long as the version stays: see :class:`~chapps_tw.policies.slots.Policy`.
+        """
         if self._version is None:
             _set_version(self, version)
+        if alike:
+            _set_alike(self, self._alike + 1)
+
+    def recall(self, user: str, version: CacheVersion) -> None:
+        """Take user and version from a request that is alike."""
+        _set_user(self, user)
+        _set_version(self, version)
 
     def rely_on_nothing(self) -> None:
         """Forget the version: it is confirmed, or the policies decide again."""
         _set_version(self, None)
+        _set_alike(self, 0)
 
     def _search_function(self) -> Callable[[OutboundPPR], str]:
         """Return the function that finds the user and raises ``ValueError`` if there is none. May be overridden."""
@@ -99,6 +118,8 @@ class OutboundPPR(PolicyRequest):
 _set_config: Callable[[OutboundPPR, Settings], None] = OutboundPPR.__dict__["_config"].__set__
 _set_user: Callable[[OutboundPPR, str], None] = OutboundPPR.__dict__["_user"].__set__
 _set_version: Callable[[OutboundPPR, CacheVersion | None], None] = OutboundPPR.__dict__["_version"].__set__
+
+_set_alike: Callable[[OutboundPPR, int], None] = OutboundPPR.__dict__["_alike"].__set__
 
 
 def search_path(settings: Settings) -> tuple[str, ...]:

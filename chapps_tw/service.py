@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -49,19 +50,25 @@ class Options(UsageOptions):
 
     settings: Settings
     registry: Registry = BUILT_IN
+    read: Callable[[], Settings]
 
     def postOptions(self) -> None:
         """Read the configuration; if it is invalid, exit with all errors."""
         try:
             self.registry = installed()
-            if self["worker"]:
-                # The file may have changed since the main process has read it.
-                content = sys.stdin.buffer.read()
-                self.settings = load(self["config"], os.environ, added=self.registry.added, content=content)
-            else:
-                self.settings = load(self["config"], os.environ, findings, self.registry.added)
+            self.read = partial(load, self["config"], dict(os.environ), findings, self.registry.added)
+            self.settings = self._passed_on() if self["worker"] else self.read()
         except ConfigError as error:
             raise SystemExit(str(error)) from None
+
+    def _passed_on(self) -> Settings:
+        """Return the settings in force in the main process. The file may have changed since it was read.
+
+        :raises ConfigError: for example, if a file that the configuration names is missing now.
+        """
+        from chapps_tw.application.worker import settings_from
+
+        return settings_from(sys.stdin.buffer.read(), self["config"], self.registry)
 
 
 def makeService(options: Options, reactor: Any = None) -> Chapps:
@@ -75,7 +82,9 @@ def makeService(options: Options, reactor: Any = None) -> Chapps:
     if reactor is None:
         from twisted.internet import reactor
     reactor.seconds = time.monotonic
-    return Chapps(options.settings, reactor, os.environ, _log_stream(options), options.registry, options["worker"])
+    return Chapps(
+        options.settings, reactor, os.environ, _log_stream(options), options.registry, options.read, options["worker"]
+    )
 
 
 def _log_stream(options: Options) -> LogStream | None:
@@ -100,6 +109,7 @@ class Chapps(Service):
 
     :param stream: replaces standard output, if Twisted logs there.
     :param registry: the available policies.
+    :param read: reads the configuration again.
     :param worker: the number of the worker; 0 if no main process has started this one.
     """
 
@@ -112,10 +122,12 @@ class Chapps(Service):
         environ: Mapping[str, str],
         stream: LogStream | None = None,
         registry: Registry = BUILT_IN,
+        read: Callable[[], Settings] | None = None,
         worker: int = 0,
     ) -> None:
         self._worker = worker
         self._settings = settings
+        self._read = read
         self._registry = registry
         self._reactor = reactor
         self._environ = environ
@@ -147,6 +159,7 @@ class Chapps(Service):
         with opening(settings, "CHAPPS", "data_dir", data_dir):
             make_directory(data_dir)
         output = self._stream.file if self._stream else None
+        tell = partial(notify, self._environ)
         if self._worker:
             from chapps_tw.application.worker import Worker
 
@@ -154,9 +167,9 @@ class Chapps(Service):
         elif settings.chapps.processes > 1:
             from chapps_tw.application.main_process import MainProcess
 
-            self._application = MainProcess(settings, self._reactor, output, self._registry)
+            self._application = MainProcess(settings, self._reactor, output, self._registry, self._read, tell)
         else:
-            self._application = Application(settings, self._reactor, output, self._registry)
+            self._application = Application(settings, self._reactor, output, self._registry, self._read, tell)
         self._application.open()
 
     def _ready(self) -> None:
@@ -175,12 +188,8 @@ class Chapps(Service):
         """Handle signals that would otherwise end the process, which systemd would consider intended."""
         before = signal.getsignal(signal.SIGUSR1)
 
-        def hung_up(number: int, frame: FrameType | None) -> None:
-            self._reactor.callFromThread(
-                self.log.info,
-                "SIGHUP: nothing to do. A log file that was moved away is opened again by itself; "
-                "a changed configuration wants a restart",
-            )
+        def reload(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(self._reload)
 
         def open_logs(number: int, frame: FrameType | None) -> None:
             # twistd's own handler: with --logfile, it has a log file too.
@@ -192,8 +201,12 @@ class Chapps(Service):
             # Not SIG_IGN, which child processes would inherit.
             pass
 
-        for number, handler in ((signal.SIGHUP, hung_up), (signal.SIGUSR1, open_logs), (signal.SIGUSR2, ignore)):
+        for number, handler in ((signal.SIGHUP, reload), (signal.SIGUSR1, open_logs), (signal.SIGUSR2, ignore)):
             signal.signal(number, handler)
+
+    def _reload(self) -> None:
+        if self._application is not None:
+            self._application.reload()
 
     def _open_log_again(self) -> None:
         if self._application is not None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chapps_tw.cli import main as cli
 from chapps_tw.cli.session import Dependencies
 
 if TYPE_CHECKING:
     from chapps_tw.config.checks import Finding
-    from chapps_tw.config.settings import Settings
+    from chapps_tw.config.settings import PolicySection, Settings
 
 # What needs the configuration or the database is imported when a command needs it, so that others start quickly.
 
@@ -24,7 +24,7 @@ def main() -> int:
         if isinstance(stream, TextIOWrapper):
             # Characters that the terminal does not support are shown as escapes.
             stream.reconfigure(errors="backslashreplace")
-    return cli.run(sys.argv[1:], Dependencies(set_up, add_examples, time.time, check, warn))
+    return cli.run(sys.argv[1:], Dependencies(set_up, add_examples, time.time, check, warn, adopt))
 
 
 def set_up(settings: Settings, dry_run: bool = False) -> str:
@@ -53,6 +53,15 @@ def warn(settings: Settings) -> Iterable[str]:
     from chapps_tw.application.preflight import without_default_quota
 
     return without_default_quota(settings)
+
+
+def adopt(
+    source: str, target: str, added: Sequence[type[PolicySection]], parts: Collection[str], dry_run: bool
+) -> dict[str, Any]:
+    """See :func:`chapps_tw.application.adopt.adopt`."""
+    from chapps_tw.application.adopt import adopt
+
+    return adopt(source, target, added, parts, dry_run)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -125,7 +125,7 @@ class Book(Part):
 
     def __init__(self, book: WritableSqlBook, reactor: Any, audit_days: int) -> None:
         self._book = book
-        self._age = 86400.0 * audit_days
+        self._audit_days = audit_days
         self._pruning = LoopingCall(self._prune)
         self._pruning.clock = reactor
 
@@ -134,9 +134,15 @@ class Book(Part):
         self._book.start()
         self._pruning.start(PRUNE_SECONDS, now=False)
 
+    def prepare(self, settings: Settings) -> Callable[[], object]:
+        return partial(self._keep_for, settings.adapter.audit_days)
+
+    def _keep_for(self, days: int) -> None:
+        self._audit_days = days
+
     async def _prune(self) -> None:
         try:
-            await self._book.prune_audit(self._age)
+            await self._book.prune_audit(86400.0 * self._audit_days)
         except BookUnavailable:
             # Another node, or the next time.
             return

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from chapps_tw.application.start_errors import StartError, place
@@ -73,6 +74,43 @@ def listen(settings: Settings, where: Place, reactor: Any, factory: Any) -> ILis
     return opened[0]
 
 
+class _Nowhere:
+    """Takes the place of a reactor, to get what an endpoint would listen with.
+
+    :ivar found: the factory of TLS connections; empty if the endpoint has no TLS.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[TLSMemoryBIOFactory] = []
+
+    def listenSSL(self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = "") -> None:
+        # A key that does not fit the certificate is noticed here.
+        contextFactory.getContext()
+        self.found.append(TLSMemoryBIOFactory(contextFactory, False, factory))
+
+    def listenTCP(self, *_: object, **__: object) -> None:
+        """Listen nowhere."""
+
+
+def has_certificate(description: str) -> bool:
+    """Return whether an endpoint has a certificate of its own."""
+    return description.removeprefix("haproxy:").startswith("ssl:")
+
+
+def tls_factory(description: str, factory: Any) -> TLSMemoryBIOFactory:
+    """Read the certificate and the key of an endpoint again; return what accepts connections with them.
+
+    :param factory: of the connections inside TLS.
+    :raises ValueError: if they cannot be used; says why.
+    """
+    nowhere = _Nowhere()
+    failed: list[Failure] = []
+    parse_endpoint(description, nowhere).listen(factory).addErrback(failed.append)
+    if failed:
+        raise ValueError(_unfit(description, failed[0].value))
+    return nowhere.found[0]
+
+
 def _place(settings: Settings, where: Place) -> str:
     return f"{place(settings, where.section, where.option)} = {where.value!r}"
 
@@ -82,7 +120,7 @@ def no_address(interface: object) -> str:
     return f"this machine has no address {interface}; choose another, or 127.0.0.1 for this machine only"
 
 
-def _unfit(description: str, error: Exception) -> str:
+def _unfit(description: str, error: BaseException | None) -> str:
     if description.startswith("systemd:") and isinstance(error, LookupError):
         wanted = re.search(r"(name|index)=([^:]*)", description)
         which = f"{wanted[1]} {wanted[2]}" if wanted else "this name"
@@ -93,7 +131,7 @@ def _unfit(description: str, error: Exception) -> str:
     if isinstance(error, OSError):
         file = error.filename if isinstance(error.filename, str) else description
         return f"{file} cannot be opened: {explain(file, error)}"
-    if description.startswith("ssl:") and not isinstance(error, (ValueError, TypeError)):
+    if has_certificate(description) and not isinstance(error, (ValueError, TypeError)):
         return f"the certificate or its key cannot be used ({type(error).__name__}: {error})"
     return f"must be a Twisted endpoint, such as tcp:10225:interface=127.0.0.1 ({error})"
 

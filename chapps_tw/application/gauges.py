@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from sqlalchemy import Engine
 
@@ -35,6 +34,22 @@ class Cached(Protocol):
 
     looks: int
     misses: int
+
+
+Lookups: TypeAlias = Mapping[str, tuple[int, int]]
+"""Numbers of lookups and of misses, by the label of the cache."""
+
+
+def add_up(caches: Iterable[tuple[str, Cached]], before: Lookups) -> Lookups:
+    """Return the lookups of caches. Those with the same label are summed.
+
+    :param before: those of caches that were replaced.
+    """
+    found = dict(before)
+    for name, cached in caches:
+        looks, misses = found.get(name, (0, 0))
+        found[name] = looks + cached.looks, misses + cached.misses
+    return found
 
 
 class Written(Protocol):
@@ -85,17 +100,15 @@ def show_listeners(metrics: Metrics, factories: Mapping[str, PolicyFactory]) -> 
     metrics.add_counter("chapps_unreadable_requests", "Invalid requests.", label, unreadable)
 
 
-def show_caches(metrics: Metrics, caches: Sequence[tuple[str, Cached]]) -> None:
-    """Add cache hits and misses. Caches with the same label are summed."""
+def show_caches(metrics: Metrics, lookups: Callable[[], Lookups]) -> None:
+    """Add cache hits and misses."""
 
-    def lookups() -> Values:
-        counts: defaultdict[tuple[str, ...], float] = defaultdict(float)
-        for name, cached in caches:
-            counts[name, "hit"] += cached.looks - cached.misses
-            counts[name, "miss"] += cached.misses
-        return counts.items()
+    def values() -> Values:
+        for name, (looks, misses) in lookups().items():
+            yield (name, "hit"), looks - misses
+            yield (name, "miss"), misses
 
-    metrics.add_counter("chapps_cache_lookups", "Cache lookups.", ("cache", "result"), lookups)
+    metrics.add_counter("chapps_cache_lookups", "Cache lookups.", ("cache", "result"), values)
 
 
 def show_redis(metrics: Metrics, pool: RedisPool) -> None:
@@ -120,10 +133,10 @@ def show_database(metrics: Metrics, engine: Engine, size: int) -> None:
     _gauge(metrics, "chapps_database_connections", help, lambda: cast(BoundedPool, engine.pool).checkedout())
 
 
-def show_dns(metrics: Metrics, resolver: Resolver) -> None:
+def show_dns(metrics: Metrics, current: Callable[[], Resolver]) -> None:
     """Add the metrics of DNS lookups."""
-    _gauge(metrics, "chapps_dns_waiting_questions", "Pending DNS lookups.", lambda: resolver.questions)
-    _counter(metrics, "chapps_dns_failures", "DNS lookups that failed.", lambda: resolver.failures)
+    _gauge(metrics, "chapps_dns_waiting_questions", "Pending DNS lookups.", lambda: current().questions)
+    _counter(metrics, "chapps_dns_failures", "DNS lookups that failed.", lambda: current().failures)
 
 
 def show_http(metrics: Metrics, connections: Callable[[], int], pending_invalidations: Callable[[], int]) -> None:
@@ -146,14 +159,25 @@ def show_history(metrics: Metrics, history: Written) -> None:
     _counter(metrics, "chapps_history_lost", help, lambda: history.lost)
 
 
-def show_notices(metrics: Metrics, counts: Told) -> None:
-    """Add the metrics of notices."""
+def show_notices(metrics: Metrics, current: Callable[[], Told | None]) -> None:
+    """Add the metrics of notices.
+
+    :param current: returns the numbers; ``None`` if no notices are sent.
+    """
+
+    def of_each(read: Callable[[Told], Mapping[tuple[str, str], int]]) -> Callable[[], Values]:
+        def values() -> Values:
+            told = current()
+            return read(told).items() if told else ()
+
+        return values
+
     labels = ("channel", "kind")
-    metrics.add_counter("chapps_notices_sent", "Notices that were taken.", labels, lambda: counts.sent.items())
+    metrics.add_counter("chapps_notices_sent", "Notices that were taken.", labels, of_each(lambda told: told.sent))
     help = "Notices that were given up, or had no room in the outbox."
-    metrics.add_counter("chapps_notices_failed", help, labels, lambda: counts.failed.items())
+    metrics.add_counter("chapps_notices_failed", help, labels, of_each(lambda told: told.failed))
     help = "Notices of all nodes that wait."
-    metrics.add_gauge("chapps_notices_pending", help, labels, lambda: counts.pending.items())
+    metrics.add_gauge("chapps_notices_pending", help, labels, of_each(lambda told: told.pending))
 
 
 def _gauge(metrics: Metrics, name: str, help: str, value: Callable[[], float]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from chapps_tw.application import gauges
 from chapps_tw.application.part import Part
 from chapps_tw.application.start_errors import opening
+from chapps_tw.config.settings import History as Options
 from chapps_tw.config.settings import Settings
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.threads import Threads
@@ -39,12 +41,20 @@ class History(Part):
     """
 
     def __init__(self, settings: Settings, reactor: Any, metrics: Metrics, book: Engine) -> None:
-        store = _make_store(settings, book)
+        self._store = store = _make_store(settings, book)
         self._threads = Threads(reactor, SEARCHES)
-        self.records = settings.history.record != "none"
-        self.writer = Writer(store, settings.node, settings.history.record == "refused", time.time)
+        self.writer = Writer(store, settings.node, False, time.time)
+        self._use(settings.history)
         self.reader = Reader(store, self._threads.run, reactor)
         gauges.show_history(metrics, self.writer)
+
+    def prepare(self, settings: Settings) -> Callable[[], object]:
+        return partial(self._use, settings.history)
+
+    def _use(self, options: Options) -> None:
+        self.records = options.record != "none"
+        self.writer.refused_only = options.record == "refused"
+        self._store.bounds = _bounds(options)
 
     def start(self) -> None:
         """Start the threads."""
@@ -61,8 +71,12 @@ class History(Part):
         self._threads.stop()
 
 
+def _bounds(options: Options) -> Bounds:
+    return Bounds(float(options.keep.seconds), options.max_size << 20)
+
+
 def _make_store(settings: Settings, book: Engine) -> Store:
-    bounds = Bounds(float(settings.history.keep.seconds), settings.history.max_size << 20)
+    bounds = _bounds(settings.history)
     if book.dialect.name != "sqlite":
         adapter = replace(settings.adapter, pool_size=1 + SEARCHES)
         return ServerStore(make_engine(adapter, settings.db_password, settings.chapps.data_dir), bounds)

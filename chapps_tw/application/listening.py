@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from chapps_tw.application import VERSION
+from chapps_tw.application.endpoints import has_certificate, tls_factory
 from chapps_tw.application.part import Part
 from chapps_tw.application.ports import Opened, Ports
-from chapps_tw.config.checks import places
+from chapps_tw.application.start_errors import StartError, place
+from chapps_tw.config.checks import Place, places
 from chapps_tw.config.settings import Settings
 from chapps_tw.postfix.protocol import PolicyFactory
 from chapps_tw.rest.server import BoundedSite
-from chapps_tw.spf.checker import SpfChecker
 
 # Seconds between checks for overdue requests.
 SWEEP_SECONDS = 0.2
@@ -35,7 +38,7 @@ class Listening(Part):
 
     :param factories: for Postfix, by the name of the listener.
     :param site: the HTTP API.
-    :param checker: closed when a stop takes long, since SPF checks may take longer.
+    :param end_checks: ends SPF checks; called when a stop takes long, since they may take longer.
     :param ports: opens them.
     """
 
@@ -47,28 +50,42 @@ class Listening(Part):
         reactor: Any,
         factories: Mapping[str, PolicyFactory],
         site: BoundedSite,
-        checker: SpfChecker,
+        end_checks: Callable[[], object],
         ports: Ports,
     ) -> None:
         self._settings = settings
         self._reactor = reactor
         self._factories = factories
         self._site = site
-        self._checker = checker
+        self._end_checks = end_checks
         self._opener = ports
-        self._ports: list[Opened] = []
+        # Each port with its place in the configuration.
+        self._ports: list[tuple[Opened, Place]] = []
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
 
     def open(self) -> None:
         """Listen on all ports. Connections are served once the reactor runs."""
-        factories = {f"listener {name}": factory for name, factory in self._factories.items()}
         for where in places(self._settings):
-            opened = self._opener.open(where, factories.get(where.what, self._site))
+            opened = self._opener.open(where, self._factory(where))
             if opened is None:
                 continue
-            self._ports.append(opened)
+            self._ports.append((opened, where))
             self.log.info("{version}: {what} on {endpoint}", version=VERSION, what=where.what, endpoint=where.endpoint)
+
+    def _factory(self, where: Place) -> PolicyFactory | BoundedSite:
+        return self._factories[where.listener] if where.listener else self._site
+
+    def prepare(self, settings: Settings) -> Callable[[], object]:
+        """Read the certificates again. Connections that exist go on with the former ones."""
+        renewed: list[tuple[Any, TLSMemoryBIOFactory]] = []
+        for opened, where in self._ports:
+            if has_certificate(where.endpoint):
+                try:
+                    renewed.append((opened.port, tls_factory(where.endpoint, self._factory(where))))
+                except ValueError as error:
+                    raise StartError(f"{place(settings, where.section, where.option)}: {error}") from None
+        return partial(_renew, renewed)
 
     def start(self) -> None:
         """Start checking for overdue requests."""
@@ -80,7 +97,7 @@ class Listening(Part):
 
     async def stop(self) -> None:
         """Stop accepting connections, and answer pending requests."""
-        await gatherResults([self._stop_listening(port, lent) for port, lent in self._ports])
+        await gatherResults([self._stop_listening(*opened) for opened, _ in self._ports])
         drained = gatherResults([*(factory.drain() for factory in self._factories.values()), self._site.stop()])
         late = self._schedule_deadlines()
         await drained
@@ -107,7 +124,7 @@ class Listening(Part):
 
     def _schedule_deadlines(self) -> list[IDelayedCall]:
         ends = (
-            (SPF_SECONDS, self._checker.close),
+            (SPF_SECONDS, self._end_checks),
             (DRAIN_SECONDS, self._cancel_pending),
             (ABANDON_SECONDS, self._abandon),
         )
@@ -124,3 +141,11 @@ class Listening(Part):
         for factory in self._factories.values():
             for connection in tuple(factory.connections):
                 connection.transport.abortConnection()
+
+
+def _renew(renewed: Iterable[tuple[Any, TLSMemoryBIOFactory]]) -> None:
+    """Let ports accept connections with other factories."""
+    for port, factory in renewed:
+        before, port.factory = port.factory, factory
+        factory.doStart()
+        before.doStop()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from chapps_tw.application.part import Part
@@ -29,30 +32,58 @@ class LogOutput(Part):
         self._settings = settings
         self._output = output
         self._reactor = reactor
-        self.file = self._make_file()
-        self.decisions: DecisionLog | None = None
-        if self.file is not None:
-            self.decisions = DecisionLog(FORMATS[settings.log.format].line, self.file.write, reactor.callLater)
+        # Lines that files before the current one have lost.
+        self._lost_before = 0
+        self._use(settings, self._make_file(settings))
 
-    def _make_file(self) -> LogFile | None:
-        path, form = self._settings.log.file, FORMATS[self._settings.log.format]
+    def _make_file(self, settings: Settings) -> LogFile | None:
+        path, form = settings.log.file, FORMATS[settings.log.format]
         if not path or (path == STANDARD_OUTPUT and self._output is not None):
             return self._output if path else None
         complaints = LogLimit(self.log.warn, self._reactor.seconds)
         return LogFile(path, form.loss, lambda text: complaints.warn("{text}", text=text))
 
+    def _use(self, settings: Settings, file: LogFile | None) -> None:
+        self._settings, self.file = settings, file
+        self.decisions: DecisionLog | None = None
+        if file is not None:
+            self.decisions = DecisionLog(FORMATS[settings.log.format].line, file.write, self._reactor.callLater)
+
     @property
     def lost(self) -> int:
         """The number of lines that could not be written, here or to standard output."""
-        return sum(each.lost for each in {self.file, self._output} if each)
+        return self._lost_before + sum(each.lost for each in {self.file, self._output} if each)
 
     def open(self) -> None:
         """Open the file."""
-        if self.file is not None and self.file is not self._output:
-            with opening(self._settings, "Log", "file", self._settings.log.file):
-                self.file.open()
-        if self._settings.log.file == STANDARD_OUTPUT and is_standard_output_discarded():
+        self._open(self._settings, self.file)
+
+    def _open(self, settings: Settings, file: LogFile | None) -> None:
+        if file is not None and file is not self._output:
+            with opening(settings, "Log", "file", settings.log.file):
+                file.open()
+        if settings.log.file == STANDARD_OUTPUT and is_standard_output_discarded():
             self.log.warn("Decisions are logged to standard output, which goes nowhere: name a file in [Log] file.")
+
+    def prepare(self, settings: Settings) -> Callable[[], object]:
+        if settings.log == self._settings.log:
+            return partial(self._keep, settings)
+        file = self._make_file(settings)
+        self._open(settings, file)
+        return partial(self._replace, settings, file)
+
+    def _keep(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def _replace(self, settings: Settings, file: LogFile | None) -> None:
+        """Log to another file, and close the former one in a thread: it may be slow."""
+        before = self.file
+        if self.decisions is not None:
+            self.decisions.flush()
+        self._use(settings, file)
+        if before is not None and before is not self._output:
+            self._lost_before += before.lost
+            deferToThreadPool(self._reactor, self._reactor.getThreadPool(), before.close)
 
     def reopen(self) -> None:
         """Reopen the file, which may have been renamed."""

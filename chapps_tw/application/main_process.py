@@ -10,6 +10,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from chapps_tw.application.application import Application
+from chapps_tw.application.asked import ListenerStates
+from chapps_tw.application.asked_of_workers import StatesOfAll, WorkerReports
 from chapps_tw.application.part import Part
 from chapps_tw.application.ports import MainPorts, Ports
 from chapps_tw.config.settings import Settings
@@ -17,6 +19,7 @@ from chapps_tw.observe.decision_record import Entry
 from chapps_tw.observe.log_file import LogFile
 from chapps_tw.policies.events import LimitEvent
 from chapps_tw.policies.registry import BUILT_IN, Registry
+from chapps_tw.processes.configuration import packed
 from chapps_tw.processes.worker_process import Command
 from chapps_tw.processes.workers import Workers
 from chapps_tw.rest.routers.insight import Check
@@ -51,13 +54,21 @@ class MainProcess(Application):
     """
 
     def __init__(
-        self, settings: Settings, reactor: Any, output: LogFile | None = None, registry: Registry = BUILT_IN
+        self,
+        settings: Settings,
+        reactor: Any,
+        output: LogFile | None = None,
+        registry: Registry = BUILT_IN,
+        read: Callable[[], Settings] | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._content = settings.content
         self._ports = MainPorts(settings, reactor)
         self._observers: list[Callable[[LimitEvent], None]] = []
         reasons = {str(reason): reason for reason in registry.reasons}
-        self.workers = Workers(settings.chapps.processes, self._take, self._note, reasons, reactor)
-        super().__init__(settings, reactor, output, registry)
+        self._reports = WorkerReports()
+        self.workers = Workers(settings.chapps.processes, self._take, self._note, self._reports.take, reasons, reactor)
+        super().__init__(settings, reactor, output, registry, read, tell)
         self.metrics.add_counter(
             "chapps_process_restarts", "Processes that were started again.", (), lambda: [((), self.workers.restarts)]
         )
@@ -72,10 +83,16 @@ class MainProcess(Application):
         settings = self.settings
         arguments = [sys.executable, sys.argv[0], "--nodaemon", "--pidfile=", f"--logger={_LOGGER}", "chapps"]
         environ = {name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
-        return Command([*arguments, "--config", settings.path], environ, self._ports.held, settings.content)
+        return Command(
+            [*arguments, "--config", settings.path], environ, self._ports.held, packed(self._content, settings.content)
+        )
+
+    async def change_to(self, settings: Settings) -> None:
+        await super().change_to(settings)
+        await self.workers.change_to(settings.content)
 
     def _take(self, entry: Entry) -> None:
-        for sink in self.sinks:
+        for sink in self.reporter.sinks:
             sink(entry)
 
     def _note(self, event: LimitEvent) -> None:
@@ -85,6 +102,9 @@ class MainProcess(Application):
     def _observe(self, observer: Callable[[LimitEvent], None]) -> None:
         super()._observe(observer)
         self._observers.append(observer)
+
+    def _make_states(self, *values: Any) -> ListenerStates:
+        return StatesOfAll(*values, reports=self._reports)
 
     def _make_ports(self) -> Ports:
         return self._ports

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.logger import Logger
 
@@ -24,6 +23,16 @@ class Part:
     def start(self) -> None:
         """Start working. The reactor is running."""
 
+    def prepare(self, settings: Settings) -> Callable[[], object]:
+        """Open what new settings need while the part runs. Called in a thread; must not change the part.
+
+        :param settings: those to be put in force; what takes effect after a restart is unchanged.
+        :returns: what puts them in force, called by the reactor. It does not fail, and takes little time. What the
+            settings do not change continues undisturbed.
+        :raises StartError: if they cannot be put in force.
+        """
+        return _nothing
+
     def stop(self) -> Awaitable[None] | None:
         """Finish pending work and close everything. Also called for a part that was not started.
 
@@ -31,15 +40,8 @@ class Part:
         """
 
 
-@runtime_checkable
-class Reloadable(Protocol):
-    """A part that can apply new settings while it runs."""
-
-    def reload(self, settings: Settings) -> None:
-        """Apply new settings. What they do not change continues undisturbed.
-
-        :param settings: validated. Changes that need a restart have been rejected before.
-        """
+def _nothing() -> None:
+    """Put settings in force that change nothing here."""
 
 
 def open_all(parts: Sequence[Part]) -> None:
@@ -55,6 +57,17 @@ def start_all(parts: Sequence[Part]) -> None:
     """Start parts in order."""
     for part in parts:
         part.start()
+
+
+def prepare_all(parts: Sequence[Part], settings: Settings) -> list[Callable[[], object]]:
+    """Prepare parts for new settings, in reverse order, up to the first that fails.
+
+    So the log file, which is the first part, is opened if nothing else can fail.
+
+    :returns: what puts the settings in force: :meth:`Part.prepare`.
+    :raises StartError: if a part cannot use them.
+    """
+    return [part.prepare(settings) for part in reversed(parts)]
 
 
 async def stop_all(parts: Sequence[Part]) -> None:

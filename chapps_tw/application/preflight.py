@@ -14,7 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from chapps_tw.application.endpoints import no_address, parse_endpoint
+from twisted.internet.protocol import Factory
+
+from chapps_tw.application.endpoints import has_certificate, no_address, parse_endpoint, tls_factory
 from chapps_tw.config.checks import Finding, Place, places, port_and_interface, unix_path
 from chapps_tw.config.settings import ConfigError, Settings
 from chapps_tw.config.values import Secret
@@ -58,8 +60,11 @@ def _of_endpoint(place: Place) -> Iterator[Finding]:
         # Its sockets exist only when systemd starts the service.
         return
     try:
-        # An endpoint does not use its reactor before it listens.
-        parse_endpoint(place.endpoint, None)
+        if has_certificate(place.endpoint):
+            tls_factory(place.endpoint, Factory())
+        else:
+            # An endpoint does not use its reactor before it listens.
+            parse_endpoint(place.endpoint, None)
     except ValueError as error:
         yield place.finding(str(error))
         return
@@ -99,12 +104,18 @@ def _of_database_url(settings: Settings) -> Iterator[Finding]:
 def _of_certificates(settings: Settings) -> Iterator[Finding]:
     redis = settings.redis
     if settings.uses_redis and redis.tls and redis.ca_file:
-        from chapps_tw.state.redis.server import authorities
+        yield from _of_authorities("Redis", "ca_file", redis.ca_file, "tls")
+    if settings.notify.relay_tls != "none" and settings.notify.relay_ca_file:
+        yield from _of_authorities("Notify", "relay_ca_file", settings.notify.relay_ca_file, "relay_tls")
 
-        try:
-            authorities(redis.ca_file)
-        except ValueError as error:
-            yield Finding("Redis", "ca_file", redis.ca_file, str(error), (("Redis", "tls"),))
+
+def _of_authorities(section: str, option: str, path: str, used: str) -> Iterator[Finding]:
+    from chapps_tw.sockets.authorities import authorities
+
+    try:
+        authorities(path)
+    except ValueError as error:
+        yield Finding(section, option, path, str(error), ((section, used),))
 
 
 def _of_templates(settings: Settings) -> Iterator[Finding]:

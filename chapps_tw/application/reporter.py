@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.observe.decision_record import Entry, entry_of
+from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import LimitEvent
@@ -26,7 +27,8 @@ FAILURE_SECONDS = 60.0
 class Reporter:
     """Counts answers, and passes each decision to the sinks.
 
-    :param sinks: called with the entry of each decision, such as the ring and the log; must not block.
+    :param requests: counts the requests.
+    :ivar sinks: called with the entry of each decision, such as the ring and the log; must not block.
     :param reactor: for durations.
     :param now: epoch seconds.
     """
@@ -36,12 +38,14 @@ class Reporter:
     def __init__(
         self,
         metrics: Metrics,
+        requests: ListenerRequests,
         sinks: Sequence[Callable[[Entry], None]],
         reactor: IReactorTime,
         now: Callable[[], float],
     ) -> None:
         self._metrics = metrics
-        self._sinks = tuple(sinks)
+        self._requests = requests
+        self.sinks = sinks
         self._reactor = reactor
         self._now = now
         self._logged: dict[str, float] = {}
@@ -59,13 +63,14 @@ class Reporter:
         listener, sent = pipeline.listener, answer.decision
         self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
         now, user = self._now(), request.known_user
+        self._requests.add(listener, request, now)
         for decision in answer.decisions:
             if decision.shadow and decision is not sent:
                 self._pass_on(entry_of(listener, user, request, decision, now))
         self._pass_on(entry_of(listener, user, request, sent, now, beside(sent, answer.decisions)))
 
     def _pass_on(self, entry: Entry) -> None:
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink(entry)
 
     def near_limit(self, event: LimitEvent) -> None:

@@ -24,7 +24,7 @@ def set_up(settings: Settings, dry_run: bool = False) -> str:
     :raises CommandError: if the database cannot be used.
     """
     messages: list[str] = []
-    with _engine(settings) as engine:
+    with using_database(settings) as engine:
         before, after = (schema.preview if dry_run else schema.upgrade)(engine, messages.append), schema.HEAD
         done = f"{'brought up to' if before else 'set up at'} revision {after}"
         if dry_run:
@@ -42,7 +42,7 @@ def add_examples(settings: Settings) -> str:
     :raises ConfigError: if the URL of the database is invalid.
     :raises CommandError: if the database cannot be used.
     """
-    with _engine(settings) as engine:
+    with using_database(settings) as engine:
         schema.upgrade(engine)
         if examples.add_examples(engine, time.time()):
             return f"{engine.url}: alice@example.com and bob@example.org added"
@@ -50,7 +50,12 @@ def add_examples(settings: Settings) -> str:
 
 
 @contextmanager
-def _engine(settings: Settings) -> Iterator[Engine]:
+def using_database(settings: Settings) -> Iterator[Engine]:
+    """Yield the engine of the database; convert errors inside.
+
+    :raises ConfigError: if the URL of the database is invalid.
+    :raises CommandError: if the database cannot be used.
+    """
     try:
         engine = open_engine(settings)
         try:

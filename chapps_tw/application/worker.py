@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from chapps_tw.application.application import Application
+from chapps_tw.application.asked import ListenerStates
+from chapps_tw.application.asked_of_workers import Telling
 from chapps_tw.application.database import Book
+from chapps_tw.application.events import EventLog
 from chapps_tw.application.history import History
 from chapps_tw.application.http import Http, PageForPeople, Tokens
 from chapps_tw.application.log_output import LogOutput
@@ -15,6 +19,9 @@ from chapps_tw.application.nodes import Nodes
 from chapps_tw.application.notices import Notices
 from chapps_tw.application.part import Part
 from chapps_tw.application.ports import Ports, WorkerPorts
+from chapps_tw.application.reloading import Reloading
+from chapps_tw.config.changes import in_force
+from chapps_tw.config.load import load
 from chapps_tw.config.settings import Settings
 from chapps_tw.database.writable_book import WritableSqlBook
 from chapps_tw.interfaces.state import StateUnavailable
@@ -22,13 +29,17 @@ from chapps_tw.observe.decision_record import Entry
 from chapps_tw.observe.metric_sums import Family
 from chapps_tw.policies.events import LimitEvent
 from chapps_tw.policies.registry import BUILT_IN, Registry
+from chapps_tw.processes.channel import Asked
+from chapps_tw.processes.configuration import content_of, unpacked
 from chapps_tw.processes.link import Link
 from chapps_tw.processes.worker_process import CHANNEL, LOADS, PORTS
-from chapps_tw.processes.workers import CHECK, COMPARE, METRICS
+from chapps_tw.processes.workers import CHANGE, CHECK, COMPARE, METRICS
 from chapps_tw.sockets.loads import Loads
 
 # What the main process does for all.
-_LEFT_TO_MAIN: Final = (LogOutput, History, Tokens, Book, Nodes, Notices, Http, PageForPeople)
+_LEFT_TO_MAIN: Final = (
+    LogOutput, History, Tokens, Book, Nodes, EventLog, Notices, Http, ListenerStates, PageForPeople, Reloading,
+)  # fmt: skip
 
 
 class Linked(Part):
@@ -79,12 +90,20 @@ class Worker(Application):
 
     def __init__(self, settings: Settings, reactor: Any, number: int, registry: Registry = BUILT_IN) -> None:
         self._place, self._loads = number - 1, Loads(LOADS)
-        asked = {METRICS: self._families, CHECK: self._check, COMPARE: self._compare_here}
+        asked: dict[str, Asked] = {
+            METRICS: self._families,
+            CHECK: self._check,
+            COMPARE: self._compare_here,
+            CHANGE: self._change,
+        }
         self._link = Link(asked, reactor)
         super().__init__(settings, reactor, registry=registry)
         self.reporter.observe(self._link.event)
         own = (part for part in self.parts if not isinstance(part, _LEFT_TO_MAIN))
-        self.parts = (Linked(self._link, reactor, reactor.stop), BookConnections(self.database.book), *own)
+        names = [each.name for each in settings.listeners]
+        telling = Telling(self.listeners, names, self._link.heard, reactor)
+        linked = Linked(self._link, reactor, reactor.stop)
+        self.parts = (linked, BookConnections(self.database.book), telling, *own)
 
     def start(self) -> None:
         """Start working, and say so."""
@@ -94,8 +113,17 @@ class Worker(Application):
     def _lost_lines(self) -> int:
         return self._link.lost
 
-    def _make_sinks(self) -> list[Callable[[Entry], None]]:
-        super()._make_sinks()
+    def reload(self) -> None:
+        """Leave it to the main process, which passes on what it has read."""
+
+    async def _change(self, content: str) -> None:
+        """Put another configuration in force.
+
+        :raises StartError, ConfigError: if that is not possible.
+        """
+        await self.change_to(await self._in_thread(_changed, self.settings, content_of(content), self.registry))
+
+    def _sinks(self) -> Sequence[Callable[[Entry], None]]:
         return [self._link.add]
 
     def _make_ports(self) -> Ports:
@@ -120,3 +148,18 @@ class Worker(Application):
 
     async def _compare_here(self) -> None:
         await self._compare()
+
+
+def settings_from(passed_on: bytes, path: str | None, registry: Registry) -> Settings:
+    """Return the settings in force in the main process.
+
+    :param passed_on: by the main process: :func:`~chapps_tw.processes.configuration.packed`.
+    :raises ConfigError: for example, if a file that the configuration names is missing now.
+    """
+    first, current = unpacked(passed_on)
+    started = load(path, os.environ, added=registry.added, content=first)
+    return _changed(started, current, registry) if current != first else started
+
+
+def _changed(running: Settings, content: bytes, registry: Registry) -> Settings:
+    return in_force(running, load(running.path, os.environ, added=registry.added, content=content))

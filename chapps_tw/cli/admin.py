@@ -1,4 +1,4 @@
-"""Commands that work without the service: the configuration, the passcode, and the tables of the database."""
+"""The configuration, the passcode, and the tables of the database: all but ``reload`` work without the service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 import chapps_tw
+from chapps_tw.cli.client import path
 from chapps_tw.cli.command import DEFAULT_PATH, Group, Local, pass_session
+from chapps_tw.cli.output import plain
 from chapps_tw.cli.session import CommandError, Session
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def completion(session: Session, shell: str) -> None:
 
 @click.group(cls=Group)
 def admin() -> None:
-    """Set up the database, write the configuration, hash a passcode."""
+    """Set up the database, read or write the configuration, hash a passcode."""
 
 
 @admin.command(cls=Local)
@@ -101,6 +103,16 @@ def flush_config(session: Session, to: str | None) -> None:
     session.say(_write(session.settings, to))
 
 
+@admin.command()
+@pass_session
+def reload(session: Session) -> None:
+    """Have the running service read its configuration again."""
+    change = session.api.send("POST", path("live", "config", "reload")).response
+    lines = [f"changed: {', '.join(map(plain, change['changed'])) or 'nothing'}"]
+    lines += [f"after a restart: {plain(', '.join(change['restart']))}"] if change["restart"] else []
+    session.show(change, lambda: lines)
+
+
 @admin.command(cls=Local)
 @pass_session
 def active_config(session: Session) -> None:
@@ -122,7 +134,7 @@ def passcode(session: Session) -> None:
 def api_password(session: Session, to: str | None, password: str | None) -> None:
     """Write the configuration with another passcode.
 
-    It is in effect after a restart of the service.
+    It is in effect when the service has read it: chapps-cli admin reload.
     """
     from chapps_tw.config.values import Secret
 

@@ -10,6 +10,7 @@ import click
 
 from chapps_tw.cli import (
     admin,
+    adopt,
     ask,
     decisions,
     domains,
@@ -19,8 +20,10 @@ from chapps_tw.cli import (
     import_file,
     inbound,
     limits,
+    listeners,
     nodes,
     notify,
+    postfix_check,
     tokens,
     top,
     trail,
@@ -47,6 +50,8 @@ _FAMILIES = (
     top,
     decisions,
     explain,
+    listeners,
+    postfix_check,
     trail,
     users,
     domains,
@@ -59,6 +64,7 @@ _FAMILIES = (
     notify,
     tokens,
     admin,
+    adopt,
     ask,
 )
 for family in _FAMILIES:

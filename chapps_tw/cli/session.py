@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,7 +15,7 @@ from chapps_tw.cli import output
 if TYPE_CHECKING:
     from chapps_tw.cli.client import Client
     from chapps_tw.config.checks import Finding
-    from chapps_tw.config.settings import Settings
+    from chapps_tw.config.settings import PolicySection, Settings
     from chapps_tw.policies.registry import Registry
 
 FAILED: Final = 1
@@ -47,6 +47,8 @@ class Dependencies(NamedTuple):
     :ivar now: returns epoch seconds.
     :ivar check: yields what prevents settings from working on this machine.
     :ivar warn: yields sentences about what they name and the database does not contain.
+    :ivar adopt: moves over from CHAPPS 0.5: from a file, to a file, with the sections of added policies, these parts,
+        and whether nothing is to be changed; returns a report.
     """
 
     set_up: Callable[[Settings, bool], str]
@@ -54,6 +56,7 @@ class Dependencies(NamedTuple):
     now: Callable[[], float]
     check: Callable[[Settings], Iterable[Finding]]
     warn: Callable[[Settings], Iterable[str]]
+    adopt: Callable[[str, str, Sequence[type[PolicySection]], Collection[str], bool], dict[str, Any]]
 
 
 class Session:

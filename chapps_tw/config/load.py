@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from chapps_tw.config import checks, limit_checks, notify_checks
-from chapps_tw.config.checks import Finding, contradictions
+from chapps_tw.config.checks import Finding
 from chapps_tw.config.settings import (
     OBSOLETE,
     REPLACED,
+    SECRETS,
     SECTIONS,
     Chapps,
     ConfigError,
@@ -61,6 +62,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     check: Callable[[Settings], Iterable[Finding]] = lambda _: (),
     added: Sequence[type[PolicySection]] = (),
+    unknown: Callable[[str], None] | None = None,
     content: bytes | None = None,
 ) -> Settings:
     """Load the configuration.
@@ -70,25 +72,38 @@ def load(
     :param check: finds further problems, such as missing files. It sees the default of an invalid option; its
         findings about that option are ignored.
     :param added: sections of policies that :class:`~chapps_tw.config.settings.Settings` has no field for.
+    :param unknown: called with a sentence for each unknown section or option; by default, they are errors.
     :param content: of the file, if it was read before.
     :raises ConfigError: with all errors.
     """
     environ = {} if environ is None else environ
     if path is None:
         path = default_path(environ)
-    return _Reader(path, environ, added, content).settings(check)
+    return _Reader(path, environ, added, unknown, content).settings(check)
+
+
+def contradictions(settings: Settings) -> Iterator[Finding]:
+    """Find all options that conflict."""
+    for each in (checks.contradictions, limit_checks.contradictions, notify_checks.contradictions):
+        yield from each(settings)
 
 
 class _Reader:
     """Converts a file and an environment into settings, and collects the errors."""
 
     def __init__(
-        self, path: str, environ: Mapping[str, str], added: Sequence[type[PolicySection]], content: bytes | None
+        self,
+        path: str,
+        environ: Mapping[str, str],
+        added: Sequence[type[PolicySection]],
+        unknown: Callable[[str], None] | None,
+        content: bytes | None,
     ) -> None:
         self.path = path
         self.added = added
         self.kinds: list[type[Any]] = [*SECTIONS.values(), *added]
         self.problems: list[str] = []
+        self.report_unknown = unknown or self.problems.append
         self.warnings: list[str] = []
         self.unread: set[tuple[str, str]] = set()
         # Options that were set by an older option.
@@ -106,13 +121,9 @@ class _Reader:
         parts["own_listeners"] = tuple(self._listener(section) for section in self._named(Listener))
         parts["limits"] = tuple(self._limit(section) for section in self._named(RateLimit))
         parts["chapps"] = self._without_useless_password(parts["chapps"])
-        parts["db_password"] = self._secret(parts["adapter"], "db_pass")
-        parts["redis_password"] = self._secret(parts["redis"], "password")
-        parts["sentinel_password"] = self._secret(parts["redis"], "sentinel_password")
-        parts["relay_password"] = self._secret(parts["notify"], "relay_password")
-        parts["webhook_secret"] = self._secret(parts["notify"], "webhook_secret")
+        parts |= {name: self._secret(parts[section], option) for name, (section, option) in SECRETS.items()}
         found = Settings(**parts, path=self.path, content=self.content, overridden=self.overridden)
-        for each in (contradictions, limit_checks.contradictions, notify_checks.contradictions, check):
+        for each in (contradictions, check):
             self.problems += self._sentences(each(found))
         if self.problems:
             # An older option that sets several options is reported once.
@@ -219,7 +230,7 @@ class _Reader:
             remedy = f"; it belongs to {', '.join(homes)}"
         else:
             remedy = nearest(name, known, 0.4) or "; valid names are " + ", ".join(known)
-        self.problems.append(f"{sentence}{remedy}")
+        self.report_unknown(f"{sentence}{remedy}")
 
     def _from_environment(self, environ: Mapping[str, str]) -> None:
         places = [(kind.section, name) for kind in self.kinds for name in _names(kind)]

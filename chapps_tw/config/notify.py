@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from chapps_tw.config.sections import option
 from chapps_tw.config.values import Secret, addresses, choice, nearest, seconds, text
+from chapps_tw.interfaces.events import KINDS, LIMIT_EVENTS
 from chapps_tw.mail.addresses import mailbox, normal_domain
 from chapps_tw.mail.durations import Duration, parse_duration
-
-EVENTS = ("near_limit", "at_limit")
-"""The events that can be told: those of :class:`~chapps_tw.policies.events.EventKind`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +39,15 @@ class TimeOfDay:
         return f"{self.hour:02}:{self.minute:02}"
 
 
-def _events(value: str) -> tuple[str, ...]:
-    names = addresses(value)
-    wrong = next((name for name in names if name not in EVENTS), "")
-    if wrong or len(set(names)) < len(names):
-        raise ValueError("a list without duplicates of " + ", ".join(EVENTS) + nearest(wrong, EVENTS))
-    return names
+def _events(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def parse(value: str) -> tuple[str, ...]:
+        names = addresses(value)
+        wrong = next((name for name in names if name not in known), "")
+        if wrong or len(set(names)) < len(names):
+            raise ValueError("a list without duplicates of " + ", ".join(known) + nearest(wrong, known))
+        return names
+
+    return parse
 
 
 def _mailbox(value: str) -> str:
@@ -98,9 +99,18 @@ def _one_line(value: str) -> str:
 @dataclass(frozen=True)
 class Notify:
     section: ClassVar[str] = "Notify"
-    user_events: tuple[str, ...] = option("", "Events that users are told by mail: near_limit at_limit.", _events)
-    admin_events: tuple[str, ...] = option("", "Events that admin_address is told by mail.", _events)
-    webhook_events: tuple[str, ...] = option("", "Events that the webhook is told.", _events)
+    user_events: tuple[str, ...] = option(
+        "", f"Events that users are told by mail: {' '.join(LIMIT_EVENTS)}.", _events(LIMIT_EVENTS)
+    )
+    admin_events: tuple[str, ...] = option(
+        "", f"Events that admin_address is told by mail: {' '.join(KINDS)}.", _events(KINDS)
+    )
+    webhook_events: tuple[str, ...] = option(
+        "", "Events that the webhook is told: the same as in admin_events.", _events(KINDS)
+    )
+    collect_for: float = option(
+        "30", "Seconds that events for admin_address wait for others, to be told in one mail.", seconds(0, 3600)
+    )
     daily_report: TimeOfDay | str = option(
         "off", "Time of day at which admin_address gets a report of the last 24 hours, or off.", _time_of_day
     )
@@ -118,6 +128,9 @@ class Notify:
         "none",
         "none, starttls or tls (from the beginning). The certificate must be valid for the name of the relay.",
         choice("none", "starttls", "tls"),
+    )
+    relay_ca_file: str = option(
+        "", "File with the PEM certificates of the authorities that the relay may have; if empty, the system's."
     )
     relay_user: str = option("", "User name for the relay.")
     relay_password: Secret = option("", "Password for the relay.", Secret)

@@ -53,6 +53,8 @@ def _of_webhook(settings: Settings) -> Iterator[Finding]:
 def warnings(settings: Settings) -> Iterator[Finding]:
     """Find options without effect."""
     notify = settings.notify
+    if notify.relay_ca_file and notify.relay_tls == "none":
+        yield _finding("relay_ca_file", notify.relay_ca_file, "has no effect while relay_tls is none", "relay_tls")
     if notify.webhook and not notify.webhook_events:
         yield _finding("webhook", notify.webhook, "has no effect: webhook_events is empty", "webhook_events")
     if notify.webhook.startswith("http:") and not _is_local(urlsplit(notify.webhook).hostname or ""):

@@ -97,9 +97,11 @@ class OutboundQuotaPolicy(_ListeningSection):
     section: ClassVar[str] = "OutboundQuotaPolicy"
     listener: ClassVar[str] = "outbound"
     policies: ClassVar[tuple[str, ...]] = ("SenderDomainAuthPolicy", "OutboundQuotaPolicy")
-    listen_address: str = option("localhost", "Address of the outbound listener (sender authorization, then quota).")
-    listen_port: int = option("10225", "Port of the outbound listener.", whole(1, 65535))
-    listen: str = option("auto", _LISTEN)
+    listen_address: str = option(
+        "localhost", "Address of the outbound listener (sender authorization, then quota).", restart=True
+    )
+    listen_port: int = option("10225", "Port of the outbound listener.", whole(1, 65535), restart=True)
+    listen: str = option("auto", _LISTEN, restart=True)
     acceptance_message: str = option(
         "DUNNO", "Answer to mail within the quota. Placeholders as in rejection_message.", acceptance(*_QUOTA_FIGURES)
     )
@@ -172,11 +174,15 @@ class SenderDomainAuthPolicy(_ListeningSection):
     listener: ClassVar[str] = "sender-auth"
     policies: ClassVar[tuple[str, ...]] = ("SenderDomainAuthPolicy",)
     listen_address: str = option(
-        "localhost", "Address of a separate listener; there is none if address and port are the default or the quota's."
+        "localhost",
+        "Address of a separate listener; there is none if address and port are the default or the quota's.",
+        restart=True,
     )
-    listen_port: int = option("10225", "Port of the separate listener.", whole(1, 65535))
+    listen_port: int = option("10225", "Port of the separate listener.", whole(1, 65535), restart=True)
     listen: str = option(
-        "auto", "Twisted endpoint of the separate listener; auto uses address and port as above, empty disables it."
+        "auto",
+        "Twisted endpoint of the separate listener; auto uses address and port as above, empty disables it.",
+        restart=True,
     )
     acceptance_message: str = option(
         "DUNNO",
@@ -207,9 +213,9 @@ class GreylistingPolicy(_ListeningSection):
     section: ClassVar[str] = "GreylistingPolicy"
     listener: ClassVar[str] = "greylisting"
     policies: ClassVar[tuple[str, ...]] = ("GreylistingPolicy",)
-    listen_address: str = option("localhost", "Address of the greylisting listener.")
-    listen_port: int = option("10226", "Port of the greylisting listener.", whole(1, 65535))
-    listen: str = option("auto", _LISTEN)
+    listen_address: str = option("localhost", "Address of the greylisting listener.", restart=True)
+    listen_port: int = option("10226", "Port of the greylisting listener.", whole(1, 65535), restart=True)
+    listen: str = option("auto", _LISTEN, restart=True)
     acceptance_message: str = option(
         "DUNNO",
         "Answer to mail that passes. Placeholders as in rejection_message.",
@@ -254,9 +260,9 @@ class SPFEnforcementPolicy(_ListeningSection):
     section: ClassVar[str] = "SPFEnforcementPolicy"
     listener: ClassVar[str] = "inbound"
     policies: ClassVar[tuple[str, ...]] = ("SPFEnforcementPolicy", "GreylistingPolicy")
-    listen_address: str = option("localhost", "Address of the inbound listener (SPF, then greylisting).")
-    listen_port: int = option("10227", "Port of the inbound listener.", whole(1, 65535))
-    listen: str = option("auto", _LISTEN)
+    listen_address: str = option("localhost", "Address of the inbound listener (SPF, then greylisting).", restart=True)
+    listen_port: int = option("10227", "Port of the inbound listener.", whole(1, 65535), restart=True)
+    listen: str = option("auto", _LISTEN, restart=True)
     null_sender_ok: bool = option("False", "Accept the null sender without an SPF check.", boolean)
     mode: str = option("enforce", *MODE)
     on_failure: str = option("accept", *ON_FAILURE)
@@ -283,9 +289,11 @@ class RateLimitPolicy(_ListeningSection):
     section: ClassVar[str] = "RateLimitPolicy"
     listener: ClassVar[str] = "limits"
     policies: ClassVar[tuple[str, ...]] = ("RateLimitPolicy",)
-    listen_address: str = option("localhost", "Address of the listener of limits; there is one if there are limits.")
-    listen_port: int = option("10228", "Port of the listener of limits.", whole(1, 65535))
-    listen: str = option("auto", _LISTEN)
+    listen_address: str = option(
+        "localhost", "Address of the listener of limits; there is one if there are limits.", restart=True
+    )
+    listen_port: int = option("10228", "Port of the listener of limits.", whole(1, 65535), restart=True)
+    listen: str = option("auto", _LISTEN, restart=True)
     mode: str = option("enforce", *MODE)
     on_failure: str = option("defer", *ON_FAILURE)
     reservation_ttl: float = option(

@@ -12,6 +12,7 @@ from chapps_tw.config.values import Secret, plain
 _HEAD = """\
 # CHAPPS-TW configuration. Lines that start with # or ; are comments.
 # An environment variable CHAPPS_<SECTION>_<OPTION> overrides the value in this file.
+# A change of an option marked [restart] takes effect after a restart, any other with systemctl reload (SIGHUP).
 """
 
 _LISTENERS = """\
@@ -59,14 +60,16 @@ def _section(title: str, section: Any, overridden: Mapping[tuple[str, str], str]
     found = dict(options(type(section)))
     secrets = [name for name, metadata in found.items() if metadata["parse"] is Secret]
     for name, metadata in found.items():
-        text = _as_text(getattr(section, name), metadata["separator"])
+        text = as_text(getattr(section, name), metadata["separator"])
         if name.removesuffix("_file") in secrets:
             text = overridden.get((section.section, name), text)
-        lines += [f"# {metadata['help']}", f"{name} = {text}".rstrip()]
+        mark = " [restart]" if metadata["restart"] else ""
+        lines += [f"# {metadata['help']}{mark}", f"{name} = {text}".rstrip()]
     return [*lines, ""]
 
 
-def _as_text(value: Any, separator: str) -> str:
+def as_text(value: Any, separator: str) -> str:
+    """Return the value of an option as it is written."""
     if isinstance(value, frozenset):
         value = tuple(sorted(value))
     if isinstance(value, tuple):

@@ -35,6 +35,7 @@ __all__ = [
     "OBSOLETE",
     "ON_FAILURE",
     "REPLACED",
+    "SECRETS",
     "SECTIONS",
     "Chapps",
     "ConfigError",
@@ -98,7 +99,7 @@ class Listener:
 
     section: ClassVar[str] = "Listener"
     name: str = ""
-    listen: str = option("", "Twisted endpoint.", required)
+    listen: str = option("", "Twisted endpoint.", required, restart=True)
     policies: tuple[str, ...] = option("OutboundQuotaPolicy", "Policies, in order.", addresses)
     origin: str = ""
 
@@ -225,4 +226,13 @@ SECTIONS: dict[str, type[Any]] = {
     "spf": SPFEnforcementPolicy,
     "spf_actions": PostfixSPFActions,
     "rlp": RateLimitPolicy,
+}
+
+# The fields of passwords and keys: the section of each, and the option that it or the name of its file is in.
+SECRETS = {
+    "db_password": ("adapter", "db_pass"),
+    "redis_password": ("redis", "password"),
+    "sentinel_password": ("redis", "sentinel_password"),
+    "relay_password": ("notify", "relay_password"),
+    "webhook_secret": ("notify", "webhook_secret"),
 }

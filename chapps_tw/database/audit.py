@@ -47,12 +47,13 @@ class Trail(NamedTuple):
     ) -> None:
         """Add a record. Texts are cut to the size of their columns."""
         texts = {"author": self.author, "action": action, "kind": kind, "name": name}
-        values = {key: _storable(text)[: _LENGTHS[key]] for key, text in texts.items()}
+        values = {key: as_stored(text)[: _LENGTHS[key]] for key, text in texts.items()}
         states = {"before": _json(before), "after": _json(after)}
         self.connection.execute(insert(table).values(at=self.now, entry=id, **values, **states))
 
 
-def _storable(text: str) -> str:
+def as_stored(text: str) -> str:
+    """Return a text as the database can store it."""
     return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
@@ -130,14 +131,14 @@ class Wanted(NamedTuple):
 
 
 def read(connection: Connection, wanted: Wanted) -> list[AuditRecord]:
-    """Return records, newest first."""
-    conditions: list[ColumnElement[bool]] = []
+    """Return records, newest first. Those of events are not changes: see :mod:`chapps_tw.database.events`."""
+    conditions: list[ColumnElement[bool]] = [table.c.action != "event"]
     if wanted.author is not None:
-        conditions.append(table.c.author == _storable(wanted.author))
+        conditions.append(table.c.author == as_stored(wanted.author))
     if wanted.kind:
-        conditions.append(table.c.kind == _storable(wanted.kind))
+        conditions.append(table.c.kind == as_stored(wanted.kind))
     if wanted.name:
-        conditions.append(table.c.name == _storable(wanted.name))
+        conditions.append(table.c.name == as_stored(wanted.name))
     if wanted.since:
         conditions.append(table.c.at >= wanted.since)
     if wanted.until:

@@ -70,7 +70,7 @@ def preview(connection: Connection, say: Say) -> None:
 def _plans(connection: Connection) -> list[Plan]:
     found = []
     for kind in KINDS:
-        names = _by_normal_name(connection, kind)
+        names = by_normal_name(connection, kind)
         length = TABLES[kind].c.name.type.length  # type: ignore[attr-defined]
         single = ((name, rows[0]) for name, rows in names.items() if len(rows) == 1)
         renamed = [Row(row.id, name) for name, row in single if row.name != name and storable(name, length)]
@@ -87,7 +87,7 @@ def _report(plans: Sequence[Plan], say: Say) -> None:
             say(_duplicates(plan.kind, name, rows))
 
 
-def _by_normal_name(connection: Connection, kind: str) -> dict[str, list[Row]]:
+def by_normal_name(connection: Connection, kind: str) -> dict[str, list[Row]]:
     """Return the rows of a kind by the normal form of their names. Invalid names are omitted."""
     table, normal = TABLES[kind], normal_of(connection, kind)
     found: dict[str, list[Row]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select
+from sqlalchemy import Connection, Select, func, or_, select
 
 from chapps_tw.database.lookups import id_of, ids_of
 from chapps_tw.database.models import FIELDS, MAX_INTEGER, TABLES
@@ -24,21 +24,34 @@ def entries(
     connection: Connection, kind: str, q: str, skip: int, limit: int, linked: tuple[str, int] | None, sort: Sort
 ) -> list[Entry]:
     """Return a page of the entries whose name contains ``q``, case-insensitively."""
-    table = TABLES[kind]
-    query = select(*FIELDS[kind])
+    query = _matching(select(*FIELDS[kind]), kind, q, linked)
+    if query is None:
+        return []
+    column = TABLES[kind].c[sort.removeprefix("-")]
+    query = query.order_by(column.desc() if sort.startswith("-") else column)
+    return _all(connection, query.offset(min(skip, MAX_INTEGER)).limit(min(limit, MAX_INTEGER)))
+
+
+def total(connection: Connection, kind: str, q: str, linked: tuple[str, int] | None) -> int:
+    """Return the number of the entries whose name contains ``q``, case-insensitively."""
+    query = _matching(select(func.count(TABLES[kind].c.id)), kind, q, linked)
+    return 0 if query is None else connection.scalar(query) or 0
+
+
+def _matching(query: Select[Any], kind: str, q: str, linked: tuple[str, int] | None) -> Select[Any] | None:
+    """Return a query for those entries alone; ``None`` if there can be none."""
+    name = TABLES[kind].c.name
     if linked is not None:
         if not valid_ids([linked[1]]):
-            return []
+            return None
         link, own, _ = sides(linked[0], kind)
         query = query.join(link).where(own == linked[1])
     if q:
-        if not storable(q, table.c.name.type.length):  # type: ignore[attr-defined]
-            return []
+        if not storable(q, name.type.length):  # type: ignore[attr-defined]
+            return None
         texts = part_spellings(q) if kind in ("domains", "emails") else [q]
-        query = query.where(or_(*(table.c.name.icontains(text, autoescape=True) for text in texts)))
-    column = table.c[sort.removeprefix("-")]
-    query = query.order_by(column.desc() if sort.startswith("-") else column)
-    return _all(connection, query.offset(min(skip, MAX_INTEGER)).limit(min(limit, MAX_INTEGER)))
+        query = query.where(or_(*(name.icontains(text, autoescape=True) for text in texts)))
+    return query
 
 
 def by_ids(connection: Connection, kind: str, ids: Collection[int]) -> list[Entry]:

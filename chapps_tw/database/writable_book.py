@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 
-from chapps_tw.database import audit, outbox, queries, rules
+from chapps_tw.database import audit, events, outbox, queries, rules
 from chapps_tw.database.book import Book
 from chapps_tw.database.breaker import Run
 from chapps_tw.database.changes import Applied, apply
@@ -20,6 +20,7 @@ from chapps_tw.database.invalidation import Cache, Each, Invalidation
 from chapps_tw.database.text import folds_case
 from chapps_tw.database.transaction import Permit, Stored, transact, write
 from chapps_tw.interfaces.book import ChangeUncertain, Create, Edit, Entry, Update
+from chapps_tw.interfaces.events import Event, EventsWanted, KeptEvent
 from chapps_tw.interfaces.writable_book import AuditRecord, Changed, Imported, LimitEntry, Rule, Sort
 from chapps_tw.observe.timer import Timer, no_timer
 
@@ -96,6 +97,10 @@ class WritableSqlBook(Book):
         """
         page = partial(queries.entries, kind=kind, q=q, skip=skip, limit=limit, linked=linked, sort=sort)
         return await self._fetch(page)
+
+    async def total(self, kind: str, q: str = "", linked: tuple[str, int] | None = None) -> int:
+        """Return the number of the entries whose name contains ``q``; of those that are linked to an entry."""
+        return await self._fetch(partial(queries.total, kind=kind, q=q, linked=linked))
 
     async def by_ids(self, kind: str, ids: Sequence[int]) -> list[Entry]:
         """Return the entries with these ids, ordered by id. Ids that do not exist are ignored."""
@@ -175,11 +180,22 @@ class WritableSqlBook(Book):
 
         await self.write("change", add)
 
+    async def events(self, wanted: EventsWanted) -> list[KeptEvent]:
+        """Return events, newest first; at most 1,000."""
+        return await self._fetch(partial(events.read, wanted=wanted))
+
+    async def add_events(self, node: str, found: Sequence[Event]) -> None:
+        """Keep events that a node has noticed; of those that several notice, the first."""
+        await self.write("change", partial(events.add, node=node, events=found))
+
     async def prune_audit(self, age: float) -> None:
-        """Delete the records of the audit trail that are older than ``age`` seconds, some at a time."""
-        prune = partial(audit.prune, older_than=self._now() - age)
-        while await self.write("change", prune) == audit.MAX_RECORDS:
-            pass
+        """Delete the records of the audit trail that are older than ``age`` seconds, and events if there are too many.
+
+        Some at a time.
+        """
+        for prune in (partial(audit.prune, older_than=self._now() - age), events.prune):
+            while await self.write("change", prune) == audit.MAX_RECORDS:
+                pass
 
     async def change(self, edit: Edit, author: str = "") -> Changed:
         """Store a change and its audit record in one transaction, and invalidate its stale keys."""

@@ -18,6 +18,7 @@ class HeloWhitelist:
     :param look_up: takes a name and ``A``, ``AAAA`` or ``PTR``; returns the records as text. Raises
         OSError if DNS does not answer.
     :param warn: logs a sentence.
+    :param before: another list; what it has confirmed of these entries needs no confirmation here.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class HeloWhitelist:
         entries: Sequence[HeloEntry],
         look_up: Callable[[str, str], Awaitable[Sequence[object]]],
         warn: Callable[[str], None],
+        before: HeloWhitelist | None = None,
     ) -> None:
         self._entries = tuple(entries)
         self._look_up = look_up
@@ -33,6 +35,12 @@ class HeloWhitelist:
         for entry in self._entries:
             if entry.address is not None and entry.address.is_loopback:
                 self._allow(entry, frozenset((entry.address,)))
+            elif before is not None and (addresses := before.confirmed(entry)):
+                self._allow(entry, addresses)
+
+    def confirmed(self, entry: HeloEntry) -> frozenset[Address]:
+        """Return the addresses that are confirmed for an entry."""
+        return self._allowed.get(entry.name, {}).get(entry, frozenset())
 
     def matches(self, request: PolicyRequest) -> bool:
         """Return whether the client's HELO name is on the list and its address is confirmed for that name."""
@@ -56,7 +64,7 @@ class HeloWhitelist:
             if entry.address is not None and entry.address.is_loopback:
                 continue
             try:
-                addresses = await self._confirmed(entry)
+                addresses = await self._look_up_addresses(entry)
             except OSError as error:
                 self._warn(f"helo_whitelist: {entry} could not be verified: {error}")
                 answered = False
@@ -70,7 +78,7 @@ class HeloWhitelist:
         of_name = {**self._allowed.get(entry.name, {}), entry: addresses}
         self._allowed[entry.name] = of_name
 
-    async def _confirmed(self, entry: HeloEntry) -> frozenset[Address]:
+    async def _look_up_addresses(self, entry: HeloEntry) -> frozenset[Address]:
         records = [*await self._look_up(entry.name, "A"), *await self._look_up(entry.name, "AAAA")]
         addresses = [ip_address(str(record)) for record in records]
         if entry.address is not None:

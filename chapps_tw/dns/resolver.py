@@ -42,6 +42,9 @@ from chapps_tw.observe.timer import Timer, no_timer
 
 MAX_QUESTIONS = 512
 MAX_CACHED = 16384
+# So many lookups in a row without an answer mean that the servers are away, not those of one domain.
+SILENT = 5
+_NO_ANSWER = ("did not answer", "is unreachable")
 MAX_CACHED_BYTES = 32 << 20
 
 # Timeout of a server in the first round, in seconds; doubled for each further round through the servers.
@@ -83,6 +86,7 @@ class Resolver:
     :ivar looks: lookups.
     :ivar misses: lookups that were neither cached nor in flight.
     :ivar failures: lookups that no server answered.
+    :ivar problem: while the servers are silent, a sentence, else ``""``.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Resolver:
         self._parse_queue = Queue(run)
         self._timer = timer
         self.looks = self.misses = self.failures = 0
+        self._silent = 0
         self._servers = servers
         self._timeout = timeout
         self._bounds = bounds
@@ -108,6 +113,10 @@ class Resolver:
         self._tasks: set[Deferred[None]] = set()
         self._limiter = TurnLimiter(reactor, QUERIES_PER_TURN)
         self._closed = False
+
+    @property
+    def problem(self) -> str:
+        return f"The last {self._silent} lookups got no answer from any server." if self._silent >= SILENT else ""
 
     @property
     def questions(self) -> int:
@@ -155,8 +164,11 @@ class Resolver:
         result = Result(DnsFailure("the lookup was cancelled"), 0.0)
         try:
             result = await self._look_up(*key)
+            self._silent = 0
         except DnsFailure as error:
             result = Result(error, FAILURE_TTL)
+            said = self._progress.get(key, {}).values()
+            self._silent = self._silent + 1 if all(each.startswith(_NO_ANSWER) for each in said) else 0
         except CancelledError:
             pass
         finally:

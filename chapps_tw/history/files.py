@@ -55,7 +55,7 @@ class FileStore:
 
     def __init__(self, path: str, bounds: Bounds, part_rows: int = PART_ROWS) -> None:
         self._path = path
-        self._bounds = bounds
+        self.bounds = bounds
         self._part_rows = part_rows
         self._engine = make_engine(PolicyConfigAdapter(db_name=os.path.abspath(path), pool_size=_CONNECTIONS), "", "")
         event.listen(self._engine, "connect", _set_up)
@@ -89,7 +89,7 @@ class FileStore:
         with self._writing() as connection:
             parts = _parts(connection)
             oldest = self._range(connection, parts[-1], changes=True)
-            if oldest and oldest[0] < id_at(now - self._bounds.keep / _SHARE):
+            if oldest and oldest[0] < id_at(now - self.bounds.keep / _SHARE):
                 self._begin_part(connection)
                 return True
             return self._index(connection, parts[:-1]) or self._remove(connection, parts[:-1], now)
@@ -161,8 +161,8 @@ class FileStore:
         if not parts:
             return False
         ids = self._range(connection, parts[0], changes=False)
-        is_old = ids is None or ids[1] < id_at(now - self._bounds.keep)
-        if not is_old and _size(connection) <= self._bounds.max_bytes:
+        is_old = ids is None or ids[1] < id_at(now - self.bounds.keep)
+        if not is_old and _size(connection) <= self.bounds.max_bytes:
             return False
         connection.exec_driver_sql(f"DROP TABLE {parts[0]}")
         self._ranges.pop(parts[0], None)

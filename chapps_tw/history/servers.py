@@ -37,8 +37,7 @@ class ServerStore:
     def __init__(self, engine: Engine, bounds: Bounds, span_rows: int = SPAN_ROWS) -> None:
         self._engine = engine
         self._span_rows = span_rows
-        self._keep = bounds.keep
-        self._max_rows = bounds.max_bytes // ROW_BYTES
+        self.bounds = bounds
         self._compared = float("-inf")
         # Rows below this id exceed the maximum size.
         self._excess = 0
@@ -67,7 +66,7 @@ class ServerStore:
         if not 0 <= now - self._compared < _COMPARISON:
             self._compared = now
             self._excess = self._find_excess()
-        below = max(id_at(now - self._keep), self._excess)
+        below = max(id_at(now - self.bounds.keep), self._excess)
         with self._writing() as connection:
             oldest = select(HISTORY.c.id).where(HISTORY.c.id < below).order_by(HISTORY.c.id).limit(BATCH)
             ids = connection.scalars(oldest).all()
@@ -79,7 +78,7 @@ class ServerStore:
         """Return the id of the oldest row that does not exceed the maximum size, 0 if none does."""
         high = MAX_ID
         with self.reading() as connection:
-            for _ in range(self._max_rows // self._span_rows):
+            for _ in range(self.bounds.max_bytes // ROW_BYTES // self._span_rows):
                 found = _nth(connection, (), 0, high, self._span_rows)
                 if found is None:
                     return 0

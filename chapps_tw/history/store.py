@@ -50,7 +50,12 @@ class Bounds(NamedTuple):
 
 
 class Store(Protocol):
-    """The stored history. All methods block, and raise ``SQLAlchemyError`` or ``OSError`` if it is unavailable."""
+    """The stored history. All methods block, and raise ``SQLAlchemyError`` or ``OSError`` if it is unavailable.
+
+    :ivar bounds: what is removed; may be replaced at any time.
+    """
+
+    bounds: Bounds
 
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows, at most :data:`BATCH`, in one transaction.

@@ -33,7 +33,7 @@ class Writer:
 
     :ivar written: number of decisions written.
     :param node: name of this node.
-    :param refused_only: whether only mail that is refused, deferred or discarded is kept.
+    :ivar refused_only: whether only mail that is refused, deferred or discarded is kept.
     :param now: returns epoch seconds.
     :param max_waiting: the most decisions that wait as they come, and the most that wait as rows.
     """
@@ -51,7 +51,7 @@ class Writer:
         self.written = 0
         self._store = store
         self._node = node
-        self._refused_only = refused_only
+        self.refused_only = refused_only
         self._now = now
         self._max_waiting = max_waiting
         self._waiting: deque[Entry] = deque()
@@ -143,7 +143,7 @@ class Writer:
         """Yield the rows of the next decisions."""
         for _ in range(min(len(self._waiting), most)):
             record = as_record(self._waiting.popleft())
-            if not self._refused_only or stops(record.action):
+            if not self.refused_only or stops(record.action):
                 yield row_of(self._ids.next(record.time), self._node, record)
 
     def _write(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from chapps_tw.interfaces.book import Edit, Entry, Exemption, PolicyBook
+from chapps_tw.interfaces.events import EventsWanted, KeptEvent
 
 MAX_AMOUNT: Final = 2**53
 MAX_WINDOW: Final = 366 * 86400
@@ -193,6 +194,9 @@ class WritableBook(PolicyBook, Protocol):
         :param linked: ``(kind, id)`` of an entry; returns only entries that are linked to it.
         """
 
+    def total(self, kind: str, q: str = "", linked: tuple[str, int] | None = None) -> Awaitable[int]:
+        """Return the number of the entries that :meth:`entries` has on all pages."""
+
     def by_ids(self, kind: str, ids: Sequence[int]) -> Awaitable[list[Entry]]:
         """Return the entries with these ids, ordered by id. Unknown ids are ignored."""
 
@@ -245,6 +249,9 @@ class WritableBook(PolicyBook, Protocol):
         :param since, until: epoch seconds: from ``since`` until before ``until``.
         :param before: id of a record: only those with a smaller id, for the next page.
         """
+
+    def events(self, wanted: EventsWanted) -> Awaitable[list[KeptEvent]]:
+        """Return events, newest first; at most 1,000."""
 
     def add_to_audit(
         self,

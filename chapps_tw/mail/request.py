@@ -19,6 +19,9 @@ ATTRIBUTES = (
     *("client_port", "policy_context", "server_address", "server_port", "compatibility_level", "mail_version"),
 )
 
+# As in SMTPD_POLICY_README.
+PROTOCOL_STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
+
 MAX_REQUEST_BYTES = 65536
 MAX_ATTRIBUTES = 256
 

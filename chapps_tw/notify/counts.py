@@ -23,3 +23,9 @@ class Counts:
         self.sent: defaultdict[Kind, int] = defaultdict(int, dict.fromkeys(kinds, 0))
         self.failed: defaultdict[Kind, int] = defaultdict(int, self.sent)
         self.pending: Mapping[Kind, int] = dict(self.sent)
+
+    def go_on(self, before: Counts) -> None:
+        """Go on from the numbers of others that are replaced by these."""
+        for kind in before.sent.keys() | before.failed.keys():
+            self.sent[kind] += before.sent[kind]
+            self.failed[kind] += before.failed[kind]

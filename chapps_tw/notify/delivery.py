@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from chapps_tw.notify.counts import Counts
 from chapps_tw.notify.loop import Loop
-from chapps_tw.notify.notice import Channel, Notice
+from chapps_tw.notify.notice import Channel, Notice, Outcome
 from chapps_tw.notify.outbox import Outbox
 from chapps_tw.observe.log_limit import LogLimit
 
@@ -21,8 +21,8 @@ _LATE: Final = 10.0
 # Between two looks for notices of other nodes.
 _POLL: Final = 10.0
 
-Send = Callable[[Sequence[Notice]], Awaitable[Sequence[str]]]
-"""Sends notices; returns for each, in order, ``""``, or why it was not taken."""
+Send = Callable[[Sequence[Notice]], Awaitable[Sequence[Outcome]]]
+"""Sends notices; returns the outcome for each, in order."""
 
 
 class Delivery:
@@ -57,16 +57,17 @@ class Delivery:
         self._monotonic = reactor.seconds
         self._now = now
         self._refused = LogLimit(self._log.warn, reactor.seconds)
+        self._dropped = LogLimit(self._log.warn, reactor.seconds)
         # While none is taken.
         self._problem = ""
         self._pause = 0.0
         self._not_before = float("-inf")
-        # What was sent or has failed, and is not recorded yet.
-        self._sent: list[Notice] = []
+        # What was sent or dropped, and what has failed, and is not recorded yet.
+        self._ended: list[Notice] = []
         self._failed: dict[Notice, float] = {}
 
     async def _turn(self) -> float:
-        if self._sent or self._failed:
+        if self._ended or self._failed:
             await self._record()
         left: float = self._not_before - self._monotonic()
         if left > 0:
@@ -78,36 +79,44 @@ class Delivery:
         if self._monotonic() - asked > _LATE:
             # Another node may have leased them by the time that they are sent.
             return 0.0
-        problems = await self._attempt(notices)
-        for notice, problem in zip(notices, problems, strict=True):
-            self._note(notice, problem)
-        self._follow(problems)
+        outcomes = await self._attempt(notices)
+        for notice, outcome in zip(notices, outcomes, strict=True):
+            self._note(notice, outcome)
+        self._follow([each.problem for each in outcomes if not each.is_final])
         await self._record()
         return self._pause
 
-    async def _attempt(self, notices: Sequence[Notice]) -> Sequence[str]:
+    async def _attempt(self, notices: Sequence[Notice]) -> Sequence[Outcome]:
         try:
             return await self._send(notices)
         except Exception as error:
             self._log.failure("Notices to {channel} failed", channel=self._channel)
-            return [type(error).__name__] * len(notices)
+            return [Outcome(type(error).__name__)] * len(notices)
 
     async def _record(self) -> None:
-        await self._outbox.settle(self._sent, self._failed)
-        self._sent, self._failed = [], {}
+        await self._outbox.settle(self._ended, self._failed)
+        self._ended, self._failed = [], {}
 
-    def _note(self, notice: Notice, problem: str) -> None:
-        if not problem:
-            self._sent.append(notice)
+    def _note(self, notice: Notice, outcome: Outcome) -> None:
+        if not outcome.problem:
+            self._ended.append(notice)
             self._counts.sent[notice.channel, notice.kind] += 1
+        elif outcome.is_final:
+            self._ended.append(notice)
+            self._counts.failed[notice.channel, notice.kind] += 1
+            words = "A notice to {channel} was refused, and is dropped: {problem}"
+            self._dropped.warn(words, channel=self._channel, problem=outcome.problem)
         else:
             pause = min(_MOST_APART, self._retry_after * 2.0 ** min(20, notice.attempts - 1))
             self._failed[notice] = self._now() + pause
 
     def _follow(self, problems: Sequence[str]) -> None:
-        """Pause while nothing is taken, and log what is not."""
+        """Pause while nothing is taken, and log what is not.
+
+        :param problems: of all but those that were refused for good: a relay that refuses is there.
+        """
         failed = [problem for problem in problems if problem]
-        if len(failed) < len(problems):
+        if len(failed) < len(problems) or not problems:
             if self._problem:
                 self._log.info("Notices to {channel} are sent again", channel=self._channel)
             self._problem, self._pause = "", 0.0

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chapps_tw.config.settings import Notify
+from chapps_tw.interfaces.events import KeptEvent
 from chapps_tw.interfaces.state import Account, LiveState, StateUnavailable, Unit, Window
 from chapps_tw.mail.decision import in_words
-from chapps_tw.notify.notice import Notice, account_of, address_of
+from chapps_tw.notify.notice import Notice, account_of, address_of, kept_event_of
 from chapps_tw.policies.events import LimitEvent, event_of
 
 Values = Mapping[str, Any]
@@ -33,6 +34,13 @@ class Facts:
 
     async def of(self, notices: Sequence[Notice]) -> dict[Notice, Values]:
         """Return what notices of events say. Notices of other versions, in another form, are missing."""
+        kept = {each: event for each in notices if (event := kept_event_of(each.content)) is not None}
+        return {
+            **{each: values_of_kept(event) for each, event in kept.items()},
+            **await self._of_limits([each for each in notices if each not in kept]),
+        }
+
+    async def _of_limits(self, notices: Sequence[Notice]) -> dict[Notice, Values]:
         events = {notice: event for notice in notices if (event := event_of(notice.content)) is not None}
         rooms = await self._rooms(list(events.values()))
         found = zip(events.items(), rooms, strict=True)
@@ -79,6 +87,12 @@ def values_of(event: LimitEvent, room: float, options: Notify, node: str) -> Val
         "contact": clean(options.contact),
         "node": node,
     }
+
+
+def values_of_kept(event: KeptEvent) -> Values:
+    """Return what a notice of an event says that is no limit's."""
+    texts = {name: clean(getattr(event, name)) for name in ("name", "detail", "author", "node")}
+    return {"kind": event.kind, "at": moment(event.at), **texts}
 
 
 def told(values: Values) -> Values:

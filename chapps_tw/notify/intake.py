@@ -14,10 +14,11 @@ from twisted.logger import Logger
 
 from chapps_tw.config.settings import Notify
 from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.events import GIVEN_UP, LIMIT_EVENTS, EventsWanted, KeptEvent
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.notify.counts import Counts
 from chapps_tw.notify.loop import Loop
-from chapps_tw.notify.notice import Notice, notices_of
+from chapps_tw.notify.notice import Notice, kinds_of, notices_of, notices_of_kept
 from chapps_tw.notify.outbox import Outbox
 from chapps_tw.notify.schedule import report_due
 from chapps_tw.policies.events import MAX_EVENTS, LimitEvent, event_of
@@ -31,8 +32,13 @@ _BATCH: Final = 100
 _YOUNGEST, _OLDEST = 2.0, 3600.0
 # The longest time between two looks, in seconds.
 _MOST_APART: Final = 60.0
-# Between two looks at the outbox itself.
+# Ids of events that are looked at again.
+_OVERLAP: Final = 500
+# Between two looks at the outbox itself, and at the events in the database.
 _UPKEEP: Final = 10.0
+
+
+ReadEvents = Callable[[EventsWanted], Awaitable[Sequence[KeptEvent]]]
 
 
 class Intake:
@@ -41,6 +47,8 @@ class Intake:
     :ivar loop: its work.
     :param added: called when there are new notices.
     :param in_thread: runs a function in a thread.
+    :param events: reads events that are no limit's.
+    :param note: keeps such an event: its kind, its name, and the detail.
     """
 
     _log = Logger()
@@ -55,6 +63,8 @@ class Intake:
         reactor: Any,
         now: Callable[[], float],
         in_thread: Callable[..., Awaitable[Any]],
+        events: ReadEvents,
+        note: Callable[[str, str, str], None],
     ) -> None:
         self.loop = Loop(reactor, self._turn)
         self._options = options
@@ -65,6 +75,12 @@ class Intake:
         self._monotonic = reactor.seconds
         self._now = now
         self._in_thread = in_thread
+        self._events = events
+        self._note_event = note
+        self._kinds = tuple({kind for _, kind in kinds_of(options)} - set(LIMIT_EVENTS))
+        # Of the events in the database: the highest id, and those that are in the outbox.
+        self._last = 0
+        self._kept: frozenset[int] = frozenset()
         self._waiting: deque[Notice] = deque()
         self._full = False
         self._report = ""
@@ -105,6 +121,7 @@ class Intake:
             await self._look_for_others()
             self._look_at = self._monotonic() + self._apart
         if self._monotonic() >= self._upkeep_at:
+            await self._look_for_kept()
             await self._maintain()
             self._upkeep_at = self._monotonic() + _UPKEEP
         return min(_UPKEEP, self._apart)
@@ -131,6 +148,20 @@ class Intake:
             await self._add(missing[start : start + _BATCH])
         self._known = frozenset(notice.id for notice in found)
 
+    async def _look_for_kept(self) -> None:
+        """Add the notices of events in the database."""
+        if not self._kinds:
+            return
+        # A transaction that began earlier may end later.
+        after, oldest = max(0, self._last - _OVERLAP), 0.0 if self._last else self._now() - _OLDEST
+        found = await self._events(EventsWanted(self._kinds, after=after, limit=MAX_EVENTS))
+        new = [event for event in reversed(found) if event.id not in self._kept and event.at >= oldest]
+        notices = [notice for event in new for notice in notices_of_kept(event, self._options)]
+        for start in range(0, len(notices), _BATCH):
+            await self._add(notices[start : start + _BATCH])
+        self._kept = frozenset(event.id for event in found)
+        self._last = max([self._last, *self._kept])
+
     def _listed(self, texts: Iterable[str], since: float, until: float) -> list[Notice]:
         events = [event for event in map(event_of, texts) if event is not None and since <= event.at <= until]
         return [notice for event in events for notice in notices_of(event, self._options)]
@@ -142,6 +173,8 @@ class Intake:
             self._counts.failed[channel, kind] += number
             words = "{number} notices ({kind} to {channel}) were given up: they were tried for {time}"
             self._log.warn(words, number=number, kind=kind, channel=channel, time=self._options.give_up_after.words)
+            if kind != GIVEN_UP:
+                self._note_event(GIVEN_UP, channel, f"{number} of {kind}")
 
     def _lose(self, notices: Sequence[Notice]) -> None:
         for notice in notices:

@@ -21,13 +21,15 @@ class Loop:
     """Repeats a turn until it is stopped. A turn that fails is repeated later.
 
     :param turn: returns the seconds until the next turn.
+    :param name: of the work, for the log.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, turn: Callable[[], Awaitable[float]]) -> None:
+    def __init__(self, reactor: Any, turn: Callable[[], Awaitable[float]], name: str = "Notices") -> None:
         self._reactor = reactor
         self._turn = turn
+        self._name = name
         self._stopping = False
         self._woken = False
         self._pause: Deferred[None] | None = None
@@ -65,7 +67,7 @@ class Loop:
         except (BookUnavailable, StateUnavailable):
             return _AWAY
         except Exception:
-            self._log.failure("Notices failed")
+            self._log.failure("{name} failed", name=self._name)
             return _FAILED
 
     async def _wait(self, seconds: float) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from json import dumps
 from typing import Final, NamedTuple
 
 from chapps_tw.config.settings import Notify
+from chapps_tw.interfaces.events import KeptEvent
 from chapps_tw.mail.addresses import mailbox
 from chapps_tw.policies.events import LimitEvent
 
@@ -28,12 +29,24 @@ class Channel(StrEnum):
     WEBHOOK = "webhook"
 
 
+class Outcome(NamedTuple):
+    """What became of an attempt.
+
+    :ivar problem: ``""``, or why the notice was not taken.
+    :ivar is_final: whether it never will be.
+    """
+
+    problem: str = ""
+    is_final: bool = False
+
+
 class Notice(NamedTuple):
     """One thing to tell.
 
     :ivar id: the same on every node that makes it: 32 hexadecimal digits.
     :ivar kind: of the event, or :data:`TEST` or :data:`DAILY_REPORT`.
-    :ivar content: JSON. Of an event, its fields.
+    :ivar content: JSON. Of an event, its fields: those of a limit are a
+        :class:`~chapps_tw.policies.events.LimitEvent`, others a :class:`~chapps_tw.interfaces.events.KeptEvent`.
     :ivar created: epoch seconds.
     :ivar attempts: how often it was tried, with this time.
     """
@@ -48,7 +61,7 @@ class Notice(NamedTuple):
 
 def notice(channel: Channel, kind: str, content: Mapping[str, object], created: float) -> Notice:
     """Return a notice. Its id is that of all others with the same channel, kind and content."""
-    text = dumps(content)
+    text = json.dumps(content)
     digest = hashlib.sha256("\0".join((channel, kind, text)).encode()).hexdigest()
     return Notice(digest[:32], channel, kind, text, created)
 
@@ -70,6 +83,21 @@ def notices_of(event: LimitEvent, options: Notify) -> Iterator[Notice]:
     for channel, kind in kinds_of(options):
         if kind == event.kind and (channel != Channel.USER or address_of(event, options.user_domain)):
             yield notice(Channel(channel), kind, event._asdict(), event.at)
+
+
+def notices_of_kept(event: KeptEvent, options: Notify) -> Iterator[Notice]:
+    """Yield what an event that is no limit's has to be told."""
+    for channel, kind in kinds_of(options):
+        if kind == event.kind and channel != Channel.USER:
+            yield notice(Channel(channel), kind, event._asdict(), event.at)
+
+
+def kept_event_of(text: str) -> KeptEvent | None:
+    """Return the event of a notice; ``None`` for one that another version made in another form."""
+    try:
+        return KeptEvent(**json.loads(text))
+    except (TypeError, ValueError):
+        return None
 
 
 def account_of(event: LimitEvent) -> str:

@@ -39,6 +39,7 @@ class Notifier:
     :ivar note: tells an event that this node was the first to note. Never waits, never raises.
     :param in_thread: runs a function in a thread.
     :param now: epoch seconds.
+    :param note: keeps an event: its kind, its name, and the detail.
     """
 
     def __init__(
@@ -50,18 +51,21 @@ class Notifier:
         reactor: Any,
         now: Callable[[], float],
         in_thread: Callable[..., Awaitable[Any]],
+        note: Callable[[str, str, str], None],
     ) -> None:
         options = settings.notify
         self.counts = Counts(kinds_of(settings.notify))
         self._reactor = reactor
         self._now = now
         self._senders = _senders(settings, state, book, history, reactor, now, in_thread)
-        outbox = Outbox(book, float(options.give_up_after.seconds))
+        outbox = Outbox(book, float(options.give_up_after.seconds), options.collect_for)
         self._deliveries = [
             Delivery(channel, outbox, send, count, self.counts, options.retry_after, reactor, now)
             for channel, (send, count) in self._senders.items()
         ]
-        intake = Intake(options, state, outbox, self.counts, self._added, reactor, now, in_thread)
+        intake = Intake(
+            options, state, outbox, self.counts, self._added, reactor, now, in_thread, book.events, note
+        )  # fmt: skip
         self.note = intake.note
         self._loops = [intake.loop, *(each.loop for each in self._deliveries)]
 
@@ -84,7 +88,8 @@ class Notifier:
         for channel, (send, _) in self._senders.items():
             if channel is not Channel.USER:
                 now = self._now()
-                [found[str(channel)]] = await send([notice(channel, TEST, {"at": now}, now)])
+                [outcome] = await send([notice(channel, TEST, {"at": now}, now)])
+                found[str(channel)] = outcome.problem
         return found
 
     def _added(self) -> None:

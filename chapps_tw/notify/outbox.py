@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
 
 from chapps_tw.database.models import notices as table
-from chapps_tw.notify.notice import Channel, Notice
+from chapps_tw.notify.notice import DAILY_REPORT, Channel, Notice
 
 T = TypeVar("T")
 
@@ -48,20 +48,28 @@ class Outbox:
     """Notices in the table ``notices``. Each method raises :exc:`~chapps_tw.interfaces.book.BookUnavailable`.
 
     :param give_up_after: seconds for which a notice is tried.
+    :param collect_for: seconds that events for the administrator wait for others, to be sent with them.
     """
 
-    def __init__(self, database: Database, give_up_after: float, max_pending: int = MAX_PENDING) -> None:
+    def __init__(
+        self, database: Database, give_up_after: float, collect_for: float = 0.0, max_pending: int = MAX_PENDING
+    ) -> None:
         self._database = database
         self._give_up_after = give_up_after
+        self._collect_for = collect_for
         self._max_pending = max_pending
 
     async def add(self, notices: Sequence[Notice]) -> Sequence[Notice]:
         """Add notices, except those that are or were there. Return those for which there is no room."""
-        return await self._run(partial(_add, notices=notices, most=self._max_pending))
+        return await self._run(partial(_add, notices=notices, most=self._max_pending, wait=self._collect_for))
 
     async def lease(self, channel: Channel, now: float, count: int) -> list[Notice]:
-        """Return notices that are due, oldest first. For :data:`LEASE` seconds, they are not due."""
-        return await self._run(partial(_lease, channel=channel, now=now, count=count))
+        """Return notices that are due, oldest first. For :data:`LEASE` seconds, they are not due.
+
+        If one for the administrator is, those that wait for others are too.
+        """
+        wait = self._collect_for if channel is Channel.ADMIN else 0.0
+        return await self._run(partial(_lease, channel=channel, now=now, count=count, wait=wait))
 
     async def settle(self, sent: Collection[Notice], failed: Mapping[Notice, float]) -> None:
         """Record which notices were sent, and when to try the others again. What was leased again is left alone."""
@@ -75,24 +83,30 @@ class Outbox:
         return await self._database.write("notices", work)
 
 
-def _add(connection: Connection, notices: Sequence[Notice], most: int) -> Sequence[Notice]:
+def _add(connection: Connection, notices: Sequence[Notice], most: int, wait: float) -> Sequence[Notice]:
     ids = [notice.id for notice in notices]
     known = set(connection.scalars(select(table.c.id).where(table.c.id.in_(ids))))
     new = list({notice.id: notice for notice in notices if notice.id not in known}.values())
     pending = select(table.c.id).where(table.c.due_at.is_not(None)).limit(most)
     room = most - (connection.scalar(select(func.count()).select_from(pending.subquery())) or 0)
     if new[:room]:
-        connection.execute(insert(table), [_row(notice) for notice in new[:room]])
+        connection.execute(insert(table), [_row(notice, wait) for notice in new[:room]])
     return new[room:]
 
 
-def _row(notice: Notice) -> dict[str, object]:
+def _row(notice: Notice, wait: float) -> dict[str, object]:
+    waits = notice.channel is Channel.ADMIN and notice.kind != DAILY_REPORT
+    due = notice.created + (wait if waits else 0.0)
     own = {"id": notice.id, "channel": str(notice.channel), "kind": notice.kind, "content": notice.content}
-    return {**own, "created_at": notice.created, "due_at": notice.created, "attempts": 0}
+    return {**own, "created_at": notice.created, "due_at": due, "attempts": 0}
 
 
-def _lease(connection: Connection, channel: Channel, now: float, count: int) -> list[Notice]:
+def _lease(connection: Connection, channel: Channel, now: float, count: int, wait: float) -> list[Notice]:
     due = select(table).where(table.c.channel == str(channel), table.c.due_at <= now)
+    if wait and connection.execute(due.limit(1)).first():
+        # Those that were not tried are not leased.
+        waits = and_(table.c.attempts == 0, table.c.due_at <= now + wait)
+        due = select(table).where(table.c.channel == str(channel), or_(table.c.due_at <= now, waits))
     # Another node that leases waits here, and then finds that they are not due.
     rows = list(connection.execute(due.order_by(table.c.due_at).limit(count).with_for_update()).mappings())
     ids = [row["id"] for row in rows]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chapps_tw.config.settings import Notify
-from chapps_tw.notify.facts import Values, moment, values_of
+from chapps_tw.interfaces.events import KeptEvent
+from chapps_tw.notify.facts import Values, moment, values_of, values_of_kept
 from chapps_tw.notify.templates import Templates
 from chapps_tw.policies.events import EventKind, LimitEvent
 
@@ -23,6 +24,9 @@ def _samples(options: Notify) -> Iterator[tuple[str, Values]]:
         for channel in ("user", "admin"):
             yield f"{channel}_{kind}", values_of(event, _TIME + 600, options, "mx1")
     time = moment(_TIME)
+    kept = values_of_kept(KeptEvent(1, _TIME, "suspended", "mx1", "desk", "alice@example.com", "password stolen", {}))
+    yield "admin_event", kept
+    yield "admin_digest", {"events": [kept, values_of(event, 0.0, options, "mx1")]}
     yield "admin_test", {"at": time, "node": "mx1"}
     sender = {"key": "alice@example.com", "decisions": 5, "refused": 1, "recipients": 3}
     limit = {"account": "alice@example.com", "used": 50, "amount": 50, "limit": "hour", "level": "user", "at": time}

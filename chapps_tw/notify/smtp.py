@@ -10,7 +10,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.internet.ssl import optionsForClientTLS, platformTrust
 from twisted.mail.smtp import (
     CramMD5ClientAuthenticator,
     ESMTPClient,
@@ -22,6 +22,8 @@ from twisted.python.failure import Failure
 
 from chapps_tw.config.settings import Notify
 from chapps_tw.notify.message import Message
+from chapps_tw.notify.notice import Outcome
+from chapps_tw.sockets.authorities import authorities
 
 CONNECT_SECONDS: Final = 10.0
 """With the lookup of the name of the relay."""
@@ -35,7 +37,7 @@ _MAX_REASON: Final = 200
 class Session(ESMTPClient):
     """Sends mails, one after the other.
 
-    :ivar results: of the mails that were sent or refused, in order: ``""``, or why not.
+    :ivar results: of the mails that were sent or refused, in order.
     :ivar ended: fires when the connection has ended, with the reason.
     """
 
@@ -43,14 +45,14 @@ class Session(ESMTPClient):
     debug = False
 
     def __init__(self, messages: Sequence[Message], options: Notify, password: str, node: str) -> None:
-        context = optionsForClientTLS(options.relay.host) if options.relay_tls == "starttls" else None
+        context = _tls(options) if options.relay_tls == "starttls" else None
         super().__init__(password.encode(), context, node)
         user = options.relay_user.encode()
         for kind in (CramMD5ClientAuthenticator, LOGINAuthenticator, PLAINAuthenticator):
             self.registerAuthenticator(kind(user))
         self.requireAuthentication = bool(user)
         self.requireTransportSecurity = options.relay_tls != "none"
-        self.results: list[str] = []
+        self.results: list[Outcome] = []
         self.ended: Deferred[str] = Deferred()
         self._messages = iter(messages)
         self._current: Message | None = None
@@ -71,9 +73,10 @@ class Session(ESMTPClient):
     def sentMail(self, code: int, resp: Any, numOk: int, addresses: Sequence[tuple[Any, int, bytes]], log: Any) -> None:
         refused = [(each, text) for _, each, text in addresses if not 200 <= each < 300]
         if refused or not (numOk and 200 <= code < 300):
-            self.results.append(_reply(*(refused[0] if refused else (code, resp))))
+            code, resp = refused[0] if refused else (code, resp)
+            self.results.append(Outcome(_reply(code, resp), is_final=500 <= code < 600))
         else:
-            self.results.append("")
+            self.results.append(Outcome())
 
     def sendError(self, exc: Exception) -> None:
         # Its text may be the log of the session.
@@ -104,25 +107,32 @@ class Relay:
         self._node = node
         self._reactor = reactor
 
-    async def send(self, messages: Sequence[Message]) -> list[str]:
-        """Send mails on one connection. Return, in order, ``""`` for each that was taken, or why it was not."""
+    async def send(self, messages: Sequence[Message]) -> list[Outcome]:
+        """Send mails on one connection. Return the outcome of each, in order.
+
+        What the relay refuses permanently (RFC 5321, 4.2.1) is final; that it refuses us is not.
+        """
         session = Session(messages, self._options, self._password, self._node)
         try:
             await self._endpoint().connect(_factory(session)).addTimeout(CONNECT_SECONDS, self._reactor)
         except Exception as error:
-            return [f"no connection to {self._options.relay}: {_short(str(error) or type(error).__name__)}"] * len(
-                messages
-            )
+            why = f"no connection to {self._options.relay}: {_short(str(error) or type(error).__name__)}"
+            return [Outcome(why)] * len(messages)
         timer = self._reactor.callLater(SEND_SECONDS, session.give_up)
         why = await session.ended
         if timer.active():
             timer.cancel()
-        return [*session.results, *[why] * (len(messages) - len(session.results))]
+        return [*session.results, *[Outcome(why)] * (len(messages) - len(session.results))]
 
     def _endpoint(self) -> Any:
         host = self._options.relay.host
         endpoint = HostnameEndpoint(self._reactor, host, self._options.relay.port)
-        return wrapClientTLS(optionsForClientTLS(host), endpoint) if self._options.relay_tls == "tls" else endpoint
+        return wrapClientTLS(_tls(self._options), endpoint) if self._options.relay_tls == "tls" else endpoint
+
+
+def _tls(options: Notify) -> Any:
+    trust = authorities(options.relay_ca_file) if options.relay_ca_file else platformTrust()
+    return optionsForClientTLS(options.relay.host, trustRoot=trust)
 
 
 def _factory(session: Session) -> Factory[Session]:

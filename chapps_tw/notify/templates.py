@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 
+from chapps_tw.interfaces.events import RULE_EVENTS, SERVICE_EVENTS
+
 _SUBJECT: Final = "Subject:"
 _MAX_SUBJECT: Final = 200
 _MAX_BODY: Final = 200_000
@@ -75,6 +77,11 @@ class Templates:
                 self.render(name, values)
             except TemplateProblem as problem:
                 yield str(problem)
+
+
+def template_of(channel: str, kind: str) -> str:
+    """Return the name of the template of an event, or of another notice."""
+    return "admin_event" if kind in (*RULE_EVENTS, *SERVICE_EVENTS) else f"{channel}_{kind}"
 
 
 def _in_words(time: datetime) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from chapps_tw.observe.decision_record import Entry
 
-FLUSH_SECONDS = 0.1
+FLUSH_SECONDS = 0.02
 
 
 class DecisionLog:

@@ -1,4 +1,4 @@
-"""How many decisions there were in each second of the last hour, and when each listener was last asked."""
+"""How many decisions there were in each second of the last hour."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Final, NamedTuple
 from chapps_tw.observe.decision_record import Entry
 
 HOUR: Final = 3600
-
-# Stages come from outside: so many of a listener are remembered, and so many characters of each.
-_MAX_STAGES, _MAX_STAGE = 16, 32
 
 
 class Bucket(NamedTuple):
@@ -25,17 +22,6 @@ class Bucket(NamedTuple):
     stopped: int
 
 
-class Asked(NamedTuple):
-    """A listener.
-
-    :ivar at: epoch seconds of the last decision.
-    :ivar stages: protocol states of requests so far.
-    """
-
-    at: float
-    stages: tuple[str, ...]
-
-
 class DecisionRates:
     """Counters per second, fed with each decision."""
 
@@ -44,26 +30,15 @@ class DecisionRates:
         self._reasons: dict[str, int] = defaultdict(int)
         self._past: deque[tuple[Bucket, dict[str, int]]] = deque()
         self._of_hour: Counter[str] = Counter()
-        self._asked: dict[str, float] = {}
-        self._stages: dict[str, set[str]] = defaultdict(set)
 
     def add(self, entry: Entry) -> None:
         """Count a decision."""
-        now, listener, _, request, decision, _ = entry
+        now, decision = entry[0], entry[4]
         if int(now) != self._second:
             self._roll(int(now))
         self._reasons[decision.reason] += 1
         if decision.stops:
             self._stopped += 1
-        self._asked[listener] = now
-        stage = request.get("protocol_state")
-        if stage not in self._stages[listener]:
-            self._note_stage(listener, stage)
-
-    def _note_stage(self, listener: str, stage: str) -> None:
-        stages = self._stages[listener]
-        if len(stages) < _MAX_STAGES:
-            stages.add(stage[:_MAX_STAGE])
 
     def _present(self) -> Bucket:
         return Bucket(self._second, sum(self._reasons.values()), self._stopped)
@@ -102,8 +77,3 @@ class DecisionRates:
         found = Counter(self._reasons)
         found.update(self._of_hour)
         return [(str(reason), count) for reason, count in found.most_common() if count > 0]
-
-    def asked(self, listener: str) -> Asked | None:
-        """Return when a listener was last asked; ``None`` if never."""
-        at = self._asked.get(listener)
-        return None if at is None else Asked(at, tuple(sorted(self._stages[listener])))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.memo import Memoized
-from chapps_tw.mail.network import client_address
+from chapps_tw.mail.network import Network, client_address
 from chapps_tw.mail.request import PolicyRequest
 
 # Size of the cache of clients, in bytes.
@@ -25,9 +26,9 @@ class Exemption:
     """
 
     def __init__(self, settings: Settings, whitelisted: Callable[[PolicyRequest], bool]) -> None:
-        self._networks = settings.chapps.trusted_networks
         self._whitelisted = whitelisted
-        self._is_trusted = Memoized(self._is_in_trusted_networks, _CACHE_BYTES).__getitem__
+        is_trusted = partial(_is_in, networks=settings.chapps.trusted_networks)
+        self._is_trusted = Memoized(is_trusted, _CACHE_BYTES).__getitem__
 
     def of(self, request: PolicyRequest) -> Decision | None:
         """Return the decision that replaces those of the inbound policies; ``None`` if the client is not exempt."""
@@ -37,6 +38,7 @@ class Exemption:
             return _TRUSTED
         return _WHITELISTED if self._whitelisted(request) else None
 
-    def _is_in_trusted_networks(self, text: str) -> bool:
-        address = client_address(text)
-        return address is not None and any(address in network for network in self._networks)
+
+def _is_in(text: str, networks: Iterable[Network]) -> bool:
+    address = client_address(text)
+    return address is not None and any(address in network for network in networks)

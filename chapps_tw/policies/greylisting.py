@@ -23,6 +23,7 @@ from chapps_tw.policies.inbound import cached_client_network, domain_of, mail_ad
 from chapps_tw.policies.pending import Asked, Decided, decided
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
+from chapps_tw.policies.stages import of_recipient
 
 # At DATA and END-OF-MESSAGE, a request has a recipient only if exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
@@ -93,7 +94,8 @@ class GreylistingPolicy:
         self._exempt = exempt
         self._settings = settings.grl
         self._greylist_rules = rules(settings)
-        self._recipient = Memoized(self._read_recipient, _CACHE_BYTES).__getitem__
+        read = partial(_read_recipient, exempt=settings.grl.exempt_recipients)
+        self._recipient = Memoized(read, _CACHE_BYTES).__getitem__
         self._accepting, self._deferring = _text(settings.grl.acceptance_message), _text(settings.grl.rejection_message)
         self._network_of = cached_client_network(settings.grl.ipv4_prefix, settings.grl.ipv6_prefix)
 
@@ -165,12 +167,6 @@ class GreylistingPolicy:
         flags = await self._book.flags_of(check.attempt.domain)
         return await decided(self._ask(check, Fill(token, int(flags.greylist), self._settings.flag_ttl)))
 
-    def _read_recipient(self, text: str) -> Recipient:
-        exempt, address = self._settings.exempt_recipients, mail_address(text)
-        # "postmaster" without a domain is valid (RFC 5321, section 4.5.1).
-        is_exempt = f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
-        return Recipient(address, domain_of(text), is_exempt)
-
     def _attempt(
         self, request: OutboundPPR, recipient: Recipient, earlier: Sequence[Decision]
     ) -> tuple[GreylistAttempt, str]:
@@ -219,6 +215,13 @@ class GreylistingPolicy:
         return Decision(action, _REASONS[result.outcome], self.name, figures, detail, False, "", "", source)
 
 
+def _read_recipient(text: str, exempt: frozenset[str]) -> Recipient:
+    address = mail_address(text)
+    # "postmaster" without a domain is valid (RFC 5321, section 4.5.1).
+    is_exempt = f"{address.rpartition('@')[0] or address}@" in exempt or address in exempt
+    return Recipient(address, domain_of(text), is_exempt)
+
+
 Text = Callable[[OutboundPPR, int], str]
 
 
@@ -247,5 +250,6 @@ SPEC = PolicySpec(
     section=Section,
     direction=Direction.INBOUND,
     make=lambda use: GreylistingPolicy(use.settings, use.state, use.book, use.due, use.exempt),
+    needs=lambda _: [of_recipient(Section.section)],
     cache="greylist_flags",
 )

@@ -15,7 +15,7 @@ from chapps_tw.mail.decision import stops
 from chapps_tw.mail.memo import Memoized
 from chapps_tw.mail.network import client_address
 from chapps_tw.mail.request import PolicyRequest
-from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
+from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR, search_path
 from chapps_tw.policies.charging import amount_of
 from chapps_tw.policies.inbound import cached_client_network, mail_address
 
@@ -36,6 +36,7 @@ class Rule:
     :ivar settles: whether it applies to all requests about a message or to none, so that a later one settles the cost.
     :ivar advisory: whether it cannot stop the mail.
     :ivar warn_from: use from which on the limit is near.
+    :ivar attributes: of a request that decide whether it applies, and in which account it counts.
     """
 
     def __init__(self, limit: RateLimit, settings: Settings) -> None:
@@ -50,6 +51,7 @@ class Rule:
         self._unit, self._amount, self._window = limit.unit, limit.amount, float(limit.window.seconds)
         self._predicates = predicates_of(limit.match)
         self._source = _source_of(limit.per)
+        self.attributes = (*_attributes_of(limit.per, settings), *[each.attribute for each in limit.match])
         self._normal = _normal_of(limit.per, settings)
 
     def charge(self, request: OutboundPPR, stage: str) -> Charge | None:
@@ -95,12 +97,23 @@ def _source_of(per: str) -> Callable[[OutboundPPR], str]:
         return _user
     if per == EVERYBODY:
         return lambda _: EVERYBODY
-    names = {"client": "client_address", "client_network": "client_address", "helo": "helo_name"}
-    attribute = names.get(per, per.removesuffix("_domain"))
+    attribute = _attribute_of(per)
     if per.endswith("_domain"):
         # Else the local part of an address without a domain would be one.
         return lambda request: request.get(attribute).rpartition("@")[2] if "@" in request.get(attribute) else ""
     return lambda request: request.get(attribute)
+
+
+def _attribute_of(per: str) -> str:
+    names = {"client": "client_address", "client_network": "client_address", "helo": "helo_name"}
+    return names.get(per, per.removesuffix("_domain"))
+
+
+def _attributes_of(per: str, settings: Settings) -> tuple[str, ...]:
+    """Return the attributes that tell what is counted."""
+    if per == "user":
+        return search_path(settings)
+    return () if per == EVERYBODY else (_attribute_of(per),)
 
 
 def _user(request: OutboundPPR) -> str:

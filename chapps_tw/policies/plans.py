@@ -9,7 +9,7 @@ from typing import NamedTuple
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces import value_keys
 from chapps_tw.interfaces.book import DomainPlan, PolicyBook, UserPlan
-from chapps_tw.interfaces.state import LiveState, ValueKey
+from chapps_tw.interfaces.state import LiveState, Unit, ValueKey
 from chapps_tw.mail.addresses import split_address
 from chapps_tw.mail.decision import CACHE, DATABASE
 from chapps_tw.mail.memo import Memo, Memoized, size_of
@@ -51,6 +51,7 @@ class Plans:
     :ivar resolver: resolves the limits.
     :ivar looks: lookups.
     :ivar misses: lookups for which the book was read.
+    :ivar units: those of all limits that were found so far.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class Plans:
         self._cached = CachedBook(state, settings.oqp.cache_ttl, due)
         self.resolver = LimitResolver(settings.oqp)
         self.looks = self.misses = 0
+        self.units: set[Unit] = set()
         self._users = Memoized(read_user, _DECODED_BYTES)
         self._domains = Memoized(read_domain, _DECODED_BYTES)
         self._plans = Memoized(read_plan, _DECODED_BYTES)
         self._decoders: dict[str, Mapping[str, object]] = {"user": self._users, "domain": self._domains}
         self._resolved: Memo[tuple[str, ...], UserLimits] = Memo(_RESOLVED_BYTES)
-        self._recent: Memo[tuple[str, str], RecentLimits] = Memo(_RECENT_BYTES)
+        self._found: Memo[tuple[str, str], Found] = Memo(_RECENT_BYTES)
 
     def domain_of(self, user: str, sender: str) -> str:
         """Return the domain whose plan applies to a user: that of the login if it is an address, else the sender's.
@@ -94,14 +96,16 @@ class Plans:
 
         :param domain: from :meth:`domain_of`.
         """
-        recent = self._recent.get((user, domain))
-        if recent is None:
+        found = self._found.get((user, domain))
+        if found is None:
             return None
-        version, found, limits = self._version(), recent.found, recent.limits
-        if found is None or found.version is not version:
+        version, recent = self._version(), found.recent
+        limits = recent.limits
+        if found.version is not version:
             if self._cached.recall(recent.keys) != recent.texts:
                 return None
-            found = recent.found = Found(limits, version, CACHE, recent)
+            # In its place: it does not become larger.
+            found = self._found[user, domain] = Found(limits, version, CACHE, recent)
         self.looks += 1
         if not limits.overrides and not limits.domain_overrides:
             return found
@@ -115,8 +119,9 @@ class Plans:
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
         self.looks += 1
-        recent, source = self._recent.get((user, domain)), CACHE
-        if not keep or recent is None or not await self._cached.is_unchanged(recent.keys, recent.texts, self._query):
+        found, source = self._found.get((user, domain)), CACHE
+        recent = found.recent if found and keep else None
+        if recent is None or not await self._cached.is_unchanged(recent.keys, recent.texts, self._query):
             recent, source = await self._find(user, domain, keep)
             self.misses += source is DATABASE
         return Found(self._at(recent.limits), None, source, recent)
@@ -143,7 +148,7 @@ class Plans:
             wanted = tuple(islice(own, 1)) if is_missing else ()
         limits = self._resolve(tuple(texts), len(first.texts))
         recent = RecentLimits(keys, texts, limits, user, domain)
-        self._recent.keep((user, domain), recent, _RECENT + size_of(user))
+        self._found.keep((user, domain), Found(limits, None, CACHE, recent), _RECENT + size_of(user))
         return recent, DATABASE if DATABASE in sources else CACHE
 
     async def read_pool(self, domain: str) -> UserLimits:
@@ -187,6 +192,7 @@ class Plans:
             pool = found.pop(0) if choice.pool else None
             tried = [*zip(choice.own, found, strict=False)] or [(Level.USER, None)]
             limits = self.resolver.resolve(user, domain, *tried[-1], pool)
+            self.units.update(limit.unit for limit in limits.active)
             self._resolved.keep(texts, limits, size_of(texts) + _LIMIT * len(limits.active))
         return limits
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from math import ceil
 
 from chapps_tw.config.settings import OutboundQuotaPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Charge, Spent
-from chapps_tw.mail.decision import CACHE, Decision, Reason
-from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
+from chapps_tw.mail.decision import Decision, Reason
+from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR, search_path
 from chapps_tw.policies.charging import STAGES
 from chapps_tw.policies.events import EventKind, Events
 from chapps_tw.policies.limits import ActiveLimit
@@ -17,8 +18,9 @@ from chapps_tw.policies.pending import Decided, PendingDecision
 from chapps_tw.policies.plans import Plans
 from chapps_tw.policies.quota_answers import Answers
 from chapps_tw.policies.recent_limits import Found
-from chapps_tw.policies.reservations import Reservations
+from chapps_tw.policies.reservations import SERVER, Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
+from chapps_tw.policies.stages import Need, of_message, of_units
 
 
 class OutboundQuotaPolicy:
@@ -37,8 +39,9 @@ class OutboundQuotaPolicy:
         self._now = plans.now
         self._plans = plans
         self._reservations = reservations
-        self._events = events
+        self._note = Notes(events, settings.oqp.warn_at).note
         self._answers = Answers(settings.oqp, self.name)
+        self.depends_on = ("protocol_state", "sender", "recipient_count", *SERVER, *search_path(settings))
 
     @property
     def looks(self) -> int:
@@ -49,6 +52,11 @@ class OutboundQuotaPolicy:
     def misses(self) -> int:
         """Lookups for which the book was read."""
         return self._plans.misses
+
+    @property
+    def needs(self) -> Iterable[Need]:
+        """The stages that the limits of those who sent so far need."""
+        return of_units("limits of quotas", self._plans.units)
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Find what a request costs, and what is decided then.
@@ -81,33 +89,18 @@ class OutboundQuotaPolicy:
 
     def _decide(self, request: OutboundPPR, user: str, found: Found, keep: bool) -> Decided:
         limits, version, source, recent = found
-        if version is not None:
-            request.rely_on(version)
         stage = request.get("protocol_state")
         active, charges, advisory = charged = recent.charges(limits, request, stage)
+        if version is not None:
+            # Otherwise, what it costs depends on its size, or on the time: an override is in force for a while.
+            request.rely_on(version, alike=charged is recent.charged)
         if not active or limits.suspended or not limits.limited:
             return self._without_charge(request, found, user)
-        pending = recent.pending if source is CACHE else None
-        if pending is None or pending.charges is not charges or not keep:
-            every = [*charges, *advisory] if advisory else charges
-            conclude = self._conclusion(user, source, active, every, keep)
-            pending = PendingDecision(charges, conclude, 0.0, advisory)
-            if keep and source is CACHE and charged is recent.charged:
-                recent.pending = pending
+        every = [*charges, *advisory] if advisory else charges
+        note = self._note if keep else _note_nothing
+        conclude = _Conclusion(self._answers, note, user, source, active, every)
         reserve = self._reservations.of(request, stage) if keep else 0.0
-        return pending._replace(reserve=reserve) if reserve else pending
-
-    def _conclusion(
-        self, user: str, source: str, active: Sequence[ActiveLimit], charges: Sequence[Charge], keep: bool
-    ) -> Callable[[OutboundPPR, Sequence[Charge], Spent], Decision]:
-        def conclude(request: OutboundPPR, left: Sequence[Charge], spent: Spent) -> Decision:
-            limits = active if left is charges else _limits_of(left, active, charges)
-            if keep:
-                self._warn(spent, limits, left)
-            make = self._answers.counted if spent.decisive < 0 else self._answers.refused
-            return make(spent, limits, user, request.get("sender"), source)
-
-        return conclude
+        return PendingDecision(charges, conclude, reserve, advisory)
 
     def _nobody(self, sender: str) -> Decision:
         if not sender and self._settings.null_sender_ok:
@@ -127,20 +120,77 @@ class OutboundQuotaPolicy:
             return Decision("DUNNO", Reason.STAGE_NOT_JUDGED, self.name, detail=detail, source=found.source)
         return self._answers.accepted(Reason.WITHIN_QUOTA, user, sender, found.source)
 
-    def _warn(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
-        """Note which limits are reached, or almost."""
+
+class Notes:
+    """Notes which limits are reached, or almost.
+
+    :param warn_at: ``[OutboundQuotaPolicy] warn_at``.
+    """
+
+    def __init__(self, events: Events, warn_at: int) -> None:
+        self._events = events
+        self._warn_at = warn_at
+
+    def note(self, spent: Spent, active: Sequence[ActiveLimit], charges: Sequence[Charge]) -> None:
+        """Note what a message has used of the limits that it was charged to."""
         # A message that is refused for its own size alone says nothing about the limit.
-        exceeded = spent.outcome is Outcome.EXCEEDED and spent.wait > 0 and self._settings.warn_at > 0
+        exceeded = spent.outcome is Outcome.EXCEEDED and spent.wait > 0 and self._warn_at > 0
         full = spent.decisive if exceeded else -1
         for place, used in enumerate(spent.used):
             limit = active[place]
             if used >= limit.warn or place == full:
                 is_full = used >= limit.amount or place == full
-                self._note(EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT, limit, charges[place], used)
+                kind = EventKind.AT_LIMIT if is_full else EventKind.NEAR_LIMIT
+                self._events.note(kind, charges[place], limit.name or limit.quota, limit.level, used, limit.amount)
 
-    def _note(self, kind: EventKind, limit: ActiveLimit, charge: Charge, used: int) -> None:
-        name = limit.name or limit.quota
-        self._events.note(kind, charge, name, limit.level, used, limit.amount)
+
+class _Conclusion:
+    """Decides by what the charges of a user have resulted in.
+
+    :param note: notes which limits are reached, or almost.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        note: Callable[[Spent, Sequence[ActiveLimit], Sequence[Charge]], None],
+        user: str,
+        source: str,
+        active: Sequence[ActiveLimit],
+        charges: Sequence[Charge],
+    ) -> None:
+        self._answers = answers
+        self._note = note
+        self._user = user
+        self._source = source
+        self._active = active
+        self._charges = charges
+        self._last: tuple[object, Decision] | None = None
+
+    def __call__(self, request: OutboundPPR, left: Sequence[Charge], spent: Spent) -> Decision:
+        if spent.decisive >= 0:
+            return self._refused(request.get("sender"), left, spent)
+        limits = self._limits(left)
+        self._note(spent, limits, left)
+        return self._answers.counted(spent, limits, self._user, request.get("sender"), self._source)
+
+    def _refused(self, sender: str, left: Sequence[Charge], spent: Spent) -> Decision:
+        # A client that goes on is refused in the same words until a second has passed.
+        key = (sender, spent.outcome, spent.decisive, spent.used, ceil(spent.wait), left is self._charges)
+        if self._last is not None and self._last[0] == key and key[-1]:
+            return self._last[1]
+        limits = self._limits(left)
+        self._note(spent, limits, left)
+        decision = self._answers.refused(spent, limits, self._user, sender, self._source)
+        self._last = key, decision
+        return decision
+
+    def _limits(self, left: Sequence[Charge]) -> Sequence[ActiveLimit]:
+        return self._active if left is self._charges else _limits_of(left, self._active, self._charges)
+
+
+def _note_nothing(_spent: Spent, _active: Sequence[ActiveLimit], _charges: Sequence[Charge]) -> None:
+    """Do nothing: an explanation changes nothing."""
 
 
 def _limits_of(
@@ -156,4 +206,11 @@ def _make(use: Dependencies) -> OutboundQuotaPolicy:
     return OutboundQuotaPolicy(use.settings, plans, reservations, use.events)
 
 
-SPEC = PolicySpec(section=Section, direction=Direction.OUTBOUND, make=_make, cache="limits")
+SPEC = PolicySpec(
+    section=Section,
+    direction=Direction.OUTBOUND,
+    make=_make,
+    needs=lambda _: [of_message(Section.section)],
+    learned=lambda policy: policy.needs,
+    cache="limits",
+)

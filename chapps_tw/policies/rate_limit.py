@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from chapps_tw.config.settings import RateLimitPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import Exemption
 from chapps_tw.interfaces.outcome import Outcome
-from chapps_tw.interfaces.state import Charge, Spent
+from chapps_tw.interfaces.state import Charge, Spent, Unit
 from chapps_tw.mail.decision import Decision, Reason, fill, in_words
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.charging import STAGES
@@ -19,9 +19,9 @@ from chapps_tw.policies.events import EventKind, Events
 from chapps_tw.policies.exemptions import NOBODY, Exempt, detail_of, nobody
 from chapps_tw.policies.limit_rules import Rule, rules_of
 from chapps_tw.policies.pending import Decided, PendingDecision
-from chapps_tw.policies.reservations import Reservations
+from chapps_tw.policies.reservations import SERVER, Reservations
 from chapps_tw.policies.spec import Dependencies, Direction, PolicySpec
-from chapps_tw.policies.unasked import Unasked
+from chapps_tw.policies.stages import Need, of_limits
 
 _NOT_JUDGED = Decision("DUNNO", Reason.STAGE_NOT_JUDGED, Section.section)
 _NOT_LIMITED = Decision("DUNNO", Reason.NOT_LIMITED, Section.section)
@@ -41,7 +41,6 @@ class RateLimitPolicy:
 
     :param events: notes events near a limit.
     :param reservations: of this listener alone.
-    :param unasked: tells that a limit is never judged.
     :param exempt: finds the exemption of a request from a limit.
     """
 
@@ -52,14 +51,15 @@ class RateLimitPolicy:
         settings: Settings,
         events: Events,
         reservations: Reservations,
-        unasked: Unasked,
         exempt: Exempt = nobody,
     ) -> None:
         self._rules = rules_of(settings)
         self._events = events
         self._reservations = reservations
         self._exempt = exempt
-        self._unasked: Unasked | None = unasked
+        attributes = [attribute for rule in self._rules for attribute in rule.attributes]
+        self.depends_on = ("protocol_state", "recipient_count", *SERVER, *attributes)
+        self._sized = any(rule.limit.unit is Unit.BYTES for rule in self._rules)
 
     def decide(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decided | Awaitable[Decided]:
         """Charge a request to all limits that apply to it.
@@ -74,10 +74,6 @@ class RateLimitPolicy:
 
     def _judge(self, request: OutboundPPR, keep: bool) -> Decided | Awaitable[Decided]:
         stage = request.get("protocol_state")
-        if self._unasked is not None and keep:
-            self._unasked.note(request, stage)
-            if self._unasked.is_over:
-                self._unasked = None
         if stage not in STAGES:
             return _NOT_JUDGED
         applied = [Applied(rule, charge) for rule in self._rules if (charge := rule.charge(request, stage)) is not None]
@@ -87,6 +83,8 @@ class RateLimitPolicy:
             exempted = self._exempt(request, each.rule.scope, keep)
             if exempted is not NOBODY:
                 return self._unless_exempt(request, applied, place, exempted, keep)
+        if request.version is not None and not (self._sized and stage == "END-OF-MESSAGE"):
+            request.rely_on(request.version, alike=True)
         return self._charge(request, applied, keep)
 
     async def _unless_exempt(
@@ -181,8 +179,11 @@ def _refusal(rule: Rule, used: int, wait: int) -> str:
 def _made(use: Dependencies) -> RateLimitPolicy:
     settings = use.settings
     reservations = Reservations(settings.rlp.reservation_ttl, use.monotonic)
-    unasked = Unasked([rule.limit for rule in rules_of(settings)], use.monotonic, use.warn)
-    return RateLimitPolicy(settings, use.events, reservations, unasked, use.exempt)
+    return RateLimitPolicy(settings, use.events, reservations, use.exempt)
 
 
-SPEC = PolicySpec(section=Section, direction=Direction.BOTH, make=_made)
+def _needs(settings: Settings) -> Iterable[Need]:
+    return of_limits(rule.limit for rule in rules_of(settings))
+
+
+SPEC = PolicySpec(section=Section, direction=Direction.BOTH, make=_made, needs=_needs)

@@ -9,7 +9,6 @@ from chapps_tw.interfaces.state import CacheVersion, Charge, Unit, ValueKey
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.policies.charging import amount_of
 from chapps_tw.policies.limits import ActiveLimit, UserLimits
-from chapps_tw.policies.pending import PendingDecision
 
 Charged: TypeAlias = tuple[Sequence[ActiveLimit], Sequence[Charge], Sequence[Charge]]
 """Limits that apply to a request, what it costs those that stop mail, and what it costs the others, which hold it."""
@@ -36,11 +35,9 @@ class RecentLimits:
     :ivar keys, texts: the cached values.
     :ivar limits: without overrides.
     :ivar charged: what the last request with these limits cost.
-    :ivar found: these limits without overrides, for the last version of the values in memory that they are of.
-    :ivar pending: the pending decision that was last made of what :meth:`charges` returned.
     """
 
-    __slots__ = ("_key", "_sized", "_user", "charged", "found", "keys", "limits", "pending", "texts")
+    __slots__ = ("_key", "_sized", "_user", "charged", "keys", "limits", "texts")
 
     def __init__(
         self, keys: tuple[ValueKey, ...], texts: list[str], limits: UserLimits, user: str, domain: str
@@ -52,8 +49,6 @@ class RecentLimits:
         self._sized = any(limit.unit is Unit.BYTES for limit in limits.active)
         self._key: tuple[str, str, bool] | None = None
         self.charged: Charged = ((), (), ())
-        self.found: Found | None = None
-        self.pending: PendingDecision | None = None
 
     def charges(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:
         """Return what a request costs.
@@ -68,7 +63,6 @@ class RecentLimits:
         if key != self._key:
             self.charged = self._make(limits, request, stage)
             self._key = key
-            self.pending = None
         return self.charged
 
     def _make(self, limits: UserLimits, request: PolicyRequest, stage: str) -> Charged:

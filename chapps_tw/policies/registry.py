@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
-from chapps_tw.config.settings import SECTIONS, ConfigError, PolicySection
+from chapps_tw.config.settings import SECTIONS, ConfigError, PolicySection, Settings
 from chapps_tw.mail.decision import Reason, ReasonCode
 from chapps_tw.policies import greylisting, quota, rate_limit, sender_auth, spf
 from chapps_tw.policies.spec import Direction, PolicySpec
+from chapps_tw.policies.stages import Need
 from chapps_tw.policies.validation import SpecError, require_free, require_shape
 
 GROUP = "chapps_tw.policies"
@@ -47,6 +48,13 @@ class Registry:
         kinds: dict[type[ReasonCode], None] = {Reason: None}
         kinds |= {spec.reasons: None for spec in self.specs if spec.reasons}
         return tuple(reason for kind in kinds for reason in kind)
+
+    def needs(self, names: Iterable[str], settings: Settings) -> tuple[Need, ...]:
+        """Return the stages that policies need.
+
+        :raises KeyError: if there is no such policy.
+        """
+        return tuple(need for name in names for need in self._specs[name].needs(settings))
 
     def is_inbound(self, names: Iterable[str]) -> bool:
         """Whether there are inbound policies and no outbound ones among the named.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from chapps_tw.mail.memo import Memo
 from chapps_tw.mail.request import PolicyRequest
@@ -13,7 +14,8 @@ _REMEMBERED = 600.0
 # There are few addresses and ports, but the texts come from outside.
 _CACHE_BYTES = 256 << 10
 
-_SERVER = ("server_address", "server_port")
+SERVER: Final = ("server_address", "server_port")
+"""What identifies a service of Postfix."""
 
 
 class Reservations:
@@ -37,7 +39,7 @@ class Reservations:
         """
         if not self._ttl:
             return 0.0
-        server, moment = request.select(_SERVER), self._monotonic()
+        server, moment = request.select(SERVER), self._monotonic()
         end = self._whole.get(server, moment)
         if stage == "RCPT":
             return self._ttl if moment < end else 0.0

@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from functools import cache
 from secrets import token_hex
-from sys import getsizeof
 
 from chapps_tw.config.settings import SenderDomainAuthPolicy as Section
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.book import Exemption, PolicyBook
-from chapps_tw.interfaces.state import CacheVersion, LiveState, ValueKey
+from chapps_tw.interfaces.state import LiveState, ValueKey
 from chapps_tw.interfaces.value_keys import sender as verdict_key
 from chapps_tw.interfaces.value_keys import senders_of_domain
 from chapps_tw.mail.addresses import split_address, without_extension
 from chapps_tw.mail.decision import CACHE, Decision, Reason, fill
-from chapps_tw.mail.memo import Memo, Memoized
-from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR
+from chapps_tw.mail.memo import Memoized
+from chapps_tw.outbound import AuthenticationFailureException, OutboundPPR, search_path
 from chapps_tw.policies import exemptions
 from chapps_tw.policies.cached_book import Cached, CachedBook, Stored
 from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
+from chapps_tw.policies.stages import of_message
 
 # Size of the cache of senders, in bytes.
 _CACHE_BYTES = 8 << 20
-
-# Bytes of a decision.
-_DECIDED = 1000
 
 # There is no sender before MAIL FROM, nor in VRFY and ETRN (SMTPD_POLICY_README).
 STAGES = frozenset(("MAIL", "RCPT", "DATA", "END-OF-MESSAGE"))
@@ -65,10 +62,10 @@ class SenderDomainAuthPolicy:
         self._exempt = exempt
         self._no_user = settings.chapps.no_user_key_response
         self._names_of = sender_names(settings)
-        self._decided: Memo[tuple[str, str], tuple[CacheVersion, Decision]] = Memo(_CACHE_BYTES)
-        self._accepted = cache(
-            lambda reason, source: Decision(settings.sda.acceptance_message, reason, self.name, source=source)
-        )
+        self.depends_on = ("protocol_state", "sender", *search_path(settings))
+        # Without a reference to the policy: in a cycle, it would not be freed when another one replaces it.
+        text, name = settings.sda.acceptance_message, self.name
+        self._accepted = cache(lambda reason, source: Decision(text, reason, name, source=source))
 
     @property
     def looks(self) -> int:
@@ -85,30 +82,11 @@ class SenderDomainAuthPolicy:
 
         :raises StateUnavailable, BookUnavailable: if the live state or the book is unavailable.
         """
-        return self._recall(request) or self._unless_exempt(request, keep=True)
+        return self._unless_exempt(request, keep=True)
 
     def explain(self, request: OutboundPPR, earlier: Sequence[Decision] = ()) -> Decision | Awaitable[Decision]:
         """Return what :meth:`decide` would return, and change nothing. Raises the same."""
         return self._unless_exempt(request, keep=False)
-
-    def _recall(self, request: OutboundPPR) -> Decision | None:
-        """Return the last decision about this user and sender if nothing has changed since.
-
-        Most requests need no more.
-        """
-        try:
-            user = request.user
-        except (AuthenticationFailureException, ValueError):
-            return None
-        found = self._decided.get((user, request.get("sender")))
-        if found is None or request.get("protocol_state") not in STAGES:
-            return None
-        version, decision = found
-        if version is not self._state.version():
-            return None
-        request.rely_on(version)
-        self._verdicts.looks += 1
-        return decision
 
     def _unless_exempt(self, request: OutboundPPR, keep: bool) -> Decision | Awaitable[Decision]:
         if request.get("protocol_state") not in STAGES:
@@ -116,13 +94,7 @@ class SenderDomainAuthPolicy:
         exempted = self._exempt(request, exemptions.SENDER_AUTHORIZATION, keep)
         if exempted is not exemptions.NOBODY:
             return self._after(exempted, request, keep)
-        decision = self._judge(request, keep)
-        user, version = request.known_user, request.version
-        if keep and user and version is not None and isinstance(decision, Decision):
-            sender = request.get("sender")
-            size = _DECIDED + 2 * getsizeof(user) + 2 * getsizeof(sender)
-            self._decided.keep((user, sender), (version, decision), size)
-        return decision
+        return self._judge(request, keep)
 
     async def _after(self, exempted: Awaitable[Exemption | None], request: OutboundPPR, keep: bool) -> Decision:
         exemption = await exempted
@@ -170,7 +142,7 @@ class SenderDomainAuthPolicy:
             if None in verdicts:
                 return None
         self._verdicts.looks += 1
-        request.rely_on(cache_version)
+        request.rely_on(cache_version, alike=True)
         return self._decision(request, user, sender, verdicts, CACHE)
 
     def _decision(
@@ -282,5 +254,6 @@ SPEC = PolicySpec(
     section=Section,
     direction=Direction.OUTBOUND,
     make=lambda use: SenderDomainAuthPolicy(use.settings, use.state, use.book, use.due, use.exempt),
+    needs=lambda _: [of_message(Section.section)],
     cache="senders",
 )

@@ -13,7 +13,12 @@ PASS: Final = "DUNNO"
 
 
 class Policy(Protocol):
-    """Decides about requests."""
+    """Decides about requests.
+
+    A policy may have an attribute ``depends_on``, the names of all attributes of a request that it looks at; besides,
+    it may look at whether ``recipient`` is empty. Then it is not asked about each request that is like an earlier one
+    for which it called :meth:`~chapps_tw.outbound.OutboundPPR.rely_on` with ``alike``.
+    """
 
     name: str
 

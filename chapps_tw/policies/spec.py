@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from chapps_tw.config.settings import PolicySection, Settings
 from chapps_tw.interfaces.book import PolicyBook
@@ -15,6 +16,7 @@ from chapps_tw.policies.events import Events
 from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.slots import Policy
+from chapps_tw.policies.stages import Need
 
 
 class Direction(Enum):
@@ -60,14 +62,21 @@ def _none(_settings: Settings) -> float:
     return 0.0
 
 
+def _no_needs(_: object) -> Iterable[Need]:
+    return ()
+
+
 @dataclass(frozen=True)
 class PolicySpec:
     """The declaration of a policy.
 
     :ivar section: its configuration section; the section's name is the policy's name.
-    :ivar make: factory, called once for each listener with the policy. An exception stops the start of the service.
+    :ivar make: factory, called for each listener with the policy, at the start and whenever the configuration is read
+        again. An exception stops the start of the service; later, the former configuration stays in force.
     :ivar reasons: its own reasons, in addition to :class:`~chapps_tw.mail.decision.Reason`.
     :ivar extra_time: seconds that it may take in addition to ``request_timeout``.
+    :ivar needs: the stages at which Postfix must ask; none if the policy applies at every stage.
+    :ivar learned: takes the policy; returns the needs that it has learned of from the policy book.
     :ivar cache: label, in the metrics, of the cache whose ``looks`` and ``misses`` the policy counts; ``""`` if none.
     """
 
@@ -76,6 +85,8 @@ class PolicySpec:
     make: Callable[[Dependencies], Policy]
     reasons: type[ReasonCode] | None = None
     extra_time: Callable[[Settings], float] = _none
+    needs: Callable[[Settings], Iterable[Need]] = _no_needs
+    learned: Callable[[Any], Iterable[Need]] = _no_needs
     cache: str = ""
 
     @property

@@ -19,6 +19,7 @@ from chapps_tw.policies.exemptions import Exempt, nobody
 from chapps_tw.policies.inbound import domain_of
 from chapps_tw.policies.refresh import never
 from chapps_tw.policies.spec import Direction, PolicySpec
+from chapps_tw.policies.stages import of_recipient
 
 # At DATA and END-OF-MESSAGE, a request has a recipient only if exactly one was accepted (SMTPD_POLICY_README).
 STAGES = frozenset(("RCPT", "DATA", "END-OF-MESSAGE"))
@@ -195,5 +196,6 @@ SPEC = PolicySpec(
         use.settings, use.state, use.book, use.check_spf, use.receiver, use.due, use.exempt
     ),
     extra_time=lambda settings: settings.spf.spf_query_timeout,
+    needs=lambda _: [of_recipient(Section.section)],
     cache="spf_flags",
 )

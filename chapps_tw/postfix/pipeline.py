@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Final
 
 from chapps_tw.interfaces.book import BookUnavailable
@@ -11,6 +12,7 @@ from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.explaining import explain
 from chapps_tw.policies.slots import PASS, Answer, PolicySlot
+from chapps_tw.postfix.asked_before import AskedBefore
 
 DEFER: Final = "DEFER_IF_PERMIT 4.3.0 Service temporarily unavailable, please try again later"
 
@@ -20,14 +22,18 @@ Settle = Callable[[OutboundPPR, Decision], Awaitable[Decision]]
 class Pipeline:
     """The policies of one listener.
 
+    :ivar slots: in order.
     :param exempted: returns the decision that replaces those of the inbound policies; ``None`` if the client is not
         exempt.
     :param failed: called with the policy's name and every unexpected exception.
     :param timeout: the exception that a policy raises on timeout.
     :param settle: runs on accepting answers other than DUNNO, and returns the final answer.
     :param state: is charged, and confirms the version that a request relies on.
+    :param time_limit: seconds that a request may take.
 
     A :class:`~chapps_tw.postfix.run.Run` answers a request with it.
+
+    :ivar asked_before: what the policies said about earlier requests.
     """
 
     def __init__(
@@ -39,21 +45,24 @@ class Pipeline:
         timeout: type[Exception],
         settle: Settle,
         state: LiveState,
+        time_limit: float = inf,
     ) -> None:
         self.listener = listener
+        self.time_limit = time_limit
         self.state = state
         self.settle = settle
-        self._slots = tuple(slots)
+        self.slots = tuple(slots)
         self._outbound = tuple(slot for slot in slots if not slot.inbound)
-        self._guarded = len(self._outbound) < len(self._slots)
+        self._guarded = len(self._outbound) < len(self.slots)
         self._exempted = exempted
         self._failed = failed
         self._timeout = timeout
+        self.asked_before = AskedBefore(self.slots, state)
 
     @property
     def policies(self) -> tuple[str, ...]:
         """Names of the policies, in order."""
-        return tuple(slot.policy.name for slot in self._slots)
+        return tuple(slot.policy.name for slot in self.slots)
 
     @property
     def inbound(self) -> bool:
@@ -64,7 +73,7 @@ class Pipeline:
         """Return the policies that decide about a request; add the decision that replaces the others."""
         exempt = self._exempted(request) if self._guarded else None
         if exempt is None:
-            return self._slots
+            return self.slots
         decisions.append(exempt)
         return self._outbound
 
@@ -79,7 +88,7 @@ class Pipeline:
 
     def unreadable(self, why: str) -> Decision:
         """Return the answer to an invalid policy request."""
-        first = self._slots[0]
+        first = self.slots[0]
         action = PASS if first.accept_on_failure or first.shadow else DEFER
         return Decision(action, Reason.REQUEST_UNREADABLE, first.policy.name, detail=why)
 
@@ -103,8 +112,8 @@ class Pipeline:
         If what the request relies on could not be confirmed, that may be any policy: the first one that defers.
         """
         if request.version is not None:
-            for slot in self._slots:
+            for slot in self.slots:
                 if not slot.accept_on_failure and not slot.shadow:
                     return slot
-        names = [slot.policy.name for slot in self._slots]
-        return self._slots[names.index(answer.policy) if answer.policy in names else -1]
+        names = [slot.policy.name for slot in self.slots]
+        return self.slots[names.index(answer.policy) if answer.policy in names else -1]

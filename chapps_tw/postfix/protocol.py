@@ -10,8 +10,7 @@ no request is processed while the client does not read its answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import inf
+from collections.abc import Callable, Mapping
 from typing import Any
 from typing import Protocol as Interface
 
@@ -31,6 +30,9 @@ from chapps_tw.postfix.run import Run
 from chapps_tw.sockets.sending import sender
 
 _END = b"\n\n"
+
+# Clients of a listener that are remembered after their connections are closed.
+_MAX_PEERS = 32
 
 Report = Callable[[Pipeline, OutboundPPR, Answer, float], None]
 
@@ -81,6 +83,8 @@ class PolicyProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
+        if self._started:
+            self.factory.note_peer(*self.asked)
         if self._run is not None:
             # Postfix repeats the request on another connection, which makes the remaining changes.
             self._run.abandon()
@@ -119,15 +123,25 @@ class PolicyProtocol(Protocol):
         """The client no longer reads."""
         self.transport.loseConnection()
 
-    def cancel_started_before(self, time: float) -> None:
-        """Cancel the request that is being processed if it started before a time."""
-        if self._run is not None and self._started < time:
+    def cancel_overdue(self, now: float) -> None:
+        """Cancel the request that is being processed if it exceeds the time limit of its pipeline."""
+        if self._run is not None and now - self._started > self._run.time_limit:
+            self._run.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the request that is being processed, if there is one."""
+        if self._run is not None:
             self._run.cancel()
 
     @property
     def busy(self) -> bool:
         """Whether a request is being processed."""
         return self._run is not None
+
+    @property
+    def asked(self) -> tuple[str, float]:
+        """The client, and the monotonic time of its last request; 0.0 if it has sent none."""
+        return _peer_of(self.transport), self._started
 
     def finish(self) -> None:
         """Answer the request that is being processed, and close the connection."""
@@ -171,10 +185,11 @@ class PolicyProtocol(Protocol):
         except RequestError as error:
             self.factory.note_unreadable(self.transport, f"{error}; connection closed")
             self._send(self.factory.pipeline.unreadable(str(error)).wire)
+            self._started = 0.0
             self.finish()
             return
         self._run = run = Run(self.factory.pipeline, self._request, self._answered)
-        run.ask()
+        run.start()
         self._is_waiting = self._run is not None
 
     def _answered(self, answer: Answer) -> None:
@@ -218,7 +233,7 @@ class PolicyProtocol(Protocol):
 
 
 def _peer_of(transport: Transport) -> str:
-    """Return the peer's address for the log."""
+    """Return the peer's address, for the log and for people."""
     return str(getattr(transport.getPeer(), "host", None) or "a unix socket")
 
 
@@ -229,9 +244,9 @@ class PolicyFactory(Factory):
     :param report: called after each answer is sent, with pipeline, request, answer, and the monotonic time at which
         the request arrived.
     :param monotonic: monotonic clock.
-    :param timeout: seconds that a request may take.
     :param later: calls a function after a number of seconds; 0 is the next turn of the reactor.
     :param adopt: called with the transport of each new connection: :func:`~chapps_tw.sockets.reading.adopter`.
+    :ivar pipeline: answers requests; may be replaced between two of them.
     :ivar unreadable: number of invalid requests since the start.
     """
 
@@ -245,7 +260,6 @@ class PolicyFactory(Factory):
         read: Callable[[bytes], OutboundPPR],
         report: Report,
         monotonic: Callable[[], float],
-        timeout: float,
         later: Callable[[float, Callable[[], None]], IDelayedCall],
         adopt: Callable[[Transport], None],
     ) -> None:
@@ -258,11 +272,26 @@ class PolicyFactory(Factory):
         self.connections: set[PolicyProtocol] = set()
         self.unreadable = 0
         self._limited_log = LogLimit(self._log.warn, monotonic)
-        self._timeout = timeout
         self._drained: Deferred[None] | None = None
+        self._peers: dict[str, float] = {}
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return PolicyProtocol(self)
+
+    def note_peer(self, peer: str, time: float) -> None:
+        """Remember when a client asked last, by the monotonic clock. Of too many clients, the first is forgotten."""
+        self._peers[peer] = max(time, self._peers.pop(peer, 0.0))
+        if len(self._peers) > _MAX_PEERS:
+            del self._peers[next(iter(self._peers))]
+
+    @property
+    def peers(self) -> Mapping[str, float]:
+        """The clients that asked, and the monotonic time at which each did last."""
+        for connection in self.connections:
+            peer, time = connection.asked
+            if time:
+                self.note_peer(peer, time)
+        return dict(self._peers)
 
     def note_unreadable(self, transport: Transport, what: str) -> None:
         """Count and log an invalid request."""
@@ -271,16 +300,15 @@ class PolicyFactory(Factory):
         self._limited_log.warn("{listener}: {peer} sent {what}", listener=listener, peer=_peer_of(transport), what=what)
 
     def cancel_overdue(self) -> None:
-        """Cancel requests that exceed the timeout. To be called several times a second."""
-        self._cancel_started_before(self.monotonic() - self._timeout)
+        """Cancel requests that exceed their time limit. To be called several times a second."""
+        now = self.monotonic()
+        for connection in tuple(self.connections):
+            connection.cancel_overdue(now)
 
     def cancel_pending(self) -> None:
         """Cancel all pending requests: ``on_failure`` of their policies answers them."""
-        self._cancel_started_before(inf)
-
-    def _cancel_started_before(self, time: float) -> None:
         for connection in tuple(self.connections):
-            connection.cancel_started_before(time)
+            connection.cancel()
 
     @property
     def in_flight(self) -> int:

@@ -28,7 +28,7 @@ _NOTHING = Decision(PASS, Reason.STATE_UNAVAILABLE, "")
 
 
 class Run:
-    """Answers one request. :meth:`ask` starts it.
+    """Answers one request. :meth:`start` starts it.
 
     The answer is the first decision that stops the mail; otherwise the last one other than DUNNO. If a policy fails,
     its ``on_failure`` applies. It uses callbacks, since coroutines take several times as long.
@@ -55,14 +55,29 @@ class Run:
         self._answered = answered
         self._attempt = 1
         self._waiting: Reply[Any] | Deferred[Any]
-        self._begin()
+        self._decisions: list[Decision]
+        self._pending: Sequence[Pending]
+
+    def start(self) -> None:
+        """Answer by what the policies said about an earlier request that is alike, or ask them."""
+        said = self._pipeline.asked_before.find(self._request)
+        if said is None:
+            self._begin()
+            return self._ask()
+        self._decisions, self._pending = [*said.decisions], said.pending
+        return self._spend(said.charges, said.reserve)
 
     def _begin(self) -> None:
-        self._decisions: list[Decision] = []
-        self._pending: list[Pending] = []
+        self._decisions = []
+        self._pending = ()
         self._slots = iter(self._pipeline.asked(self._request, self._decisions))
         self._slot: PolicySlot
         self._conclude: Callable[[Any], Decided | Awaitable[Decided]]
+
+    @property
+    def time_limit(self) -> float:
+        """Seconds that the request may take."""
+        return self._pipeline.time_limit
 
     def cancel(self) -> None:
         """Have what the request waits for fail."""
@@ -75,7 +90,7 @@ class Run:
         else:
             self._waiting.then(_ignore, _ignore)
 
-    def ask(self) -> None:
+    def _ask(self) -> None:
         """Ask the policies that are left, until one stops the mail or has to wait."""
         for slot in self._slots:
             self._slot = slot
@@ -90,7 +105,10 @@ class Run:
                 return self._wait(decided)
             if self._stops(decided):
                 return self._finish()
-        return self._charge() if self._pending else self._finish()
+        if not self._pending:
+            return self._finish()
+        self._pipeline.asked_before.keep(self._request, self._decisions, self._pending)
+        return self._charge()
 
     def _wait(self, awaitable: Awaitable[Decided]) -> None:
         self._waiting = waiting = _deferred(awaitable)
@@ -107,7 +125,7 @@ class Run:
         if self._stops(decided):
             self._finish()
         else:
-            self.ask()
+            self._ask()
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, Outdated):
@@ -119,7 +137,7 @@ class Run:
         """Add a decision; return whether it stops the mail."""
         slot = self._slot
         if isinstance(decided, PendingDecision):
-            self._pending.append(Pending(slot, decided, len(self._decisions)))
+            self._pending = [*self._pending, Pending(slot, decided, len(self._decisions))]
             return False
         try:
             stopping = decided.stops
@@ -141,7 +159,7 @@ class Run:
         self._attempt += 1
         self._request.rely_on_nothing()
         self._begin()
-        return self.ask()
+        return self._ask()
 
     # --- charging ---
 
@@ -156,6 +174,9 @@ class Run:
                 return self._finally(self._charge_all())
             charges, reserve = [*charges, *others], min(reserve, least)
         # Fast path: all that is charged may stop the mail.
+        return self._spend(charges, reserve)
+
+    def _spend(self, charges: Sequence[Charge], reserve: float) -> None:
         request = self._request
         message = message_of(request, request.get("protocol_state"), reserve)
         try:

@@ -22,7 +22,7 @@ MAX_MESSAGE: Final = 16 << 20
 _ANSWER: Final = "answer"
 
 Told = Callable[..., None]
-Asked = Callable[[], Coroutine[Any, Any, object]]
+Asked = Callable[..., Coroutine[Any, Any, object]]
 
 
 class ChannelLost(Exception):
@@ -36,7 +36,7 @@ class Channel(Int32StringReceiver):
     :ivar is_full: whether the other end does not keep up.
     :ivar closed: fires when the connection is closed.
     :param told: by name, what is called with the values of a message that needs no answer.
-    :param asked: by name, what answers a question.
+    :param asked: by name, what answers a question; called with its values.
     :param resumed: called when the other end keeps up again.
     """
 
@@ -60,7 +60,7 @@ class Channel(Int32StringReceiver):
         if self._is_open:
             self.sendString(json.dumps([name, *values], separators=(",", ":")).encode("ascii"))
 
-    def ask(self, name: str) -> Deferred[Any]:
+    def ask(self, name: str, *values: object) -> Deferred[Any]:
         """Return the answer to a question.
 
         :raises ChannelLost: (the Deferred) if the connection is or gets closed.
@@ -75,7 +75,7 @@ class Channel(Int32StringReceiver):
             answer.errback(ChannelLost("the process is not running"))
             return answer
         self._questions[number] = answer
-        self.tell(name, number)
+        self.tell(name, number, *values)
         return answer
 
     def stringReceived(self, string: bytes) -> None:
@@ -99,9 +99,9 @@ class Channel(Int32StringReceiver):
         else:
             question.callback(value)
 
-    async def _answer(self, asked: Asked, number: int) -> None:
+    async def _answer(self, asked: Asked, number: int, *values: object) -> None:
         try:
-            problem, value = "", await asked()
+            problem, value = "", await asked(*values)
         except Exception as error:
             problem, value = str(error) or type(error).__name__, None
         self.tell(_ANSWER, number, problem, value)

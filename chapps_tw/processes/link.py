@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,6 +13,7 @@ from chapps_tw.processes.channel import Asked, Channel
 
 DECISIONS: Final = "decisions"
 EVENT: Final = "event"
+ASKED: Final = "asked"
 READY: Final = "ready"
 
 # Seconds for which decisions are gathered, and the most that a message has, so that it takes a millisecond to make.
@@ -50,6 +52,10 @@ class Link:
     def event(self, event: LimitEvent) -> None:
         """Pass on an event that this process was the first to note."""
         self.channel.tell(EVENT, event._asdict())
+
+    def heard(self, report: Mapping[str, Any]) -> None:
+        """Pass on what the listeners have heard."""
+        self.channel.tell(ASKED, os.getpid(), report)
 
     def ready(self) -> None:
         """Say that Postfix is answered from now on."""

@@ -238,8 +238,26 @@ class Alive(Answer[str]):
     pass
 
 
+class Loaded(Output):
+    digest: str = Field(
+        description="The same for the same options on every node. Passwords and keys are not part of it.",
+        examples=["3f0c8a51d2be"],
+    )
+    loaded: float = Field(description="When it was put in force. UNIX epoch, UTC.", examples=[1790000000.25])
+    loaded_iso: str = iso_of("loaded")
+
+
+class Change(Loaded):
+    changed: list[str] = Field(examples=[["[OutboundQuotaPolicy] rejection_message", "[Limit flood]"]])
+    restart: list[str] = Field(examples=[["[API] listen"]])
+
+
+class Reloaded(Answer[Change]):
+    """What has changed."""
+
+
 class Ready(Answer[list[Part]]):
-    pass
+    configuration: Loaded = Field(description="The configuration in force.")
 
 
 class NotReady(Ready):

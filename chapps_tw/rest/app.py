@@ -20,6 +20,7 @@ from twisted.web.resource import IResource
 from werkzeug.routing import BaseConverter
 
 from chapps_tw.config.settings import Settings
+from chapps_tw.interfaces.configuration import Configuration, WrongPasscode
 from chapps_tw.interfaces.history import History
 from chapps_tw.interfaces.notify import Notifier
 from chapps_tw.interfaces.state import LiveState
@@ -32,11 +33,23 @@ from chapps_tw.rest.calls import Calls, to_the_end
 from chapps_tw.rest.moments import iso
 from chapps_tw.rest.reading import read_input
 from chapps_tw.rest.refusals import refusal_of
-from chapps_tw.rest.routers import audit, exemptions, importing, limits, links, live, notify, overrides, users
+from chapps_tw.rest.routers import (
+    audit,
+    configuration,
+    exemptions,
+    importing,
+    limits,
+    links,
+    listeners,
+    live,
+    notify,
+    overrides,
+    users,
+)
 from chapps_tw.rest.routers import book as crud
 from chapps_tw.rest.routers import history as kept
 from chapps_tw.rest.routers.docs import Docs
-from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight, WrongPasscode
+from chapps_tw.rest.routers.insight import Check, Explain, Find, Health, Insight
 from chapps_tw.rest.routers.live_users import LiveUsers
 from chapps_tw.rest.routers.near import NearLimits
 from chapps_tw.rest.routers.nodes import List as Nodes
@@ -63,11 +76,13 @@ class API:
     :ivar calls: calls the routes from within the process.
     :param find_token: returns what is stored of a token, ``None`` if it is unknown. Not used with
         ``[API] auth = none``.
-    :param explain, find, metrics, write_config: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
+    :param explain, find, metrics: as for :class:`~chapps_tw.rest.routers.insight.Insight`.
+    :param config: the configuration, to be read again and written.
     :param now: epoch seconds.
     :param reactor: for delays and timeouts, and threads for long work.
-    :param notifier: sends notices; ``None`` if none are configured.
+    :param notifier: returns what sends notices; ``None`` if none are configured.
     :param checks: the checks of ``/ready``, by part; ``state`` and ``database`` replace the pings of these parts.
+    :param states: what each listener was asked.
     :param slices: for long work in the reactor.
     :param nodes: lists the nodes that share the state.
     :param reasons: the reasons of decisions, for the document.
@@ -83,14 +98,15 @@ class API:
         find_token: Callable[[str], Token | None],
         explain: Explain,
         find: Find,
+        states: listeners.States,
         metrics: Callable[[], Awaitable[bytes]],
-        write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
+        config: Configuration,
         now: Callable[[], float],
         reactor: Any,
         version: str,
         slices: Slices,
         nodes: Nodes,
-        notifier: Notifier | None = None,
+        notifier: Callable[[], Notifier | None] = lambda: None,
         checks: Mapping[str, Check] | None = None,
         reasons: Iterable[ReasonCode] = Reason,
     ) -> None:
@@ -99,29 +115,42 @@ class API:
         self._version = version
         self._log = Logger()
         self._slices = slices
-        tokens = find_token if settings.api.auth == "token" else None
-        self.gate = Gate(settings.api.hosts, tokens, reactor, self._sleep, settings.api.open_ready)
+        self._find_token = find_token
+        self.gate = Gate(settings.api.hosts, self._tokens(settings), reactor, self._sleep, settings.api.open_ready)
         checks = {"state": state.ping, "database": book.ping, **(checks or {})}
-        live_users = LiveUsers(settings, state, book, now)
-        near = NearLimits(settings, live_users, state, slices, now)
-        routes = [
-            *Health(checks, reactor).routes(),
-            *_book_routes(settings, book, near, slices, now),
-            *live.routes(settings, live_users, state, book, slices, now),
-            *kept.routes(history, slices, now, settings.chapps.fold_case),
-            *notify.routes(notifier),
-            *nodes_routes(nodes),
-            *Insight(explain, find, metrics, write_config, settings.chapps.payload_encoding, slices).routes(),
-            Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation"),
-            *Docs().routes(),
-        ]
-        self.routes = list(audit.recorded(routes, book))
+
+        def routes(settings: Settings) -> Iterator[Route[Any]]:
+            live_users = LiveUsers(settings, state, book, now)
+            near = NearLimits(settings, live_users, state, slices, now)
+            yield from Health(checks, reactor, config.loaded).routes()
+            yield from _book_routes(settings, book, near, slices, now)
+            yield from live.routes(settings, live_users, state, book, slices, now)
+            yield from kept.routes(history, slices, now, settings.chapps.fold_case)
+            yield from notify.routes(notifier)
+            yield from listeners.routes(states)
+            yield from nodes_routes(nodes)
+            yield from Insight(explain, find, metrics, settings.chapps.payload_encoding, slices).routes()
+            yield from configuration.routes(config)
+            yield Route("GET", "/openapi.json", "This document", self._openapi, browser=True, tag="documentation")
+            yield from Docs().routes()
+
+        self._make_routes = lambda settings: list(audit.recorded(routes(settings), book))
+        self.routes = self._make_routes(settings)
         self.calls = Calls(self.routes)
         self._document = openapi.Document(self.routes, version, reasons)
         self.app = self._klein()
         self._root = _Root(self.app, self.gate)
         large = {each.rule.encode(): each.max_body for each in self.routes if each.max_body > MAX_BODY}
         self.site = BoundedSite(self._root, reactor, large_bodies=large)
+
+    def use(self, settings: Settings) -> None:
+        """Apply other settings from the next request on."""
+        api = settings.api
+        self.gate.use(api.hosts, self._tokens(settings), api.open_ready)
+        self.calls.use(self._make_routes(settings))
+
+    def _tokens(self, settings: Settings) -> Callable[[str], Token | None] | None:
+        return self._find_token if settings.api.auth == "token" else None
 
     def add_page(self, page: IResource) -> None:
         """Serve a page for people at :data:`PAGE`; browsers that ask for ``/`` are sent there."""
@@ -142,8 +171,10 @@ class API:
         return app
 
     def _endpoint(self, route: Route[Any]) -> Callable[..., Awaitable[bytes]]:
+        place = route.method, route.path
+
         async def endpoint(request: IRequest, **path: str) -> bytes:
-            return await self._serve(route, request, path)
+            return await self._serve(self.calls[place], request, path)
 
         return endpoint
 

@@ -62,9 +62,7 @@ class Gate:
         sleep: Callable[[float], Awaitable[Any]],
         open_ready: bool = False,
     ) -> None:
-        self._open_ready = open_ready
-        self._hosts = frozenset(host.lower() for host in hosts)
-        self._find_token = find_token
+        self.use(hosts, find_token, open_ready)
         self._reactor = reactor
         self._sleep = sleep
         self._peers: OrderedDict[tuple[str, str], _Peer] = OrderedDict()
@@ -73,6 +71,14 @@ class Gate:
         self._next_round: IDelayedCall | None = None
         self._stopped = False
         self._tokens_problem = ""
+
+    def use(
+        self, hosts: Iterable[str], find_token: Callable[[str], Token | None] | None, open_ready: bool = False
+    ) -> None:
+        """Apply other options from the next request on. Failures are remembered."""
+        self._open_ready = open_ready
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._find_token = find_token
 
     def check_origin(self, request: IRequest) -> None:
         """Refuse foreign host names, against DNS rebinding and requests from other sites' pages.

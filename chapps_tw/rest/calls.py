@@ -44,7 +44,15 @@ class Calls:
     log = Logger()
 
     def __init__(self, routes: Iterable[Route[Any]]) -> None:
+        self.use(routes)
+
+    def use(self, routes: Iterable[Route[Any]]) -> None:
+        """Replace all routes by others with the same methods and paths."""
         self._routes = {(route.method, route.path): route for route in routes}
+
+    def __getitem__(self, place: tuple[str, str]) -> Route[Any]:
+        """Return the route with a method and a path."""
+        return self._routes[place]
 
     def scope(self, method: str, path: str) -> Scope:
         """Return the scope that a route needs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 from pydantic import Field
 
 from chapps_tw.rest.answers import Answer, Domain, Email, LinkedDomain, Quota, User
@@ -9,6 +11,13 @@ from chapps_tw.rest.live_answers import Limit
 from chapps_tw.rest.rule_answers import LimitOfQuota
 
 _IF_NAMED = "Only if `with` names it."
+
+
+T = TypeVar("T")
+
+
+class ListAnswer(Answer[list[T]], Generic[T]):
+    total: int | None = Field(None, description="The number of entries on all pages, if `total` asks for it.")
 
 
 class ListedUser(User):
@@ -31,17 +40,17 @@ class ListedQuota(Quota):
     users: list[User] = Field([], description=_IF_NAMED)
 
 
-class UserList(Answer[list[ListedUser]]):
+class UserList(ListAnswer[ListedUser]):
     pass
 
 
-class DomainList(Answer[list[ListedDomain]]):
+class DomainList(ListAnswer[ListedDomain]):
     pass
 
 
-class EmailList(Answer[list[ListedEmail]]):
+class EmailList(ListAnswer[ListedEmail]):
     pass
 
 
-class QuotaList(Answer[list[ListedQuota]]):
+class QuotaList(ListAnswer[ListedQuota]):
     pass

@@ -85,6 +85,26 @@ class OneExemption(Answer[Exemption]):
     pass
 
 
+class Event(Output):
+    id: int
+    at: float = Field(description="UNIX epoch.")
+    at_iso: str | None = iso_of("at")
+    kind: str = Field(examples=["suspended"])
+    node: str = Field(description="Name of the node that noticed it first; empty if somebody has done it.")
+    author: str = Field(description="Name of the token with which somebody has done it, else empty.")
+    name: str = Field(
+        description="The user, the domain, the client ... that it is about; the dependency; the node; the channel of "
+        "notices.",
+        examples=["alice@example.com"],
+    )
+    detail: str = Field(description="In words.", examples=["until 2026-10-01T08:00:00+00:00: password stolen"])
+    figures: dict[str, Any] = Field(description="Of limits: what is used of which limit.")
+
+
+class EventTrail(Answer[list[Event]]):
+    """Newest first."""
+
+
 class AuditRecord(Output):
     id: int
     at: float = Field(description="UNIX epoch.")

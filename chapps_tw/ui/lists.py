@@ -77,7 +77,7 @@ class Lists:
 async def _show(listed: Listed, visit: Visit) -> Answer:
     text, skip = visit.query["name"], visit.query.whole("skip", 0)
     sort = visit.query["sort"] if visit.query["sort"] in ("id", "-id", "name", "-name") else "name"
-    more = {"with": "quota"} if listed.kind == "users" else {}
+    more: dict[str, Any] = {"total": True, **({"with": "quota"} if listed.kind == "users" else {})}
     reply = await visit.call("GET", f"/{listed.kind}/", q=text, skip=skip, limit=SHOWN + 1, sort=sort, **more)
     rows = reply.response
     same: dict[str, object] = {"name": text, "sort": sort}
@@ -87,6 +87,7 @@ async def _show(listed: Listed, visit: Visit) -> Answer:
         "text": text,
         "sort": sort,
         "first": skip + 1,
+        "total": reply.beside["total"],
         "newer": url(listed.kind, **same, skip=max(0, skip - SHOWN)) if skip else "",
         "older": url(listed.kind, **same, skip=skip + SHOWN) if len(rows) > SHOWN else "",
         "sorts": _sorts(listed, text, sort),

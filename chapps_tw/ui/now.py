@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chapps_tw.interfaces.history import HistoryUnavailable
@@ -25,7 +25,6 @@ class Now:
     """The views of what happens now.
 
     :param rates: decisions of the last hour.
-    :param listeners: their names.
     :param node: the name of this node.
     :param now: epoch seconds.
     """
@@ -33,14 +32,12 @@ class Now:
     def __init__(
         self,
         rates: DecisionRates,
-        listeners: Sequence[str],
         node: str,
         teller: Teller,
         feed: Feed,
         now: Callable[[], float],
     ) -> None:
         self._rates = rates
-        self._listeners = listeners
         self._node = node
         self._teller = teller
         self._feed = feed
@@ -76,7 +73,7 @@ class Now:
             "reasons": [(reason, self._teller.meaning(reason), count) for reason, count in reasons[:SHOWN]],
             "dependencies": (await visit.call("GET", "/ready")).response,
             "nodes": await _nodes(visit),
-            "listeners": [(name, self._rates.asked(name)) for name in self._listeners],
+            "listeners": (await visit.call("GET", "/live/listeners/")).response,
         }
 
     async def rates(self, _: Visit) -> Answer:
@@ -103,7 +100,7 @@ class Now:
         return Html("now-top.html", {**values, "senders": reply.response})
 
     async def events(self, visit: Visit) -> Answer:
-        return Html("now-events.html", {"events": (await visit.call("GET", "/live/events/", limit=SHOWN)).response})
+        return Html("now-events.html", {"events": (await visit.call("GET", "/events/", limit=SHOWN)).response})
 
 
 async def _nodes(visit: Visit) -> Any:

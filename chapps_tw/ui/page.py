@@ -67,7 +67,7 @@ class Page:
 
         self._feed = Feed(find, told, partial(is_valid, sessions), slices, reactor)
         listeners = [each.name for each in settings.listeners]
-        now_views = Now(rates, listeners, settings.node, teller, self._feed, now)
+        now_views = Now(rates, settings.node, teller, self._feed, now)
         views = [
             *Login(api.gate, sessions).views(),
             *now_views.views(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from chapps_tw.interfaces.events import KINDS
 from chapps_tw.rest.moments import iso
 from chapps_tw.rest.refusals import refusal_of
 from chapps_tw.rest.routing import Refusal, Reply
@@ -18,6 +19,7 @@ _HISTORY = (
     "since", "until",
 )  # fmt: skip
 _TIMES = ("begin", "until", "created")
+_EVENTS = ("kind", "name", "node", "since", "until")
 _AUDIT = ("author", "kind", "name", "since", "until")
 
 
@@ -50,9 +52,19 @@ class Searches:
         return Html("history.html", values, status)
 
     async def events(self, visit: Visit) -> Answer:
-        kind = visit.query["kind"] if visit.query["kind"] in ("near_limit", "at_limit") else ""
-        reply = await visit.call("GET", "/live/events/", kind=kind, limit=200)
-        return Html("events.html", {"events": reply.response, "kind": kind})
+        asked = _asked(visit, *_EVENTS)
+        before = {"before": visit.query.whole("before", 0)}
+        reply, problems, status = await _try(visit, "/events/", **asked, **before)
+        rows = reply.response
+        values = {
+            "asked": {name: visit.query[name] for name in _EVENTS},
+            "kinds": KINDS,
+            "found": rows,
+            "older": url("events", **asked, before=rows[-1]["id"]) if len(rows) == SHOWN else "",
+            "link": url("events", **asked),
+            "problems": problems,
+        }
+        return Html("events.html", values, status)
 
     async def audit(self, visit: Visit) -> Answer:
         asked = _asked(visit, *_AUDIT)

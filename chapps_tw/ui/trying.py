@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from chapps_tw.rest.models.insight import PROTOCOL_STATES
+from chapps_tw.mail.request import PROTOCOL_STATES
 from chapps_tw.rest.refusals import refusal_of
 from chapps_tw.ui.sentences import Teller
 from chapps_tw.ui.views import Answer, Html, View, Visit, sentences

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.contract.adoption import AdoptionContract
 from tests.contract.cached_values import CachedValuesContract
 from tests.contract.distinct_recipients import DistinctRecipientsContract
 from tests.contract.events import EventContract
@@ -20,6 +21,7 @@ class LiveStateContract(
     ReservationContract,
     CachedValuesContract,
     EventContract,
+    AdoptionContract,
     GreylistContract,
 ):
     """All promises."""

@@ -307,6 +307,11 @@ class InsightRows(RowsCase):
         self.create("users", name="eve", quota=one, domains=[domain])
         eve = {"sasl_username": "eve", "sender": "me@eve.example"}
         self.assertEqual([self.sent(**eve) for _ in range(2)], ["DUNNO", OVER_QUOTA])
+        [outbound] = [
+            each for each in self.send("GET", "/live/listeners/")["response"] if each["listener"] == "outbound"
+        ]
+        self.assertGreaterEqual(outbound["stages"][0]["with_login"], 2)
+        self.assertEqual([each["peer"] for each in outbound["peers"]], ["127.0.0.1"])
         self.explain_rows(eve)
         self.decision_rows(eve["sender"])
         self.history_rows(eve["sender"])

@@ -48,6 +48,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
     *(("GET", f"/{kind}/?limit=1000", None) for kind in ("limits", "overrides", "exemptions")),
     ("GET", "/audit/?limit=1000", None),
     ("GET", "/live/events/?limit=1000", None),
+    ("GET", "/live/listeners/", None),
     ("GET", "/history/?limit=1000", None),
     ("GET", "/history/?recipient=user&limit=1000", None),
     ("GET", "/history/counts/?by=user&limit=1000", None),

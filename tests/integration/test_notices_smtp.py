@@ -16,6 +16,7 @@ from chapps_tw.config.notify import Relay as Address
 from chapps_tw.config.settings import Notify
 from chapps_tw.notify import smtp
 from chapps_tw.notify.message import Message, compose
+from chapps_tw.notify.notice import Outcome
 from chapps_tw.notify.smtp import Relay
 from chapps_tw.notify.templates import Text
 from tests.support.servers.receivers import SmtpReceiver
@@ -35,6 +36,9 @@ class RelayTests(TestCase):
         return found.up() if up else found
 
     async def send(self, receiver: SmtpReceiver, *mails: Message, **options: object) -> list[str]:
+        return [outcome.problem for outcome in await self.outcomes(receiver, *mails, **options)]
+
+    async def outcomes(self, receiver: SmtpReceiver, *mails: Message, **options: object) -> list[Outcome]:
         notify = replace(Notify(), relay=Address("127.0.0.1", receiver.port), **options)  # type: ignore[arg-type]
         return await Relay(notify, PASSWORD, "mx1.example.com", reactor).send(mails)
 
@@ -51,6 +55,26 @@ class RelayTests(TestCase):
         found = await self.send(receiver, mail(), mail("nobody@example.com"), mail("bob@example.com"))
         self.assertEqual(found, ["", "550 5.1.1 who?", ""])
         self.assertEqual([each.recipient for each in receiver.mails], ["ann@example.com", "bob@example.com"])
+
+    async def test_what_the_relay_refuses_permanently_is_final_and_that_it_refuses_us_is_not(self) -> None:
+        for command, reply, final in (
+            ("RCPT", "550 5.1.1 who?", True), ("RCPT", "450 4.2.1 later", False), (".", "554 5.6.0 no", True),
+            ("AUTH", "535 5.7.8 no", False),
+        ):  # fmt: skip
+            receiver = self.receiver(
+                extensions=("AUTH PLAIN",),
+                reply=lambda line, wanted=command, told=reply: told if line.startswith(wanted) else "",
+            )
+            [outcome] = await self.outcomes(receiver, mail("nobody@example.com"), relay_user="chapps")
+            self.assertEqual((bool(outcome.problem), outcome.is_final), (True, final), outcome)
+
+    async def test_the_authority_of_the_relay_may_be_named(self) -> None:
+        directory = TemporaryDirectory(prefix="authority-")
+        self.addCleanup(directory.cleanup)
+        authority = Authority(Path(directory.name))
+        for mode, extensions in (("tls", ()), ("starttls", ("STARTTLS",))):
+            receiver = self.receiver(extensions=extensions, certificate=authority.issue("127.0.0.1"))
+            self.assertEqual(await self.send(receiver, mail(), relay_tls=mode, relay_ca_file=str(authority.path)), [""])
 
     async def test_what_is_refused_at_its_end_was_not_taken(self) -> None:
         receiver = self.receiver(reply=lambda line: "451 4.3.0 later" if line == "." else "")

@@ -304,6 +304,15 @@ class TLSTests(TestCase):
         await eventually(lambda: "TLS failed" in pool.problem)
         self.assertIn("certificate verify failed", pool.problem)
 
+    async def test_another_ca_file_is_used_by_the_next_connection(self) -> None:
+        (self.folder / "other").mkdir()
+        path = Authority(self.folder / "other", "Other CA").path
+        pool = self.pool("localhost", ca_file=str(path))
+        await eventually(lambda: "certificate verify failed" in pool.problem)
+        path.write_text("nothing\n")
+        path.write_bytes(self.authority.path.read_bytes())
+        await eventually(lambda: pool.connections == 4)
+
     async def test_a_private_authority_is_not_trusted_by_the_system(self) -> None:
         pool = self.pool("localhost", ca_file="")
         await eventually(lambda: "certificate verify failed" in pool.problem)

@@ -375,6 +375,16 @@ class LinkTests(BookTestCase):
         listed = (await self.expect(200, "GET", f"/domains/{domain}/users/?q=ann&skip=1")).response
         self.assertEqual([each["name"] for each in listed], ["anna"])
 
+    async def test_all_entries_that_match_are_counted_on_request(self) -> None:
+        names = [f"{name}.example" for name in ("a", "ab", "abc", "b")]
+        domains = [await self.create("domains", name=name) for name in names]
+        user = await self.create("users", name="alice", domains=domains[:2])
+        for path, total in (
+            ("/domains/?total=1&limit=1", 4), ("/domains/?total=1&q=a", 4), ("/domains/?total=1&q=ab", 2),
+            ("/domains/?total=1&q=none", 0), (f"/users/{user}/domains/?total=1&skip=9", 2), ("/domains/", None),
+        ):  # fmt: skip
+            self.assertEqual((await self.expect(200, "GET", path)).json["total"], total, path)
+
     async def test_a_list_longer_than_a_slice_is_whole(self) -> None:
         for number in range(450):
             await self.node.book.change(Create("users", {"name": f"user{number}"}))

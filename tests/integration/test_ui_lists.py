@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import time
 from io import StringIO
 
+from chapps_tw.interfaces.events import Event
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import record_of
@@ -31,6 +31,8 @@ class ListTests(PageTestCase):
         self.assertEqual(await self.names("/ui/users?sort=id"), names[:SHOWN])
         self.assertEqual(await self.names(f"/ui/users?skip={SHOWN}"), [*names[SHOWN - 1 :], "zoe"])
         self.assertEqual(await self.names("/ui/users?name=ZO"), ["zoe"])
+        await self.says(self.reader, "/ui/users", f"1 to {SHOWN} of {SHOWN + 5}")
+        await self.says(self.reader, "/ui/users?name=user", f"1 to {SHOWN} of {SHOWN + 3}")
         page = (await self.reader.get("/ui/users")).body.decode()
         self.assertIn('href="/ui/users?sort=name&amp;skip=50"', page)
         self.assertNotIn("Edit</a>", page)
@@ -162,13 +164,25 @@ class SearchTests(PageTestCase):
         self.assertIn('value="nonsense"', answer.body.decode())
         self.assertEqual((await reader.get("/ui/audit?since=yesterday")).status, 422)
 
-    async def test_events_are_listed_by_kind(self) -> None:
+    async def test_events_are_searched(self) -> None:
         reader = await self.visitor("read")
-        event = {"space": "oqp", "limit": "basic", "level": "user", "used": 8, "amount": 10, "window": 60.0, "at": 1e9}
-        for kind, account in (("near_limit", "ann"), ("at_limit", "bob")):
-            await self.node.state.note_event(account, 60.0, json.dumps({**event, "kind": kind, "account": account}))
-        await self.says(reader, "/ui/events", "almost reached ann", "reached bob")
-        self.assertNotIn("ann", await self.says(reader, "/ui/events?kind=at_limit", "reached bob"))
+        now = time.time()
+        found = [Event("near_limit", now, "ann", "8 of 10"), Event("dependency_away", now, "dns", "no answer")]
+        await self.node.book.add_events("mx1", found)
+        await self.create("users", name="bob")
+        await self.api("POST", "/overrides/", {"user": "bob", "kind": "suspended", "until": "1h", "reason": "hacked"})
+        every = ("near limit ann 8 of 10 , noticed by mx1", "dependency away dns no answer", "suspended bob until")
+        said = await self.says(reader, "/ui/events", *every)
+        self.assertIn(": hacked , by first", said)
+        self.assertNotIn("ann", await self.says(reader, "/ui/events?kind=suspended", "bob"))
+        self.assertNotIn("bob", await self.says(reader, "/ui/events?node=mx1&since=1h", "ann", "dns"))
+        await self.says(reader, "/ui/events?name=nobody", "Nothing found.")
+        self.assertEqual((await reader.get("/ui/events?kind=nonsense")).status, 422)
+        await self.node.book.add_events("mx1", [Event("at_limit", now, f"u{number}") for number in range(60)])
+        page = (await reader.get("/ui/events?kind=at_limit")).body.decode()
+        older = re.search(r'href="(/ui/events\?[^"]*before=[^"]*)"', page)
+        assert older
+        await self.says(reader, older[1].replace("&amp;", "&"), "u9", "u0")
 
     async def test_the_audit_trail_tells_who_changed_what(self) -> None:
         reader = await self.visitor("read")

@@ -6,10 +6,10 @@ import itertools
 import json
 import socket
 import time
-from typing import Any
 
 from twisted.internet.threads import deferToThread
 
+from chapps_tw.interfaces.events import Event
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import entry_of
@@ -55,6 +55,7 @@ class NowTestCase(PageTestCase):
         entry = entry_of("outbound", user, request, decision, time.time())
         self.ring.add(entry)
         self.rates.add(entry)
+        self.node.requests.add("outbound", request, time.time())
 
     def listener(self, visitor: Visitor, query: str = "") -> Listener:
         listener = Listener(self.node.port, visitor.cookie, query)
@@ -72,11 +73,15 @@ class NowTests(NowTestCase):
     async def test_numbers_reasons_dependencies_and_listeners_are_shown(self) -> None:
         visitor = await self.visitor("read")
         self.decided()
-        self.decided(REFUSE)
+        self.decided(REFUSE, sasl_username="ann")
+        self.node.peers = {"192.0.2.25": time.time()}
+        self.node.warnings = ["It was not <b>applied</b>"]
         await self.says(
             visitor, "/ui/", "2 decisions in the last hour", "1 of them stopped mail 50.0 %", "quota exceeded 1",
-            "Nodes", "mx2", "State works", "Database works",
-            "outbound at RCPT asked just now", "greylisting not asked since the start",
+            "Nodes", "mx2",
+            "State works", "Database works", "outbound at RCPT, 1 with login, 1 without, by 192.0.2.25",
+            "It was not <b>applied</b> asked just now",
+            "greylisting not asked since the start",
         )  # fmt: skip
 
     async def test_the_chart_has_a_point_for_each_ten_seconds(self) -> None:
@@ -92,12 +97,10 @@ class NowTests(NowTestCase):
         await self.says(visitor, "/ui/now/top?since=1h", "ann 3 1 1 0.0 %")
         await self.says(visitor, "/ui/now/top?since=forever", "ann 3")
         await self.says(visitor, "/ui/now/near", "Nobody.")
-        event: dict[str, Any] = {
-            "kind": "at_limit", "space": "oqp", "account": "ann", "limit": "basic", "level": "user", "used": 10,
-            "amount": 10, "window": 86400.0, "at": time.time(),
-        }  # fmt: skip
-        await self.node.state.note_event("a", 60.0, json.dumps(event))
-        await self.says(visitor, "/ui/now/events", "reached ann : 10 of 10 basic just now")
+        await self.says(visitor, "/ui/now/events", "Nothing has happened.")
+        found = [Event("at_limit", time.time(), "ann", "10 of 10, user limit basic"), Event("node_started", 1e9, "mx1")]
+        await self.node.book.add_events("mx1", found)
+        await self.says(visitor, "/ui/now/events", "at limit ann 10 of 10, user limit basic , noticed by mx1 just now")
 
 
 class FeedTests(NowTestCase):

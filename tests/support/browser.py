@@ -49,3 +49,23 @@ def chromium() -> Iterator[Chromium]:
             yield started
         finally:
             started.close()
+
+
+@contextmanager
+def logged_in(
+    chromium: Chromium, url: str, token: str, size: tuple[int, int] = DESKTOP, is_dark: bool = False
+) -> Iterator[Browser]:
+    """A window of somebody who has logged in on a page."""
+    context = chromium.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if is_dark else "light"
+    )
+    context.set_default_timeout(PATIENCE)
+    try:
+        window = Browser(context.new_page())
+        window.page.goto(url)
+        window.page.fill("#token", token)
+        window.page.click("main button")
+        window.page.wait_for_selector("header.top")
+        yield window
+    finally:
+        context.close()

@@ -33,6 +33,7 @@ class Load:
     :param each: number of requests per client.
     :ivar asked: in the order of the answers.
     :ivar broken: connection errors; a client stops at its first.
+    :ivar connections: how many were made.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Load:
     ) -> None:
         self.asked: list[Asked] = []
         self.broken: list[str] = []
+        self.connections = 0
         self._pause, self._each = pause, each
         self._listener, self._question = listener, question
         self._over = threading.Event()
@@ -69,6 +71,7 @@ class Load:
 
     def _run(self, service: Service) -> None:
         with service.client(self._listener) as client:
+            self.connections += 1
             for _ in range(self._each):
                 if self._over.is_set():
                     return
@@ -92,6 +95,21 @@ class Load:
             return len(last) == count and all(asked.answer.startswith(answer) for asked in last)
 
         wait_until(come, f"{count} times in a row {answer!r}")
+
+    def wait_for_any(self, answer: str) -> None:
+        """Wait for an answer that begins with ``answer``.
+
+        :raises TimeoutError: if there is none.
+        """
+        wait_until(lambda: any(asked.answer.startswith(answer) for asked in self.asked[-500:]), f"{answer!r}")
+
+    def wait_until_asked(self, count: int) -> None:
+        """Wait for the answers to so many more requests.
+
+        :raises TimeoutError: if they do not come.
+        """
+        wanted = len(self.asked) + count
+        wait_until(lambda: len(self.asked) >= wanted, f"{count} answers")
 
     def between(self, first: float, last: float) -> set[str]:
         """Return the answers to requests that were sent and answered between two times."""

@@ -44,5 +44,5 @@ async def decision_of(found: Decided | Asked | Awaitable[Decided]) -> Decision:
 def answer_of(pipeline: Pipeline, request: OutboundPPR) -> Deferred[Answer]:
     """Return the answer of a listener."""
     answered: Deferred[Answer] = Deferred()
-    Run(pipeline, request, answered.callback).ask()
+    Run(pipeline, request, answered.callback).start()
     return answered

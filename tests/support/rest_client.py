@@ -7,7 +7,7 @@ import json
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,17 +16,20 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from chapps_tw.config.settings import PolicyConfigAdapter, Settings
+from chapps_tw.config.settings import ConfigError, PolicyConfigAdapter, Settings
 from chapps_tw.database.engine import make_engine
 from chapps_tw.database.threads import Threads
 from chapps_tw.database.writable_book import WritableSqlBook
+from chapps_tw.interfaces.configuration import Change, Loaded, WrongPasscode
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import Record, record_of
 from chapps_tw.observe.decision_ring import DecisionRing, Search, SequencedRecord
+from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.rest.app import API
-from chapps_tw.rest.routers.insight import Explained, WrongPasscode
+from chapps_tw.rest.routers.insight import Explained
+from chapps_tw.rest.routers.listeners import ListenerState
 from chapps_tw.rest.slices import Slices
 from chapps_tw.security.tokens import TokenStore
 from chapps_tw.state.invalidation import BookCache
@@ -138,6 +141,29 @@ class Outage:
         return self.inner.stop()
 
 
+class Configuration:
+    """A configuration that is not in a file.
+
+    :ivar change: what becomes of reading it again; an exception is raised.
+    """
+
+    def __init__(self) -> None:
+        self.change: Change | ConfigError = Change("chapps.ini", [], [], self.loaded())
+
+    def loaded(self) -> Loaded:
+        return Loaded("0123456789ab", 1.5)
+
+    async def reload(self) -> Change:
+        if isinstance(self.change, ConfigError):
+            raise self.change
+        return self.change
+
+    async def write(self, passcode: str) -> tuple[str, list[str]]:
+        if passcode != PASSCODE:
+            raise WrongPasscode("The passcode is wrong.")
+        return "/etc/chapps/chapps.ini", ["It was edited."]
+
+
 class Node:
     """The API with the embedded state and a book in an SQLite file.
 
@@ -145,6 +171,9 @@ class Node:
     :ivar explained: the requests to ``/live/explain/``, as listener and attributes.
     :ivar records: the results of explain and decisions.
     :ivar decisions: if set, searched for decisions instead of the records.
+    :ivar requests: what the listeners were asked.
+    :ivar peers: clients of each listener that was asked, and when each last asked.
+    :ivar warnings: of each of these listeners.
     :ivar sent: which record explain returns as the answer.
     :ivar api_ahead: seconds by which the clock of the API is ahead.
     :param state: used instead of an embedded one.
@@ -173,14 +202,18 @@ class Node:
         self.explained: list[tuple[str, Mapping[str, str]]] = []
         within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy")
         self.records: list[Record] = [record_of("outbound", "", PolicyRequest({"sender": "a"}), within, 1.5)]
+        self.requests = ListenerRequests()
+        self.peers: dict[str, float] = {}
+        self.warnings: list[str] = []
         self.sent = -1
         self.searched: list[Mapping[str, str]] = []
         self.decisions: DecisionRing | None = None
+        self.configuration = Configuration()
         self.api_ahead = 0.0
         self.api = API(
             self.settings, self.state, self.book, self.history.reader, find_token=self.tokens.find,
-            explain=self._explain, find=self.find, metrics=_metrics, write_config=self._write, nodes=_nodes,
-            now=self._now, reactor=reactor, version="0.0.test", slices=slices,
+            explain=self._explain, find=self.find, states=self.states, metrics=_metrics, nodes=_nodes,
+            config=self.configuration, now=self._now, reactor=reactor, version="0.0.test", slices=slices,
         )  # fmt: skip
         self._port: Any = None
 
@@ -226,7 +259,8 @@ class Node:
         count = len(self.records)
         return Search((SequencedRecord(1, each) for each in self.records), count, 1.5, count)
 
-    async def _write(self, passcode: str) -> tuple[str, list[str]]:
-        if passcode != PASSCODE:
-            raise WrongPasscode("The passcode is wrong.")
-        return "/etc/chapps/chapps.ini", ["It was edited."]
+    def states(self) -> Iterator[ListenerState]:
+        for each in self.settings.listeners:
+            asked = self.requests.of(each.name)
+            peers, warnings = (self.peers, self.warnings) if asked else ({}, [])
+            yield ListenerState(each.name, each.listen, each.policies, asked, peers, warnings)

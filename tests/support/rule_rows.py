@@ -74,6 +74,8 @@ class RuleRows(RowsCase):
         self.assertIn("until Tuesday", self.mailed("rae@ruled.example"))
         self.send("DELETE", "/overrides/{id}/", id=suspended["id"])
         self.assertEqual(self.mailed("rae@ruled.example"), "DUNNO")
+        happened = self.send("GET", "/events/", query="name=rae@ruled.example&limit=3")["response"]
+        self.assertEqual([event["kind"] for event in happened], ["released", "suspended", "suspended"])
         more = {"domain": "ruled.example", "kind": "extra", "value": 5, "until": "1h"}
         self.send("DELETE", "/overrides/", [self.send("POST", "/overrides/", more, 201)["response"]["id"]])
 

@@ -29,7 +29,9 @@ from tests.support.paths import ROOT
 from tests.support.scopes import scope_of
 from tests.support.servers.common import free_port
 
-WORLD = Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota)
+WORLD = Dependencies(
+    admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota, admin.adopt
+)
 
 
 class Ran(NamedTuple):

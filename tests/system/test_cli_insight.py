@@ -17,6 +17,7 @@ from contextlib import suppress
 
 import pytest
 
+from chapps_tw.cli import listeners
 from tests.support.command_line import CommandLine
 from tests.support.paths import ROOT
 from tests.support.policy_client import inbound, outbound
@@ -195,10 +196,24 @@ def test_explain_shows_every_policy_and_counts_nothing(cli: CommandLine, service
 
 
 def test_events_name_the_limit_that_was_reached(cli: CommandLine, ann: str) -> None:
-    event = next(each for each in cli.json("events", "--kind", "at_limit") if each["account"] == ann)
-    assert (event["used"], event["amount"]) == (2, 2)
-    assert ann in cli.ok("events")
+    wait_until(lambda: cli.json("events", "--kind", "at_limit", "--name", ann), "the event")
+    [event] = cli.json("events", "--kind", "at_limit", "--name", ann)
+    assert (event["figures"]["used"], event["figures"]["amount"]) == (2, 2)
+    assert event["detail"].startswith("2 of 2, user limit ")
+    assert ann in cli.ok("events", "--since", "1h")
     assert ann in cli.ok("events", "--csv")
+
+
+def test_events_tell_who_suspended_whom_and_when_the_node_started(cli: CommandLine, ann: str) -> None:
+    cli.ok("suspend", ann, "--until", "1h", "--reason", "hacked")
+    cli.ok("release", ann)
+    told = [(each["kind"], each["author"]) for each in cli.json("events", "--name", ann)]
+    assert told[:2] == [("released", told[0][1]), ("suspended", told[0][1])]
+    assert told[0][1]
+    [started] = cli.json("events", "--kind", "node_started", "--node", "mx1")
+    assert started["name"] == "mx1"
+    [loaded] = cli.json("events", "--kind", "configuration_loaded")
+    assert loaded["detail"].endswith("chapps.ini")
 
 
 def test_audit_shows_who_changed_what(cli: CommandLine, ann: str) -> None:
@@ -296,3 +311,28 @@ def _drain(terminal: int) -> None:
     with suppress(OSError):
         while os.read(terminal, 65536):
             continue
+
+
+def test_a_listener_that_was_not_asked_is_told() -> None:
+    never: dict[str, object] = {
+        "listener": "bulk",
+        "at": None,
+        "requests": 0,
+        "stages": [],
+        "peers": [],
+        "warnings": [],
+    }
+    assert list(listeners.lines([never])) == ["bulk: not asked since the start of the service"]
+
+
+def test_listeners_shows_when_where_and_by_whom_each_was_asked(cli: CommandLine, service: Service, ann: str) -> None:
+    with service.client("inbound") as policy:
+        policy.ask(inbound())
+        found = {each["listener"]: each for each in cli.json("listeners")}
+        text = cli.ok("listeners")
+    out, mail = found["outbound"], found["inbound"]
+    assert out["requests"] >= 3 and out["stages"][0]["with_login"] >= 3
+    assert mail["stages"] == [{"stage": "RCPT", "with_login": 0, "without_login": mail["requests"]}]
+    assert [each["peer"] for each in mail["peers"]] == ["127.0.0.1"]
+    assert abs(mail["peers"][0]["at"] - mail["at"]) < 60
+    assert "  RCPT: 0 with login" in text

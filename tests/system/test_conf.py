@@ -148,7 +148,7 @@ def test_with_no_service_outbound_mail_is_deferred_and_inbound_mail_flows(
     assert (code, text.decode()[:5]) == reply
 
 
-def test_the_examples_and_the_readme_count_at_data_what_is_submitted(examples: dict[str, str], tmp_path: Path) -> None:
+def test_the_examples_and_the_guide_count_at_data_what_is_submitted(examples: dict[str, str], tmp_path: Path) -> None:
     """And not at RCPT, where what is never sent counts."""
     settings = examples
     asked = f"check_policy_service {{ inet:127.0.0.1:{Settings().oqp.listen_port}, timeout=5s,"
@@ -156,7 +156,8 @@ def test_the_examples_and_the_readme_count_at_data_what_is_submitted(examples: d
     assert "chapps" not in settings["mua_recipient_restrictions"]
     services = (CONF / "postfix" / "master.cf.example").read_text()
     assert services.count("\n  -o smtpd_data_restrictions=$mua_data_restrictions\n") == 2
-    lines = re.findall(r"^ +-o .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    guide = ROOT / "docs" / "how-to" / "configure-postfix.md"
+    lines = re.findall(r"^ +-o .*$", guide.read_text(), re.MULTILINE)
     (tmp_path / "main.cf").write_text("")
     (tmp_path / "master.cf").write_text("\n".join(["submission inet n - y - - smtpd", *lines, ""]))
     read = subprocess.run([program("postconf"), "-c", str(tmp_path), "-P"], capture_output=True, text=True, timeout=60)

@@ -10,7 +10,9 @@ from tests.support.policy_client import encode, inbound
 from tests.support.rest_client import ask
 from tests.support.servers.common import wait_until
 from tests.support.servers.dns import DnsServer, txt
+from tests.support.servers.postfix import Postfix
 from tests.support.servers.service import PATIENT, Options, Service
+from tests.support.smtp_client import SMTPClient
 
 PARTNER, STRANGER = "203.0.113.5", "198.51.100.5"
 SENDER, RECIPIENT = "orders@partner.example", "bob@ours.example"
@@ -73,6 +75,25 @@ class ExemptionTests(APITestCase):
         found = self.expect(200, self.second, "GET", f"/live/decisions/?client={PARTNER}&limit=1")["response"]
         self.assertEqual([(each["reason"], each["detail"]) for each in found], told[-1:])
         self.assertEqual(found[0]["also"], "SPFEnforcementPolicy:exempted")
+
+    def test_mail_of_a_partner_is_accepted_by_postfix_until_the_end(self) -> None:
+        postfix = Postfix({"RCPT": [self.second.endpoint("inbound")]}, ("ours.example",))
+        self.addCleanup(postfix.stop)
+
+        def send(client: str) -> int:
+            with SMTPClient(postfix.port) as smtp:
+                smtp.xclient(ADDR=client, NAME="mail.partner.example")
+                return smtp.message(SENDER, [RECIPIENT]).codes[0]
+
+        self.assertEqual(send(PARTNER), 550)
+        exemptions = [self.exempt(scope) for scope in ("spf", "greylisting")]
+        self.assertEqual((send(PARTNER), send(STRANGER)), (250, 550))
+        self.assertEqual(len(postfix.delivered(1)), 1)
+        until = time.time() + 2
+        for each in exemptions:
+            self.expect(200, self.first, "PUT", f"/exemptions/{each}/", {"until": until})
+        wait_until(lambda: send(PARTNER) == 550, "the end of the exemptions")
+        self.assertGreaterEqual(time.time(), until)
 
     def test_an_exemption_that_is_deleted_ends_at_once(self) -> None:
         scopes = ("spf", "greylisting")

@@ -25,17 +25,19 @@ from tests.support.servers.sql import PostgreSQL, running
 
 KEY = "a key of sixteen or more"
 QUOTA = 5
+DOWN = 60.0
 NEAR, AT = "You have used 80 %", "You have reached"
 
 
 def notify(relay: SmtpReceiver, **options: object) -> Options:
     """Every user may send five messages, and is told of four and of five."""
-    mail = {"from_address": "postmaster@example.com", "relay": f"127.0.0.1:{relay.port}", "retry_after": 0.5}
+    mail = {"from_address": "postmaster@example.com", "relay": f"127.0.0.1:{relay.port}"}
+    soon = {"retry_after": 0.5, "collect_for": 0}
     return {
         **PATIENT,
         "OutboundQuotaPolicy": {"default_quota": f"{QUOTA} a day", "margin": 0},
         "SenderDomainAuthPolicy": {"own_address": True},
-        "Notify": {"user_events": "near_limit at_limit", **mail, **options},
+        "Notify": {"user_events": "near_limit at_limit", **mail, **soon, **options},
     }
 
 
@@ -61,6 +63,10 @@ def told(mails: Iterable[Mail]) -> Counter[tuple[str, str]]:
     return Counter((mail.recipient, str(mail.message["Subject"])) for mail in mails)
 
 
+def text_of(mail: Mail) -> str:
+    return " ".join(mail.message.get_content().split())
+
+
 class NoticesCase(APITestCase):
     def relay(self) -> SmtpReceiver:
         relay = SmtpReceiver()
@@ -76,8 +82,8 @@ class NoticesCase(APITestCase):
 
 
 class TwoNodesTests(NoticesCase):
-    def test_while_the_relay_is_down_no_mail_waits_and_then_each_user_is_told_once(self) -> None:
-        relay = self.relay()
+    def test_while_the_relay_is_down_for_a_minute_no_mail_waits_and_then_each_user_is_told_once(self) -> None:
+        relay, begin = self.relay(), time.monotonic()
         first, second = self.run_nodes(self.run_redis(), notify(relay))
         self.create(first, "quotas", name=f"{QUOTA} a day", quota=QUOTA)
         senders = users(500)
@@ -86,7 +92,8 @@ class TwoNodesTests(NoticesCase):
         for node in (first, second):
             self.assertTrue(all(answer.startswith("REJECT") for answer in send(node, senders)))
             node.log("Notices to user cannot be sent: no connection to 127.0.0.1")
-        self.assertEqual(relay.mails, [])
+        wait_until(lambda: time.monotonic() - begin > DOWN, "the end of the minute")
+        self.assertEqual((relay.mails, self.pending(first)), ([], 2 * len(senders)))
         relay.up()
         wait_until(lambda: len(relay.mails) >= 2 * len(senders), "all mails")
         self.wait_for("an empty outbox", lambda: self.pending(first) == 0)
@@ -192,6 +199,36 @@ class OneNodeTests(NoticesCase):
         [mail] = relay.mails
         self.assertEqual((mail.sender, mail.recipient), ("postmaster@example.com", "root@example.com"))
         self.assertEqual((mail.message["Subject"], mail.message.get_content()), ("ann@example.com is full", "5!\r\n"))
+
+    def test_what_the_relay_refuses_for_good_is_not_tried_again_and_is_counted(self) -> None:
+        relay = SmtpReceiver(reply=lambda line: "550 5.1.1 who?" if line.startswith("RCPT TO:<ann@") else "")
+        self.addCleanup(relay.down)
+        relay.up()
+        service = self.service(notify(relay, user_events="at_limit"))
+        with Book(service.database) as book:
+            book.user("bob@example.com", QUOTA)
+        send(service, ["ann@example.com", "bob@example.com"], QUOTA)
+        wait_until(lambda: relay.mails, "the mail to bob")
+        service.log("A notice to user was refused, and is dropped: 550 5.1.1 who?")
+        text = ask(service.ports["api"], "GET", "/metrics", token=service.token).body.decode()
+        self.assertIn('chapps_notices_failed_total{channel="user",kind="at_limit"} 1.0', text)
+        self.assertEqual(len([line for line in relay.commands if line.startswith("RCPT TO:<ann@")]), 1)
+
+    def test_events_within_a_short_time_are_one_mail_to_the_administrator(self) -> None:
+        relay = self.relay().up()
+        admin = {"admin_address": "root@example.com", "admin_events": "at_limit near_limit suspended", "collect_for": 3}
+        service = self.service(notify(relay, user_events="", **admin))
+        self.expect(
+            201, service, "POST", "/overrides/", {"user": "ann@example.com", "kind": "suspended", "until": "1d"}
+        )
+        with Book(service.database) as book:
+            people = users(20)
+            for name in people:
+                book.user(name, QUOTA)
+        send(service, people, QUOTA)
+        wait_until(lambda: len("".join(map(text_of, relay.mails)).split("has used")) > 40, "all events")
+        wait_until(lambda: "ann@example.com: suspended" in "".join(map(text_of, relay.mails)), "the suspension")
+        self.assertLessEqual(len(relay.mails), 3)
 
     def test_a_test_tells_what_became_of_it(self) -> None:
         relay, webhook = self.relay().up(), self.webhook(204, 503)

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser as Chromium
 from playwright.sync_api import expect
 
 from tests.support.api_case import APITestCase
-from tests.support.browser import DESKTOP, PATIENCE, PHONE, Browser, chromium
+from tests.support.browser import DESKTOP, PHONE, Browser, chromium, logged_in
 from tests.support.paths import ROOT
 from tests.support.policy_client import inbound, outbound
 from tests.support.servers.common import HANGS
@@ -87,21 +87,10 @@ class PageTests(APITestCase):
         self, size: tuple[int, int] = DESKTOP, is_dark: bool = False, token: str | None = None
     ) -> Iterator[Browser]:
         """A window of somebody who has logged in. Afterwards, nothing may have been complained about."""
-        context = self.chromium.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if is_dark else "light"
-        )
-        context.set_default_timeout(PATIENCE)
-        try:
-            window = Browser(context.new_page())
+        with logged_in(self.chromium, self.url("/ui/"), token or self.service.token, size, is_dark) as window:
             window.page.on("dialog", lambda dialog: self.fail(f"A script ran: {dialog.message}"))
-            self.open(window, "/ui/")
-            window.page.fill("#token", token or self.service.token)
-            window.page.click("main button")
-            window.page.wait_for_selector("header.top")
             yield window
             self.check_quiet(window)
-        finally:
-            context.close()
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.service.ports['api']}{path}"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import atexit
 import re
 import time
-import unittest
 from collections.abc import Mapping
 from functools import cache
 
+from tests.support.postfix_case import PostfixTestCase
 from tests.support.servers.common import wait_until
 from tests.support.servers.dns import DnsServer, addresses, record, txt
-from tests.support.servers.postfix import Postfix
 from tests.support.servers.service import PATIENT, Options, Service, new_name
 from tests.support.smtp_client import Replies, SMTPClient
 
@@ -69,7 +68,7 @@ def start(options: Options) -> Service:
     return service
 
 
-class InboundTestCase(unittest.TestCase):
+class InboundTestCase(PostfixTestCase):
     """A Postfix of the test's own, and recipients that nobody else has written to.
 
     :ivar grey, plain, checked: in the domain that wants greylisting, nothing, SPF.
@@ -80,8 +79,7 @@ class InboundTestCase(unittest.TestCase):
 
     def run_both(self, options: Options | None = None) -> None:
         self.service = self.run_service(options) if options else shared()
-        self.postfix = Postfix({"RCPT": [self.service.endpoint("inbound")]}, DOMAINS)
-        self.addCleanup(self.postfix.stop)
+        self.run_postfix({"RCPT": [self.service.endpoint("inbound")]}, DOMAINS)
 
     def run_service(self, options: Options) -> Service:
         service = start(options)

@@ -6,19 +6,19 @@ What SMTP says, what ``/live/limits/`` shows, and what ``/live/explain/`` answer
 from __future__ import annotations
 
 import time
-import unittest
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tests.support.policy_client import outbound
+from tests.support.postfix_case import PostfixTestCase
 from tests.support.servers.common import wait_until
-from tests.support.servers.postfix import Postfix
 from tests.support.servers.service import PATIENT, Options, Service, new_name
 from tests.support.smtp_client import Replies, SMTPClient
 
 REFUSED, DEFERRED = 554, 450
 DAY = 86400
 RESERVED = 1.5
+TEXT = "Subject: test\r\n\r\nHello\r\n"
 
 OPTIONS: Options = {
     **PATIENT,
@@ -32,7 +32,7 @@ OPTIONS: Options = {
 }
 
 
-class LimitsTestCase(unittest.TestCase):
+class LimitsTestCase(PostfixTestCase):
     """A service for all tests of the class, and a Postfix for each that asks it at some stages.
 
     :ivar domain: of the users of the test.
@@ -53,8 +53,7 @@ class LimitsTestCase(unittest.TestCase):
 
     def ask_at(self, *stages: str) -> None:
         """Start a Postfix that asks the service at these stages."""
-        self.postfix = Postfix({stage: [self.service.endpoint()] for stage in stages})
-        self.addCleanup(self.postfix.stop)
+        self.run_postfix({stage: [self.service.endpoint()] for stage in stages})
 
     def api(self, method: str, path: str, body: object = None, status: int = 200) -> Any:
         code, answer = self.service.http(path, method, body)
@@ -78,7 +77,7 @@ class LimitsTestCase(unittest.TestCase):
         client.xclient(ADDR="203.0.113.5", NAME="laptop.example.net", LOGIN=user or self.user)
         return client
 
-    def send(self, recipients: int = 1, user: str = "", text: str = "Subject: test\r\n\r\nHello\r\n") -> Replies:
+    def send(self, recipients: int = 1, user: str = "", text: str = TEXT) -> Replies:
         names = [f"{new_name('r')}@example.net" for _ in range(recipients)]
         with self.session(user) as client:
             return client.message(user or self.user, names, text)
@@ -226,6 +225,32 @@ class ActionTests(LimitsTestCase):
         self.assertEqual(self.delivered(2), [1, 1])
         hold = self.postfix.directory / "queue" / "hold"
         self.assertEqual(sum(path.is_file() for path in hold.rglob("*")), 1)
+
+
+class RefusedAtTheEndTests(LimitsTestCase):
+    """A client that goes on after a refusal at the end of its message, without RSET."""
+
+    def test_the_next_message_costs_the_recipients_that_postfix_counts(self) -> None:
+        self.ask_at("RCPT", "DATA", "END-OF-MESSAGE")
+        self.add_user(self.quota(9, {"name": "volume", "unit": "bytes", "amount": 10, "window": "1d"}))
+        with self.session() as client:
+            self.assertEqual(client.command(f"MAIL FROM:<{self.user}>")[0], 250)
+            self.begin(client)
+            self.assertEqual(client.text(TEXT)[0], REFUSED)
+            self.assertEqual(self.limits()["user"], (0, 9))
+            self.api("POST", "/overrides/", {"user": self.user, "kind": "unlimited", "until": "1d"}, 201)
+            again = client.command(f"MAIL FROM:<{self.user}>")[0]
+            self.assertEqual(again, 250 if self.ends_refused_transactions else 503)
+            self.begin(client)
+            self.assertEqual(client.text(TEXT)[0], 250)
+        self.assertEqual(len(self.postfix.delivered(1)), 1)
+        # In the transaction that goes on, Postfix still counts the recipient of the refused message.
+        self.assertEqual(self.limits()["user"][0], 1 if self.ends_refused_transactions else 2)
+
+    def begin(self, client: SMTPClient) -> None:
+        """Add a recipient, and begin the text."""
+        self.assertEqual(client.command(f"RCPT TO:<{new_name('r')}@example.net>")[0], 250)
+        self.assertEqual(client.command("DATA")[0], 354)
 
 
 class OverrideTests(LimitsTestCase):

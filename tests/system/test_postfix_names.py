@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import unittest
-
-from tests.support.servers.postfix import Postfix
+from tests.support.postfix_case import PostfixTestCase
 from tests.support.servers.service import Service
 from tests.support.smtp_client import Replies, SMTPClient
 
 REFUSED = 554
 
 
-class SpellingTests(unittest.TestCase):
+class SpellingTests(PostfixTestCase):
     def setUp(self) -> None:
         self.service = Service()
         self.addCleanup(self.service.remove)
         self.service.start()
         self.service.add_user("ann@example.com", 8, ["example.com"], ["friend@elsewhere.example"])
-        self.postfix = Postfix({"RCPT": [self.service.endpoint()]})
-        self.addCleanup(self.postfix.stop)
+        self.run_postfix({"RCPT": [self.service.endpoint()]})
 
     def send(self, login: str, sender: str) -> Replies:
         with SMTPClient(self.postfix.port) as client:

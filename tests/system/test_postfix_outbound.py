@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import unittest
 from collections.abc import Mapping, Sequence
 
+from tests.support.postfix_case import PostfixTestCase
 from tests.support.servers.common import wait_until
-from tests.support.servers.postfix import Postfix
 from tests.support.servers.service import PATIENT, Options, Service, new_name, shared_service
 from tests.support.smtp_client import Replies, SMTPClient
 
@@ -14,7 +13,7 @@ ANN = "ann@example.com"
 REFUSED = 554
 
 
-class OutboundTestCase(unittest.TestCase):
+class OutboundTestCase(PostfixTestCase):
     """A service and a Postfix that asks it. The user of the test may send as example.com, and has a quota.
 
     :ivar user: who sends.
@@ -36,8 +35,7 @@ class OutboundTestCase(unittest.TestCase):
         self.service = self.run_service(options) if options else shared_service()
         self.service.add_user(self.user, quota, ["example.com"])
         asked = {stage: [self.service.endpoint()] * (1 + twice) for stage in stages}
-        self.postfix = Postfix(asked, users=users, parameters=parameters)
-        self.addCleanup(self.postfix.stop)
+        self.run_postfix(asked, users=users, parameters=parameters)
 
     def run_service(self, options: Options) -> Service:
         service = Service({**PATIENT, **options})

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.support.policy_client import inbound
+from tests.support.postfix_case import PostfixTestCase
 from tests.support.servers.common import wait_until
-from tests.support.servers.postfix import Postfix
 from tests.support.servers.redis import RedisProcess
 from tests.support.servers.service import PATIENT, Options, Service
 from tests.support.smtp_client import Replies, SMTPClient
@@ -22,7 +22,7 @@ STRANGER = "carl@example.net"
 DEFERRED, REFUSED = 450, 554
 
 
-class LimitedCase(unittest.TestCase):
+class LimitedCase(PostfixTestCase):
     """A service with limits, and a Postfix that asks it."""
 
     def state(self) -> Options:
@@ -34,8 +34,7 @@ class LimitedCase(unittest.TestCase):
         self.service = Service({**PATIENT, **self.state(), **sections})
         self.addCleanup(self.service.remove)
         self.service.start().wait_ready()
-        self.postfix = Postfix({stage: [self.service.endpoint("limits")] for stage in stages})
-        self.addCleanup(self.postfix.stop)
+        self.run_postfix({stage: [self.service.endpoint("limits")] for stage in stages})
 
     def send(
         self,

@@ -50,7 +50,7 @@ checks.ensure_resource_availability.enabled = false
 # JSON Schema does not know the time, nor which fields fit a kind: 422 for an end in the past, an override without an
 # owner, a value that is not an address, a time before 1970. Names and reasons must be printable in any script.
 [[operations]]
-include-path-regex = "^/(quotas/[{]id[}]/limits|(limits|overrides|exemptions)(/[{]id[}])?|audit)/$"
+include-path-regex = "^/(quotas/[{]id[}]/limits|(limits|overrides|exemptions)(/[{]id[}])?|audit|events)/$"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "409", "422"]
 
 # DELETE takes members out of a list, and the list stays; or it forgets what a user sent, and the user stays. The

@@ -13,7 +13,7 @@ from tests.support.policy_client import PolicyClient, encode, outbound
 from tests.support.rest_client import ask
 from tests.support.servers.common import listening, wait_until
 from tests.support.servers.redis import RedisProcess
-from tests.support.servers.service import CLEAN, Options, Service, shared_service, started
+from tests.support.servers.service import CLEAN, Options, Service, started
 
 # For what no answer may be late in, however slow the machine is.
 PATIENT_SECONDS = 30
@@ -128,10 +128,3 @@ class EndTests(HungStoreTestCase):
         service.start()
         # One question of each client may have been taken and counted, and its answer lost with the connection.
         self.assertIn(100_000 - service.remaining("ann") - sum(answers), range(9))
-
-    def test_a_hangup_ends_nothing_and_says_what_would_help(self) -> None:
-        service = shared_service()
-        with service.client() as client:
-            service.signal(signal.SIGHUP)
-            wait_until(lambda: "a changed configuration wants a restart" in service.log(), "the line in the log")
-            self.assertRegex(client.ask(outbound(sasl_username="nobody")), "^REJECT ")

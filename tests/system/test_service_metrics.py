@@ -186,7 +186,8 @@ class CacheTests(ServiceTestCase):
             for _ in range(3):
                 client.ask(inbound())
         found = self.scrape(service)
-        outbound_caches = [(cache, 1, 3) for cache in ("limits", "senders")]
+        # The policies are asked three times: about the book, the live state, and what is in memory.
+        outbound_caches = [("said", 3, 1), ("limits", 1, 2), ("senders", 1, 2)]
         inbound_caches = [(cache, 1, 2) for cache in ("spf_flags", "greylist_flags", "spf_results")]
         for cache, misses, hits in outbound_caches + inbound_caches:
             with self.subTest(cache):

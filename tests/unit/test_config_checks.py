@@ -9,7 +9,7 @@ import pytest
 from chapps_tw.config.checks import port_and_interface
 from chapps_tw.mail.request import ATTRIBUTES
 from tests.support.config_case import problems, read
-from tests.support.paths import RECORDED
+from tests.support.paths import RECORDED, RECORDED_3_10
 
 
 def test_conflicts_are_reported_with_other_errors(tmp_path: Path) -> None:
@@ -83,7 +83,8 @@ def test_port_and_interface_of_an_endpoint() -> None:
 
 
 def test_every_documented_attribute_can_be_the_user_key() -> None:
-    lines = [line for file in RECORDED.glob("*.req") for line in file.read_bytes().split(b"\n") if line]
+    files = [*RECORDED.glob("*.req"), *RECORDED_3_10.glob("*.req")]
+    lines = [line for file in files for line in file.read_bytes().split(b"\n") if line]
     sent = {line.partition(b"=")[0].decode() for line in lines}
     assert "sasl_username" in sent
     assert sent <= set(ATTRIBUTES)

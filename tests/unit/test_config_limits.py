@@ -39,7 +39,7 @@ def test_a_limit_has_the_values_of_its_section(tmp_path: Path) -> None:
 def test_the_examples_of_the_sample_configuration_and_the_guide_are_valid(tmp_path: Path) -> None:
     sample = [line.removeprefix("# ") for line in render(Settings()).splitlines()]
     guide = (ROOT / "docs" / "how-to" / "limit-anything.md").read_text().splitlines()
-    for lines in (sample, [line.strip() for line in guide]):
+    for lines in (sample, [line.strip("`") for line in guide]):
         start = lines.index("[Limit flood]")
         (limit,) = read(tmp_path, "\n".join(lines[start : lines.index("", start)])).limits
         assert (limit.per, limit.unit, limit.amount, limit.action) == ("client_network", Unit.MESSAGES, 100, "defer")

@@ -12,8 +12,8 @@ REFUSE = Decision("REJECT no", Reason.QUOTA_EXCEEDED, "P")
 NOW = 1_790_000_000.0
 
 
-def add(rates: DecisionRates, at: float, decision: Decision = PASS, listener: str = "out", stage: str = "RCPT") -> None:
-    rates.add(entry_of(listener, "", PolicyRequest({"protocol_state": stage}), decision, at))
+def add(rates: DecisionRates, at: float, decision: Decision = PASS) -> None:
+    rates.add(entry_of("out", "", PolicyRequest({}), decision, at))
 
 
 def test_decisions_are_counted_by_second_and_refusals_apart() -> None:
@@ -42,15 +42,3 @@ def test_counts_of_a_clock_that_was_set_back_are_dropped() -> None:
     add(rates, NOW + 1000)
     add(rates, NOW)
     assert rates.reasons(NOW) == [("within_quota", 1)]
-
-
-def test_it_is_known_when_a_listener_was_asked_and_at_which_stages() -> None:
-    rates = DecisionRates()
-    assert rates.asked("out") is None
-    add(rates, NOW, stage="RCPT")
-    add(rates, NOW + 5, stage="DATA")
-    assert rates.asked("out") == (NOW + 5, ("DATA", "RCPT"))
-    for number in range(100):
-        add(rates, NOW + 6, stage=f"{number}" * 1000)
-    asked = rates.asked("out")
-    assert asked is not None and len(asked.stages) == 16 and max(map(len, asked.stages)) == 32

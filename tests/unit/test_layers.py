@@ -33,15 +33,17 @@ MAY: dict[str, frozenset[str]] = {
         "database": "config interfaces mail migrations observe security",
         "migrations": "database",
         "history": "config database interfaces mail observe security",
-        "notify": "config database interfaces mail observe policies",
+        "notify": "config database interfaces mail observe policies sockets",
+        "adoption": "config interfaces mail outbound policies",
+        "postfix_check": "config policies",
         "postfix": "interfaces mail observe outbound policies sockets",
         "processes": "mail observe policies sockets",
         "rest": "config interfaces mail observe policies security",
         "ui": "config interfaces mail observe policies rest security",
-        "cli": "config interfaces mail policies security",
+        "cli": "config interfaces mail policies postfix_check security",
         "application": (
-            "cli config database dns history interfaces mail notify observe outbound policies postfix processes rest "
-            "security sockets spf state ui"
+            "adoption cli config database dns history interfaces mail notify observe outbound policies postfix "
+            "processes rest security sockets spf state ui"
         ),
         "service": "application config observe policies security",
     }.items()
@@ -53,12 +55,13 @@ TOP = frozenset({"application", "service"})
 TWISTED = frozenset({"twisted", "zope"})
 LIBRARIES: dict[str, frozenset[str]] = {
     "mail": frozenset({"idna"}),
-    "sockets": TWISTED,
+    "sockets": TWISTED | {"OpenSSL"},
     "database": TWISTED | {"sqlalchemy", "alembic"},
     "migrations": frozenset({"sqlalchemy", "alembic"}),
     "history": TWISTED | {"sqlalchemy"},
     "notify": TWISTED | {"sqlalchemy", "jinja2"},
     "state": TWISTED | {"txredisapi", "hiredis", "OpenSSL", "service_identity"},
+    "adoption": TWISTED,
     "dns": TWISTED | {"dns"},
     "spf": TWISTED | {"spf"},
     "observe": TWISTED | {"prometheus_client"},

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from chapps_tw.application.preflight import findings
 from chapps_tw.config.load import load
-from chapps_tw.config.notify import EVENTS, TimeOfDay
+from chapps_tw.config.notify import TimeOfDay
 from chapps_tw.config.settings import ConfigError, Notify
+from chapps_tw.interfaces.events import LIMIT_EVENTS
 from chapps_tw.mail.addresses import mailbox
 from chapps_tw.notify.facts import told, values_of
 from chapps_tw.notify.message import compose
@@ -29,11 +30,11 @@ from chapps_tw.notify.templates import TemplateProblem, Templates, Text
 from chapps_tw.policies.events import EventKind, LimitEvent, event_of
 
 EVENT = LimitEvent("near_limit", "oqp", "ann@example.com", "hour", "user", 45, 50, 3600.0, 1_790_000_000.25, "messages")
-ALL = replace(Notify(), user_events=EVENTS, admin_events=EVENTS, webhook_events=("at_limit",))
+ALL = replace(Notify(), user_events=LIMIT_EVENTS, admin_events=LIMIT_EVENTS, webhook_events=("at_limit",))
 
 
 def test_the_events_that_can_be_chosen_are_those_that_there_are() -> None:
-    assert list(EVENTS) == list(EventKind)
+    assert list(LIMIT_EVENTS) == list(EventKind)
 
 
 def test_each_channel_is_told_the_events_that_are_chosen_for_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from email import message_from_bytes
 from itertools import pairwise
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.config.settings import Notify
 from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.events import EventsWanted, KeptEvent
 from chapps_tw.interfaces.state import LiveState
 from chapps_tw.notify import intake
 from chapps_tw.notify.counts import Counts
@@ -21,7 +23,7 @@ from chapps_tw.notify.delivery import Delivery
 from chapps_tw.notify.facts import Facts
 from chapps_tw.notify.intake import Intake
 from chapps_tw.notify.message import Message
-from chapps_tw.notify.notice import Channel, Notice, notice, notices_of
+from chapps_tw.notify.notice import Channel, Notice, Outcome, notice, notices_of
 from chapps_tw.notify.outbox import Outbox, Upkeep
 from chapps_tw.notify.report import Report
 from chapps_tw.notify.senders import Mailer
@@ -39,6 +41,7 @@ class FakeOutbox:
         self.due: dict[Notice, float] = {}
         self.problem = ""
         self.room = 1000
+        self.given_up: dict[tuple[str, str], int] = {}
 
     def _require(self) -> None:
         if self.problem:
@@ -61,7 +64,7 @@ class FakeOutbox:
         self.due = {each: due for each, due in self.due.items() if each not in sent} | dict(failed)
 
     async def maintain(self, now: float) -> Upkeep:
-        return Upkeep({("user", "at_limit"): len(self.due)}, {})
+        return Upkeep({("user", "at_limit"): len(self.due)}, self.given_up)
 
 
 class DeliveryTests(SynchronousTestCase):
@@ -70,13 +73,14 @@ class DeliveryTests(SynchronousTestCase):
         self.outbox = FakeOutbox()
         self.counts = Counts()
         self.answer: Callable[[Notice], str] = lambda _: ""
+        self.is_final = False
         self.attempts: list[tuple[float, str]] = []
         outbox, now = cast(Outbox, self.outbox), self.clock.seconds
         self.delivery = Delivery(Channel.USER, outbox, self.send, 2, self.counts, 8.0, self.clock, now)
 
-    def send(self, notices: Sequence[Notice]) -> Awaitable[Sequence[str]]:
+    def send(self, notices: Sequence[Notice]) -> Awaitable[Sequence[Outcome]]:
         self.attempts += [(self.clock.seconds(), each.id) for each in notices]
-        return succeed([self.answer(each) for each in notices])
+        return succeed([Outcome(self.answer(each), self.is_final) for each in notices])
 
     def add(self, count: int) -> list[Notice]:
         made = [notice(Channel.USER, "at_limit", {"number": number}, 0.0) for number in range(count)]
@@ -106,6 +110,14 @@ class DeliveryTests(SynchronousTestCase):
         for pause, least in zip(pauses, (8, 16, 32), strict=True):
             # The loop looks every eight seconds.
             self.assertTrue(least <= pause <= least + 8, pauses)
+
+    def test_what_is_refused_for_good_is_dropped_and_counted_and_delays_no_other(self) -> None:
+        self.add(5)
+        self.answer, self.is_final = lambda _: "550 who?", True
+        self.delivery.loop.start()
+        self.pass_time(1)
+        self.assertEqual((len(self.attempts), self.outbox.due), (5, {}))
+        self.assertEqual((dict(self.counts.sent), self.counts.failed["user", "at_limit"]), ({}, 5))
 
     def test_while_nothing_is_taken_few_are_tried_and_after_it_all_are(self) -> None:
         self.add(50)
@@ -138,12 +150,9 @@ class MailerTests(SynchronousTestCase):
         sent: list[str] = []
 
         class FakeRelay:
-            async def send(self, messages: Sequence[Message]) -> list[str]:
+            async def send(self, messages: Sequence[Message]) -> list[Outcome]:
                 sent.extend(each.recipient for each in messages)
-                return [""] * len(messages)
-
-        async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
-            return work(*arguments)
+                return [Outcome()] * len(messages)
 
         options = replace(Notify(), from_address="a@example.com")
         facts = Facts(options, cast(LiveState, None), "mx1")
@@ -153,7 +162,39 @@ class MailerTests(SynchronousTestCase):
         notices = [notice(Channel.USER, "at_limit", text, NOW) for text in texts]
         problems = self.successResultOf(Deferred.fromCoroutine(mailer.send(notices)))
         self.assertEqual(sent, ["ann@example.com"])
-        self.assertEqual([bool(problem) for problem in problems], [True, True, False])
+        self.assertEqual([bool(each.problem) for each in problems], [True, True, False])
+
+    def test_several_events_for_the_administrator_are_one_mail(self) -> None:
+        sent: list[Message] = []
+
+        class FakeRelay:
+            async def send(self, messages: Sequence[Message]) -> list[Outcome]:
+                sent.extend(messages)
+                return [Outcome("later")] * len(messages)
+
+        options = replace(Notify(), from_address="a@example.com", admin_address="ops@example.com")
+        facts = Facts(options, cast(LiveState, None), "mx1")
+        mailer = Mailer(options, facts, cast(Report, None), cast(Relay, FakeRelay()), in_thread, lambda: NOW)
+        suspended = KeptEvent(7, NOW, "suspended", "", "desk", "bob@example.com", "password stolen", {})
+        told = [
+            ("at_limit", EVENT._replace(unit="")._asdict()),
+            ("suspended", suspended._asdict()),
+            ("test", {"at": NOW}),
+        ]
+        notices = [notice(Channel.ADMIN, kind, content, NOW) for kind, content in told]
+        outcomes = self.successResultOf(Deferred.fromCoroutine(mailer.send(notices)))
+        self.assertEqual(outcomes, [Outcome("later")] * 3)
+        test, digest = (message_from_bytes(each.data) for each in sent)
+        self.assertEqual(test["Subject"], "A test of the notices")
+        self.assertEqual(digest["Subject"], "2 events: at limit, suspended")
+        text = digest.get_payload()
+        assert isinstance(text, str)
+        self.assertIn("ann@example.com has used 5 of 5 messages", text)
+        self.assertIn("bob@example.com: suspended (password stolen), by desk", text)
+
+
+async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(*arguments)
 
 
 class State:
@@ -171,11 +212,16 @@ class IntakeTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.outbox, self.state, self.counts = FakeOutbox(), State(), Counts()
-        self.options = replace(Notify(), user_events=("at_limit",))
+        self.options = replace(Notify(), user_events=("at_limit",), admin_events=("suspended",))
+        self.events: list[KeptEvent] = []
+        self.noted: list[tuple[str, str, str]] = []
         self.intake = Intake(
             self.options, cast(LiveState, self.state), cast(Outbox, self.outbox), self.counts, lambda: None,
-            self.clock, self.clock.seconds, self.run_now,
+            self.clock, self.clock.seconds, self.run_now, self.kept, lambda *told: self.noted.append(told),
         )  # fmt: skip
+
+    async def kept(self, wanted: EventsWanted) -> list[KeptEvent]:
+        return [each for each in self.events if each.kind in wanted.kinds and each.id > wanted.after]
 
     def run_now(self, work: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
         return succeed(work(*arguments))
@@ -220,3 +266,21 @@ class IntakeTests(SynchronousTestCase):
         self.outbox.due = {}
         self.clock.pump([10.0] * 12)
         self.assertEqual(self.outbox.due, {})
+
+    def test_events_in_the_database_are_told_once_and_not_those_of_yesterday(self) -> None:
+        def kept(id: int, ago: float) -> KeptEvent:
+            return KeptEvent(id, NOW - ago, "suspended", "", "desk", "bob@example.com", "", {})
+
+        self.events = [kept(1, 3601.0), kept(2, 60.0)]
+        self.intake.loop.start()
+        self.assertEqual([json.loads(each.content)["id"] for each in self.outbox.due], [2])
+        self.outbox.due = {}
+        # Noticed long ago by a node that could not keep it.
+        self.events.append(kept(3, 7200.0))
+        self.clock.pump([10.0] * 6)
+        self.assertEqual([json.loads(each.content)["id"] for each in self.outbox.due], [3])
+
+    def test_that_notices_were_given_up_is_an_event(self) -> None:
+        self.outbox.given_up = {("webhook", "at_limit"): 4}
+        self.intake.loop.start()
+        self.assertEqual(self.noted, [("notices_given_up", "webhook", "4 of at_limit")])

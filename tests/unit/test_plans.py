@@ -163,6 +163,13 @@ class LimitTests(PlanCase):
         self.assertEqual(told, [WITHIN, WITHIN, Reason.COUNTED_BEFORE, OVER])
         self.assertEqual(self.send(recipients=9).reason, Reason.STAGE_NOT_JUDGED)
 
+    def test_it_is_known_at_which_stages_the_limits_of_those_who_sent_are_judged(self) -> None:
+        self.give(ANN, None, limit("volume", "bytes", 1000, DAY))
+        self.assertEqual(list(self.policy.needs), [])
+        self.send()
+        (need,) = self.policy.needs
+        self.assertEqual(need.stages, {"END-OF-MESSAGE"})
+
     def test_messages_are_counted_apart_from_recipients(self) -> None:
         self.give(ANN, 100, limit("letters", "messages", 2, HOUR))
         self.assertEqual([self.send(recipients=9).reason for _ in range(3)], [WITHIN, WITHIN, OVER])

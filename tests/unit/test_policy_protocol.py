@@ -64,10 +64,10 @@ class ProtocolTests(SynchronousTestCase):
         self.reported: list[tuple[str, float]] = []
         state = SqliteState(MEMORY, self.clock.seconds, self.clock)
         self.pipeline = Pipeline(
-            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged, state
+            "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged, state, 2.0
         )
         self.factory = PolicyFactory(
-            self.pipeline, OutboundPPR, self.report, self.clock.seconds, 2.0, self.later, lambda _: None
+            self.pipeline, OutboundPPR, self.report, self.clock.seconds, self.later, lambda _: None
         )
         self.protocol, self.transport = self.connect()
 
@@ -84,6 +84,29 @@ class ProtocolTests(SynchronousTestCase):
     def later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
         # Unlike the reactor, a Clock does in the same turn what is asked for in it.
         return self.clock.callLater(seconds or TURN, call)
+
+    def test_clients_that_asked_are_remembered_after_they_have_left(self) -> None:
+        self.connect()
+        self.assertEqual(self.factory.peers, {})
+        self.clock.advance(3)
+        self.protocol.dataReceived(question("a"))
+        self.assertEqual(self.factory.peers, {"192.168.1.1": 3.0})
+        self.clock.advance(4)
+        self.protocol.dataReceived(question("b"))
+        self.protocol.connectionLost()
+        self.assertEqual(self.factory.peers, {"192.168.1.1": 7.0})
+
+    def test_a_client_that_sends_no_policy_request_has_not_asked(self) -> None:
+        self.clock.advance(3)
+        self.protocol.dataReceived(b"GET / HTTP/1.1\n\n")
+        self.protocol.connectionLost()
+        self.assertEqual(self.factory.peers, {})
+
+    def test_of_many_clients_the_last_are_remembered(self) -> None:
+        for number in range(100):
+            self.factory.note_peer(f"192.0.2.{number}", float(number))
+        self.assertEqual(list(self.factory.peers)[:1], ["192.0.2.68"])
+        self.assertEqual(len(self.factory.peers), 32)
 
     def turns(self, most: int = 10_000) -> int:
         """Let the reactor turn until nothing is left for the next turn; returns how often it did."""

@@ -20,7 +20,9 @@ from chapps_tw.security.tokens import TokenError, TokenStore
 from chapps_tw.state.sqlite.file import open_file
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 
-WORLD = Dependencies(admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota)
+WORLD = Dependencies(
+    admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota, admin.adopt
+)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_a_cancelled_question_is_forgotten() -> None:
 
 def test_a_decision_is_the_same_for_all_purposes_when_it_has_arrived() -> None:
     clock, arrived, events = Clock(), list[Entry](), list[LimitEvent]()
-    workers = Workers(1, arrived.append, events.append, REASONS, clock)
+    workers = Workers(1, arrived.append, events.append, lambda *_: None, REASONS, clock)
     link = Link({}, clock)
     pair = Pair(link.channel, Channel({"decisions": workers._decisions, "event": workers._event}, {}))
     sent = [entry(number, recipient=f"r{number}@example.net") for number in range(120)]

@@ -18,7 +18,6 @@ from chapps_tw.policies.limit_rules import Rule
 from chapps_tw.policies.rate_limit import RateLimitPolicy
 from chapps_tw.policies.reservations import Reservations
 from chapps_tw.policies.slots import PolicySlot
-from chapps_tw.policies.unasked import Unasked
 from chapps_tw.postfix.pipeline import Pipeline
 from tests.support.policy_case import PolicyCase
 from tests.support.replies import answer_of
@@ -38,7 +37,6 @@ class RateLimitCase(PolicyCase):
     def setUp(self) -> None:
         super().setUp()
         self.noted: list[LimitEvent] = []
-        self.said: list[str] = []
         self.failures: list[Exception] = []
         self.addCleanup(lambda: self.assertEqual(self.failures, []))
 
@@ -50,7 +48,6 @@ class RateLimitCase(PolicyCase):
             self.settings,
             Events(self.state, clock, clock, Deferred.fromCoroutine, self.noted.append),
             Reservations(self.settings.rlp.reservation_ttl, clock),
-            Unasked(limits, clock, self.said.append),
             Exemptions(self.state, self.book, clock).of,
         )
         self.pipeline = Pipeline(
@@ -317,13 +314,3 @@ class EventTests(RateLimitCase):
         self.use(limit("flood", amount=1))
         self.explain()
         self.assertEqual(self.noted, [])
-
-
-class UnaskedTests(RateLimitCase):
-    def test_a_limit_that_is_never_judged_is_told(self) -> None:
-        self.use(limit("big", unit=Unit.BYTES))
-        for seconds in (0, 301, 301):
-            self.clock.advance(seconds)
-            self.decide()
-        (sentence,) = self.said
-        self.assertIn("[Limit big] was not applied", sentence)

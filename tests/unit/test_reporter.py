@@ -12,6 +12,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from chapps_tw.application.reporter import FAILURE_SECONDS, Reporter, beside
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.observe.decision_record import Entry, Record, as_record
+from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import LimitEvent
@@ -58,7 +59,7 @@ def reported(answer: Answer) -> tuple[list[list[Record]], str]:
     clock = Clock()
     sinks: list[list[Entry]] = [[], []]
     metrics = Metrics("1", clock.seconds)
-    reporter = Reporter(metrics, [sink.append for sink in sinks], clock, lambda: 17.25)
+    reporter = Reporter(metrics, ListenerRequests(), [sink.append for sink in sinks], clock, lambda: 17.25)
     state = SqliteState(MEMORY, clock.seconds, clock)
     board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, state)
     reporter.answered(board, OutboundPPR({"sender": "a@example.org"}), answer, 0.0)
@@ -85,7 +86,7 @@ def test_an_unexpected_exception_is_logged_at_a_limited_rate() -> None:
     clock = Clock()
     events: list[LogEvent] = []
     observer = events.append
-    reporter = Reporter(Metrics("1", clock.seconds), [], clock, lambda: 1.5)
+    reporter = Reporter(Metrics("1", clock.seconds), ListenerRequests(), [], clock, lambda: 1.5)
     globalLogPublisher.addObserver(observer)  # type: ignore[arg-type]
     try:
         for seconds in (0, FAILURE_SECONDS - 1, 1):
@@ -101,7 +102,7 @@ def test_an_event_near_a_limit_is_logged_and_counted() -> None:
     clock, logged = Clock(), list[LogEvent]()
     observer = logged.append
     metrics = Metrics("1", clock.seconds)
-    reporter = Reporter(metrics, [], clock, lambda: 1.5)
+    reporter = Reporter(metrics, ListenerRequests(), [], clock, lambda: 1.5)
     globalLogPublisher.addObserver(observer)  # type: ignore[arg-type]
     try:
         reporter.near_limit(LimitEvent("near_limit", "oqp", "ann\r", "hour", "user", 4, 5, 3600.0, 1.5))

@@ -10,21 +10,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chapps_tw.mail.request import MAX_REQUEST_BYTES, PolicyRequest, RequestError, _layouts, parse, parse_attributes
-from tests.support.paths import RECORDED
+from tests.support.paths import RECORDED, RECORDED_3_10
 
-REQUESTS = sorted(RECORDED.glob("*.req"))
+REQUESTS = sorted([*RECORDED.glob("*.req"), *RECORDED_3_10.glob("*.req")])
 
 
-@pytest.mark.parametrize("file", REQUESTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", REQUESTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_recorded_requests_of_postfix_are_parsed(file: Path) -> None:
     request = PolicyRequest(file.read_bytes())
     assert request.request == "smtpd_access_policy"
-    assert len(request.attributes) == 29
+    assert len(request.attributes) == (31 if file.parent == RECORDED_3_10 else 29)
     assert request.get("protocol_state") in file.stem
 
 
 def test_there_are_recorded_requests() -> None:
-    assert len(REQUESTS) > 290
+    assert len(REQUESTS) > 580
+
+
+def test_requests_of_all_versions_of_postfix_are_parsed_by_a_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chapps_tw.mail.request._layouts", {})
+    recorded = [folder / "out-single-02-DATA.req" for folder in (RECORDED, RECORDED_3_10)]
+    requests = [file.read_bytes().rstrip(b"\n") for file in recorded]
+    # Postfix 3.12 has this attribute.
+    requests.append(requests[-1] + b"\ntls_sni=mx.example.com")
+    for payload in requests:
+        parse(payload)
+    for payload in [*requests, *reversed(requests)]:
+        assert type(parse(payload)) is re.Match
+    latest = PolicyRequest(requests[-1])
+    assert (latest.mail_version, latest.tls_sni, len(latest.attributes)) == ("3.10.13", "mx.example.com", 32)
 
 
 def test_an_unknown_or_empty_attribute_is_none() -> None:
@@ -104,7 +118,7 @@ def test_the_last_value_of_a_repeated_name_wins() -> None:
         assert parse_attributes(b"a=1\nb=2\na=3") == {"a": "3", "b": "2"}
 
 
-@pytest.mark.parametrize("file", REQUESTS[::20], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", REQUESTS[::20], ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_one_invalid_line_makes_a_request_invalid(file: Path) -> None:
     lines = file.read_bytes().rstrip(b"\n").split(b"\n")
     parse_attributes(b"\n".join(lines))

@@ -44,7 +44,10 @@ class Listing(Page):
         description="Only entries whose name contains this text, case-insensitively. A label with non-ASCII letters "
         "must be complete.",
     )
-    sort: Sort = Field("id", description="The order: by id or by name; with `-` descending.")
+    sort: Sort = Field(
+        "id", description="The order: by id, which is that of creation, or by name; with `-` descending."
+    )
+    total: Flag = Field(False, description="Whether to count all entries, not only those of the page: see `total`.")
 
 
 class ById(Input):

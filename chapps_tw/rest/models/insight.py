@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
+from chapps_tw.mail.request import PROTOCOL_STATES
 from chapps_tw.rest.fields import ClientOrNetwork, Text
 from chapps_tw.rest.models.base import Input
 
@@ -19,8 +20,6 @@ _REQUEST = {
     "sender": "alice@example.com",
     "recipient": "friend@example.net",
 }
-# As in SMTPD_POLICY_README.
-PROTOCOL_STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN")
 _MAX_ATTRIBUTE = 16384
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from chapps_tw.interfaces.events import KINDS
 from chapps_tw.interfaces.writable_book import MAX_AMOUNT, MAX_REASON, MAX_RULE_NAME
 from chapps_tw.rest.exemptions import SCOPE, checked_scope, normal_value
 from chapps_tw.rest.fields import PLAIN, UNPADDED, UNPADDED_PLAIN, DomainName, Flag, Id, Ids, Text, UserName
@@ -219,6 +220,29 @@ class ChangedExemption(ById):
     scope: Scope | None = None
     until: Later | None = None
     reason: Reason | None = None
+
+
+# --- events ----------------------------------------------------------------------------------------
+
+
+def _known_kind(kind: str) -> str:
+    if kind and kind not in KINDS:
+        raise ValueError("must be one of " + ", ".join(KINDS))
+    return kind
+
+
+class EventFilter(Input):
+    kind: Annotated[str, AfterValidator(_known_kind)] = Field(
+        "", description="Only events of this kind.", json_schema_extra={"enum": ["", *KINDS]}
+    )
+    name: Text = Field("", description="What they are about, exactly as in the event.")
+    node: Text = Field("", description="Name of the node that noticed them first.")
+    since: Earlier | None = Field(None, description=f"The earliest time. {EARLIER}")
+    until: Earlier | None = Field(None, description=f"The time before which they are. {EARLIER}")
+    before: int = Field(
+        0, ge=0, le=2**53, description="Only events with a smaller id: for the next page, the last id of this one."
+    )
+    limit: int = Field(100, ge=1, le=MAX_RECORDS, description="The maximum number of events.")
 
 
 # --- audit trail ----------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""The audit trail: who changed what. Changes of the live state are recorded here, those of the book by the book."""
+"""Events, and the audit trail: who changed what.
+
+Changes of the live state are recorded here, those of the book by the book.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from chapps_tw.interfaces.book import BookUnavailable
+from chapps_tw.interfaces.events import EventsWanted
 from chapps_tw.interfaces.writable_book import WritableBook
 from chapps_tw.rest import rule_answers as r
 from chapps_tw.rest.author import AUTHOR
@@ -27,6 +31,11 @@ _NOTE = (
     "Every change of the book and of the live state is recorded, with the name of the token that made it, and kept for "
     "`audit_days`. For the next page, set `before` to the last id."
 )
+_EVENTS_NOTE = (
+    "Limits that were almost reached, or reached; suspensions, raises and exemptions; dependencies that were away or "
+    "are back; starts and stops of nodes; configurations; notices that were given up. What several nodes notice is one "
+    "event. They are kept for `audit_days`, at most the last 100,000. For the next page, set `before` to the last id."
+)
 _UNRECORDED = "This is done, but not in the audit trail: the database is unavailable."
 
 _log = Logger()
@@ -39,13 +48,26 @@ def routes(book: WritableBook, slices: Slices, now: Callable[[], float]) -> Iter
     :param now: epoch seconds.
     """
 
-    async def listed(wanted: m.AuditFilter) -> Reply:
+    def times_of(wanted: m.AuditFilter | m.EventFilter) -> tuple[float, float]:
+        """Return the first time, and the time before which they are; to the book, 0 means no filter."""
         since = wanted.since.ago(now()) if wanted.since else 0.0
-        # To the book, 0 means no filter.
-        until = max(1.0, wanted.until.ago(now())) if wanted.until else 0.0
-        records = await book.audit(wanted.author, wanted.kind, wanted.name, since, until, wanted.before, wanted.limit)
+        return since, max(1.0, wanted.until.ago(now())) if wanted.until else 0.0
+
+    async def listed(wanted: m.AuditFilter) -> Reply:
+        times = times_of(wanted)
+        records = await book.audit(wanted.author, wanted.kind, wanted.name, *times, wanted.before, wanted.limit)
         return Reply(await slices.collect(with_iso(record._asdict(), "at") for record in records))
 
+    async def happened(wanted: m.EventFilter) -> Reply:
+        kinds = (wanted.kind,) if wanted.kind else ()
+        times = times_of(wanted)
+        found = await book.events(EventsWanted(kinds, wanted.name, wanted.node, *times, wanted.before, 0, wanted.limit))
+        return Reply(await slices.collect(with_iso(event._asdict(), "at") for event in found))
+
+    yield Route(
+        "GET", "/events/", "List events, newest first", happened, m.EventFilter, r.EventTrail, tag="audit",
+        note=_EVENTS_NOTE,
+    )  # fmt: skip
     yield Route(
         "GET", "/audit/", "List changes, newest first", listed, m.AuditFilter, r.AuditTrail, tag="audit", note=_NOTE
     )

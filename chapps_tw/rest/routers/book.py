@@ -121,7 +121,8 @@ class Collection:
         async with self._list_lock:
             found = await self._book.entries(kind, page.q, page.skip, page.limit, sort=page.sort)
             nested = await self._associations.read(kind, found, wanted(page))
-        return Reply(await self._associations.nested(kind, found, nested))
+            total = await self._book.total(kind, page.q) if page.total else None
+        return Reply(await self._associations.nested(kind, found, nested), {"total": total})
 
     async def show(self, which: m.ById) -> Reply:
         found = await self._book.by_ids(self._kind.plural, [which.id])

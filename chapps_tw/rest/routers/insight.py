@@ -1,4 +1,4 @@
-"""Health, decisions, explanations, metrics, and writing the configuration."""
+"""Health, decisions, explanations and metrics."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, NamedTuple, Protocol
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
-from chapps_tw.config.settings import ConfigError
+from chapps_tw.interfaces.configuration import Loaded
 from chapps_tw.mail.decision import Reason, stops
 from chapps_tw.mail.request import parse_attributes
 from chapps_tw.rest import answers
 from chapps_tw.rest.models import insight as m
 from chapps_tw.rest.models.base import Nothing
 from chapps_tw.rest.moments import with_iso
+from chapps_tw.rest.routers.configuration import shown
 from chapps_tw.rest.routing import Raw, Refusal, Reply, Route
 from chapps_tw.rest.slices import Slices
-from chapps_tw.security.tokens import Scope
 
 CHECK_TIMEOUT = 3.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -97,19 +97,17 @@ _DECISIONS_NOTE = (
 )
 
 
-class WrongPasscode(Exception):
-    """The passcode is wrong, or the configuration has none. The message says which."""
-
-
 class Health:
     """Health checks: the process, the state store and the database.
 
     :param checks: a check by name of the part; it returns if the part works, and raises if not.
+    :param loaded: returns the configuration in force.
     """
 
-    def __init__(self, checks: Mapping[str, Check], reactor: IReactorTime) -> None:
+    def __init__(self, checks: Mapping[str, Check], reactor: IReactorTime, loaded: Callable[[], Loaded]) -> None:
         self._checks = checks
         self._reactor = reactor
+        self._loaded = loaded
 
     def routes(self) -> Iterator[Route[Any]]:
         yield Route(
@@ -133,9 +131,10 @@ class Health:
     async def ready(self, _: Nothing) -> Reply:
         parts = await gatherResults([Deferred.fromCoroutine(self._ask(name)) for name in self._checks])
         problems = [f"{part['name']}: {part['problem']}" for part in parts if not part["up"]]
+        beside = {"configuration": shown(self._loaded())}
         if not problems:
-            return Reply(parts)
-        return Reply(parts, {"detail": "; ".join(problems)}, status=503)
+            return Reply(parts, beside)
+        return Reply(parts, {"detail": "; ".join(problems), **beside}, status=503)
 
     async def _ask(self, name: str) -> dict[str, Any]:
         began = self._reactor.seconds()
@@ -158,14 +157,12 @@ def _deferred(check: Check) -> Deferred[object]:
 
 
 class Insight:
-    """Explanations, decisions, metrics, and writing the configuration.
+    """Explanations, decisions and metrics.
 
     :param explain: takes a listener (``""``: the first that accepts the request) and the attributes of a request;
         returns what each policy would decide. Changes nothing. Raises ``KeyError`` if the listener does not exist.
     :param find: searches for records with the given fields, all or only those after a sequence number.
     :param metrics: returns the metrics in the text format of Prometheus.
-    :param write_config: takes the passcode, writes the configuration, and returns the path and remarks. Raises
-        :class:`WrongPasscode`, and :class:`~chapps_tw.config.settings.ConfigError` if it cannot be written.
     :param encoding: of the requests that Postfix sends.
     :param slices: for long work.
     """
@@ -175,14 +172,12 @@ class Insight:
         explain: Explain,
         find: Find,
         metrics: Callable[[], Awaitable[bytes]],
-        write_config: Callable[[str], Awaitable[tuple[str, list[str]]]],
         encoding: str,
         slices: Slices,
     ) -> None:
         self._explain = explain
         self._find = find
         self._metrics = metrics
-        self._write_config = write_config
         self._encoding = encoding
         self._slices = slices
 
@@ -196,10 +191,6 @@ class Insight:
         yield Route(
             "GET", "/live/decisions/", "List the last decisions, or those after a sequence number",
             self.decisions, m.DecisionFilter, answers.DecidedList, tag="insight", note=_DECISIONS_NOTE,
-        )  # fmt: skip
-        yield Route(
-            "POST", "/live/config/write/", "Write the effective configuration to its file", self.write, m.Passcode,
-            answers.Said, body="passcode", query=False, scope=Scope.FULL, tag="insight",
         )  # fmt: skip
         yield Route(
             "GET", "/metrics", "Metrics for Prometheus", self.metrics, content_type=METRICS_TYPE, tag="insight"
@@ -232,13 +223,6 @@ class Insight:
             remarks = _about_following(search, last)
         shown = [each.record for each in found]
         return Reply(shown, {"last_sequence": last, "dropped": search.dropped}, remarks)
-
-    async def write(self, given: m.Passcode) -> Reply:
-        try:
-            path, remarks = await self._write_config(given.passcode)
-        except ConfigError as error:
-            raise Refusal(503, str(error)) from None
-        return Reply(path, remarks=remarks)
 
     async def metrics(self, _: Nothing) -> Raw:
         return Raw(await self._metrics(), METRICS_TYPE)

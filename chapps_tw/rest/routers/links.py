@@ -65,7 +65,8 @@ class _Links:
         async with self._list_lock:
             found = await self._book.entries(other, page.q, page.skip, page.limit, linked, page.sort)
             nested = await self._associations.read(other, found, wanted(page))
-        return Reply(await self._associations.nested(other, found, nested))
+            total = await self._book.total(other, page.q, linked) if page.total else None
+        return Reply(await self._associations.nested(other, found, nested), {"total": total})
 
     async def add(self, which: Any) -> Reply:
         return await self._change(AddLinks, which)

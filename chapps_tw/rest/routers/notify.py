@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chapps_tw.interfaces.notify import Notifier
@@ -17,13 +17,14 @@ _NOTE = (
 )
 
 
-def routes(notifier: Notifier | None) -> Iterator[Route[Any]]:
+def routes(current: Callable[[], Notifier | None]) -> Iterator[Route[Any]]:
     """Return all routes of this family.
 
-    :param notifier: ``None`` if no notices are configured.
+    :param current: returns what sends notices; ``None`` if none are configured.
     """
 
     async def test(_: Nothing) -> Reply:
+        notifier = current()
         found = await notifier.test() if notifier else {}
         if not found:
             raise Refusal(409, "No test can be sent: see admin_address, webhook and the events in [Notify].")

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 
+from chapps_tw.interfaces.adoption import PastCounts
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Account, CacheVersion, Charge, Message, Spent, Unit, Usage, Window
 from chapps_tw.mail.memo import Memo
@@ -90,6 +91,7 @@ class Charges:
         accounts = ("entries", "upkeep", "distinct", "charges")
         self._spend = lru_cache(64)(Script("version", *accounts, "spend").shape)
         self._usage, self._reset = Script(*accounts, "usage"), Script(*accounts, "reset")
+        self._adopt = Script(*accounts, "adopt_counts")
 
     def spend(
         self, message: Message, charges: Sequence[Charge], version: CacheVersion | None, dry: bool
@@ -151,6 +153,18 @@ class Charges:
     def reset(self, windows: Sequence[Window]) -> Deferred[list[int]]:
         """Delete accounts; return what each window contained."""
         return self._read(self._reset, windows) if windows else succeed([])
+
+    def adopt(self, counts: PastCounts) -> Deferred[int]:
+        """Count messages of the past in an account; return how many were new."""
+        account, window, messages = counts
+        number, keys, figures = self._encode([Charge(account, Unit.MESSAGES, 0, 0, window)], True)
+        words = [
+            word
+            for instance, at, amount in messages
+            for word in (microseconds(at), b"%d" % min(amount, MAX_UNITS), key_name(instance))
+        ]
+        body = keys + _REAL + figures + _NONE + _NONE + strings(*words)
+        return self._run_aside(self._adopt.shape(number, 4 + len(words)), body)
 
     def _read(self, script: Script, windows: Sequence[Window]) -> Deferred[list[int]]:
         charges = [Charge(account, unit, 0, 0, seconds) for account, unit, seconds in windows]

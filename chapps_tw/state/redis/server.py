@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import txredisapi
@@ -15,12 +14,18 @@ from service_identity import VerificationError
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.ssl import optionsForClientTLS, platformTrust
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config.settings import ConfigError, Redis
+from chapps_tw.sockets.authorities import authorities
 from chapps_tw.state.redis.script import PROBE
 
 CONNECT_TIMEOUT = 1.0
@@ -294,30 +299,58 @@ def _endpoint_maker(redis: Redis, reactor: Any) -> Callable[[str, int], IStreamC
     if not redis.tls:
         return tcp
     try:
-        trust = authorities(redis.ca_file) if redis.ca_file else platformTrust()
+        trust = _Trust(redis.ca_file)
     except ValueError as problem:
         raise ConfigError([f"[Redis] ca_file = {redis.ca_file!r}: {problem}"]) from None
 
     def tls(host: str, port: int) -> IStreamClientEndpoint:
-        return wrapClientTLS(optionsForClientTLS(host, trustRoot=trust), tcp(host, port))
+        return wrapClientTLS(_Verified(host, trust), tcp(host, port))
 
     return tls
 
 
-def authorities(path: str) -> Any:
-    """Load the certificate authorities of a PEM file.
+class _Trust:
+    """The certificate authorities of a file, which is read again after it has changed.
 
-    :raises ValueError: if there are none; says what the file must be.
+    While it cannot be used, as in the middle of a change, the previous ones remain in use.
+
+    :param path: ``""`` is the system's authorities.
+    :raises ValueError: as :func:`authorities`.
     """
-    try:
-        pem = Path(path).read_bytes()
-        found = re.findall(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", pem, re.DOTALL)
-        if not found:
-            raise ValueError("it contains no certificate")
-        certificates = [Certificate.loadPEM(each) for each in found]
-        return trustRootFromCertificates(certificates)
-    except (OSError, ValueError, TLSError) as problem:
-        raise ValueError(f"must be a readable PEM file ({problem})") from None
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._state = self._stat()
+        self._current = authorities(path) if path else platformTrust()
+
+    def _stat(self) -> object:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def __call__(self) -> Any:
+        """Return the authorities."""
+        state = self._stat() if self._path else self._state
+        if state != self._state:
+            with suppress(ValueError):
+                self._current = authorities(self._path)
+                self._state = state
+        return self._current
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Verified:
+    """Makes TLS connections to a host, with the authorities of that moment."""
+
+    def __init__(self, host: str, trust: _Trust) -> None:
+        self._host = host
+        self._trust = trust
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        creator = optionsForClientTLS(self._host, trustRoot=self._trust())
+        return creator.clientConnectionForTLS(tlsProtocol)
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
+from chapps_tw.interfaces.adoption import PastCounts, PastTally, PastTuple
 from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import CachedValue, CacheVersion, Charge, Fresh, Message, Spent, Usage, ValueKey, Window
@@ -71,6 +72,7 @@ class RedisState:
         self._tally = Script("tally").shape(1, 0)
         self._forget = Script("forget").shape(1, 0)
         self._first_time = Script("first_time").shape(1, 1)
+        self._adopt_tuple, self._adopt_tally = Script("adopt_tuple").shape(1, 4), Script("adopt_tally")
         self._note_event = Script("note_event").shape(2, 4)
         self._announce = Script("announce").shape(1, 3)
         self._values = Values(self._run, self._prefix, self._unique_token, self._local)
@@ -212,6 +214,37 @@ class RedisState:
     async def drop_flags(self, domains: Iterable[str]) -> None:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         await self._drop([self._flag_key(domain) for domain in domains])
+
+    # --- what another service has counted ---
+
+    async def adopt_counts(self, counts: Sequence[PastCounts]) -> int:
+        """See :class:`~chapps_tw.interfaces.adoption.AdoptingState`."""
+        return await self._added([self._charges.adopt(each) for each in counts])
+
+    async def adopt_tuples(self, tuples: Sequence[PastTuple], rules: GreylistRules) -> int:
+        """See :class:`~chapps_tw.interfaces.adoption.AdoptingState`."""
+        lives = [microseconds(each) for each in (rules.deferral, rules.retry_window, rules.pass_ttl)]
+        bodies = [strings(self._tuple_key(*names), microseconds(at), *lives) for *names, at in tuples]
+        return await self._added([self._aside(self._adopt_tuple, body) for body in bodies])
+
+    async def adopt_tallies(self, tallies: Sequence[PastTally], rules: GreylistRules) -> int:
+        """See :class:`~chapps_tw.interfaces.adoption.AdoptingState`."""
+        head = microseconds(rules.tally_ttl), b"%d" % rules.threshold
+        added = []
+        for client, messages in tallies:
+            words = [word for instance, at in messages for word in (microseconds(at), key_name(instance))]
+            shape = self._adopt_tally.shape(1, 2 + len(words))
+            added.append(self._aside(shape, strings(self._tally_key(client), *head, *words)))
+        return await self._added(added)
+
+    async def _added(self, replies: Sequence[Deferred[int]]) -> int:
+        total = 0
+        answers: list[tuple[bool, Any]] = await DeferredList(replies, consumeErrors=True)
+        for success, answer in answers:
+            if not success:
+                raise answer.value
+            total += answer
+        return total
 
     def _flag_key(self, domain: str) -> bytes:
         return self._grl + b"flag:" + key_name(domain)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from heapq import heappush
 
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Charge, Unit
 from chapps_tw.state.sqlite import chunks
 from chapps_tw.state.sqlite.claims import MAX_UNITS, Claim, Request
-from chapps_tw.state.sqlite.columns import Columns
+from chapps_tw.state.sqlite.columns import Columns, Row
 from chapps_tw.state.sqlite.journal import Journal
 from chapps_tw.state.sqlite.messages import Messages
 
@@ -140,6 +141,36 @@ class CountedAccount(Messages):
         self._due = due
         self._last = now
         self.changed.add(number)
+
+    def adopt(self, past: Sequence[Row], seconds: float) -> CountedAccount:
+        """Count messages of the past; return the account that has them: this one, or another in its place.
+
+        :param past: at least one, in order of time, with any numbers. None was counted before.
+        :param seconds: that they count for.
+        """
+        if past[0][2] < self._last:
+            return self._inserted(past, seconds)
+        self._use(seconds)
+        for _, instance, at, cost, _, _ in past:
+            self.changed.add(self._append(at, cost, instance))
+        self._last = past[-1][2]
+        self._sum_anew()
+        return self
+
+    def _inserted(self, past: Sequence[Row], seconds: float) -> CountedAccount:
+        """Return an account with all messages in order of time, which replaces what is in the file."""
+        self.changed.update(range(self._start, self._base + len(self._times)))
+        counted = [row for row in self.rows() if row[0] >= self._start and row[3]]
+        columns = Columns.of_rows(sorted([*counted, *past], key=lambda row: row[2]))
+        account = CountedAccount(self.key, columns, max(self.keep, seconds), self._now)
+        account.changed = set(range(len(counted) + len(past)))
+        account.is_new = True
+        account._last = self._last
+        return account
+
+    def counts(self, instance: bytes) -> bool:
+        """Return whether a message is counted."""
+        return self._find(instance)[0] >= 0
 
     def give_back(self, request: Request) -> bool:
         """Give back the cost of a message; return whether anything has to be written."""

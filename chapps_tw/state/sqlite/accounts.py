@@ -6,10 +6,13 @@ import sqlite3
 from collections import OrderedDict
 from typing import Final, TypeAlias
 
+from chapps_tw.interfaces.adoption import PastCounts
 from chapps_tw.interfaces.state import Account
 from chapps_tw.state.sqlite.account import CountedAccount
+from chapps_tw.state.sqlite.claims import MAX_UNITS
+from chapps_tw.state.sqlite.columns import Row
 from chapps_tw.state.sqlite.journal import LONG, Journal
-from chapps_tw.state.sqlite.keys import account_key, key
+from chapps_tw.state.sqlite.keys import account_key, key, message_key
 from chapps_tw.state.sqlite.recipients import RecipientAccount
 
 AnyAccount: TypeAlias = CountedAccount | RecipientAccount
@@ -59,6 +62,28 @@ class Accounts:
             # The clock was set back.
             self._changed.add(account)
         return account
+
+    def adopt(self, db: sqlite3.Cursor, now: float, counts: PastCounts) -> int:
+        """Count messages of the past in an account; return how many were new."""
+        account = self.find(db, now, counts.account, False)
+        assert isinstance(account, CountedAccount)
+        found = {message_key(instance): (min(at, now), amount) for instance, at, amount in counts.messages}
+        past: list[Row] = [
+            (0, instance, at, min(amount, MAX_UNITS), b"", 0.0)
+            for instance, (at, amount) in found.items()
+            if at > now - counts.window and not account.counts(instance)
+        ]
+        if past:
+            adopted = account.adopt(past, counts.window)
+            self._replace((counts.account, False), account, adopted)
+            self.note(adopted)
+        return len(past)
+
+    def _replace(self, wanted: tuple[Account, bool], account: AnyAccount, other: AnyAccount) -> None:
+        if other is not account:
+            other.turn, other.accounted = account.turn, account.accounted
+            self._changed.discard(account)
+            self._accounts[wanted] = other
 
     def note(self, account: AnyAccount) -> None:
         """Note that an account has changed."""

@@ -18,7 +18,7 @@ from chapps_tw.state.sqlite.values import CachedValues
 _FLAGS = "\0greylist"
 
 # Seconds to keep a tuple after it has expired.
-_GRACE = 60.0
+GRACE = 60.0
 
 # Maximum size of the cache of tallies in bytes, and size of a tally without the client.
 _TALLIES_BYTES, _TALLY_BYTES = 8 << 20, 200
@@ -26,11 +26,11 @@ _TALLIES_BYTES, _TALLY_BYTES = 8 << 20, 200
 _NOT_GREYLISTED = GreylistResult(Outcome.NOT_GREYLISTED, 0.0, 0, "")
 
 _SELECT_TALLY = "SELECT COUNT(*), MAX(until) FROM tally WHERE client = ?"
-_SELECT_TUPLE = "SELECT first, last FROM meeting WHERE tuple = ?"
-_TRIM_TALLY = """
+SELECT_TUPLE = "SELECT first, last FROM meeting WHERE tuple = ?"
+TRIM_TALLY = """
     DELETE FROM tally WHERE client = ? AND instance IN (
         SELECT instance FROM tally WHERE client = ? ORDER BY at, instance LIMIT ?)"""
-_UPSERT_TUPLE = "INSERT OR REPLACE INTO meeting (tuple, first, last, until) VALUES (?, ?, ?, ?)"
+UPSERT_TUPLE = "INSERT OR REPLACE INTO meeting (tuple, first, last, until) VALUES (?, ?, ?, ?)"
 
 
 class Greylist:
@@ -78,9 +78,9 @@ class Greylist:
         first = now if first is None else min(first, now)
         wait = first + rules.deferral - now
         if not dry:
-            until = now + (rules.retry_window if wait > 0 else rules.pass_ttl) + _GRACE
+            until = now + (rules.retry_window if wait > 0 else rules.pass_ttl) + GRACE
             for name in names:
-                db.execute(_UPSERT_TUPLE, (name, first, now, until))
+                db.execute(UPSERT_TUPLE, (name, first, now, until))
         if wait > 0:
             return GreylistResult(Outcome.EARLY if known else Outcome.FIRST, wait, tally, "")
         return GreylistResult(Outcome.PASSED, 0.0, self._count(db, now, attempt, rules, counted, tally, dry), "")
@@ -145,7 +145,7 @@ class Greylist:
             row = (*where, now, now + rules.tally_ttl)
             db.execute("INSERT INTO tally (client, instance, at, until) VALUES (?, ?, ?, ?)", row)
             if tally >= rules.threshold:
-                db.execute(_TRIM_TALLY, (client, client, tally + 1 - rules.threshold))
+                db.execute(TRIM_TALLY, (client, client, tally + 1 - rules.threshold))
             self._tallies.pop(counted, None)
         return min(tally + 1, rules.threshold)
 
@@ -157,8 +157,12 @@ class Greylist:
 
     def clear_tally(self, db: sqlite3.Cursor, client: str) -> None:
         """Delete a client's tally."""
-        self._tallies.pop(client, None)
+        self.forget_tally(client)
         db.execute("DELETE FROM tally WHERE client = ?", (key(client),))
+
+    def forget_tally(self, client: str) -> None:
+        """Clear the read cache of a client's tally, which was changed in the file."""
+        self._tallies.pop(client, None)
 
     def drop_flags(self, db: sqlite3.Cursor, now: float, domains: Iterable[str]) -> None:
         """Invalidate the cached flags of some domains."""
@@ -175,17 +179,17 @@ def _text(flag: int) -> str:
 
 def _tuples(attempt: GreylistAttempt) -> tuple[int, ...]:
     """Return the keys of a message's tuple: by network, and by SPF domain if there is one."""
-    by_network = _tuple(attempt.client, attempt.sender, attempt.recipient)
+    by_network = tuple_key(attempt.client, attempt.sender, attempt.recipient)
     if not attempt.spf_domain:
         return (by_network,)
-    return by_network, _tuple(attempt.spf_domain, attempt.sender, attempt.recipient)
+    return by_network, tuple_key(attempt.spf_domain, attempt.sender, attempt.recipient)
 
 
 def _first_seen(db: sqlite3.Cursor, now: float, names: tuple[int, ...], rules: GreylistRules) -> float | None:
     """Return when the earliest of some tuples was first seen; ``None`` if there is none, or all have expired."""
     found = None
     for name in names:
-        row = db.execute(_SELECT_TUPLE, (name,)).fetchone()
+        row = db.execute(SELECT_TUPLE, (name,)).fetchone()
         if row is None:
             continue
         first, last = row
@@ -197,7 +201,7 @@ def _first_seen(db: sqlite3.Cursor, now: float, names: tuple[int, ...], rules: G
     return found
 
 
-def _tuple(client: str, sender: str, recipient: str) -> int:
+def tuple_key(client: str, sender: str, recipient: str) -> int:
     """Return the key of a tuple: a 64-bit digest, which is looked up faster than bytes.
 
     The tuples of a client have adjacent keys, so that a message to several recipients changes only one page. If a
@@ -216,12 +220,12 @@ def let_pass(db: sqlite3.Cursor, now: float, names: tuple[str, str, str], rules:
     """
     # A second more, since the difference of two times is not exact.
     first = now - rules.deferral - 1.0
-    db.execute(_UPSERT_TUPLE, (_tuple(*names), first, now, now + rules.pass_ttl + _GRACE))
+    db.execute(UPSERT_TUPLE, (tuple_key(*names), first, now, now + rules.pass_ttl + GRACE))
 
 
 def last_attempt(db: sqlite3.Cursor, now: float, client: str, sender: str, recipient: str) -> float:
     """Return when a tuple was last seen, in epoch seconds; 0.0 if never."""
-    name = _tuple(client, sender, recipient)
+    name = tuple_key(client, sender, recipient)
     row = db.execute("SELECT last FROM meeting WHERE tuple = ? AND until > ?", (name, now)).fetchone()
     return float(row[0]) if row else 0.0
 

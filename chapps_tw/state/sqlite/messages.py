@@ -184,11 +184,14 @@ class Messages:
             self._times[index] = now
             self.changed.add(number)
         self._last = now
-        self._due = now
-        for seconds, window in list(self._windows.items()):
-            self._windows[seconds] = self._sum(seconds, min(window.asked, now))
+        self._sum_anew()
 
     # --- windows ---
+
+    def _sum_anew(self) -> None:
+        self._due = self._now
+        for seconds, window in list(self._windows.items()):
+            self._windows[seconds] = self._sum(seconds, min(window.asked, self._now))
 
     def _sum(self, seconds: float, asked: float) -> Window:
         first = max(bisect_right(self._times, self._now - seconds), self._start - self._base)

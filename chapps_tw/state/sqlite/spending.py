@@ -32,15 +32,10 @@ def spend(db: sqlite3.Cursor, now: float, accounts: Accounts, message: Message, 
             if account.take(request, charge, claim[3]):
                 accounts.note(account)
             return Spent(outcome, -1, (claim[1],), 0.0)
+        return _refuse(accounts, request, [(account, charge, claim)])
     outcome, claims = _claim(db, now, accounts, request, charges)
     if outcome is not _ACCEPTED and outcome is not _REPEATED:
-        spent = _refusal(request, claims)
-        if message.whole:
-            # A message that is refused as a whole costs nothing.
-            for account, _, _ in claims:
-                if account.give_back(request):
-                    accounts.note(account)
-        return spent
+        return _refuse(accounts, request, claims)
     for account, charge, claim in claims:
         if account.take(request, charge, claim[3]):
             accounts.note(account)
@@ -77,6 +72,16 @@ def _request(message: Message, charges: Sequence[Charge]) -> Request:
     if recipient and (not whole or _DISTINCT in [charge.unit for charge in charges]):
         mark = blake2b(recipient.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return message_key(instance) if instance else unique_message_key(), mark, whole, reserve
+
+
+def _refuse(accounts: Accounts, request: Request, claims: _Claims) -> Spent:
+    spent = _refusal(request, claims)
+    if request[2]:
+        # A message that is refused as a whole costs nothing.
+        for account, _, _ in claims:
+            if account.give_back(request):
+                accounts.note(account)
+    return spent
 
 
 def _refusal(request: Request, claims: _Claims) -> Spent:

@@ -9,6 +9,7 @@ from itertools import count
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from chapps_tw.interfaces.adoption import PastCounts, PastTally, PastTuple
 from chapps_tw.interfaces.greylist import Fill, GreylistAttempt, GreylistResult, GreylistRules
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import (
@@ -26,9 +27,9 @@ from chapps_tw.interfaces.state import (
 from chapps_tw.observe.timer import Timer, no_timer
 from chapps_tw.state.memory import ValueMemory
 from chapps_tw.state.reply import StoreReply
+from chapps_tw.state.sqlite import adopting, spending
 from chapps_tw.state.sqlite import events as sqlite_events
 from chapps_tw.state.sqlite import greylist as sqlite_greylist
-from chapps_tw.state.sqlite import spending
 from chapps_tw.state.sqlite import values as sqlite_values
 from chapps_tw.state.sqlite.accounts import MAX_BYTES, Accounts
 from chapps_tw.state.sqlite.group_commit import EVERYTHING, GroupCommit
@@ -239,6 +240,20 @@ class SqliteState:
     def drop_flags(self, domains: Iterable[str]) -> Deferred[None]:
         """See :class:`~chapps_tw.interfaces.state.LiveState`."""
         return self._commits.write(_FLAGS, self._greylist.drop_flags, self._now(), domains)
+
+    # --- what another service has counted ---
+
+    def adopt_counts(self, counts: Sequence[PastCounts]) -> Deferred[int]:
+        """See :class:`~chapps_tw.interfaces.adoption.AdoptingState`."""
+        return self._commits.write(_COUNTS, adopting.adopt_counts, self._now(), self._accounts, counts)
+
+    def adopt_tuples(self, tuples: Sequence[PastTuple], rules: GreylistRules) -> Deferred[int]:
+        """See :class:`~chapps_tw.interfaces.adoption.AdoptingState`."""
+        return self._commits.write(_GREYLIST, adopting.adopt_tuples, self._now(), tuples, rules)
+
+    def adopt_tallies(self, tallies: Sequence[PastTally], rules: GreylistRules) -> Deferred[int]:
+        """See :class:`~chapps_tw.interfaces.adoption.AdoptingState`."""
+        return self._commits.write(_GREYLIST, adopting.adopt_tallies, self._now(), self._greylist, tallies, rules)
 
     # --- the rest ---
 

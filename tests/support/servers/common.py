@@ -44,6 +44,14 @@ def missing(why: str) -> Exception:
 
 
 @cache
+def require_namespaces() -> None:
+    """:raises unittest.SkipTest: if this process may not mount anything, as in many containers."""
+    probe = [program("unshare"), "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        raise unittest.SkipTest("only root can mount in a namespace of its own, and not in every container")
+
+
+@cache
 def _share() -> tuple[socket.socket, cycle[int]]:
     """Return a socket that reserves a range of ports while this process lives, and these ports.
 

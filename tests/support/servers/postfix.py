@@ -68,6 +68,7 @@ class Postfix:
     :param users: names to passwords for a real AUTH PLAIN.
     :param parameters: of main.cf; they override the defaults here.
     :param submission: ``-o`` lines of a submission service in master.cf, which listens on ``submission_port`` then.
+    :param root: the root directory of the system whose Postfix it is. It sees the temporary files of the tests.
     :raises unittest.SkipTest: if Postfix is not installed, or the tests do not run as root.
     """
 
@@ -78,10 +79,12 @@ class Postfix:
         users: Mapping[str, str] | None = None,
         parameters: Mapping[str, str] | None = None,
         submission: str = "",
+        root: Path = Path("/"),
     ) -> None:
         postfix = program("postfix")
         if os.geteuid() != 0:
             raise missing("Postfix can only be started by root")
+        self._user = _user_of("postfix", root)
         self.directory = Path(tempfile.mkdtemp(prefix="postfix-"))
         self.directory.chmod(0o755)
         self.port, self.submission_port = free_port(), free_port()
@@ -91,7 +94,8 @@ class Postfix:
         if users:
             settings |= self._sasl(users)
         self._write_configuration(settings, submission)
-        self._process = Process([postfix, "-c", f"{self.directory}/etc", "start-fg"], self.directory / "output")
+        start = [*_inside(root), postfix, "-c", f"{self.directory}/etc", "start-fg"]
+        self._process = Process(start, self.directory / "output")
         try:
             wait_until(lambda: listening(self.port) or self._process.popen.poll() is not None, "Postfix listening")
             if self._process.popen.poll() is not None:
@@ -103,7 +107,7 @@ class Postfix:
     def _make_directories(self) -> None:
         for name in ("etc", "queue", "data", "mail"):
             (self.directory / name).mkdir()
-        shutil.chown(self.directory / "data", "postfix", "postfix")
+        os.chown(self.directory / "data", *self._user)
         for name in ("", "new", "cur", "tmp"):
             box = self.directory / "mail" / "box" / name
             box.mkdir()
@@ -145,7 +149,7 @@ class Postfix:
         for name, password in users.items():
             words = [program("saslpasswd2"), "-p", "-c", "-f", str(passwords), "-u", "mx.example.com", name]
             subprocess.run(words, input=password.encode(), check=True)
-        shutil.chown(passwords, "postfix", "postfix")
+        os.chown(passwords, *self._user)
         sasl = self.directory / "etc" / "sasl"
         sasl.mkdir()
         (sasl / "smtpd.conf").write_text(_SASL.format(file=passwords))
@@ -183,6 +187,19 @@ class Postfix:
             wait_until(lambda: self._process.popen.poll() is not None, "the end of Postfix")
         self._process.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _user_of(name: str, root: Path) -> tuple[int, int]:
+    """Return the ids of a user of a system and its group."""
+    lines = [line.split(":") for line in (root / "etc" / "passwd").read_text().splitlines()]
+    return next((int(fields[2]), int(fields[3])) for fields in lines if fields[0] == name)
+
+
+def _inside(root: Path) -> list[str]:
+    """Return what starts a program inside a root that shares /tmp with this system, as long as the program runs."""
+    if root == Path("/"):
+        return []
+    return [program("unshare"), "--mount", "sh", "-ec", f'mount --bind /tmp {root}/tmp; exec chroot {root} "$@"', "sh"]
 
 
 def _restrictions(asked: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -218,6 +218,14 @@ class Service:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
+    def http_text(self, path: str) -> str:
+        """Return the text of an HTTP answer that is not JSON, such as the metrics."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports['api']}{path}", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=HANGS) as reply:
+            return str(reply.read().decode())
+
     def remaining(self, user: str) -> int:
         """Return the remaining quota of a user, from ``/live/quota/``."""
         status, reply = self.http(f"/live/quota/0?name={user}")

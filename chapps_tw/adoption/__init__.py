@@ -1,0 +1,1 @@
+"""Moving over from CHAPPS 0.5: what its Redis contains."""

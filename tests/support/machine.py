@@ -1,0 +1,79 @@
+"""A Debian root, booted by systemd-nspawn in namespaces of its own: systemd is its PID 1, loopback its network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.support.servers.common import Process, program, wait_until
+
+# What a Debian server has, and what the package depends on.
+_PACKAGES = "systemd,systemd-sysv,dbus,python3,logrotate,bash-completion,init-system-helpers"
+_ENVIRONMENT = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
+
+
+def make_root(release: str, root: Path) -> None:
+    """Unpack a Debian release, such as ``bookworm``, with the packages that every server has.
+
+    :raises subprocess.CalledProcessError: if the packages cannot be downloaded.
+    """
+    command = [program("mmdebstrap"), "--quiet", "--variant=minbase", f"--include={_PACKAGES}", release, str(root)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=600)
+
+
+class Machine:
+    """Boots a root; ``stop`` shuts it down.
+
+    :raises TimeoutError: if it does not get up.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        command = [
+            program("systemd-nspawn"),
+            "--quiet",
+            f"--directory={root}",
+            "--boot",
+            "--register=no",
+            "--keep-unit",
+        ]
+        # systemd of Debian 13 needs the unified hierarchy.
+        self._nspawn = Process(
+            [*command, "--private-network", "--console=pipe", f"--machine={root.name}-{os.getpid()}"],
+            root.with_suffix(".log"),
+            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+        )
+        wait_until(self._is_running, "systemd of the machine running")
+
+    def stop(self) -> None:
+        # Longer than systemd waits for a service.
+        self._nspawn.stop(seconds=120)
+
+    def run(self, *command: str) -> str:
+        """Run a command in the machine; return what it prints.
+
+        :raises AssertionError: with its output, if it fails.
+        """
+        ran = self._run(*command)
+        assert ran.returncode == 0, f"{command}: {ran.stdout}{ran.stderr}"
+        return ran.stdout
+
+    def fails(self, *command: str) -> bool:
+        return self._run(*command).returncode != 0
+
+    def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        enter = [program("nsenter"), "--all", f"--target={self._init()}", *_ENVIRONMENT]
+        return subprocess.run([*enter, *command], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+
+    def _init(self) -> str:
+        """Return the PID of the machine's systemd, as seen from here."""
+        pid = self._nspawn.popen.pid
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+
+    def _is_running(self) -> bool:
+        assert self._nspawn.popen.poll() is None, self._nspawn.output()
+        try:
+            return self._run("systemctl", "is-system-running").stdout.strip() == "running"
+        except IndexError:
+            return False
