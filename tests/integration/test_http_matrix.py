@@ -403,6 +403,9 @@ class InsightRows(RowsCase):
         self.assertEqual(load(str(config), {}), before)
         self.assertEqual(stat.S_IMODE(config.stat().st_mode), 0o600)
         self.assertIn("[PostfixSPFActions]", config.read_text())
+        self.assertEqual(self.send("POST", "/live/config/reload/")["response"]["changed"], [])
+        config.write_text("[Redis]\nport = x\n")
+        self.send("POST", "/live/config/reload/", None, 409)
 
 
 class EmbeddedAndSqliteTests(BookRows, LiveRows, RuleRows, InsightRows):

@@ -46,6 +46,7 @@ FULL = {
     "DELETE /limits/",
     "PUT /limits/{id}/",
     "DELETE /limits/{id}/",
+    "POST /live/config/reload/",
     "POST /live/config/write/",
     "POST /import/",
     "POST /notify/test/",

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import dedent
 from typing import Any, Final
 
@@ -89,26 +90,29 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chapps05]:
     folder = tmp_path_factory.mktemp("chapps05")
     server = shared(MariaDB)
     assert isinstance(server, MariaDB)
-    redis = redis_in(folder / "redis").start()
-    try:
-        chapps = Chapps05(folder, server, redis)
-        fill(chapps)
-        redis.command("SAVE")
-        yield chapps
-    finally:
-        redis.stop()
+    # Below pytest's directory, the path of its socket could be too long.
+    with TemporaryDirectory(prefix="redis-") as directory:
+        redis = redis_in(Path(directory)).start()
+        try:
+            chapps = Chapps05(folder, server, redis)
+            fill(chapps)
+            redis.command("SAVE")
+            yield chapps
+        finally:
+            redis.stop()
 
 
 @pytest.fixture
 def old(filled: Chapps05, tmp_path: Path) -> Iterator[Chapps05]:
     """With a Redis of its own."""
-    redis = redis_in(tmp_path / "redis")
-    shutil.copy(filled.redis.folder / "dump.rdb", redis.folder)
-    redis.start()
-    try:
-        yield Chapps05(tmp_path, filled.server, redis, filled.database)
-    finally:
-        redis.stop()
+    with TemporaryDirectory(prefix="redis-") as directory:
+        redis = redis_in(Path(directory))
+        shutil.copy(filled.redis.folder / "dump.rdb", redis.folder)
+        redis.start()
+        try:
+            yield Chapps05(tmp_path, filled.server, redis, filled.database)
+        finally:
+            redis.stop()
 
 
 @pytest.fixture

@@ -214,8 +214,8 @@ def test_nothing_is_wrong_with_the_examples(tmp_path: Path) -> None:
     assert checked(tmp_path, main, master) == [("note", "mynetworks-permitted", "smtp/inet")]
 
 
-def test_nothing_is_wrong_with_the_lines_of_the_readme(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text()
+def test_nothing_is_wrong_with_the_lines_of_the_page_about_postfix(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "how-to" / "configure-postfix.md").read_text()
     master = DEBIAN.format(lines="\n".join(re.findall(r"^ +-o .*$", text, re.MULTILINE)))
     (inbound,) = re.findall(r"^ +(check_policy_service .*)$", text, re.MULTILINE)
     main = f"compatibility_level = 3.6\nsmtpd_recipient_restrictions = reject_unauth_destination, {inbound}\n"

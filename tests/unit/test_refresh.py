@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from chapps_tw.config.settings import Settings
 from chapps_tw.config.values import parse_margin
@@ -139,7 +141,31 @@ class RefreshTests(PolicyCase):
 
     def test_the_cache_of_keys_is_bounded_in_bytes(self) -> None:
         refresh = Refresh(PERIOD, self.clock.seconds)
+        refresh.forget()
         for number in range(5_000):
             self.assertTrue(refresh.is_due(f"{number} {'x' * 50_000}"))
         self.assertFalse(refresh.is_due(f"4999 {'x' * 50_000}"))
         self.assertLess(sum(map(size_of, refresh._due)), 32 << 20)
+
+
+class ManyTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.refresh = Refresh(PERIOD, self.clock.seconds)
+
+    def due(self) -> int:
+        """Return how many of many values are compared now."""
+        return sum(self.refresh.is_due(number) for number in range(250))
+
+    def test_many_values_are_compared_one_after_the_other(self) -> None:
+        seen = []
+        for _ in range(4):
+            seen.append(self.due())
+            self.clock.advance(1)
+        self.assertEqual(seen, [100, 100, 50, 0])
+
+    def test_all_are_compared_at_once_if_it_is_not_known_which_have_changed(self) -> None:
+        self.due()
+        self.refresh.forget()
+        self.assertEqual(self.due(), 250)
+        self.assertEqual(self.due(), 0)
