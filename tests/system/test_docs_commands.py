@@ -18,6 +18,7 @@ BARE = "cd /usr/src/chapps-tw"
 # As these are installed; the packages may be there without a configuration.
 POSTFIX = "[ -e /etc/postfix/main.cf ] || cp /usr/share/postfix/main.cf.debian /etc/postfix/main.cf; newaliases"
 POSTGRESQL = "echo 127.0.0.1 db.example.com >> /etc/hosts; service postgresql start"
+REDIS = "redis-server --daemonize yes --save '' --dir /tmp"
 
 # What differs from a running service with the examples.
 PREPARATIONS = {
@@ -26,6 +27,7 @@ PREPARATIONS = {
     "docs/how-to/install.md": BARE,
     "docs/how-to/exempt.md": f"{INSTALLED}; {POSTFIX}",
     "docs/how-to/help-desk.md": f"{INSTALLED}\nchapps-cli suspend alice@example.com",
+    "docs/how-to/several-processes.md": f"{INSTALLED}; {REDIS}",
     "docs/how-to/uninstall.md": f"{INSTALLED}; {POSTFIX}",
     "docs/how-to/use-a-database-server.md": f"{INSTALLED}; {POSTGRESQL}",
 }
@@ -53,7 +55,8 @@ def check_config(text: str, directory: Path) -> None:
     secret.write_text("a secret of more than sixteen characters\n")
     text = re.sub(r"(?m)^(\w+_file) = .*$", rf"\1 = {secret}", text)
     config = directory / "chapps.ini"
-    config.write_text(f"[CHAPPS]\ndata_dir = {directory}\n{text}")
+    section = f"[CHAPPS]\ndata_dir = {directory}\n"
+    config.write_text(text.replace("[CHAPPS]\n", section) if "[CHAPPS]\n" in text else section + text)
     config.chmod(0o600)
     secret.chmod(0o600)
     load(str(config))
