@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from tests.support.api_case import APITestCase
@@ -100,6 +101,33 @@ class OneAddressTests(SeveralProcessesCase):
             self.addCleanup(client.close)
         wait_until(lambda: len([each for each in connections(self.service).values() if each]) == PROCESSES, "of all")
         return found
+
+    def test_another_configuration_is_in_force_in_each_process_and_its_successor(self) -> None:
+        clients, user = self.clients(), self.user(1)
+        self.assertEqual(clients[0].ask(outbound(sasl_username=user)), "DUNNO")
+        config = Path(self.service.config)
+        before = config.read_text()
+        self.addCleanup(config.write_text, before)
+        section = "[OutboundQuotaPolicy]\n"
+        self.assertEqual(before.count(section), 1)
+        config.write_text(before.replace(section, section + "rejection_message = 550 5.7.1 Another text\n"))
+        self.expect(200, self.service, "POST", "/live/config/reload/")
+        self.assertEqual({each.ask(outbound(sasl_username=user)) for each in clients}, {"550 5.7.1 Another text"})
+        killed = workers(self.service)[1]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: workers(self.service)[1] != killed, "its successor")
+        again = self.clients()
+        self.assertEqual({each.ask(outbound(sasl_username=user)) for each in again}, {"550 5.7.1 Another text"})
+
+    def test_what_a_listener_was_asked_by_all_processes_is_told_at_one_address(self) -> None:
+        def asked() -> int:
+            found = self.expect(200, self.service, "GET", "/live/listeners/")["response"]
+            return int(next(each["requests"] for each in found if each["listener"] == "outbound"))
+
+        clients, user, before = self.clients(), self.user(1000), asked()
+        for client in clients:
+            client.ask(outbound(sasl_username=user))
+        self.wait_for("all requests", lambda: asked() >= before + len(clients))
 
     def test_each_process_is_checked_for_readiness(self) -> None:
         names = [each["name"] for each in self.expect(200, self.service, "GET", "/ready")["response"]]
