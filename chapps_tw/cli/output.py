@@ -98,7 +98,7 @@ def make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title:
 
 
 def _is_time(name: str) -> bool:
-    return name in ("time", "at", "begin", "until", "created", "start", "room_at")
+    return name in ("time", "at", "begin", "until", "created", "start", "started", "room_at")
 
 
 def _shown(name: str, value: Any) -> str:
