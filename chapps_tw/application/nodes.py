@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as TooLate
 from twisted.internet.task import LoopingCall
 
 from chapps_tw import __version__
@@ -20,6 +22,8 @@ from chapps_tw.interfaces.state import LiveState, StateUnavailable
 # Seconds between two announcements, and for which one holds: a node that has not made three is not there any more.
 _EVERY = 10.0
 _TTL = 35.0
+# Seconds that a stop waits until the others know.
+_STOP = 1.0
 
 
 class Nodes(Part):
@@ -34,6 +38,7 @@ class Nodes(Part):
             "processes": settings.chapps.processes,
             "started": round(time.time(), 3),
         }
+        self._reactor = reactor
         self._state = state
         self._announcing = LoopingCall(self._announce)
         self._announcing.clock = reactor
@@ -58,11 +63,14 @@ class Nodes(Part):
         self._announcing.start(_EVERY)
 
     async def stop(self) -> None:
-        """Say that it is not there any more."""
+        """Say that it is not there any more, if that takes no time."""
         if self._announcing.running:
             self._announcing.stop()
-            with suppress(StateUnavailable):
-                await self._tell(0.0)
+            with suppress(StateUnavailable, TooLate):
+                await Deferred.fromCoroutine(self._take_leave()).addTimeout(_STOP, self._reactor)
+
+    async def _take_leave(self) -> None:
+        await self._tell(0.0)
 
 
 def api_address(endpoint: str) -> str:
