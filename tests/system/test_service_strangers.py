@@ -82,7 +82,7 @@ class StrangerTests(unittest.TestCase):
             except TimeoutError:
                 pass
             self.assertLess(sent, 16 * MEGABYTE)
-            # The decision ring, and the decisions that wait for the history, are limited, too: not all that could be sent.
+            # The decision ring, and the decisions that wait for the history, are limited, too.
             self.assertLess(self.service.memory() - before, 48 * MEGABYTE)
             with self.service.client() as client:
                 self.assertEqual(client.ask(outbound()), "DUNNO")
