@@ -11,9 +11,10 @@ from chapps_tw.mail.memo import Memo, size_of
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.slots import Pending, PolicySlot
 
-# Size in bytes of what is remembered, and of an entry without its key.
+# Size in bytes of what is remembered, of an entry without its key, and of a request that is too long.
 _MAX_BYTES = 32 << 20
 _ENTRY = 2000
+_LONG = 8192
 
 
 class Said(NamedTuple):
@@ -68,6 +69,8 @@ class AskedBefore:
         """Remember what was said about a request if it holds for all that are alike."""
         version = request.version
         if not self._attributes or not pending or version is None or request.alike != self._policies:
+            return
+        if request.text_bytes > _LONG:
             return
         charges: list[Charge] = []
         for each in pending:
