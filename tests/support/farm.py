@@ -160,7 +160,8 @@ class Farm:
             f"{load.last_refusal(begin):.1f} s; the slowest took {slowest:.1f} s"
         )
         uncounted = self._uncounted(load)
-        self.say(f"  about {max(0, uncounted - self._before)} accepted messages were counted by a master that is none any more")
+        lost = max(0, uncounted - self._before)
+        self.say(f"  about {lost} accepted messages were counted by a master that is none any more")
         self._before = uncounted
         wrong = load.codes() - {ACCEPTED, *TEMPORARY}
         check(not wrong, f"a client was told {wrong}")
