@@ -139,26 +139,20 @@ def as_text(entry: Entry) -> str:
         values = _cut((user, sender, recipient, client, instance, queue_id, stage))
         user, sender, recipient, client, instance, queue_id, stage = map(_plain, values)
     seconds = int(now)
-    action, reason, policy, numbers, _, _, _, shadow, source = decision
-    begin, end = _constant(listener, policy, action, reason, shadow, _detail(decision), source, also)
-    figures = "".join([f" {name}={value}" for name, value in numbers.items()])
-    return (
-        f"{_second(seconds)}.{_MILLISECONDS[int((now - seconds) * 1000)]}Z{begin}{figures}"
+    figures = "".join([f" {name}={value}" for name, value in decision.figures.items()])
+    line = (
+        f"{_second(seconds)}.{_MILLISECONDS[int((now - seconds) * 1000)]}Z listener={_plain(listener)}"
+        f" policy={decision.policy} action={_plain(decision.action)} reason={decision.reason}{figures}"
         f" user={user} sender={sender} recipient={recipient} client={client} instance={instance}"
-        f" queue_id={queue_id} stage={stage}{end}"
+        f" queue_id={queue_id} stage={stage}"
     )
-
-
-@lru_cache(256)
-def _constant(
-    listener: str, policy: str, action: str, reason: str, shadow: str, detail: str, source: str, also: str
-) -> tuple[str, str]:
-    """Return what a line has before the figures, and what it ends with: the same for many decisions."""
-    ends = (("shadow", shadow), ("detail", detail), ("source", source), ("also", also))
-    return (
-        f" listener={_plain(listener)} policy={policy} action={_plain(action)} reason={reason}",
-        "".join([f" {name}={_plain(value)}" for name, value in ends if value]),
-    )
+    if decision.shadow:
+        line += f" shadow={_plain(decision.shadow)}"
+    if decision.detail or decision.greylist:
+        line += f" detail={_plain(_detail(decision))}"
+    if decision.source:
+        line += f" source={_plain(decision.source)}"
+    return f"{line} also={_plain(also)}" if also else line
 
 
 _encode = json.JSONEncoder().encode
