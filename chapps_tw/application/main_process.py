@@ -64,7 +64,6 @@ class MainProcess(Application):
     ) -> None:
         self._content = settings.content
         self._ports = MainPorts(settings, reactor)
-        self._observers: list[Callable[[LimitEvent], None]] = []
         reasons = {str(reason): reason for reason in registry.reasons}
         self._reports = WorkerReports()
         self.workers = Workers(settings.chapps.processes, self._take, self._note, self._reports.take, reasons, reactor)
@@ -96,12 +95,8 @@ class MainProcess(Application):
             sink(entry)
 
     def _note(self, event: LimitEvent) -> None:
-        for observer in self._observers:
-            observer(event)
-
-    def _observe(self, observer: Callable[[LimitEvent], None]) -> None:
-        super()._observe(observer)
-        self._observers.append(observer)
+        # The worker has counted and logged it.
+        self.reporter.tell(event)
 
     def _make_states(self, *values: Any) -> ListenerStates:
         return StatesOfAll(*values, reports=self._reports)

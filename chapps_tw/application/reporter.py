@@ -79,6 +79,10 @@ class Reporter:
         # Not as values of their own: the logger has a level, too.
         figures = "{event.used} of {event.amount} ({event.kind})"
         self.log.info("{event.level} limit {event.limit}: {event.account!r} has used " + figures, event=event)
+        self.tell(event)
+
+    def tell(self, event: LimitEvent) -> None:
+        """Pass an event near a limit to the observers."""
         for observer in self._observers:
             observer(event)
 

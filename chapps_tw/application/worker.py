@@ -136,7 +136,7 @@ class Worker(Application):
         return self._loads.is_least(self._place)
 
     def _observe(self, observer: Callable[[LimitEvent], None]) -> None:
-        """Notices are sent by the main process."""
+        """Leave events to the main process, which keeps them and sends notices."""
 
     async def _families(self) -> Sequence[Family]:
         return self.metrics.families()

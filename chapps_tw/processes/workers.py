@@ -26,9 +26,9 @@ COMPARE: Final = "compare"
 CHANGE: Final = "change"
 
 # Seconds that a worker may take to answer.
-_PATIENCE: Final = 2.0
+_TIMEOUT: Final = 2.0
 # The same for another configuration, which it reads in a thread.
-_CHANGE: Final = 10.0
+_CHANGE_TIMEOUT: Final = 10.0
 
 
 class Workers:
@@ -114,7 +114,7 @@ class Workers:
 
     async def _change(self, worker: WorkerProcess, content: str) -> None:
         try:
-            await self._ask(worker, CHANGE, content, patience=_CHANGE)
+            await self._ask(worker, CHANGE, content, timeout=_CHANGE_TIMEOUT)
         except ChannelLost as error:
             text = "process {number} is started again, with the other configuration: {why}"
             self._log.warn(text, number=worker.number, why=error)
@@ -141,7 +141,7 @@ class Workers:
         for channel in self._last.keys() - present:
             self._ended = added([self._ended, remaining(self._last.pop(channel))])
 
-    def _ask(self, worker: WorkerProcess, name: str, *values: object, patience: float = _PATIENCE) -> Deferred[Any]:
+    def _ask(self, worker: WorkerProcess, name: str, *values: object, timeout: float = _TIMEOUT) -> Deferred[Any]:
         """Ask a worker.
 
         :raises ChannelLost: (the Deferred) with the reason, if it cannot answer in time.
@@ -150,4 +150,4 @@ class Workers:
         def late(_: object, seconds: float) -> None:
             raise ChannelLost(f"no answer within {seconds:g} s")
 
-        return worker.channel.ask(name, *values).addTimeout(patience, self._reactor, late)
+        return worker.channel.ask(name, *values).addTimeout(timeout, self._reactor, late)
