@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from chapps_tw.interfaces.events import KINDS
@@ -52,36 +52,35 @@ class Searches:
         return Html("history.html", values, status)
 
     async def events(self, visit: Visit) -> Answer:
-        asked = _asked(visit, *_EVENTS)
-        before = {"before": visit.query.whole("before", 0)}
-        reply, problems, status = await _try(visit, "/events/", **asked, **before)
-        rows = reply.response
-        values = {
-            "asked": {name: visit.query[name] for name in _EVENTS},
-            "kinds": KINDS,
-            "found": rows,
-            "older": url("events", **asked, before=rows[-1]["id"]) if len(rows) == SHOWN else "",
-            "link": url("events", **asked),
-            "problems": problems,
-        }
-        return Html("events.html", values, status)
+        values, status = await _listed(visit, "events", _EVENTS)
+        return Html("events.html", {**values, "kinds": KINDS}, status)
 
     async def audit(self, visit: Visit) -> Answer:
-        asked = _asked(visit, *_AUDIT)
-        before = {"before": visit.query.whole("before", 0)}
-        reply, problems, status = await _try(visit, "/audit/", **asked, **before)
-        rows = reply.response
-        values = {
-            "asked": {name: visit.query[name] for name in _AUDIT},
-            "found": [{**each, "changes": _changes(each)} for each in rows],
-            "older": url("audit", **asked, before=rows[-1]["id"]) if len(rows) == SHOWN else "",
-            "problems": problems,
-        }
-        return Html("audit.html", values, status)
+        values, status = await _listed(visit, "audit", _AUDIT)
+        found = [{**each, "changes": _changes(each)} for each in values["found"]]
+        return Html("audit.html", {**values, "found": found}, status)
 
 
 def _asked(visit: Visit, *names: str) -> dict[str, str]:
     return {name: visit.query[name] for name in names if visit.query[name]}
+
+
+async def _listed(visit: Visit, what: str, fields: Sequence[str]) -> tuple[dict[str, Any], int]:
+    """Return the values for a page of events or of the audit trail, and the HTTP status.
+
+    :param fields: those that are searched by.
+    """
+    asked = _asked(visit, *fields)
+    reply, problems, status = await _try(visit, f"/{what}/", **asked, before=visit.query.whole("before", 0))
+    rows = reply.response
+    values = {
+        "asked": {name: visit.query[name] for name in fields},
+        "found": rows,
+        "older": url(what, **asked, before=rows[-1]["id"]) if len(rows) == SHOWN else "",
+        "link": url(what, **asked),
+        "problems": problems,
+    }
+    return values, status
 
 
 async def _try(visit: Visit, path: str, **asked: Any) -> tuple[Reply, list[str], int]:
