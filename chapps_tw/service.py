@@ -174,7 +174,7 @@ class Chapps(Service):
 
     def _ready(self) -> None:
         assert self._application is not None
-        _stop_at_the_first_signal()
+        self._stop_at_the_first_signal()
         self._application.start()
         # Objects created so far are permanent: exclude them from garbage collection.
         gc.collect()
@@ -204,6 +204,28 @@ class Chapps(Service):
         for number, handler in ((signal.SIGHUP, reload), (signal.SIGUSR1, open_logs), (signal.SIGUSR2, ignore)):
             signal.signal(number, handler)
 
+    def _stop_at_the_first_signal(self) -> None:
+        """Ignore further stop signals after the first one, and handle that in a turn of the reactor.
+
+        A signal to a process group arrives twice if the parent process forwards it, and the reactor reports the second
+        one as an error. A stop takes at most five seconds; SIGQUIT ends the process at once.
+
+        The reactor's handler logs a line, but a signal may arrive in the middle of another line.
+        """
+        # SIGINT remains ignored if it was at the start, as in a background job.
+        found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
+        stopping = False
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal stopping
+            if not stopping:
+                stopping = True
+                self._reactor.callFromThread(handlers[number], number, None)
+
+        for each in handlers:
+            signal.signal(each, stop)
+
     def _reload(self) -> None:
         if self._application is not None:
             self._application.reload()
@@ -226,24 +248,3 @@ class Chapps(Service):
         if self._application is None:
             return succeed(None)
         return Deferred.fromCoroutine(self._stop(self._application))
-
-
-def _stop_at_the_first_signal() -> None:
-    """Ignore further stop signals after the first one.
-
-    A signal to a process group arrives twice if the parent process forwards it, and the reactor reports the second
-    one as an error. A stop takes at most five seconds; SIGQUIT ends the process at once.
-    """
-    # SIGINT remains ignored if it was at the start, as in a background job.
-    found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
-    stopping = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        if not stopping:
-            stopping = True
-            handlers[number](number, frame)
-
-    for each in handlers:
-        signal.signal(each, stop)

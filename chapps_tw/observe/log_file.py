@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import RLock, Thread
 
 from chapps_tw.security.private_files import explain
 
@@ -51,7 +51,8 @@ class LogFile:
         # Whether the file ends with an incomplete line.
         self._incomplete = False
         self._queue: SimpleQueue[tuple[bytes, int] | None] = SimpleQueue()
-        self._lock = Lock()
+        # A finalizer that runs in the middle of write() may log something: the thread must not wait for itself.
+        self._lock = RLock()
         # Bytes in the queue.
         self._pending = 0
         # Lost lines that no line in the file reports yet.
@@ -73,15 +74,16 @@ class LogFile:
 
     def write(self, batch: bytes) -> None:
         """Queue lines for the thread. Never blocks, never raises."""
+        size = len(batch)
         with self._lock:
-            full, was_full = self._pending + len(batch) > MAX_PENDING, self._full
+            full, was_full = self._pending + size > MAX_PENDING, self._full
             self._full = full
             if full:
                 self._lose(batch.count(b"\n"))
             else:
-                self._pending += len(batch)
-                self._queue.put((batch, self._unreported))
-                self._unreported = 0
+                self._pending += size
+                unreported, self._unreported = self._unreported, 0
+                self._queue.put((batch, unreported))
         if full and not was_full:
             self._report(f"{self._capitalized_name} is too slow: lines are lost.")
 
@@ -117,11 +119,12 @@ class LogFile:
             written, error = self._append(note + batch)
             if error and self._file >= 0:
                 problem = f"{self._capitalized_name} cannot be written: {explain(self._path, error)}."
+            size, lost = len(batch), batch.count(b"\n", max(0, written - len(note)))
             with self._lock:
                 if written < len(note):
                     self._unreported += unreported
-                self._lose(batch.count(b"\n", max(0, written - len(note))))
-                self._pending -= len(batch)
+                self._lose(lost)
+                self._pending -= size
             self._report_change(problem)
         if self._file >= 0:
             os.close(self._file)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from chapps_tw.observe import log_file
 from chapps_tw.observe.decision_record import loss_as_json, loss_as_text
 from chapps_tw.observe.log_file import LogFile
+from tests.support.paths import ROOT
 from tests.support.policy_client import outbound
 from tests.support.servers.common import wait_until
 from tests.support.servers.service import Service
@@ -66,6 +69,41 @@ def test_a_log_file_is_appended_to_and_follows_rotation(path: Path) -> None:
     assert path.read_bytes() == b"three\n"
     assert path.stat().st_mode & 0o007 == 0
     assert (log.told, log.lost) == ([], 0)
+
+
+# Writes lines, interrupted at any point by something that writes lines too: a handler of a signal, or a finalizer.
+_INTERRUPTED = """
+import random, signal, sys, time
+from chapps_tw.observe.log_file import LogFile
+
+file, plain, inside = LogFile(sys.argv[1], str, print), 0, 0
+
+def interrupt(*_):
+    global inside
+    inside += 1
+    file.write(b"a line\\n")
+
+file.open()
+signal.signal(signal.SIGALRM, interrupt)
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, 0.0001))
+    for _ in range(100):
+        plain += 1
+        file.write(b"a line\\n")
+    file.flush(1)
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert inside > 100, inside
+file.close()
+print(plain + inside)
+"""
+
+
+def test_a_line_may_be_written_in_the_middle_of_another_write(path: Path) -> None:
+    command = [sys.executable, "-c", _INTERRUPTED, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert path.read_bytes().count(b"\n") == int(done.stdout)
 
 
 def test_lines_go_to_the_renamed_file_while_reopening_fails(path: Path) -> None:
