@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from chapps_tw.application.application import Application
@@ -107,6 +108,9 @@ class Worker(Application):
 
     def start(self) -> None:
         """Start working, and say so."""
+        self._note_load()
+        for factory in self.factories.values():
+            factory.changed = self._note_load
         super().start()
         self._link.ready()
 
@@ -128,12 +132,11 @@ class Worker(Application):
 
     def _make_ports(self) -> Ports:
         held = range(PORTS, PORTS + len(self.settings.listeners))
-        return WorkerPorts(self.settings, self.reactor, held, self._is_first)
+        return WorkerPorts(self.settings, self.reactor, held, partial(self._loads.is_least, self._place))
 
-    def _is_first(self) -> bool:
-        """Return whether no other worker has fewer connections of Postfix."""
+    def _note_load(self) -> None:
+        """Let the other workers know how many connections of Postfix this one has."""
         self._loads.set(self._place, sum(len(factory.connections) for factory in self.factories.values()))
-        return self._loads.is_least(self._place)
 
     def _observe(self, observer: Callable[[LimitEvent], None]) -> None:
         """Leave events to the main process, which keeps them and sends notices."""

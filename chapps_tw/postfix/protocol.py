@@ -75,6 +75,7 @@ class PolicyProtocol(Protocol):
 
     def connectionMade(self) -> None:
         self.factory.connections.add(self)
+        self.factory.changed()
         self._send = sender(self.transport)
         self.factory.adopt(self.transport)
         self.transport.registerProducer(self, True)
@@ -83,6 +84,7 @@ class PolicyProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.connections.discard(self)
+        self.factory.changed()
         if self._started:
             self.factory.note_peer(*self.asked)
         if self._run is not None:
@@ -247,6 +249,7 @@ class PolicyFactory(Factory):
     :param later: calls a function after a number of seconds; 0 is the next turn of the reactor.
     :param adopt: called with the transport of each new connection: :func:`~chapps_tw.sockets.reading.adopter`.
     :ivar pipeline: answers requests; may be replaced between two of them.
+    :ivar changed: called when a connection was made or lost.
     :ivar unreadable: number of invalid requests since the start.
     """
 
@@ -270,6 +273,7 @@ class PolicyFactory(Factory):
         self.later = later
         self.adopt = adopt
         self.connections: set[PolicyProtocol] = set()
+        self.changed: Callable[[], None] = lambda: None
         self.unreadable = 0
         self._limited_log = LogLimit(self._log.warn, monotonic)
         self._drained: Deferred[None] | None = None

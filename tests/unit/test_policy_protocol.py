@@ -96,6 +96,13 @@ class ProtocolTests(SynchronousTestCase):
         self.protocol.connectionLost()
         self.assertEqual(self.factory.peers, {"192.168.1.1": 7.0})
 
+    def test_each_change_of_the_number_of_connections_is_told(self) -> None:
+        told: list[int] = []
+        self.factory.changed = lambda: told.append(len(self.factory.connections))
+        self.connect()
+        self.protocol.connectionLost()
+        self.assertEqual(told, [2, 1])
+
     def test_a_client_that_sends_no_policy_request_has_not_asked(self) -> None:
         self.clock.advance(3)
         self.protocol.dataReceived(b"GET / HTTP/1.1\n\n")
