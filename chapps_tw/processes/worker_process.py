@@ -83,9 +83,20 @@ class WorkerProcess:
         self._start()
 
     def _start(self) -> None:
+        self._next, self._started = None, self._reactor.seconds()
+        try:
+            self._spawn()
+        except OSError as error:
+            # For lack of descriptors or memory; or the program is being replaced.
+            self._start_later(f"process {self.number} cannot be started ({error})")
+
+    def _spawn(self) -> None:
+        """Start the process.
+
+        :raises OSError: if that is not possible.
+        """
         assert self._command is not None
-        self._next = None
-        command, self._started = self._command(), self._reactor.seconds()
+        command = self._command()
         self.channel = Channel(self._told, {})
         ours, theirs = socket.socketpair()
         with ours, theirs:
@@ -115,10 +126,13 @@ class WorkerProcess:
         self._loads.end(self.number - 1)
         if self._is_stopping:
             return
-        pause = self._pauses.pause(self._reactor.seconds() - self._started)
-        text = "process {number} has ended ({why}); it is started again" + (f" in {pause:g} s" if pause else "")
-        self._log.error(text, number=self.number, why=_why(reason))
         self.restarts += 1
+        self._start_later(f"process {self.number} has ended ({_why(reason)})")
+
+    def _start_later(self, why: str) -> None:
+        pause = self._pauses.pause(self._reactor.seconds() - self._started)
+        then = "it is started again" + (f" in {pause:g} s" if pause else "")
+        self._log.error("{why}; {then}", why=why, then=then)
         self._next = self._reactor.callLater(pause, self._start)
 
     def output(self, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -132,6 +133,21 @@ class EndTests(SeveralProcessesCase):
         os.kill(pids[0], signal.SIGKILL)
         wait_until(lambda: set(workers(service).values()) != set(pids), "another one")
         service.wait_ready()
+
+    def test_a_process_that_cannot_be_started_for_lack_of_descriptors_is_started_later(self) -> None:
+        service, pids = self.start()
+        limits = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (1, limits[1]))
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        for number in (1, 2):
+            service.log(f"process {number} cannot be started ([Errno 24] Too many open files)")
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, limits)
+        wait_until(lambda: not set(pids) & set(workers(service).values()), "other processes")
+        service.wait_ready()
+        service.add_user("ann", 9, ["example.com"])
+        with service.client() as client:
+            self.assertEqual(client.ask(outbound()), "DUNNO")
 
     def test_systemd_is_told_when_all_of_them_are_ready(self) -> None:
         path = Path(self.enterContext(TemporaryDirectory()), "notify")
