@@ -30,6 +30,7 @@ from chapps_tw.observe.log_limit import LogLimit
 from chapps_tw.observe.log_stream import LogStream
 from chapps_tw.policies.registry import BUILT_IN, Registry, installed
 from chapps_tw.security.private_files import make_directory
+from chapps_tw.sockets.lookups import Lookups
 
 # Thresholds of the garbage collector for its three generations (gc.set_threshold).
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -75,13 +76,14 @@ def makeService(options: Options, reactor: Any = None) -> Chapps:
     """Create the service from the settings. Nothing is opened before it starts.
 
     The reactor gets a monotonic clock: Twisted uses the time of day, and if that is set back, all timers would be
-    delayed by as much.
+    delayed by as much. Names are looked up in threads of their own, which delay nothing.
 
     :param reactor: one on which nothing has been scheduled yet.
     """
     if reactor is None:
         from twisted.internet import reactor
     reactor.seconds = time.monotonic
+    reactor.installNameResolver(Lookups(reactor))
     return Chapps(
         options.settings, reactor, os.environ, _log_stream(options), options.registry, options.read, options["worker"]
     )

@@ -45,7 +45,7 @@ MAY: dict[str, frozenset[str]] = {
             "adoption cli config database dns history interfaces mail notify observe outbound policies postfix "
             "processes rest security sockets spf state ui"
         ),
-        "service": "application config observe policies security",
+        "service": "application config observe policies security sockets",
     }.items()
 }
 # Joins the parts, and gives the others their clocks.
