@@ -50,6 +50,7 @@ class WorkerProcess:
 
     :ivar number: from 1 on.
     :ivar channel: the connection to it; replaced when it is started again.
+    :ivar is_ready: whether it answers Postfix.
     :ivar was_ready: fires when it answers Postfix for the first time.
     :ivar restarts: how often it was started again.
     :param loads: the numbers of connections of all workers.
@@ -62,6 +63,7 @@ class WorkerProcess:
         self.number = number
         self._loads = loads
         self.channel = Channel({}, {})
+        self.is_ready = False
         self.was_ready: Deferred[None] = Deferred()
         self.restarts = 0
         self._told = {**told, READY: self._ready}
@@ -116,13 +118,14 @@ class WorkerProcess:
         return int(self._process.pid or 0) if self._process is not None else 0
 
     def _ready(self) -> None:
+        self.is_ready = True
         self._log.info("process {number} answers Postfix (pid {pid})", number=self.number, pid=self.pid)
         if not self.was_ready.called:
             self.was_ready.callback(None)
 
     def ended(self, reason: Failure) -> None:
         """Start it again, at once or after a pause."""
-        self._process = None
+        self._process, self.is_ready = None, False
         self._loads.end(self.number - 1)
         if self._is_stopping:
             return

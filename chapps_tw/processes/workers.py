@@ -17,6 +17,7 @@ from chapps_tw.policies.events import LimitEvent
 from chapps_tw.processes.channel import Channel, ChannelLost, Told
 from chapps_tw.processes.configuration import as_value
 from chapps_tw.processes.link import ASKED, DECISIONS, EVENT
+from chapps_tw.processes.watchdog import Watchdog
 from chapps_tw.processes.worker_process import Command, WorkerProcess
 from chapps_tw.sockets.loads import Loads
 
@@ -60,6 +61,7 @@ class Workers:
         told: Mapping[str, Told] = {DECISIONS: self._decisions, EVENT: self._event, ASKED: self._asked}
         loads = Loads.of(count)
         self._all = [WorkerProcess(number, loads, told, reactor) for number in range(1, count + 1)]
+        self._watchdog = Watchdog(self._all, CHECK, reactor)
         # The last metrics of each channel, and what remains of those of ended processes.
         self._last: dict[Channel, list[Family]] = {}
         self._ended: list[Family] = []
@@ -81,6 +83,7 @@ class Workers:
         """
         for worker in self._all:
             worker.start(command)
+        self._watchdog.start()
 
     def ready(self) -> Deferred[Any]:
         """Fire when all of them have been ready to answer Postfix."""
@@ -88,6 +91,7 @@ class Workers:
 
     async def stop(self) -> None:
         """Stop all at the same time."""
+        self._watchdog.stop()
         await DeferredList([Deferred.fromCoroutine(worker.stop()) for worker in self._all])
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from signal import SIGKILL
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import PolicyRequest
 from chapps_tw.observe.decision_record import Entry, as_json, as_record, as_text, entry_from, entry_of
@@ -19,6 +21,7 @@ from chapps_tw.policies.events import LimitEvent
 from chapps_tw.processes.channel import Asked, Channel, ChannelLost, Told
 from chapps_tw.processes.link import Link
 from chapps_tw.processes.restarts import Restarts
+from chapps_tw.processes.watchdog import INTERVAL, Watchdog
 from chapps_tw.processes.workers import Workers
 from chapps_tw.sockets.loads import Loads
 
@@ -66,6 +69,75 @@ def test_a_process_may_accept_if_none_that_runs_has_fewer_connections() -> None:
     loads.end(1)
     loads.set(0, 9)
     assert loads.is_least(0)
+
+
+# --- the watchdog ---
+
+
+class Watched:
+    """A worker that answers, or hangs."""
+
+    number = 1
+
+    def __init__(self) -> None:
+        self.is_ready = True
+        self.signals: list[int] = []
+        self.start()
+
+    def start(self) -> None:
+        self.channel, self.pair = channels({}, {"check": self.answer})
+
+    async def answer(self) -> None:
+        raise StateUnavailable("Redis is away")
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+def watch(worker: Any) -> Clock:
+    """Watch a worker by a clock."""
+    clock = Clock()
+    Watchdog([worker], "check", clock).start()
+    return clock
+
+
+def test_a_process_that_hangs_is_killed() -> None:
+    worker = Watched()
+    clock = watch(worker)
+    clock.pump([INTERVAL] * 3)
+    assert worker.signals == []
+    clock.advance(INTERVAL)
+    assert worker.signals == [SIGKILL]
+    worker.channel.connectionLost()
+    worker.start()
+    clock.pump([INTERVAL] * 3)
+    assert worker.signals == [SIGKILL]
+
+
+def test_a_process_that_answers_is_not_killed_whatever_it_says() -> None:
+    worker = Watched()
+    clock = watch(worker)
+    for _ in range(20):
+        clock.advance(INTERVAL)
+        worker.pair.deliver()
+    assert worker.signals == []
+
+
+def test_no_process_is_killed_because_this_one_was_halted() -> None:
+    worker = Watched()
+    clock = watch(worker)
+    clock.advance(INTERVAL)
+    clock.advance(100 * INTERVAL)
+    worker.pair.deliver()
+    clock.pump([INTERVAL] * 3)
+    assert worker.signals == []
+
+
+def test_a_process_that_is_not_ready_yet_is_not_killed() -> None:
+    worker = Watched()
+    worker.is_ready = False
+    watch(worker).pump([INTERVAL] * 20)
+    assert worker.signals == []
 
 
 # --- the connection ---
