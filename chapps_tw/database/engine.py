@@ -8,6 +8,7 @@ import socket
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -192,14 +193,25 @@ def _follow_file(engine: Engine, path: str) -> None:
         status = os.stat(path)
         return status.st_dev, status.st_ino
 
+    opened: list[sqlite_files.OpenedFile] = []
+    lock = Lock()
+
     def note(_dialect: object, record: ConnectionPoolEntry, *_arguments: object) -> None:
         record.info["file"] = identity()
+        with lock:
+            if opened and not opened[-1].is_there:
+                opened.pop().remove_log()
+
+    def remember(_connection: object, _record: ConnectionPoolEntry) -> None:
+        with lock:
+            opened[:] = [sqlite_files.OpenedFile(path)]
 
     def compare(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
         if record.info["file"] != identity():
             raise DisconnectionError("The file was replaced.")
 
     event.listen(engine, "do_connect", note)
+    event.listen(engine, "connect", remember)
     event.listen(engine, "checkout", compare)
 
 

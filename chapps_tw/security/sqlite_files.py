@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from pathlib import Path
+from typing import Final
 
 from chapps_tw.security import private_files
 
@@ -54,3 +55,44 @@ def write_ahead(db: sqlite3.Connection) -> None:
                 raise
             time.sleep(_INTERVAL)
     db.execute("PRAGMA journal_mode = WAL")
+
+
+# Beside a database in use: its write-ahead log, and what its connections share.
+_BESIDE: Final = ("-wal", "-shm")
+
+_Identity = tuple[int, int] | None
+
+
+class OpenedFile:
+    """A database that is open, to notice that its file is removed or replaced by another one.
+
+    SQLite itself would go on with the former file, and whoever opened the new one would apply the log of the former to
+    it (https://www.sqlite.org/howtocorrupt.html, 1.4). That log is all that has to be removed.
+
+    :param path: of the file, which has just been opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = _identity(path)
+        self._beside = {each: _identity(each) for each in (path + suffix for suffix in _BESIDE)}
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the path still leads to it."""
+        return _identity(self._path) == self._file
+
+    def remove_log(self) -> None:
+        """Remove its log, once. The path leads to another file, or to none."""
+        beside, self._beside = self._beside, {}
+        for path, was in beside.items():
+            if was is not None and _identity(path) == was:
+                os.unlink(path)
+
+
+def _identity(path: str) -> _Identity:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

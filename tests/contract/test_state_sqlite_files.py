@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from contextlib import closing
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
@@ -19,7 +22,7 @@ from chapps_tw.state.sqlite.keys import account_key
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.charges import WINDOW, charge, rcpt, spend_one, usage_of, whole
 from tests.support.paths import ROOT
-from tests.support.sqlite_case import START, temporary
+from tests.support.sqlite_case import START, HandReactor, temporary
 
 DATA = ROOT / "tests" / "data"
 # A message in the file of version 3.
@@ -43,7 +46,9 @@ FIRST = (
 class Files(TestCase):
     """The file itself."""
 
-    def open(self, path: str) -> SqliteState:
+    instances = count()
+
+    def open(self, path: str, reactor: Any = reactor) -> SqliteState:
         state = SqliteState(path, lambda: START, reactor)
         state.start()
         return state
@@ -94,6 +99,57 @@ class Files(TestCase):
         self.assertEqual((await usage_of(state)).used, 0)
         other.execute("COMMIT")
         await state.stop()
+
+    async def test_a_copy_that_replaces_it_is_used_and_stays_intact(self) -> None:
+        path = temporary(self)
+        clock = HandReactor()
+        state = self.open(path, clock)
+        await self.count(state, clock, 3)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("VACUUM INTO ?", (f"{path}.copy",))
+        await self.count(state, clock, 200)
+        os.rename(f"{path}.copy", path)
+        clock.advance(1.0)
+        self.assertEqual((await usage_of(state)).used, 3)
+        await self.count(state, clock, 2)
+        await state.stop()
+        with closing(sqlite3.connect(path)) as other:
+            self.assertEqual(other.execute("PRAGMA integrity_check").fetchall(), [("ok",)])
+        state = self.open(path)
+        self.assertEqual((await usage_of(state)).used, 5)
+        await state.stop()
+
+    async def test_another_one_is_made_if_it_is_removed(self) -> None:
+        path = temporary(self)
+        clock = HandReactor()
+        state = self.open(path, clock)
+        await self.count(state, clock, 3)
+        os.remove(path)
+        clock.advance(1.0)
+        await self.count(state, clock, 1)
+        await state.stop()
+        state = self.open(path)
+        self.assertEqual((await usage_of(state)).used, 1)
+        await state.stop()
+
+    async def test_a_copy_that_replaces_it_at_the_last_moment_stays_intact(self) -> None:
+        path = temporary(self)
+        clock = HandReactor()
+        state = self.open(path, clock)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("VACUUM INTO ?", (f"{path}.copy",))
+        await self.count(state, clock, 200)
+        os.rename(f"{path}.copy", path)
+        await state.stop()
+        state = self.open(path)
+        self.assertEqual((await usage_of(state)).used, 0)
+        await state.stop()
+
+    async def count(self, state: SqliteState, clock: HandReactor, messages: int) -> None:
+        for _ in range(messages):
+            counted = spend_one(state, "bob", f"i{next(self.instances)}")
+            clock.advance(0)
+            await counted
 
     async def test_a_file_of_a_later_version_is_left_alone(self) -> None:
         path = temporary(self)

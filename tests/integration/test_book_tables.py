@@ -105,12 +105,20 @@ class SqliteTables(TablesTests, OnSqlite, BookCase):
         self.assertEqual(await self.book.user_plan("alice"), UserPlan(False, None))
         await self.user("bob")
 
-    def replace(self) -> None:
+    async def test_what_was_changed_in_a_replaced_file_is_not_applied_to_the_other_one(self) -> None:
+        await self.user("alice")
+        self.replace(with_log=False)
+        self.assertEqual(await self.book.user_plan("alice"), UserPlan(False, None))
+        await self.user("bob")
+        with self.other.begin() as connection:
+            self.assertEqual(connection.execute(text("PRAGMA integrity_check")).all(), [("ok",)])
+
+    def replace(self, with_log: bool = True) -> None:
         path = self.adapter.db_name
         new = engine_for(replace(self.adapter, db_name=f"{path}.new.sqlite3"))
         schema.upgrade(new)
         new.dispose()
-        for end in ("-wal", "-shm"):
+        for end in ("-wal", "-shm") if with_log else ():
             Path(path + end).unlink(missing_ok=True)
         os.replace(f"{path}.new.sqlite3", path)
 

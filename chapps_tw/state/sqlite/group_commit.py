@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.observe.timer import Timer, no_timer
+from chapps_tw.security.sqlite_files import OpenedFile
 from chapps_tw.state.reply import StoreReply
 from chapps_tw.state.sqlite.damage import describe, is_damage
 from chapps_tw.state.sqlite.file import open_file, unavailable
@@ -94,6 +95,7 @@ class GroupCommit:
         self._invalidate = invalidate
         self._version = 0
         self._db: sqlite3.Connection | None = None
+        self._file: OpenedFile | None = None
         # Shared by all operations: creating one takes as long as finding a row.
         self._cursor: sqlite3.Cursor
         self._in_turn = False
@@ -111,6 +113,7 @@ class GroupCommit:
     def finish(self) -> bool:
         """Commit the current turn, and reject further operations; return whether the file was open."""
         self._commit()
+        self.follow()
         self.finished = True
         return self._db is not None
 
@@ -235,9 +238,26 @@ class GroupCommit:
         if self.finished:
             raise StateUnavailable("The live state is closed.")
         if self._db is None:
+            self._leave_former_file()
             self._db = open_file(self._path)
+            self._file = OpenedFile(self._path)
             self._cursor = self._db.cursor()
         return self._db
+
+    def follow(self) -> None:
+        """Close the file if it was removed or replaced: the next operation opens the one that is there."""
+        if self._db is None or self._file is None or self._file.is_there:
+            return
+        self._commit()
+        if self._db is not None:
+            self._drop_connection(self._db)
+        self._leave_former_file()
+
+    def _leave_former_file(self) -> None:
+        if self._file is not None and not self._file.is_there:
+            self._file.remove_log()
+            self._file = None
+            self.log.error("{path} was removed or replaced: what was counted there since is lost", path=self._path)
 
     def is_current(self) -> bool:
         """Return whether the caches are valid now; clear them if another process has written."""

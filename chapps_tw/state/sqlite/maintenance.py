@@ -118,6 +118,7 @@ class Maintenance:
 
     def _check_wal(self) -> None:
         del self._timers[self._check_wal]
+        self._commits.follow()
         self._wal_checks += 1
         if self._wal_checks < _CHECKS_PER_CHECKPOINT and not is_long(self._path):
             self._later(_WAL_CHECK_INTERVAL, self._check_wal)
