@@ -26,6 +26,8 @@ PORTS: Final = 5
 
 # Seconds after which a worker that should stop is killed: it answers what is pending within five.
 _KILL: Final = 6.0
+# Seconds after its end in which the rest of its output is read.
+_REST: Final = 1.0
 # Bytes of a line of its output that is not over yet.
 _MAX_LINE: Final = 65536
 
@@ -106,7 +108,7 @@ class WorkerProcess:
             inside = [theirs.fileno(), self._loads.descriptor, *command.ports]
             descriptors: dict[int, Any] = {0: "w", 1: "r", 2: "r", **dict(enumerate(inside, CHANNEL))}
             arguments = [*command.arguments, "--worker", str(self.number)]
-            output = _Output(self, command.input)
+            output = _Output(self, command.input, self._reactor)
             self._process = self._reactor.spawnProcess(
                 output, arguments[0], arguments, env=dict(command.environ), childFDs=descriptors
             )
@@ -168,10 +170,12 @@ class _Output(ProcessProtocol):
     :ivar ended: fires when it has ended.
     """
 
-    def __init__(self, worker: WorkerProcess, input: bytes) -> None:
+    def __init__(self, worker: WorkerProcess, input: bytes, reactor: Any) -> None:
         self.ended: Deferred[None] = Deferred()
         self._worker = worker
         self._input = input
+        self._reactor = reactor
+        self._closing: IDelayedCall | None = None
         self._line = b""
 
     def connectionMade(self) -> None:
@@ -188,7 +192,13 @@ class _Output(ProcessProtocol):
 
     errReceived = outReceived
 
+    def processExited(self, reason: Failure) -> None:
+        # Another process, which it has started, may hold them open for as long as it runs.
+        self._closing = self._reactor.callLater(_REST, self.transport.loseConnection)  # type: ignore[union-attr]
+
     def processEnded(self, reason: Failure) -> None:
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
         self._worker.ended(reason)
         self.ended.callback(None)
 

@@ -149,6 +149,14 @@ class EndTests(SeveralProcessesCase):
         with service.client() as client:
             self.assertEqual(client.ask(outbound()), "DUNNO")
 
+    def test_a_process_whose_output_another_one_holds_open_is_started_again(self) -> None:
+        service, pids = self.start()
+        held = os.open(f"/proc/{pids[0]}/fd/1", os.O_WRONLY)
+        self.addCleanup(os.close, held)
+        os.kill(pids[0], signal.SIGKILL)
+        wait_until(lambda: pids[0] not in workers(service).values(), "another one")
+        service.wait_ready()
+
     def test_systemd_is_told_when_all_of_them_are_ready(self) -> None:
         path = Path(self.enterContext(TemporaryDirectory()), "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
