@@ -47,7 +47,7 @@ def _lines(columns: tuple[str, ...], rows: list[Mapping[str, Any]]) -> Iterator[
 
 def _cell(value: Any) -> str:
     if isinstance(value, list):
-        return " ".join(each["name"] for each in value)
+        value = " ".join(each["name"] for each in value)
     if isinstance(value, dict):
         value = value["name"]
     text = "" if value is None else str(int(value)) if isinstance(value, bool) else str(value)

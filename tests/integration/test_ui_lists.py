@@ -100,12 +100,15 @@ class ListTests(PageTestCase):
         quota = await self.create("quotas", name="basic", quota=9)
         domains = [await self.create("domains", name=name) for name in ("a.example", "b.example")]
         await self.create("users", name="ann", quota=quota, domains=domains)
-        await self.create("users", name='=cmd|"x"')
+        email = await self.create("emails", name="=1+1@example.com")
+        await self.create("users", name='=cmd|"x"', emails=[email])
         answer = await reader.get("/ui/users/export")
         self.assertEqual(answer.headers["content-disposition"], 'attachment; filename="users.csv"')
         rows = list(csv.reader(StringIO(answer.body.decode(), newline="")))
         self.assertEqual(rows[0], ["name", "quota", "domains", "emails"])
-        self.assertEqual(rows[1:], [["ann", "basic", "a.example b.example", ""], ['\'=cmd|"x"', "", "", ""]])
+        self.assertEqual(
+            rows[1:], [["ann", "basic", "a.example b.example", ""], ['\'=cmd|"x"', "", "", "'=1+1@example.com"]]
+        )
         self.assertEqual(len((await reader.get("/ui/domains/export?name=b.ex")).body.splitlines()), 2)
 
 
