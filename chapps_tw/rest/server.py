@@ -27,6 +27,8 @@ from twisted.web.server import Request, Site
 from chapps_tw.rest.routing import MAX_BODY
 
 MAX_HEADERS = 1 << 16
+# Of a path: more than any route has. Each takes time.
+MAX_SEGMENTS = 32
 MAX_BUFFERED = 64 << 20
 MAX_CONNECTIONS = 512
 REQUEST_TIMEOUT = 15.0
@@ -38,7 +40,8 @@ LINGER = 2.0
 # RFC 9110 has changed two reason phrases of Python 3.11.
 PHRASES = {each.value: each.phrase for each in HTTPStatus} | {413: "Content Too Large", 422: "Unprocessable Content"}
 
-_UNENCODED = re.compile(rb"[A-Z]+ .*[^!-~].* HTTP/1\.[01]", re.DOTALL)
+# Possessive: with backtracking, a line of blanks would take a minute.
+_UNENCODED = re.compile(rb"[A-Z]++ [!-~]*+[^!-~].* HTTP/1\.[01]", re.DOTALL)
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -170,8 +173,18 @@ class BoundedChannel(HTTPChannel):
             self._line = line
             super().lineReceived(line)
 
+    def allHeadersReceived(self) -> None:
+        if self._where.count(b"/") > MAX_SEGMENTS:
+            self.refuse(414, f"The path has more than {MAX_SEGMENTS} segments.")
+        else:
+            super().allHeadersReceived()
+
     def lineLengthExceeded(self, line: bytes) -> None:
         self.refuse(400, f"A line of the request exceeds {MAX_HEADERS} bytes.")
+
+    def allContentReceived(self) -> None:
+        if not self.refused:
+            super().allContentReceived()
 
     def _finishRequestBody(self, data: bytes) -> None:
         if not self.refused:
@@ -188,8 +201,13 @@ class BoundedChannel(HTTPChannel):
     @property
     def max_body(self) -> int:
         """The largest body of the request whose head has arrived, in bytes."""
-        where: bytes = self._path.partition(b"?")[0].rstrip(b"/")
-        return self.site.large_bodies.get(where, MAX_BODY)
+        return self.site.large_bodies.get(self._where.rstrip(b"/"), MAX_BODY)
+
+    @property
+    def _where(self) -> bytes:
+        """The path of the request whose head has arrived."""
+        where: bytes = self._path.partition(b"?")[0]
+        return where
 
     @property
     def eviction_priority(self) -> int:

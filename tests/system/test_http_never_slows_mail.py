@@ -14,7 +14,7 @@ from chapps_tw.rest.routing import MAX_BODY
 from chapps_tw.rest.server import MAX_BUFFERED
 from tests.support.api_case import APITestCase, Database
 from tests.support.load import Load
-from tests.support.servers.common import wait_until
+from tests.support.servers.common import HANGS, wait_until
 from tests.support.servers.service import PATIENT, Book, Options, Service
 from tests.support.servers.sql import PostgreSQL
 
@@ -68,6 +68,32 @@ class Listing:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+
+# Bytes of what takes a program long that goes back again and again; and the CPU seconds that it may take, with those of
+# other work.
+LONG = 60_000
+STRETCH = 0.5
+
+# By whom does not matter: none has a token.
+HOSTILE = {
+    "a line of blanks": b"GET " + b" " * LONG + b"\r\n\r\n",
+    "a cookie of backslashes": b'GET /ui/ HTTP/1.1\r\nHost: localhost\r\nCookie: chapps_session="%b"\r\n\r\n'
+    % (b"\\a" * (LONG // 2)),
+    "many cookies": b"GET /ui/ HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"a=b;" * (LONG // 4) + b"\r\n\r\n",
+    "many segments": b"GET " + b"/a" * (LONG // 2) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+class StrangersTests(APITestCase):
+    def test_no_request_of_a_stranger_takes_long(self) -> None:
+        service = self.run_service()
+        for name, request in HOSTILE.items():
+            with self.subTest(name), socket.create_connection(("127.0.0.1", service.ports["api"]), HANGS) as connection:
+                before = service.cpu_seconds()
+                connection.sendall(request)
+                self.assertTrue(connection.recv(100).startswith(b"HTTP/1.1 "))
+                self.assertLess(service.cpu_seconds() - before, STRETCH)
 
 
 class HttpLoadTests(APITestCase):
