@@ -23,6 +23,10 @@ MAX_DOMAIN = 253
 MAX_LOCAL = 64
 MAX_EMAIL = 320
 
+# No name of the book has a longer spelling: composed characters have three parts at most, as in Hangul. Composing takes
+# quadratic time.
+_MAX_COMPOSED = 3 * MAX_EMAIL
+
 # Size of each cache of names, in bytes.
 _CACHE_BYTES = 8 << 20
 
@@ -87,7 +91,8 @@ def _normal_name(text: str, fold_case: bool) -> str:
     domain = normal_domain(rest) if at else ""
     if not domain:
         local, at = text, ""
-    return normalize("NFC", local.lower() if fold_case else local) + at + domain
+    local = local.lower() if fold_case else local
+    return (normalize("NFC", local) if len(local) <= _MAX_COMPOSED else local) + at + domain
 
 
 _names = {fold: Memoized(partial(_normal_name, fold_case=fold), _CACHE_BYTES) for fold in (False, True)}
