@@ -141,7 +141,7 @@ class API:
         self.app = self._klein()
         self._root = _Root(self.app, self.gate)
         large = {each.rule.encode(): each.max_body for each in self.routes if each.max_body > MAX_BODY}
-        self.site = BoundedSite(self._root, reactor, large_bodies=large)
+        self.site = BoundedSite(self._root, reactor, slices.pause, large_bodies=large)
 
     def use(self, settings: Settings) -> None:
         """Apply other settings from the next request on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -65,6 +65,7 @@ class BoundedRequest(Request):
     content: BytesIO
     _buffered = 0
     _most = MAX_BODY
+    _lost = False
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
@@ -92,7 +93,13 @@ class BoundedRequest(Request):
         if len(segments) > 2 and not segments[-1]:
             del segments[-1]
         self.path = b"/".join(segments)
-        super().process()
+        Deferred.fromCoroutine(self._process_in_turn())
+
+    async def _process_in_turn(self) -> None:
+        """Process it when there is time: any number may arrive at once, also on one connection."""
+        await self.channel.site.pause()
+        if not self._lost:
+            super().process()
 
     def _to_origin_form(self) -> None:
         """Convert a request target in absolute form. Its host replaces the Host header (RFC 9112, section 3.2.2)."""
@@ -113,6 +120,7 @@ class BoundedRequest(Request):
         super().finish()
 
     def connectionLost(self, reason: Failure) -> None:
+        self._lost = True
         self._release()
         super().connectionLost(reason)
 
@@ -271,6 +279,7 @@ class BoundedSite(Site):
 
     :param resource: the root resource.
     :param reactor: for timeouts.
+    :param pause: returns when there is time to process a request: :meth:`~chapps_tw.rest.slices.Slices.pause`.
     :ivar large_bodies: paths without a final slash, and the largest body there, if that is not ``MAX_BODY`` bytes.
     :ivar buffered: total size of the bodies in memory, in bytes.
     """
@@ -283,10 +292,12 @@ class BoundedSite(Site):
         self,
         resource: IResource,
         reactor: IReactorTime,
+        pause: Callable[[], Coroutine[Any, Any, None]],
         max_connections: int = MAX_CONNECTIONS,
         large_bodies: Mapping[bytes, int] | None = None,
     ) -> None:
         super().__init__(resource, timeout=REQUEST_TIMEOUT, reactor=reactor, parsePOSTFormSubmission=False)
+        self.pause = pause
         self._max_connections = max_connections
         self.large_bodies = large_bodies or {}
         self._channels: dict[BoundedChannel, None] = {}

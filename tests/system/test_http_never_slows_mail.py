@@ -14,6 +14,7 @@ from chapps_tw.rest.routing import MAX_BODY
 from chapps_tw.rest.server import MAX_BUFFERED
 from tests.support.api_case import APITestCase, Database
 from tests.support.load import Load
+from tests.support.policy_client import outbound
 from tests.support.servers.common import HANGS, wait_until
 from tests.support.servers.service import PATIENT, Book, Options, Service
 from tests.support.servers.sql import PostgreSQL
@@ -75,6 +76,9 @@ class Listing:
 LONG = 60_000
 STRETCH = 0.5
 
+# Connections on which so many requests are sent without waiting for answers.
+PIPELINES, AT_ONCE = 10, 1000
+
 # By whom does not matter: none has a token.
 HOSTILE = {
     "a line of blanks": b"GET " + b" " * LONG + b"\r\n\r\n",
@@ -94,6 +98,27 @@ class StrangersTests(APITestCase):
                 connection.sendall(request)
                 self.assertTrue(connection.recv(100).startswith(b"HTTP/1.1 "))
                 self.assertLess(service.cpu_seconds() - before, STRETCH)
+
+    def test_requests_that_arrive_all_at_once_do_not_hold_up_mail(self) -> None:
+        service = self.run_service(PATIENT)
+        address = ("127.0.0.1", service.ports["api"])
+        connections = [self.enterContext(socket.create_connection(address, HANGS)) for _ in range(PIPELINES)]
+        threads = [threading.Thread(target=self.send_at_once, args=[each]) for each in connections]
+        answered = 0
+        with service.client() as client:
+            client.ask(outbound())
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                client.ask(outbound())
+                answered += 1
+        self.assertGreater(answered, PIPELINES * MANY)
+
+    def send_at_once(self, connection: socket.socket) -> None:
+        connection.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n" * AT_ONCE)
+        answers = b""
+        while answers.count(b"HTTP/1.1 ") < AT_ONCE:
+            answers += connection.recv(1 << 20)
 
 
 class HttpLoadTests(APITestCase):
