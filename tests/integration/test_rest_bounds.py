@@ -263,6 +263,10 @@ class PathAndQueryTests(BoundsTestCase):
             self.assertEqual(answer.status, 405, method)
             self.assertEqual(answer.headers["allow"], "DELETE, GET, HEAD, POST, PUT")
 
+    async def test_a_path_of_more_segments_than_any_route_has_is_refused(self) -> None:
+        self.assertEqual((await self.node.ask("GET", "/a" * 33)).status, 414)
+        self.assertEqual((await self.node.ask("GET", "/a" * 32)).status, 404)
+
     async def test_every_status_has_its_reason_phrase(self) -> None:
         await self.node.book.change(Create("users", {"name": "taken"}))
         large = self.head("POST /users/", f"Content-Length: {10**9}")
