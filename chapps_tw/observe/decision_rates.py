@@ -33,7 +33,7 @@ class DecisionRates:
 
     def add(self, entry: Entry) -> None:
         """Count a decision."""
-        now, decision = entry[0], entry[4]
+        now, decision = entry[0], entry[9]
         if int(now) != self._second:
             self._roll(int(now))
         self._reasons[decision.reason] += 1
