@@ -13,6 +13,7 @@ from chapps_tw.application.start_errors import StartError, place
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.observe.metrics import Metrics
+from chapps_tw.sockets.turn import Turn
 from chapps_tw.state.sqlite.store import SqliteState
 
 
@@ -34,9 +35,12 @@ class State(Part):
     :ivar live: for policies and the HTTP API.
     :ivar checks: checks of ``/ready`` that replace a ping.
     :param timeout: seconds that a policy waits for it.
+    :param turn: what answers lead to is done at its end.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, metrics: Metrics, timeout: float) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, metrics: Metrics, timeout: float, turn: Turn | None = None
+    ) -> None:
         self._settings = settings
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self.live: LiveState
@@ -44,7 +48,7 @@ class State(Part):
         if settings.uses_redis:
             self._make_redis(reactor, metrics, timeout)
         else:
-            self._make_sqlite(reactor, metrics)
+            self._make_sqlite(reactor, metrics, turn)
 
     def _make_redis(self, reactor: Any, metrics: Metrics, timeout: float) -> None:
         from chapps_tw.state.redis.pool import pool_from
@@ -57,9 +61,9 @@ class State(Part):
         self.live = RedisState(pool, settings.redis.key_prefix, local=time.time)
         gauges.show_redis(metrics, pool)
 
-    def _make_sqlite(self, reactor: Any, metrics: Metrics) -> None:
+    def _make_sqlite(self, reactor: Any, metrics: Metrics, turn: Turn | None) -> None:
         timer = partial(metrics.timer, "state")
-        self.store = self.live = state = SqliteState(self._settings.state_path, time.time, reactor, timer)
+        self.store = self.live = state = SqliteState(self._settings.state_path, time.time, reactor, timer, turn)
         gauges.show_sqlite(metrics, state)
         self.checks["state"] = state.ready
 

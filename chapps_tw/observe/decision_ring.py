@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from itertools import islice
 from typing import NamedTuple
 
 from chapps_tw.mail.addresses import normal_domain, unicode_domain
 from chapps_tw.mail.network import client_address
-from chapps_tw.observe.decision_record import MAX_VALUE, Entry, Record, as_record
+from chapps_tw.observe.decision_record import Entry, Record, as_record
 
 MAX_DECISIONS = 5_000
 MAX_BYTES = 16 << 20
@@ -74,13 +74,13 @@ class DecisionRing:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, entry: Entry) -> None:
-        """Add a decision. If the ring is full, the oldest ones are dropped."""
-        entries, sizes, size = self._entries, self._sizes, _size_of(entry)
-        entries.append(entry)
-        sizes.append(size)
-        self.last_sequence += 1
-        self._size += size
+    def extend(self, added: Sequence[Entry]) -> None:
+        """Add decisions. If the ring is full, the oldest ones are dropped."""
+        entries, sizes, size = self._entries, self._sizes, [_size_of(entry) for entry in added]
+        entries += added
+        sizes += size
+        self.last_sequence += len(added)
+        self._size += sum(size)
         while len(entries) > self._max_entries or self._size > self._max_bytes:
             entries.popleft()
             self._size -= sizes.popleft()
