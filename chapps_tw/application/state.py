@@ -35,7 +35,7 @@ class State(Part):
     :ivar live: for policies and the HTTP API.
     :ivar checks: checks of ``/ready`` that replace a ping.
     :param timeout: seconds that a policy waits for it.
-    :param turn: what answers lead to is done at its end.
+    :param turn: of the reactor, at the end of which changes are written together.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class State(Part):
         self.live: LiveState
         self.store: Store
         if settings.uses_redis:
-            self._make_redis(reactor, metrics, timeout)
+            self._make_redis(reactor, metrics, timeout, turn)
         else:
             self._make_sqlite(reactor, metrics, turn)
 
-    def _make_redis(self, reactor: Any, metrics: Metrics, timeout: float) -> None:
+    def _make_redis(self, reactor: Any, metrics: Metrics, timeout: float, turn: Turn | None) -> None:
         from chapps_tw.state.redis.pool import pool_from
         from chapps_tw.state.redis.store import RedisState
 
         settings, observe = self._settings, metrics.calls("state", "command").observe
         self.store = pool = pool_from(
-            settings.redis, settings.redis_password, reactor, timeout, observe, settings.sentinel_password
+            settings.redis, settings.redis_password, reactor, timeout, observe, settings.sentinel_password, turn
         )
         self.live = RedisState(pool, settings.redis.key_prefix, local=time.time)
         gauges.show_redis(metrics, pool)

@@ -28,7 +28,7 @@ from chapps_tw.policies.slots import Answer
 from chapps_tw.postfix.pipeline import Pipeline
 from chapps_tw.postfix.run import Run
 from chapps_tw.sockets.sending import sender
-from chapps_tw.sockets.turn import Turn
+from chapps_tw.sockets.turn import Stage, Turn
 
 _END = b"\n\n"
 
@@ -187,8 +187,13 @@ class PolicyProtocol(Protocol):
             self._started = 0.0
             self.finish()
             return
-        self._run = run = Run(self.factory.pipeline, self._request, self._answered)
-        run.start()
+        self._run = Run(self.factory.pipeline, self._request, self._answered)
+        self.factory.begin(self)
+
+    def decide(self) -> None:
+        """Decide about the request, unless the client is gone."""
+        if self._run is not None:
+            self._run.start()
 
     def _answered(self, answer: Answer) -> None:
         self._answer = answer
@@ -247,7 +252,7 @@ class PolicyFactory(Factory):
     :param read: parses a request; raises :class:`~chapps_tw.mail.request.RequestError`.
     :param report: called with the name of the listener, and answers that were just sent.
     :param monotonic: monotonic clock.
-    :param turn: sends the answers of a turn of the reactor together.
+    :param turn: for the requests of a turn of the reactor, which are decided together, and then answered.
     :param adopt: called with the transport of each new connection: :func:`~chapps_tw.sockets.reading.adopter`.
     :ivar pipeline: answers requests; may be replaced between two of them.
     :ivar changed: called when a connection was made or lost.
@@ -276,6 +281,8 @@ class PolicyFactory(Factory):
         self.changed: Callable[[], None] = lambda: None
         self.unreadable = 0
         self._turn = turn
+        # Connections with a request to decide about, and with an answer to send.
+        self._begun: list[PolicyProtocol] = []
         self._answered: list[PolicyProtocol] = []
         self._limited_log = LogLimit(self._log.warn, monotonic)
         self._drained: Deferred[None] | None = None
@@ -284,10 +291,24 @@ class PolicyFactory(Factory):
     def buildProtocol(self, addr: Any) -> Protocol:
         return PolicyProtocol(self)
 
+    def begin(self, connection: PolicyProtocol) -> None:
+        """Have a connection decide about its request at the end of this turn."""
+        if not self._begun:
+            self._turn.at_end(Stage.DECIDE, self._decide)
+        self._begun.append(connection)
+
+    def _decide(self) -> None:
+        connections, self._begun = self._begun, []
+        for connection in connections:
+            try:
+                connection.decide()
+            except Exception:
+                connection.fail()
+
     def answer(self, connection: PolicyProtocol) -> None:
         """Have a connection send its answer at the end of this turn."""
         if not self._answered:
-            self._turn.at_end(self._send_answers)
+            self._turn.at_end(Stage.ANSWER, self._send_answers)
         self._answered.append(connection)
 
     def _send_answers(self) -> None:

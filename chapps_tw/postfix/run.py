@@ -54,7 +54,7 @@ class Run:
         self._request = request
         self._answered = answered
         self._attempt = 1
-        self._waiting: Reply[Any] | Deferred[Any]
+        self._waiting: Reply[Any] | Deferred[Any] | None = None
         self._decisions: list[Decision]
         self._pending: Sequence[Pending]
 
@@ -81,13 +81,14 @@ class Run:
 
     def cancel(self) -> None:
         """Have what the request waits for fail."""
-        self._waiting.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def abandon(self) -> None:
         """Do nothing more, and do not answer."""
         if isinstance(self._waiting, Deferred):
             self._waiting.pause()
-        else:
+        elif self._waiting is not None:
             self._waiting.then(_ignore, _ignore)
 
     def _ask(self) -> None:

@@ -163,6 +163,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_a_request_waits_for_the_previous_answer(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a") + question("b"))
+        self.turns()
         self.assertEqual(len(self.echo.waiting), 1)
         self.echo.waiting[0].callback(None)
         self.turns()
@@ -189,6 +190,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_reading_pauses_while_a_request_is_pending_and_then_resumes(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.protocol.dataReceived(question("b") * 2000)
         self.assertEqual(self.transport.producerState, "paused")
         self.echo.hold = False
@@ -262,6 +264,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_on_failure_answers_after_the_timeout(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.clock.advance(2.0)
         self.factory.cancel_overdue()
         self.assertEqual(self.transport.value(), b"")
@@ -275,6 +278,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_a_half_closed_client_gets_its_answers(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.protocol.readConnectionLost()
         self.assertFalse(self.transport.disconnecting)
         self.echo.waiting[0].callback(None)
@@ -302,6 +306,7 @@ class ProtocolTests(SynchronousTestCase):
         idle, idle_transport = self.connect()
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         drained = self.factory.drain()
         self.assertTrue(idle_transport.disconnecting)
         self.assertFalse(self.transport.disconnecting)
@@ -315,11 +320,22 @@ class ProtocolTests(SynchronousTestCase):
         self.successResultOf(drained)
 
     def test_a_decision_is_reported_though_its_client_is_gone_before_the_end_of_the_turn(self) -> None:
+        self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
+        self.echo.waiting[0].callback(None)
         self.factory.cancel_pending()
         self.protocol.connectionLost()
         self.turns()
         self.assertEqual(self.reported, [("REJECT a", 0.0)])
+
+    def test_nothing_is_decided_if_the_client_is_gone_before(self) -> None:
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a"))
+        self.factory.cancel_pending()
+        self.protocol.connectionLost()
+        self.turns()
+        self.assertEqual((self.echo.waiting, self.reported, self.factory.in_flight), ([], [], 0))
 
     def test_the_answers_of_a_turn_are_reported_together_and_one_that_fails_closes_its_connection(self) -> None:
         other, transport = self.connect()
@@ -339,6 +355,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_a_client_that_disconnects_while_it_waits_is_ignored(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.protocol.connectionLost()
         self.echo.waiting[0].callback(None)
         self.assertEqual(self.factory.connections, set())

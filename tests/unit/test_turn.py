@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from chapps_tw.sockets.turn import Turn
+from chapps_tw.sockets.turn import Stage, Turn
 
 TURN = 0.001
 
@@ -17,8 +17,8 @@ class TurnTests(SynchronousTestCase):
         self.turn = Turn(lambda seconds, call: self.clock.callLater(seconds or TURN, call))
         self.done: list[str] = []
 
-    def add(self, name: str) -> None:
-        self.turn.at_end(lambda: self.done.append(name))
+    def add(self, name: str, stage: Stage = Stage.WRITE) -> None:
+        self.turn.at_end(stage, lambda: self.done.append(name))
 
     def test_functions_are_called_in_order_at_the_end_of_the_turn(self) -> None:
         self.add("a")
@@ -29,20 +29,24 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_what_is_added_at_the_end_is_done_in_the_next_turn(self) -> None:
-        self.turn.at_end(lambda: self.add("b"))
+        self.turn.at_end(Stage.WRITE, lambda: self.add("b"))
+        self.turn.at_end(Stage.WRITE, lambda: self.add("c", Stage.DECIDE))
         self.add("a")
         self.clock.advance(TURN)
         self.assertEqual(self.done, ["a"])
         self.clock.advance(TURN)
-        self.assertEqual(self.done, ["a", "b"])
+        self.assertEqual(self.done, ["a", "c", "b"])
 
-    def test_what_the_last_work_of_a_turn_leads_to_is_done_at_once(self) -> None:
-        self.turn.end_with(lambda: self.add("a"))
-        self.assertEqual(self.done, ["a"])
+    def test_a_later_stage_is_reached_in_the_same_turn(self) -> None:
+        self.add("c", Stage.ANSWER)
+        self.turn.at_end(Stage.DECIDE, lambda: self.add("b"))
+        self.add("a", Stage.DECIDE)
+        self.clock.advance(TURN)
+        self.assertEqual(self.done, ["a", "b", "c"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_failure_is_logged_and_the_others_are_done(self) -> None:
-        self.turn.at_end(lambda: 1 // 0)
+        self.turn.at_end(Stage.DECIDE, lambda: 1 // 0)
         self.add("a")
         self.clock.advance(TURN)
         self.assertEqual(self.done, ["a"])

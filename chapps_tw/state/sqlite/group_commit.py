@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.observe.timer import Timer, no_timer
-from chapps_tw.sockets.turn import Turn
+from chapps_tw.sockets.turn import Stage, Turn
 from chapps_tw.state.reply import StoreReply
 from chapps_tw.state.sqlite.damage import describe, is_damage
 from chapps_tw.state.sqlite.file import open_file, unavailable
@@ -72,7 +72,7 @@ class GroupCommit:
     :param buffer: written before each commit.
     :param invalidate: clears the caches and the buffer. Called when they may be outdated: another process has
         written, or a transaction was rolled back.
-    :param turn: what results lead to is done after all results of a turn are delivered.
+    :param turn: of the reactor.
     :param timer: measures the ``commit`` of each turn.
     """
 
@@ -278,7 +278,7 @@ class GroupCommit:
             self._reactor.callLater(_RETRY_INTERVAL, self._allow_retry)
             raise reason from error
         self._in_turn = True
-        self._reactor.callLater(0, self._turn.end_with, self._commit)
+        self._turn.at_end(Stage.WRITE, self._commit)
 
     def _allow_retry(self) -> None:
         self._unavailable = ""

@@ -57,7 +57,7 @@ class SqliteState:
     :param now: returns epoch seconds.
     :param reactor: for turns and timers, and for threads if the store is started on a file.
     :param timer: measures each ``commit``.
-    :param turn: what results lead to is done at its end.
+    :param turn: of the reactor, at the end of which changes are committed together.
     :param max_bytes: size of the accounts that are kept in memory.
     """
 
