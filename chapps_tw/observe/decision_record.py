@@ -126,10 +126,9 @@ def as_text(entry: Entry) -> str:
     if not _is_plain(f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}"):
         values = (user, sender, recipient, client, instance, queue_id, stage)
         user, sender, recipient, client, instance, queue_id, stage = map(_plain, values)
-    seconds = int(now)
     figures = "".join([f" {name}={value}" for name, value in decision.figures.items()])
     line = (
-        f"{_second(seconds)}.{_MILLISECONDS[int((now - seconds) * 1000)]}Z listener={_plain(listener)}"
+        f"{_moment(now)} listener={_plain(listener)}"
         f" policy={decision.policy} action={_plain(decision.action)} reason={decision.reason}{figures}"
         f" user={user} sender={sender} recipient={recipient} client={client} instance={instance}"
         f" queue_id={queue_id} stage={stage}"
@@ -186,7 +185,11 @@ def _second(seconds: int) -> str:
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
 
 
-_MILLISECONDS = [f"{number:03d}" for number in range(1000)]
+# The decisions of a turn of the reactor have the same time.
+@lru_cache(1)
+def _moment(now: float) -> str:
+    seconds = int(now)
+    return f"{_second(seconds)}.{int((now - seconds) * 1000):03d}Z"
 
 
 FORMATS: Mapping[str, LogFormat] = {
