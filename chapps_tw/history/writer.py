@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import Event, Thread
-from typing import Final
+from time import sleep
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from twisted.logger import Logger
@@ -22,10 +23,15 @@ from chapps_tw.observe.decision_record import Entry, as_record
 MAX_WAITING: Final = 4000
 # The thread begins when there are so many, or when so many seconds are over.
 _MANY, _TICK = 500, 0.5
+# After so many rows, a pause of so many seconds: meanwhile the reactor answers without waiting for the interpreter. It
+# is left out while so many decisions wait.
+_STRETCH, _PAUSE, _HURRY = 10, 0.001, 2000
 # Seconds between two looks for what is to be removed, and between two complaints.
 _MAINTENANCE, _SILENCE = 10.0, 60.0
 
 _TIME: Final = COLUMNS.index("time")
+
+T = TypeVar("T")
 
 
 class Writer:
@@ -141,15 +147,22 @@ class Writer:
 
     def _take(self, most: int) -> Iterator[Row]:
         """Yield the rows of the next decisions."""
-        for _ in range(min(len(self._waiting), most)):
+        for _ in self._with_pauses(range(min(len(self._waiting), most))):
             record = as_record(self._waiting.popleft())
             if not self.refused_only or stops(record.action):
                 yield row_of(self._ids.next(record.time), self._node, record)
 
+    def _with_pauses(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield items as fast as the reactor can spare the time."""
+        for number, item in enumerate(items, 1):
+            yield item
+            if not number % _STRETCH and len(self._waiting) < _HURRY and not self._stopping:
+                sleep(_PAUSE)
+
     def _write(self) -> None:
         rows = self._rows[: self._size]
         try:
-            self._store.write(rows)
+            self._store.write(self._with_pauses(rows))
         except IntegrityError:
             self._resolve(rows)
             return
