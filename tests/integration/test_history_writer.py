@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any, cast
 
@@ -42,12 +42,13 @@ class Failing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Iterable[Row]) -> None:
         if self.error is not None:
             raise self.error
-        if any(self.rejects in row for row in rows):
+        written = list(rows)
+        if any(self.rejects in row for row in written):
             raise DataError("", {}, Exception("cannot store this"))
-        self._store.write(rows)
+        self._store.write(written)
 
 
 class WriterTests:
