@@ -16,8 +16,8 @@ CONNECTIONS = 64
 def drive_at(rate: float, port: int, requests: Iterator[bytes], expected: bytes, seconds: float) -> Sample:
     """Send so many requests per second to a policy server, on :data:`CONNECTIONS` connections.
 
-    A latency begins when the request is due. If no connection is free then, it includes the wait for one, as in Postfix.
-    It does not include the time that the load generator itself stood still.
+    A latency begins when the request is due. If no connection is free then, it includes the wait for one. It does not
+    include the time that the load generator itself stood still.
 
     :param expected: prefix of every answer.
     :raises RuntimeError: if an answer has another prefix.

@@ -114,6 +114,15 @@ class FeedTests(NowTestCase):
         heard = await self.hears(listener, "Refused")
         self.assertNotIn("<img", heard)
 
+    async def test_the_same_decision_offers_actions_to_those_who_may_act(self) -> None:
+        visitors = [await self.visitor(scope) for scope in ("read", "operator")]
+        listeners = [self.listener(visitor) for visitor in visitors]
+        for each in listeners:
+            await self.hears(each, "event: decisions")
+        self.decided(REFUSE, sender="a@example.com")
+        heard = [await self.hears(each, "a@example.com", "</li>") for each in listeners]
+        self.assertEqual(["/ui/act/raise" in each for each in heard], [False, True])
+
     async def test_a_filter_chooses_among_all_of_them(self) -> None:
         visitor = await self.visitor("read")
         by_user = self.listener(visitor, "field=user&value=bob")
