@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
-from itertools import cycle
+from itertools import chain, cycle, islice
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -34,7 +34,8 @@ _spawning = multiprocessing.get_context("spawn")
 class Visitor:
     """One browser.
 
-    :param number: of the visitor, who looks for other users than the others do.
+    :param number: of the visitor.
+    :param users: those who are searched for.
     :ivar times: of all answers but the feed.
     :ivar shown: how often the feed has shown something.
     """
@@ -93,13 +94,13 @@ class Visitor:
             self._get(api, path, path)
 
     def search(self, over: Any) -> None:
-        """Find one user after the other, and look at lists and the history."""
+        """Find one user after the other, and look at lists and the history. Each visitor begins with another step."""
         api = self._connect()
-        for number in cycle(self._users):
-            for pause, what, path in _steps(number):
-                if over.wait(pause):
-                    return
-                self._get(api, what, path)
+        steps = chain.from_iterable(map(_steps, cycle(self._users)))
+        for pause, what, path in islice(steps, self._number, None):
+            if over.wait(pause):
+                return
+            self._get(api, what, path)
 
 
 def _steps(number: int) -> Iterator[tuple[float, str, str]]:

@@ -21,7 +21,7 @@ from tests.support.servers.service import Service
 # What is promised, in seconds: 99 of 100 answers to mail, each list, each search of the history.
 MAIL, LIST, HISTORY = 0.05, 0.2, 0.3
 # Seconds of each round, and the most rounds: one in which the machine had the time proves the promise.
-SECONDS, ROUNDS = 4.0, 6
+SECONDS, ROUNDS = 6.0, 6
 # How many times longer answers may take beside browsers if the machine is so busy that mail alone takes long.
 BESIDE = 3
 
@@ -59,6 +59,7 @@ class TenPagesTests(APITestCase):
             self.assertNotIn("Traceback", service.log())
             lost = service.http_text("/metrics").partition("\nchapps_history_lost_total ")[2].split()[0]
         self.assertTrue(any(each.is_kept for each in rounds), "\n".join(map(str, rounds)))
+        print(*rounds, sep="\n")
         self.assertEqual(float(lost), 0)
 
     def round(self, service: Service, browser: Chromium) -> Round:
