@@ -25,7 +25,7 @@ MAX_WAITING: Final = 4000
 _MANY, _TICK = 500, 0.5
 # After so many rows, a pause of so many seconds: meanwhile the reactor answers without waiting for the interpreter. It
 # is left out while so many decisions wait.
-_STRETCH, _PAUSE, _HURRY = 10, 0.001, 2000
+_STRETCH, _PAUSE, _HURRY = 20, 0.001, 1000
 # Seconds between two looks for what is to be removed, and between two complaints.
 _MAINTENANCE, _SILENCE = 10.0, 60.0
 
@@ -42,6 +42,7 @@ class Writer:
     :ivar refused_only: whether only mail that is refused, deferred or discarded is kept.
     :param now: returns epoch seconds.
     :param max_waiting: the most decisions that wait as they come, and the most that wait as rows.
+    :param pause: waits for some seconds.
     """
 
     _log = Logger()
@@ -53,6 +54,7 @@ class Writer:
         refused_only: bool,
         now: Callable[[], float],
         max_waiting: int = MAX_WAITING,
+        pause: Callable[[float], object] = sleep,
     ) -> None:
         self.written = 0
         self._store = store
@@ -60,6 +62,7 @@ class Writer:
         self.refused_only = refused_only
         self._now = now
         self._max_waiting = max_waiting
+        self._pause = pause
         self._waiting: deque[Entry] = deque()
         # The next rows. Another attempt has the same ids, so that none is written twice.
         self._rows: list[Row] = []
@@ -157,7 +160,7 @@ class Writer:
         for number, item in enumerate(items, 1):
             yield item
             if not number % _STRETCH and len(self._waiting) < _HURRY and not self._stopping:
-                sleep(_PAUSE)
+                self._pause(_PAUSE)
 
     def _write(self) -> None:
         rows = self._rows[: self._size]

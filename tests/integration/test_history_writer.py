@@ -87,6 +87,22 @@ class WriterTests:
         self.assertEqual((writer.written, writer.lost, writer.waiting), (BATCH + 8, 0, 0))
         self.assertEqual(self.found(limit=1), ["LAST"])
 
+    def pauses(self: Any, number: int) -> int:
+        """Return how often it pauses while it makes rows of so many decisions, and writes them."""
+        pauses: list[float] = []
+        writer = Writer(self.store, "mx1", False, lambda: decisions.MOMENT, 2 * BATCH, pauses.append)
+        self.addCleanup(self.end, writer)
+        for _ in range(number):
+            writer.add(entry())
+        writer.start()
+        wait_until(lambda: writer.written == number, "the decisions written")
+        return len(pauses)
+
+    def test_it_leaves_the_interpreter_to_others_after_some_rows_unless_many_wait(self: Any) -> None:
+        self.assertEqual(self.pauses(100), 2 * 100 // 20)
+        # Half of them have as many behind them.
+        self.assertEqual(self.pauses(2 * BATCH), 2 * BATCH // 20)
+
     def test_only_refused_mail_is_kept_on_request(self: Any) -> None:
         writer = self.write(refused_only=True)
         for decision in (PASSED, REFUSED, PASSED):
