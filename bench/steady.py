@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from statistics import median
 
-from bench.beside import latencies
-from bench.load import Sample
+from bench.beside import CONNECTIONS, latencies
+from bench.load import Sample, drive
 from bench.mail import outbound_mail
 from bench.pace import drive_at
 from bench.pages import Times, open_pages
 from bench.pipelines import ACCEPTED
 from bench.rounds import Rounds, Row, progress
+from bench.tables import WARM_UP
 from bench.targets import Target, start_embedded, start_on_postgresql, start_service
 from tests.support.servers.service import Service
 
@@ -24,8 +25,6 @@ USERS = range(400)
 BOOK, ACTIVE = range(20_000, 120_000), range(20_000, 120_000, 50)
 PAGES = 10
 SHOWN = ("open", "list", "search", "suggestions", "history")
-
-_WARM_UP = 2.0
 
 
 def steady(rounds: Rounds) -> list[Row]:
@@ -42,7 +41,8 @@ def _measured(targets: list[Target], rounds: Rounds) -> Iterator[Row]:
     mail = outbound_mail(USERS)
     seen: defaultdict[str, list[Sample]] = defaultdict(list)
     for target in targets:
-        drive_at(RATE, target.ports["outbound"], mail, ACCEPTED, _WARM_UP)
+        # By few connections: nothing is cached yet.
+        drive(target.ports["outbound"], mail, ACCEPTED, CONNECTIONS, count=WARM_UP)
     for number in range(rounds.number):
         progress(f"steady: round {number + 1} of {rounds.number}")
         for target in targets:
@@ -58,7 +58,7 @@ def beside_pages(rounds: Rounds) -> list[Row]:
     with ExitStack() as stack:
         progress(f"pages: writing {len(BOOK):,} users")
         service = start_service(stack, {}, BOOK, history=True)
-        mailed(service, mail, _WARM_UP)
+        drive(service.ports["outbound"], mail, ACCEPTED, CONNECTIONS, count=WARM_UP)
         for number in range(rounds.number):
             progress(f"pages: round {number + 1} of {rounds.number}")
             idle.append(mailed(service, mail, rounds.seconds))
