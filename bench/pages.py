@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from bench.mail import user_domain, user_name
+from tests.support.servers.common import HANGS
 from tests.support.servers.service import Service
 
 # What ``now.html`` and ``now.js`` ask for again and again, and after how many seconds.
@@ -22,8 +23,6 @@ POLLED = {"now/state": 10, "now/rates": 10, "now/events": 15, "now/near": 30, "n
 ASSETS = ("htmx.min.js", "page.js", "now.js", "page.css", "uPlot.iife.min.js", "uPlot.min.css", "icon.svg")
 # Seconds between two keys that are followed by suggestions, and to look at an answer.
 KEY, LOOK = 0.3, 2.0
-# Longer than any answer takes.
-_HANGS = 60
 
 Times = dict[str, list[float]]
 """Seconds that answers took, by what was asked for."""
@@ -55,7 +54,7 @@ class Visitor:
         api.close()
 
     def _connect(self) -> HTTPConnection:
-        return HTTPConnection("127.0.0.1", self._port, timeout=_HANGS)
+        return HTTPConnection("127.0.0.1", self._port, timeout=HANGS)
 
     def _ask(self, api: HTTPConnection, path: str) -> HTTPResponse:
         api.request("GET", f"/ui/{path}", headers={"Cookie": self._cookie})
@@ -148,7 +147,7 @@ def _guarded(errors: list[BaseException], over: Any, work: Any) -> None:
     try:
         work(over)
     except Exception as error:
-        errors.append(error)
+        errors.append(RuntimeError(f"a visitor cannot {work.__name__}: {error!r}"))
         over.set()
 
 
@@ -175,7 +174,7 @@ def open_pages(service: Service, users: Sequence[int], number: int) -> Iterator[
         yield times
     finally:
         over.set()
-        answer = found.get(timeout=_HANGS)
+        answer = found.get(timeout=HANGS)
         process.join()
     if isinstance(answer, BaseException):
         raise answer
