@@ -50,6 +50,7 @@ from chapps_tw.rest.app import API
 from chapps_tw.rest.routers.insight import Check, Explained
 from chapps_tw.rest.slices import Slices
 from chapps_tw.sockets.reading import adopter
+from chapps_tw.sockets.turn import Turn
 from chapps_tw.state.invalidation import BookCache
 from chapps_tw.ui.page import Page
 
@@ -81,18 +82,19 @@ class Application:
         self.reactor = reactor
         self.registry = registry
         self.metrics = Metrics(__version__, reactor.seconds)
+        turn = Turn(reactor.callLater)
         # If a store times out, on_failure must be answered before the whole request times out.
         store_timeout = 0.75 * settings.chapps.request_timeout
         self.log_output = LogOutput(settings, reactor, output)
         self.slices = Slices(reactor)
-        self.state = State(settings, reactor, self.metrics, store_timeout)
+        self.state = State(settings, reactor, self.metrics, store_timeout, turn)
         cache = BookCache(self.state.live, self._compare)
         self.database = Database(settings, reactor, self.metrics, store_timeout, cache, self.slices.each)
         self.history = History(settings, reactor, self.metrics, self.database.engine)
         self._make_reporter()
         self.dns = Dns(settings, reactor, self.metrics)
         self.whitelist = Whitelist(settings, reactor, self.dns.ask)
-        self._make_listeners()
+        self._make_listeners(turn)
         book = self.database.book
         self.events = EventLog(settings, reactor, book, state=self.state.store, database=book, dns=self.dns)
         self._observe(self.events.note_limit)
@@ -210,18 +212,18 @@ class Application:
         self.decisions = DecisionRing(int(time.time() * 1e6))
         self.rates = DecisionRates()
         self.requests = ListenerRequests()
-        self.reporter = Reporter(self.metrics, self.requests, self._sinks(), self.reactor, time.time)
+        self.reporter = Reporter(self.metrics, self.requests, self._sinks(), self.reactor.seconds, time.time)
 
-    def _sinks(self) -> Sequence[Callable[[Entry], None]]:
-        """Return what takes each decision."""
-        sinks: list[Callable[[Entry], None]] = [self.decisions.add, self.rates.add]
+    def _sinks(self) -> Sequence[Callable[[Sequence[Entry]], None]]:
+        """Return what takes the decisions."""
+        sinks: list[Callable[[Sequence[Entry]], None]] = [self.decisions.extend, self.rates.extend]
         if self.log_output.decisions is not None:
-            sinks.append(self.log_output.decisions.add)
+            sinks.append(self.log_output.decisions.extend)
         if self.history.records:
-            sinks.append(self.history.writer.add)
+            sinks.append(self.history.writer.extend)
         return sinks
 
-    def _make_listeners(self) -> None:
+    def _make_listeners(self, turn: Turn) -> None:
         live, seconds = self.state.live, self.reactor.seconds
         use = Dependencies(
             self.settings, live, self.database.book, self.dns.check, "", time.time, seconds,
@@ -230,7 +232,7 @@ class Application:
         self.pipelines = Pipelines(self.registry, use, self.whitelist.matches, self.reporter.failed)
         adopt, pipelines = adopter(self.reactor), self.pipelines.current.pipelines
         self.factories = {
-            name: PolicyFactory(pipeline, self._read, self.reporter.answered, seconds, self.reactor.callLater, adopt)
+            name: PolicyFactory(pipeline, self._read, self.reporter.answered, seconds, turn, adopt)
             for name, pipeline in pipelines.items()
         }
         self.listeners = self._make_states(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -90,9 +90,8 @@ class MainProcess(Application):
         await super().change_to(settings)
         await self.workers.change_to(settings.content)
 
-    def _take(self, entry: Entry) -> None:
-        for sink in self.reporter.sinks:
-            sink(entry)
+    def _take(self, entries: Sequence[Entry]) -> None:
+        self.reporter.pass_on(entries)
 
     def _note(self, event: LimitEvent) -> None:
         # The worker has counted and logged it.

@@ -7,7 +7,6 @@ from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -15,10 +14,8 @@ from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.observe.decision_record import Entry, entry_of
 from chapps_tw.observe.listener_requests import ListenerRequests
 from chapps_tw.observe.metrics import Metrics
-from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import LimitEvent
-from chapps_tw.policies.slots import Answer
-from chapps_tw.postfix.pipeline import Pipeline
+from chapps_tw.postfix.protocol import Answered
 
 # Seconds during which the same bug is not logged again.
 FAILURE_SECONDS = 60.0
@@ -28,8 +25,8 @@ class Reporter:
     """Counts answers, and passes each decision to the sinks.
 
     :param requests: counts the requests.
-    :ivar sinks: called with the entry of each decision, such as the ring and the log; must not block.
-    :param reactor: for durations.
+    :ivar sinks: called with the entries of decisions, such as the ring and the log; must not block.
+    :param monotonic: seconds, for durations.
     :param now: epoch seconds.
     """
 
@@ -39,14 +36,14 @@ class Reporter:
         self,
         metrics: Metrics,
         requests: ListenerRequests,
-        sinks: Sequence[Callable[[Entry], None]],
-        reactor: IReactorTime,
+        sinks: Sequence[Callable[[Sequence[Entry]], None]],
+        monotonic: Callable[[], float],
         now: Callable[[], float],
     ) -> None:
         self._metrics = metrics
         self._requests = requests
         self.sinks = sinks
-        self._reactor = reactor
+        self._monotonic = monotonic
         self._now = now
         self._logged: dict[str, float] = {}
         self._observers: list[Callable[[LimitEvent], None]] = []
@@ -55,23 +52,27 @@ class Reporter:
         """Call an observer with each event that this node is the first to note; it must not block."""
         self._observers.append(observer)
 
-    def answered(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
-        """Report an answer that was sent.
+    def answered(self, listener: str, answers: Sequence[Answered]) -> None:
+        """Report answers that were just sent."""
+        moment, now = self._monotonic(), self._now()
+        entries: list[Entry] = []
+        for request, (sent, decisions), started in answers:
+            user = request.known_user
+            self._metrics.answered(listener, decisions, moment - started)
+            self._requests.add(listener, request, now)
+            if len(decisions) == 1:
+                entries.append(entry_of(listener, user, request, sent, now))
+                continue
+            for decision in decisions:
+                if decision.shadow and decision is not sent:
+                    entries.append(entry_of(listener, user, request, decision, now))
+            entries.append(entry_of(listener, user, request, sent, now, beside(sent, decisions)))
+        self.pass_on(entries)
 
-        :param started: when the request arrived, by the clock of the reactor.
-        """
-        listener, sent = pipeline.listener, answer.decision
-        self._metrics.answered(listener, answer.decisions, self._reactor.seconds() - started)
-        now, user = self._now(), request.known_user
-        self._requests.add(listener, request, now)
-        for decision in answer.decisions:
-            if decision.shadow and decision is not sent:
-                self._pass_on(entry_of(listener, user, request, decision, now))
-        self._pass_on(entry_of(listener, user, request, sent, now, beside(sent, answer.decisions)))
-
-    def _pass_on(self, entry: Entry) -> None:
+    def pass_on(self, entries: Sequence[Entry]) -> None:
+        """Pass decisions to the sinks."""
         for sink in self.sinks:
-            sink(entry)
+            sink(entries)
 
     def near_limit(self, event: LimitEvent) -> None:
         """Count and log an event near a limit, and pass it to the observers."""
@@ -103,7 +104,7 @@ class Reporter:
     def failed(self, policy: str, error: Exception) -> None:
         """Log an unexpected exception of a policy; the same one only once per ``FAILURE_SECONDS``."""
         place = f"{policy} {type(error).__name__}"
-        moment = self._reactor.seconds()
+        moment = self._monotonic()
         if moment - self._logged.get(place, -inf) >= FAILURE_SECONDS:
             self._logged[place] = moment
             self.log.failure("{policy} failed", Failure(error), policy=policy)

@@ -13,6 +13,7 @@ from chapps_tw.application.start_errors import StartError, place
 from chapps_tw.config.settings import Settings
 from chapps_tw.interfaces.state import LiveState, StateUnavailable
 from chapps_tw.observe.metrics import Metrics
+from chapps_tw.sockets.turn import Turn
 from chapps_tw.state.sqlite.store import SqliteState
 
 
@@ -34,32 +35,35 @@ class State(Part):
     :ivar live: for policies and the HTTP API.
     :ivar checks: checks of ``/ready`` that replace a ping.
     :param timeout: seconds that a policy waits for it.
+    :param turn: of the reactor, at the end of which changes are written together.
     """
 
-    def __init__(self, settings: Settings, reactor: Any, metrics: Metrics, timeout: float) -> None:
+    def __init__(
+        self, settings: Settings, reactor: Any, metrics: Metrics, timeout: float, turn: Turn | None = None
+    ) -> None:
         self._settings = settings
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self.live: LiveState
         self.store: Store
         if settings.uses_redis:
-            self._make_redis(reactor, metrics, timeout)
+            self._make_redis(reactor, metrics, timeout, turn)
         else:
-            self._make_sqlite(reactor, metrics)
+            self._make_sqlite(reactor, metrics, turn)
 
-    def _make_redis(self, reactor: Any, metrics: Metrics, timeout: float) -> None:
+    def _make_redis(self, reactor: Any, metrics: Metrics, timeout: float, turn: Turn | None) -> None:
         from chapps_tw.state.redis.pool import pool_from
         from chapps_tw.state.redis.store import RedisState
 
         settings, observe = self._settings, metrics.calls("state", "command").observe
         self.store = pool = pool_from(
-            settings.redis, settings.redis_password, reactor, timeout, observe, settings.sentinel_password
+            settings.redis, settings.redis_password, reactor, timeout, observe, settings.sentinel_password, turn
         )
         self.live = RedisState(pool, settings.redis.key_prefix, local=time.time)
         gauges.show_redis(metrics, pool)
 
-    def _make_sqlite(self, reactor: Any, metrics: Metrics) -> None:
+    def _make_sqlite(self, reactor: Any, metrics: Metrics, turn: Turn | None) -> None:
         timer = partial(metrics.timer, "state")
-        self.store = self.live = state = SqliteState(self._settings.state_path, time.time, reactor, timer)
+        self.store = self.live = state = SqliteState(self._settings.state_path, time.time, reactor, timer, turn)
         gauges.show_sqlite(metrics, state)
         self.checks["state"] = state.ready
 

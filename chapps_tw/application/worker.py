@@ -127,8 +127,8 @@ class Worker(Application):
         """
         await self.change_to(await self._in_thread(_changed, self.settings, content_of(content), self.registry))
 
-    def _sinks(self) -> Sequence[Callable[[Entry], None]]:
-        return [self._link.add]
+    def _sinks(self) -> Sequence[Callable[[Sequence[Entry]], None]]:
+        return [self._link.extend]
 
     def _make_ports(self) -> Ports:
         held = range(PORTS, PORTS + len(self.settings.listeners))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Event, Thread
 from time import sleep
 from typing import Final, TypeVar
@@ -90,15 +90,18 @@ class Writer:
         """The number of decisions that are not written yet."""
         return len(self._waiting) + len(self._rows)
 
-    def add(self, entry: Entry) -> None:
-        """Keep a decision. Never blocks, never raises."""
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Keep decisions. Never blocks, never raises."""
         waiting = len(self._waiting)
-        if waiting < self._max_waiting:
-            self._waiting.append(entry)
-            if waiting == _MANY:
-                self._wake.set()
-            return
-        self._dropped += 1
+        room = self._max_waiting - waiting
+        self._waiting += entries[:room]
+        if waiting <= _MANY < waiting + len(entries):
+            self._wake.set()
+        if len(entries) > room:
+            self._lose(len(entries) - room)
+
+    def _lose(self, count: int) -> None:
+        self._dropped += count
         if not 0 <= self._now() - self._complained < _SILENCE:
             self._complained = self._now()
             self._log.warn("The history is not written fast enough: decisions are lost")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from chapps_tw.observe.decision_record import Entry
 
@@ -28,11 +28,11 @@ class DecisionLog:
         self._later = later
         self._lines: list[str] = []
 
-    def add(self, entry: Entry) -> None:
-        """Log a decision."""
+    def extend(self, entries: Iterable[Entry]) -> None:
+        """Log decisions."""
         if not self._lines:
             self._later(FLUSH_SECONDS, self.flush)
-        self._lines.append(self._line(entry))
+        self._lines += map(self._line, entries)
 
     def flush(self) -> None:
         """Write the lines that were added since the last flush."""

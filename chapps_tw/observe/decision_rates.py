@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from chapps_tw.observe.decision_record import Entry
@@ -31,14 +32,15 @@ class DecisionRates:
         self._past: deque[tuple[Bucket, dict[str, int]]] = deque()
         self._of_hour: Counter[str] = Counter()
 
-    def add(self, entry: Entry) -> None:
-        """Count a decision."""
-        now, decision = entry[0], entry[4]
-        if int(now) != self._second:
-            self._roll(int(now))
-        self._reasons[decision.reason] += 1
-        if decision.stops:
-            self._stopped += 1
+    def extend(self, entries: Iterable[Entry]) -> None:
+        """Count decisions."""
+        for entry in entries:
+            second, decision = int(entry[0]), entry[9]
+            if second != self._second:
+                self._roll(second)
+            self._reasons[decision.reason] += 1
+            if decision.stops:
+                self._stopped += 1
 
     def _present(self) -> Bucket:
         return Bucket(self._second, sum(self._reasons.values()), self._stopped)

@@ -15,19 +15,13 @@ from chapps_tw.mail.request import PolicyRequest
 MAX_VALUE = 320
 """Values from outside are cut to so many characters."""
 
-# A plain tuple needs less time and memory than a named one.
-Entry: TypeAlias = tuple[float, str, str, PolicyRequest, Decision, str]
-"""A decision about a request: epoch seconds, listener, user (``""`` if unknown), request, decision, and decisions of
-policies that have no entry of their own (``policy:reason`` separated by commas). A record is made when it is needed."""
-
-# Bytes of a long request.
-_LONG = 8192
+# A plain tuple needs less time and memory than a named one, and six short texts less than the request that has them.
+Entry: TypeAlias = tuple[float, str, str, str, str, str, str, str, str, Decision, str]
+"""A decision about a request: epoch seconds, listener, user (``""`` if unknown), sender, recipient, client, instance,
+queue id, stage, decision, and decisions of policies that have no entry of their own (``policy:reason`` separated by
+commas). Texts from outside are cut to :data:`MAX_VALUE`. A record is made when it is needed."""
 
 _ATTRIBUTES = ("sender", "recipient", "client_address", "instance", "queue_id", "protocol_state")
-
-_Said: TypeAlias = tuple[str, str, str, str, str, str, str]
-"""User and :data:`_ATTRIBUTES`."""
-
 
 Values: TypeAlias = tuple[
     float, str, str, str, str, Mapping[str, int | float], str, str, str, str, str, str, str, str, str, str, str
@@ -69,16 +63,17 @@ class Record(NamedTuple):
 
 
 def entry_of(listener: str, user: str, request: PolicyRequest, decision: Decision, now: float, also: str = "") -> Entry:
-    """Return the entry of a decision. Of a long request, it has only what a record needs.
+    """Return the entry of a decision.
 
     :param user: the user who sends, ``""`` if unknown.
     :param now: epoch seconds.
     :param also: decisions of policies that have no entry of their own, as ``policy:reason`` separated by commas.
     """
-    if request.text_bytes > _LONG:
-        values = [value[:MAX_VALUE] for value in request.select(_ATTRIBUTES)]
-        user, request = user[:MAX_VALUE], PolicyRequest(dict(zip(_ATTRIBUTES, values, strict=True)))
-    return now, listener, user, request, decision, also
+    sender, recipient, client, instance, queue_id, stage = said = request.select(_ATTRIBUTES)
+    # Fast path: they are rarely long.
+    if len(user) + sum(map(len, said)) > MAX_VALUE:
+        user, sender, recipient, client, instance, queue_id, stage = [each[:MAX_VALUE] for each in (user, *said)]
+    return now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also
 
 
 def as_record(entry: Entry) -> Record:
@@ -88,8 +83,7 @@ def as_record(entry: Entry) -> Record:
 
 def values_of(entry: Entry) -> Values:
     """Return the values of the record of an entry, in the order of the fields of :class:`Record`."""
-    now, listener, user, request, decision, also = entry
-    user, sender, recipient, client, instance, queue_id, stage = _cut((user, *request.select(_ATTRIBUTES)))
+    now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also = entry
     return (
         round(now, 3), listener, decision.policy, decision.action, decision.reason, decision.figures, user, sender,
         recipient, client, instance, queue_id, stage, decision.shadow, _detail(decision), decision.source, also,
@@ -104,18 +98,14 @@ def entry_from(values: Sequence[Any], reasons: Mapping[str, ReasonCode]) -> Entr
     :raises KeyError: if a reason is unknown.
     """
     record = Record(*values)
-    said = (record.sender, record.recipient, record.client, record.instance, record.queue_id, record.stage)
-    request = PolicyRequest(dict(zip(_ATTRIBUTES, said, strict=True)))
     decision = Decision(
         record.action, reasons[record.reason], record.policy, record.figures, record.detail, shadow=record.shadow,
         source=record.source,
     )  # fmt: skip
-    return record.time, record.listener, record.user, request, decision, record.also
-
-
-def _cut(said: tuple[str, ...]) -> _Said:
-    user, sender, recipient, client, instance, queue_id, stage = (value[:MAX_VALUE] for value in said)
-    return user, sender, recipient, client, instance, queue_id, stage
+    return (
+        record.time, record.listener, record.user, record.sender, record.recipient, record.client, record.instance,
+        record.queue_id, record.stage, decision, record.also,
+    )  # fmt: skip
 
 
 def record_of(
@@ -131,17 +121,14 @@ def _detail(decision: Decision) -> str:
 
 def as_text(entry: Entry) -> str:
     """Format a decision as ``name=value`` pairs on one line. Values are quoted as in JSON if necessary."""
-    now, listener, user, request, decision, also = entry
-    sender, recipient, client, instance, queue_id, stage = request.select(_ATTRIBUTES)
-    said = f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}"
-    # Fast path: they are rarely long, and rarely need quotes.
-    if len(said) > MAX_VALUE or not _is_plain(said):
-        values = _cut((user, sender, recipient, client, instance, queue_id, stage))
+    now, listener, user, sender, recipient, client, instance, queue_id, stage, decision, also = entry
+    # Fast path: they rarely need quotes.
+    if not _is_plain(f"{user}{sender}{recipient}{client}{instance}{queue_id}{stage}"):
+        values = (user, sender, recipient, client, instance, queue_id, stage)
         user, sender, recipient, client, instance, queue_id, stage = map(_plain, values)
-    seconds = int(now)
     figures = "".join([f" {name}={value}" for name, value in decision.figures.items()])
     line = (
-        f"{_second(seconds)}.{_MILLISECONDS[int((now - seconds) * 1000)]}Z listener={_plain(listener)}"
+        f"{_moment(now)} listener={_plain(listener)}"
         f" policy={decision.policy} action={_plain(decision.action)} reason={decision.reason}{figures}"
         f" user={user} sender={sender} recipient={recipient} client={client} instance={instance}"
         f" queue_id={queue_id} stage={stage}"
@@ -198,7 +185,11 @@ def _second(seconds: int) -> str:
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
 
 
-_MILLISECONDS = [f"{number:03d}" for number in range(1000)]
+# The decisions of a turn of the reactor have the same time.
+@lru_cache(1)
+def _moment(now: float) -> str:
+    seconds = int(now)
+    return f"{_second(seconds)}.{int((now - seconds) * 1000):03d}Z"
 
 
 FORMATS: Mapping[str, LogFormat] = {

@@ -10,12 +10,12 @@ no request is processed while the client does not read its answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,13 +28,17 @@ from chapps_tw.policies.slots import Answer
 from chapps_tw.postfix.pipeline import Pipeline
 from chapps_tw.postfix.run import Run
 from chapps_tw.sockets.sending import sender
+from chapps_tw.sockets.turn import Stage, Turn
 
 _END = b"\n\n"
 
 # Clients of a listener that are remembered after their connections are closed.
 _MAX_PEERS = 32
 
-Report = Callable[[Pipeline, OutboundPPR, Answer, float], None]
+Answered: TypeAlias = tuple[OutboundPPR, Answer, float]
+"""A request, its answer, and the monotonic time at which it arrived."""
+
+Report: TypeAlias = Callable[[str, Sequence[Answered]], None]
 
 
 class Transport(Interface):
@@ -62,12 +66,11 @@ class PolicyProtocol(Protocol):
     def __init__(self, factory: PolicyFactory) -> None:
         self.factory = factory
         self._buffer = b""
-        # The request that is being processed, and whether its answer comes later.
+        # The request that is being processed until its answer is sent, and the answer.
         self._run: Run | None = None
-        self._is_waiting = False
+        self._answer: Answer | None = None
         self._request: OutboundPPR
         self._started = 0.0
-        self._scheduled: IDelayedCall | None = None
         self._input_closed = False
         self._reading_paused = False
         self._write_blocked = False
@@ -87,7 +90,7 @@ class PolicyProtocol(Protocol):
         self.factory.changed()
         if self._started:
             self.factory.note_peer(*self.asked)
-        if self._run is not None:
+        if self._run is not None and self._answer is None:
             # Postfix repeats the request on another connection, which makes the remaining changes.
             self._run.abandon()
             self._run = None
@@ -98,7 +101,7 @@ class PolicyProtocol(Protocol):
         if self._input_closed:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._run is None and self._scheduled is None and not self._write_blocked:
+        if self._run is None and not self._write_blocked:
             self._process_next()
         if len(self._buffer) > MAX_REQUEST_BYTES and not self._reading_paused:
             self._reading_paused = True
@@ -128,11 +131,11 @@ class PolicyProtocol(Protocol):
     def cancel_overdue(self, now: float) -> None:
         """Cancel the request that is being processed if it exceeds the time limit of its pipeline."""
         if self._run is not None and now - self._started > self._run.time_limit:
-            self._run.cancel()
+            self.cancel()
 
     def cancel(self) -> None:
         """Cancel the request that is being processed, if there is one."""
-        if self._run is not None:
+        if self._run is not None and self._answer is None:
             self._run.cancel()
 
     @property
@@ -154,15 +157,12 @@ class PolicyProtocol(Protocol):
             self._close()
 
     def _process_next(self) -> None:
-        """Process the next request if it is complete. Further ones are processed in later turns."""
-        self._scheduled = None
+        """Process the next request if it is complete. Further ones are processed when it is answered."""
         buffer = self._buffer
         end = buffer.find(_END, 0, MAX_REQUEST_BYTES + 2)
         if end >= 0:
             self._buffer = buffer[end + 2 :]
             self._process(buffer[:end])
-            if self._run is None and not self._closed and (self._buffer or self._input_closed):
-                self._scheduled = self.factory.later(0, self._continue)
         elif len(self._buffer) > MAX_REQUEST_BYTES:
             self._abort_oversized()
         elif self._input_closed:
@@ -170,9 +170,6 @@ class PolicyProtocol(Protocol):
 
     def _continue(self) -> None:
         """Process the next request, unless one is being processed or the client does not read its answers."""
-        if self._scheduled is not None and self._scheduled.active():
-            return
-        self._scheduled = None
         if self._run is not None or (self._write_blocked and self._buffer):
             return
         self._process_next()
@@ -190,22 +187,35 @@ class PolicyProtocol(Protocol):
             self._started = 0.0
             self.finish()
             return
-        self._run = run = Run(self.factory.pipeline, self._request, self._answered)
-        run.start()
-        self._is_waiting = self._run is not None
+        self._run = Run(self.factory.pipeline, self._request, self._answered)
+        self.factory.begin(self)
+
+    def decide(self) -> None:
+        """Decide about the request, unless the client is gone."""
+        if self._run is not None:
+            self._run.start()
 
     def _answered(self, answer: Answer) -> None:
-        was_waiting, self._run, self._is_waiting = self._is_waiting, None, False
-        try:
-            self._send(answer.decision.wire)
-            self.factory.report(self.factory.pipeline, self._request, answer, self._started)
-        except Exception:
-            self._failed()
-            return
-        if was_waiting and (self._buffer or self._input_closed or self._reading_paused):
-            self._continue()
+        self._answer = answer
+        self.factory.answer(self)
 
-    def _failed(self) -> None:
+    def send_answer(self) -> Answered:
+        """Send the answer."""
+        assert self._answer is not None
+        answered = self._request, self._answer, self._started
+        self._answer = self._run = None
+        self._send(answered[1].decision.wire)
+        return answered
+
+    def go_on(self) -> None:
+        """Process the next request if there is one."""
+        if self._buffer or self._input_closed or self._reading_paused:
+            try:
+                self._continue()
+            except Exception:
+                self.fail()
+
+    def fail(self) -> None:
         """Abort the connection after an unexpected error. Postfix repeats the request on a new one."""
         self._log.failure("no answer to {peer}", peer=_peer_of(self.transport))
         self._discard_input()
@@ -220,9 +230,6 @@ class PolicyProtocol(Protocol):
     def _discard_input(self) -> None:
         """Discard unprocessed requests."""
         self._buffer = b""
-        if self._scheduled is not None and self._scheduled.active():
-            self._scheduled.cancel()
-        self._scheduled = None
 
     def _close(self) -> None:
         """Close the connection after all answers are sent."""
@@ -243,10 +250,9 @@ class PolicyFactory(Factory):
     """The connections of one listener.
 
     :param read: parses a request; raises :class:`~chapps_tw.mail.request.RequestError`.
-    :param report: called after each answer is sent, with pipeline, request, answer, and the monotonic time at which
-        the request arrived.
+    :param report: called with the name of the listener, and answers that were just sent.
     :param monotonic: monotonic clock.
-    :param later: calls a function after a number of seconds; 0 is the next turn of the reactor.
+    :param turn: for the requests of a turn of the reactor, which are decided together, and then answered.
     :param adopt: called with the transport of each new connection: :func:`~chapps_tw.sockets.reading.adopter`.
     :ivar pipeline: answers requests; may be replaced between two of them.
     :ivar changed: called when a connection was made or lost.
@@ -263,24 +269,61 @@ class PolicyFactory(Factory):
         read: Callable[[bytes], OutboundPPR],
         report: Report,
         monotonic: Callable[[], float],
-        later: Callable[[float, Callable[[], None]], IDelayedCall],
+        turn: Turn,
         adopt: Callable[[Transport], None],
     ) -> None:
         self.pipeline = pipeline
         self.read = read
         self.report = report
         self.monotonic = monotonic
-        self.later = later
         self.adopt = adopt
         self.connections: set[PolicyProtocol] = set()
         self.changed: Callable[[], None] = lambda: None
         self.unreadable = 0
+        self._turn = turn
+        # Connections with a request to decide about, and with an answer to send.
+        self._begun: list[PolicyProtocol] = []
+        self._answered: list[PolicyProtocol] = []
         self._limited_log = LogLimit(self._log.warn, monotonic)
         self._drained: Deferred[None] | None = None
         self._peers: dict[str, float] = {}
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return PolicyProtocol(self)
+
+    def begin(self, connection: PolicyProtocol) -> None:
+        """Have a connection decide about its request at the end of this turn."""
+        if not self._begun:
+            self._turn.at_end(Stage.DECIDE, self._decide)
+        self._begun.append(connection)
+
+    def _decide(self) -> None:
+        connections, self._begun = self._begun, []
+        for connection in connections:
+            try:
+                connection.decide()
+            except Exception:
+                connection.fail()
+
+    def answer(self, connection: PolicyProtocol) -> None:
+        """Have a connection send its answer at the end of this turn."""
+        if not self._answered:
+            self._turn.at_end(Stage.ANSWER, self._send_answers)
+        self._answered.append(connection)
+
+    def _send_answers(self) -> None:
+        connections, self._answered = self._answered, []
+        sent: list[Answered] = []
+        for connection in connections:
+            try:
+                sent.append(connection.send_answer())
+            except Exception:
+                connection.fail()
+        try:
+            self.report(self.pipeline.listener, sent)
+        finally:
+            for connection in connections:
+                connection.go_on()
 
     def note_peer(self, peer: str, time: float) -> None:
         """Remember when a client asked last, by the monotonic clock. Of too many clients, the first is forgotten."""

@@ -54,7 +54,7 @@ class Run:
         self._request = request
         self._answered = answered
         self._attempt = 1
-        self._waiting: Reply[Any] | Deferred[Any]
+        self._waiting: Reply[Any] | Deferred[Any] | None = None
         self._decisions: list[Decision]
         self._pending: Sequence[Pending]
 
@@ -81,13 +81,14 @@ class Run:
 
     def cancel(self) -> None:
         """Have what the request waits for fail."""
-        self._waiting.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def abandon(self) -> None:
         """Do nothing more, and do not answer."""
         if isinstance(self._waiting, Deferred):
             self._waiting.pause()
-        else:
+        elif self._waiting is not None:
             self._waiting.then(_ignore, _ignore)
 
     def _ask(self) -> None:
@@ -189,27 +190,35 @@ class Run:
         if spent.outcome is _OUTDATED:
             return self._again()
         self._request.rely_on_nothing()
-        found: list[Decision | None] = []
-        begin, stopping = 0, spent.decisive < 0
-        for slot, (charges, conclude, _, _), _ in self._pending:
-            end = begin + len(charges)
-            decides = begin <= spent.decisive < end
-            if spent.decisive >= 0 and not decides:
-                # Another policy stops the mail.
-                found.append(None)
-            else:
-                own = spent if len(self._pending) == 1 else _part(spent, begin, end)
-                try:
-                    found.append(decision := conclude(self._request, charges, own))
-                except Exception as error:
-                    found.append(decision := self._pipeline.failure(slot, error))
-                stopping = stopping or decision.stops or len(spent.used) == 1
-            begin = end
-        if not stopping:
+        pending = self._pending
+        if len(pending) == 1:
+            found: list[Decision | None] = [self._concluded(pending[0], spent)]
+        else:
+            found = self._concluded_by_each(spent)
+        if spent.decisive >= 0 and len(spent.used) > 1 and not any(each.stops for each in found if each):
             # Without the charge that does not fit, the others may.
             return self._finally(self._charge_all())
         self._insert(found)
         return self._finish()
+
+    def _concluded(self, pending: Pending, spent: Spent) -> Decision:
+        """Return the decision of a policy that is no longer pending."""
+        slot, (charges, conclude, _, _), _ = pending
+        try:
+            return conclude(self._request, charges, spent)
+        except Exception as error:
+            return self._pipeline.failure(slot, error)
+
+    def _concluded_by_each(self, spent: Spent) -> list[Decision | None]:
+        """Return the decisions of all policies, ``None`` for each if another one stops the mail."""
+        found: list[Decision | None] = []
+        begin = 0
+        for each in self._pending:
+            end = begin + len(each.decision.charges)
+            decides = spent.decisive < 0 or begin <= spent.decisive < end
+            found.append(self._concluded(each, _part(spent, begin, end)) if decides else None)
+            begin = end
+        return found
 
     def _not_charged(self, error: Exception) -> None:
         self._insert([self._pipeline.failure(each.slot, error) for each in self._pending])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from chapps_tw.observe.decision_record import Entry, Values, values_of
@@ -40,14 +40,13 @@ class Link:
         self._max_waiting = max_waiting
         self._waiting: deque[Entry] = deque()
 
-    def add(self, entry: Entry) -> None:
-        """Pass on a decision. Never blocks, never raises."""
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Pass on decisions. Never blocks, never raises."""
         if not self._waiting:
             self._reactor.callLater(_GATHER, self._send)
-        if len(self._waiting) < self._max_waiting:
-            self._waiting.append(entry)
-        else:
-            self.lost += 1
+        room = self._max_waiting - len(self._waiting)
+        self._waiting += entries[:room]
+        self.lost += max(0, len(entries) - room)
 
     def event(self, event: LimitEvent) -> None:
         """Pass on an event that this process was the first to note."""

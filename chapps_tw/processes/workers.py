@@ -35,7 +35,7 @@ class Workers:
     """The workers of a main process.
 
     :param count: how many.
-    :param take: called with each decision that a worker passes on.
+    :param take: called with the decisions that a worker passes on.
     :param note: called with each event near a limit that a worker was the first to note.
     :param heard: called with what the listeners of a worker have heard: its pid, the report, and the pids of all.
     :param reasons: all reasons, by code.
@@ -46,7 +46,7 @@ class Workers:
     def __init__(
         self,
         count: int,
-        take: Callable[[Entry], None],
+        take: Callable[[Sequence[Entry]], None],
         note: Callable[[LimitEvent], None],
         heard: Callable[[int, Mapping[str, Any], Collection[int]], None],
         reasons: Mapping[str, ReasonCode],
@@ -65,8 +65,7 @@ class Workers:
         self._ended: list[Family] = []
 
     def _decisions(self, batch: Sequence[Sequence[Any]]) -> None:
-        for values in batch:
-            self._take(entry_from(values, self._reasons))
+        self._take([entry_from(values, self._reasons) for values in batch])
 
     def _event(self, values: Mapping[str, Any]) -> None:
         self._note(LimitEvent(**values))

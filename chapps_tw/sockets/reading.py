@@ -74,12 +74,16 @@ class SharedReader:
 
     def doRead(self) -> None:
         """Pass the data that has arrived to the protocols."""
+        # First all system calls: between two of them, a processor forgets the code of the protocols.
+        received: list[tuple[int, Any, bytes | None]] = []
         for number, event in self._epoll.poll(0):
-            transport = self._transports.get(number)
-            if transport is None:
+            transport = self._transports[number]
+            received.append((number, transport, self._receive(transport) if event == select.EPOLLIN else b""))
+        for number, transport, data in received:
+            present: Any = self._transports.get(number)
+            if present is not transport:
                 # An earlier connection of this loop has closed it.
                 continue
-            data = self._receive(transport) if event == select.EPOLLIN else b""
             if data:
                 try:
                     transport.protocol.dataReceived(data)

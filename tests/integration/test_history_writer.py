@@ -79,10 +79,10 @@ class WriterTests:
     def test_decisions_are_written_while_it_runs_and_at_its_end(self: Any) -> None:
         writer = self.write(max_waiting=2 * BATCH)
         for _ in range(BATCH + 7):
-            writer.add(entry())
+            writer.extend([entry()])
         writer.start()
         wait_until(lambda: writer.written == BATCH + 7, "the decisions written")
-        writer.add(entry(queue_id="LAST"))
+        writer.extend([entry(queue_id="LAST")])
         self.end(writer)
         self.assertEqual((writer.written, writer.lost, writer.waiting), (BATCH + 8, 0, 0))
         self.assertEqual(self.found(limit=1), ["LAST"])
@@ -92,8 +92,7 @@ class WriterTests:
         pauses: list[float] = []
         writer = Writer(self.store, "mx1", False, lambda: decisions.MOMENT, 2 * BATCH, pauses.append)
         self.addCleanup(self.end, writer)
-        for _ in range(number):
-            writer.add(entry())
+        writer.extend([entry() for _ in range(number)])
         writer.start()
         wait_until(lambda: writer.written == number, "the decisions written")
         return len(pauses)
@@ -106,7 +105,7 @@ class WriterTests:
     def test_only_refused_mail_is_kept_on_request(self: Any) -> None:
         writer = self.write(refused_only=True)
         for decision in (PASSED, REFUSED, PASSED):
-            writer.add(entry(decision))
+            writer.extend([entry(decision)])
         writer.start()
         self.end(writer)
         self.assertEqual((writer.written, writer.lost), (1, 0))
@@ -118,10 +117,10 @@ class WriterTests:
         self.failing.error = OSError("no room")
         writer.start()
         for number in range(5):
-            writer.add(entry(queue_id=f"Q{number}"))
+            writer.extend([entry(queue_id=f"Q{number}")])
         wait_until(lambda: lines and not writer._waiting, "the rows made")
         for _ in range(8):
-            writer.add(entry())
+            writer.extend([entry()])
         self.assertEqual((writer.written, writer.lost, writer.waiting), (0, 3, 10))
         self.failing.error = None
         wait_until(lambda: writer.waiting == 0 and len(lines) == 3, "the decisions written")
@@ -141,7 +140,7 @@ class WriterTests:
         other = self.write(node="mx2")
         first._ids, other._ids = Ids(5), Ids(5)
         for writer in (first, other):
-            writer.add(entry())
+            writer.extend([entry()])
             writer.start()
             self.end(writer)
         self.assertEqual((first.written, other.written, len(self.everything())), (1, 1, 2))
@@ -149,7 +148,7 @@ class WriterTests:
     def test_of_a_batch_with_a_decision_that_cannot_be_stored_the_others_are(self: Any) -> None:
         writer = self.write()
         for number in range(5):
-            writer.add(entry(queue_id=f"Q{number}"))
+            writer.extend([entry(queue_id=f"Q{number}")])
         self.failing.rejects = "Q3"
         writer.start()
         wait_until(lambda: writer.waiting == 0, "the others written")
@@ -159,11 +158,11 @@ class WriterTests:
         lines = self.logged()
         writer = self.write()
         self.failing.error = ValueError("a bug")
-        writer.add(entry())
+        writer.extend([entry()])
         writer.start()
         wait_until(lambda: writer.lost == 1, "the batch lost")
         self.failing.error = None
-        writer.add(entry())
+        writer.extend([entry()])
         wait_until(lambda: writer.written == 1, "the next batch written")
         self.assertEqual(lines, ["The history failed"])
 
@@ -311,7 +310,7 @@ class ServerTests(WriterTests):
     def test_a_transaction_whose_outcome_was_unknown_is_not_written_twice(self: Any) -> None:
         writer = self.write()
         self.failing.error = OSError("connection lost")
-        writer.add(entry())
+        writer.extend([entry()])
         writer.start()
         wait_until(lambda: writer._rows, "the first attempt")
         self.store.write(writer._rows)

@@ -163,7 +163,7 @@ class TurnTests(TestCase):
         self.within = within = Decision("DUNNO", Reason.WITHIN_QUOTA, "OutboundQuotaPolicy", {"limit": 1000, "used": 1})
         for number in range(5000):
             entry = entry_of("outbound", f"user{number}", _request(number), within, time.time())
-            self.node.decisions.add(entry)
+            self.node.decisions.extend([entry])
         await gatherResults(
             [
                 Deferred.fromCoroutine(_spend(self.node.state, f"user{number}", count))
@@ -213,7 +213,7 @@ class TurnTests(TestCase):
         self.addCleanup(page.stop)
         now = time.time()
         for second in range(HOUR):
-            rates.add(entry_of("outbound", "", _request(second), self.within, now - HOUR + second))
+            rates.extend([entry_of("outbound", "", _request(second), self.within, now - HOUR + second)])
         visitor = Visitor(self.node)
         await visitor.log_in(self.node.token)
         for path in VIEWS:

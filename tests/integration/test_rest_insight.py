@@ -176,7 +176,7 @@ class FollowTests(InsightTestCase):
 
     def fill(self, count: int) -> None:
         for number in range(count):
-            self.ring.add(entry(user=f"u{number % 2}"))
+            self.ring.extend([entry(user=f"u{number % 2}")])
 
     def setUp(self) -> None:
         super().setUp()

@@ -26,7 +26,7 @@ class CardTestCase(PageTestCase):
         """Put a decision into the ring."""
         assert self.node.decisions is not None
         request = PolicyRequest({"protocol_state": "RCPT", **attributes})
-        self.node.decisions.add(entry_of("outbound", user, request, decision, time.time() - ago))
+        self.node.decisions.extend([entry_of("outbound", user, request, decision, time.time() - ago)])
 
     async def spend(self, user: str, amount: int) -> None:
         charge = Charge(Account("oqp", user), Unit.RECIPIENTS, amount, 10**6, 86400.0)

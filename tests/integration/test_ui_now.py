@@ -54,8 +54,8 @@ class NowTestCase(PageTestCase):
     def decided(self, decision: Decision = PASS, user: str = "ann", **attributes: str) -> None:
         request = PolicyRequest({"protocol_state": "RCPT", **attributes})
         entry = entry_of("outbound", user, request, decision, time.time())
-        self.ring.add(entry)
-        self.rates.add(entry)
+        self.ring.extend([entry])
+        self.rates.extend([entry])
         self.node.requests.add("outbound", request, time.time())
 
     def listener(self, visitor: Visitor, query: str = "") -> Listener:

@@ -14,13 +14,13 @@ def test_lines_are_written_in_batches() -> None:
     written: list[bytes] = []
     log = DecisionLog(as_text, written.append, clock.callLater)
     first, second = entry(), entry(sender="two \udce9@example.org")
-    log.add(first)
-    log.add(second)
+    log.extend([first])
+    log.extend([second])
     assert written == []
     clock.advance(0.1)
     assert written == [f"{as_text(first)}\n{as_text(second)}\n".encode()]
     clock.advance(1)
-    log.add(first)
+    log.extend([first])
     clock.advance(0.1)
     assert len(written) == 2
 
@@ -29,7 +29,7 @@ def test_pending_lines_can_be_flushed() -> None:
     clock = Clock()
     written: list[bytes] = []
     log = DecisionLog(as_text, written.append, clock.callLater)
-    log.add(entry())
+    log.extend([entry()])
     log.flush()
     assert len(written) == 1
     log.flush()

@@ -13,7 +13,7 @@ NOW = 1_790_000_000.0
 
 
 def add(rates: DecisionRates, at: float, decision: Decision = PASS) -> None:
-    rates.add(entry_of("out", "", PolicyRequest({}), decision, at))
+    rates.extend([entry_of("out", "", PolicyRequest({}), decision, at)])
 
 
 def test_decisions_are_counted_by_second_and_refusals_apart() -> None:

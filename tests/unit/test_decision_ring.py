@@ -28,7 +28,7 @@ def sequences(search: Search) -> list[int]:
 def filled(count: int, start: int = 0, max_entries: int = MAX_DECISIONS) -> DecisionRing:
     ring = DecisionRing(start, max_entries)
     for number in range(count):
-        ring.add(entry(instance=str(number)))
+        ring.extend([entry(instance=str(number))])
     return ring
 
 
@@ -38,7 +38,7 @@ def filled(count: int, start: int = 0, max_entries: int = MAX_DECISIONS) -> Deci
 @pytest.mark.parametrize("came", ["bob@bücher.example", "BOB@Bücher.example", "Bob@XN--bcher-kva.Example"])
 def test_addresses_match_in_any_form(wanted: str, came: str) -> None:
     ring = DecisionRing()
-    ring.add(entry(sender=came, recipient=came))
+    ring.extend([entry(sender=came, recipient=came)])
     for name in ("sender", "recipient"):
         assert [getattr(each, name) for each in found(ring, {name: wanted})] == [came]
         assert not found(ring, {name: "other" + wanted})
@@ -48,7 +48,7 @@ def test_addresses_match_in_any_form(wanted: str, came: str) -> None:
 def test_unusual_names_match_exactly(name: str) -> None:
     ring = DecisionRing()
     for each in (name, "other", f"x {name}", f"sender={name}"):
-        ring.add(entry(user=each, sender=f"{each}@example.org", queue_id=each, instance=each))
+        ring.extend([entry(user=each, sender=f"{each}@example.org", queue_id=each, instance=each)])
     for wanted in (
         {"user": name},
         {"queue_id": name},
@@ -61,7 +61,7 @@ def test_unusual_names_match_exactly(name: str) -> None:
 
 def test_users_match_exactly_and_the_null_sender_matches_an_empty_value() -> None:
     ring = DecisionRing()
-    ring.add(entry(sender=""))
+    ring.extend([entry(sender="")])
     assert len(found(ring, {"user": "bob", "sender": ""})) == 1
     assert not found(ring, {"user": "Bob"})
 
@@ -75,7 +75,7 @@ def test_a_domain_matches_its_addresses_and_a_network_its_clients() -> None:
         {"sender": "c@xn--bcher-kva.example", "client_address": "unknown", "instance": "4"},
     )
     for attributes in requests:
-        ring.add(entry(PASSED, **attributes))
+        ring.extend([entry(PASSED, **attributes)])
     for wanted, instances in (
         ({"sender": "partner.example"}, ["1"]),
         ({"sender": "@PARTNER.example"}, ["1"]),
@@ -92,7 +92,7 @@ def test_a_domain_matches_its_addresses_and_a_network_its_clients() -> None:
 def test_a_search_returns_the_newest_first() -> None:
     ring = DecisionRing()
     for number in range(6000):
-        ring.add(entry(sender=f"{number % 2}@x", instance=str(number)))
+        ring.extend([entry(sender=f"{number % 2}@x", instance=str(number))])
     assert len(ring) == 5000
     assert [each.instance for each in found(ring, {"sender": "1@x"})[:2]] == ["5999", "5997"]
     search = ring.search({"user": "nobody"})
@@ -104,7 +104,7 @@ def test_a_search_returns_the_newest_first() -> None:
 def test_a_record_has_the_values_of_the_decision() -> None:
     ring = DecisionRing()
     decided = entry(REFUSED._replace(detail='a "b"', source="cache"), also="GRL:greylist_passed", sender="é \udce9@x")
-    ring.add(decided)
+    ring.extend([decided])
     assert found(ring, {}) == [as_record(decided)]
     [each] = [each for each in ring.search({}).records if each]
     assert each.as_dict() == {"sequence": 1, **as_record(decided).as_dict()}
@@ -144,7 +144,7 @@ def test_nothing_is_dropped_before_the_first_decision() -> None:
 def test_a_follower_can_filter_by_field() -> None:
     ring = DecisionRing()
     for number in range(6):
-        ring.add(entry(user=f"u{number % 2}"))
+        ring.extend([entry(user=f"u{number % 2}")])
     assert sequences(ring.search({"user": "u1"}, 2)) == [4, 6]
 
 
@@ -154,10 +154,10 @@ def test_a_follower_gets_each_decision_once() -> None:
     after = 0
     for count in (0, 3, 1, 0, 50, 7):
         for _ in range(count):
-            ring.add(entry())
+            ring.extend([entry()])
         search = ring.search({}, after)
         for _ in range(count // 3):
-            ring.add(entry())
+            ring.extend([entry()])
         told += sequences(search)
         after = search.last_sequence
     told += sequences(ring.search({}, after))
@@ -167,7 +167,7 @@ def test_a_follower_gets_each_decision_once() -> None:
 def test_the_ring_holds_fewer_long_decisions() -> None:
     ring = DecisionRing()
     for number in range(4900):
-        ring.add(entry(sender="\u20ac " * 400, recipient="\u20ac " * 400, instance=str(number)))
+        ring.extend([entry(sender="\u20ac " * 400, recipient="\u20ac " * 400, instance=str(number))])
     assert 1000 < len(ring) < 4900
     assert found(ring, {})[0].instance == "4899"
 
@@ -180,7 +180,7 @@ def test_the_size_is_bounded_for_any_texts(character: str, length: int) -> None:
 
     def fill() -> None:
         for number in range(500):
-            ring.add(_one_of_its_own(number + 1000, character * length))
+            ring.extend([_one_of_its_own(number + 1000, character * length)])
 
     # Texts of which each has an object of its own, and most of them wide characters, are not what mail brings.
     assert taken(fill) < 1.4 * max_bytes
@@ -201,7 +201,7 @@ def test_the_documented_number_of_typical_decisions_fits() -> None:
             decision = PASSED._replace(action=header.format(number), figures={"limit": number, "used": number + 1})
             given = {"sender": f"user{number}@customer.example.com", "recipient": f"friend{number}@example.net"}
             given |= {"instance": f"1a2b.{number}.0", "client_address": f"2001:db8::{number}"}
-            ring.add(entry(decision, **given))
+            ring.extend([entry(decision, **given)])
 
     assert taken(fill) < MAX_BYTES
     assert len(ring) == MAX_DECISIONS

@@ -17,9 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from chapps_tw.mail.decision import Decision, Reason
 from chapps_tw.mail.request import MAX_REQUEST_BYTES
 from chapps_tw.outbound import OutboundPPR
-from chapps_tw.policies.slots import Answer, PolicySlot
+from chapps_tw.policies.slots import PolicySlot
 from chapps_tw.postfix.pipeline import DEFER, Pipeline
-from chapps_tw.postfix.protocol import PolicyFactory, PolicyProtocol
+from chapps_tw.postfix.protocol import Answered, PolicyFactory, PolicyProtocol
+from chapps_tw.sockets.turn import Turn
 from chapps_tw.state.sqlite.file import MEMORY
 from chapps_tw.state.sqlite.store import SqliteState
 from tests.support.examples import examples
@@ -66,13 +67,12 @@ class ProtocolTests(SynchronousTestCase):
         self.pipeline = Pipeline(
             "test", [PolicySlot(self.echo)], lambda _: None, lambda *_: None, CancelledError, unchanged, state, 2.0
         )
-        self.factory = PolicyFactory(
-            self.pipeline, OutboundPPR, self.report, self.clock.seconds, self.later, lambda _: None
-        )
+        turn = Turn(self.later)
+        self.factory = PolicyFactory(self.pipeline, OutboundPPR, self.report, self.clock.seconds, turn, lambda _: None)
         self.protocol, self.transport = self.connect()
 
-    def report(self, pipeline: Pipeline, request: OutboundPPR, answer: Answer, started: float) -> None:
-        self.reported.append((answer.decision.action, started))
+    def report(self, listener: str, answers: Sequence[Answered]) -> None:
+        self.reported += [(answer.decision.action, started) for _, answer, started in answers]
 
     def connect(self) -> tuple[PolicyProtocol, StringTransport]:
         protocol = self.factory.buildProtocol(None)
@@ -81,7 +81,7 @@ class ProtocolTests(SynchronousTestCase):
         protocol.makeConnection(transport)
         return protocol, transport
 
-    def later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+    def later(self, seconds: float, call: Callable[[], object]) -> IDelayedCall:
         # Unlike the reactor, a Clock does in the same turn what is asked for in it.
         return self.clock.callLater(seconds or TURN, call)
 
@@ -125,6 +125,7 @@ class ProtocolTests(SynchronousTestCase):
 
     def test_a_request_is_answered_and_the_connection_stays_open(self) -> None:
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.assertEqual(self.transport.value(), answers("a"))
         self.assertFalse(self.transport.disconnecting)
         self.assertEqual(self.reported, [("REJECT a", 0.0)])
@@ -132,13 +133,14 @@ class ProtocolTests(SynchronousTestCase):
     def test_a_request_may_arrive_byte_by_byte(self) -> None:
         for byte in question("a") + question("b"):
             self.protocol.dataReceived(bytes([byte]))
+        self.turns()
         self.assertEqual(self.transport.value(), answers("a", "b"))
 
     def test_pipelined_requests_are_answered_in_order_one_per_turn(self) -> None:
         senders = [str(number) for number in range(8)]
         self.protocol.dataReceived(b"".join(map(question, senders)))
         for number in range(8):
-            self.assertEqual(self.transport.value(), answers(*senders[: number + 1]))
+            self.assertEqual(self.transport.value(), answers(*senders[:number]))
             self.clock.advance(TURN)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -146,11 +148,13 @@ class ProtocolTests(SynchronousTestCase):
         neighbour, transport = self.connect()
         self.protocol.dataReceived(b"a=\n\n" * 16_000)
         neighbour.dataReceived(question("b"))
+        self.clock.advance(TURN)
         self.assertEqual(transport.value(), answers("b"))
         self.assertEqual(self.transport.value(), b"action=REJECT\n\n")
 
     def test_requests_between_two_turns_wait_for_their_own_turn(self) -> None:
         self.protocol.dataReceived(question("a") + question("b"))
+        self.clock.advance(TURN)
         self.protocol.dataReceived(question("c"))
         self.assertEqual(self.transport.value(), answers("a"))
         self.turns()
@@ -159,10 +163,13 @@ class ProtocolTests(SynchronousTestCase):
     def test_a_request_waits_for_the_previous_answer(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a") + question("b"))
+        self.turns()
         self.assertEqual(len(self.echo.waiting), 1)
         self.echo.waiting[0].callback(None)
+        self.turns()
         self.assertEqual(self.transport.value(), answers("a"))
         self.echo.waiting[1].callback(None)
+        self.turns()
         self.assertEqual(self.transport.value(), answers("a", "b"))
 
     def test_many_pipelined_requests_do_not_exhaust_the_stack(self) -> None:
@@ -172,6 +179,7 @@ class ProtocolTests(SynchronousTestCase):
 
     def test_bytes_that_are_not_utf_8_are_answered(self) -> None:
         self.protocol.dataReceived(question("\udce9"))
+        self.turns()
         self.assertEqual(self.transport.value(), b"action=REJECT ?\n\n")
 
     def test_an_endless_request_closes_the_connection(self) -> None:
@@ -182,6 +190,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_reading_pauses_while_a_request_is_pending_and_then_resumes(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.protocol.dataReceived(question("b") * 2000)
         self.assertEqual(self.transport.producerState, "paused")
         self.echo.hold = False
@@ -255,11 +264,13 @@ class ProtocolTests(SynchronousTestCase):
     def test_on_failure_answers_after_the_timeout(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.clock.advance(2.0)
         self.factory.cancel_overdue()
         self.assertEqual(self.transport.value(), b"")
         self.clock.advance(0.1)
         self.factory.cancel_overdue()
+        self.turns()
         self.assertEqual(self.transport.value(), f"action={DEFER}\n\n".encode())
         self.protocol.dataReceived(question("b"))
         self.assertEqual(self.factory.in_flight, 1)
@@ -267,9 +278,11 @@ class ProtocolTests(SynchronousTestCase):
     def test_a_half_closed_client_gets_its_answers(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.protocol.readConnectionLost()
         self.assertFalse(self.transport.disconnecting)
         self.echo.waiting[0].callback(None)
+        self.turns()
         self.assertEqual(self.transport.value(), answers("a"))
         self.assertTrue(self.transport.disconnecting)
 
@@ -285,6 +298,7 @@ class ProtocolTests(SynchronousTestCase):
         self.protocol.dataReceived(question("a") + question("b"))
         self.protocol.pauseProducing()
         self.factory.drain()
+        self.turns()
         self.assertTrue(self.transport.disconnecting)
         self.assertIsNone(self.transport.producer)
 
@@ -292,10 +306,12 @@ class ProtocolTests(SynchronousTestCase):
         idle, idle_transport = self.connect()
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         drained = self.factory.drain()
         self.assertTrue(idle_transport.disconnecting)
         self.assertFalse(self.transport.disconnecting)
         self.echo.waiting[0].callback(None)
+        self.turns()
         self.assertEqual(self.transport.value(), answers("a"))
         self.assertTrue(self.transport.disconnecting)
         self.assertNoResult(drained)
@@ -303,9 +319,43 @@ class ProtocolTests(SynchronousTestCase):
             protocol.connectionLost()
         self.successResultOf(drained)
 
+    def test_a_decision_is_reported_though_its_client_is_gone_before_the_end_of_the_turn(self) -> None:
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a"))
+        self.turns()
+        self.echo.waiting[0].callback(None)
+        self.factory.cancel_pending()
+        self.protocol.connectionLost()
+        self.turns()
+        self.assertEqual(self.reported, [("REJECT a", 0.0)])
+
+    def test_nothing_is_decided_if_the_client_is_gone_before(self) -> None:
+        self.echo.hold = True
+        self.protocol.dataReceived(question("a"))
+        self.factory.cancel_pending()
+        self.protocol.connectionLost()
+        self.turns()
+        self.assertEqual((self.echo.waiting, self.reported, self.factory.in_flight), ([], [], 0))
+
+    def test_the_answers_of_a_turn_are_reported_together_and_one_that_fails_closes_its_connection(self) -> None:
+        other, transport = self.connect()
+
+        def fail(_: bytes) -> None:
+            raise ZeroDivisionError
+
+        self.protocol._send = fail
+        self.protocol.dataReceived(question("a"))
+        other.dataReceived(question("b"))
+        self.assertEqual(self.reported, [])
+        self.turns()
+        self.assertEqual((transport.value(), self.reported), (answers("b"), [("REJECT b", 0.0)]))
+        self.assertTrue(self.transport.disconnected)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_a_client_that_disconnects_while_it_waits_is_ignored(self) -> None:
         self.echo.hold = True
         self.protocol.dataReceived(question("a"))
+        self.turns()
         self.protocol.connectionLost()
         self.echo.waiting[0].callback(None)
         self.assertEqual(self.factory.connections, set())

@@ -168,12 +168,12 @@ def test_a_cancelled_question_is_forgotten() -> None:
 
 def test_a_decision_is_the_same_for_all_purposes_when_it_has_arrived() -> None:
     clock, arrived, events = Clock(), list[Entry](), list[LimitEvent]()
-    workers = Workers(1, arrived.append, events.append, lambda *_: None, REASONS, clock)
+    workers = Workers(1, arrived.extend, events.append, lambda *_: None, REASONS, clock)
     link = Link({}, clock)
     pair = Pair(link.channel, Channel({"decisions": workers._decisions, "event": workers._event}, {}))
     sent = [entry(number, recipient=f"r{number}@example.net") for number in range(120)]
     for each in sent:
-        link.add(each)
+        link.extend([each])
     for _ in range(10):
         clock.advance(0.02)
     event = LimitEvent("near_limit", "oqp", "ann", "basic", "user", 8, 10, 3600.0, 1790000000.5, "messages")
@@ -192,12 +192,12 @@ def test_decisions_wait_while_the_main_process_does_not_keep_up_and_the_newest_a
     link.channel.makeConnection(transport)
     link.channel.pauseProducing()
     for number in range(15):
-        link.add(entry(number))
+        link.extend([entry(number)])
     clock.advance(1)
     assert (transport.value(), link.lost) == (b"", 5)
     link.channel.resumeProducing()
     assert transport.value().count(b"quota_exceeded") == 10
-    link.add(entry(99))
+    link.extend([entry(99)])
     clock.advance(1)
     assert transport.value().count(b"quota_exceeded") == 11
 
@@ -209,7 +209,7 @@ def test_what_waits_is_passed_on_at_the_end() -> None:
     link.channel.makeConnection(transport)
     link.channel.pauseProducing()
     for number in range(120):
-        link.add(entry(number))
+        link.extend([entry(number)])
     link.finish()
     assert transport.value().count(b"quota_exceeded") == 120
     assert transport.disconnecting

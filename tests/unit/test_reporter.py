@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
@@ -17,9 +16,6 @@ from chapps_tw.observe.metrics import Metrics
 from chapps_tw.outbound import OutboundPPR
 from chapps_tw.policies.events import LimitEvent
 from chapps_tw.policies.slots import Answer
-from chapps_tw.postfix.pipeline import Pipeline
-from chapps_tw.state.sqlite.file import MEMORY
-from chapps_tw.state.sqlite.store import SqliteState
 
 
 def of(policy: str, reason: Reason, action: str = "DUNNO", shadow: str = "") -> Decision:
@@ -50,19 +46,13 @@ def test_the_decisions_of_other_policies_are_included(sent: Decision, decisions:
     assert beside(sent, decisions) == told
 
 
-async def unchanged(request: OutboundPPR, decision: Decision) -> Decision:
-    return decision
-
-
 def reported(answer: Answer) -> tuple[list[list[Record]], str]:
     """What two sinks are told of an answer, and the metrics."""
     clock = Clock()
     sinks: list[list[Entry]] = [[], []]
     metrics = Metrics("1", clock.seconds)
-    reporter = Reporter(metrics, ListenerRequests(), [sink.append for sink in sinks], clock, lambda: 17.25)
-    state = SqliteState(MEMORY, clock.seconds, clock)
-    board = Pipeline("inbound", [], lambda _: None, lambda *_: None, CancelledError, unchanged, state)
-    reporter.answered(board, OutboundPPR({"sender": "a@example.org"}), answer, 0.0)
+    reporter = Reporter(metrics, ListenerRequests(), [sink.extend for sink in sinks], clock.seconds, lambda: 17.25)
+    reporter.answered("inbound", [(OutboundPPR({"sender": "a@example.org"}), answer, 0.0)])
     return [[as_record(entry) for entry in sink] for sink in sinks], metrics.text().decode()
 
 
@@ -86,7 +76,7 @@ def test_an_unexpected_exception_is_logged_at_a_limited_rate() -> None:
     clock = Clock()
     events: list[LogEvent] = []
     observer = events.append
-    reporter = Reporter(Metrics("1", clock.seconds), ListenerRequests(), [], clock, lambda: 1.5)
+    reporter = Reporter(Metrics("1", clock.seconds), ListenerRequests(), [], clock.seconds, lambda: 1.5)
     globalLogPublisher.addObserver(observer)  # type: ignore[arg-type]
     try:
         for seconds in (0, FAILURE_SECONDS - 1, 1):
@@ -102,7 +92,7 @@ def test_an_event_near_a_limit_is_logged_and_counted() -> None:
     clock, logged = Clock(), list[LogEvent]()
     observer = logged.append
     metrics = Metrics("1", clock.seconds)
-    reporter = Reporter(metrics, ListenerRequests(), [], clock, lambda: 1.5)
+    reporter = Reporter(metrics, ListenerRequests(), [], clock.seconds, lambda: 1.5)
     globalLogPublisher.addObserver(observer)  # type: ignore[arg-type]
     try:
         reporter.near_limit(LimitEvent("near_limit", "oqp", "ann\r", "hour", "user", 4, 5, 3600.0, 1.5))

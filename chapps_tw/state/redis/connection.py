@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.sockets.sending import sender
+from chapps_tw.sockets.turn import Stage
 from chapps_tw.state.redis.script import Shape, command
 from chapps_tw.state.reply import StoreReply
 
@@ -107,7 +108,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
     def _send(self, reply: Reply, data: bytes, deadline: float, what: Run | bytes) -> None:
         self._pending.append((reply, deadline, what))
         if not self._out:
-            self.factory.owner.reactor.callLater(0, self._flush)
+            self.factory.owner.turn.at_end(Stage.WRITE, self._flush)
         self._out.append(data)
         if len(self._out) >= BATCH:
             self._flush()

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from chapps_tw.config.settings import Redis
+from chapps_tw.sockets.turn import Turn
 from chapps_tw.state.redis.connection import (
     Decode,
     Entry,
@@ -50,6 +51,7 @@ class RedisPool:
     :param timeout: of a command, in seconds.
     :param size: number of connections.
     :param observe: called with the duration of each command that was answered or timed out.
+    :param turn: at the end of which commands are sent together.
     :ivar lost: number of ready connections that were lost.
     :ivar timeouts: number of commands that timed out.
     """
@@ -64,8 +66,10 @@ class RedisPool:
         timeout: float,
         size: int,
         observe: Callable[[float], None],
+        turn: Turn,
     ) -> None:
         self.server = server
+        self.turn = turn
         self.login = login
         self.reactor = reactor
         self.timeout = timeout
@@ -357,6 +361,7 @@ def pool_from(
     timeout: float,
     observe: Callable[[float], None] = no_observer,
     sentinel_password: str = "",
+    turn: Turn | None = None,
 ) -> RedisPool:
     """Return the configured pool, not started.
 
@@ -364,9 +369,10 @@ def pool_from(
     :param timeout: of a command, in seconds.
     :param observe: called with the duration in seconds of each command that was answered or timed out.
     :param sentinel_password: of the Sentinels.
+    :param turn: at the end of which commands are sent together.
     :raises ConfigError: if the CA file cannot be used.
     """
     probe = redis.key_prefix.encode() + b":probe"
     login = Login(redis.username, password, redis.db, probe, bool(redis.sentinel_servers))
     server = server_from(redis, Login(redis.sentinel_username, sentinel_password), reactor)
-    return RedisPool(server, login, reactor, timeout, redis.pool_size, observe)
+    return RedisPool(server, login, reactor, timeout, redis.pool_size, observe, turn or Turn(reactor.callLater))

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.observe.timer import Timer, no_timer
+from chapps_tw.sockets.turn import Stage, Turn
 from chapps_tw.state.reply import StoreReply
 from chapps_tw.state.sqlite.damage import describe, is_damage
 from chapps_tw.state.sqlite.file import open_file, unavailable
@@ -71,6 +72,7 @@ class GroupCommit:
     :param buffer: written before each commit.
     :param invalidate: clears the caches and the buffer. Called when they may be outdated: another process has
         written, or a transaction was rolled back.
+    :param turn: of the reactor.
     :param timer: measures the ``commit`` of each turn.
     """
 
@@ -82,6 +84,7 @@ class GroupCommit:
         reactor: Scheduler,
         buffer: Buffer,
         invalidate: Callable[[], None],
+        turn: Turn,
         timer: Timer = no_timer,
     ) -> None:
         self.problem = ""
@@ -97,6 +100,7 @@ class GroupCommit:
         # Shared by all operations: creating one takes as long as finding a row.
         self._cursor: sqlite3.Cursor
         self._in_turn = False
+        self._turn = turn
         self._write_each = False
         self._dirty = 0
         self._pending: list[_Pending] = []
@@ -274,7 +278,7 @@ class GroupCommit:
             self._reactor.callLater(_RETRY_INTERVAL, self._allow_retry)
             raise reason from error
         self._in_turn = True
-        self._reactor.callLater(0, self._commit)
+        self._turn.at_end(Stage.WRITE, self._commit)
 
     def _allow_retry(self) -> None:
         self._unavailable = ""

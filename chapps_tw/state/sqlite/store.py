@@ -25,6 +25,7 @@ from chapps_tw.interfaces.state import (
     Window,
 )
 from chapps_tw.observe.timer import Timer, no_timer
+from chapps_tw.sockets.turn import Turn
 from chapps_tw.state.memory import ValueMemory
 from chapps_tw.state.reply import StoreReply
 from chapps_tw.state.sqlite import adopting, spending
@@ -56,6 +57,7 @@ class SqliteState:
     :param now: returns epoch seconds.
     :param reactor: for turns and timers, and for threads if the store is started on a file.
     :param timer: measures each ``commit``.
+    :param turn: of the reactor, at the end of which changes are committed together.
     :param max_bytes: size of the accounts that are kept in memory.
     """
 
@@ -65,6 +67,7 @@ class SqliteState:
         now: Callable[[], float],
         reactor: IReactorTime,
         timer: Timer = no_timer,
+        turn: Turn | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._path = path
@@ -75,7 +78,9 @@ class SqliteState:
         self._memory = ValueMemory(now)
         self._stamps = count(1)
         self._greylist = sqlite_greylist.Greylist()
-        self._commits = GroupCommit(path, reactor, self._accounts, self._clear_caches, timer)
+        self._commits = GroupCommit(
+            path, reactor, self._accounts, self._clear_caches, turn or Turn(reactor.callLater), timer
+        )
         self._maintenance = Maintenance(path, now, reactor, self._commits, self._accounts, self.ping)
 
     def _clear_caches(self) -> None:
