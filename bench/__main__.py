@@ -12,12 +12,13 @@ from bench import tables
 from bench.beside import CONNECTIONS, beside
 from bench.pipelines import PIPELINES
 from bench.rounds import LEGEND, Cell, Rounds, Row, progress
+from bench.steady import BOOK, RATE, beside_pages, steady
 from bench.tables import Table
 from bench.targets import STORES, installed_stores, start_bare, take_load_cpu
 
 # Tables that are measured on the same services.
 SHARED = (*PIPELINES, "limits", "count")
-DEFAULT = (*SHARED, "far", "processes", "history", "beside")
+DEFAULT = (*SHARED, "far", "processes", "history", "beside", "steady", "pages")
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,6 +55,11 @@ def measured(chosen: argparse.Namespace) -> Iterator[tuple[str, Table]]:
         progress("outbound: beside other work")
         title = f"outbound: {CONNECTIONS} connections beside other work of the service; ratios to none."
         yield "beside", Table(title, beside(rounds))
+    if "steady" in chosen.table:
+        yield "steady", Table(f"outbound: {RATE:,} requests/s; ratios to none kept.", steady(rounds))
+    if "pages" in chosen.table:
+        title = f"outbound: {RATE:,} requests/s beside browsers, {len(BOOK):,} users; medians of what they ask for."
+        yield "pages", Table(title, beside_pages(rounds))
     if "large" in chosen.table:
         yield "large", tables.large(chosen.store, rounds, chosen.connections)
 

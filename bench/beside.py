@@ -95,10 +95,14 @@ def beside(rounds: Rounds) -> list[Row]:
                 with busy(service):
                     answers = drive(service.ports["outbound"], mail, b"action=DUNNO\n", CONNECTIONS, rounds.seconds)
                 seen[name].append(answers)
-    return [_row(name, samples, seen["nothing"]) for name, samples in seen.items()]
+    return [latencies(name, samples, seen["nothing"]) for name, samples in seen.items()]
 
 
-def _row(name: str, samples: list[Sample], idle: list[Sample]) -> Row:
+def latencies(name: str, samples: list[Sample], idle: list[Sample]) -> Row:
+    """Return the latencies beside other work.
+
+    :param idle: without, in the same rounds.
+    """
     pairs = list(zip(samples, idle, strict=True))
     return {
         "beside": name,

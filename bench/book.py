@@ -47,8 +47,9 @@ def write_book(database: str, users: Sequence[int]) -> None:
         connection.execute(models.limits.insert(), {"quota_id": _HOUR_AND_DAY, "name": "hour", **_HOUR})
         pools = [(name, _POOL if name in pooled else None) for name in domains]
         _insert(connection, models.domains, [{"id": domains[n], "name": n, "pool_quota_id": p} for n, p in pools])
-        connection.execute(models.domains.insert(), {"name": GREYLISTED, "greylist": True})
-        connection.execute(models.domains.insert(), {"name": CHECKED, "check_spf": True})
+        # With ids, as all others: a server has counted none of those.
+        connection.execute(models.domains.insert(), {"id": len(domains) + 1, "name": GREYLISTED, "greylist": True})
+        connection.execute(models.domains.insert(), {"id": len(domains) + 2, "name": CHECKED, "check_spf": True})
         for first, piece in _pieces(everyone):
             ids = list(enumerate(piece, first + 1))
             _insert(connection, models.users, [{"id": id, "name": user_name(n)} for id, n in ids])

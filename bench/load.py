@@ -40,7 +40,7 @@ def drive(
     :param expected: prefix of every answer, or a tuple of prefixes.
     :raises RuntimeError: if an answer has another prefix.
     """
-    sockets = {each.fileno(): each for each in [_connected(port) for _ in range(connections)]}
+    sockets = {each.fileno(): each for each in [connected(port) for _ in range(connections)]}
     try:
         return _exchange(sockets, requests, expected, seconds, count)
     finally:
@@ -48,7 +48,8 @@ def drive(
             each.close()
 
 
-def _connected(port: int) -> socket.socket:
+def connected(port: int) -> socket.socket:
+    """Return a new connection to a policy server."""
     made = socket.create_connection(("127.0.0.1", port))
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
@@ -83,7 +84,15 @@ def _exchange(
             sent[number] = moment
             each.sendall(next(requests))
     elapsed = moment - begin
-    busy = (time.process_time() - cpu) / elapsed
     poll.close()
-    took.sort()
-    return Sample(len(took), elapsed, len(took) / elapsed, took[len(took) // 2], took[len(took) * 99 // 100], busy)
+    return sample(took, elapsed, time.process_time() - cpu)
+
+
+def sample(took: list[float], elapsed: float, cpu: float) -> Sample:
+    """Return a sample of latencies.
+
+    :param cpu: CPU time of the load generator, in seconds.
+    """
+    number, ordered = len(took), sorted(took)
+    p50, p99 = ordered[number // 2], ordered[number * 99 // 100]
+    return Sample(number, elapsed, number / elapsed, p50, p99, cpu / elapsed)

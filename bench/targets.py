@@ -22,6 +22,7 @@ from tests.support.servers.common import free_port, listening, wait_until
 from tests.support.servers.dns import DnsServer, txt
 from tests.support.servers.redis import RedisProcess
 from tests.support.servers.service import PATIENT, Options, Service
+from tests.support.servers.sql import PostgreSQL
 
 # The policies of each listener.
 LISTENERS = {
@@ -130,6 +131,19 @@ def start_on_redis(stack: ExitStack, users: Sequence[int]) -> Target:
     return _start_on(stack, "redis", redis, store, users)
 
 
+def start_on_postgresql(stack: ExitStack, users: Sequence[int], history: bool = False) -> Target:
+    """Start the service with embedded state, and its book and history in a PostgreSQL of its own."""
+    server = PostgreSQL()
+    stack.callback(server.stop)
+    server.start()
+    name = server.new_database()
+    where = {"adapter": "postgresql", "db_host": "127.0.0.1", "db_port": server.port, "db_name": name}
+    options: Options = {"PolicyConfigAdapter": {**where, "db_pass": "secret"}}
+    url = f"postgresql+psycopg://chapps:secret@127.0.0.1:{server.port}/{name}"
+    service = start_service(stack, options, users, history=history, database=url)
+    return Target("PostgreSQL, history" if history else "PostgreSQL", service.ports, service.pid)
+
+
 def start_processes(stack: ExitStack, users: Sequence[int], processes: int) -> Target:
     """Start the service with its own Redis, and several processes on all CPUs."""
     redis, store = _start_redis(stack)
@@ -185,6 +199,7 @@ def start_service(
     moods: Mapping[str, str | float] | None = None,
     history: bool = False,
     prepare: Callable[[], None] = _take_server_cpu,
+    database: str = "",
 ) -> Service:
     """Start the service with its listeners, its book, and a DNS server.
 
@@ -192,6 +207,7 @@ def start_service(
     :param moods: of the DNS server, see :class:`tests.support.servers.dns.DnsServer`.
     :param history: whether decisions are kept.
     :param prepare: called in the new process.
+    :param database: URL of the book, if the options name a server.
     """
     dns = DnsServer({domain: [txt("v=spf1 ip4:10.0.0.0/8 -all")] for domain in SENDERS}, moods, ttl=3600)
     stack.callback(dns.stop)
@@ -205,8 +221,10 @@ def start_service(
     service.write_config({"Limit everybody": _EVERYBODY})
     # Measured in a table of its own.
     service.write_config({"History": {"record": "all" if history else "none"}})
+    if database:
+        service.set_up_database()
     service.start(preexec_fn=prepare).wait_ready()
-    write_book(service.database, users)
+    write_book(database or service.database, users)
     return service
 
 

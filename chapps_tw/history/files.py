@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final
 
 from sqlalchemy import Connection, event, text
@@ -42,8 +42,8 @@ _NAME: Final = re.compile(r"history_(\d+)")
 _HISTORY: Final = re.compile(r"\bhistory\b")
 _VALUES: Final = f"({', '.join('?' * len(COLUMNS))})"
 # Rows of a statement. SQLite runs without the lock of the interpreter, and taking that back for each row would stop
-# the reactor as often.
-_INSERTED: Final = 100
+# the reactor as often. Many at once would keep it from the reactor.
+_INSERTED: Final = 20
 
 
 class FileStore:
@@ -66,7 +66,7 @@ class FileStore:
         # Lowest and highest ids of parts that do not change any more.
         self._ranges: dict[str, tuple[int, int]] = {}
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Iterable[Row]) -> None:
         """Add rows in one transaction.
 
         :raises sqlalchemy.exc.IntegrityError: if an id is in use.
@@ -74,11 +74,12 @@ class FileStore:
         with self._writing() as connection:
             if self._rows >= self._part_rows:
                 self._begin_part(connection)
-            for start in range(0, len(rows), _INSERTED):
-                some = rows[start : start + _INSERTED]
+            left, written = iter(rows), 0
+            while some := list(islice(left, _INSERTED)):
                 insert = f"INSERT INTO {self._current} VALUES {', '.join([_VALUES] * len(some))}"
                 connection.exec_driver_sql(insert, tuple(chain.from_iterable(some)))
-        self._rows += len(rows)
+                written += len(some)
+        self._rows += written
 
     def has(self, row: Row) -> bool:
         """Return whether it has a row: always false, since the outcome of a transaction is known here."""

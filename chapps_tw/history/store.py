@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
@@ -57,8 +57,8 @@ class Store(Protocol):
 
     bounds: Bounds
 
-    def write(self, rows: Sequence[Row]) -> None:
-        """Add rows, at most :data:`BATCH`, in one transaction.
+    def write(self, rows: Iterable[Row]) -> None:
+        """Add rows, at most :data:`BATCH`, in one transaction. Each is added, or sent, when the iterable yields it.
 
         :raises sqlalchemy.exc.IntegrityError: if an id is in use.
         """

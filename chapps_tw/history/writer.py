@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import Event, Thread
-from typing import Final
+from time import sleep
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from twisted.logger import Logger
@@ -22,10 +23,15 @@ from chapps_tw.observe.decision_record import Entry, as_record
 MAX_WAITING: Final = 4000
 # The thread begins when there are so many, or when so many seconds are over.
 _MANY, _TICK = 500, 0.5
+# After so many rows, a pause of so many seconds: meanwhile the reactor answers without waiting for the interpreter. It
+# is left out while so many decisions wait.
+_STRETCH, _PAUSE, _HURRY = 20, 0.001, 1000
 # Seconds between two looks for what is to be removed, and between two complaints.
 _MAINTENANCE, _SILENCE = 10.0, 60.0
 
 _TIME: Final = COLUMNS.index("time")
+
+T = TypeVar("T")
 
 
 class Writer:
@@ -36,6 +42,7 @@ class Writer:
     :ivar refused_only: whether only mail that is refused, deferred or discarded is kept.
     :param now: returns epoch seconds.
     :param max_waiting: the most decisions that wait as they come, and the most that wait as rows.
+    :param pause: waits for some seconds.
     """
 
     _log = Logger()
@@ -47,6 +54,7 @@ class Writer:
         refused_only: bool,
         now: Callable[[], float],
         max_waiting: int = MAX_WAITING,
+        pause: Callable[[float], object] = sleep,
     ) -> None:
         self.written = 0
         self._store = store
@@ -54,6 +62,7 @@ class Writer:
         self.refused_only = refused_only
         self._now = now
         self._max_waiting = max_waiting
+        self._pause = pause
         self._waiting: deque[Entry] = deque()
         # The next rows. Another attempt has the same ids, so that none is written twice.
         self._rows: list[Row] = []
@@ -144,15 +153,22 @@ class Writer:
 
     def _take(self, most: int) -> Iterator[Row]:
         """Yield the rows of the next decisions."""
-        for _ in range(min(len(self._waiting), most)):
+        for _ in self._with_pauses(range(min(len(self._waiting), most))):
             record = as_record(self._waiting.popleft())
             if not self.refused_only or stops(record.action):
                 yield row_of(self._ids.next(record.time), self._node, record)
 
+    def _with_pauses(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield items as fast as the reactor can spare the time."""
+        for number, item in enumerate(items, 1):
+            yield item
+            if not number % _STRETCH and len(self._waiting) < _HURRY and not self._stopping:
+                self._pause(_PAUSE)
+
     def _write(self) -> None:
         rows = self._rows[: self._size]
         try:
-            self._store.write(rows)
+            self._store.write(self._with_pauses(rows))
         except IntegrityError:
             self._resolve(rows)
             return

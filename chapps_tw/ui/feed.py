@@ -14,12 +14,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from chapps_tw.mail.decision import stops
-from chapps_tw.observe.decision_ring import Search
+from chapps_tw.observe.decision_ring import Search, SequencedRecord
 from chapps_tw.rest.models.insight import DecisionFilter
 from chapps_tw.rest.reading import validated
 from chapps_tw.rest.routing import Refusal
 from chapps_tw.rest.slices import Slices
-from chapps_tw.security.tokens import TokenError
+from chapps_tw.security.tokens import Scope, TokenError
 from chapps_tw.ui.views import Answer, Raw, Visit
 
 EVENTS: Final = "text/event-stream; charset=utf-8"
@@ -37,7 +37,7 @@ MAX_LOOKED_AT: Final = 5000
 SECONDS: Final = 1.0
 
 Find = Callable[[Mapping[str, str], int | None], Search]
-Tell = Callable[[Visit, Mapping[str, Any]], str]
+Tell = Callable[[Mapping[str, Any], bool], str]
 
 
 @implementer(IPushProducer)
@@ -80,7 +80,7 @@ class Feed:
     """All feeds, served once a second.
 
     :param find: searches the decision ring; the user may be in any spelling.
-    :param tell: returns a decision as markup for a visitor.
+    :param tell: returns a decision as markup; the second argument says whether the visitor may act on it.
     :param is_valid: whether the session of a visit still is.
     """
 
@@ -94,6 +94,8 @@ class Feed:
         self._is_valid = is_valid
         self._slices = slices
         self._streams: list[Stream] = []
+        # The markup of this second, by sequence number and whether the visitor may act: most feeds show the same.
+        self._told: dict[tuple[int, bool], str] = {}
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
 
@@ -130,6 +132,7 @@ class Feed:
             stream.end()
 
     def _tick(self) -> None:
+        self._told.clear()
         if not self._streams:
             self._ticking.stop()
         for stream in list(self._streams):
@@ -165,12 +168,19 @@ class Feed:
         more = new - len(found) if len(found) == MAX_SHOWN else 0
         stream.send("decisions", f"{more}\n" + "".join(found))
 
-    def _markup(self, stream: Stream, records: Iterator[Any]) -> Iterator[str | None]:
+    def _markup(self, stream: Stream, records: Iterator[SequencedRecord | None]) -> Iterator[str | None]:
+        may_act = stream.visit.may(Scope.OPERATOR)
         for each in records:
             if each is None or (stream.only_stopped and not stops(each.record.action)):
                 yield None
             else:
-                yield self._tell(stream.visit, each.record.as_dict())
+                yield self._markup_of(each, may_act)
+
+    def _markup_of(self, each: SequencedRecord, may_act: bool) -> str:
+        key = each.sequence, may_act
+        if key not in self._told:
+            self._told[key] = self._tell(each.record.as_dict(), may_act)
+        return self._told[key]
 
 
 def _wanted(visit: Visit) -> dict[str, str]:

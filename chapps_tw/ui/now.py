@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
 
 from chapps_tw.interfaces.history import HistoryUnavailable
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.observe.decision_rates import DecisionRates
+from chapps_tw.rest.routing import Reply
 from chapps_tw.ui.feed import Feed
 from chapps_tw.ui.sentences import Teller
+from chapps_tw.ui.shared import Shared
 from chapps_tw.ui.views import Answer, Html, Raw, View, Visit
 
+# Seconds for which visitors share who is near a limit, and who sends most. Open pages ask again after 30 and 60.
+NEAR_SECONDS, TOP_SECONDS = 5.0, 30.0
 # Of the chart, in seconds.
 BUCKET = 10
 # Percent of a limit from which on somebody is near it.
@@ -27,6 +34,7 @@ class Now:
     :param rates: decisions of the last hour.
     :param node: the name of this node.
     :param now: epoch seconds.
+    :param reactor: for durations.
     """
 
     def __init__(
@@ -36,7 +44,10 @@ class Now:
         teller: Teller,
         feed: Feed,
         now: Callable[[], float],
+        reactor: IReactorTime,
     ) -> None:
+        self._near: Shared[Reply] = Shared(NEAR_SECONDS, reactor)
+        self._top: Shared[Reply] = Shared(TOP_SECONDS, reactor)
         self._rates = rates
         self._node = node
         self._teller = teller
@@ -87,14 +98,15 @@ class Now:
         return Raw(json.dumps(columns).encode(), "application/json")
 
     async def near(self, visit: Visit) -> Answer:
-        reply = await visit.call("GET", "/users/", near=NEAR, limit=SHOWN)
+        reply = await self._near.get(None, partial(visit.call, "GET", "/users/", near=NEAR, limit=SHOWN))
         return Html("now-near.html", {"users": reply.response, "remarks": reply.remarks})
 
     async def top(self, visit: Visit) -> Answer:
         since = visit.query["since"] if visit.query["since"] in PERIODS else "1h"
         values = {"since": since, "senders": [], "problem": ""}
         try:
-            reply = await visit.call("GET", "/history/counts/", by="user", since=since, limit=SHOWN)
+            count = partial(visit.call, "GET", "/history/counts/", by="user", since=since, limit=SHOWN)
+            reply = await self._top.get(since, count)
         except HistoryUnavailable as error:
             return Html("now-top.html", {**values, "problem": str(error)})
         return Html("now-top.html", {**values, "senders": reply.response})

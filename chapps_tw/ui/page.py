@@ -13,7 +13,7 @@ from chapps_tw.mail.decision import ReasonCode
 from chapps_tw.observe.decision_rates import DecisionRates
 from chapps_tw.rest.app import API
 from chapps_tw.rest.slices import Slices
-from chapps_tw.security.tokens import Scope, Token
+from chapps_tw.security.tokens import Token
 from chapps_tw.ui import acting, assets
 from chapps_tw.ui.box import Box
 from chapps_tw.ui.cards import Cards
@@ -29,7 +29,6 @@ from chapps_tw.ui.sentences import Teller
 from chapps_tw.ui.sessions import Sessions
 from chapps_tw.ui.site import Site, is_valid
 from chapps_tw.ui.trying import Trying
-from chapps_tw.ui.views import Visit
 
 
 class Page:
@@ -61,13 +60,12 @@ class Page:
         renderer, teller = Renderer(now, version, slices), Teller(reasons)
         decisions = Decisions(teller)
 
-        def told(visit: Visit, record: Mapping[str, Any]) -> str:
-            values = {"told": teller.tell(record), "may_act": visit.may(Scope.OPERATOR)}
-            return renderer.render_small("told.html", values)
+        def told(record: Mapping[str, Any], may_act: bool) -> str:
+            return renderer.render_small("told.html", {"told": teller.tell(record), "may_act": may_act})
 
         self._feed = Feed(find, told, partial(is_valid, sessions), slices, reactor)
         listeners = [each.name for each in settings.listeners]
-        now_views = Now(rates, settings.node, teller, self._feed, now)
+        now_views = Now(rates, settings.node, teller, self._feed, now, reactor)
         views = [
             *Login(api.gate, sessions).views(),
             *now_views.views(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import closing
 from typing import Any, cast
 
@@ -42,12 +42,13 @@ class Failing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Iterable[Row]) -> None:
         if self.error is not None:
             raise self.error
-        if any(self.rejects in row for row in rows):
+        written = list(rows)
+        if any(self.rejects in row for row in written):
             raise DataError("", {}, Exception("cannot store this"))
-        self._store.write(rows)
+        self._store.write(written)
 
 
 class WriterTests:
@@ -85,6 +86,21 @@ class WriterTests:
         self.end(writer)
         self.assertEqual((writer.written, writer.lost, writer.waiting), (BATCH + 8, 0, 0))
         self.assertEqual(self.found(limit=1), ["LAST"])
+
+    def pauses(self: Any, number: int) -> int:
+        """Return how often it pauses while it makes rows of so many decisions, and writes them."""
+        pauses: list[float] = []
+        writer = Writer(self.store, "mx1", False, lambda: decisions.MOMENT, 2 * BATCH, pauses.append)
+        self.addCleanup(self.end, writer)
+        writer.extend([entry() for _ in range(number)])
+        writer.start()
+        wait_until(lambda: writer.written == number, "the decisions written")
+        return len(pauses)
+
+    def test_it_leaves_the_interpreter_to_others_after_some_rows_unless_many_wait(self: Any) -> None:
+        self.assertEqual(self.pauses(100), 2 * 100 // 20)
+        # Half of them have as many behind them.
+        self.assertEqual(self.pauses(2 * BATCH), 2 * BATCH // 20)
 
     def test_only_refused_mail_is_kept_on_request(self: Any) -> None:
         writer = self.write(refused_only=True)

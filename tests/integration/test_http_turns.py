@@ -103,6 +103,21 @@ VIEWS = [
 ]
 
 
+# The views that open pages ask for again and again, and what a help desk searches.
+OFTEN = [
+    "/ui/",
+    *(f"/ui/now/{name}" for name in ("state", "rates", "near", "top?since=1h", "events")),
+    "/ui/users",
+    "/ui/users?name=customer7&sort=-name",
+    "/ui/users?skip=50000",
+    "/ui/suggest?q=somebody7",
+    "/ui/search?q=somebody77777@customer1555.example",
+    "/ui/user?name=user1",
+    "/ui/history?sender=@example.com",
+]
+VISITORS, USERS = 10, 100_000
+
+
 class Turns:
     """Measures the CPU time of each turn of the reactor."""
 
@@ -215,6 +230,27 @@ class TurnTests(TestCase):
                 await visitor.get(path)
             longest.append(turns.longest)
         return min(longest)
+
+    async def test_ten_visitors_at_once_hold_the_reactor_no_longer(self) -> None:
+        page = page_of(self.node, DecisionRates())
+        self.addCleanup(page.stop)
+        with self.node.engine.begin() as connection:
+            names = [{"name": f"somebody{number}@customer{number // 50}.example"} for number in range(USERS)]
+            connection.execute(insert(models.users), names)
+        visitors = [Visitor(self.node) for _ in range(VISITORS)]
+        for each in visitors:
+            await each.log_in(self.node.token)
+        longest = {}
+        for path in OFTEN:
+            await visitors[0].get(path)
+            longest[path] = min([await self.longest_at_once(visitors, path) for _ in range(5)])
+        self.assertEqual({path: seconds for path, seconds in longest.items() if seconds > STRETCH}, {})
+
+    async def longest_at_once(self, visitors: list[Visitor], path: str) -> float:
+        """Return the duration in seconds of the longest turn while a view is shown to several visitors at once."""
+        with Turns() as turns:
+            await gatherResults([Deferred.fromCoroutine(each.get(path)) for each in visitors])
+        return turns.longest
 
     async def longest(self, method: str, path: str, body: Any) -> tuple[float, int]:
         """Return the duration in seconds of the longest turn while a request is answered, and the status."""

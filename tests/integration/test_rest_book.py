@@ -381,6 +381,7 @@ class LinkTests(BookTestCase):
         user = await self.create("users", name="alice", domains=domains[:2])
         for path, total in (
             ("/domains/?total=1&limit=1", 4), ("/domains/?total=1&q=a", 4), ("/domains/?total=1&q=ab", 2),
+            ("/domains/?total=1&limit=4", 4), ("/domains/?total=1&limit=3&skip=3", 4), ("/domains/?total=1&skip=9", 4),
             ("/domains/?total=1&q=none", 0), (f"/users/{user}/domains/?total=1&skip=9", 2), ("/domains/", None),
         ):  # fmt: skip
             self.assertEqual((await self.expect(200, "GET", path)).json["total"], total, path)

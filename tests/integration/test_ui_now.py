@@ -6,6 +6,7 @@ import itertools
 import json
 import socket
 import time
+from collections.abc import Mapping
 
 from twisted.internet.threads import deferToThread
 
@@ -113,6 +114,33 @@ class FeedTests(NowTestCase):
         self.decided(REFUSE, sender="<img src=x onerror=alert(1)>")
         heard = await self.hears(listener, "Refused")
         self.assertNotIn("<img", heard)
+
+    async def test_the_same_decision_offers_actions_to_those_who_may_act(self) -> None:
+        visitors = [await self.visitor(scope) for scope in ("read", "operator")]
+        listeners = [self.listener(visitor) for visitor in visitors]
+        for each in listeners:
+            await self.hears(each, "event: decisions")
+        self.decided(REFUSE, sender="a@example.com")
+        heard = [await self.hears(each, "a@example.com", "</li>") for each in listeners]
+        self.assertEqual(["/ui/act/raise" in each for each in heard], [False, True])
+
+    async def test_a_decision_is_rendered_once_for_all_who_see_it(self) -> None:
+        feed, rendered = self.page._feed, list[object]()
+        tell = feed._tell
+
+        def count(record: Mapping[str, object], may_act: bool) -> str:
+            rendered.append(record["sender"])
+            return tell(record, may_act)
+
+        feed._tell = count
+        visitor = await self.visitor("read")
+        listeners = [self.listener(visitor) for _ in range(3)]
+        for each in listeners:
+            await self.hears(each, "event: decisions")
+        self.decided(sender="a@example.com")
+        for each in listeners:
+            await self.hears(each, "a@example.com")
+        self.assertEqual(rendered, ["a@example.com"])
 
     async def test_a_filter_chooses_among_all_of_them(self) -> None:
         visitor = await self.visitor("read")

@@ -121,8 +121,14 @@ class Collection:
         async with self._list_lock:
             found = await self._book.entries(kind, page.q, page.skip, page.limit, sort=page.sort)
             nested = await self._associations.read(kind, found, wanted(page))
-            total = await self._book.total(kind, page.q) if page.total else None
+            total = await self._total(page, len(found)) if page.total else None
         return Reply(await self._associations.nested(kind, found, nested), {"total": total})
+
+    async def _total(self, page: m.Listing, found: int) -> int:
+        """Return how many entries match. They are counted, which reads all names, unless they end with this page."""
+        if found < page.limit and (found or not page.skip):
+            return page.skip + found
+        return await self._book.total(self._kind.plural, page.q)
 
     async def show(self, which: m.ById) -> Reply:
         found = await self._book.by_ids(self._kind.plural, [which.id])
