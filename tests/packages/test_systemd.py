@@ -27,7 +27,8 @@ processes = {processes}
 server = {redis}
 [OutboundQuotaPolicy]
 listen = unix:/run/chapps/outbound
-unknown_user_message = {answer}
+[SenderDomainAuthPolicy]
+rejection_message = {answer}
 """
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.cgroup import ControlGroup
 from tests.support.servers.common import Process, program, wait_until
 from tests.support.servers.debian import debian_root
 
@@ -41,25 +42,20 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        command = [
-            program("systemd-nspawn"),
-            "--quiet",
-            f"--directory={root}",
-            "--boot",
-            "--register=no",
-            "--keep-unit",
-        ]
+        name = f"{root.name}-{os.getpid()}"
+        # Another machine on this system may have the same units.
+        self._group = ControlGroup(name)
+        command = [program("systemd-nspawn"), "--quiet", f"--directory={root}", f"--machine={name}", "--boot"]
+        options = ["--register=no", "--keep-unit", "--private-network", "--console=pipe"]
         # systemd of Debian 13 needs the unified hierarchy.
-        self._nspawn = Process(
-            [*command, "--private-network", "--console=pipe", f"--machine={root.name}-{os.getpid()}"],
-            root.with_suffix(".log"),
-            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-        )
+        env = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+        self._nspawn = Process(self._group.command([*command, *options]), root.with_suffix(".log"), env=env)
         wait_until(self._is_running, "systemd of the machine running")
 
     def stop(self) -> None:
         # Longer than systemd waits for a service.
         self._nspawn.stop(seconds=120)
+        self._group.remove()
 
     def run(self, *command: str) -> str:
         """Run a command in the machine; return what it prints.
