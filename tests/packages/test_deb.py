@@ -55,9 +55,10 @@ def version(machine: Machine) -> str:
 
 
 def dpkg(machine: Machine, *arguments: str) -> None:
-    """Run dpkg. Nothing is to be read that would alarm."""
-    printed = machine.run("sh", "-c", 'exec dpkg "$@" 2>&1', "dpkg", *arguments)
-    assert "warning" not in printed.lower(), printed
+    """Run dpkg: it warns of nothing, but that the oldest build had its unit in /lib, which Debian 13 has as a link."""
+    lines = machine.run("sh", "-c", 'exec dpkg "$@" 2>&1', "dpkg", *arguments).splitlines()
+    warnings = [line for line in lines if "warning" in line.lower() and "unable to delete old directory" not in line]
+    assert not warnings, warnings
 
 
 def left(machine: Machine) -> int:
