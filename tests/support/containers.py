@@ -67,7 +67,7 @@ class Podman:
             **os.environ,
             "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
             "CONTAINERS_CONF": str(directory / "containers.conf"),
-            # As docker does: without namespaces of the steps' own, and in the format that has health checks.
+            # The steps of a build need no namespaces of their own. The format is docker's, which has health checks.
             "BUILDAH_ISOLATION": "chroot",
             "BUILDAH_FORMAT": "docker",
         }
