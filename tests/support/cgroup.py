@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+
+from tests.support.servers.common import wait_until
 
 
 class ControlGroup:
@@ -26,7 +27,11 @@ class ControlGroup:
         return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self._path / "cgroup.procs"), *command]
 
     def remove(self) -> None:
-        """Remove it, after its processes have ended."""
+        """Remove it, when its processes have ended.
+
+        :raises TimeoutError: if they do not.
+        """
+        events = self._path / "cgroup.events"
+        wait_until(lambda: "populated 0" in events.read_text(), f"the end of all processes in {self._path}")
         for directory, _, _ in os.walk(self._path, topdown=False):
-            with suppress(OSError):
-                os.rmdir(directory)
+            os.rmdir(directory)
