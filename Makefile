@@ -39,9 +39,10 @@ lint: $(TEST)
 test: lint
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder --ignore tests/packages $(PYTEST_ARGS)
 
-# The Debian package in bare Debian 12 and 13, as root; needs mmdebstrap, systemd-container and debhelper.
+# The Debian package in bare Debian 12 and 13, and the image, as root; needs debhelper, mmdebstrap, systemd-container and
+# podman. What is downloaded and the oldest package, which takes minutes, are kept in ~/.cache/chapps-tests.
 test-packages: dist
-	CHAPPS_TEST_DEB=$$(ls dist/*.deb) $(BIN)/python -m pytest tests/packages $(PYTEST_ARGS)
+	CHAPPS_TEST_DEB=$$(ls dist/*.deb) $(BIN)/python -m pytest -o timeout=1800 tests/packages $(PYTEST_ARGS)
 
 # What needs no database server, no Postfix and no browser.
 test-fast: $(TEST)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.older_package import older_package
 from tests.support.servers.common import missing
 
 
@@ -17,3 +18,9 @@ def package() -> Path:
     if not named:
         raise missing("CHAPPS_TEST_DEB names no package")
     return Path(named).resolve()
+
+
+@pytest.fixture(scope="session")
+def older(package: Path) -> Path:
+    """The oldest build of the package."""
+    return older_package()

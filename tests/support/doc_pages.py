@@ -13,7 +13,8 @@ CONFIG = "/etc/chapps/chapps.ini"
 
 # Fenced blocks, also those that are indented below a numbered step.
 _BLOCK = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]*)\")?\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S
+    r"^(?P<indent> *)```(?P<language>[\w-]+)(?: title=\"(?P<title>[^\"]*)\")?\n(?P<text>.*?)^(?P=indent)```$",
+    re.M | re.S,
 )
 
 

@@ -24,15 +24,17 @@ class Session:
     """The commands of a page, as a script.
 
     :param preparation: lines before them.
+    :param language: of the blocks with its commands.
     """
 
-    def __init__(self, preparation: str) -> None:
+    def __init__(self, preparation: str, language: str = "console") -> None:
+        self._language = language
         self._script = ["shopt -s expand_aliases", "set -e", preparation, "set +e"]
         self._commands: list[Command] = []
 
     def add(self, block: Block) -> None:
         """Add a block: its commands, or options that are set in the configuration."""
-        if block.language == "console":
+        if block.language == self._language:
             for command in commands(block):
                 self._add(command, block.title == FOREGROUND)
         elif block.language == "ini" and block.title in ("", CONFIG):
@@ -46,13 +48,22 @@ class Session:
             text = _in_background(command)
         self._script.append(f"{mark} begins\n{text}\n{mark} $?")
 
+    @property
+    def script(self) -> str:
+        """The script for bash; :meth:`problems` reads its output."""
+        return "\n".join(self._script) + "\n"
+
+    def problems(self, output: str) -> list[str]:
+        """Return what is wrong, by what the script has printed."""
+        return list(_problems(self._commands, output))
+
     def run(self, directory: Path, network: bool) -> list[str]:
         """Run them; return what is wrong.
 
         :param network: whether they need the Internet; otherwise they have a network of their own.
         """
         script = directory / "script"
-        script.write_text("\n".join(self._script) + "\n")
+        script.write_text(self.script)
         (directory / "system").mkdir()
         unshare = [program("unshare"), "--mount", "--pid", "--fork", "--kill-child", *([] if network else ["--net"])]
         enter = [str(_SANDBOX / "enter"), str(directory / "system"), str(ROOT), sys.prefix, str(script)]
@@ -61,7 +72,7 @@ class Session:
             [*unshare, *enter], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             timeout=HANGS,
         )  # fmt: skip
-        return list(_problems(self._commands, ran.stdout.decode("utf-8", "replace")))
+        return self.problems(ran.stdout.decode("utf-8", "replace"))
 
 
 def _in_background(command: Command) -> str:

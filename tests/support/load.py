@@ -6,13 +6,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from tests.support.policy_client import outbound
+from tests.support.policy_client import PolicyClient, outbound
 from tests.support.servers.common import wait_until
-from tests.support.servers.service import Service
 
 ENDLESS = 1_000_000
+
+
+class Asks(Protocol):
+    """A running service."""
+
+    def client(self, listener: str) -> PolicyClient:
+        """Return a new connection to one of its listeners."""
 
 
 class Asked(NamedTuple):
@@ -38,7 +44,7 @@ class Load:
 
     def __init__(
         self,
-        services: Sequence[Service],
+        services: Sequence[Asks],
         connections: int,
         pause: float = 0.02,
         each: int = ENDLESS,
@@ -69,7 +75,7 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, service: Service) -> None:
+    def _run(self, service: Asks) -> None:
         with service.client(self._listener) as client:
             self.connections += 1
             for _ in range(self._each):

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.cgroup import ControlGroup
 from tests.support.servers.common import Process, program, wait_until
+from tests.support.servers.debian import debian_root
 
 # What a Debian server has, and what the package depends on.
-_PACKAGES = "systemd,systemd-sysv,dbus,python3,logrotate,bash-completion,init-system-helpers"
+_PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "logrotate", "bash-completion", "init-system-helpers")
 _ENVIRONMENT = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
 
 
-def make_root(release: str, root: Path) -> None:
-    """Unpack a Debian release, such as ``bookworm``, with the packages that every server has.
+@contextmanager
+def machine_of(release: str, directory: Path, *packages: str) -> Iterator[Machine]:
+    """Boot a Debian release, such as ``bookworm``, with more packages than a bare server has.
 
-    :raises subprocess.CalledProcessError: if the packages cannot be downloaded.
+    :param directory: where its root is made.
+    :raises unittest.SkipTest: see :func:`~tests.support.servers.debian.debian_root`.
     """
-    command = [program("mmdebstrap"), "--quiet", "--variant=minbase", f"--include={_PACKAGES}", release, str(root)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=600)
+    root = directory / release
+    made = debian_root(release, *_PACKAGES, *packages)
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(made), str(root)], check=True)
+    machine = Machine(root)
+    try:
+        yield machine
+    finally:
+        machine.stop()
 
 
 class Machine:
@@ -30,25 +42,20 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        command = [
-            program("systemd-nspawn"),
-            "--quiet",
-            f"--directory={root}",
-            "--boot",
-            "--register=no",
-            "--keep-unit",
-        ]
+        name = f"{root.name}-{os.getpid()}"
+        # Another machine on this system may have the same units.
+        self._group = ControlGroup(name)
+        command = [program("systemd-nspawn"), "--quiet", f"--directory={root}", f"--machine={name}", "--boot"]
+        options = ["--register=no", "--keep-unit", "--private-network", "--console=pipe"]
         # systemd of Debian 13 needs the unified hierarchy.
-        self._nspawn = Process(
-            [*command, "--private-network", "--console=pipe", f"--machine={root.name}-{os.getpid()}"],
-            root.with_suffix(".log"),
-            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-        )
+        env = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+        self._nspawn = Process(self._group.command([*command, *options]), root.with_suffix(".log"), env=env)
         wait_until(self._is_running, "systemd of the machine running")
 
     def stop(self) -> None:
         # Longer than systemd waits for a service.
         self._nspawn.stop(seconds=120)
+        self._group.remove()
 
     def run(self, *command: str) -> str:
         """Run a command in the machine; return what it prints.
@@ -61,6 +68,10 @@ class Machine:
 
     def fails(self, *command: str) -> bool:
         return self._run(*command).returncode != 0
+
+    def socket(self, path: str) -> str:
+        """Return where a unix socket of the machine is found from here."""
+        return f"/proc/{self._init()}/root{path}"
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         enter = [program("nsenter"), "--all", f"--target={self._init()}", *_ENVIRONMENT]

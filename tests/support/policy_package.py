@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,6 +45,13 @@ class Policy:
 
 SPEC = PolicySpec(Section, Direction.OUTBOUND, lambda use: Policy(), Reasons)
 """
+
+
+def documented() -> Mapping[str, str]:
+    """Return the files of the package that CONTRIBUTING.md describes, by name."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## Adding a policy")[1].split("\n## ")[0]
+    step = re.compile(r"^\*\*`([^`]+)`\*\*:[^`]*\n\n```\w+\n(.*?)```", re.DOTALL | re.MULTILINE)
+    return dict(step.findall(section))
 
 
 def install(directory: Path, source: str = POLICY, package: str = "weight", entry: str = "WeightPolicy") -> Path:

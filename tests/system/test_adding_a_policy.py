@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.policy_package import beside
+from tests.support.policy_package import beside, documented
 from tests.support.servers.common import free_port, wait_until
 from tests.support.servers.postfix import Postfix
 from tests.support.servers.service import PATIENT, Service
@@ -24,18 +23,11 @@ from tests.support.smtp_client import SMTPClient
 REFUSED = 554
 
 
-def files() -> Mapping[str, str]:
-    """The files that the document holds, by name."""
-    section = (ROOT / "CONTRIBUTING.md").read_text().split("## Adding a policy")[1].split("\n## ")[0]
-    step = re.compile(r"^\*\*`([^`]+)`\*\*:[^`]*\n\n```\w+\n(.*?)```", re.DOTALL | re.MULTILINE)
-    return dict(step.findall(section))
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the document."""
     directory = tmp_path_factory.mktemp("sources")
-    for name, text in files().items():
+    for name, text in documented().items():
         (directory / name).write_text(text)
     return directory
 
@@ -84,7 +76,7 @@ def text_of(service: Service, path: str) -> str:
 
 
 def test_the_document_holds_the_whole_package() -> None:
-    assert list(files()) == ["chapps_recipient_limit.py", "pyproject.toml"]
+    assert list(documented()) == ["chapps_recipient_limit.py", "pyproject.toml"]
 
 
 def test_its_answer_reaches_the_smtp_client_and_its_reason_the_log_the_metrics_and_the_api(
@@ -136,7 +128,7 @@ def test_its_section_is_checked_and_written_as_the_others_are(environment: Mappi
 def test_as_a_policy_of_the_project_it_needs_its_file_and_its_place_in_the_registry(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "chapps_tw", tmp_path / "chapps_tw", ignore=shutil.ignore_patterns("__pycache__"))
     policies = tmp_path / "chapps_tw" / "policies"
-    (policies / "recipient_limit.py").write_text(files()["chapps_recipient_limit.py"])
+    (policies / "recipient_limit.py").write_text(documented()["chapps_recipient_limit.py"])
     registry = (policies / "registry.py").read_text()
     assert registry.count("BUILT_IN = Registry((") == registry.count("import greylisting,") == 1
     registry = registry.replace("BUILT_IN = Registry((", "BUILT_IN = Registry((recipient_limit.SPEC, ")

@@ -39,10 +39,10 @@ def test_the_sample_configuration_holds_the_defaults() -> None:
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """The units, with a program in place of the one that is installed."""
+    """The units, with a program in place of those that are installed."""
     for name in UNITS:
         text = (CONF / name).read_text()
-        (tmp_path / name).write_text(text.replace("/opt/chapps/bin/twistd", "/bin/true"))
+        (tmp_path / name).write_text(re.sub("/opt/chapps/bin/[a-z-]+", "/bin/true", text))
     return tmp_path
 
 
