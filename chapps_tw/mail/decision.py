@@ -81,7 +81,7 @@ class Reason(ReasonCode):
     )
     RATE_LIMITED = (
         "rate_limited",
-        "The message exceeds the limit that `detail` names; it fits in `wait` seconds, if ever.",
+        "The message exceeds a limit, which the detail names; it fits in `wait` seconds, if ever.",
     )
     WITHIN_LIMITS = "within_limits", "The message is within all limits that apply to it, and counts."
     NOT_LIMITED = "not_limited", "No limit applies to the request."
