@@ -82,5 +82,5 @@ def ask(
     if not (socket or host or port):
         where = policy.address_of(session.settings.listeners, listener, bool(user), session.registry)
     answer = policy.ask(where, data, timeout)
-    session.warn(["the request was counted like a real message"])
+    session.warn(["the request counts like a real message"])
     session.say(answer)
