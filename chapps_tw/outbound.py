@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import ClassVar
 
@@ -73,6 +74,11 @@ class OutboundPPR(PolicyRequest):
     def known_user(self) -> str:
         """The cached user, ``""`` if :attr:`user` has not found one yet. Never raises."""
         return self._user
+
+    def find_user(self) -> None:
+        """Have :attr:`known_user` name the user, if the request names one. Never raises."""
+        with suppress(AuthenticationFailureException, ConfigError, ValueError):
+            _ = self.user
 
     @property
     def version(self) -> CacheVersion | None:

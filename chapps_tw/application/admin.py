@@ -24,7 +24,7 @@ def main() -> int:
         if isinstance(stream, TextIOWrapper):
             # Characters that the terminal does not support are shown as escapes.
             stream.reconfigure(errors="backslashreplace")
-    return cli.run(sys.argv[1:], Dependencies(set_up, add_examples, time.time, check, warn, adopt))
+    return cli.run(sys.argv[1:], Dependencies(set_up, add_examples, time.time, check, warn, adopt, copy_tables))
 
 
 def set_up(settings: Settings, dry_run: bool = False) -> str:
@@ -39,6 +39,13 @@ def add_examples(settings: Settings) -> str:
     from chapps_tw.application import tables
 
     return tables.add_examples(settings)
+
+
+def copy_tables(source: Settings, settings: Settings) -> str:
+    """See :func:`chapps_tw.application.tables.copy_tables`."""
+    from chapps_tw.application import tables
+
+    return tables.copy_tables(source, settings)
 
 
 def check(settings: Settings) -> Iterable[Finding]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from chapps_tw.application.start_errors import StartError, database_problem, open_engine
 from chapps_tw.cli.session import CommandError
 from chapps_tw.config.settings import Settings
-from chapps_tw.database import examples, schema
+from chapps_tw.database import examples, moving, schema
 
 
 def set_up(settings: Settings, dry_run: bool = False) -> str:
@@ -47,6 +47,22 @@ def add_examples(settings: Settings) -> str:
         if examples.add_examples(engine, time.time()):
             return f"{engine.url}: alice@example.com and bob@example.org added"
         return f"{engine.url}: holds something already, and is left as it is"
+
+
+def copy_tables(source: Settings, settings: Settings) -> str:
+    """Copy the tables of another configuration's database to the one of this configuration, which must be empty.
+
+    :returns: a line about the result.
+    :raises ConfigError: if the URL of a database is invalid.
+    :raises CommandError: if a database cannot be used, or is not empty.
+    """
+    with using_database(source) as old:
+        schema.check(old)
+        with using_database(settings) as engine:
+            schema.upgrade(engine)
+            rows = moving.copy_tables(old, engine)
+            copied = ", ".join(f"{number} {name}" for name, number in rows.items() if number)
+            return f"{engine.url}: copied from {old.url}: {copied or 'nothing'}"
 
 
 @contextmanager

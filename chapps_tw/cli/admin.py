@@ -89,6 +89,21 @@ def db_setup(session: Session, dry_run: bool) -> None:
 
 
 @admin.command(cls=Local)
+@click.option("--from", "source", metavar="FILE", required=True, help="The configuration that names the old database.")
+@pass_session
+def copy_tables(session: Session, source: str) -> None:
+    """Copy the database of another configuration to the one of this configuration.
+
+    It copies users, domains, addresses, quotas and their limits, overrides, exemptions and the audit trail. The tables
+    must be empty; they are created if there are none.
+    """
+    from chapps_tw.config.load import load
+
+    old = load(source, os.environ, added=session.registry.added)
+    session.say(session.dependencies.copy_tables(old, session.settings))
+
+
+@admin.command(cls=Local)
 @pass_session
 def add_examples(session: Session) -> None:
     """Add two example users to the database."""

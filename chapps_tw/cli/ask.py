@@ -49,7 +49,9 @@ def attributes(given: tuple[str, ...]) -> dict[str, str]:
 
 @click.command(cls=Local)
 @about_mail
-@click.option("--listener", default="", help="Configured listener; default: outbound with --user, else inbound.")
+@click.option(
+    "--listener", default="", help="Configured listener; default: the first outbound one with --user, else inbound."
+)
 @click.option("--host", help="Host of the service, instead of a configured listener (127.0.0.1 with --port).")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the service (10225 with --host).")
 @click.option("--socket", metavar="PATH", help="Unix socket of the service.")
@@ -80,5 +82,5 @@ def ask(
     if not (socket or host or port):
         where = policy.address_of(session.settings.listeners, listener, bool(user), session.registry)
     answer = policy.ask(where, data, timeout)
-    session.warn(["the request was counted like a real message"])
+    session.warn(["the request counts like a real message"])
     session.say(answer)

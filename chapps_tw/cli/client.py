@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -31,7 +32,7 @@ class Target(NamedTuple):
     :ivar scheme: ``http``, ``https`` or ``unix``.
     :ivar host: for ``unix``, the path of the socket.
     :ivar prefix: of all paths, without a slash at its end.
-    :ivar name: for the header Host; empty for the host.
+    :ivar name: for the header Host and the certificate; empty for the host.
     """
 
     scheme: str
@@ -138,6 +139,11 @@ class Client:
             return reply.status, reply.read(MAX_BYTES)
         except TimeoutError:
             raise Unreachable(f"{self._target} did not answer in {timeout:g} s") from None
+        except ssl.SSLCertVerificationError as error:
+            remedy = "$SSL_CERT_FILE names the file of an authority that the system does not know"
+            raise Unreachable(
+                f"the certificate of {self._target} is refused: {error.verify_message}; {remedy}"
+            ) from None
         except (OSError, HTTPException, UnicodeError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Unreachable(f"the service cannot be reached at {self._target}: {why}") from None
@@ -149,8 +155,21 @@ def _connection(target: Target, timeout: float) -> HTTPConnection:
     if target.scheme == "unix":
         return _UnixConnection(target.host, timeout)
     if target.scheme == "https":
-        return HTTPSConnection(target.host, target.port, timeout=timeout)
+        return _TlsConnection(target, timeout)
     return HTTPConnection(target.host, target.port, timeout=timeout)
+
+
+class _TlsConnection(HTTPSConnection):
+    """A connection to an address whose certificate may be that of a name."""
+
+    def __init__(self, target: Target, timeout: float) -> None:
+        super().__init__(target.name or target.host, target.port, timeout=timeout)
+        self._address = target.host
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self._address, self.port), self.timeout)
+        # $SSL_CERT_FILE may name another authority than those of the system.
+        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
 
 
 class _UnixConnection(HTTPConnection):

@@ -93,7 +93,7 @@ def make_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title:
         is_number = any(isinstance(row.get(name), int | float) and not _is_time(name) for row in rows)
         table.add_column(name.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_shown(name, row.get(name))) for name in columns))
+        table.add_row(*(Text(shown(name, row.get(name))) for name in columns))
     return table
 
 
@@ -101,5 +101,6 @@ def _is_time(name: str) -> bool:
     return name in ("time", "at", "begin", "until", "created", "start", "started", "room_at")
 
 
-def _shown(name: str, value: Any) -> str:
+def shown(name: str, value: Any) -> str:
+    """Return the value of a field as text for people. Times are local."""
     return local(value) if _is_time(name) and isinstance(value, int | float) else plain(value)

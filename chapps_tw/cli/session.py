@@ -49,6 +49,8 @@ class Dependencies(NamedTuple):
     :ivar warn: yields sentences about what they name and the database does not contain.
     :ivar adopt: moves over from CHAPPS 0.5: from a file, to a file, with the sections of added policies, these parts,
         and whether nothing is to be changed; returns a report.
+    :ivar copy_tables: copies the tables of one configuration's database to that of another; returns a sentence. Raises
+        as ``set_up`` does.
     """
 
     set_up: Callable[[Settings, bool], str]
@@ -57,6 +59,7 @@ class Dependencies(NamedTuple):
     check: Callable[[Settings], Iterable[Finding]]
     warn: Callable[[Settings], Iterable[str]]
     adopt: Callable[[str, str, Sequence[type[PolicySection]], Collection[str], bool], dict[str, Any]]
+    copy_tables: Callable[[Settings, Settings], str]
 
 
 class Session:

@@ -9,7 +9,7 @@ import click
 
 from chapps_tw.cli.client import path
 from chapps_tw.cli.command import Remote, pass_session
-from chapps_tw.cli.output import plain
+from chapps_tw.cli.output import shown
 from chapps_tw.cli.session import Session
 from chapps_tw.interfaces.events import KINDS
 
@@ -53,8 +53,9 @@ def events(session: Session, /, limit: int, **filters: str | None) -> None:
 def audit(session: Session, /, limit: int, **filters: str | None) -> None:
     """Show who changed what, newest first."""
     rows = _pages(session, "audit", limit, filters)
-    shown = rows if session.format else [{**row, "change": _change(row["before"], row["after"])} for row in rows]
-    session.table(shown, _AUDIT, "No changes were found.")
+    if not session.format:
+        rows = [{**row, "change": _change(row["before"], row["after"])} for row in rows]
+    session.table(rows, _AUDIT, "No changes were found.")
 
 
 def _pages(session: Session, what: str, limit: int, filters: Mapping[str, str | None]) -> list[dict[str, Any]]:
@@ -72,11 +73,9 @@ def _pages(session: Session, what: str, limit: int, filters: Mapping[str, str | 
 def _change(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
     """Return what differs, in short."""
     before, after = before or {}, after or {}
-    fields = dict.fromkeys([*before, *after])
-    parts = [
-        f"{field}: {plain(before.get(field))} -> {plain(after.get(field))}" if field in before else
-        f"{field}: {plain(after.get(field))}"
-        for field in fields
-        if before.get(field) != after.get(field)
-    ]  # fmt: skip
+    parts = []
+    for field in {**before, **after}:
+        old, new = shown(field, before.get(field)), shown(field, after.get(field))
+        if old != new:
+            parts.append(f"{field}: {old} -> {new}" if field in before and field in after else f"{field}: {old or new}")
     return "; ".join(parts)

@@ -180,7 +180,8 @@ def _facts(card: Card) -> Iterator[str]:
         yield f"Quota: {plain(card['quota']) or 'none'}"
         yield f"May send from: {_some([*(card['domains'] or []), *(card['emails'] or [])])}"
         if not card["may_send"]:
-            yield click.style("Cannot send mail: no quota, or suspended.", fg="red")
+            is_suspended = any(each["kind"] == "suspended" for each in card["overrides"])
+            yield click.style(f"Cannot send mail: {'suspended' if is_suspended else 'no quota'}.", fg="red")
     if card["is"] == "domain":
         yield f"Greylisting: {plain(card['greylist'])}; SPF: {plain(card['check_spf'])}"
     if "users" in card:

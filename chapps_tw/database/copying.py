@@ -8,10 +8,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Column, Connection, Engine, Table, func, insert, inspect, select, text
+from sqlalchemy import Column, Connection, Engine, Table, func, insert, inspect, select
 
 from chapps_tw.database import schema
 from chapps_tw.database.models import LINKS, TABLES
+from chapps_tw.database.moving import continue_ids
 from chapps_tw.database.stale_keys import CHUNK, affected_by, chunks, stale_keys, union
 from chapps_tw.database.text import normalizer, storable
 from chapps_tw.database.transaction import Permit, transact
@@ -198,9 +199,8 @@ def _insert(connection: Connection, kind: str, entries: Sequence[Entry]) -> None
         taken.update(connection.scalars(select(table.c.id).where(table.c.id.in_(some))))
     for each in _some([entry for entry in entries if entry.id not in taken]):
         connection.execute(insert(table), [{"id": id, "name": name, **fields} for id, name, fields in each])
-    if entries and connection.dialect.name == "postgresql":
-        sequence = f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), (SELECT max(id) FROM {table.name}))"
-        connection.execute(text(sequence))
+    if entries:
+        continue_ids(connection, table)
     for each in _some([entry for entry in entries if entry.id in taken]):
         connection.execute(insert(table), [{"name": name, **fields} for _, name, fields in each])
 

@@ -69,7 +69,7 @@ class Reason(ReasonCode):
     NO_USER = "no_user", "The request names no user: the client is not authenticated."
     UNKNOWN_USER = "unknown_user", "There is no such user."
     NO_QUOTA = "no_quota", "The user has no quota and cannot send."
-    WITHIN_QUOTA = "within_quota", "The message is within the user's quota and was counted."
+    WITHIN_QUOTA = "within_quota", "The message is within the user's quota, and counts."
     COUNTED_BEFORE = "counted_before", "The message was counted for an earlier request and costs nothing more."
     QUOTA_EXCEEDED = "quota_exceeded", "The message exceeds the user's quota; it fits in `wait` seconds."
     SUSPENDED = "suspended", "The user, or the domain, is suspended from sending mail by an override."
@@ -81,9 +81,9 @@ class Reason(ReasonCode):
     )
     RATE_LIMITED = (
         "rate_limited",
-        "The message exceeds the limit that `detail` names; it fits in `wait` seconds, if ever.",
+        "The message exceeds a limit, which the detail names; it fits in `wait` seconds, if ever.",
     )
-    WITHIN_LIMITS = "within_limits", "The message is within all limits that apply to it, and was counted."
+    WITHIN_LIMITS = "within_limits", "The message is within all limits that apply to it, and counts."
     NOT_LIMITED = "not_limited", "No limit applies to the request."
     NOT_GREYLISTED = (
         "not_greylisted",

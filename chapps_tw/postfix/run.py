@@ -132,7 +132,11 @@ class Run:
         if isinstance(error, Outdated):
             self._again()
         else:
-            self._decided(self._pipeline.failure(self._slot, error))
+            slot = self._slot
+            if not (slot.inbound or slot.both):
+                # It may have failed before it looked, and whose mail it was is asked after an outage.
+                self._request.find_user()
+            self._decided(self._pipeline.failure(slot, error))
 
     def _stops(self, decided: Decided) -> bool:
         """Add a decision; return whether it stops the mail."""

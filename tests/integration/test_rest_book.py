@@ -516,9 +516,10 @@ class NewUserTests(BookTestCase):
         self.assertEqual(
             answer.json["remarks"],
             [
-                "User alice may send nothing yet, with no quota: PUT /users/1/quota/ID sets one.",
-                "User alice may send nothing yet, with no domain and no address to send from: PUT /users/1/domains/ or "
-                "/users/1/emails/ adds some.",
+                "User alice may send nothing yet, with no quota: set one (chapps-cli set-quota, or "
+                "PUT /users/1/quota/ID).",
+                "User alice may send nothing yet, with no domain and no address to send from: add some "
+                "(chapps-cli allow, or PUT /users/1/domains/ or PUT /users/1/emails/).",
             ],
         )
 

@@ -100,8 +100,10 @@ class NowTests(NowTestCase):
         await self.says(visitor, "/ui/now/near", "Nobody.")
         await self.says(visitor, "/ui/now/events", "Nothing has happened.")
         found = [Event("at_limit", time.time(), "ann", "10 of 10, user limit basic"), Event("node_started", 1e9, "mx1")]
+        found.append(Event("node_stopped", time.time(), "mx2"))
         await self.node.book.add_events("mx1", found)
         await self.says(visitor, "/ui/now/events", "at limit ann 10 of 10, user limit basic , noticed by mx1 just now")
+        await self.says(visitor, "/ui/now/events", "node stopped mx2 noticed by mx1 just now")
 
 
 class FeedTests(NowTestCase):

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chapps_tw.application.admin import add_examples, adopt, check, set_up, warn
+from chapps_tw.application.admin import add_examples, adopt, check, copy_tables, set_up, warn
 from chapps_tw.cli import main
 from chapps_tw.cli.session import Dependencies
 
@@ -39,7 +39,7 @@ class CommandLine:
     def run_bare(self, arguments: Sequence[str]) -> Ran:
         """Run one command without naming the configuration."""
         out, err = StringIO(), StringIO()
-        dependencies = Dependencies(set_up, add_examples, lambda: self.now, check, warn, adopt)
+        dependencies = Dependencies(set_up, add_examples, lambda: self.now, check, warn, adopt, copy_tables)
         with redirect_stdout(out), redirect_stderr(err):
             code = main.run(arguments, dependencies)
         return Ran(code, out.getvalue(), err.getvalue())

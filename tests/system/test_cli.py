@@ -30,7 +30,13 @@ from tests.support.scopes import scope_of
 from tests.support.servers.common import free_port
 
 WORLD = Dependencies(
-    admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota, admin.adopt
+    admin.set_up,
+    admin.add_examples,
+    lambda: 1000000000.0,
+    findings,
+    without_default_quota,
+    admin.adopt,
+    admin.copy_tables,
 )
 
 
@@ -210,6 +216,30 @@ def test_examples_are_added_once(run: Run, tmp_path: Path) -> None:
     assert "is left as it is" in run("admin", "add-examples").out
     with sqlite3.connect(tmp_path / "chapps.sqlite3") as database:
         assert database.execute("SELECT count(*) FROM users").fetchone() == (2,)
+
+
+def test_tables_are_copied_from_the_database_of_another_configuration(run: Run, config: Path, tmp_path: Path) -> None:
+    run("admin", "add-examples")
+    other = tmp_path / "other.ini"
+    other.write_text(f"[CHAPPS]\ndata_dir = {tmp_path}\n[PolicyConfigAdapter]\ndb_name = other\n")
+    ran = run("admin", "copy-tables", "--from", str(config), file=other)
+    assert ran.code == 0
+    assert ran.out.startswith(f"sqlite+pysqlite:///{tmp_path}/other.sqlite3: copied from sqlite+pysqlite:///{tmp_path}")
+    assert "2 users" in ran.out
+    again = run("admin", "copy-tables", "--from", str(config), file=other)
+    assert (again.code, again.out) == (1, "")
+    assert again.err.startswith(
+        f"chapps-cli: {other}: [PolicyConfigAdapter] db_name: the database cannot be used: Its "
+    )
+    assert again.err.endswith(" has entries. Tables are copied to empty ones only.\n")
+
+
+def test_tables_that_do_not_exist_are_not_copied(run: Run, config: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.ini"
+    other.write_text(f"[CHAPPS]\ndata_dir = {tmp_path}\n[PolicyConfigAdapter]\ndb_name = other\n")
+    ran = run("admin", "copy-tables", "--from", str(other))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"chapps-cli: {other}: [PolicyConfigAdapter] db_name: the database cannot be used: ")
 
 
 def test_an_unavailable_database_is_reported_without_its_password(run: Run, config: Path) -> None:

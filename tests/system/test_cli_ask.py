@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 from tests.support.servers.service import Service
 
 
-def test_the_configured_listener_is_used_and_the_request_is_reported_as_counted() -> None:
+def test_the_configured_listener_is_used_and_people_are_told_that_the_request_counts() -> None:
     service = Service().start()
     try:
         command = [
@@ -28,4 +28,4 @@ def test_the_configured_listener_is_used_and_the_request_is_reported_as_counted(
     finally:
         service.remove()
     assert (ran.returncode, ran.stdout[:13]) == (0, "action=REJECT"), ran
-    assert ran.stderr == "chapps-cli: the request was counted like a real message\n"
+    assert ran.stderr == "chapps-cli: the request counts like a real message\n"

@@ -18,6 +18,7 @@ from contextlib import suppress
 import pytest
 
 from chapps_tw.cli import listeners
+from chapps_tw.cli.output import local
 from tests.support.command_line import CommandLine
 from tests.support.paths import ROOT
 from tests.support.policy_client import inbound, outbound
@@ -192,6 +193,16 @@ def test_explain_shows_every_policy_and_counts_nothing(cli: CommandLine, service
     assert cli.run("explain", "nonsense").err == "chapps-cli: 'nonsense' must be NAME=VALUE\n"
 
 
+def test_why_tells_a_user_without_a_quota_from_one_who_is_suspended(cli: CommandLine, ann: str) -> None:
+    other = new_name("nobody")
+    cli.ok("users", "create", other)
+    assert "Cannot send mail: no quota." in cli.ok("why", other)
+    cli.ok("suspend", ann, "--until", "1h")
+    assert "Cannot send mail: suspended." in cli.ok("why", ann)
+    cli.ok("release", ann)
+    assert "Cannot send mail" not in cli.ok("why", ann)
+
+
 # --- events and the audit trail ---
 
 
@@ -224,6 +235,15 @@ def test_audit_shows_who_changed_what(cli: CommandLine, ann: str) -> None:
     assert {record["author"] for record in records} == {"first"}
     assert "hacked" in cli.ok("audit", "--name", ann, "--since", "1h")
     assert cli.ok("audit", "--name", "nobody") == "No changes were found.\n"
+
+
+def test_audit_tells_people_times_and_no_empty_fields(cli: CommandLine, ann: str) -> None:
+    cli.ok("suspend", ann, "--reason", "hacked", "--until", "2030-10-01T08:00:00+00:00")
+    cli.ok("release", ann)
+    shown = cli.ok("audit", "--name", ann, "--kind", "overrides", "--limit", "2")
+    assert shown.count(f"until: {local(1917072000)}; reason: hacked") == 2
+    assert "limit:" not in shown
+    assert "->" not in shown
 
 
 # --- tally ---

@@ -251,6 +251,19 @@ class PipelineTests(SynchronousTestCase):
             self.assertEqual([each.action for each in accepted.decisions], ["DUNNO", "DUNNO"])
             self.assertEqual(self.failures, [])
 
+    def test_the_user_is_known_although_an_outbound_policy_had_no_store_to_look_into(self) -> None:
+        for more, known in ({}, "ann"), ({"inbound": True}, ""), ({"both": True}, ""):
+            request = OutboundPPR({**REQUEST.attributes, "sasl_username": "Ann"})
+            self.ask(PolicySlot(Says("A", StateUnavailable("x")), **more))
+            self.successResultOf(answer_of(self.pipeline, request))
+            self.assertEqual(request.known_user, known)
+
+    def test_a_failure_without_a_user_is_answered(self) -> None:
+        request = OutboundPPR(REQUEST.attributes)
+        self.ask(Says("A", StateUnavailable("x")))
+        answer = self.successResultOf(answer_of(self.pipeline, request))
+        self.assertEqual((answer.decision.reason, request.known_user), (Reason.STATE_UNAVAILABLE, ""))
+
     def test_an_unexpected_exception_is_a_failure_and_is_reported(self) -> None:
         answer = self.ask(Says("A", ZeroDivisionError("oops")), Says("B", "DUNNO"))
         self.assertEqual((answer.decision.action, answer.decision.reason), (DEFER, Reason.POLICY_FAILED))

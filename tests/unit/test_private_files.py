@@ -21,7 +21,13 @@ from chapps_tw.state.sqlite.file import open_file
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 
 WORLD = Dependencies(
-    admin.set_up, admin.add_examples, lambda: 1000000000.0, findings, without_default_quota, admin.adopt
+    admin.set_up,
+    admin.add_examples,
+    lambda: 1000000000.0,
+    findings,
+    without_default_quota,
+    admin.adopt,
+    admin.copy_tables,
 )
 
 

@@ -26,10 +26,11 @@ class NewUsers:
 
         :param links: ids of what is linked to the user, by kind.
         """
+        put = f"PUT /users/{user.id}"
         missing = {
-            f"no quota: PUT /users/{user.id}/quota/ID sets one": not await self._has_quota(user, links),
-            f"no domain and no address to send from: PUT /users/{user.id}/domains/ or /users/{user.id}/emails/ adds "
-            "some": not self._has_senders(user, links),
+            f"no quota: set one (chapps-cli set-quota, or {put}/quota/ID)": not await self._has_quota(user, links),
+            "no domain and no address to send from: add some (chapps-cli allow, or "
+            f"{put}/domains/ or {put}/emails/)": not self._has_senders(user, links),
         }
         return [f"User {user.name} may send nothing yet, with {what}." for what, true in missing.items() if true]
 
