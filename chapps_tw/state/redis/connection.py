@@ -21,8 +21,9 @@ from chapps_tw.state.reply import StoreReply
 LOGIN_TIMEOUT = 1.0
 """Seconds."""
 
-BATCH = 16
-"""Maximum number of commands per write. A full batch is sent before the turn ends, so that Redis can start on it."""
+FIRST_BATCH, BATCH = 3, 16
+"""Maximum number of commands per write: the first of a turn, and later ones. A full batch is sent before the turn ends,
+so that Redis works on it meanwhile; the first is small, so that it begins early."""
 
 _UNAVAILABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS")
 
@@ -65,6 +66,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         self._reader = hiredis.Reader()
         self._pending: deque[Entry] = deque()
         self._out: list[bytes] = []
+        self._batch = FIRST_BATCH
         self._problem = ""
         self._logged_in = False
         self._observe: Callable[[float], None] = no_observer
@@ -110,12 +112,17 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         if not self._out:
             self.factory.owner.turn.at_end(Stage.WRITE, self._flush)
         self._out.append(data)
-        if len(self._out) >= BATCH:
-            self._flush()
+        if len(self._out) >= self._batch:
+            self._batch = BATCH
+            self._send_out()
 
     def _flush(self) -> None:
-        if not self._out:
-            return
+        """Send what is left at the end of a turn."""
+        self._batch = FIRST_BATCH
+        if self._out:
+            self._send_out()
+
+    def _send_out(self) -> None:
         out, self._out = b"".join(self._out), []
         sender(self.transport)(out)
         self.factory.owner.schedule_sweep()
