@@ -22,8 +22,8 @@ LOGIN_TIMEOUT = 1.0
 """Seconds."""
 
 FIRST_BATCH, BATCH = 3, 16
-"""Maximum number of commands per write: the first of a turn, and later ones. A full batch is sent before the turn ends,
-so that Redis works on it meanwhile; the first is small, so that it begins early."""
+"""Maximum number of commands per write. A full batch is sent before the turn ends, so that Redis can start on it. The
+first one is smaller in a turn after one with few commands: otherwise Redis would wait for the end of the turn."""
 
 _UNAVAILABLE = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOREPLICAS")
 
@@ -67,6 +67,8 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
         self._pending: deque[Entry] = deque()
         self._out: list[bytes] = []
         self._batch = FIRST_BATCH
+        # Commands sent in this turn.
+        self._sent = 0
         self._problem = ""
         self._logged_in = False
         self._observe: Callable[[float], None] = no_observer
@@ -118,11 +120,13 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
     def _flush(self) -> None:
         """Send what is left at the end of a turn."""
-        self._batch = FIRST_BATCH
         if self._out:
             self._send_out()
+        self._batch = FIRST_BATCH if self._sent <= BATCH else BATCH
+        self._sent = 0
 
     def _send_out(self) -> None:
+        self._sent += len(self._out)
         out, self._out = b"".join(self._out), []
         sender(self.transport)(out)
         self.factory.owner.schedule_sweep()
