@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from chapps_tw.config.settings import ConfigError, Redis
 from chapps_tw.interfaces.outcome import Outcome
 from chapps_tw.interfaces.state import Fresh, StateUnavailable
-from chapps_tw.state.redis.connection import RedisUnavailable
+from chapps_tw.state.redis.connection import FIRST_BATCH, RedisUnavailable
 from chapps_tw.state.redis.pool import RedisPool, pool_from
 from chapps_tw.state.redis.store import RedisState
 from tests.support.charges import charge, rcpt, usage_of, window_of
@@ -89,6 +89,17 @@ class OutageTests(RedisTestCase):
         time.sleep(1.2)
         select.select([connection.transport.socket], [], [], HANGS)
         self.assertEqual((await asked).outcome, Outcome.ACCEPTED)
+
+    async def test_redis_begins_with_the_first_commands_of_a_turn_before_it_ends(self) -> None:
+        pool = self.pool()
+        state = await self.ready(pool)
+        await count(state, "u", "before")
+        sockets = [connection.transport.socket for connection in pool._ready]
+        asked = [count(state, "u", f"i{number}") for number in range(FIRST_BATCH * len(sockets))]
+        # Answers arrive although the reactor has not gone on.
+        answered, _, _ = select.select(sockets, [], [], HANGS)
+        self.assertTrue(answered)
+        await DeferredList(asked)
 
     async def test_commands_fail_at_once_after_the_wait_for_a_connection(self) -> None:
         pool = self.pool()
