@@ -111,7 +111,7 @@ class RedisConnection(txredisapi.HiredisProtocol):  # type: ignore[misc]
 
     def _send(self, reply: Reply, data: bytes, deadline: float, what: Run | bytes) -> None:
         self._pending.append((reply, deadline, what))
-        if not self._out:
+        if not self._out and not self._sent:
             self.factory.owner.turn.at_end(Stage.WRITE, self._flush)
         self._out.append(data)
         if len(self._out) >= self._batch:
