@@ -1,0 +1,70 @@
+"""Lookups in batches: those of one turn of the reactor are one query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import islice
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+Results: TypeAlias = Mapping[K, V | Exception]
+"""What was found by key, or why the lookup of this key alone failed."""
+
+MOST: Final = 50
+"""Lookups of a batch."""
+
+# Batches that run at once: one that hangs does not delay the others, and an outage is noticed after as many failures.
+_AT_ONCE: Final = 4
+
+
+class Batches(Generic[K, V]):
+    """Looks up many keys in one query.
+
+    A batch starts in the next turn of the reactor, or when another one ends if many are running. So no query starts
+    before its caller asked: a caller after a change never gets a value that was read before it.
+
+    :param query: looks up different keys, at most :data:`MOST`.
+    """
+
+    def __init__(self, reactor: IReactorTime, query: Callable[[Sequence[K]], Deferred[Results[K, V]]]) -> None:
+        self._reactor = reactor
+        self._query = query
+        self._next: dict[K, list[Deferred[V]]] = {}
+        self._running = 0
+
+    def look_up(self, key: K) -> Deferred[V]:
+        """Return what is found. Cancelling it does not affect other callers.
+
+        Fails with the error of the query, or of this key.
+        """
+        if not self._next:
+            self._reactor.callLater(0, self._begin)
+        waiter: Deferred[V] = Deferred()
+        self._next.setdefault(key, []).append(waiter)
+        return waiter
+
+    def _begin(self) -> None:
+        while self._next and self._running < _AT_ONCE:
+            batch = {key: self._next.pop(key) for key in list(islice(self._next, MOST))}
+            # Without those that nobody waits for any more.
+            keys = [key for key, waiters in batch.items() if not all(waiter.called for waiter in waiters)]
+            if keys:
+                self._running += 1
+                self._query(keys).addBoth(self._finished, batch)
+
+    def _finished(self, result: Results[K, V] | Failure, batch: Mapping[K, Sequence[Deferred[V]]]) -> None:
+        self._running -= 1
+        self._begin()
+        for key, waiters in batch.items():
+            found = result if isinstance(result, Failure) else result.get(key)
+            for waiter in waiters:
+                if isinstance(found, Failure | Exception):
+                    waiter.errback(found)
+                elif found is not None:
+                    waiter.callback(found)
