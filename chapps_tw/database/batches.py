@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import islice
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -19,15 +18,12 @@ Results: TypeAlias = Mapping[K, V | Exception]
 MOST: Final = 50
 """Lookups of a batch."""
 
-# Batches that run at once: one that hangs does not delay the others, and an outage is noticed after as many failures.
-_AT_ONCE: Final = 4
-
 
 class Batches(Generic[K, V]):
     """Looks up many keys in one query.
 
-    A batch starts in the next turn of the reactor, or when another one ends if many are running. So no query starts
-    before its caller asked: a caller after a change never gets a value that was read before it.
+    A query starts in the next turn of the reactor. So it never starts before its caller asked: a caller after a change
+    never gets a value that was read before it.
 
     :param query: looks up different keys, at most :data:`MOST`.
     """
@@ -36,7 +32,6 @@ class Batches(Generic[K, V]):
         self._reactor = reactor
         self._query = query
         self._next: dict[K, list[Deferred[V]]] = {}
-        self._running = 0
 
     def look_up(self, key: K) -> Deferred[V]:
         """Return what is found. Cancelling it does not affect other callers.
@@ -50,21 +45,19 @@ class Batches(Generic[K, V]):
         return waiter
 
     def _begin(self) -> None:
-        while self._next and self._running < _AT_ONCE:
-            batch = {key: self._next.pop(key) for key in list(islice(self._next, MOST))}
-            # Without those that nobody waits for any more.
-            keys = [key for key, waiters in batch.items() if not all(waiter.called for waiter in waiters)]
-            if keys:
-                self._running += 1
-                self._query(keys).addBoth(self._finished, batch)
+        waiting, self._next = self._next, {}
+        # Without those that nobody waits for any more.
+        keys = [key for key, waiters in waiting.items() if not all(waiter.called for waiter in waiters)]
+        for start in range(0, len(keys), MOST):
+            batch = keys[start : start + MOST]
+            self._query(batch).addBoth(_deliver, {key: waiting[key] for key in batch})
 
-    def _finished(self, result: Results[K, V] | Failure, batch: Mapping[K, Sequence[Deferred[V]]]) -> None:
-        self._running -= 1
-        self._begin()
-        for key, waiters in batch.items():
-            found = result if isinstance(result, Failure) else result.get(key)
-            for waiter in waiters:
-                if isinstance(found, Failure | Exception):
-                    waiter.errback(found)
-                elif found is not None:
-                    waiter.callback(found)
+
+def _deliver(result: Results[K, V] | Failure, batch: Mapping[K, Sequence[Deferred[V]]]) -> None:
+    for key, waiters in batch.items():
+        found = result if isinstance(result, Failure) else result[key]
+        for waiter in waiters:
+            if isinstance(found, Failure | Exception):
+                waiter.errback(found)
+            else:
+                waiter.callback(found)
