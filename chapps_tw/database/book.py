@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from chapps_tw.database import lookups, plans, schema
+from chapps_tw.database.batches import Batches, Results
 from chapps_tw.database.breaker import Breaker, Run, always
 from chapps_tw.database.coalescing import Coalescer
 from chapps_tw.database.engine import ConnectionAborter
+from chapps_tw.database.errors import clear_tracebacks, is_of_a_value, reason
 from chapps_tw.database.models import MAX_INTEGER, MAX_QUOTA
 from chapps_tw.database.text import storable
-from chapps_tw.interfaces.book import DomainFlags, DomainPlan, Exemption, Plan, SenderGrant, UserPlan
+from chapps_tw.interfaces.book import BookUnavailable, DomainFlags, DomainPlan, Exemption, Plan, SenderGrant, UserPlan
 from chapps_tw.mail.addresses import MAX_DOMAIN, MAX_EMAIL, MAX_USER
 from chapps_tw.observe.timer import Timer, no_timer
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+_LookUp: TypeAlias = Callable[[Connection, Sequence[K]], Mapping[K, V]]
+"""Looks up many keys in one transaction."""
 
 _NEGATIVE = "A negative quota counts as 0: that of {name} is {number}"
 
@@ -56,6 +64,9 @@ class Book:
         self._timer = timer
         self._deadline = deadline
         self._coalescer = Coalescer(reactor)
+        self._user_plans: Batches[str, UserPlan] = Batches(reactor, self._query(self._read_user_plans))
+        self._domain_plans: Batches[str, DomainPlan] = Batches(reactor, self._query(self._read_domain_plans))
+        self._grants: Batches[lookups.Sender, SenderGrant] = Batches(reactor, self._query(lookups.grants))
         self._breaker = Breaker(reactor, run, self._probe, ConnectionAborter(engine).abort_all, size)
         self._remark = ""
         self._negative_logged = False
@@ -74,15 +85,13 @@ class Book:
         """Return what applies to a user alone."""
         if not storable(user, MAX_USER):
             return plans.UNKNOWN_USER
-        work = partial(plans.user_plan, user=user, now=self._now())
-        return await self._look_up("plan", ("users", user), work)
+        return await self._timed("plan", self._user_plans.look_up(user))
 
     async def domain_plan(self, domain: str) -> DomainPlan:
         """Return what applies to the users of a domain."""
         if not storable(domain, MAX_DOMAIN):
             return plans.UNKNOWN_DOMAIN
-        work = partial(plans.domain_plan, domain=domain, now=self._now())
-        return await self._look_up("plan", ("domains", domain), work)
+        return await self._timed("plan", self._domain_plans.look_up(domain))
 
     async def plan(self, quota: int) -> Plan | None:
         """Return a quota with its limits. A negative number in the table counts as 0; the first one is logged."""
@@ -115,8 +124,7 @@ class Book:
         domain = domain if storable(domain, MAX_DOMAIN) else ""
         email = email if storable(email, MAX_EMAIL) else ""
         base = base if storable(base, MAX_EMAIL) else ""
-        work = partial(lookups.senders_of, user=user, domain=domain, email=email, base=base)
-        return await self._look_up("senders", (user, domain, email, base), work)
+        return await self._timed("senders", self._grants.look_up(lookups.Sender(user, domain, email, base)))
 
     async def flags_of(self, domain: str) -> DomainFlags:
         """Return the flags of a recipient domain."""
@@ -144,6 +152,41 @@ class Book:
         if self.problem:
             return self._breaker.call(work, deadline, give_up)
         return self._breaker.call(work, deadline, give_up).addBoth(self._timer(operation))
+
+    def _timed(self, operation: str, found: Deferred[T]) -> Deferred[T]:
+        return found if self.problem else found.addBoth(self._timer(operation))
+
+    def _query(self, work: _LookUp[K, V]) -> Callable[[Sequence[K]], Deferred[Results[K, V]]]:
+        """Return a function that looks up many keys."""
+        return lambda keys: self._breaker.call(partial(self._read_many, work, keys), self._deadline)
+
+    def _read_many(self, work: _LookUp[K, V], keys: Sequence[K]) -> Results[K, V]:
+        """Look up many keys. If the database cannot compare one of them, each is looked up alone."""
+        try:
+            return self._read_these(work, keys)
+        except DBAPIError as error:
+            if len(keys) == 1 or not is_of_a_value(error):
+                raise
+            clear_tracebacks(error)
+        found: dict[K, V | Exception] = {}
+        for key in keys:
+            try:
+                found.update(self._read_these(work, [key]))
+            except DBAPIError as error:
+                if not is_of_a_value(error):
+                    raise
+                clear_tracebacks(error)
+                found[key] = BookUnavailable(f"The database query failed: {reason(error)}")
+        return found
+
+    def _read_these(self, work: _LookUp[K, V], keys: Sequence[K]) -> Mapping[K, V]:
+        return self._read(lambda connection: work(connection, keys))
+
+    def _read_user_plans(self, connection: Connection, keys: Sequence[str]) -> dict[str, UserPlan]:
+        return plans.user_plans(connection, keys, self._now())
+
+    def _read_domain_plans(self, connection: Connection, keys: Sequence[str]) -> dict[str, DomainPlan]:
+        return plans.domain_plans(connection, keys, self._now())
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:

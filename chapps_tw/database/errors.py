@@ -6,12 +6,14 @@ import re
 from traceback import clear_frames
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.exc import DataError, DBAPIError, TimeoutError
 
 SET_UP: Final = "run 'chapps-cli admin db-setup'"
 
 # PostgreSQL: undefined table, undefined column. MariaDB: no such table, unknown column.
 _MISSING: Final = frozenset(("42P01", "42703", 1146, 1054))
+# MariaDB: no common collation for a name and its column, which may have another character set.
+_COLLATIONS: Final = frozenset((1267, 1270, 1271))
 # SQLite has no error code for these.
 _MISSING_SQLITE: Final = re.compile("no such (table|column)")
 
@@ -23,6 +25,11 @@ def code(error: DBAPIError) -> str | int:
     if isinstance(number, int):
         return number
     return str(getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", ""))
+
+
+def is_of_a_value(error: DBAPIError) -> bool:
+    """Return whether a value caused an error, so that a query without it succeeds."""
+    return isinstance(error, DataError) or code(error) in _COLLATIONS
 
 
 def reason(error: BaseException) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Row, Select, Table, and_, select
 
-from chapps_tw.database.lookups import named
+from chapps_tw.database.lookups import all_named
 from chapps_tw.database.models import FIELDS, domains, limits, overrides, quota_user, quotas, users
 from chapps_tw.database.models import exemptions as exemptions_table
 from chapps_tw.interfaces.book import DomainPlan, Exemption, Limit, Override, Plan, UserPlan
@@ -26,26 +26,32 @@ _OF_OVERRIDE: Final = [
 ]  # fmt: skip
 
 
-def user_plan(connection: Connection, user: str, now: float) -> UserPlan:
-    """Return what applies to a user alone.
+def user_plans(connection: Connection, names: Sequence[str], now: float) -> dict[str, UserPlan]:
+    """Return what applies to each user alone.
 
     :param now: epoch seconds.
     """
     query = select(users.c.name, users.c.id, quota_user.c.quota_id, *_OF_OVERRIDE)
     source = _with_overrides(users.outerjoin(quota_user), users, overrides.c.user_id, now)
-    rows = _of_one(connection, query.select_from(source), "users", user)
-    return UserPlan(True, rows[0].quota_id, _overrides(rows)) if rows else UNKNOWN_USER
+    found = _of_each(connection, query.select_from(source), "users", names)
+    return {
+        name: UserPlan(True, rows[0].quota_id, _overrides(rows)) if rows else UNKNOWN_USER
+        for name, rows in found.items()
+    }
 
 
-def domain_plan(connection: Connection, domain: str, now: float) -> DomainPlan:
-    """Return what applies to the users of a domain.
+def domain_plans(connection: Connection, names: Sequence[str], now: float) -> dict[str, DomainPlan]:
+    """Return what applies to the users of each domain.
 
     :param now: epoch seconds.
     """
     query = select(domains.c.name, domains.c.id, domains.c.each_quota_id, domains.c.pool_quota_id, *_OF_OVERRIDE)
     source = _with_overrides(domains, domains, overrides.c.domain_id, now)
-    rows = _of_one(connection, query.select_from(source), "domains", domain)
-    return DomainPlan(rows[0].each_quota_id, rows[0].pool_quota_id, _overrides(rows)) if rows else UNKNOWN_DOMAIN
+    found = _of_each(connection, query.select_from(source), "domains", names)
+    return {
+        name: DomainPlan(rows[0].each_quota_id, rows[0].pool_quota_id, _overrides(rows)) if rows else UNKNOWN_DOMAIN
+        for name, rows in found.items()
+    }
 
 
 def plan(connection: Connection, id: int) -> Plan | None:
@@ -81,10 +87,10 @@ def _with_overrides(source: Any, table: Table, owner: Column[Any], now: float) -
     return source.outerjoin(overrides, and_(owner == table.c.id, overrides.c.until_at > now))
 
 
-def _of_one(connection: Connection, query: Select[Any], kind: str, name: str) -> list[Row[Any]]:
-    """Return the rows of the entry that policies use for a name: one for each override."""
-    found = named(connection, query, kind, name)
-    return [row for row in found if row.id == found[0].id]
+def _of_each(connection: Connection, query: Select[Any], kind: str, names: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    """Return, by name, the rows of the entry that policies use for it: one for each override."""
+    found = all_named(connection, query, kind, set(names))
+    return {name: [row for row in found.get(name, ()) if row.id == found[name][0].id] for name in names}
 
 
 def _overrides(rows: Iterable[Row[Any]]) -> tuple[Override, ...]:

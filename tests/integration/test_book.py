@@ -14,7 +14,7 @@ from chapps_tw.config.values import Secret
 from chapps_tw.database.coalescing import Coalescer
 from chapps_tw.database.engine import database_url
 from chapps_tw.database.models import domain_user, domains, email_user, emails, users
-from chapps_tw.interfaces.book import DomainFlags, SenderGrant, UserPlan
+from chapps_tw.interfaces.book import BookUnavailable, DomainFlags, SenderGrant, UserPlan
 from tests.support.book_case import BookCase, OnMariaDB, OnPostgreSQL, OnSqlite, Statements
 
 UNKNOWN = UserPlan(False, None)
@@ -121,12 +121,29 @@ class BookTests(BookCase):
         self.assertEqual(answers, [UserPlan(True, None)] * 100)
         self.assertEqual(len(seen.seen), 1)
 
-    async def test_different_lookups_are_separate_queries(self) -> None:
+    async def test_lookups_at_the_same_time_are_one_query(self) -> None:
         quotas = [await self.quota(f"q{number}", number + 1) for number in range(20)]
         for number, quota in enumerate(quotas):
             await self.user(f"user{number}", quotas=[quota])
+        seen = Statements(self.engine)
         asked = [Deferred.fromCoroutine(self.book.user_plan(f"user{number}")) for number in range(20)]
         self.assertEqual([answer.quota for answer in await gatherResults(asked)], quotas)
+        self.assertEqual(len(seen.seen), 1)
+
+    async def test_lookups_at_the_same_time_are_about_their_own_user(self) -> None:
+        com, org = await self.domain("example.com"), await self.domain("example.org")
+        sales = await self.email("sales@example.net")
+        await self.user("alice", domains=[com], emails=[sales])
+        await self.user("bob", domains=[org])
+        wanted = {
+            ("alice", "example.com", "sales@example.net"): SenderGrant(True, True, True),
+            ("alice", "example.org", ""): SenderGrant(True, False, False),
+            ("bob", "example.com", "sales@example.net"): SenderGrant(True, False, False),
+            ("bob", "example.org", ""): SenderGrant(True, True, False),
+            ("carol", "example.com", ""): SenderGrant(False, False, False),
+        }
+        asked = [Deferred.fromCoroutine(self.book.senders_of(*each)) for each in wanted]
+        self.assertEqual(await gatherResults(asked), list(wanted.values()))
 
     async def test_a_cancelled_caller_does_not_affect_others(self) -> None:
         await self.user("alice")
@@ -180,6 +197,20 @@ class BookOnMariaDB(OnMariaDB, BookTests):
         finally:
             with self.engine.begin() as connection:
                 connection.execute(text("ALTER TABLE users CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
+
+    async def test_a_name_that_cannot_be_compared_does_not_affect_others(self) -> None:
+        await self.user("alice", domains=[await self.domain("example.com")])
+        with self.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE domains MODIFY name VARCHAR(64) CHARACTER SET latin1"))
+        try:
+            names = ("example.com", "xn--fiq228c.example")
+            asked = [Deferred.fromCoroutine(self.book.senders_of("alice", name, "")) for name in names]
+            self.assertEqual(await asked[0], SenderGrant(True, True, False))
+            with self.assertRaisesRegex(BookUnavailable, "collations"):
+                await asked[1]
+        finally:
+            with self.engine.begin() as connection:
+                connection.execute(text("ALTER TABLE domains MODIFY name VARCHAR(64) CHARACTER SET utf8mb4 NOT NULL"))
 
 
 class CoalescerTests(SynchronousTestCase):

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, create_engine
 
 from bench.book import LIMITED, OVER_QUOTA, QUOTA, write_book
 from bench.mail import CHECKED, GREYLISTED, user_domain, user_name
-from chapps_tw.database.lookups import flags_of, senders_of
-from chapps_tw.database.plans import domain_plan, plan, user_plan
+from chapps_tw.database.lookups import Sender, flags_of, grants
+from chapps_tw.database.plans import domain_plans, plan, user_plans
 from chapps_tw.interfaces.book import DomainFlags, Limit, Plan
 from tests.support.empty_book import copy_empty_book
 
@@ -30,18 +30,21 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
 
 
 def plan_of(book: Connection, user: int) -> Plan | None:
-    quota = user_plan(book, user_name(user), 0.0).quota
+    [of_user] = user_plans(book, [user_name(user)], 0.0).values()
+    quota = of_user.quota
     return None if quota is None else plan(book, quota)
 
 
 def pool_of(book: Connection, user: int) -> Plan | None:
-    pool = domain_plan(book, user_domain(user), 0.0).pool
+    [of_domain] = domain_plans(book, [user_domain(user)], 0.0).values()
+    pool = of_domain.pool
     return None if pool is None else plan(book, pool)
 
 
 @pytest.mark.parametrize("user", [USERS[0], 34_999, 35_000, USERS[-1], LIMITED[0], LIMITED[-1], OVER_QUOTA])
 def test_every_user_may_send_as_a_domain(book: Connection, user: int) -> None:
-    assert senders_of(book, user_name(user), user_domain(user), "").domain
+    [grant] = grants(book, [Sender(user_name(user), user_domain(user), "")]).values()
+    assert grant.domain
 
 
 @pytest.mark.parametrize("user", [USERS[0], 34_999, 35_000, USERS[-1]])
