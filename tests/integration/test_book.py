@@ -210,7 +210,7 @@ class BookOnMariaDB(OnMariaDB, BookTests):
                 await asked[1]
         finally:
             with self.engine.begin() as connection:
-                connection.execute(text("ALTER TABLE domains MODIFY name VARCHAR(64) COLLATE utf8mb4_bin NOT NULL"))
+                connection.execute(text("ALTER TABLE domains MODIFY name VARCHAR(255) COLLATE utf8mb4_bin NOT NULL"))
 
 
 class CoalescerTests(SynchronousTestCase):
