@@ -33,6 +33,11 @@ MAX_BUFFERED = 64 << 20
 MAX_CONNECTIONS = 512
 REQUEST_TIMEOUT = 15.0
 
+# Bytes that are parsed at a stretch: the smallest chunks take 10 us each.
+_SLICE = 2048
+# Chunks of a body that may be of any size, and the least average size of more than that.
+MAX_SMALL_CHUNKS, _SMALL = 200, 16
+
 # Lingering close after an early error answer: how much more is read, and for how many seconds.
 LINGER_BYTES = 16 << 20
 LINGER = 2.0
@@ -65,10 +70,13 @@ class BoundedRequest(Request):
     content: BytesIO
     _buffered = 0
     _most = MAX_BODY
+    _is_chunked = False
+    _chunks = 0
     _lost = False
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
+        self._is_chunked = length is None
         self._most = self.channel.max_body
         if length is not None and length > self._most:
             self.channel.refuse(413, f"The body exceeds {self._most} bytes.")
@@ -77,11 +85,14 @@ class BoundedRequest(Request):
         if self.channel.refused:
             return
         self._buffered += len(data)
+        self._chunks += 1
         self.channel.site.buffered += len(data)
         if self._buffered > self._most:
             self.channel.refuse(413, f"The body exceeds {self._most} bytes.")
         elif self.channel.site.buffered > MAX_BUFFERED:
             self.channel.refuse(503, "Too many request bodies at once.")
+        elif self._is_chunked and self._chunks > MAX_SMALL_CHUNKS and self._buffered < self._chunks * _SMALL:
+            self.channel.refuse(400, f"The chunks of the body have less than {_SMALL} bytes on average.")
         else:
             self.content.write(data)
 
@@ -165,6 +176,10 @@ class BoundedChannel(HTTPChannel):
     _closing: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
+        for begin in range(0, len(data), _SLICE):
+            self._received(data[begin : begin + _SLICE])
+
+    def _received(self, data: bytes) -> None:
         if self.refused:
             self._discarded += len(data)
             if self._discarded > LINGER_BYTES:

@@ -230,6 +230,26 @@ class BodyTests(BoundsTestCase):
         answer = await self.node.send_raw(head + b'5\r\n{"nam\r\nc\r\ne": "alice"}\r\n0\r\n\r\n')
         self.assertTrue(answer.startswith(b"HTTP/1.1 201 "), answer)
 
+    async def test_a_body_of_many_tiny_chunks_is_refused_early(self) -> None:
+        head = self.head("POST /users/", "Transfer-Encoding: chunked")
+        parsed: list[bytes] = []
+        whole = server.BoundedRequest.handleContentChunk
+
+        def counted(request: server.BoundedRequest, data: bytes) -> None:
+            parsed.append(data)
+            whole(request, data)
+
+        self.patch(server.BoundedRequest, "handleContentChunk", counted)
+        answer = await self.node.send_raw(head + b"1\r\n \r\n" * 10_000 + b"0\r\n\r\n")
+        self.assertIn(b" 400 ", answer)
+        self.assertIn(b"less than 16 bytes on average", answer)
+        self.assertLess(len(parsed), 1000)
+
+    async def test_some_tiny_chunks_are_read(self) -> None:
+        head = self.head("POST /users/", "Transfer-Encoding: chunked", "Connection: close")
+        answer = await self.node.send_raw(head + b"1\r\n \r\n" * 100 + b'11\r\n{"name": "alice"}\r\n0\r\n\r\n')
+        self.assertTrue(answer.startswith(b"HTTP/1.1 201 "), answer)
+
     async def test_a_body_is_rejected_by_routes_without_one_unless_it_is_empty(self) -> None:
         self.assertEqual((await self.node.ask("GET", "/users/", {})).status, 200)
         self.assertEqual((await self.node.ask("GET", "/users/", {"q": "x"})).status, 422)
