@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from chapps_tw.sockets import reading
 from chapps_tw.sockets.reading import SharedReader, adopter
 
 reactor: Any = installed_reactor
@@ -128,6 +129,23 @@ class SharedReaderTests(TestCase):
         await first.until("data")
         self.assertEqual(first.received, b"one more")
         await self.close(first, one)
+
+    async def test_of_many_connections_all_are_read_a_few_in_each_turn(self) -> None:
+        self.patch(reading, "MAX_CONNECTIONS", 3)
+        connected = [await self.connect()]
+        for _ in range(7):
+            connected.append(await self.connect_again(connected[0][1].getpeername()[1]))
+        [reader] = shared_readers()
+        for _, client in connected:
+            client.sendall(b"x")
+        seen: list[int] = []
+        for _ in range(3):
+            cast(SharedReader, reader).doRead()
+            seen.append(sum(recorder.received == b"x" for recorder, _ in connected))
+        self.assertEqual(seen, [3, 6, 8])
+        for recorder, client in connected:
+            client.close()
+            await recorder.until("lost")
 
     async def test_a_paused_connection_is_not_read_until_it_is_resumed(self) -> None:
         recorder, client = await self.connect()
