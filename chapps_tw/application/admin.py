@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,15 @@ def main() -> int:
         if isinstance(stream, TextIOWrapper):
             # Characters that the terminal does not support are shown as escapes.
             stream.reconfigure(errors="backslashreplace")
-    return cli.run(sys.argv[1:], Dependencies(set_up, add_examples, time.time, check, warn, adopt, copy_tables))
+    return cli.run(sys.argv[1:], dependencies(time.time))
+
+
+def dependencies(now: Callable[[], float]) -> Dependencies:
+    """Return what the commands need.
+
+    :param now: epoch seconds.
+    """
+    return Dependencies(set_up, add_examples, now, check, warn, adopt, copy_tables)
 
 
 def set_up(settings: Settings, dry_run: bool = False) -> str:

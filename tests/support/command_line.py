@@ -9,9 +9,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chapps_tw.application.admin import add_examples, adopt, check, copy_tables, set_up, warn
+from chapps_tw.application import admin
 from chapps_tw.cli import main
-from chapps_tw.cli.session import Dependencies
 
 
 class Ran(NamedTuple):
@@ -39,9 +38,8 @@ class CommandLine:
     def run_bare(self, arguments: Sequence[str]) -> Ran:
         """Run one command without naming the configuration."""
         out, err = StringIO(), StringIO()
-        dependencies = Dependencies(set_up, add_examples, lambda: self.now, check, warn, adopt, copy_tables)
         with redirect_stdout(out), redirect_stderr(err):
-            code = main.run(arguments, dependencies)
+            code = main.run(arguments, admin.dependencies(lambda: self.now))
         return Ran(code, out.getvalue(), err.getvalue())
 
     def ok(self, *arguments: str) -> str:

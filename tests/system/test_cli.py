@@ -18,10 +18,9 @@ import pytest
 
 import chapps_tw
 from chapps_tw.application import admin
-from chapps_tw.application.preflight import findings, without_default_quota
 from chapps_tw.cli import main as cli
 from chapps_tw.cli.policy_request import ask, request
-from chapps_tw.cli.session import Dependencies, Unreachable
+from chapps_tw.cli.session import Unreachable
 from chapps_tw.config.load import load
 from chapps_tw.security.passcode import make_hash, verify
 from chapps_tw.security.tokens import TokenError, TokenStore
@@ -29,15 +28,7 @@ from tests.support.paths import ROOT
 from tests.support.scopes import scope_of
 from tests.support.servers.common import free_port
 
-WORLD = Dependencies(
-    admin.set_up,
-    admin.add_examples,
-    lambda: 1000000000.0,
-    findings,
-    without_default_quota,
-    admin.adopt,
-    admin.copy_tables,
-)
+WORLD = admin.dependencies(lambda: 1000000000.0)
 
 
 class Ran(NamedTuple):

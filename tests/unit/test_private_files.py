@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from chapps_tw.application import admin
-from chapps_tw.application.preflight import findings, without_default_quota
 from chapps_tw.cli import main as cli
-from chapps_tw.cli.session import Dependencies
 from chapps_tw.interfaces.state import StateUnavailable
 from chapps_tw.security import sqlite_files
 from chapps_tw.security.private_files import explain, make_directory
@@ -20,15 +18,7 @@ from chapps_tw.security.tokens import TokenError, TokenStore
 from chapps_tw.state.sqlite.file import open_file
 from tests.support.other_user import NOBODY, OTHER, acting_as, directory_of, needs_root
 
-WORLD = Dependencies(
-    admin.set_up,
-    admin.add_examples,
-    lambda: 1000000000.0,
-    findings,
-    without_default_quota,
-    admin.adopt,
-    admin.copy_tables,
-)
+WORLD = admin.dependencies(lambda: 1000000000.0)
 
 
 @pytest.fixture
